@@ -1,0 +1,1 @@
+"""The recipes as MONAI bundles, and the function that runs them."""

@@ -1,0 +1,1 @@
+"""Tables of studies, the synthetic chest X-ray set, datasets and loaders."""

@@ -1,0 +1,1 @@
+"""What the engines of MONAI need to train and evaluate image-text models."""

@@ -1,0 +1,28 @@
+"""The error that bad data raises.
+
+Arguments of a wrong type, shape or value raise ``TypeError`` or ``ValueError`` as everywhere in Python. What a *data file*
+got wrong raises :class:`StudyError`, so that a loader can skip the study and count it.
+"""
+
+from __future__ import annotations
+
+
+class StudyError(ValueError):
+    """A study that cannot be used, in one sentence that names the study, the key and the reason.
+
+    Args:
+        study_id: which study (its id; never patient text).
+        key: the key of the study's dictionary, or the column of the table, that is wrong.
+        reason: what was received and what was expected.
+
+    Example:
+        >>> str(StudyError("s17", "image", "the file images/17.png does not exist"))
+        "study 's17', image: the file images/17.png does not exist"
+    """
+
+    def __init__(self, study_id: str, key: str, reason: str) -> None:
+        super().__init__(study_id, key, reason)
+        self.study_id, self.key, self.reason = study_id, key, reason
+
+    def __str__(self) -> str:
+        return f"study {self.study_id!r}, {self.key}: {self.reason}"

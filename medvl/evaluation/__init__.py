@@ -1,0 +1,1 @@
+"""The evaluation protocols of the field, and the report that shows them."""

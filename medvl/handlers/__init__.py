@@ -1,0 +1,1 @@
+"""Handlers for the engines of MONAI and ignite."""

@@ -1,0 +1,1 @@
+"""MONAI inferers for zero-shot classification and retrieval."""

@@ -1,0 +1,1 @@
+"""Losses on plain tensors, each a thin class over one function of :mod:`medvl.functional`."""

@@ -1,0 +1,1 @@
+"""Metrics in the manner of MONAI (``CumulativeIterationMetric``)."""

@@ -1,0 +1,1 @@
+"""Encoders, blocks and dual encoders."""

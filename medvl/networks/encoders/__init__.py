@@ -1,0 +1,1 @@
+"""Image and text encoders over MONAI and Hugging Face models."""

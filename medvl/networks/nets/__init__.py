@@ -1,0 +1,1 @@
+"""Dual encoders, and the architectures of the papers."""

@@ -1,0 +1,1 @@
+"""Report language on plain Python strings: sections, sentences, findings, prompts. No torch."""

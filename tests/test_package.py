@@ -1,0 +1,97 @@
+"""The package's own shape: who imports whom, and what importing costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import medvl
+
+ROOT = Path(medvl.__file__).parent
+
+LAYERS = [
+    {"errors"},
+    {"functional", "text"},
+    {"losses", "networks", "metrics", "transforms"},
+    {"data", "inferers", "engines", "handlers"},
+    {"evaluation"},
+    {"bundles"},
+    {"cli", "__main__"},
+]
+RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
+IGNITE = {"engines", "handlers"}
+TRANSFORMERS = {"networks.encoders.text", "transforms.tokenize"}
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imported_modules(path: Path) -> set[str]:
+    """Absolute names of every module that a file imports, at the top or inside a function."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import, write the full name"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+MODULES = [path for path in sorted(ROOT.rglob("*.py")) if path != ROOT / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_imports_point_one_way(path):
+    own = module_name(path).split(".")[0]
+    for name in imported_modules(path):
+        if not name.startswith("medvl."):
+            continue
+        other = name.split(".")[1]
+        if other.startswith("_"):
+            continue
+        assert other == own or RANK[other] < RANK[own], f"medvl.{own} may not import medvl.{other}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=module_name)
+def test_frameworks_stay_in_their_rooms(path):
+    name = module_name(path)
+    tops = {module.split(".")[0] for module in imported_modules(path)}
+    package = name.split(".")[0]
+    if package == "functional":
+        assert not tops & {"medvl", "monai", "transformers", "ignite"}
+    if package == "text":
+        assert not tops & {"torch", "monai", "transformers", "ignite"}
+    if "ignite" in tops:
+        assert package in IGNITE
+    if "transformers" in tops:
+        assert name in TRANSFORMERS
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("from medvl.losses import ImageTextContrastiveLoss", ["monai", "transformers", "ignite", "pandas"]),
+        ("import medvl.functional", ["monai", "transformers", "ignite", "pandas"]),
+        ("import medvl.text", ["torch", "monai", "transformers", "ignite"]),
+        ("import medvl.cli", ["torch", "monai", "transformers", "numpy", "pandas"]),
+        ("import medvl", ["torch", "monai", "numpy"]),
+    ],
+)
+def test_light_imports_stay_light(statement, absent):
+    code = f"{statement}\nimport sys\nprint([m for m in {absent!r} if m in sys.modules])"
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert out.strip() == "[]"
+
+
+def test_subpackages_load_on_attribute_access():
+    assert "losses" in dir(medvl)
+    assert medvl.losses.__name__ == "medvl.losses"
+    with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
+        medvl.nonsense  # noqa: B018
