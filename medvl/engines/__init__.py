@@ -1,1 +1,7 @@
 """What the engines of MONAI need to train and evaluate image-text models."""
+
+from __future__ import annotations
+
+from medvl.engines.prepare_batch import PrepareBatchImageText
+
+__all__ = ["PrepareBatchImageText"]

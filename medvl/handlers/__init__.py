@@ -1,1 +1,11 @@
 """Handlers for the engines of MONAI and ignite."""
+
+from __future__ import annotations
+
+from medvl.handlers.epoch_seed import EpochSeed
+from medvl.handlers.finite_loss import FiniteLoss
+from medvl.handlers.gradient_clipping import GradientClipping
+from medvl.handlers.metrics_log import MetricsLog, read_metrics
+from medvl.handlers.run_checkpoint import RunCheckpoint
+
+__all__ = ["EpochSeed", "FiniteLoss", "GradientClipping", "MetricsLog", "RunCheckpoint", "read_metrics"]

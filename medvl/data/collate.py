@@ -1,0 +1,82 @@
+"""Studies into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from medvl.errors import StudyError
+
+PADDING = {"input_ids": 0, "attention_mask": 0, "sentence_ids": -1}
+
+
+def study_key(study_id: str) -> int:
+    """A 63-bit integer that stands for a study's id, the same in every process and run.
+
+    Example:
+        >>> study_key("s1") == study_key("s1"), study_key("s1") == study_key("s2")
+        (True, False)
+    """
+    return int.from_bytes(blake2b(str(study_id).encode(), digest_size=8).digest(), "big") >> 1
+
+
+def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str, Any]:
+    """Makes a batch of studies that share their keys.
+
+    Token sequences are padded to the longest, tensors and arrays are stacked, numbers become a tensor, and all else stays
+    a list. From ``study_id`` come the integers ``image_ids`` (N,) where there are images and ``text_ids`` (M,) where there
+    are texts: an image and a text belong together where these are equal.
+
+    Args:
+        items: N studies; a :class:`StudyError` among them is passed on in ``errors``.
+
+    Returns:
+        The batch; ``errors`` holds the studies that failed (an empty list where none did).
+
+    Raises:
+        ValueError: where a key is missing in some studies, or the tensors under a key differ in shape.
+
+    Example:
+        >>> batch = collate_studies([
+        ...     {"study_id": "a", "input_ids": torch.tensor([2, 7, 3])},
+        ...     {"study_id": "b", "input_ids": torch.tensor([2, 3])},
+        ... ])
+        >>> batch["input_ids"].tolist(), batch["study_id"], batch["text_ids"].shape
+        ([[2, 7, 3], [2, 3, 0]], ['a', 'b'], torch.Size([2]))
+    """
+    errors = [item for item in items if isinstance(item, StudyError)]
+    studies = [item for item in items if not isinstance(item, StudyError)]
+    batch: dict[str, Any] = {"errors": errors}
+    keys = dict.fromkeys(key for study in studies for key in study)
+    for key in keys:
+        without = [str(study.get("study_id")) for study in studies if key not in study]
+        if without:
+            raise ValueError(f"studies of one batch must share their keys, {key!r} is missing in study {without[0]!r}.")
+        batch[key] = _collate_key(key, [study[key] for study in studies])
+    if "study_id" in batch:
+        ids = torch.tensor([study_key(study_id) for study_id in batch["study_id"]], dtype=torch.int64)
+        if "image" in batch:
+            batch["image_ids"] = ids
+        if "input_ids" in batch:
+            batch["text_ids"] = ids
+    return batch
+
+
+def _collate_key(key: str, values: list[Any]) -> Any:
+    if isinstance(values[0], np.ndarray):
+        values = [torch.from_numpy(np.ascontiguousarray(value)) for value in values]
+    if key in PADDING:
+        return pad_sequence(values, batch_first=True, padding_value=PADDING[key])
+    if isinstance(values[0], torch.Tensor):
+        shapes = sorted({tuple(value.shape) for value in values})
+        if len(shapes) > 1:
+            raise ValueError(f"{key!r} must have one shape within a batch, received {shapes[0]} and {shapes[1]}.")
+        return torch.stack([value.as_tensor() if hasattr(value, "as_tensor") else value for value in values])
+    if isinstance(values[0], bool | int | float) and all(isinstance(value, bool | int | float) for value in values):
+        return torch.tensor(values)
+    return values

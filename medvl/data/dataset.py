@@ -1,0 +1,159 @@
+"""A dataset of studies whose every item can be drawn again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import Compose, Randomizable, Transform
+from torch.utils.data import Dataset
+
+from medvl.errors import StudyError
+
+MAX_SEED = 2**32 - 1
+
+
+class StudyDataset(Dataset):
+    """Studies through a chain of transforms, reproducible item by item.
+
+    Random transforms are seeded from (``seed``, epoch, index). An item is therefore the same in whichever order, worker
+    process or resumed run it is drawn, and the number of workers does not change a result.
+
+    The steps before the first random one are computed once a study and kept, as MONAI's ``CacheDataset`` does, up to
+    ``cache_bytes`` of tensors; call :meth:`load` to fill that cache at once. A cached item is copied before the random
+    steps see it.
+
+    Args:
+        studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
+        transform: a callable on dictionaries, usually MONAI's ``Compose``.
+        seed: an integer, at least 0.
+        cache_bytes: how many bytes of tensors to keep; 0 keeps none.
+
+    Example:
+        >>> from monai.transforms import RandLambdad
+        >>> noise = RandLambdad("image", lambda x: x + torch.rand(()) * 0, prob=0.5)
+        >>> dataset = StudyDataset([{"study_id": "a", "image": torch.ones(1, 4, 4)}], noise, seed=3)
+        >>> bool((dataset[0]["image"] == dataset[0]["image"]).all())
+        True
+    """
+
+    def __init__(
+        self,
+        studies: Sequence[Mapping[str, Any]],
+        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        seed: int = 0,
+        cache_bytes: int = 0,
+    ) -> None:
+        self.studies = studies
+        self.steps = list(_flatten(transform))
+        self.seed = seed
+        self.cache_bytes = cache_bytes
+        self._cache: dict[int, dict[str, Any] | StudyError] = {}
+        self._cached_bytes = 0
+        self._first_random = next((i for i, step in enumerate(self.steps) if _may_be_random(step)), len(self.steps))
+        # in shared memory, so that workers which live on from epoch to epoch see the new one
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def __len__(self) -> int:
+        return len(self.studies)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch that the random transforms are seeded with."""
+        self._epoch.fill_(epoch)
+
+    def load(self, progress: Callable[[Iterable], Iterable] | None = None, threads: int = 2) -> None:
+        """Fills the cache now, as far as ``cache_bytes`` allows; studies that fail are met again when they are drawn.
+
+        Args:
+            progress: wraps the iteration over studies, as ``tqdm`` does.
+            threads: how many files are decoded at once.
+        """
+        indices = range(len(self)) if self.cache_bytes else range(0)
+        with ThreadPoolExecutor(threads) as pool:
+            done = pool.map(self._prepare, indices)
+            for _ in progress(done) if progress else done:
+                pass
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """The study after all transforms.
+
+        Raises:
+            StudyError: where a transform fails; it names the study, the transform's keys and the reason.
+        """
+        prepared = self._prepare(range(len(self))[index])
+        if isinstance(prepared, StudyError):
+            raise prepared
+        item = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in prepared.items()}
+        random_steps = self.steps[self._first_random :]
+        seeds = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(len(random_steps) or 1)
+        for step, seed in zip(random_steps, seeds, strict=False):
+            if isinstance(step, Randomizable):
+                step.set_random_state(seed=int(seed) % MAX_SEED)
+        return self._apply(random_steps, item)
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
+        """Several studies at once; one that fails stands in the list as its :class:`StudyError`.
+
+        This is what a ``DataLoader`` calls, so that a bad study neither kills a worker nor loses its message there.
+        """
+        items: list[dict[str, Any] | StudyError] = []
+        for index in indices:
+            try:
+                items.append(self[index])
+            except StudyError as error:
+                items.append(StudyError(error.study_id, error.key, error.reason))  # without a traceback to pickle
+        return items
+
+    def _prepare(self, index: int) -> dict[str, Any] | StudyError:
+        """The study after the deterministic steps, from the cache where it is there."""
+        if index in self._cache:
+            return self._cache[index]
+        size = 0
+        item: dict[str, Any] | StudyError
+        try:
+            item = self._apply(self.steps[: self._first_random], dict(self.studies[index]))
+            size = sum(
+                value.numel() * value.element_size() for value in item.values() if isinstance(value, torch.Tensor)
+            )
+        except StudyError as error:
+            item = error
+        if self._cached_bytes + size <= self.cache_bytes:
+            self._cache[index] = item
+            self._cached_bytes += size
+        return item
+
+    def _apply(self, steps: Sequence[Callable], item: dict[str, Any]) -> dict[str, Any]:
+        study_id = str(item.get("study_id", "without an id"))
+        for step in steps:
+            try:
+                item = step(item)
+            except StudyError:
+                raise
+            except Exception as error:
+                keys = getattr(step, "keys", None)
+                where = ", ".join(map(str, keys)) if isinstance(keys, tuple | list) else type(step).__name__
+                raise StudyError(study_id, where, _reason(error)) from error
+        return item
+
+
+def _flatten(transform: Any) -> Iterator[Callable]:
+    if type(transform) is Compose and not transform.lazy:
+        for step in transform.transforms:
+            yield from _flatten(step)
+    elif transform is not None:
+        yield transform
+
+
+def _may_be_random(step: Callable) -> bool:
+    return isinstance(step, Randomizable) or not isinstance(step, Transform)
+
+
+def _reason(error: BaseException) -> str:
+    """The error's first line; where MONAI wrapped it ("applying transform ..."), that of its cause."""
+    while str(error).startswith("applying transform") and error.__cause__ is not None:
+        error = error.__cause__
+    text = str(error).strip().split("\n")[0]
+    return text if text and not isinstance(error, KeyError) else f"{type(error).__name__} {text}".strip()

@@ -1,0 +1,70 @@
+"""Batches of studies: shuffled reproducibly, bad studies counted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from medvl.data.collate import collate_studies
+from medvl.data.dataset import StudyDataset
+from medvl.errors import StudyError
+
+
+class StudyLoader(DataLoader):
+    """A ``DataLoader`` of a :class:`StudyDataset` whose batches depend on (seed, epoch) alone, not on the global state.
+
+    Args:
+        dataset: the studies.
+        batch_size: studies in a batch, at least 1.
+        shuffle: whether to draw a new order each epoch.
+        on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
+            its batch and records it in ``skipped``; a batch left with no study at all is passed over.
+        **options: as for ``torch.utils.data.DataLoader``.
+
+    Attributes:
+        skipped: the errors of the studies left out so far, by study id.
+
+    Raises:
+        ValueError: where ``on_error`` is neither "raise" nor "skip".
+
+    Example:
+        >>> loader = StudyLoader(StudyDataset([{"study_id": str(i), "age": i} for i in range(5)]), batch_size=2)
+        >>> [batch["age"].tolist() for batch in loader]
+        [[0, 1], [2, 3], [4]]
+    """
+
+    def __init__(
+        self,
+        dataset: StudyDataset,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        on_error: str = "raise",
+        **options: Any,
+    ) -> None:
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error must be 'raise' or 'skip', received {on_error!r}.")
+        self.on_error = on_error
+        self.skipped: dict[str, StudyError] = {}
+        options.setdefault("collate_fn", collate_studies)
+        options.setdefault("generator", torch.Generator())
+        super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **options)
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch: the order of studies and what the random transforms draw."""
+        self.dataset.set_epoch(epoch)
+        seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
+        self.generator.manual_seed(int(seed) >> 1)
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        for batch in super().__iter__():
+            errors = batch.pop("errors", [])
+            if errors and self.on_error == "raise":
+                raise errors[0]
+            self.skipped.update((error.study_id, error) for error in errors)
+            if batch:
+                yield batch

@@ -1,0 +1,48 @@
+"""What MONAI's trainers and evaluators need to feed an image-text network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+NETWORK_KEYS = ("input_ids", "attention_mask")
+
+
+class PrepareBatchImageText:
+    """Takes a batch of studies apart for ``monai.engines.SupervisedTrainer`` and ``SupervisedEvaluator``.
+
+    The network is called as ``network(image, input_ids=..., attention_mask=...)`` and the loss as ``loss(output, batch)``,
+    where batch is the whole batch with its tensors on the device. Use ``decollate=False`` in the engine: MONAI's default
+    splits outputs by the length of the longest, which goes wrong silently where there are not as many images as texts.
+
+    Args:
+        image_key: key of the images.
+        network_keys: keys that go to the network by name; those that a batch lacks are left out.
+
+    Example:
+        >>> batch = {"image": torch.zeros(2, 1, 8, 8), "input_ids": torch.zeros(2, 3, dtype=torch.long), "study_id": ["a", "b"]}
+        >>> image, targets, args, kwargs = PrepareBatchImageText()(batch, "cpu")
+        >>> sorted(targets), args, list(kwargs)
+        (['image', 'input_ids', 'study_id'], (), ['input_ids'])
+    """
+
+    def __init__(self, image_key: str = "image", network_keys: tuple[str, ...] = NETWORK_KEYS) -> None:
+        self.image_key, self.network_keys = image_key, tuple(network_keys)
+
+    def __call__(
+        self,
+        batch: Mapping[str, Any],
+        device: str | torch.device | None = None,
+        non_blocking: bool = False,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor | None, dict[str, Any], tuple, dict[str, torch.Tensor]]:
+        """Returns (images, batch, no positional arguments, keyword arguments) for MONAI's engines."""
+        moved = {
+            key: value.to(device=device, non_blocking=non_blocking, **kwargs)
+            if isinstance(value, torch.Tensor)
+            else value
+            for key, value in batch.items()
+        }
+        return moved.get(self.image_key), moved, (), {key: moved[key] for key in self.network_keys if key in moved}

@@ -1,0 +1,34 @@
+"""Gradient clipping by norm."""
+
+from __future__ import annotations
+
+from ignite.engine import Engine
+from monai.engines.utils import IterationEvents
+from torch.nn.utils import clip_grad_norm_
+
+
+class GradientClipping:
+    """Scales the gradients of a ``SupervisedTrainer``'s network down to a greatest norm before the optimiser's step.
+
+    Right under mixed precision too: the gradients are unscaled first.
+
+    Args:
+        max_norm: the greatest 2-norm of all gradients together, greater than 0.
+
+    Raises:
+        ValueError: where ``max_norm`` is not positive.
+    """
+
+    def __init__(self, max_norm: float = 1.0) -> None:
+        if not max_norm > 0:
+            raise ValueError(f"max_norm must be greater than 0, received {max_norm}.")
+        self.max_norm = max_norm
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with a trainer."""
+        engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        if engine.amp and engine.scaler is not None:
+            engine.scaler.unscale_(engine.optimizer)
+        clip_grad_norm_(engine.network.parameters(), self.max_norm)

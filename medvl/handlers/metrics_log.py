@@ -1,0 +1,84 @@
+"""One line of JSON an epoch."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+
+
+class MetricsLog:
+    """Appends a line to a JSON-lines file after each epoch: mean loss, its terms, validation metrics, rate, seconds.
+
+    The keys are ``epoch``, ``iteration``, ``loss``, every term that the loss keeps in ``terms``, every metric of
+    ``evaluator`` with the prefix ``val_``, ``lr``, ``logit_scale`` where the network gives one, ``seconds``. Attach it
+    after the validation handler, so that the metrics are those of the same epoch. Lines of epochs that a resumed run does
+    again are dropped when it starts.
+
+    Args:
+        path: the file; its folder is made.
+        evaluator: the validation engine whose ``state.metrics`` are written, or None.
+    """
+
+    def __init__(self, path: str | Path, evaluator: Engine | None = None) -> None:
+        self.path, self.evaluator = Path(path), evaluator
+        self._sums: dict[str, torch.Tensor] = {}
+        self._steps = 0
+        self._started = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with a trainer."""
+        engine.add_event_handler(Events.STARTED, self.drop_later_lines)
+        engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_step)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self.write_line)
+
+    def drop_later_lines(self, engine: Engine) -> None:
+        """Keeps the lines of the epochs before the one that starts now."""
+        kept = [line for line in read_metrics(self.path) if line["epoch"] <= engine.state.epoch]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+
+    def start_epoch(self, engine: Engine) -> None:
+        """Forgets the sums of the epoch before."""
+        self._sums, self._steps, self._started = {}, 0, time.perf_counter()
+
+    def add_step(self, engine: Engine) -> None:
+        """Adds one step's loss and terms, without waiting for the device."""
+        values = {"loss": engine.state.output["loss"]}
+        values.update(getattr(engine.loss_function, "terms", {}))
+        for name, value in values.items():
+            value = torch.as_tensor(value).detach()
+            self._sums[name] = self._sums[name] + value if name in self._sums else value
+        self._steps += 1
+
+    def write_line(self, engine: Engine) -> None:
+        """Appends the epoch's line."""
+        line: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
+        line.update((name, float(value) / self._steps) for name, value in self._sums.items())
+        if self.evaluator is not None:
+            line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())
+        line["lr"] = engine.optimizer.param_groups[0]["lr"]
+        output = engine.state.output["pred"]
+        if isinstance(output, dict) and "logit_scale" in output:
+            line["logit_scale"] = float(output["logit_scale"])
+        line["seconds"] = round(time.perf_counter() - self._started, 3)
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+
+
+def read_metrics(path: str | Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file, oldest first; none where the file is missing; a last line cut short is left out."""
+    if not Path(path).is_file():
+        return []
+    lines = []
+    for text in Path(path).read_text().splitlines():
+        try:
+            lines.append(json.loads(text))
+        except json.JSONDecodeError:
+            break
+    return lines

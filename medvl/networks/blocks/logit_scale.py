@@ -1,0 +1,51 @@
+"""The inverse temperature of a contrastive model, in one place."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+
+class LogitScale(nn.Module):
+    """The factor 1 / tau that turns cosine similarities into logits; its logarithm is what is learned.
+
+    The scale is kept at or below ``maximum``, as CLIP does (Radford et al. 2021, https://arxiv.org/abs/2103.00020). At the
+    bound the gradient still reaches the parameter, so that a scale which has hit the bound can come down again. The
+    parameter stays float32 under autocast.
+
+    Args:
+        temperature: initial tau, greater than 0 and such that 1 / tau is at most ``maximum``.
+        learnable: whether tau is a parameter (MedCLIP, CLIP) or fixed (ConVIRT).
+        maximum: the greatest scale, 100 in all published models.
+
+    Raises:
+        ValueError: where ``temperature`` is not positive, or 1 / ``temperature`` is above ``maximum``.
+
+    Example:
+        >>> LogitScale(0.1)()
+        tensor(10.0000, grad_fn=<ExpBackward0>)
+        >>> LogitScale(0.1, learnable=False)()
+        tensor(10.0000)
+    """
+
+    log_scale: torch.Tensor
+
+    def __init__(self, temperature: float = 0.07, learnable: bool = True, maximum: float = 100.0) -> None:
+        super().__init__()
+        if not temperature > 0 or 1 / temperature > maximum * (1 + 1e-6):
+            raise ValueError(
+                f"temperature must be at least 1 / {maximum:g} (the greatest scale), received {temperature}."
+            )
+        log_scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
+        if learnable:
+            self.log_scale = nn.Parameter(log_scale)
+        else:
+            self.register_buffer("log_scale", log_scale)
+        self.log_maximum = math.log(maximum)
+
+    def forward(self) -> torch.Tensor:
+        """Returns the scale, a float32 scalar in (0, ``maximum``]."""
+        excess = torch.relu(self.log_scale.detach().float() - self.log_maximum)
+        return torch.exp(self.log_scale.float() - excess)

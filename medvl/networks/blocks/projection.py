@@ -1,0 +1,55 @@
+"""Projection of an encoder's features into the joint image-text space."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class ProjectionHead(nn.Sequential):
+    """Maps features (N, C) to the joint space (N, D) by one or two linear layers.
+
+    Two layers are ConVIRT's ``W2 relu(W1 h)`` (Zhang et al. 2022, https://arxiv.org/abs/2010.00747); one layer without bias
+    is MedCLIP's (Wang et al. 2022, https://arxiv.org/abs/2210.10163). The output is not normalised.
+
+    Args:
+        in_features: width C of the encoder's embedding, at least 1.
+        out_features: width D of the joint space, at least 1.
+        layers: 1 (linear) or 2 (linear, ReLU, linear).
+        hidden_features: width between the two layers; ``out_features`` where not given.
+        bias: whether the linear layers have a bias.
+
+    Raises:
+        ValueError: where ``layers`` is neither 1 nor 2, or ``hidden_features`` is given for one layer.
+
+    Example:
+        >>> ProjectionHead(8, 4, layers=2)(torch.zeros(3, 8)).shape
+        torch.Size([3, 4])
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        layers: int = 1,
+        hidden_features: int | None = None,
+        bias: bool = True,
+    ) -> None:
+        if layers == 1:
+            if hidden_features is not None:
+                raise ValueError(
+                    f"hidden_features needs layers=2, received hidden_features={hidden_features}, layers=1."
+                )
+            super().__init__(nn.Linear(in_features, out_features, bias=bias))
+        elif layers == 2:
+            hidden = hidden_features or out_features
+            super().__init__(
+                nn.Linear(in_features, hidden, bias=bias), nn.ReLU(), nn.Linear(hidden, out_features, bias=bias)
+            )
+        else:
+            raise ValueError(f"layers must be 1 or 2, received {layers!r}.")
+        self.out_features = out_features
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        """Projects ``features`` (..., C) to (..., D)."""
+        return super().forward(features)
