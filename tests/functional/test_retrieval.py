@@ -1,0 +1,169 @@
+"""Retrieval ranks against loops written from the definition, and the traps of ties and several positives."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from medvl.functional.retrieval import (
+    chance_recall_at_k,
+    mean_rank,
+    median_rank,
+    precision_at_k,
+    ranks_from_scores,
+    recall_at_k,
+    retrieval_ranks,
+)
+
+
+def naive_rank(scores, right):
+    best = max((s for s, r in zip(scores, right, strict=True) if r), default=None)
+    if best is None:
+        return 0
+    return 1 + sum(1 for s, r in zip(scores, right, strict=True) if not r and s >= best)
+
+
+def naive_precision(scores, right, k):
+    order = sorted(range(len(scores)), key=lambda j: (-scores[j], right[j]))
+    return sum(right[j] for j in order[:k]) / k
+
+
+def few_valued(rows, generator):
+    """Vectors on the axes and diagonals of a small grid: many exact ties, many negative cosines."""
+    values = torch.randint(-1, 2, (rows, 3), generator=generator).double()
+    return torch.where((values == 0).all(1, keepdim=True), torch.tensor([1.0, 0.0, 0.0], dtype=torch.float64), values)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("chunk_size", [None, 1, 4])
+def test_ranks_and_precision_equal_a_loop_with_ties_and_several_positives(seed, chunk_size):
+    generator = torch.Generator().manual_seed(seed)
+    queries, candidates = few_valued(13, generator), few_valued(29, generator)
+    query_ids = torch.randint(0, 9, (13,), generator=generator)
+    candidate_ids = torch.randint(0, 9, (29,), generator=generator)
+    cosines = torch.nn.functional.normalize(queries) @ torch.nn.functional.normalize(candidates).T
+    # Rounding to 12 digits makes mathematically equal cosines equal for the loop.
+    scores = [[round(s, 12) for s in row] for row in cosines.tolist()]
+    right = (query_ids[:, None] == candidate_ids).tolist()
+    ranks = retrieval_ranks(queries, candidates, query_ids, candidate_ids, chunk_size=chunk_size)
+    assert ranks.tolist() == [naive_rank(s, r) for s, r in zip(scores, right, strict=True)]
+    for k in (1, 5, 29):
+        precision = precision_at_k(queries, candidates, query_ids, candidate_ids, k=k, chunk_size=chunk_size)
+        assert precision.tolist() == [naive_precision(s, r, k) for s, r in zip(scores, right, strict=True)]
+
+
+def test_a_boolean_matrix_says_the_same_as_ids():
+    torch.manual_seed(0)
+    queries, candidates = torch.randn(20, 8), torch.randn(31, 8)
+    query_ids, candidate_ids = torch.randint(0, 6, (20,)), torch.randint(0, 6, (31,))
+    positives = query_ids[:, None] == candidate_ids
+    by_ids = retrieval_ranks(queries, candidates, query_ids, candidate_ids)
+    assert torch.equal(by_ids, retrieval_ranks(queries, candidates, positives=positives))
+    assert torch.equal(
+        precision_at_k(queries, candidates, query_ids, candidate_ids, k=7),
+        precision_at_k(queries, candidates, positives=positives, k=7),
+    )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("rows", [1, 2, 7, 33, 200])
+def test_a_collapsed_model_gets_the_last_rank(dtype, rows):
+    # A matrix product gives equal columns values that differ in the last bit, which must not help the model.
+    embeds = torch.randn(1, 129, generator=torch.Generator().manual_seed(rows)).expand(rows, -1).contiguous().to(dtype)
+    assert retrieval_ranks(embeds, embeds).tolist() == [rows] * rows
+    ids = torch.arange(rows)
+    if rows > 1:
+        assert precision_at_k(embeds, embeds, ids, ids, k=rows - 1).tolist() == [0.0] * rows
+
+
+def test_the_length_of_the_vectors_does_not_matter():
+    torch.manual_seed(1)
+    images, texts = torch.randn(17, 4), torch.randn(17, 4)
+    scaled = texts * torch.linspace(0.01, 100, 17)[:, None]
+    assert torch.equal(retrieval_ranks(images, texts), retrieval_ranks(images * 50, scaled))
+
+
+def test_positives_that_score_negative_are_ranked_by_their_score():
+    scores = torch.tensor([[-0.9, -0.1, -0.5], [-0.2, -0.3, -0.4]])
+    assert ranks_from_scores(scores, torch.eye(3, dtype=torch.bool)[:2]).tolist() == [3, 2]
+
+
+def test_other_positives_do_not_push_back():
+    scores = torch.tensor([[0.9, 0.8, 0.7, 0.6]])
+    assert ranks_from_scores(scores, torch.tensor([[False, True, True, True]])).tolist() == [2]
+
+
+def test_a_query_without_positives_has_rank_zero_and_counts_in_no_summary():
+    ranks = ranks_from_scores(torch.zeros(2, 3), torch.tensor([[False] * 3, [True, False, False]]))
+    assert ranks.tolist() == [0, 3]
+    assert recall_at_k(ranks, 3) == 1
+    assert mean_rank(ranks) == 3
+    assert median_rank(ranks) == 3
+    nothing = torch.zeros(4, dtype=torch.int64)
+    assert all(math.isnan(value) for value in (recall_at_k(nothing, 1), mean_rank(nothing), median_rank(nothing)))
+
+
+def test_summaries_of_ranks_worked_by_hand():
+    ranks = torch.tensor([1, 1, 4, 11])
+    assert [recall_at_k(ranks, k).item() for k in (1, 5, 10, 50)] == [0.5, 0.75, 0.75, 1.0]
+    assert (median_rank(ranks), mean_rank(ranks)) == (2.5, 4.25)
+    assert median_rank(ranks[:3]) == 1
+
+
+@pytest.mark.parametrize(("n", "m", "k"), [(20, 1, 5), (20, 3, 5), (20, 3, 1), (7, 5, 3), (5, 1, 10), (5, 0, 5)])
+def test_chance_level_is_the_formula_and_what_random_orders_give(n, m, k):
+    chance = chance_recall_at_k(n, m, k).item()
+    kk = min(k, n)
+    assert chance == pytest.approx(1 - math.comb(n - m, kk) / math.comb(n, kk), abs=1e-12)
+    scores = torch.rand(20_000, n, generator=torch.Generator().manual_seed(3))
+    ranks = ranks_from_scores(scores, (torch.arange(n) < m).expand(20_000, n))
+    assert ((ranks > 0) & (ranks <= k)).double().mean().item() == pytest.approx(chance, abs=0.015)
+
+
+def test_wrong_arguments_are_named():
+    good = torch.randn(3, 4)
+    with pytest.raises(ValueError, match=r"query_embeds holds NaN or infinite values in 1 of 3 rows"):
+        retrieval_ranks(torch.cat([good[:2], torch.full((1, 4), torch.nan)]), good)
+    with pytest.raises(ValueError, match="must have one width; received 4 and 2"):
+        retrieval_ranks(good, good[:, :2])
+    with pytest.raises(ValueError, match="received 3 and 2 rows"):
+        retrieval_ranks(good, good[:2])
+    with pytest.raises(ValueError, match=r"candidate_ids must have shape \(3,\); received \(2,\)"):
+        retrieval_ranks(good, good, torch.arange(3), torch.arange(2))
+    with pytest.raises(ValueError, match="must be given together"):
+        retrieval_ranks(good, good, torch.arange(3))
+    with pytest.raises(ValueError, match="not both"):
+        retrieval_ranks(good, good, torch.arange(3), torch.arange(3), positives=torch.eye(3).bool())
+    with pytest.raises(ValueError, match="at least one candidate"):
+        retrieval_ranks(good, good[:0])
+    with pytest.raises(ValueError, match="from 1 to the number of candidates, 3; received 4"):
+        precision_at_k(good, good, k=4)
+    with pytest.raises(ValueError, match="scores holds 1 NaN"):
+        ranks_from_scores(torch.tensor([[torch.nan, 1.0]]), torch.tensor([[True, False]]))
+    with pytest.raises(ValueError, match="float matrix"):
+        retrieval_ranks(torch.ones(3, 4, dtype=torch.int64), good)
+    with pytest.raises(ValueError, match="num_positives must be from 0 to num_candidates, 5"):
+        chance_recall_at_k(5, 6, 1)
+
+
+def test_no_queries_give_no_ranks():
+    assert retrieval_ranks(torch.zeros(0, 4), torch.ones(3, 4), torch.zeros(0), torch.arange(3)).shape == (0,)
+
+
+def test_memory_is_bound_by_the_chunk():
+    # 20,000 x 20,000 float32 scores alone would be 1.6 GB; with bounded chunks the peak grows by far less.
+    code = (
+        "import resource, torch\n"
+        "from medvl.functional.retrieval import retrieval_ranks\n"
+        "x = torch.randn(20_000, 8)\n"
+        "retrieval_ranks(x[:10], x[:10])\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "retrieval_ranks(x, x)\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)\n"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert float(out) < 300
