@@ -1,0 +1,200 @@
+"""Finding states from the cells of a table: 1 present, 0 absent, -1 uncertain, NaN not mentioned."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvl.data.tables import Table
+
+# In the order of CheXpert's own CSV; projects disagree on the order, so always go by name.
+CHEXPERT_COLUMNS = (
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+)
+
+MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
+
+
+class CellError(ValueError):
+    """A cell that cannot be used: its column and, in words, what it holds and what was expected."""
+
+    def __init__(self, column: str, reason: str) -> None:
+        super().__init__(column, reason)
+        self.column, self.reason = column, reason
+
+
+@dataclass(frozen=True)
+class LabelReader:
+    """Turns a row's cells into its label.
+
+    Args:
+        names: finding names in the order of the label; empty where a list of numbers came without names.
+        parse: cells to float32 states (K,), or None where the row has no label; raises :class:`CellError`.
+    """
+
+    names: tuple[str, ...]
+    parse: Callable[[Mapping[str, Any]], NDArray[np.float32] | None]
+
+
+def is_missing(cell: Any) -> bool:
+    """Whether a cell says nothing: absent, null, NaN, white space or the word for it."""
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        return True
+    return isinstance(cell, str) and cell.strip().lower() in MISSING
+
+
+def label_reader(
+    table: Table, label_column: str | Sequence[str] | None, label_names: Sequence[str] | None = None
+) -> LabelReader | None:
+    """Find out once for the whole table how its labels are written.
+
+    Args:
+        table: the table.
+        label_column: one column a finding (a list), one column for all (a name), or None for the CheXpert columns if
+            the table has at least two of them.
+        label_names: finding names, where one column holds them all; fixes their order and number.
+
+    Returns:
+        The reader, or None where the table has no labels.
+    """
+    if label_column is None:
+        by_key = {_normal(column): column for column in table.columns}
+        found = {name: by_key[_normal(name)] for name in CHEXPERT_COLUMNS if _normal(name) in by_key}
+        return _state_columns(found) if len(found) >= 2 else None
+    if not isinstance(label_column, str):
+        if label_names is not None and len(label_names) != len(label_column):
+            raise ValueError(
+                f"label_names: received {len(label_names)} names for {len(label_column)} label columns; expected as many"
+            )
+        columns = [table.require(column, "label_column") for column in label_column]
+        if not columns or len(set(columns)) != len(columns):
+            raise ValueError(f"label_column: expected distinct columns, received {columns}")
+        return _state_columns(dict(zip(label_names or columns, columns, strict=True)))
+    column = table.require(label_column, "label_column")
+    cells = [tokens for row in table.rows if (tokens := _tokens(row.cells.get(column))) is not None]
+    numeric = sum(map(_is_numeric, cells))
+    if cells and 2 * numeric >= len(cells):
+        return _state_list(column, cells, label_names)
+    return _class_names(column, cells, label_names)
+
+
+def _normal(name: str) -> str:
+    return name.replace("_", " ").lower()
+
+
+def _state_columns(columns: Mapping[str, str]) -> LabelReader:
+    def parse(cells: Mapping[str, Any]) -> NDArray[np.float32] | None:
+        return _vector([_state(cells.get(column), column) for column in columns.values()])
+
+    return LabelReader(tuple(columns), parse)
+
+
+def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
+    # Most rows are right: their width, not the first row's, is what the others are held to.
+    widths = Counter(len(tokens) for tokens in cells if _is_numeric(tokens))
+    width = len(label_names) if label_names is not None else widths.most_common(1)[0][0]
+    names = tuple(label_names) if label_names is not None else (column,) if width == 1 else ()
+    source = "one for each name" if label_names is not None else "as in most rows"
+
+    def parse(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
+        tokens = _tokens(row.get(column))
+        if tokens is None:
+            return None
+        if len(tokens) != width:
+            raise CellError(column, f"the label has {len(tokens)} values, expected {width} {source}")
+        return _vector([_state(token, column) for token in tokens])
+
+    return LabelReader(names, parse)
+
+
+def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
+    present = {str(token).strip() for tokens in cells for token in tokens if not is_missing(token)}
+    names = tuple(label_names) if label_names is not None else tuple(sorted(present))
+    place = {name: i for i, name in enumerate(names)}
+
+    def parse(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
+        tokens = _tokens(row.get(column))
+        if tokens is None:
+            return None
+        label = np.zeros(len(names), dtype=np.float32)
+        for token in tokens:
+            if is_missing(token):
+                continue
+            if str(token).strip() not in place:
+                raise CellError(column, f"the label is not one of the {len(names)} names {', '.join(names)}")
+            label[place[str(token).strip()]] = 1
+        return label if label.any() else None
+
+    return LabelReader(names, parse)
+
+
+def _tokens(cell: Any) -> list[Any] | None:
+    """The parts of a cell that holds a whole label; None for a cell without one."""
+    if isinstance(cell, str) and cell.strip().startswith("["):
+        try:
+            cell = json.loads(cell)
+        except ValueError:
+            pass
+    if isinstance(cell, list):
+        return cell or None
+    if is_missing(cell):
+        return None
+    if not isinstance(cell, str):
+        return [cell]
+    tokens = [token.strip() for token in re.split(r"[;|]", cell)]
+    if len(tokens) == 1 and "," in cell and _is_numeric(cell.split(",")):
+        return cell.split(",")
+    return tokens
+
+
+def _is_numeric(tokens: Sequence[Any]) -> bool:
+    given = [token for token in tokens if not is_missing(token)]
+    return all(_number(token) is not None for token in given)
+
+
+def _number(token: Any) -> float | None:
+    if isinstance(token, list | dict):
+        return None
+    try:
+        return float(token)
+    except ValueError:
+        return None
+
+
+def _state(token: Any, column: str) -> float:
+    if is_missing(token):
+        return math.nan
+    value = _number(token)
+    if value not in (1.0, 0.0, -1.0):
+        # A text is not repeated: the column may have been mistaken for that of the reports.
+        received = "a text" if value is None else f"{value:g}"
+        raise CellError(
+            column, f"received {received}, expected 1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned)"
+        )
+    return float(value)
+
+
+def _vector(states: Sequence[float]) -> NDArray[np.float32] | None:
+    label = np.asarray(states, dtype=np.float32)
+    return None if np.isnan(label).all() else label

@@ -1,0 +1,171 @@
+"""Rows of a CSV, TSV or JSONL file as they stand, with the place of each row for error messages."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_DELIMITERS = {".csv": None, ".tsv": "\t", ".tab": "\t"}
+_JSON_LINES = (".jsonl", ".ndjson")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table.
+
+    Args:
+        number: 1 for the first row below the header.
+        line: the line of the file on which the row ends (quoted cells may hold line breaks).
+        cells: column name to value; strings, or any JSON value in a JSONL file.
+        problem: why the row as a whole cannot be read; empty for a sound row.
+    """
+
+    number: int
+    line: int
+    cells: dict[str, Any]
+    problem: str = ""
+
+    @property
+    def place(self) -> str:
+        """``"row 3 (line 4)"``."""
+        return f"row {self.number} (line {self.line})"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as it stands in its file: nothing interpreted, nothing dropped.
+
+    Args:
+        path: the file.
+        columns: the names in the header, in order; in a JSONL file every key that occurs.
+        rows: one :class:`Row` for each row.
+        encoding: how the bytes were read, ``"utf-8"`` unless the file is something else.
+    """
+
+    path: Path
+    columns: tuple[str, ...]
+    rows: list[Row] = field(repr=False)
+    encoding: str = "utf-8"
+
+    def require(self, column: str, argument: str) -> str:
+        """The column, or an error that names the file, the column and the columns there are."""
+        if column in self.columns:
+            return column
+        by_lower = {name.lower(): name for name in reversed(self.columns)}
+        near = difflib.get_close_matches(column.lower(), by_lower, n=1)
+        hint = f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
+        raise ValueError(
+            f"{argument}: {self.path.name} has no column {column!r}{hint}; its columns are {', '.join(self.columns)}"
+        )
+
+
+def read_table(path: str | Path) -> Table:
+    """Read a table of ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson``.
+
+    A byte order mark, Windows line ends, quoted line breaks and a semicolon or tab as the separator of a ``.csv`` are
+    understood. A file that is not UTF-8 is read as UTF-16 where its byte order mark says so, else as Windows-1252 (which
+    holds Latin-1's letters); ``encoding`` tells.
+
+    Args:
+        path: the file.
+
+    Returns:
+        The :class:`Table`.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: it is none of these formats, has no row, repeats a column or is broken.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix not in _DELIMITERS and suffix not in _JSON_LINES:
+        raise ValueError(f"path: {path.name} is not a table this can read; expected .csv, .tsv or .jsonl")
+    if not path.is_file():
+        raise FileNotFoundError(f"path: there is no file {path}")
+    text, encoding = _decode(path.read_bytes())
+    if not text.strip():
+        raise ValueError(f"path: {path.name} is empty; expected a header and at least one row")
+    if suffix in _JSON_LINES:
+        columns, rows = _parse_json_lines(text, path.name)
+    else:
+        columns, rows = _parse_delimited(text, path.name, _DELIMITERS[suffix])
+    if not rows:
+        raise ValueError(f"path: {path.name} has a header and no rows")
+    return Table(path, tuple(columns), rows, encoding)
+
+
+def _decode(data: bytes) -> tuple[str, str]:
+    if data[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        return data.decode("utf-16", errors="replace"), "utf-16"
+    try:
+        return data.decode("utf-8-sig"), "utf-8"
+    except UnicodeDecodeError:
+        pass
+    try:
+        return data.decode("cp1252"), "cp1252"
+    except UnicodeDecodeError:  # five bytes mean nothing in Windows-1252, every byte means something in Latin-1
+        return data.decode("latin-1"), "latin-1"
+
+
+def _parse_delimited(text: str, name: str, delimiter: str | None) -> tuple[list[str], list[Row]]:
+    if delimiter is None:
+        header = text.lstrip().split("\n", 1)[0]
+        delimiter = max(",;\t", key=header.count)
+    # Strict, because otherwise a quote that is never closed swallows the rest of the table without a word.
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    columns: list[str] = []
+    rows: list[Row] = []
+    try:
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            if not columns:
+                columns = [cell.strip() for cell in cells]
+                _check_columns(columns, name)
+                continue
+            problem = ""
+            if len(cells) != len(columns):
+                problem = f"the row has {len(cells)} cells, expected {len(columns)} as in the header"
+            named = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
+            rows.append(Row(len(rows) + 1, reader.line_num, named, problem))
+    except csv.Error as error:
+        raise ValueError(
+            f"path: {name} cannot be read as a table from row {len(rows) + 1} on (line {reader.line_num}): {error}"
+        ) from error
+    return [column for column in columns if column], rows
+
+
+def _check_columns(columns: Sequence[str], name: str) -> None:
+    repeated = sorted({column for column in columns if column and columns.count(column) > 1})
+    if repeated:
+        raise ValueError(f"path: {name} has more than one column named {', '.join(map(repr, repeated))}")
+
+
+def _parse_json_lines(text: str, name: str) -> tuple[list[str], list[Row]]:
+    rows: list[Row] = []
+    columns: dict[str, None] = {}
+    for line_number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        cells: dict[str, Any] = {}
+        problem = ""
+        try:
+            value = json.loads(line)
+            if isinstance(value, dict):
+                cells = value
+            else:
+                problem = "the line is not a JSON object; expected {...} with one key a column"
+        except (ValueError, RecursionError) as error:
+            # Only the decoder's own words: its document, the line, may be a patient's report.
+            problem = f"the line is not valid JSON ({getattr(error, 'msg', type(error).__name__)})"
+        columns.update(dict.fromkeys(cells))
+        rows.append(Row(len(rows) + 1, line_number, cells, problem))
+    if not columns:
+        raise ValueError(f"path: {name} has no line that is a JSON object; expected one in each line")
+    return list(columns), rows
