@@ -65,7 +65,8 @@ def test_frameworks_stay_in_their_rooms(path):
     tops = {module.split(".")[0] for module in imported_modules(path)}
     package = name.split(".")[0]
     if package == "functional":
-        assert not tops & {"medvl", "monai", "transformers", "ignite"}
+        assert not tops & {"monai", "transformers", "ignite"}
+        assert all(m.startswith("medvl.functional") for m in imported_modules(path) if m.split(".")[0] == "medvl")
     if package == "text":
         assert not tops & {"torch", "monai", "transformers", "ignite"}
     if "ignite" in tops:

@@ -1,0 +1,97 @@
+"""Checks of arguments that the functions share: one sentence that names argument, received and expected."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+
+def as_matrix(value: Tensor, name: str, axes: str) -> Tensor:
+    """A floating tensor with the axes that ``axes`` names (such as ``"N D"``), as float32 or float64 and plain."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor ({', '.join(axes.split())}), got {type(value).__name__}")
+    if not value.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {value.dtype}")
+    check_axes(value, name, axes)
+    return as_float(value)
+
+
+def check_axes(value: Tensor, name: str, axes: str) -> None:
+    """Raise where ``value`` has not as many axes as ``axes`` names."""
+    if value.ndim != len(axes.split()):
+        raise ValueError(f"{name} must have shape ({', '.join(axes.split())}), got {tuple(value.shape)}")
+
+
+def as_plain(value: Tensor) -> Tensor:
+    """The same tensor without its subclass (MONAI's ``MetaTensor`` survives every operation, slowly)."""
+    return value if type(value) in (Tensor, torch.nn.Parameter) else value.as_subclass(Tensor)
+
+
+def as_float(value: Tensor) -> Tensor:
+    """Plain float64 stays, everything else becomes float32: half precision cannot hold a logit of 100."""
+    value = as_plain(value)
+    return value if value.dtype == torch.float64 else value.float()
+
+
+def check_same(left: Tensor, right: Tensor, axis: int, names: tuple[str, str], what: str) -> None:
+    """Raise where two tensors differ in the size of ``axis``."""
+    if left.shape[axis] != right.shape[axis]:
+        raise ValueError(
+            f"{names[0]} and {names[1]} must have the same {what}, got {left.shape[axis]} and {right.shape[axis]}"
+        )
+
+
+def check_option(value: object, name: str, options: Sequence[str]) -> None:
+    """Raise where ``value`` is not one of ``options``."""
+    if value not in options:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise where a number is not above zero."""
+    if not value > 0:
+        raise ValueError(f"{name} must be above 0, got {value}")
+
+
+def check_share(value: float, name: str) -> None:
+    """Raise where a number is not in [0, 1]."""
+    if not 0 <= value <= 1:
+        raise ValueError(f"{name} must be between 0 and 1, got {value}")
+
+
+def as_ids(ids: Tensor | Sequence[str] | Sequence[int], name: str, count: int, device: torch.device) -> Tensor:
+    """Ids as int64 (count,) on ``device``.
+
+    A text becomes the same integer in every process (its 63-bit hash), so that ids may be compared after a gather.
+    """
+    if isinstance(ids, Tensor):
+        if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
+            raise TypeError(f"{name} must be integers or texts, got {ids.dtype}")
+        tensor = as_plain(ids).to(device=device, dtype=torch.int64)
+    elif isinstance(ids, Sequence) and not isinstance(ids, str):
+        tensor = torch.tensor([_id_number(value, name) for value in ids], dtype=torch.int64, device=device)
+    else:
+        raise TypeError(f"{name} must be a tensor of integers or a list of texts, got {type(ids).__name__}")
+    if tensor.shape != (count,):
+        raise ValueError(
+            f"{name} must have shape ({count},), one for each row of the embeddings, got {tuple(ids_shape(ids))}"
+        )
+    return tensor
+
+
+def ids_shape(ids: Tensor | Sequence) -> tuple[int, ...]:
+    """The shape of ids for a message."""
+    return tuple(ids.shape) if isinstance(ids, Tensor) else (len(ids),)
+
+
+def _id_number(value: object, name: str) -> int:
+    if isinstance(value, str):
+        return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") >> 1
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if isinstance(value, Tensor) and value.ndim == 0 and not value.is_floating_point():
+        return int(value)
+    raise TypeError(f"{name} must be integers or texts, got an element of type {type(value).__name__}")

@@ -1,0 +1,100 @@
+"""A weighted sum of losses that takes what a MONAI trainer gives: the network's output and the batch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class CombinedLoss(nn.Module):
+    """Weighted sum of losses whose arguments are found by name.
+
+    Each term's ``forward`` gets every argument that has its name in the network's output, else in the batch. An
+    argument with a default that is in neither (or is None there) keeps its default, so that ``logit_scale`` or
+    ``image_ids`` are used where they exist. ``terms`` holds each term's last value, unweighted and without gradient,
+    for logs.
+
+    Args:
+        losses: name to loss, or to (loss, weight).
+
+    Raises:
+        TypeError: where a term is neither a loss nor a (loss, weight) pair.
+        ValueError: where there are no terms.
+
+    Example:
+        >>> from medvl.losses import ImageTextContrastiveLoss
+        >>> loss = CombinedLoss({"global": (ImageTextContrastiveLoss(temperature=1.0), 2.0)})
+        >>> pred = {"image_embeds": torch.eye(2), "text_embeds": torch.eye(2)}
+        >>> round(loss(pred, {"report": ["one", "two"]}).item(), 4)
+        0.6265
+        >>> round(loss.terms["global"].item(), 4)
+        0.3133
+    """
+
+    def __init__(self, losses: Mapping[str, nn.Module | Sequence[Any]]) -> None:
+        super().__init__()
+        if not losses:
+            raise ValueError("losses must name at least one loss, got none")
+        pairs = {name: _loss_and_weight(name, term) for name, term in losses.items()}
+        # A ModuleDict would refuse names with a dot, and names of its own methods such as "keys".
+        self.losses = nn.ModuleList(loss for loss, _ in pairs.values())
+        self.weights = {name: weight for name, (_, weight) in pairs.items()}
+        self.terms: dict[str, Tensor] = {}
+
+    def forward(self, pred: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
+        """Weighted sum of the terms.
+
+        Args:
+            pred: the network's output.
+            batch: the batch, asked for what the network's output does not hold.
+
+        Returns:
+            A number.
+
+        Raises:
+            KeyError: where a term needs a name that neither has; the message lists what there was.
+            TypeError: where ``pred`` or ``batch`` is not a dictionary.
+        """
+        for name, value in (("pred", pred), ("batch", batch)):
+            if not isinstance(value, Mapping):
+                raise TypeError(f"{name} must be a dictionary, got {type(value).__name__}")
+        values = {
+            name: loss(**_arguments(name, loss, pred, batch))
+            for (name, loss) in zip(self.weights, self.losses, strict=True)
+        }
+        self.terms = {name: value.detach() for name, value in values.items()}
+        return torch.stack([self.weights[name] * value.mean() for name, value in values.items()]).sum()
+
+    def extra_repr(self) -> str:
+        """The names and weights of the terms."""
+        return ", ".join(f"{name}={weight:g}" for name, weight in self.weights.items())
+
+
+def _loss_and_weight(name: str, term: object) -> tuple[nn.Module, float]:
+    loss, weight = term if isinstance(term, Sequence) and len(term) == 2 else (term, 1.0)
+    if not isinstance(loss, nn.Module) or not isinstance(weight, Real):
+        raise TypeError(f"losses[{name!r}] must be a loss or a (loss, weight) pair, got {term!r}")
+    return loss, float(weight)
+
+
+def _arguments(name: str, loss: nn.Module, pred: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for argument in inspect.signature(loss.forward).parameters.values():
+        value = pred.get(argument.name)
+        value = batch.get(argument.name) if value is None else value
+        if value is not None:
+            found[argument.name] = value
+        elif argument.default is argument.empty and argument.kind not in (
+            argument.VAR_POSITIONAL,
+            argument.VAR_KEYWORD,
+        ):
+            raise KeyError(
+                f"loss {name!r} ({type(loss).__name__}) needs {argument.name!r}; the network's output has "
+                f"{sorted(map(str, pred))} and the batch has {sorted(map(str, batch))}"
+            )
+    return found

@@ -1,0 +1,83 @@
+"""Contrastive loss between images and texts whose positives are the pairs with equal ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from medvl.functional import image_text_contrastive_loss
+
+
+class ImageTextContrastiveLoss(nn.Module):
+    r"""Bidirectional contrastive loss of images and texts (ConVIRT).
+
+    With unit vectors v_i and t_j, logits l_ij = <v_i, t_j> / tau and positives P(i) = {j: text_id_j = image_id_i},
+
+        L_v = mean_i -1/|P(i)| sum_{j in P(i)} log softmax_j(l_i.)[j],  L_t likewise down the columns,
+        L = lambda L_v + (1 - lambda) L_t.
+
+    Several views of one study and several texts of one image are positives of each other. An image or text without a
+    positive does not count. Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images
+    and Text", MLHC 2022; lambda 0.5 is CLIP's loss.
+
+    Args:
+        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
+        image_weight: lambda in [0, 1], the share of the image-to-text direction.
+        reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
+            share and its weight.
+
+    Raises:
+        ValueError: for an option outside its range.
+
+    Example:
+        >>> import torch
+        >>> loss = ImageTextContrastiveLoss(temperature=1.0)
+        >>> round(loss(torch.eye(2), torch.eye(2)).item(), 4)
+        0.3133
+        >>> round(loss(torch.eye(2), torch.eye(2), image_ids=["a", "a"], text_ids=["a", "a"]).item(), 4)
+        0.8133
+    """
+
+    def __init__(self, temperature: float = 0.1, image_weight: float = 0.75, reduction: str = "mean") -> None:
+        super().__init__()
+        self.temperature, self.image_weight, self.reduction = temperature, image_weight, reduction
+
+    def forward(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor,
+        image_ids: Tensor | Sequence[str] | None = None,
+        text_ids: Tensor | Sequence[str] | None = None,
+        weights: Tensor | None = None,
+        logit_scale: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            text_embeds: (M, D).
+            image_ids: (N,) integers or texts; without ids, image i and text i are a pair and N must equal M.
+            text_ids: (M,).
+            weights: (N,), not negative, how much each image's terms count; scaled to mean 1, without gradient. A text
+                counts as its images do on average.
+            logit_scale: one number, 1 / tau (the network's, after its exponential).
+
+        Returns:
+            A number, or (N + M,) for ``reduction="none"``.
+
+        Raises:
+            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
+            ValueError: for shapes that do not fit each other.
+        """
+        return image_text_contrastive_loss(
+            image_embeds,
+            text_embeds,
+            image_ids,
+            text_ids,
+            weights,
+            logit_scale,
+            temperature=self.temperature,
+            image_weight=self.image_weight,
+            reduction=self.reduction,
+        )

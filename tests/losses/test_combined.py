@@ -1,0 +1,82 @@
+"""CombinedLoss: wiring by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from medvl.losses import CombinedLoss, ImageTextContrastiveLoss
+
+
+class Squares(nn.Module):
+    def forward(self, image_embeds, target, power=2.0):
+        return ((image_embeds - target) ** power).mean()
+
+
+def embeds(n=3, d=4):
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: torch.randn(n, d, generator=generator, requires_grad=True) for name in ("image_embeds", "text_embeds")
+    }
+
+
+def test_weighted_sum_and_terms():
+    pred = embeds()
+    batch = {"target": torch.zeros(3, 4), "image_ids": ["a", "b", "b"], "text_ids": ["a", "b", "b"]}
+    loss = CombinedLoss({"global": (ImageTextContrastiveLoss(), 0.5), "local": [Squares(), 3.0], "bare": Squares()})
+    total = loss(pred, batch)
+    expected = ImageTextContrastiveLoss()(**pred, image_ids=batch["image_ids"], text_ids=batch["text_ids"])
+    squares = pred["image_embeds"].square().mean()
+    torch.testing.assert_close(total, 0.5 * expected + 4.0 * squares)
+    assert list(loss.terms) == ["global", "local", "bare"]
+    torch.testing.assert_close(loss.terms["global"], expected.detach())
+    assert not any(term.requires_grad for term in loss.terms.values())
+    total.backward()
+    assert pred["image_embeds"].grad.abs().sum() > 0
+
+
+def test_output_of_the_network_goes_before_the_batch_and_defaults_stay():
+    pred = embeds() | {"power": None}
+    loss = CombinedLoss({"squares": Squares()})
+    batch = {"target": torch.zeros(3, 4), "image_embeds": torch.full((3, 4), torch.nan), "power": None}
+    torch.testing.assert_close(loss(pred, batch), pred["image_embeds"].square().mean())
+
+
+def test_logit_scale_is_passed_on():
+    pred = embeds()
+    loss = CombinedLoss({"global": ImageTextContrastiveLoss(temperature=1.0)})
+    scaled = loss(pred | {"logit_scale": torch.tensor(20.0)}, {})
+    torch.testing.assert_close(scaled, ImageTextContrastiveLoss(temperature=0.05)(**pred))
+
+
+def test_missing_name_lists_what_there_was():
+    loss = CombinedLoss({"local": Squares()})
+    with pytest.raises(
+        KeyError,
+        match=r"loss 'local' \(Squares\) needs 'target'; the network's output has "
+        r"\['image_embeds', 'text_embeds'\] and the batch has \['report'\]",
+    ):
+        loss(embeds(), {"report": ["text"]})
+
+
+def test_names_may_be_anything():
+    loss = CombinedLoss({"keys": Squares(), "a.b": Squares()})
+    loss(embeds(), {"target": torch.zeros(3, 4)})
+    assert set(loss.terms) == {"keys", "a.b"}
+
+
+@pytest.mark.parametrize("term", [(Squares(),), (1.0, Squares()), "loss", (Squares(), "heavy")])
+def test_wrong_terms(term):
+    with pytest.raises(TypeError, match=r"losses\['x'\] must be a loss or a \(loss, weight\) pair, got "):
+        CombinedLoss({"x": term})
+
+
+def test_no_terms():
+    with pytest.raises(ValueError, match="losses must name at least one loss, got none"):
+        CombinedLoss({})
+
+
+def test_not_a_dictionary():
+    with pytest.raises(TypeError, match="pred must be a dictionary, got Tensor"):
+        CombinedLoss({"x": Squares()})(torch.zeros(1), {})
