@@ -83,7 +83,8 @@ class StudyDataset(Dataset):
         Raises:
             StudyError: where a transform fails; it names the study, the transform's keys and the reason.
         """
-        prepared = self._prepare(range(len(self))[index])
+        index = range(len(self))[index]
+        prepared = self._prepare(index)
         if isinstance(prepared, StudyError):
             raise prepared
         item = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in prepared.items()}
@@ -120,7 +121,7 @@ class StudyDataset(Dataset):
             )
         except StudyError as error:
             item = error
-        if self._cached_bytes + size <= self.cache_bytes:
+        if self.cache_bytes and self._cached_bytes + size <= self.cache_bytes:
             self._cache[index] = item
             self._cached_bytes += size
         return item

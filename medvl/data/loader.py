@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, RandomSampler
 
 from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
@@ -50,15 +50,18 @@ class StudyLoader(DataLoader):
         self.on_error = on_error
         self.skipped: dict[str, StudyError] = {}
         options.setdefault("collate_fn", collate_studies)
-        options.setdefault("generator", torch.Generator())
-        super().__init__(dataset, batch_size=batch_size, shuffle=shuffle, **options)
+        # one generator for the order and one for what torch draws for its workers: their number must not change the order
+        self._order = torch.Generator()
+        if shuffle:
+            options["sampler"] = RandomSampler(dataset, generator=self._order)
+        super().__init__(dataset, batch_size=batch_size, generator=torch.Generator(), **options)
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the epoch: the order of studies and what the random transforms draw."""
         self.dataset.set_epoch(epoch)
         seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
-        self.generator.manual_seed(int(seed) >> 1)
+        self._order.manual_seed(int(seed) >> 1)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in super().__iter__():

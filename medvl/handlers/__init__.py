@@ -6,6 +6,17 @@ from medvl.handlers.epoch_seed import EpochSeed
 from medvl.handlers.finite_loss import FiniteLoss
 from medvl.handlers.gradient_clipping import GradientClipping
 from medvl.handlers.metrics_log import MetricsLog, read_metrics
+from medvl.handlers.progress_bar import ProgressBar
 from medvl.handlers.run_checkpoint import RunCheckpoint
+from medvl.handlers.skipped_log import SkippedLog
 
-__all__ = ["EpochSeed", "FiniteLoss", "GradientClipping", "MetricsLog", "RunCheckpoint", "read_metrics"]
+__all__ = [
+    "EpochSeed",
+    "FiniteLoss",
+    "GradientClipping",
+    "MetricsLog",
+    "ProgressBar",
+    "RunCheckpoint",
+    "SkippedLog",
+    "read_metrics",
+]

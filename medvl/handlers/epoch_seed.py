@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
@@ -18,7 +20,7 @@ class EpochSeed:
         seed: the run's seed, at least 0.
     """
 
-    def __init__(self, loader: object, seed: int = 0) -> None:
+    def __init__(self, loader: Any, seed: int = 0) -> None:
         self.loader, self.seed = loader, seed
 
     def attach(self, engine: Engine) -> None:

@@ -23,7 +23,8 @@ class RunCheckpoint:
 
     Args:
         folder: where the files ``epoch-0007.pt`` go; made when the first is written.
-        objects: what to save, by name; everything with ``state_dict`` and ``load_state_dict``, the trainer among it.
+        objects: what to save, by name; everything with ``state_dict`` and ``load_state_dict``. The trainer that the handler
+            is attached to, and its gradient scaler where it has one, are added as ``trainer`` and ``scaler``.
         keep: how many of the newest files stay, at least 1.
 
     Raises:
@@ -37,6 +38,9 @@ class RunCheckpoint:
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with a trainer."""
+        self.objects["trainer"] = engine
+        if getattr(engine, "scaler", None) is not None:
+            self.objects["scaler"] = engine.scaler
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:

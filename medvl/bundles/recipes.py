@@ -1,0 +1,55 @@
+"""Runs a recipe's bundle, as ``python -m monai.bundle run`` does."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from monai.bundle import ConfigWorkflow
+
+FOLDER = Path(__file__).parent
+
+
+def recipes() -> list[str]:
+    """The names of the recipes."""
+    return sorted(path.parent.parent.name for path in FOLDER.glob("*/configs/train.yaml"))
+
+
+def recipe_config(recipe: str, name: str = "train") -> Path:
+    """The configuration file ``name``.yaml of a recipe.
+
+    Raises:
+        ValueError: an unknown recipe.
+    """
+    if recipe not in recipes():
+        raise ValueError(f"recipe must be one of {', '.join(recipes())}, received {recipe!r}.")
+    return FOLDER / recipe / "configs" / f"{name}.yaml"
+
+
+def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Trains a recipe.
+
+    Args:
+        recipe: its name, as "convirt".
+        overrides: values in place of those in the recipe's ``train.yaml``, by key; a key within another is written
+            ``outer#inner``.
+
+    Returns:
+        The run's folder.
+
+    Raises:
+        ValueError: an unknown recipe, or a key that the recipe does not have.
+    """
+    overrides = dict(overrides or {})
+    workflow = ConfigWorkflow(str(recipe_config(recipe)), logging_file=False, workflow_type="train")
+    for key in overrides:
+        if key not in workflow.parser:
+            near = difflib.get_close_matches(key, [str(known) for known in workflow.parser.get()], 1)
+            raise ValueError(f"{recipe} has no setting {key!r}{f', did you mean {near[0]!r}?' if near else '.'}")
+    workflow.parser.update(overrides)
+    workflow.initialize()
+    workflow.run()
+    workflow.finalize()
+    return Path(workflow.parser["output"])

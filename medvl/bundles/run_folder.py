@@ -1,0 +1,147 @@
+"""What is written beside a run so that it can be repeated, resumed and evaluated."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.bundle import ConfigParser
+
+from medvl.data import Manifest, table_path
+
+CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
+MODEL, CHECKPOINTS, PROMPTS = "model", "checkpoints", "prompts.json"
+
+# a resumed run may differ in these from the one it goes on with
+FREE_ON_RESUME = ("resume", "output", "device", "workers", "progress", "tensorboard", "bundle_root", "on_error")
+PACKAGES = (
+    "medvl",
+    "torch",
+    "monai",
+    "pytorch-ignite",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pillow",
+    "pydicom",
+    "nibabel",
+)
+
+
+def running_config() -> dict[str, Any]:
+    """The configuration, overrides included, whose expression calls this function.
+
+    MONAI hands an expression no reference to the configuration that it stands in, on the command line of
+    ``monai.bundle`` least of all; the parser is found among the callers instead.
+
+    Raises:
+        RuntimeError: where no bundle configuration is being evaluated.
+    """
+    frame = sys._getframe(1)
+    while frame is not None:
+        parser = frame.f_locals.get("self")
+        if isinstance(parser, ConfigParser):
+            return parser.get()
+        frame = frame.f_back  # type: ignore[assignment]
+    raise RuntimeError("running_config() has a meaning only inside an expression of a bundle configuration.")
+
+
+class RunFolder:
+    """The folder of one training run.
+
+    It holds ``config.yaml`` (the configuration with all overrides), ``environment.json`` (seed, versions, fingerprint of
+    the data), ``metrics.jsonl``, ``skipped.jsonl``, ``checkpoints/`` and, when the run is done, ``model/``.
+
+    Args:
+        path: the folder; made when the run starts.
+        resume: whether to go on with the run that is in it. A folder without a checkpoint starts from the beginning.
+    """
+
+    def __init__(self, path: str | Path, resume: bool = False) -> None:
+        self.path, self.resume = Path(path), resume
+
+    @property
+    def model(self) -> Path:
+        """Where the trained model is saved."""
+        return self.path / MODEL
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the training state is saved."""
+        return self.path / CHECKPOINTS
+
+    def start(self, config: Mapping[str, Any], manifest: Manifest, trainer: Any, checkpoint: Any) -> None:
+        """Writes the records, and restores the newest checkpoint where the run is resumed.
+
+        Args:
+            config: the bundle's configuration.
+            manifest: the studies.
+            trainer: the engine, with all its handlers attached.
+            checkpoint: the trainer's :class:`~medvl.handlers.RunCheckpoint`.
+
+        Raises:
+            ValueError: where the folder holds a run and ``resume`` is not asked for, or the run there had other settings
+                or other data.
+        """
+        environment = {
+            "seed": config["seed"],
+            "data": manifest.name,
+            "table_sha256": file_sha256(table_path(config["data"], self.path)),
+            "data_fingerprint": manifest.fingerprint(),
+            "data_summary": manifest.summary(),
+            "studies": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
+            "label_policy": None,
+            "versions": {name: version(name) for name in PACKAGES},
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+            "threads": torch.get_num_threads(),
+            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+        }
+        if (self.path / CONFIG).exists():
+            if not self.resume:
+                raise ValueError(f"{self.path} already holds a run; go on with it (--resume) or choose another folder.")
+            self._check_same(config, environment)
+        self.path.mkdir(parents=True, exist_ok=True)
+        _write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
+        _write(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
+        if self.resume:
+            checkpoint.restore(map_location=trainer.state.device)
+            trainer.state.max_epochs = config["epochs"]
+
+    def _check_same(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+        before = yaml.safe_load((self.path / CONFIG).read_text())
+        for key in sorted(set(config) | set(before)):
+            if key not in FREE_ON_RESUME and config.get(key) != before.get(key):
+                raise ValueError(
+                    f"{key} is {config.get(key)!r} but was {before.get(key)!r} in the run at {self.path}; "
+                    "resume it with the same settings."
+                )
+        environment_before = json.loads((self.path / ENVIRONMENT).read_text())
+        if environment_before["data_fingerprint"] != environment["data_fingerprint"]:
+            raise ValueError(f"{environment['data']} has changed since the run at {self.path} began; start a new run.")
+
+    def finish(self, network: Any) -> None:
+        """Saves the trained network (:meth:`~medvl.networks.DualEncoder.save_pretrained`)."""
+        network.save_pretrained(self.model)
+
+
+def file_sha256(path: str | Path) -> str:
+    """The SHA-256 of a file's bytes, in hexadecimal."""
+    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+
+
+def _write(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    partial = path.with_name(path.name + ".partial")
+    partial.write_text(text)
+    os.replace(partial, path)

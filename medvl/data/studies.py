@@ -1,0 +1,60 @@
+"""The studies of a run: a table, or the built-in synthetic set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvl.data.manifest import Manifest, read_manifest
+from medvl.data.synthetic import SyntheticChestXRay
+
+SYNTHETIC = "synthetic"
+
+
+def load_studies(
+    data: str | Path,
+    folder: str | Path,
+    *,
+    keys: Sequence[str] = ("image", "report"),
+    columns: Mapping[str, Any] | None = None,
+    on_error: str = "raise",
+    seed: int = 0,
+    synthetic_length: int = 2000,
+    synthetic_size: int = 128,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> Manifest:
+    """Reads the studies that have all ``keys`` and gives each a split, by patient where the table has none.
+
+    The synthetic set is written to ``folder``/data as images and a table, and then read like any other table.
+
+    Args:
+        data: a CSV, TSV or JSONL file, or "synthetic".
+        folder: the run's folder.
+        keys: what a study must have; the others are counted in the manifest's ``left_out``.
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are left out.
+        on_error: "raise" or "skip", as in :func:`~medvl.data.read_manifest`.
+        seed: of the splits, and of the synthetic set.
+        synthetic_length: number of synthetic studies.
+        synthetic_size: side of the synthetic images in pixels.
+        progress: wraps the iteration over the synthetic studies as they are written, as ``tqdm`` does.
+
+    Returns:
+        The manifest, every study with a ``split``.
+
+    Raises:
+        OSError: where the table cannot be read.
+        ValueError: where the table is wrong or no study has all keys.
+    """
+    if str(data) == SYNTHETIC:
+        dataset = SyntheticChestXRay(length=synthetic_length, size=synthetic_size, seed=seed)
+        dataset.write(Path(folder) / "data", progress=progress)
+    given = {name: value for name, value in (columns or {}).items() if value is not None}
+    manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
+    # split first: who is in which split must not depend on what a run asks of its studies
+    return manifest.with_splits(seed=seed).require(*keys)
+
+
+def table_path(data: str | Path, folder: str | Path) -> Path:
+    """The table that ``data`` stands for: itself, or for "synthetic" the one written to ``folder``/data."""
+    return Path(folder) / "data" / "cases.csv" if str(data) == SYNTHETIC else Path(data)

@@ -1,0 +1,53 @@
+"""One progress bar for a whole training run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ignite.engine import Engine, Events
+from tqdm.auto import tqdm
+
+
+class ProgressBar:
+    """Shows steps done, time left, the epoch and its running mean loss.
+
+    Args:
+        enabled: whether anything is shown.
+    """
+
+    def __init__(self, enabled: bool = True) -> None:
+        self.enabled = enabled
+        self._bar: Any = None
+        self._loss = 0.0
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with a trainer."""
+        engine.add_event_handler(Events.STARTED, self.start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
+        engine.add_event_handler(Events.COMPLETED, self.stop)
+        engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
+
+    def start(self, engine: Engine) -> None:
+        """Opens the bar where the run (or the resumed run) stands."""
+        total = engine.state.max_epochs * engine.state.epoch_length
+        self._bar = tqdm(
+            total=total, initial=engine.state.iteration, desc="train", unit="step", disable=not self.enabled
+        )
+
+    def step(self, engine: Engine) -> None:
+        """Moves the bar on."""
+        loss = float(engine.state.output["loss"])
+        step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
+        self._loss = loss if step == 1 else self._loss + (loss - self._loss) / step
+        self._bar.set_postfix_str(f"epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {self._loss:.3f}", False)
+        self._bar.update()
+
+    def stop(self, engine: Engine) -> None:
+        """Closes the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def fail(self, engine: Engine, error: BaseException) -> None:
+        """Closes the bar and lets the error go on."""
+        self.stop(engine)
+        raise error

@@ -1,0 +1,36 @@
+"""The studies that a run left out, on disk."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ignite.engine import Engine, Events
+
+from medvl.errors import StudyError
+
+
+class SkippedLog:
+    """Writes every study that could not be used to a JSON-lines file, after each epoch: ``study_id``, ``key``, ``reason``.
+
+    Args:
+        path: the file.
+        errors: what was skipped before training, when the table was read.
+        loaders: the loaders whose ``skipped`` grows while they run (:class:`~medvl.data.StudyLoader`).
+    """
+
+    def __init__(self, path: str | Path, errors: Iterable[StudyError] = (), loaders: Sequence[Any] = ()) -> None:
+        self.path, self.errors, self.loaders = Path(path), list(errors), list(loaders)
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with a trainer."""
+        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        found = [error for loader in self.loaders for error in loader.skipped.values()]
+        lines = [{"study_id": e.study_id, "key": e.key, "reason": e.reason} for e in [*self.errors, *found]]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -1,0 +1,184 @@
+"""Studies through transforms, into batches: reproducible, and nothing lost without being counted."""
+
+from __future__ import annotations
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, Lambdad, MapTransform, RandGaussianNoised, Randomizable
+
+from medvl.data import StudyDataset, StudyLoader, collate_studies, study_key
+from medvl.errors import StudyError
+
+
+def studies(count=8):
+    return [{"study_id": f"s{i}", "image": torch.full((1, 4, 4), float(i)), "age": i} for i in range(count)]
+
+
+class FailOn(MapTransform):
+    """Fails on the images with these values."""
+
+    def __init__(self, keys, values):
+        super().__init__(keys)
+        self.values = values
+        self.calls = 0
+
+    def __call__(self, data):
+        self.calls += 1
+        if float(data["image"].max()) in self.values:
+            raise OSError("the file is truncated\nat byte 7")
+        return dict(data)
+
+
+class Draw(Randomizable, MapTransform):
+    """Puts a random number under the key "drawn"."""
+
+    def __call__(self, data):
+        return {**data, "drawn": float(self.R.rand())}
+
+
+def noisy(**options):
+    transform = Compose([Draw("image"), Compose([RandGaussianNoised("image", prob=1.0)])])
+    return StudyDataset(studies(), transform, **options)
+
+
+def contents(loader):
+    return [
+        (batch["study_id"], batch["image"].as_subclass(torch.Tensor).tolist(), batch["drawn"].tolist())
+        for batch in loader
+    ]
+
+
+class TestDataset:
+    def test_items_depend_on_seed_epoch_and_index_alone(self):
+        dataset = noisy(seed=5)
+        first = [dataset[i]["image"].clone() for i in range(8)]
+        again = [dataset[i]["image"] for i in reversed(range(8))][::-1]
+        assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+        noise = torch.stack([image - i for i, image in enumerate(first)])
+        assert len({round(float(x.sum()), 6) for x in noise}) == 8, "each study has noise of its own"
+        dataset.set_epoch(1)
+        assert not torch.equal(dataset[0]["image"], first[0])
+        dataset.set_epoch(0)
+        assert torch.equal(dataset[0]["image"], first[0])
+        assert not torch.equal(noisy(seed=6)[0]["image"], first[0])
+        assert dataset[0]["drawn"] != dataset[1]["drawn"]
+
+    def test_two_random_steps_draw_independently(self):
+        dataset = StudyDataset(studies(), Compose([Draw("image"), Lambdad("image", lambda x: x), Draw("image")]))
+        other = StudyDataset(studies(), Compose([Draw("image")]))
+        assert dataset[3]["drawn"] != other[3]["drawn"]
+
+    def test_deterministic_steps_run_once_where_cached(self):
+        counting = FailOn("image", ())
+        dataset = StudyDataset(studies(), Compose([counting, Draw("image")]), cache_bytes=1 << 20)
+        dataset.load()
+        dataset.load()
+        assert [dataset[i]["age"] for i in range(8)] == list(range(8))
+        assert counting.calls == 8
+
+    def test_cache_stops_at_its_size(self):
+        counting = FailOn("image", ())
+        dataset = StudyDataset(studies(), counting, cache_bytes=3 * 16 * 4)
+        for _ in range(2):
+            for i in range(8):
+                assert float(dataset[i]["image"].max()) == i
+        assert counting.calls == 3 + 5 * 2
+
+    def test_a_cached_item_is_not_changed_by_random_steps(self):
+        class InPlace(Randomizable, MapTransform):
+            def __call__(self, data):
+                data["image"].add_(1)
+                return data
+
+        dataset = StudyDataset(
+            studies(2), Compose([Lambdad("image", lambda x: x * 1), InPlace("image")]), cache_bytes=1 << 20
+        )
+        assert [float(dataset[0]["image"].max()) for _ in range(3)] == [1, 1, 1]
+
+    def test_error_names_study_key_and_reason(self):
+        dataset = StudyDataset(studies(), Compose([FailOn("image", {3.0})]))
+        with pytest.raises(StudyError, match=r"^study 's3', image: the file is truncated$"):
+            dataset[3]
+        with pytest.raises(IndexError):
+            dataset[8]
+        assert dataset[-1]["study_id"] == "s7"
+
+    def test_pickles_and_stops_as_an_iterable(self):
+        dataset = pickle.loads(pickle.dumps(noisy()))
+        assert [item["age"] for item in dataset] == list(range(8))
+
+
+class TestLoader:
+    def test_order_and_draws_do_not_depend_on_workers(self):
+        alone = StudyLoader(noisy(), batch_size=3, shuffle=True)
+        shared = StudyLoader(noisy(), batch_size=3, shuffle=True, num_workers=2, persistent_workers=True)
+        for epoch in (1, 2):
+            for loader in (alone, shared):
+                loader.set_epoch(epoch)
+                torch.manual_seed(epoch + id(loader) % 7)  # the global state must not matter
+            assert contents(alone) == contents(shared)
+        alone.set_epoch(1)
+        first = contents(alone)
+        alone.set_epoch(2)
+        assert contents(alone) != first
+
+    @pytest.mark.parametrize("workers", [0, 2])
+    def test_bad_studies_stop_or_are_counted(self, workers):
+        def loader(on_error, bad):
+            dataset = StudyDataset(studies(), Compose([FailOn("image", bad)]), cache_bytes=0)
+            return StudyLoader(dataset, batch_size=2, num_workers=workers, on_error=on_error)
+
+        with pytest.raises(StudyError, match=r"^study 's5', image: the file is truncated$"):
+            list(loader("raise", {5.0}))
+        skipping = loader("skip", {2.0, 3.0, 5.0})
+        kept = [study for batch in skipping for study in batch["study_id"]]
+        assert kept == ["s0", "s1", "s4", "s6", "s7"]
+        assert {key: error.reason for key, error in skipping.skipped.items()} == dict.fromkeys(
+            ["s2", "s3", "s5"], "the file is truncated"
+        )
+        with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'ignore'"):
+            loader("ignore", ())
+
+
+class TestCollate:
+    def test_pads_stacks_and_lists(self):
+        batch = collate_studies(
+            [
+                {
+                    "study_id": "a",
+                    "image": torch.zeros(1, 2, 2),
+                    "input_ids": torch.tensor([2, 3]),
+                    "label": np.ones(3, np.float32),
+                },
+                {
+                    "study_id": "b",
+                    "image": torch.ones(1, 2, 2),
+                    "input_ids": torch.tensor([2, 9, 3]),
+                    "label": np.zeros(3, np.float32),
+                },
+            ]
+        )
+        assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3]]
+        assert batch["image"].shape == (2, 1, 2, 2)
+        assert batch["label"].dtype == torch.float32
+        assert batch["study_id"] == ["a", "b"]
+        assert batch["image_ids"].tolist() == [study_key("a"), study_key("b")] == batch["text_ids"].tolist()
+        assert batch["errors"] == []
+
+    def test_errors_are_passed_on(self):
+        error = StudyError("x", "image", "gone")
+        assert collate_studies([error]) == {"errors": [error]}
+
+    def test_ids_are_the_same_everywhere(self):
+        assert study_key("s1") == 4958643428320449706
+
+    def test_clear_errors(self):
+        with pytest.raises(ValueError, match="'report' is missing in study 'b'"):
+            collate_studies([{"study_id": "a", "report": "x"}, {"study_id": "b"}])
+        with pytest.raises(
+            ValueError, match=r"'image' must have one shape within a batch, received \(1, 2\) and \(1, 3\)"
+        ):
+            collate_studies([{"image": torch.zeros(1, 2)}, {"image": torch.zeros(1, 3)}])
