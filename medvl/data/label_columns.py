@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -152,10 +153,8 @@ def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Seque
 def _tokens(cell: Any) -> list[Any] | None:
     """The parts of a cell that holds a whole label; None for a cell without one."""
     if isinstance(cell, str) and cell.strip().startswith("["):
-        try:
+        with contextlib.suppress(ValueError):
             cell = json.loads(cell)
-        except ValueError:
-            pass
     if isinstance(cell, list):
         return cell or None
     if is_missing(cell):
