@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 FOLDER = Path(__file__).parent
 
@@ -53,3 +53,8 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
     workflow.run()
     workflow.finalize()
     return Path(workflow.parser["output"])
+
+
+def demo_overrides(recipe: str) -> dict[str, Any]:
+    """What the demonstration sets in a recipe's ``train.yaml``."""
+    return ConfigParser.load_config_file(str(recipe_config(recipe, "demo")))

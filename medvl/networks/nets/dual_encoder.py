@@ -88,7 +88,7 @@ class DualEncoder(
         )
         self.logit_scale = LogitScale(temperature, learnable=learnable_temperature)
         self.tokenizer = tokenizer
-        self._options = {
+        self.options = {
             "embed_dim": embed_dim,
             "projection_layers": projection_layers,
             "projection_bias": projection_bias,
@@ -173,7 +173,7 @@ class DualEncoder(
         config = {
             "image_encoder": self.image_encoder.to_config(),
             "text_encoder": self.text_encoder.to_config(),
-            **self._options,
+            **self.options,
         }
         (save_directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
         save_model(self, str(save_directory / WEIGHTS))

@@ -1,0 +1,131 @@
+"""A finished run, ready to embed and evaluate other data."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from monai.transforms import Compose, SelectItemsd
+
+from medvl.bundles.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, file_sha256
+from medvl.data import Manifest, StudyDataset, StudyLoader, read_manifest, table_path
+from medvl.evaluation import Embeddings, embed_studies
+from medvl.networks import DualEncoder
+from medvl.text import load_prompts
+from medvl.transforms import image_preprocessing
+
+KEYS = ("image", "report", "label", "study_id", "patient_id")
+
+
+class TrainedRun:
+    """The model of a run folder, with what is needed to read data as the training did.
+
+    Args:
+        path: the run's folder.
+        device: where the model goes.
+
+    Raises:
+        FileNotFoundError: where the folder holds no finished run.
+    """
+
+    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+        self.path = Path(path)
+        if not (self.path / MODEL).is_dir() or not (self.path / CONFIG).is_file():
+            state = "the run in it is not finished; go on with it by --resume" if (self.path / CONFIG).exists() else "no run"
+            raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
+        self.config: dict[str, Any] = yaml.safe_load((self.path / CONFIG).read_text())
+        self.environment: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
+        self.model = DualEncoder.from_pretrained(self.path / MODEL).to(device)
+
+    def untrained(self) -> DualEncoder:
+        """A model of the same architecture and tokenizer with random weights."""
+        model = copy.deepcopy(self.model)
+        with torch.random.fork_rng():
+            torch.manual_seed(self.environment["seed"])
+            fresh = DualEncoder(
+                type(model.image_encoder).from_config(model.image_encoder.to_config()),
+                type(model.text_encoder).from_config(model.text_encoder.to_config()),
+                **model.options,
+            )
+        model.load_state_dict(fresh.state_dict())
+        return model
+
+    def prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+        """Present and absent prompts of each finding: those saved with the model, else those of the templates."""
+        saved = self.path / MODEL / PROMPTS
+        known = json.loads(saved.read_text()) if saved.is_file() else {}
+        return {name: known.get(name) or prompts_for([name])[name] for name in names}
+
+    def studies(
+        self,
+        data: str | Path | None = None,
+        split: str = "test",
+        columns: Mapping[str, Any] | None = None,
+        on_error: str = "raise",
+    ) -> Manifest:
+        """The studies of one split of a table.
+
+        A table without a split column is split by patient as in training where it is the table of the training;
+        any other table is taken whole.
+
+        Args:
+            data: the table; that of the training where None.
+            split: "train", "val", "test" or "all".
+            columns: names of columns, in place of those of the training.
+            on_error: "raise" or "skip".
+
+        Raises:
+            ValueError: where the split has no study.
+        """
+        table = table_path(data or self.config["data"], self.path)
+        given = {**self.config["columns"], **{k: v for k, v in (columns or {}).items() if v is not None}}
+        manifest = read_manifest(table, on_error=on_error, **given)
+        if file_sha256(table) == self.environment["table_sha256"]:
+            manifest = manifest.with_splits(seed=self.environment["seed"])
+        elif not any("split" in study for study in manifest.studies):
+            split = "all"
+        if split != "all":
+            manifest = replace(manifest, studies=manifest.split(split))
+        return manifest.require("image")
+
+    def loader(self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", workers: int = 0) -> StudyLoader:
+        """Batches of these studies, images prepared as for training, without augmentation."""
+        size, dims = self.model.image_size, self.model.spatial_dims
+        studies = [complete_study(study, len(manifest.names)) for study in manifest.studies]
+        transform = Compose(
+            [
+                image_preprocessing(image_size=size, spatial_dims=dims),
+                SelectItemsd([key for key in KEYS if key != "label" or manifest.names]),
+            ]
+        )
+        dataset = StudyDataset(studies, transform)
+        return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=workers)
+
+    def embed(
+        self,
+        loader: StudyLoader,
+        model: DualEncoder | None = None,
+        keep_images: int = 0,
+        progress: Callable[[int], None] | None = None,
+    ) -> Embeddings:
+        """Embeddings of a loader's studies by the trained model, or by another."""
+        model = self.model if model is None else model
+        return embed_studies(model, loader, device=model.device, keep_images=keep_images, progress=progress)
+
+
+def complete_study(study: Mapping[str, Any], findings: int) -> dict[str, Any]:
+    """The study with every key of a batch: an empty report, an unknown label and its own id as patient where missing."""
+    unknown = torch.full((findings,), torch.nan)
+    return {"report": "", "patient_id": study["study_id"], "label": unknown, **study}
+
+
+def prompts_for(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+    """Present and absent prompts of findings, from the built-in templates."""
+    templates = load_prompts("chexpert14")
+    return {name: {"present": templates.present(name), "absent": templates.absent(name)} for name in names}

@@ -1,0 +1,217 @@
+"""Handlers on a real SupervisedTrainer over a network small enough to train in milliseconds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from monai.engines import SupervisedTrainer
+from torch import nn
+
+from medvl.data import StudyDataset, StudyLoader
+from medvl.errors import StudyError
+from medvl.handlers import (
+    EpochSeed,
+    FiniteLoss,
+    GradientClipping,
+    MetricsLog,
+    RunCheckpoint,
+    SkippedLog,
+    read_metrics,
+)
+
+
+class Network(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(4, 1)
+        self.dropout = nn.Dropout(0.5)
+
+    def forward(self, image):
+        return {"value": self.linear(self.dropout(image)), "logit_scale": torch.tensor(3.0)}
+
+
+class Loss(nn.Module):
+    def forward(self, pred, batch):
+        value = (pred["value"][:, 0] - batch["target"]).square().mean()
+        self.terms = {"square": value.detach()}
+        return value
+
+
+def prepare(batch, device=None, non_blocking=False, **kwargs):
+    return batch["image"], batch, (), {}
+
+
+def trainer(handlers, epochs=3, studies=10, bad=None, rate=0.05):
+    """A trainer with the handlers that ``handlers(trainer, loader, optimizer)`` gives."""
+    torch.manual_seed(0)
+    network = Network()
+    optimizer = torch.optim.Adam(network.parameters(), lr=rate)
+    generator = torch.Generator().manual_seed(1)
+    rows = [
+        {
+            "study_id": f"s{i}",
+            "image": torch.randn(4, generator=generator),
+            "target": float("inf") if i == bad else i / 5,
+        }
+        for i in range(studies)
+    ]
+    loader = StudyLoader(StudyDataset(rows), batch_size=4, shuffle=True)
+    engine = SupervisedTrainer(
+        device="cpu",
+        max_epochs=epochs,
+        train_data_loader=loader,
+        network=network,
+        optimizer=optimizer,
+        loss_function=Loss(),
+        prepare_batch=prepare,
+        decollate=False,
+    )
+    for handler in handlers(engine, loader, optimizer):
+        handler.attach(engine)
+    return engine
+
+
+def weights(engine):
+    return torch.cat([p.detach().flatten() for p in engine.network.parameters()])
+
+
+def checkpoint(folder, engine, optimizer, keep=2):
+    return RunCheckpoint(folder, {"network": engine.network, "optimizer": optimizer}, keep=keep)
+
+
+class TestRunCheckpoint:
+    def test_resumed_equals_unbroken(self, tmp_path):
+        def handlers(folder):
+            return lambda e, loader, opt: [EpochSeed(loader, 7), checkpoint(folder, e, opt)]
+
+        whole = trainer(handlers(tmp_path / "a"), epochs=5)
+        whole.run()
+        trainer(handlers(tmp_path / "b"), epochs=3).run()
+        saved = []
+
+        def resuming(engine, loader, optimizer):
+            saved.append(checkpoint(tmp_path / "b", engine, optimizer))
+            return [EpochSeed(loader, 7), saved[0]]
+
+        second = trainer(resuming, epochs=5)
+        assert saved[0].restore().name == "epoch-0003.pt"
+        second.state.max_epochs = 5
+        second.run()
+        assert second.state.epoch == 5
+        assert torch.equal(weights(whole), weights(second))
+        assert [path.name for path in sorted((tmp_path / "b").iterdir())] == ["epoch-0004.pt", "epoch-0005.pt"]
+
+    def test_without_epoch_seed_they_differ(self, tmp_path):
+        runs = [trainer(lambda e, loader, opt: []) for _ in range(2)]
+        for seed, run in enumerate(runs):
+            torch.manual_seed(seed)
+            run.run()
+        assert not torch.equal(weights(runs[0]), weights(runs[1])), "dropout follows the global state"
+
+    def test_a_file_cut_short_is_passed_over(self, tmp_path):
+        saved = []
+
+        def handlers(engine, loader, optimizer):
+            saved.append(checkpoint(tmp_path, engine, optimizer, keep=3))
+            return saved
+
+        trainer(handlers).run()
+        newest = tmp_path / "epoch-0003.pt"
+        newest.write_bytes(newest.read_bytes()[:200])
+        (tmp_path / "epoch-0004.partial").write_bytes(b"half")
+        assert saved[0].newest().name == "epoch-0002.pt"
+        (tmp_path / "epoch-0002.pt").write_bytes(b"")
+        assert saved[0].restore().name == "epoch-0001.pt"
+
+    def test_nothing_there(self, tmp_path):
+        assert RunCheckpoint(tmp_path / "none", {}).restore() is None
+        with pytest.raises(ValueError, match="keep must be at least 1, received 0"):
+            RunCheckpoint(tmp_path, {}, keep=0)
+
+    def test_other_objects(self, tmp_path):
+        trainer(lambda e, loader, opt: [checkpoint(tmp_path, e, opt)], epochs=1).run()
+        with pytest.raises(ValueError, match=r"holds network, optimizer, trainer, expected network\."):
+            RunCheckpoint(tmp_path, {"network": nn.Linear(1, 1)}).restore()
+
+
+class TestMetricsLog:
+    def test_a_line_an_epoch(self, tmp_path):
+        engine = trainer(lambda e, loader, opt: [MetricsLog(tmp_path / "m" / "metrics.jsonl")])
+        engine.run()
+        lines = read_metrics(tmp_path / "m" / "metrics.jsonl")
+        assert [line["epoch"] for line in lines] == [1, 2, 3]
+        assert [line["iteration"] for line in lines] == [3, 6, 9]
+        assert set(lines[0]) == {"epoch", "iteration", "loss", "square", "lr", "logit_scale", "seconds"}
+        assert lines[0]["loss"] == pytest.approx(lines[0]["square"])
+        assert lines[0]["logit_scale"] == 3
+        assert lines[-1]["loss"] < lines[0]["loss"]
+
+    def test_loss_is_the_mean_over_steps(self, tmp_path):
+        losses = []
+
+        class Collect:
+            def attach(self, engine):
+                from ignite.engine import Events
+
+                engine.add_event_handler(
+                    Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output["loss"].item())
+                )
+
+        trainer(lambda e, loader, opt: [MetricsLog(tmp_path / "m.jsonl"), Collect()], epochs=1).run()
+        assert read_metrics(tmp_path / "m.jsonl")[0]["loss"] == pytest.approx(sum(losses) / 3, rel=1e-6)
+
+    def test_a_resumed_run_repeats_no_line(self, tmp_path):
+        path = tmp_path / "m.jsonl"
+        path.write_text("".join(json.dumps({"epoch": e}) + "\n" for e in (1, 2, 3)) + '{"epoch": 4, "lo')
+        assert [line["epoch"] for line in read_metrics(path)] == [1, 2, 3]
+        engine = trainer(lambda e, loader, opt: [MetricsLog(path)], epochs=4)
+        engine.state.epoch, engine.state.iteration = 2, 6
+        engine.run()
+        assert [line["epoch"] for line in read_metrics(path)] == [1, 2, 3, 4]
+        assert "loss" in read_metrics(path)[2]
+        assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+class TestFiniteLoss:
+    def test_names_the_studies_before_the_weights_are_spoilt(self, tmp_path):
+        engine = trainer(lambda e, loader, opt: [FiniteLoss(most=2)], bad=4)
+        with pytest.raises(
+            ValueError, match=r"the loss is (inf|nan) in epoch 1, iteration \d, on the studies s\d, s\d and 2 more\."
+        ):
+            engine.run()
+        assert torch.isfinite(weights(engine)).all()
+
+
+class TestGradientClipping:
+    def test_norm_is_bounded(self):
+        norms = []
+
+        class Collect:
+            def attach(self, engine):
+                from monai.engines.utils import IterationEvents
+
+                def collect(e):
+                    norms.append(torch.cat([p.grad.flatten() for p in e.network.parameters()]).norm().item())
+
+                engine.add_event_handler(IterationEvents.MODEL_COMPLETED, collect)
+
+        trainer(lambda e, loader, opt: [GradientClipping(0.01), Collect()], epochs=1).run()
+        assert max(norms) <= 0.01 * (1 + 1e-5)
+        with pytest.raises(ValueError, match="max_norm must be greater than 0, received 0"):
+            GradientClipping(0)
+
+
+class TestSkippedLog:
+    def test_every_skipped_study_is_written(self, tmp_path):
+        def handlers(engine, loader, optimizer):
+            loader.skipped["b"] = StudyError("b", "image", "gone")
+            return [SkippedLog(tmp_path / "skipped.jsonl", [StudyError("a", "report", "empty")], [loader])]
+
+        trainer(handlers, epochs=1).run()
+        lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+        assert lines == [
+            {"study_id": "a", "key": "report", "reason": "empty"},
+            {"study_id": "b", "key": "image", "reason": "gone"},
+        ]
