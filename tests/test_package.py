@@ -20,7 +20,8 @@ LAYERS = [
     {"data", "inferers", "engines", "handlers"},
     {"evaluation"},
     {"bundles"},
-    {"cli", "__main__"},
+    {"cli"},
+    {"__main__"},
 ]
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 IGNITE = {"engines", "handlers"}
