@@ -83,6 +83,8 @@ def label_reader(
         by_key = {_normal(column): column for column in table.columns}
         found = {name: by_key[_normal(name)] for name in CHEXPERT_COLUMNS if _normal(name) in by_key}
         return _state_columns(found) if len(found) >= 2 else None
+    if not isinstance(label_column, str) and len(label_column) == 1:
+        label_column = label_column[0]
     if not isinstance(label_column, str):
         if label_names is not None and len(label_names) != len(label_column):
             raise ValueError(
@@ -130,7 +132,8 @@ def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequen
 
 
 def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
-    present = {str(token).strip() for tokens in cells for token in tokens if not is_missing(token)}
+    texts = (token for tokens in cells for token in tokens if isinstance(token, str | int | float))
+    present = {str(text).strip() for text in texts if not is_missing(text)}
     names = tuple(label_names) if label_names is not None else tuple(sorted(present))
     place = {name: i for i, name in enumerate(names)}
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -218,7 +219,7 @@ def read_manifest(
         try:
             studies += _read_row(row, table, columns, labels)
         except CellError as error:
-            bad = StudyError(_study_id(row, table, columns), error.column, f"{row.place}: {error.reason}")
+            bad = StudyError(_error_id(row, columns), error.column, f"{row.place}: {error.reason}")
             if on_error == "raise":
                 raise bad from error
             skipped.append(bad)
@@ -252,7 +253,7 @@ def _read_row(row: Row, table: Table, columns: _Columns, labels: LabelReader | N
     content = columns.report or columns.image or ""
     if row.problem:
         raise CellError(content, row.problem)
-    study: dict[str, Any] = {"study_id": _study_id(row, table, columns), "row": row.number}
+    study: dict[str, Any] = {"study_id": _study_id(row, columns), "row": row.number}
     if columns.patient and not is_missing(patient := row.cells.get(columns.patient)):
         study["patient_id"] = _text_of(patient)
     if columns.split:
@@ -279,21 +280,32 @@ def _image_path(cell: Any, table: Table, column: str | None) -> str:
     column = column or ""
     if not isinstance(cell, str):
         raise CellError(column, f"expected a path, received a {type(cell).__name__}")
-    folder = table.path.parent
-    path = os.path.abspath(folder / Path(cell.strip()).expanduser())
-    if not os.path.exists(path) and "\\" in cell:  # a table written on Windows
-        path = os.path.abspath(folder / cell.strip().replace("\\", "/"))
-    if not os.path.exists(path):
+    name = os.path.expanduser(cell.strip())
+    path = os.path.abspath(os.path.join(table.path.parent, name))
+    if not os.path.exists(path) and "\\" in name:  # a table written on Windows
+        path = os.path.abspath(os.path.join(table.path.parent, name.replace("\\", "/")))
+    if os.path.exists(path):
+        return path
+    # A report in the wrong column is not repeated.
+    if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):
         raise CellError(column, f"the file {cell.strip()} does not exist (looked for {path})")
-    return path
+    raise CellError(column, f"expected the path of an image, received a text of {len(cell)} characters")
 
 
-def _study_id(row: Row, table: Table, columns: _Columns) -> str:
+def _study_id(row: Row, columns: _Columns) -> str:
     """The study column's cell; without one, the image as the table names it; for a text alone, its row."""
-    if columns.study and not is_missing(study := row.cells.get(columns.study)):
-        return _text_of(study)
     images = _image_cells(row, columns)
-    return str(images[0]).strip() if images else f"row {row.number}"
+    return _given_id(row, columns) or (str(images[0]).strip() if images else f"row {row.number}")
+
+
+def _error_id(row: Row, columns: _Columns) -> str:
+    """The study's id where it is not known that the image cell holds a path and not a patient's report."""
+    return _given_id(row, columns) or f"row {row.number}"
+
+
+def _given_id(row: Row, columns: _Columns) -> str:
+    cell = row.cells.get(columns.study) if columns.study else None
+    return "" if is_missing(cell) else _text_of(cell)
 
 
 def _text_of(cell: Any) -> str:
@@ -303,7 +315,8 @@ def _text_of(cell: Any) -> str:
 def _split_name(cell: Any, column: str) -> str:
     name = _SPLIT_NAMES.get(_text_of(cell).lower())
     if name is None:
-        received = "an empty cell" if is_missing(cell) else f"{_text_of(cell)[:20]!r}"
+        text = _text_of(cell)
+        received = "an empty cell" if is_missing(cell) else repr(text) if len(text) <= 20 else "a longer text"
         raise CellError(column, f"expected train, val or test, received {received}")
     return name
 

@@ -60,9 +60,10 @@ class Table:
         by_lower = {name.lower(): name for name in reversed(self.columns)}
         near = difflib.get_close_matches(column.lower(), by_lower, n=1)
         hint = f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
-        raise ValueError(
-            f"{argument}: {self.path.name} has no column {column!r}{hint}; its columns are {', '.join(self.columns)}"
-        )
+        # Cut short, because a file without a header shows its first row here, a report perhaps.
+        names = ", ".join(name[:30] for name in self.columns[:30])
+        more = f" and {len(self.columns) - 30} more" if len(self.columns) > 30 else ""
+        raise ValueError(f"{argument}: {self.path.name} has no column {column!r}{hint}; its columns are {names}{more}")
 
 
 def read_table(path: str | Path) -> Table:

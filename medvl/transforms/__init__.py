@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 from medvl.transforms.image import (
-    LoadStudyImage,
-    LoadStudyImageD,
-    LoadStudyImaged,
-    LoadStudyImageDict,
     PadToSquare,
     PadToSquareD,
     PadToSquared,
@@ -28,8 +24,39 @@ from medvl.transforms.image_augmentation import (
     RandRadiographAffineDict,
     image_augmentation,
 )
+from medvl.transforms.load_image import (
+    LoadStudyImage,
+    LoadStudyImageD,
+    LoadStudyImaged,
+    LoadStudyImageDict,
+)
+from medvl.transforms.text import (
+    ExtractSections,
+    ExtractSectionsD,
+    ExtractSectionsd,
+    ExtractSectionsDict,
+    RandSentence,
+    RandSentenceD,
+    RandSentenced,
+    RandSentenceDict,
+    SplitSentences,
+    SplitSentencesD,
+    SplitSentencesd,
+    SplitSentencesDict,
+)
+from medvl.transforms.tokenize import (
+    TokenizeText,
+    TokenizeTextD,
+    TokenizeTextd,
+    TokenizeTextDict,
+    train_tokenizer,
+)
 
 __all__ = [
+    "ExtractSections",
+    "ExtractSectionsD",
+    "ExtractSectionsDict",
+    "ExtractSectionsd",
     "LoadStudyImage",
     "LoadStudyImageD",
     "LoadStudyImageDict",
@@ -46,10 +73,23 @@ __all__ = [
     "RandRadiographAffineD",
     "RandRadiographAffineDict",
     "RandRadiographAffined",
+    "RandSentence",
+    "RandSentenceD",
+    "RandSentenceDict",
+    "RandSentenced",
     "ResizeLongest",
     "ResizeLongestD",
     "ResizeLongestDict",
     "ResizeLongestd",
+    "SplitSentences",
+    "SplitSentencesD",
+    "SplitSentencesDict",
+    "SplitSentencesd",
+    "TokenizeText",
+    "TokenizeTextD",
+    "TokenizeTextDict",
+    "TokenizeTextd",
     "image_augmentation",
     "image_preprocessing",
+    "train_tokenizer",
 ]

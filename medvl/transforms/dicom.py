@@ -135,6 +135,7 @@ class StudyDicomReader(PydicomReader):
             raise ValueError(f"the slices of the series differ in size: {sorted(sizes)}")
         if any(dataset.get("InstanceNumber", None) is None for dataset in datasets):
             raise ValueError("a slice of the series has no InstanceNumber, so its place is unknown")
+        self.has_series = len(slices) > 1  # beside a DICOMDIR there may be a single image
         return super()._combine_dicom_series(datasets, [name for _, name in slices])
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:

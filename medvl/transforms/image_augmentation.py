@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
 from monai.transforms import (
     Compose,
     EnsureTyped,
@@ -23,6 +22,8 @@ from monai.transforms import (
 from monai.utils import TransformBackends
 from torch import Tensor
 from torch.nn import functional as F
+
+from medvl.transforms.load_image import plain_float
 
 # The paper's images have 224 pixels a side: a blur in pixels is only meant for that size.
 _PAPER_IMAGE_SIZE = 224
@@ -107,8 +108,7 @@ class RandRadiographAffine(Randomizable, Transform):
         Raises:
             ValueError: the image is not 2D.
         """
-        tensor = torch.as_tensor(image)
-        tensor = tensor.as_tensor() if isinstance(tensor, MetaTensor) else tensor
+        tensor = plain_float(image)
         if tensor.ndim != 3:
             raise ValueError(f"image: expected the shape (C, H, W), received {tuple(tensor.shape)}")
         if randomize:
