@@ -1,0 +1,294 @@
+"""Sentences of a report, as spans that lose nothing."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+from medvl.text.sections import header_start, is_header
+from medvl.text.spans import Span, require_text
+
+_BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
+
+# One pass over the text stops at each place where a sentence might end. The leading class lets the engine skip plain
+# text quickly; the look-behinds choose the branch. No branch can fail after an unbounded repetition.
+_CANDIDATE = re.compile(
+    rf"""[.!?:\[(0-9{_BREAK}](?:
+        (?<=[.!?])[.!?]*["')\]\u201d\u2019]*           # terminators with closing quotes and brackets
+      | (?<=[{_BREAK}])\s*                               # a line's end and the blank lines after it
+      | (?<=:)
+      | (?<=\[)\*\*[^\[\]]{{0,200}}\]                    # [** a de-identification mark **]
+      | (?<=[0-9])[0-9]?[.)](?=\s)                       # 1. or 1)
+      | (?<=\()[0-9]{{1,2}}\)(?=\s)                      # (1)
+    )""",
+    re.VERBOSE,
+)
+_NON_SPACE = re.compile(r"\S")
+_WORD = re.compile(r"\w")
+_NEXT_WORD = re.compile(r"\S{1,40}")
+_ITEM = re.compile(r"[-*+>\u2022\u2023\u25e6\u25aa\u00b7\u2013\u2014](?=\s)|\(?[0-9]{1,2}[.)](?=\s)|[a-zA-Z][.)](?=\s)")
+_GLUED_ITEM = re.compile(r"[0-9]{1,2}[.)]\s?[A-Z]")
+_MEASURE = re.compile(r"[0-9]{1,3}\s?(?:cm|mm|ml|cc|%|x\s)")
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_NEVER_ENDS = _words("dr mr mrs ms prof vs e.g i.e eg ie cf fig figs st approx")
+_ENDS_BEFORE_CAPITAL = _words(
+    """
+    a.m p.m am pm etc jr sr m.d md ph.d u.s u.k inc ltd dept hosp no nos ca resp bilat rt lt mod sm lg incl
+    max min avg hx dx tx fx sx rx w wt ht poss prob neg pos temp est ref vol dist ant post lat sup inf med pt
+    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm
+    """
+)
+_TITLES = _words("dr mr mrs ms prof")
+_STARTERS = _words(
+    """
+    the there no this these a an in on at as it its lungs lung heart cardiac mediastinum pleural normal stable
+    chest patient he she they both right left bilateral mild moderate small large again and or but is was if
+    """
+)
+_CONTINUES = _words(
+    """
+    and or nor the a an of with without in on at to for by from into over is are was were be been has have no
+    not which that this these than as but may might could also
+    """
+)
+# A number after one of these words counts or measures something, it does not begin a list's item.
+_COUNTED = _words(
+    """
+    day days level grade stage type rib ribs figure fig image images view views page number no least than of
+    to by x and or segment zone lobe approximately about only within over hour hours week weeks covid t l c
+    through from at in is measures score class group phase series slice version xxxx
+    """
+)
+_MIN_WRAP, _MAX_WRAP = 60, 100
+
+
+def split_sentences(text: str) -> list[Span]:
+    """Split a report into sentences that together hold every character outside white space.
+
+    Decimals, titles, initials, abbreviations, clock times, numbered and bulleted lists, section headers (each a
+    sentence of its own), wrapped lines, lines without a full stop and de-identification marks are handled. Time is
+    linear in the length of the text.
+
+    Args:
+        text: the report.
+
+    Returns:
+        Spans in order, without overlap, each without white space at its ends. Text that is only white space gives an
+        empty list; a fragment without a letter, digit or ``_`` joins its neighbour.
+
+    Raises:
+        TypeError: if ``text`` is not a string.
+
+    Example:
+        >>> text = "Effusion measures 1.5 cm. Dr. XXXX was told.\\n1. No pneumothorax 2. Stable heart"
+        >>> [text[a:b] for a, b in split_sentences(text)]
+        ['Effusion measures 1.5 cm.', 'Dr. XXXX was told.', '1. No pneumothorax', '2. Stable heart']
+    """
+    require_text(text)
+    first = _NON_SPACE.search(text)
+    if not first:
+        return []
+    return _Splitter(text, first.start()).split()
+
+
+class _Splitter:
+    """The state of one pass: where the sentence, its content and its line began, and which list item comes next."""
+
+    def __init__(self, text: str, start: int) -> None:
+        self.text = text
+        self.start = self.content = start
+        self.line = self.searched = 0
+        self.item = 0
+        self.spans: list[Span] = []
+        self._wrap: int | None = None
+        self._lower: bool | None = None
+
+    def split(self) -> list[Span]:
+        text, handlers = self.text, _HANDLERS
+        for match in _CANDIDATE.finditer(text):
+            begin, end = match.span()
+            if end > self.start:
+                handler = handlers.get(text[begin])
+                if handler is not None:
+                    handler(self, begin, end)
+        stop = len(text.rstrip())
+        if stop > self.start:
+            self._close(stop, len(text))
+            if not self.spans:
+                self.spans.append(Span(self.start, stop))
+        return self.spans
+
+    def _close(self, stop: int, after: int) -> None:
+        """End the sentence at ``stop``; the next one begins at the first character that is not blank from ``after``.
+
+        A fragment of signs joins the sentence before it, or stays open for the one after it.
+        """
+        text, start = self.text, self.start
+        if text[start].isalnum() or _WORD.search(text, max(start, self.searched), stop):
+            self.spans.append(Span(start, stop))
+        elif self.spans:
+            self.spans[-1] = Span(self.spans[-1].start, stop)
+        else:
+            self.searched = stop
+            return
+        self._begin(after)
+
+    def _begin(self, after: int) -> None:
+        text = self.text
+        if after < len(text) and text[after].isspace():
+            found = _NON_SPACE.search(text, after)
+            after = found.start() if found else len(text)
+        self.start = self.content = after
+
+    def _terminator(self, begin: int, end: int) -> None:
+        text = self.text
+        if end < len(text) and not text[end].isspace():
+            if self._glued(begin, end):
+                self._close(end, end)
+        elif self._ends(begin, end):
+            self._close(end, end)
+
+    def _glued(self, begin: int, end: int) -> bool:
+        """Whether the next sentence follows without a space, as in ``clear.The heart``."""
+        text = self.text
+        if begin < 2 or text[begin] != "." or not text[begin - 2 : begin].isalpha():
+            return False
+        if text[end].isdigit():
+            return _GLUED_ITEM.match(text, end) is not None
+        pair, before = text[end : end + 2], text[begin - 2 : begin]
+        cased = (pair.istitle() and len(pair) == 2 and before.islower()) or (
+            pair.isupper() and len(pair) == 2 and before.isupper() and text[max(0, begin - 4) : begin].isalpha()
+        )
+        return cased and self._word_before(begin) not in _NEVER_ENDS
+
+    def _word_before(self, index: int) -> str:
+        words = self.text[max(self.start, index - 12) : index].split()
+        return words[-1].lower().lstrip("([\"'") if words else ""
+
+    def _ends(self, begin: int, end: int) -> bool:
+        text = self.text
+        word = self._word_before(begin)
+        if len(word) > 6 and word.isalpha():
+            return not (end - begin > 2 and self._lower_follows(end))
+        if text[begin] == "?" and (begin == self.start or text[begin - 1].isspace()):
+            return not _NEXT_WORD.search(text, end)
+        if text[begin] != "." or end - begin > 1:
+            return not (text.startswith("...", begin) and self._lower_follows(end))
+        if word in _NEVER_ENDS:
+            return False
+        if word in _ENDS_BEFORE_CAPITAL:
+            return not self._continues(word, end)
+        if len(word) == 1 and word.isalpha():
+            return not self._is_initial(begin, end)
+        if word.isdigit():
+            following = _NON_SPACE.search(text, end)
+            return not (following and _MEASURE.match(text, following.start()))
+        return True
+
+    def _lower_follows(self, end: int) -> bool:
+        following = _NON_SPACE.search(self.text, end)
+        return following is not None and self.text[following.start()].islower() and not self._all_lower()
+
+    def _continues(self, word: str, end: int) -> bool:
+        following = _NON_SPACE.search(self.text, end)
+        if following is None:
+            return False
+        letter = self.text[following.start()]
+        if word in ("no", "nos"):
+            return letter.isdigit()
+        return (letter.islower() and not self._all_lower()) or (
+            letter.isdigit() and not _ITEM.match(self.text, following.start())
+        )
+
+    def _is_initial(self, begin: int, end: int) -> bool:
+        """Whether a single letter is a person's initial rather than the last word of a sentence (``hepatitis C.``)."""
+        text = self.text
+        if begin - 1 == self.start:
+            return True
+        if not text[begin - 1].isupper():
+            return self._lower_follows(end)
+        before = text[max(self.start, begin - 30) : begin - 1].split()
+        following = _NEXT_WORD.search(text, end)
+        if not before or following is None:
+            return False
+        previous, word = before[-1], following[0].strip(".,;:")
+        if previous.rstrip(".").lower() in _TITLES or (len(previous) == 2 and previous[1] == "."):
+            return True
+        return previous.istitle() and word.istitle() and word.lower() not in _STARTERS
+
+    def _all_lower(self) -> bool:
+        if self._lower is None:
+            self._lower = self.text.islower()
+        return self._lower
+
+    def _number(self, begin: int, end: int) -> None:
+        """``12.`` begins a list's item, or ends a sentence like any other word."""
+        text = self.text
+        value = int(text[begin:end].strip("(.)"))
+        if begin == self.content:
+            self.content, self.item = end, value + 1
+            return
+        if text[begin - 1].isspace() and value == self.item and self._word_before(begin).strip(",.:") not in _COUNTED:
+            stop = begin
+            while text[stop - 1].isspace():
+                stop -= 1
+            self._close(stop, begin)
+            self.content, self.item = end, value + 1
+        elif text[end - 1] == "." and self._ends(end - 1, end):
+            self._close(end, end)
+
+    def _colon(self, begin: int, end: int) -> None:
+        start = header_start(self.text, self.start, begin)
+        if start is None:
+            return
+        if start > self.start:
+            stop = start
+            while stop > self.start and self.text[stop - 1].isspace():
+                stop -= 1
+            if stop > self.start:
+                self._close(stop, start)
+        self._close(end, end)
+
+    def _line_end(self, begin: int, end: int) -> None:
+        line, self.line = self.line, end
+        if end == len(self.text) or begin <= self.content:
+            return
+        stop = begin
+        while self.text[stop - 1].isspace():
+            stop -= 1
+        if stop > self.content and self._line_ends_sentence(line, begin, stop, end):
+            self._close(stop, end)
+
+    def _line_ends_sentence(self, line: int, begin: int, stop: int, end: int) -> bool:
+        text = self.text
+        if len(text[begin:end].rstrip(" \t").splitlines()) > 1:
+            return True
+        if text[stop - 1] == ":" or is_header(text[self.start : min(stop, self.start + 60)]) or _ITEM.match(text, end):
+            return True
+        if text[stop - 1] in ",(/-" or self._word_before(stop) in _CONTINUES:
+            return False
+        if text[end].islower() and not self._all_lower():
+            return False
+        width = self._wrap_width()
+        following = _NEXT_WORD.match(text, end)
+        fits = (stop - line) + 1 + (len(following[0]) if following else 0) <= width
+        return fits or width > _MAX_WRAP
+
+    def _wrap_width(self) -> int:
+        """Width that the text is wrapped to: a line that had room for the next word was ended on purpose."""
+        if self._wrap is None:
+            self._wrap = max(_MIN_WRAP, max(map(len, self.text.splitlines())))
+        return self._wrap
+
+
+_HANDLERS: dict[str, Callable[[_Splitter, int, int], None]] = {
+    **dict.fromkeys(".!?", _Splitter._terminator),
+    **dict.fromkeys(_BREAK, _Splitter._line_end),
+    **dict.fromkeys("(0123456789", _Splitter._number),
+    ":": _Splitter._colon,
+}

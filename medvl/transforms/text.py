@@ -1,0 +1,245 @@
+"""Transforms of report text: sections, sentences, one random sentence, augmentation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, Transform
+
+from medvl.text import Span, extract_sections, split_sentences
+from medvl.text.sections import is_header
+from medvl.text.spans import require_text
+from medvl.transforms.study import named, require_one_key
+
+FALLBACKS = ("all", "last_paragraph", "error")
+_PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+class ExtractSections(Transform):
+    """Keep the sections of a report that speak of the image.
+
+    Args:
+        sections: names of the sections to keep, in the order wanted (see :func:`medvl.text.extract_sections`).
+            Repeated sections of a name ("impression 2") come with the first.
+        fallback: what to give where the report has none of them, or only empty ones: ``"all"`` the whole text,
+            ``"last_paragraph"`` the text after the last blank line, ``"error"`` a ``ValueError``.
+        separator: what to put between sections.
+
+    Raises:
+        ValueError: for an unknown ``fallback``.
+
+    Example:
+        >>> ExtractSections()("INDICATION: Cough. FINDINGS: Clear lungs. IMPRESSION: Normal.")
+        'Clear lungs.\\nNormal.'
+        >>> ExtractSections()("Clear lungs.")
+        'Clear lungs.'
+    """
+
+    def __init__(
+        self, sections: Sequence[str] = ("findings", "impression"), fallback: str = "all", separator: str = "\n"
+    ) -> None:
+        if fallback not in FALLBACKS:
+            raise ValueError(f"fallback must be one of {FALLBACKS}, got {fallback!r}")
+        self.sections = (sections,) if isinstance(sections, str) else tuple(sections)
+        self.fallback, self.separator = fallback, separator
+
+    def __call__(self, report: str) -> str:
+        """Return the wanted sections' text, joined."""
+        found = extract_sections(report)
+        kept = []
+        for name in self.sections:
+            for key, span in found.items():
+                if (key == name or key.startswith(f"{name} ")) and span.end > span.start:
+                    kept.append(report[span.start : span.end])
+        if kept:
+            return self.separator.join(kept)
+        if self.fallback == "error":
+            raise ValueError(f"report has no text under any of the sections {list(self.sections)}, found {list(found)}")
+        if self.fallback == "last_paragraph":
+            return _PARAGRAPH_BREAK.split(report.strip())[-1].strip()
+        return report
+
+
+class ExtractSectionsd(MapTransform):
+    """Dictionary form of :class:`ExtractSections`: replaces the report under each key by the wanted sections.
+
+    Args:
+        keys: keys of reports.
+        sections: see :class:`ExtractSections`.
+        fallback: see :class:`ExtractSections`.
+        separator: see :class:`ExtractSections`.
+        allow_missing_keys: skip keys that a study lacks.
+
+    Example:
+        >>> ExtractSectionsd(keys="report", sections="impression")({"report": "FINDINGS: A. IMPRESSION: Normal."})
+        {'report': 'Normal.'}
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "report",
+        sections: Sequence[str] = ("findings", "impression"),
+        fallback: str = "all",
+        separator: str = "\n",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.extract = ExtractSections(sections, fallback, separator)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with shorter reports."""
+        out = dict(data)
+        for key in self.key_iterator(out):
+            out[key] = named(data, key, self.extract, data[key])
+        return out
+
+
+ExtractSectionsD = ExtractSectionsDict = ExtractSectionsd
+
+
+class SplitSentences(Transform):
+    """Split a report into sentences; see :func:`medvl.text.split_sentences`.
+
+    Example:
+        >>> SplitSentences()("No effusion. Heart is normal.")
+        (['No effusion.', 'Heart is normal.'], [Span(start=0, end=12), Span(start=13, end=29)])
+    """
+
+    def __call__(self, report: str) -> tuple[list[str], list[Span]]:
+        """Return the sentences and their spans in ``report``."""
+        spans = split_sentences(report)
+        return [report[start:end] for start, end in spans], spans
+
+
+class SplitSentencesd(MapTransform):
+    """Dictionary form of :class:`SplitSentences`: writes ``sentences`` and ``sentence_spans`` beside the report.
+
+    Args:
+        keys: the key of the report.
+        sentences_key: where the list of sentences goes; the spans go to ``spans_key``.
+        spans_key: see ``sentences_key``.
+        allow_missing_keys: do nothing for a study without a report.
+
+    Raises:
+        ValueError: if ``keys`` names more than one key, since both would write the same two keys.
+
+    Example:
+        >>> SplitSentencesd()({"report": "No effusion."})
+        {'report': 'No effusion.', 'sentences': ['No effusion.'], 'sentence_spans': [Span(start=0, end=12)]}
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "report",
+        sentences_key: str = "sentences",
+        spans_key: str = "sentence_spans",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        require_one_key(self.keys)
+        self.sentences_key, self.spans_key = sentences_key, spans_key
+        self.split = SplitSentences()
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with sentences."""
+        out = dict(data)
+        for key in self.key_iterator(data):
+            out[self.sentences_key], out[self.spans_key] = named(data, key, self.split, data[key])
+        return out
+
+
+SplitSentencesD = SplitSentencesDict = SplitSentencesd
+
+
+class RandSentence(Randomizable, Transform):
+    """Draw one sentence of a report, all equally likely, as ConVIRT trains (Zhang et al. 2020).
+
+    Headers, numbers and signs alone ("FINDINGS:", "1.", "___") are never drawn unless there is nothing else.
+
+    Args:
+        min_words: words of two letters or more that a sentence must have; where none has that many, the sentences with
+            the most words are drawn from. "No effusion." has two.
+
+    Raises:
+        ValueError: if ``min_words`` is below 1, or when a report has no text to draw from.
+
+    Example:
+        >>> RandSentence().set_random_state(seed=0)("FINDINGS: No effusion. Heart is normal.")
+        'No effusion.'
+    """
+
+    def __init__(self, min_words: int = 1) -> None:
+        if min_words < 1:
+            raise ValueError(f"min_words must be at least 1, got {min_words}")
+        self.min_words = min_words
+        self.index = 0
+
+    def randomize(self, data: int) -> None:
+        """Draw an index below ``data``."""
+        self.index = int(self.R.randint(data))
+
+    def __call__(self, report: str | Sequence[str]) -> str:
+        """Return one sentence of ``report`` (text, or a list of its sentences)."""
+        if isinstance(report, str):
+            sentences = [report[start:end] for start, end in split_sentences(report)]
+        else:
+            sentences = [require_text(sentence, "a sentence") for sentence in report]
+        sentences = [sentence for sentence in sentences if sentence.strip()]
+        if not sentences:
+            raise ValueError("report is empty: there is no sentence to draw, expected some text")
+        words = [0 if is_header(sentence) else len(_WORD.findall(sentence)) for sentence in sentences]
+        least = min(self.min_words, max(words))
+        eligible = [sentence for sentence, count in zip(sentences, words, strict=True) if count >= least]
+        self.randomize(len(eligible))
+        return eligible[self.index]
+
+
+class RandSentenced(Randomizable, MapTransform):
+    """Dictionary form of :class:`RandSentence`: draws from ``sentences`` or ``report`` and writes ``text``.
+
+    Args:
+        keys: the key of the report, or of the list of its sentences.
+        text_key: where the sentence goes.
+        min_words: see :class:`RandSentence`.
+        allow_missing_keys: do nothing for a study without a report.
+
+    Raises:
+        ValueError: if ``keys`` names more than one key; when a report has no text. The message names the study.
+
+    Example:
+        >>> RandSentenced().set_random_state(seed=0)({"report": "No effusion. Heart is normal."})["text"]
+        'No effusion.'
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "report",
+        text_key: str = "text",
+        min_words: int = 1,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        require_one_key(self.keys)
+        self.text_key = text_key
+        self.draw = RandSentence(min_words)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSentenced:
+        """Seed the draws."""
+        super().set_random_state(seed, state)
+        self.draw.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with one sentence under ``text_key``."""
+        out = dict(data)
+        for key in self.key_iterator(data):
+            out[self.text_key] = named(data, key, self.draw, data[key])
+        return out
+
+
+RandSentenceD = RandSentenceDict = RandSentenced
