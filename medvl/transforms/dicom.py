@@ -136,6 +136,11 @@ class StudyDicomReader(PydicomReader):
         if any(dataset.get("InstanceNumber", None) is None for dataset in datasets):
             raise ValueError("a slice of the series has no InstanceNumber, so its place is unknown")
         self.has_series = len(slices) > 1  # beside a DICOMDIR there may be a single image
+        geometry = [dataset.get(keyword) for dataset in datasets for keyword in tuple(_GEOMETRY.values())[:2]]
+        if self.has_series and None in geometry:
+            raise ValueError(
+                "a slice of the series lacks ImageOrientationPatient or ImagePositionPatient, expected both"
+            )
         return super()._combine_dicom_series(datasets, [name for _, name in slices])
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:
@@ -152,6 +157,4 @@ class StudyDicomReader(PydicomReader):
     def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
         if len(metadata[MetaKeys.SPATIAL_SHAPE]) < 3:
             return np.eye(4)  # a radiograph is shown as it is stored
-        if "00200037" not in metadata or "00200032" not in metadata:
-            raise ValueError("the series has no ImageOrientationPatient or ImagePositionPatient, expected both")
         return super()._get_affine(metadata, lps_to_ras)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import logging
 import os
 import warnings
 from collections.abc import Hashable, Mapping
@@ -19,7 +22,9 @@ from torch import Tensor
 from medvl.transforms.dicom import StudyDicomReader
 
 # Listed, because among all that Pillow reads there are formats that start other programs (EPS).
-_PIL_FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+_PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+for _plugin in ("Jpeg2K", "Tiff", "WebP"):  # Pillow registers these only on import
+    importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 
 
 class LoadStudyImage(Transform):
@@ -52,9 +57,6 @@ class LoadStudyImage(Transform):
         self.window = window
         self.keep_meta = keep_meta
         self.spatial_dims = spatial_dims
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # of MONAI's readers for decoders on a GPU, never used here
-            self._load = LoadImage(image_only=True, dtype=np.float32)
         self._orient = Orientation(axcodes="RAS", labels=(("L", "R"), ("P", "A"), ("I", "S")))
 
     def __call__(self, image: str | os.PathLike[str] | np.ndarray | Tensor) -> Tensor:
@@ -96,12 +98,11 @@ class LoadStudyImage(Transform):
     def _read(self, path: str, kind: str) -> Tensor:
         # The reader is passed in: LoadImage's own search would go on to try others on a broken file, pickles included.
         if kind == "NIfTI":
-            return self._volume(self._load(path, reader=_RealNibabelReader()))
+            return self._volume(_loader()(path, reader=_NiftiReader()))
         if kind == "DICOM":
-            pixels = self._load(path, reader=StudyDicomReader(self.window))
+            pixels = _loader()(path, reader=StudyDicomReader(self.window))
             return self._volume(pixels) if pixels.ndim == 3 else _plain(pixels)[None]
-        reader = PILReader(converter=_gray_picture, reverse_indexing=False, formats=_PIL_FORMATS)
-        return _plain(self._load(path, reader=reader))[None]
+        return _plain(_loader()(path, reader=_PictureReader()))[None]
 
     def _volume(self, voxels: MetaTensor) -> Tensor:
         while voxels.ndim > 3 and voxels.shape[-1] == 1:
@@ -155,7 +156,29 @@ class LoadStudyImaged(MapTransform):
 LoadStudyImageD = LoadStudyImageDict = LoadStudyImaged
 
 
-class _RealNibabelReader(NibabelReader):
+@functools.cache
+def _loader() -> LoadImage:
+    """One for all: it holds no state where the reader is passed in."""
+    log = logging.getLogger("monai.data.nvimgcodec_pydicom_plugin")
+    disabled, log.disabled = log.disabled, True  # it speaks of a decoder on the GPU that is never used here
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return LoadImage(image_only=True, dtype=np.float32)
+    finally:
+        log.disabled = disabled
+
+
+class _PictureReader(PILReader):
+    def __init__(self) -> None:
+        super().__init__(converter=_gray_picture, reverse_indexing=False, formats=_PIL_FORMATS)
+
+    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
+        array, meta = super().get_data(img)
+        return array.astype(np.float32), meta  # a copy: Pillow's own memory may not be written to
+
+
+class _NiftiReader(NibabelReader):
     def _get_array_data(self, img: Any, filename: str) -> Any:
         kind = img.get_data_dtype()
         if kind.kind not in "biuf":
