@@ -25,6 +25,15 @@ def check_axes(value: Tensor, name: str, axes: str) -> None:
         raise ValueError(f"{name} must have shape ({', '.join(axes.split())}), got {tuple(value.shape)}")
 
 
+def as_labels(value: Tensor | None, name: str) -> Tensor:
+    """Label vectors (rows, K) of any real dtype as plain floating point."""
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor (rows, K), got {type(value).__name__}")
+    if value.ndim != 2:
+        raise ValueError(f"{name} must have shape (rows, K), got {tuple(value.shape)}")
+    return as_float(value)
+
+
 def as_plain(value: Tensor) -> Tensor:
     """The same tensor without its subclass (MONAI's ``MetaTensor`` survives every operation, slowly)."""
     return value if type(value) in (Tensor, torch.nn.Parameter) else value.as_subclass(Tensor)
@@ -42,6 +51,32 @@ def check_same(left: Tensor, right: Tensor, axis: int, names: tuple[str, str], w
         raise ValueError(
             f"{names[0]} and {names[1]} must have the same {what}, got {left.shape[axis]} and {right.shape[axis]}"
         )
+
+
+def as_embeds(image_embeds: Tensor, text_embeds: Tensor) -> tuple[Tensor, Tensor]:
+    """Embeddings (N, D) and (M, D) of one dtype, float32 or float64."""
+    image_embeds = as_matrix(image_embeds, "image_embeds", "N D")
+    text_embeds = as_matrix(text_embeds, "text_embeds", "M D")
+    check_same(image_embeds, text_embeds, 1, ("image_embeds", "text_embeds"), "width D")
+    dtype = torch.promote_types(image_embeds.dtype, text_embeds.dtype)
+    return image_embeds.to(dtype), text_embeds.to(dtype)
+
+
+def as_scale(logit_scale: Tensor | float | None, temperature: float, like: Tensor) -> Tensor:
+    """What cosines are multiplied with: the network's scale where there is one, else 1 / temperature."""
+    if logit_scale is None:
+        check_positive(temperature, "temperature")
+        return like.new_tensor(1 / temperature)
+    return as_number(logit_scale, "logit_scale", like)
+
+
+def as_number(value: Tensor | float, name: str, like: Tensor) -> Tensor:
+    """One number as a tensor () beside ``like``."""
+    if not isinstance(value, Tensor):
+        return like.new_tensor(float(value))
+    if value.numel() != 1:
+        raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
+    return as_plain(value).to(like).reshape(())
 
 
 def check_option(value: object, name: str, options: Sequence[str]) -> None:

@@ -1,25 +1,21 @@
-"""Contrastive losses between N images and M texts."""
+"""Contrastive losses between N images and M texts: softmax over rows and columns, hard and soft targets alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypeAlias
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import (
-    as_float,
-    as_ids,
-    as_matrix,
-    check_option,
-    check_positive,
-    check_same,
-    check_share,
-)
-from medvl.functional.similarity import unit_vectors
+from medvl.functional._checks import as_embeds, as_scale, check_option, check_share
+from medvl.functional._sides import Ids, Side, check_together, make_side, with_ids
+from medvl.functional.distributed import gather_rows, is_distributed, total_rows
+from medvl.functional.similarity import Similarity, softmax_targets, unit_vectors
+from medvl.functional.targets import ALL, LogTargets, id_targets, match_targets, similarity_targets
+from medvl.functional.tiled import choose_tile_size, tiled_soft_target_cross_entropy
 
-Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
+REDUCTIONS = ("mean", "sum", "none")
 
 
 def soft_target_cross_entropy(logits: Tensor, log_targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -41,27 +37,10 @@ def soft_target_cross_entropy(logits: Tensor, log_targets: Tensor) -> tuple[Tens
         ([4.0, 4.0], [2.0, 2.0, 2.0, 2.0])
     """
     image_terms, text_terms = (
-        -(log_targets.softmax(axis).nan_to_num(0.0) * logits.log_softmax(axis)).sum(axis) for axis in (1, 0)
+        -(softmax_targets(log_targets, axis) * (logits - logits.logsumexp(axis, keepdim=True))).sum(axis)
+        for axis in (1, 0)
     )
     return image_terms, text_terms
-
-
-def reduce_terms(
-    image_terms: Tensor,
-    text_terms: Tensor,
-    image_weights: Tensor,
-    text_weights: Tensor,
-    image_share: float,
-    reduction: str,
-) -> Tensor:
-    """Join the N image terms and M text terms; a weight of 0 takes a term out of the mean."""
-    shares = (image_share, 1 - image_share)
-    pairs = ((image_terms, image_weights), (text_terms, text_weights))
-    if reduction == "mean":
-        means = [(terms * weights).sum() / weights.sum().clamp_min(1e-12) for terms, weights in pairs]
-        return shares[0] * means[0] + shares[1] * means[1]
-    terms = torch.cat([share * terms * weights for share, (terms, weights) in zip(shares, pairs, strict=True)])
-    return terms.sum() if reduction == "sum" else terms
 
 
 def image_text_contrastive_loss(
@@ -75,78 +54,183 @@ def image_text_contrastive_loss(
     temperature: float = 0.1,
     image_weight: float = 0.75,
     reduction: str = "mean",
+    gather: bool = False,
+    tile_size: int | str | None = None,
 ) -> Tensor:
-    """Bidirectional contrastive loss with positives by id; see :class:`medvl.losses.ImageTextContrastiveLoss`.
+    """Contrastive loss with positives by id; see :class:`medvl.losses.ImageTextContrastiveLoss`.
 
     Example:
         >>> round(image_text_contrastive_loss(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
         0.3133
     """
-    check_option(reduction, "reduction", ("mean", "sum", "none"))
     check_share(image_weight, "image_weight")
-    image_embeds = as_matrix(image_embeds, "image_embeds", "N D")
-    text_embeds = as_matrix(text_embeds, "text_embeds", "M D")
-    check_same(image_embeds, text_embeds, 1, ("image_embeds", "text_embeds"), "width D")
-    image_keys, text_keys = pair_ids(image_embeds, text_embeds, image_ids, text_ids)
-    with torch.autocast(image_embeds.device.type, enabled=False):
-        scale = logit_multiplier(logit_scale, temperature)
-        logits = unit_vectors(image_embeds) @ unit_vectors(text_embeds).T * scale
-        positive = image_keys[:, None] == text_keys
-        image_weights, text_weights = pair_weights(positive.to(logits.dtype), weights)
-        log_targets = torch.zeros_like(logits).masked_fill(~positive, -torch.inf)
-        terms = soft_target_cross_entropy(logits, log_targets)
-        return reduce_terms(*terms, image_weights, text_weights, image_weight, reduction)
-
-
-def logit_multiplier(logit_scale: Tensor | float | None, temperature: float) -> Tensor | float:
-    """The number that cosines are multiplied with: the network's scale where there is one, else 1 / temperature."""
-    if logit_scale is None:
-        check_positive(temperature, "temperature")
-        return 1 / temperature
-    if isinstance(logit_scale, Tensor):
-        if logit_scale.numel() != 1:
-            raise ValueError(f"logit_scale must be one number, got shape {tuple(logit_scale.shape)}")
-        return as_float(logit_scale).reshape(())
-    return float(logit_scale)
-
-
-def pair_ids(
-    image_embeds: Tensor, text_embeds: Tensor, image_ids: Ids | None, text_ids: Ids | None
-) -> tuple[Tensor, Tensor]:
-    """Ids as int64 (N,) and (M,); without ids, image i and text i are a pair."""
-    device = image_embeds.device
-    if (image_ids is None) != (text_ids is None):
-        missing = "image_ids" if image_ids is None else "text_ids"
-        raise ValueError(f"image_ids and text_ids must come together, got no {missing}")
-    if image_ids is None or text_ids is None:
-        if len(image_embeds) != len(text_embeds):
-            raise ValueError(
-                "image_ids and text_ids are needed where the numbers of images and texts differ, "
-                f"got {len(image_embeds)} images and {len(text_embeds)} texts"
-            )
-        ids = torch.arange(len(image_embeds), device=device)
-        return ids, ids
-    return as_ids(image_ids, "image_ids", len(image_embeds), device), as_ids(
-        text_ids, "text_ids", len(text_embeds), device
+    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
+    sides = with_ids(
+        make_side("image", image_embeds, ids=image_ids, weights=weights), make_side("text", text_embeds, ids=text_ids)
+    )
+    return _contrast(
+        *sides,
+        id_targets,
+        as_scale(logit_scale, temperature, image_embeds),
+        image_weight,
+        reduction,
+        gather,
+        tile_size,
     )
 
 
-def pair_weights(positive: Tensor, weights: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Weights of the N image terms and of the M text terms, each of mean 1 over those that have a positive.
+def semantic_matching_loss(
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    image_labels: Tensor,
+    text_labels: Tensor,
+    image_label_mask: Tensor | None = None,
+    text_label_mask: Tensor | None = None,
+    logit_scale: Tensor | float | None = None,
+    *,
+    temperature: float = 0.07,
+    target_temperature: float = 1.0,
+    similarity: Similarity = "cosine",
+    reduction: str = "mean",
+    gather: bool = False,
+    tile_size: int | str | None = None,
+) -> Tensor:
+    """Contrastive loss with soft targets from label similarity; see :class:`medvl.losses.SemanticMatchingLoss`.
 
-    A text weighs what its images weigh on average.
+    Example:
+        >>> labels = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
+        >>> round(semantic_matching_loss(torch.eye(2), torch.eye(2), labels, labels, temperature=1.0).item(), 4)
+        0.4325
     """
-    if weights is None:
-        weights = positive.new_ones(len(positive))
-    elif weights.shape != (len(positive),):
-        raise ValueError(f"weights must have shape ({len(positive)},), one for each image, got {tuple(weights.shape)}")
-    # The weights say how much a view counts; the loss must not learn to lower itself by lowering them.
-    weights = as_float(weights).detach().to(positive)
-    images, texts = positive.sum(1), positive.sum(0)
-    return mean_one(weights, images > 0), mean_one(weights @ positive / texts.clamp_min(1), texts > 0)
+    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
+    return _contrast(
+        make_side("image", image_embeds, labels=image_labels, label_mask=image_label_mask),
+        make_side("text", text_embeds, labels=text_labels, label_mask=text_label_mask),
+        partial(similarity_targets, similarity=similarity, temperature=target_temperature),
+        as_scale(logit_scale, temperature, image_embeds),
+        0.5,
+        reduction,
+        gather,
+        tile_size,
+    )
 
 
-def mean_one(weights: Tensor, counted: Tensor) -> Tensor:
-    """Weights scaled to mean 1 over the terms that count, and 0 elsewhere."""
-    weights = weights * counted
-    return weights * (counted.sum() / weights.sum().clamp_min(1e-12))
+def image_text_label_contrastive_loss(
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    image_labels: Tensor | None = None,
+    text_labels: Tensor | None = None,
+    image_ids: Ids | None = None,
+    text_ids: Ids | None = None,
+    image_label_mask: Tensor | None = None,
+    text_label_mask: Tensor | None = None,
+    logit_scale: Tensor | float | None = None,
+    *,
+    match: str = "exact",
+    temperature: float = 0.07,
+    image_weight: float = 0.5,
+    reduction: str = "mean",
+    gather: bool = False,
+    tile_size: int | str | None = None,
+) -> Tensor:
+    """Contrastive loss with positives by id or label; see :class:`medvl.losses.ImageTextLabelContrastiveLoss`.
+
+    Example:
+        >>> labels = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> round(image_text_label_contrastive_loss(torch.eye(2), torch.eye(2), labels, labels, temperature=1.0).item(), 4)
+        0.8133
+    """
+    check_share(image_weight, "image_weight")
+    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
+    return _contrast(
+        *matched_sides(
+            make_side("image", image_embeds, ids=image_ids, labels=image_labels, label_mask=image_label_mask),
+            make_side("text", text_embeds, ids=text_ids, labels=text_labels, label_mask=text_label_mask),
+        ),
+        partial(match_targets, match=match),
+        as_scale(logit_scale, temperature, image_embeds),
+        image_weight,
+        reduction,
+        gather,
+        tile_size,
+    )
+
+
+def matched_sides(images: Side, texts: Side) -> tuple[Side, Side]:
+    """Sides for positives by id or label: with neither, image i and text i are a pair."""
+    check_together(images.labels, texts.labels, "labels")
+    check_together(images.ids, texts.ids, "ids")
+    return with_ids(images, texts) if images.labels is None else (images, texts)
+
+
+def _contrast(
+    images: Side,
+    texts: Side,
+    make_targets: Callable[[Side, Side], LogTargets],
+    scale: Tensor,
+    image_share: float,
+    reduction: str,
+    gather: bool,
+    tile_size: int | str | None,
+) -> Tensor:
+    """The steps that all softmax losses share, on one process or on many."""
+    check_option(reduction, "reduction", REDUCTIONS)
+    gather = gather and is_distributed()
+    count = total_rows(len(images), images.embeds.device) if gather else len(images)
+    texts = texts.gathered() if gather else texts
+    tile = choose_tile_size(tile_size, count, len(texts), texts.embeds.device)
+    if gather and tile is None:
+        images, gather = images.gathered(), False
+    with torch.autocast(texts.embeds.device.type, enabled=False):
+        targets = make_targets(images, texts)
+        if tile is None:
+            logits = unit_vectors(images.embeds) @ unit_vectors(texts.embeds).T * scale
+            log_targets = targets.block(ALL, ALL)
+            image_terms, text_terms = soft_target_cross_entropy(logits, log_targets)
+            image_counts, text_counts = (log_targets.amax(axis) > -torch.inf for axis in (1, 0))
+        else:
+            image_terms, text_terms, image_counts, text_counts = tiled_soft_target_cross_entropy(
+                images.embeds, texts.embeds, targets, scale, tile, gather
+            )
+        image_weights, text_weights = term_weights(images, texts, image_counts, text_counts, gather)
+    return reduce_terms(
+        image_share * image_weights * image_terms,
+        (1 - image_share) * text_weights * text_terms,
+        image_counts,
+        text_counts,
+        reduction,
+    )
+
+
+def term_weights(
+    images: Side, texts: Side, image_counts: Tensor, text_counts: Tensor, gather: bool
+) -> tuple[Tensor, Tensor]:
+    """Weights of the image and text terms: mean 1 over those that count, 0 elsewhere.
+
+    A text weighs what the images with its id weigh on average.
+    """
+    dtype = images.embeds.dtype
+    if images.weights is None or images.ids is None or texts.ids is None:
+        return image_counts.to(dtype), text_counts.to(dtype)
+    image_ids, weights = (gather_rows(part) if gather else part for part in (images.ids, images.weights))
+    groups = torch.cat([image_ids, texts.ids]).unique(return_inverse=True)[1]
+    image_groups, text_groups = groups.split([len(image_ids), len(texts)])
+    sums = weights.new_zeros(len(groups)).index_add_(0, image_groups, weights)
+    sizes = weights.new_zeros(len(groups)).index_add_(0, image_groups, torch.ones_like(weights))
+    text_weights = (sums / sizes.clamp_min(1))[text_groups]
+    return _mean_one(weights, image_counts), _mean_one(text_weights, text_counts)
+
+
+def _mean_one(weights: Tensor, counts: Tensor) -> Tensor:
+    weights = weights * counts
+    return weights * (counts.sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny))
+
+
+def reduce_terms(
+    image_terms: Tensor, text_terms: Tensor, image_counts: Tensor, text_counts: Tensor, reduction: str
+) -> Tensor:
+    """Join the weighted image and text terms; the mean of each is over those that count."""
+    if reduction == "mean":
+        return image_terms.sum() / image_counts.sum().clamp_min(1) + text_terms.sum() / text_counts.sum().clamp_min(1)
+    terms = torch.cat([image_terms, text_terms])
+    return terms.sum() if reduction == "sum" else terms

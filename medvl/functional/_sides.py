@@ -1,0 +1,104 @@
+"""The two sides of a batch, images and texts, checked and where wanted gathered from all processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from medvl.functional._checks import as_float, as_ids, as_labels
+from medvl.functional.distributed import gather_rows, process_rank
+
+Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Side:
+    """What is known of the images, or of the texts, of a batch; every tensor has one row for each of them."""
+
+    embeds: Tensor
+    mask: Tensor | None = None
+    ids: Tensor | None = None
+    labels: Tensor | None = None
+    weights: Tensor | None = None
+
+    def __len__(self) -> int:
+        return len(self.embeds)
+
+    def gathered(self) -> Side:
+        """The same of every process."""
+        return Side(
+            **{
+                field.name: None if value is None else gather_rows(value)
+                for field in fields(self)
+                for value in (getattr(self, field.name),)
+            }
+        )
+
+
+def make_side(
+    name: str,
+    embeds: Tensor,
+    mask: Tensor | None = None,
+    ids: Ids | None = None,
+    labels: Tensor | None = None,
+    label_mask: Tensor | None = None,
+    weights: Tensor | None = None,
+) -> Side:
+    """A side with its rows counted; ``name`` is "image" or "text", for messages."""
+    count, device = len(embeds), embeds.device
+    if ids is not None:
+        ids = as_ids(ids, f"{name}_ids", count, device)
+    if labels is not None:
+        labels = as_labels(labels, f"{name}_labels").to(device)
+        _check_rows(labels, f"{name}_labels", count)
+    if label_mask is not None:
+        labels = _mask_labels(name, labels, label_mask)
+    if weights is not None:
+        if not isinstance(weights, Tensor):
+            raise TypeError(f"weights must be a tensor, got {type(weights).__name__}")
+        if weights.shape != (count,):
+            raise ValueError(f"weights must have shape ({count},), one for each image, got {tuple(weights.shape)}")
+        # They say how much a view counts; the loss must not learn to lower itself by lowering them.
+        weights = as_float(weights).detach().to(embeds)
+    return Side(embeds, mask, ids, labels, weights)
+
+
+def with_ids(images: Side, texts: Side) -> tuple[Side, Side]:
+    """Both sides with ids; without any, image i and text i of a process are a pair."""
+    check_together(images.ids, texts.ids, "ids")
+    if images.ids is not None:
+        return images, texts
+    if len(images) != len(texts):
+        raise ValueError(
+            "image_ids and text_ids are needed where the numbers of images and texts differ, "
+            f"got {len(images)} images and {len(texts)} texts"
+        )
+    ids = torch.arange(len(images), device=images.embeds.device) + (process_rank() << 40)
+    return replace(images, ids=ids), replace(texts, ids=ids)
+
+
+def check_together(images: Tensor | None, texts: Tensor | None, what: str) -> None:
+    """Raise where one side has ``what`` and the other has not."""
+    if (images is None) != (texts is None):
+        raise ValueError(
+            f"image_{what} and text_{what} must come together, got no {'image' if images is None else 'text'}_{what}"
+        )
+
+
+def _check_rows(value: Tensor, name: str, count: int) -> None:
+    if len(value) != count:
+        raise ValueError(f"{name} must have {count} rows, one for each row of the embeddings, got {len(value)}")
+
+
+def _mask_labels(name: str, labels: Tensor | None, label_mask: Tensor) -> Tensor:
+    if labels is None:
+        raise ValueError(f"{name}_label_mask needs {name}_labels, got none")
+    if label_mask.shape != labels.shape:
+        raise ValueError(
+            f"{name}_label_mask must have the shape of {name}_labels {tuple(labels.shape)}, got {tuple(label_mask.shape)}"
+        )
+    return labels.masked_fill(~label_mask.to(device=labels.device, dtype=torch.bool), torch.nan)

@@ -1,0 +1,263 @@
+"""The contrastive losses' sums over an N x M matrix of logits, one tile at a time.
+
+The plain losses store several N x M matrices. Here the forward pass walks tiles and keeps running sums over rows and
+columns; the backward pass computes each tile again and adds its part to the gradients of embeddings, scale and bias.
+Value and gradient are the plain loss's to rounding; memory beside the gradients themselves is one tile's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from medvl.functional.distributed import gather_rows
+from medvl.functional.similarity import inverse_length
+from medvl.functional.targets import LogTargets
+
+# exp(40) times a million addends fits float32, and so does exp(-40) times a gradient of 1e-6: up to this bound one
+# exponential of a tile serves rows and columns, beyond it each needs its own shift.
+EXPONENT_BOUND = 40.0
+
+# Elements of one tile: fits the last cache of a CPU; keeps a GPU busy.
+CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**19, 2**24
+
+
+# Up to this many logits the plain loss is the faster one.
+PLAIN_ELEMENTS = 2**20
+
+
+def choose_tile_size(
+    tile_size: int | str | None, count_images: int, count_texts: int, device: torch.device
+) -> int | None:
+    """Texts in one tile, or None for the plain loss; ``"auto"`` decides by the number of logits."""
+    if tile_size is None or (isinstance(tile_size, int) and not isinstance(tile_size, bool) and tile_size > 0):
+        return tile_size
+    if tile_size != "auto":
+        raise ValueError(f"tile_size must be a positive integer, 'auto' or None, got {tile_size!r}")
+    if count_images * count_texts <= PLAIN_ELEMENTS:
+        return None
+    return 512 if device.type == "cpu" else 4096
+
+
+class TileRule(Protocol):
+    """What is summed over the tiles, and the slope of that with respect to the logits."""
+
+    def read(self, logits: Tensor, images: slice, texts: slice) -> None:
+        """Take in one tile of logits, which may be overwritten."""
+
+    def result(self) -> tuple[Tensor, ...]:
+        """The sums over rows and columns once every tile has been read."""
+
+    def slope(
+        self, logits: Tensor, images: slice, texts: slice, result: tuple[Tensor, ...], grads: tuple[Tensor, ...]
+    ) -> Tensor:
+        """d loss / d logits of one tile, which may be overwritten, given d loss / d result."""
+
+
+def tiles(count_images: int, count_texts: int, tile_size: int, device: torch.device) -> Iterator[tuple[slice, slice]]:
+    """Slices of images and of texts; ``tile_size`` texts and as many images as make a tile worth a kernel's start."""
+    elements = CPU_TILE_ELEMENTS if device.type == "cpu" else GPU_TILE_ELEMENTS
+    images_at_once = max(tile_size, elements // tile_size)
+    for text in range(0, count_texts, tile_size):
+        for image in range(0, count_images, images_at_once):
+            yield slice(image, image + images_at_once), slice(text, text + tile_size)
+
+
+class TiledContrast(torch.autograd.Function):
+    """Sums that a rule makes of logits scale <v_i, t_j> / (|v_i| |t_j|) + bias, without ever storing them all."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        image_embeds: Tensor,
+        text_embeds: Tensor,
+        scale: Tensor,
+        bias: Tensor | None,
+        rule: TileRule,
+        tile_size: int,
+    ) -> tuple[Tensor, ...]:
+        ctx.rule, ctx.tile_size = rule, tile_size
+        image_inverse, text_inverse = inverse_length(image_embeds), inverse_length(text_embeds)
+        for images, texts in tiles(len(image_embeds), len(text_embeds), tile_size, image_embeds.device):
+            image_units = image_embeds[images] * image_inverse[images]
+            text_units = text_embeds[texts] * text_inverse[texts]
+            rule.read(_logits(image_units, text_units, scale, bias), images, texts)
+        result = rule.result()
+        ctx.save_for_backward(image_embeds, text_embeds, image_inverse, text_inverse, scale, bias, *result)
+        return result
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        image_embeds, text_embeds, image_inverse, text_inverse, scale, bias, *result = ctx.saved_tensors
+        image_grad, text_grad = torch.zeros_like(image_embeds), torch.zeros_like(text_embeds)
+        bias_grad = None if bias is None else torch.zeros_like(bias)
+        with torch.autocast(image_embeds.device.type, enabled=False):
+            for images, texts in tiles(len(image_embeds), len(text_embeds), ctx.tile_size, image_embeds.device):
+                # Unit vectors are made anew for every tile: to keep them would double what the loss adds to memory.
+                image_units = image_embeds[images] * image_inverse[images]
+                text_units = text_embeds[texts] * text_inverse[texts]
+                logits = _logits(image_units, text_units, scale, bias)
+                slope = ctx.rule.slope(logits, images, texts, tuple(result), grads)
+                image_grad[images].addmm_(slope, text_units)
+                text_grad[texts].addmm_(slope.T, image_units)
+                if bias_grad is not None:
+                    bias_grad += slope.sum()
+            along = _to_raw(image_grad, image_embeds, image_inverse, scale)
+            _to_raw(text_grad, text_embeds, text_inverse, scale)
+        return image_grad, text_grad, along.sum(), bias_grad, None, None
+
+
+def _logits(image_units: Tensor, text_units: Tensor, scale: Tensor, bias: Tensor | None) -> Tensor:
+    logits = image_units @ (text_units * scale).T
+    return logits if bias is None else logits.add_(bias)
+
+
+def _to_raw(grad: Tensor, embeds: Tensor, inverse: Tensor, scale: Tensor) -> Tensor:
+    """Turn the gradient of scaled unit vectors, in place, into that of the vectors they came from.
+
+    Returns:
+        <u, dL/du> of every unit vector u: the part that a vector of fixed length does not feel, and whose sum is the
+        gradient of the scale.
+    """
+    along = torch.linalg.vecdot(embeds, grad).unsqueeze(1) * inverse
+    grad.addcmul_(along * inverse, embeds, value=-1).mul_(inverse * scale)
+    return along
+
+
+class RunningLogSumExp:
+    """log sum exp over the rows and over the columns of a matrix that comes in tiles."""
+
+    def __init__(self, like: Tensor, count_images: int, count_texts: int, bounded: bool) -> None:
+        self.bounded = bounded
+        start = 0.0 if bounded else -torch.inf
+        self.rows, self.columns = like.new_full((count_images,), start), like.new_full((count_texts,), start)
+
+    def add(self, tile: Tensor, images: slice, texts: slice) -> None:
+        """Take in one tile, which may be overwritten."""
+        if self.bounded:
+            tile = tile.exp_()
+            self.rows[images] += tile.sum(1)
+            self.columns[texts] += tile.sum(0)
+        else:
+            self.rows[images] = torch.logaddexp(self.rows[images], tile.logsumexp(1))
+            self.columns[texts] = torch.logaddexp(self.columns[texts], tile.logsumexp(0))
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """(N,) and (M,); -inf where every value was -inf."""
+        return (self.rows.log(), self.columns.log()) if self.bounded else (self.rows, self.columns)
+
+
+class SoftTargetRule:
+    """For soft-target cross entropy: log sum exp of logits, and their mean under the targets, by row and by column."""
+
+    def __init__(self, targets: LogTargets, row_norms: Tensor, column_norms: Tensor, logit_bound: float) -> None:
+        self.targets, self.row_norms, self.column_norms = targets, row_norms, column_norms
+        self.logits_bounded, self.targets_bounded = logit_bound <= EXPONENT_BOUND, targets.bound <= EXPONENT_BOUND
+        self.lse = RunningLogSumExp(row_norms, len(row_norms), len(column_norms), self.logits_bounded)
+        self.row_means, self.column_means = torch.zeros_like(row_norms), torch.zeros_like(column_norms)
+
+    def read(self, logits: Tensor, images: slice, texts: slice) -> None:
+        weights = self.targets.block(images, texts)
+        row_norms, column_norms = self.row_norms[images], self.column_norms[texts]
+        if self.targets_bounded:
+            weights = weights.exp_().mul_(logits)
+            self.row_means[images] += weights.sum(1) * (-row_norms).exp()
+            self.column_means[texts] += weights.sum(0) * (-column_norms).exp()
+        else:
+            self.row_means[images] += (weights - row_norms.unsqueeze(1)).exp_().mul_(logits).sum(1)
+            self.column_means[texts] += weights.sub_(column_norms).exp_().mul_(logits).sum(0)
+        self.lse.add(logits, images, texts)
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return *self.lse.result(), self.row_means, self.column_means
+
+    def slope(
+        self, logits: Tensor, images: slice, texts: slice, result: tuple[Tensor, ...], grads: tuple[Tensor, ...]
+    ) -> Tensor:
+        rows, columns = result[0][images], result[1][texts]
+        row_lse, column_lse, row_mean, column_mean = (
+            grad[part] for grad, part in zip(grads, (images, texts, images, texts), strict=True)
+        )
+        slope = _blend(logits, rows, columns, row_lse, column_lse, self.logits_bounded)
+        weights = self.targets.block(images, texts)
+        norms = self.row_norms[images], self.column_norms[texts]
+        return slope.add_(_blend(weights, *norms, row_mean, column_mean, self.targets_bounded))
+
+
+def _blend(
+    tile: Tensor, rows: Tensor, columns: Tensor, row_share: Tensor, column_share: Tensor, bounded: bool
+) -> Tensor:
+    """row_share_i exp(tile_ij - rows_i) + column_share_j exp(tile_ij - columns_j), over the tile's own memory."""
+    if bounded:
+        shares = (row_share * (-rows).exp()).unsqueeze(1) + column_share * (-columns).exp()
+        return tile.exp_().mul_(shares)
+    by_row = (tile - rows.unsqueeze(1)).exp_().mul_(row_share.unsqueeze(1))
+    return by_row.addcmul_(tile.sub_(columns).exp_(), column_share)
+
+
+class SigmoidRule:
+    """For sigmoid cross entropy: sum_j softplus(x_ij) - y_ij x_ij of every row."""
+
+    def __init__(self, targets: LogTargets, like: Tensor, count_images: int) -> None:
+        self.targets = targets
+        self.rows = like.new_zeros(count_images)
+
+    def read(self, logits: Tensor, images: slice, texts: slice) -> None:
+        weights = self.targets.block(images, texts).exp_()
+        self.rows[images] -= weights.mul_(logits).sum(1)
+        self.rows[images] += torch.nn.functional.softplus(logits).sum(1)
+
+    def result(self) -> tuple[Tensor]:
+        return (self.rows,)
+
+    def slope(
+        self, logits: Tensor, images: slice, texts: slice, result: tuple[Tensor, ...], grads: tuple[Tensor, ...]
+    ) -> Tensor:
+        weights = self.targets.block(images, texts).exp_()
+        return logits.sigmoid_().sub_(weights).mul_(grads[0][images].unsqueeze(1))
+
+
+def tiled_soft_target_cross_entropy(
+    image_embeds: Tensor, text_embeds: Tensor, targets: LogTargets, scale: Tensor, tile_size: int, gather: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Cross entropy of the rows and columns of scale <v_i, t_j> / (|v_i| |t_j|), tile by tile.
+
+    With ``gather``, the images are this process's own and the texts are every process's: each process is one more tile
+    of rows, whose sums over columns are joined with the others'.
+
+    Returns:
+        The terms of every image and of every text, and for each of them whether it has a target.
+    """
+    with torch.no_grad():
+        row_norms, column_norms = _target_norms(image_embeds, text_embeds, targets, tile_size)
+        if gather:
+            column_norms = gather_rows(column_norms.unsqueeze(0)).logsumexp(0)
+    row_counts, column_counts = row_norms > -torch.inf, column_norms > -torch.inf
+    rule = SoftTargetRule(
+        targets, row_norms.where(row_counts, 0.0), column_norms.where(column_counts, 0.0), float(scale.detach().abs())
+    )
+    rows, columns, row_means, column_means = TiledContrast.apply(
+        image_embeds, text_embeds, scale, None, rule, tile_size
+    )
+    row_terms = (rows - row_means).where(row_counts, 0.0)
+    if gather:
+        columns = gather_rows(columns.unsqueeze(0)).logsumexp(0)
+        column_means = gather_rows(column_means.unsqueeze(0)).sum(0)
+        row_terms, row_counts = gather_rows(row_terms), gather_rows(row_counts)
+    return row_terms, (columns - column_means).where(column_counts, 0.0), row_counts, column_counts
+
+
+def _target_norms(
+    image_embeds: Tensor, text_embeds: Tensor, targets: LogTargets, tile_size: int
+) -> tuple[Tensor, Tensor]:
+    norms = RunningLogSumExp(
+        image_embeds.detach(), len(image_embeds), len(text_embeds), targets.bound <= EXPONENT_BOUND
+    )
+    for images, texts in tiles(len(image_embeds), len(text_embeds), tile_size, image_embeds.device):
+        norms.add(targets.block(images, texts), images, texts)
+    return norms.result()
