@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any, ClassVar
 
@@ -56,19 +57,19 @@ class RadiographIntensity(Transform):
         tensor = plain_float(image)
         if tensor.numel() == 0:
             raise ValueError(f"the image has the shape {tuple(tensor.shape)}, which holds no pixel")
-        low, high = torch.aminmax(tensor)
-        if not (low.isfinite() and high.isfinite()):  # a NaN or infinity anywhere shows in them
+        low, high = (float(bound) for bound in torch.aminmax(tensor))
+        if not (math.isfinite(low) and math.isfinite(high)):  # a NaN or infinity anywhere shows in them
             bad = int((~tensor.isfinite()).sum())
             raise ValueError(f"{bad} of the image's {tensor.numel()} pixel values are NaN or infinite, expected none")
         if self.lower > 0 or self.upper < 100:
             bounds = np.percentile(_sample(tensor).numpy(), (self.lower, self.upper))
             if bounds[1] > bounds[0]:
-                low, high = (tensor.new_tensor(bound) for bound in bounds)
+                low, high = bounds.tolist()
         if high <= low:
             return torch.zeros_like(tensor)
-        # In halves, as the range of float32 values may itself be beyond float32.
-        scaled = (tensor / 2 - low / 2) / (high / 2 - low / 2)
-        return scaled.clamp_(0, 1)
+        if high - low > torch.finfo(torch.float32).max:
+            tensor, low, high = tensor / 2, low / 2, high / 2
+        return tensor.sub(low).div_(high - low).clamp_(0, 1)
 
 
 def _sample(tensor: Tensor) -> Tensor:
