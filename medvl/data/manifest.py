@@ -93,7 +93,9 @@ class Manifest:
                 left_out[missing] += 1
         if not kept:
             wanted = " and ".join(_article(key) for key in keys)
-            raise ValueError(f"none of the {len(self.studies)} studies of {self.name} has {wanted}")
+            absent = [_article(key) for key in keys if not self.counts.get(key, 1)]
+            hint = f"; no row has {' or '.join(absent)}, so check which column is read for it" if absent else ""
+            raise ValueError(f"none of the {len(self.studies)} studies of {self.name} has {wanted}{hint}")
         return replace(self, studies=kept, left_out=dict(left_out))
 
     def with_splits(self, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Manifest:

@@ -39,6 +39,17 @@ def test_paths_are_absolute_and_relative_to_the_table(folder, monkeypatch):
     assert [study["row"] for study in manifest.studies] == [1, 2]
 
 
+def test_require_without_a_common_study(folder):
+    manifest = read_manifest(write(folder, "image,report\na.png,\n,Clear.\n"))
+    with pytest.raises(ValueError, match=r"none of the 2 studies of cases.csv has an image and a report$"):
+        manifest.require("image", "report")
+
+
+def test_quotes_inside_a_text_are_kept(folder):
+    manifest = read_manifest(write(folder, 'image,report\na.png,the "tree in bud" sign\nb.png,"a ""halo"""\n'))
+    assert [study["report"] for study in manifest.studies] == ['the "tree in bud" sign', 'a "halo"']
+
+
 def test_windows_separators(folder):
     (folder / "images").mkdir()
     shutil.copy(folder / "a.png", folder / "images")
@@ -56,7 +67,10 @@ def test_blank_reports_are_no_reports_and_are_counted(folder, blank):
     needed = manifest.require("image", "report")
     assert (len(needed), needed.left_out) == (1, {"report": 1})
     assert needed.summary().endswith(" 1 study without a report left out.")
-    with pytest.raises(ValueError, match=r"none of the 2 studies of cases.csv has a report and a label"):
+    with pytest.raises(
+        ValueError,
+        match=r"none of the 2 studies of cases.csv has a report and a label; no row has a label, so check",
+    ):
         manifest.require("report", "label")
 
 
