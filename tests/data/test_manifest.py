@@ -87,6 +87,13 @@ def test_encodings_and_line_ends(folder, encoding, said, newline):
     assert (f"not UTF-8 and was read as {said}" in manifest.summary()) == (said != "utf-8")
 
 
+def test_bytes_of_no_windows_letter_are_latin_1(folder):
+    path = folder / "cases.csv"
+    path.write_bytes(b"image,report\na.png,na\xefve \x81\n")
+    manifest = read_manifest(path)
+    assert (manifest.encoding, manifest.studies[0]["report"]) == ("latin-1", "na\xefve \x81")
+
+
 @pytest.mark.parametrize(("separator", "name"), [(",", "c.csv"), (";", "c.csv"), ("\t", "c.csv"), ("\t", "c.tsv")])
 def test_separators(folder, separator, name):
     text = f"image{separator}report\na.png{separator}Lungs: clear\n"
@@ -387,6 +394,22 @@ def test_fingerprint_follows_content_and_not_the_place(folder, tmp_path_factory)
         assert read_manifest(write(folder, changed), label_column="y").fingerprint() != before
     (elsewhere / "data" / "a.png").write_bytes(b"another size")
     assert read_manifest(moved, label_column="y").fingerprint() != before
+
+
+def test_a_folder_of_slices_is_an_image(folder):
+    (folder / "series").mkdir()
+    path = write(folder, "image,report\nseries,x\n")
+    before = read_manifest(path).fingerprint()
+    (folder / "series" / "1.dcm").write_bytes(b"slice")
+    manifest = read_manifest(path)
+    assert manifest.studies[0]["image"] == str(folder / "series")
+    assert manifest.fingerprint() != before
+
+
+def test_label_columns_must_differ(folder):
+    path = write(folder, "image,tb\na.png,1\n")
+    with pytest.raises(ValueError, match=r"label_column: expected distinct columns, received \['tb', 'tb'\]"):
+        read_manifest(path, label_column=["tb", "tb"])
 
 
 CELL = st.one_of(

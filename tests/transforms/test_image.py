@@ -352,6 +352,24 @@ def test_folders_without_a_series(tmp_path):
     np.testing.assert_array_equal(load(tmp_path), PICTURE)
 
 
+def test_a_folder_of_plans_holds_no_image(tmp_path):
+    for name in ("rtplan.dcm", "test-SR.dcm"):
+        (tmp_path / name).write_bytes(Path(get_testdata_file(name)).read_bytes())
+    with pytest.raises(ValueError, match="the folder holds no DICOM image"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_modality_table_is_looked_up(tmp_path, photometric):
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [256, 0, 16]
+    table.ModalityLUTType = "US"
+    table.add_new("LUTData", "OW", (np.arange(256) * 3).astype("<u2").tobytes())
+    path = write_dicom(tmp_path / "a.dcm", PICTURE, photometric, ModalityLUTSequence=pydicom.Sequence([table]))
+    thrice = PICTURE.astype(np.float32) * 3
+    np.testing.assert_array_equal(load(path), thrice if photometric == "MONOCHROME2" else 65535 - thrice)
+
+
 # NIfTI
 
 
