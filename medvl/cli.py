@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -90,7 +93,9 @@ def demo(
 def train_command(
     recipe: Annotated[str, typer.Argument(help="The method: convirt.")],
     data: Data = None,
-    output: Annotated[Path | None, typer.Option(help="The run folder.  [default: runs/RECIPE]", show_default=False)] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="The run folder.  [default: runs/RECIPE]", show_default=False)
+    ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training split.", min=1, show_default=False)
     ] = None,
@@ -126,7 +131,7 @@ def train_command(
 
     Example:  medvl train convirt --data cases.csv --report-column text --patient-column patient --output runs/first
     """
-    from medvl.bundles import train
+    from medvl.bundles import read_skipped, train
 
     if data is None:
         raise ValueError("--data is needed: a table of studies (CSV, TSV or JSONL), or 'synthetic'.")
@@ -145,6 +150,7 @@ def train_command(
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     run = train(recipe, {**overrides, **_settings(settings or [])})
+    _say_skipped(read_skipped(run))
     typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")
 
 
@@ -196,12 +202,15 @@ def embed(
 ) -> None:
     """Write image and text embeddings with ids: image_embeds (N, D), text_embeds (N, D), study_id, patient_id, label."""
     from medvl.bundles import TrainedRun
+    from medvl.bundles import embed as embed_loader
 
     trained = TrainedRun(run, _device(device))
     columns = _columns(image_column, report_column, label_column, split_column, patient_column, study_column)
     manifest = trained.studies(data, split, columns, _on_error(on_error))
-    embeddings, _ = _embed(trained, manifest, on_error, batch_size)
+    loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
+    embeddings = embed_loader(trained.model, loader, progress=True)
     typer.echo(f"{len(embeddings)} studies in {embeddings.save_npz(output)}")
+    _say_skipped([*manifest.skipped, *loader.skipped.values()])
 
 
 def _evaluate(
@@ -219,11 +228,18 @@ def _evaluate(
 
     trained = TrainedRun(run, _device(device))
     manifest = trained.studies(data, split, columns, on_error)
-    result = evaluate_run(
-        trained, manifest, output, on_error=on_error, batch_size=batch_size, title=title, progress=True
-    )
+    loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
+    result = evaluate_run(trained, manifest, loader, output, title=title, progress=True)
     typer.echo(result.table())
+    _say_skipped([*manifest.skipped, *loader.skipped.values()])
     typer.echo(f"\nReport: {output / 'report.html'}")
+
+
+def _say_skipped(errors: Sequence[Any]) -> None:
+    """Counts the studies that were left out for an error, and shows the first."""
+    if errors:
+        counted = f"{len(errors)} {'study was' if len(errors) == 1 else 'studies were'} skipped for an error"
+        typer.echo(f"{counted}, the first: {errors[0]}", err=True)
 
 
 def _device(name: str | None) -> str:
@@ -291,10 +307,34 @@ def error_sentence(error: BaseException) -> tuple[str, bool]:
     return (text or type(error).__name__) if expected else f"{type(error).__name__}: {text}", expected
 
 
+class _EchoHandler(logging.Handler):
+    """Our own messages, as they are, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+def _set_up_messages() -> None:
+    """Messages and warnings as plain lines on standard error; MONAI's log is left out, for what matters in it is raised."""
+    own = logging.getLogger("medvl")
+    own.handlers, own.propagate = [_EchoHandler()], False
+    own.setLevel(logging.INFO)
+    logging.getLogger("monai").setLevel(logging.CRITICAL)
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if str(message) not in said and not issubclass(category, DeprecationWarning | FutureWarning):
+            said.add(str(message))
+            typer.echo(f"Warning: {message}", err=True)
+
+    warnings.showwarning = show
+
+
 def main() -> None:
     """Runs the command line: 0 where all went well, 2 for wrong input, 1 for a defect of the program."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
+    _set_up_messages()
     try:
         app(args=arguments)
     except Exception as error:

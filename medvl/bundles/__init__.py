@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
-from medvl.bundles.recipes import recipe_config, recipes, train
-from medvl.bundles.run_folder import RunFolder, running_config
+from medvl.bundles.evaluate import embed, evaluate_run
+from medvl.bundles.recipes import demo_overrides, recipe_config, recipes, train
+from medvl.bundles.run_folder import RunFolder, read_skipped, running_config
+from medvl.bundles.trained_run import TrainedRun, prompts_for
 
-__all__ = ["RunFolder", "recipe_config", "recipes", "running_config", "train"]
+__all__ = [
+    "RunFolder",
+    "TrainedRun",
+    "demo_overrides",
+    "embed",
+    "evaluate_run",
+    "prompts_for",
+    "read_skipped",
+    "recipe_config",
+    "recipes",
+    "running_config",
+    "train",
+]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 from monai.bundle import ConfigParser, ConfigWorkflow
 
 FOLDER = Path(__file__).parent
+
+logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every run without a logging.conf
 
 
 def recipes() -> list[str]:

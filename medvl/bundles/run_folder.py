@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 import platform
+import shutil
 import sys
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -17,6 +19,7 @@ import yaml
 from monai.bundle import ConfigParser
 
 from medvl.data import Manifest, table_path
+from medvl.errors import StudyError
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
 MODEL, CHECKPOINTS, PROMPTS = "model", "checkpoints", "prompts.json"
@@ -35,6 +38,9 @@ PACKAGES = (
     "pydicom",
     "nibabel",
 )
+
+
+logger = logging.getLogger(__name__)
 
 
 def running_config() -> dict[str, Any]:
@@ -92,6 +98,7 @@ class RunFolder:
             ValueError: where the folder holds a run and ``resume`` is not asked for, or the run there had other settings
                 or other data.
         """
+        logger.info(manifest.summary())
         environment = {
             "seed": config["seed"],
             "data": manifest.name,
@@ -130,9 +137,27 @@ class RunFolder:
         if environment_before["data_fingerprint"] != environment["data_fingerprint"]:
             raise ValueError(f"{environment['data']} has changed since the run at {self.path} began; start a new run.")
 
-    def finish(self, network: Any) -> None:
-        """Saves the trained network (:meth:`~medvl.networks.DualEncoder.save_pretrained`)."""
-        network.save_pretrained(self.model)
+    def finish(self, network: Any, prompts: Mapping[str, Any]) -> None:
+        """Saves the trained network with its tokenizer, and the prompts to evaluate it with.
+
+        The folder ``model`` appears whole or not at all.
+
+        Args:
+            network: the :class:`~medvl.networks.DualEncoder`.
+            prompts: for each finding, ``{"present": [...], "absent": [...]}``.
+        """
+        partial = self.path / f"{MODEL}.partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        network.save_pretrained(partial)
+        (partial / PROMPTS).write_text(json.dumps(prompts, indent=2) + "\n")
+        shutil.rmtree(self.model, ignore_errors=True)
+        partial.rename(self.model)
+
+
+def read_skipped(path: str | Path) -> list[StudyError]:
+    """The studies that the run in this folder left out for an error."""
+    lines = (Path(path) / SKIPPED).read_text().splitlines()
+    return [StudyError(**json.loads(line)) for line in lines]
 
 
 def file_sha256(path: str | Path) -> str:

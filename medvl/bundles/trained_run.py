@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from monai.transforms import Compose, SelectItemsd
 
 from medvl.bundles.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, file_sha256
 from medvl.data import Manifest, StudyDataset, StudyLoader, read_manifest, table_path
-from medvl.evaluation import Embeddings, embed_studies
+from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
 from medvl.text import load_prompts
 from medvl.transforms import image_preprocessing
@@ -37,7 +37,11 @@ class TrainedRun:
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
         self.path = Path(path)
         if not (self.path / MODEL).is_dir() or not (self.path / CONFIG).is_file():
-            state = "the run in it is not finished; go on with it by --resume" if (self.path / CONFIG).exists() else "no run"
+            state = (
+                "the run in it is not finished; go on with it by --resume"
+                if (self.path / CONFIG).exists()
+                else "no run"
+            )
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
         self.config: dict[str, Any] = yaml.safe_load((self.path / CONFIG).read_text())
         self.environment: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
@@ -77,16 +81,17 @@ class TrainedRun:
         Args:
             data: the table; that of the training where None.
             split: "train", "val", "test" or "all".
-            columns: names of columns, in place of those of the training.
+            columns: names of columns, before those of the training, which are used where the table has them.
             on_error: "raise" or "skip".
 
         Raises:
             ValueError: where the split has no study.
         """
         table = table_path(data or self.config["data"], self.path)
-        given = {**self.config["columns"], **{k: v for k, v in (columns or {}).items() if v is not None}}
+        same_table = table.is_file() and file_sha256(table) == self.environment["table_sha256"]
+        given = {**_found(self.config["columns"], read_table(table).columns), **(columns or {})}
         manifest = read_manifest(table, on_error=on_error, **given)
-        if file_sha256(table) == self.environment["table_sha256"]:
+        if same_table:
             manifest = manifest.with_splits(seed=self.environment["seed"])
         elif not any("split" in study for study in manifest.studies):
             split = "all"
@@ -94,7 +99,9 @@ class TrainedRun:
             manifest = replace(manifest, studies=manifest.split(split))
         return manifest.require("image")
 
-    def loader(self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", workers: int = 0) -> StudyLoader:
+    def loader(
+        self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", workers: int = 0
+    ) -> StudyLoader:
         """Batches of these studies, images prepared as for training, without augmentation."""
         size, dims = self.model.image_size, self.model.spatial_dims
         studies = [complete_study(study, len(manifest.names)) for study in manifest.studies]
@@ -107,16 +114,14 @@ class TrainedRun:
         dataset = StudyDataset(studies, transform)
         return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=workers)
 
-    def embed(
-        self,
-        loader: StudyLoader,
-        model: DualEncoder | None = None,
-        keep_images: int = 0,
-        progress: Callable[[int], None] | None = None,
-    ) -> Embeddings:
-        """Embeddings of a loader's studies by the trained model, or by another."""
-        model = self.model if model is None else model
-        return embed_studies(model, loader, device=model.device, keep_images=keep_images, progress=progress)
+
+def _found(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+    """The arguments that name columns which are there."""
+    return {
+        argument: names
+        for argument, names in named.items()
+        if set([names] if isinstance(names, str) else names) <= set(columns)
+    }
 
 
 def complete_study(study: Mapping[str, Any], findings: int) -> dict[str, Any]:

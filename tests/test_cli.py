@@ -1,0 +1,339 @@
+"""The command line as a user meets it: what it writes, what it says, and how it fails."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from safetensors.numpy import load_file
+
+from medvl import cli
+
+TEXTS = [
+    "The heart is enlarged. No pleural effusion.",
+    "Left pleural effusion. No pneumothorax.",
+    "Clear lungs. Heart size is normal.",
+    "Right apical pneumothorax is present. The lungs are otherwise clear.",
+]
+FINDINGS = ["Cardiomegaly", "Effusion", "No Finding", "Pneumothorax"]
+SMALL = [
+    "--image-size",
+    "32",
+    "--batch-size",
+    "4",
+    "--set",
+    "embed_dim=16",
+    "--set",
+    "vocab_size=120",
+    "--set",
+    "progress=false",
+]
+
+
+def write_table(folder: Path, count: int = 24) -> Path:
+    """A table of images that differ by finding: a bright square in one of four corners."""
+    folder.mkdir(parents=True, exist_ok=True)
+    generator = np.random.default_rng(0)
+    rows = ["image,text,finding,patient"]
+    for i in range(count):
+        kind = i % 4
+        pixels = generator.integers(0, 60, (32, 32), dtype=np.uint8)
+        pixels[16 * (kind // 2) :, 16 * (kind % 2) :][:14, :14] += 150
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        rows.append(f'{i}.png,"{TEXTS[kind]}",{FINDINGS[kind]},p{i}')
+    table = folder / "cases.csv"
+    table.write_text("\n".join(rows) + "\n")
+    return table
+
+
+def columns() -> list[str]:
+    return ["--report-column", "text", "--label-column", "finding", "--patient-column", "patient"]
+
+
+@pytest.fixture
+def medvl(monkeypatch, capsys):
+    """Runs the command in this process: (exit code, standard output, standard error)."""
+
+    def run(*arguments) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["medvl", *map(str, arguments)])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A table and a run trained on it."""
+    folder = tmp_path_factory.mktemp("cli")
+    table = write_table(folder / "data")
+    run = folder / "run"
+    arguments = ["train", "convirt", "--data", table, "--output", run, "--epochs", "2", *SMALL, *columns()]
+    subprocess.run([sys.executable, "-m", "medvl", *map(str, arguments)], check=True, capture_output=True)
+    return table, run
+
+
+class TestTrain:
+    def test_run_folder_holds_all_that_is_needed(self, trained):
+        _, run = trained
+        assert {path.name for path in run.iterdir()} == {
+            "checkpoints",
+            "config.yaml",
+            "environment.json",
+            "metrics.jsonl",
+            "model",
+            "skipped.jsonl",
+        }
+        assert {path.name for path in (run / "model").iterdir()} == {
+            "README.md",
+            "config.json",
+            "model.safetensors",
+            "prompts.json",
+            "tokenizer.json",
+            "tokenizer_config.json",
+        }
+        environment = json.loads((run / "environment.json").read_text())
+        assert environment["seed"] == 0
+        assert set(environment["versions"]) >= {"torch", "monai", "transformers", "medvl"}
+        assert sum(environment["studies"].values()) == 24
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        assert [line["epoch"] for line in lines] == [1, 2]
+        assert {"loss", "contrastive", "val_loss", "lr", "logit_scale"} <= set(lines[0])
+
+    def test_the_written_configuration_runs_as_a_bundle_with_the_same_weights(self, trained, tmp_path):
+        _, run = trained
+        command = [
+            sys.executable,
+            "-m",
+            "monai.bundle",
+            "run",
+            "--config_file",
+            run / "config.yaml",
+            "--output",
+            tmp_path / "again",
+        ]
+        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        first, second = (load_file(folder / "model" / "model.safetensors") for folder in (run, tmp_path / "again"))
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+
+    def test_a_folder_in_use_is_not_overwritten(self, medvl, trained):
+        table, run = trained
+        code, _, err = medvl("train", "convirt", "--data", table, "--output", run, *SMALL, *columns())
+        assert code == 2
+        assert "already holds a run; go on with it (--resume) or choose another folder" in err
+        code, _, err = medvl(
+            "train",
+            "convirt",
+            "--data",
+            table,
+            "--output",
+            run,
+            "--resume",
+            "--epochs",
+            2,
+            *SMALL,
+            *columns(),
+            "--seed",
+            3,
+        )
+        assert code == 2
+        assert "seed is 3 but was 0 in the run at" in err
+
+    def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(self, tmp_path):
+        table = write_table(tmp_path / "data", 40)
+        common = [
+            "train",
+            "convirt",
+            "--data",
+            table,
+            "--epochs",
+            6,
+            "--image-size",
+            64,
+            "--batch-size",
+            4,
+            "--set",
+            "progress=false",
+        ]
+
+        def start(output, *more):
+            command = [sys.executable, "-m", "medvl", *common, *columns(), "--output", output, *more]
+            return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+        whole = start(tmp_path / "whole")
+        assert whole.wait() == 0, whole.stderr.read()
+        broken = start(tmp_path / "broken")
+        for epoch in (2, 4):
+            metrics = tmp_path / "broken" / "metrics.jsonl"
+            while broken.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= epoch):
+                time.sleep(0.01)
+            time.sleep(0.15)
+            assert broken.poll() is None, "it must be killed while it runs"
+            os.kill(broken.pid, signal.SIGKILL)
+            broken.wait()
+            assert not (tmp_path / "broken" / "model").exists()
+            broken = start(tmp_path / "broken", "--resume")
+        assert broken.wait() == 0, broken.stderr.read()
+        first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
+        assert set(first) == set(second)
+        assert all(np.array_equal(first[name], second[name]) for name in first)
+        epochs = [
+            json.loads(line)["epoch"] for line in (tmp_path / "broken" / "metrics.jsonl").read_text().splitlines()
+        ]
+        assert epochs == [1, 2, 3, 4, 5, 6]
+
+    def test_bad_studies_are_skipped_and_counted(self, medvl, tmp_path):
+        from medvl.data import read_manifest
+
+        table = write_table(tmp_path)
+        manifest = read_manifest(table, report_column="text", patient_column="patient").with_splits()
+        truncated, missing = (study["study_id"] for study in manifest.split("train")[:2])
+        arguments = ["train", "convirt", "--data", table, "--epochs", 1, *SMALL, *columns()]
+        whole = (tmp_path / truncated).read_bytes()
+        (tmp_path / truncated).write_bytes(whole[:60])
+        code, _, err = medvl(*arguments, "--output", tmp_path / "a")
+        assert code == 2
+        assert f"Error: study '{truncated}', image: " in err
+        (tmp_path / missing).unlink()
+        code, _, err = medvl(*arguments, "--output", tmp_path / "b")
+        assert code == 2
+        row = f"row {int(missing[:-4]) + 1}"
+        assert f"{row} (line {int(missing[:-4]) + 2}): the file {missing} does not exist" in err
+        code, _, err = medvl(*arguments, "--output", tmp_path / "c", "--on-error", "skip")
+        assert code == 0, err
+        skipped = [json.loads(line) for line in (tmp_path / "c" / "skipped.jsonl").read_text().splitlines()]
+        assert {line["study_id"] for line in skipped} == {truncated, row}
+        assert "2 studies were skipped for an error" in err
+
+
+class TestEvaluate:
+    def test_table_json_and_report(self, medvl, trained, tmp_path):
+        _, run = trained
+        code, out, err = medvl("evaluate", run, "--split", "all", "--output", tmp_path)
+        assert code == 0, err
+        assert "Macro" in out
+        assert "Image to report, R@10" in out
+        figures = json.loads((tmp_path / "evaluation.json").read_text())
+        assert set(figures) == {"zero_shot", "retrieval", "untrained"}
+        assert set(figures["zero_shot"]["findings"]) == set(FINDINGS)
+        assert len(figures["zero_shot"]["macro"]["auroc"]["interval"]) == 2
+        assert {"recall_at_10", "median_rank", "chance"} <= set(figures["retrieval"]["image_to_text"])
+        assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
+
+    def test_splits_are_those_of_the_training(self, trained):
+        from medvl.bundles import TrainedRun
+
+        table, path = trained
+        run = TrainedRun(path)
+        patients = {
+            s: {study["patient_id"] for study in run.studies(split=s).studies} for s in ("train", "val", "test")
+        }
+        assert {s: len(ids) for s, ids in patients.items()} == run.environment["studies"]
+        assert len(set.union(*patients.values())) == 24
+        other = table.with_name("other.csv")
+        other.write_text(table.read_text() + "\n")
+        assert len(run.studies(other)) == 24, "another table without splits is taken whole"
+
+    def test_untrained_differs_and_is_seeded(self, trained):
+        from medvl.bundles import TrainedRun
+
+        run = TrainedRun(trained[1])
+        a, b, c = run.model.state_dict(), run.untrained().state_dict(), run.untrained().state_dict()
+        assert any(not np.array_equal(a[k], b[k]) for k in a)
+        assert all(np.array_equal(b[k], c[k]) for k in b)
+
+    def test_unfinished_run(self, medvl, tmp_path):
+        code, _, err = medvl("evaluate", tmp_path)
+        assert (code, err) == (2, f"Error: {tmp_path} holds no trained model: no run.\n")
+        (tmp_path / "config.yaml").write_text("{}")
+        code, _, err = medvl("evaluate", tmp_path)
+        assert "is not finished; go on with it by --resume" in err
+
+
+def test_embed(medvl, trained, tmp_path):
+    code, out, err = medvl("embed", trained[1], "--output", tmp_path / "e.npz")
+    assert code == 0, err
+    assert "24 studies in" in out
+    with np.load(tmp_path / "e.npz") as arrays:
+        assert arrays["image_embeds"].shape == arrays["text_embeds"].shape == (24, 16)
+        np.testing.assert_allclose(np.linalg.norm(arrays["image_embeds"], axis=1), 1, rtol=1e-5)
+        assert sorted(arrays["study_id"]) == sorted(f"{i}.png" for i in range(24))
+        assert arrays["label"].shape == (24, 4)
+
+
+class TestErrors:
+    """Each is one sentence, exit code 2, and no traceback."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "sentence"),
+        [
+            (["train", "convrt", "--data", "x.csv"], "recipe must be one of convirt, received 'convrt'"),
+            (["train", "convirt"], "--data is needed"),
+            (["train", "convirt", "--data", "nowhere.csv"], "nowhere.csv"),
+            (["train", "convirt", "--data", "TABLE", "--report-column", "txt"], "'txt'"),
+            (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "lerning_rate=1"],
+                "did you mean 'learning_rate'?",
+            ),
+            (["train", "convirt", "--data", "TABLE", "--set", "epochs"], "--set must be KEY=VALUE, received 'epochs'"),
+            (
+                ["train", "convirt", "--data", "TABLE", "--device", "tpu"],
+                "--device must be cpu or cuda, received 'tpu'",
+            ),
+            (
+                ["train", "convirt", "--data", "TABLE", "--on-error", "ignore"],
+                "--on-error must be raise or skip, received 'ignore'",
+            ),
+            (["embed", "nowhere"], "nowhere holds no trained model"),
+        ],
+    )
+    def test_one_sentence(self, medvl, tmp_path, monkeypatch, arguments, sentence):
+        monkeypatch.chdir(tmp_path)
+        table = write_table(tmp_path, 4)
+        code, _, err = medvl(*[str(table) if a == "TABLE" else a for a in arguments])
+        assert code == 2
+        lines = err.strip().splitlines()
+        assert lines[-1].startswith("Error: ")
+        assert sentence in lines[-1]
+        assert "Traceback" not in err
+
+    def test_wrong_usage_is_typers(self, medvl):
+        code, _, err = medvl("train")
+        assert code == 2
+        assert "Missing argument" in err
+
+    def test_label_of_the_wrong_width_names_row_and_column(self, medvl, tmp_path):
+        table = write_table(tmp_path, 4)
+        lines = table.read_text().splitlines()
+        rows = [
+            line.rsplit(",", 2)[0] + f",{label},p"
+            for line, label in zip(lines[1:], ["1;0", "0;1", "1;0;1", "0;0"], strict=True)
+        ]
+        table.write_text("\n".join([lines[0], *rows]) + "\n")
+        code, _, err = medvl("train", "convirt", "--data", table, *columns(), "--output", tmp_path / "run")
+        assert code == 2
+        assert "row 3" in err
+        assert "finding" in err
+
+    def test_debug_shows_the_traceback(self, medvl):
+        with pytest.raises(ValueError, match="recipe must be one of"):
+            medvl("train", "convrt", "--data", "x.csv", "--debug")
+
+
+def test_help_teaches():
+    out = subprocess.run([sys.executable, "-m", "medvl", "--help"], capture_output=True, text=True, check=True).stdout
+    for command in ("demo", "train", "evaluate", "embed"):
+        assert command in out
