@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+from medvl.text.findings import Mention, find_findings, label_report
 from medvl.text.prompts import PromptTemplates, load_prompts
 from medvl.text.sections import SECTION_ALIASES, extract_sections
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
+from medvl.text.vocabulary import Vocabulary, load_vocabulary, vocabulary_names
 
 __all__ = [
     "SECTION_ALIASES",
+    "Mention",
     "PromptTemplates",
     "Span",
+    "Vocabulary",
     "extract_sections",
+    "find_findings",
+    "label_report",
     "load_prompts",
+    "load_vocabulary",
     "split_sentences",
+    "vocabulary_names",
 ]
