@@ -9,6 +9,8 @@ from medvl.text.vocabulary import Kind, Vocabulary
 
 PRESENT, ABSENT, UNCERTAIN, PAST = "present", "absent", "uncertain", "past"
 
+_LOOK_AHEAD = 8
+
 Words = tuple[int, int]
 Item = tuple[list[Any], int, int]
 
@@ -162,9 +164,11 @@ class _Sentence:
         if self.state is not None and self.cue_used:
             statement, structure = self._opens_statement(index)
             goes_on = self.alternative_ahead[index]
-            if structure or statement == Kind.CONTINUING or self.after_verb and not goes_on:
-                self._end_cue()
-            elif statement == Kind.MODIFIER and not goes_on:
+            if (
+                structure
+                or statement == Kind.CONTINUING
+                or ((self.after_verb or statement is not None) and not goes_on)
+            ):
                 self._end_cue()
         self.subclause = len(self.found)
         self.joint = self.joint or "comma"
@@ -189,9 +193,7 @@ class _Sentence:
     def _opens_statement(self, index: int) -> tuple[int | None, bool]:
         """What comes before the next finding: a word that opens a statement of its own, or a body part."""
         statement = None
-        for meanings, _, _ in (
-            self.items[index + 1 :] if index + 9 > len(self.items) else self.items[index + 1 : index + 9]
-        ):
+        for meanings, _, _ in self.items[index + 1 : index + 1 + _LOOK_AHEAD]:
             for kind, _ in meanings:
                 if kind == Kind.STRUCTURE:
                     return statement, True
@@ -266,9 +268,9 @@ class _Sentence:
         if self.pending is not None:
             self._say(value, words, *self.pending)
             return
-        if self.structures and (self.structures_verb or self.structures_comma and self.joint != "conjunction"):
-            gap = words[0] - self.structures[-1][1][1]
-            if self.structures_verb or gap > 2:
+        if self.structures:
+            far = words[0] - self.structures[-1][1][1] > 2
+            if self.structures_verb or (self.structures_comma and far and self.joint != "conjunction"):
                 self.structures = []
         self.structures.append((value, words))
         self.structures_verb = self.structures_comma = False

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.text.assertion import ABSENT, PAST, PRESENT, UNCERTAIN, Found, resolve
+from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, Found, resolve
 from medvl.text.phrases import TOKEN
 from medvl.text.sections import extract_sections
 from medvl.text.sentences import split_sentences

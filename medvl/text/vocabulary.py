@@ -200,7 +200,7 @@ def _check_file(data: Any, source: str) -> None:
 def _read_yaml(path: Path) -> Any:
     try:
         # Bare words stay strings: the "no" of a list of negations is a word, not a truth value.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_WordLoader)  # noqa: S506
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_WordLoader)
     except yaml.YAMLError as error:
         raise ValueError(f"{path.name}: not valid YAML: {error}") from error
 
@@ -217,8 +217,7 @@ _WordLoader.yaml_implicit_resolvers = {
 
 @lru_cache(maxsize=1)
 def _assertion_cues() -> dict[str, Any]:
-    cues = _read_yaml(_FOLDER / f"{_ASSERTION}.yaml")
-    return {**cues}
+    return dict(_read_yaml(_FOLDER / f"{_ASSERTION}.yaml"))
 
 
 @lru_cache(maxsize=32)
