@@ -1,5 +1,11 @@
 """Tensor mathematics on plain torch tensors; imports nothing else of medvl, nor monai, nor transformers."""
 
+from medvl.functional.alignment import (
+    patch_sentence_matching_loss,
+    patch_sentence_plan,
+    patch_sentence_scores,
+    semantic_integrity,
+)
 from medvl.functional.contrastive import (
     image_text_contrastive_loss,
     image_text_label_contrastive_loss,
@@ -8,6 +14,17 @@ from medvl.functional.contrastive import (
 )
 from medvl.functional.distributed import (
     gather_rows,
+)
+from medvl.functional.masking import (
+    gather_patches,
+    masked_patch_loss,
+    patchify,
+    random_visible_patches,
+    scatter_patches,
+)
+from medvl.functional.pooling import (
+    masked_mean,
+    segment_mean,
 )
 from medvl.functional.retrieval import (
     chance_recall_at_k,
@@ -18,26 +35,45 @@ from medvl.functional.retrieval import (
     recall_at_k,
     retrieval_ranks,
 )
+from medvl.functional.sigmoid import (
+    sigmoid_contrastive_loss,
+)
 from medvl.functional.similarity import (
     label_similarity,
     semantic_targets,
     unit_vectors,
 )
+from medvl.functional.transport import (
+    sinkhorn,
+)
 
 __all__ = [
     "chance_recall_at_k",
+    "gather_patches",
     "gather_rows",
     "image_text_contrastive_loss",
     "image_text_label_contrastive_loss",
     "label_similarity",
+    "masked_mean",
+    "masked_patch_loss",
     "mean_rank",
     "median_rank",
+    "patch_sentence_matching_loss",
+    "patch_sentence_plan",
+    "patch_sentence_scores",
+    "patchify",
     "precision_at_k",
+    "random_visible_patches",
     "ranks_from_scores",
     "recall_at_k",
     "retrieval_ranks",
+    "scatter_patches",
+    "segment_mean",
+    "semantic_integrity",
     "semantic_matching_loss",
     "semantic_targets",
+    "sigmoid_contrastive_loss",
+    "sinkhorn",
     "soft_target_cross_entropy",
     "unit_vectors",
 ]

@@ -19,6 +19,17 @@ def as_matrix(value: Tensor, name: str, axes: str) -> Tensor:
     return as_float(value)
 
 
+def as_mask(mask: Tensor | None, name: str, embeds: Tensor) -> Tensor | None:
+    """A mask (rows, elements) of True and False for embeddings (rows, elements, D)."""
+    if mask is None:
+        return None
+    if not isinstance(mask, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(mask).__name__}")
+    if mask.shape != embeds.shape[:2]:
+        raise ValueError(f"{name} must have shape {tuple(embeds.shape[:2])}, got {tuple(mask.shape)}")
+    return as_plain(mask).to(device=embeds.device, dtype=torch.bool)
+
+
 def check_axes(value: Tensor, name: str, axes: str) -> None:
     """Raise where ``value`` has not as many axes as ``axes`` names."""
     if value.ndim != len(axes.split()):

@@ -20,7 +20,7 @@ class Side:
     """What is known of the images, or of the texts, of a batch; every tensor has one row for each of them."""
 
     embeds: Tensor
-    mask: Tensor | None = None
+    mask: Tensor  # (rows,), or (rows, elements) where embeds are (rows, elements, D)
     ids: Tensor | None = None
     labels: Tensor | None = None
     weights: Tensor | None = None
@@ -28,15 +28,11 @@ class Side:
     def __len__(self) -> int:
         return len(self.embeds)
 
-    def gathered(self) -> Side:
-        """The same of every process."""
-        return Side(
-            **{
-                field.name: None if value is None else gather_rows(value)
-                for field in fields(self)
-                for value in (getattr(self, field.name),)
-            }
-        )
+    def gathered(self, *names: str) -> Side:
+        """The same of every process; all of it, or only the tensors named."""
+        names = names or tuple(field.name for field in fields(self))
+        parts = {name: getattr(self, name) for name in names}
+        return replace(self, **{name: gather_rows(part) for name, part in parts.items() if part is not None})
 
 
 def make_side(
@@ -64,6 +60,8 @@ def make_side(
             raise ValueError(f"weights must have shape ({count},), one for each image, got {tuple(weights.shape)}")
         # They say how much a view counts; the loss must not learn to lower itself by lowering them.
         weights = as_float(weights).detach().to(embeds)
+    if mask is None:
+        mask = torch.ones(embeds.shape[:-1], dtype=torch.bool, device=device)
     return Side(embeds, mask, ids, labels, weights)
 
 

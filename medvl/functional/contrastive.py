@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medvl.functional._checks import as_embeds, as_scale, check_option, check_share
 from medvl.functional._sides import Ids, Side, check_together, make_side, with_ids
-from medvl.functional.distributed import gather_rows, is_distributed, total_rows
+from medvl.functional.distributed import is_distributed, total_rows
 from medvl.functional.similarity import Similarity, softmax_targets, unit_vectors
 from medvl.functional.targets import ALL, LogTargets, id_targets, match_targets, similarity_targets
 from medvl.functional.tiled import choose_tile_size, tiled_soft_target_cross_entropy
@@ -185,36 +185,48 @@ def _contrast(
         targets = make_targets(images, texts)
         if tile is None:
             logits = unit_vectors(images.embeds) @ unit_vectors(texts.embeds).T * scale
-            log_targets = targets.block(ALL, ALL)
-            image_terms, text_terms = soft_target_cross_entropy(logits, log_targets)
-            image_counts, text_counts = (log_targets.amax(axis) > -torch.inf for axis in (1, 0))
-        else:
-            image_terms, text_terms, image_counts, text_counts = tiled_soft_target_cross_entropy(
-                images.embeds, texts.embeds, targets, scale, tile, gather
-            )
-        image_weights, text_weights = term_weights(images, texts, image_counts, text_counts, gather)
-    return reduce_terms(
-        image_share * image_weights * image_terms,
-        (1 - image_share) * text_weights * text_terms,
-        image_counts,
-        text_counts,
-        reduction,
-    )
+            return contrast_logits(logits, targets.block(ALL, ALL), images, texts, image_share, reduction)
+        terms, counts = tiled_soft_target_cross_entropy(images.embeds, texts.embeds, targets, scale, tile, gather)
+        if gather:
+            images = images.gathered("ids", "weights")
+        return _join_terms(terms, counts, images, texts, image_share, reduction)
 
 
-def term_weights(
-    images: Side, texts: Side, image_counts: Tensor, text_counts: Tensor, gather: bool
-) -> tuple[Tensor, Tensor]:
-    """Weights of the image and text terms: mean 1 over those that count, 0 elsewhere.
+def contrast_logits(
+    logits: Tensor, log_targets: Tensor, images: Side, texts: Side, image_share: float, reduction: str
+) -> Tensor:
+    """Loss of an (N, M) matrix of logits; of the sides, ids and weights are used."""
+    terms = soft_target_cross_entropy(logits, log_targets)
+    counts = log_targets.amax(1) > -torch.inf, log_targets.amax(0) > -torch.inf
+    return _join_terms(terms, counts, images, texts, image_share, reduction)
 
-    A text weighs what the images with its id weigh on average.
-    """
-    dtype = images.embeds.dtype
+
+def _join_terms(
+    terms: tuple[Tensor, Tensor],
+    counts: tuple[Tensor, Tensor],
+    images: Side,
+    texts: Side,
+    image_share: float,
+    reduction: str,
+) -> Tensor:
+    """Weigh the image and text terms and reduce them; the mean of each is over those that count."""
+    shares, weights = (image_share, 1 - image_share), _term_weights(images, texts, *counts)
+    weighted = [share * weight * term for share, weight, term in zip(shares, weights, terms, strict=True)]
+    if reduction == "mean":
+        images_mean, texts_mean = (term.sum() / n.sum().clamp_min(1) for term, n in zip(weighted, counts, strict=True))
+        return images_mean + texts_mean
+    joined = torch.cat(weighted)
+    return joined.sum() if reduction == "sum" else joined
+
+
+def _term_weights(images: Side, texts: Side, image_counts: Tensor, text_counts: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean 1 over the terms that count, 0 elsewhere; a text weighs what the images with its id weigh on average."""
     if images.weights is None or images.ids is None or texts.ids is None:
+        dtype = images.embeds.dtype
         return image_counts.to(dtype), text_counts.to(dtype)
-    image_ids, weights = (gather_rows(part) if gather else part for part in (images.ids, images.weights))
-    groups = torch.cat([image_ids, texts.ids]).unique(return_inverse=True)[1]
-    image_groups, text_groups = groups.split([len(image_ids), len(texts)])
+    weights = images.weights
+    groups = torch.cat([images.ids, texts.ids]).unique(return_inverse=True)[1]
+    image_groups, text_groups = groups.split([len(images.ids), len(texts.ids)])
     sums = weights.new_zeros(len(groups)).index_add_(0, image_groups, weights)
     sizes = weights.new_zeros(len(groups)).index_add_(0, image_groups, torch.ones_like(weights))
     text_weights = (sums / sizes.clamp_min(1))[text_groups]
@@ -223,14 +235,4 @@ def term_weights(
 
 def _mean_one(weights: Tensor, counts: Tensor) -> Tensor:
     weights = weights * counts
-    return weights * (counts.sum() / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny))
-
-
-def reduce_terms(
-    image_terms: Tensor, text_terms: Tensor, image_counts: Tensor, text_counts: Tensor, reduction: str
-) -> Tensor:
-    """Join the weighted image and text terms; the mean of each is over those that count."""
-    if reduction == "mean":
-        return image_terms.sum() / image_counts.sum().clamp_min(1) + text_terms.sum() / text_counts.sum().clamp_min(1)
-    terms = torch.cat([image_terms, text_terms])
-    return terms.sum() if reduction == "sum" else terms
+    return weights * (counts.sum() / weights.sum().clamp_min(1e-12))

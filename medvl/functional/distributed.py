@@ -27,6 +27,14 @@ def total_rows(count: int, device: torch.device) -> int:
     return int(total)
 
 
+def longest(count: int, device: torch.device) -> int:
+    """The largest of all processes' counts."""
+    largest = torch.tensor(count, device=device)
+    if is_distributed():
+        dist.all_reduce(largest, op=dist.ReduceOp.MAX)
+    return int(largest)
+
+
 def gather_rows(tensor: Tensor) -> Tensor:
     """Rows of every process, one process after the other; the same on each of them.
 

@@ -30,14 +30,20 @@ CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**19, 2**24
 PLAIN_ELEMENTS = 2**20
 
 
+def check_tile_size(tile_size: int | str | None) -> None:
+    """Raise where ``tile_size`` is neither a positive integer, "auto" nor None."""
+    positive = isinstance(tile_size, int) and not isinstance(tile_size, bool) and tile_size > 0
+    if not (positive or tile_size in (None, "auto")):
+        raise ValueError(f"tile_size must be a positive integer, 'auto' or None, got {tile_size!r}")
+
+
 def choose_tile_size(
     tile_size: int | str | None, count_images: int, count_texts: int, device: torch.device
 ) -> int | None:
     """Texts in one tile, or None for the plain loss; ``"auto"`` decides by the number of logits."""
-    if tile_size is None or (isinstance(tile_size, int) and not isinstance(tile_size, bool) and tile_size > 0):
+    check_tile_size(tile_size)
+    if not isinstance(tile_size, str):
         return tile_size
-    if tile_size != "auto":
-        raise ValueError(f"tile_size must be a positive integer, 'auto' or None, got {tile_size!r}")
     if count_images * count_texts <= PLAIN_ELEMENTS:
         return None
     return 512 if device.type == "cpu" else 4096
@@ -224,7 +230,7 @@ class SigmoidRule:
 
 def tiled_soft_target_cross_entropy(
     image_embeds: Tensor, text_embeds: Tensor, targets: LogTargets, scale: Tensor, tile_size: int, gather: bool
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Cross entropy of the rows and columns of scale <v_i, t_j> / (|v_i| |t_j|), tile by tile.
 
     With ``gather``, the images are this process's own and the texts are every process's: each process is one more tile
@@ -249,7 +255,8 @@ def tiled_soft_target_cross_entropy(
         columns = gather_rows(columns.unsqueeze(0)).logsumexp(0)
         column_means = gather_rows(column_means.unsqueeze(0)).sum(0)
         row_terms, row_counts = gather_rows(row_terms), gather_rows(row_counts)
-    return row_terms, (columns - column_means).where(column_counts, 0.0), row_counts, column_counts
+    column_terms = (columns - column_means).where(column_counts, 0.0)
+    return (row_terms, column_terms), (row_counts, column_counts)
 
 
 def _target_norms(

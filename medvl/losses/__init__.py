@@ -2,8 +2,18 @@
 
 from medvl.losses.combined import CombinedLoss
 from medvl.losses.image_text_contrastive import ImageTextContrastiveLoss
+from medvl.losses.image_text_label_contrastive import ImageTextLabelContrastiveLoss
+from medvl.losses.masked_patch import MaskedPatchLoss
+from medvl.losses.patch_sentence_matching import PatchSentenceMatchingLoss
+from medvl.losses.semantic_matching import SemanticMatchingLoss
+from medvl.losses.sigmoid_contrastive import SigmoidContrastiveLoss
 
 __all__ = [
     "CombinedLoss",
     "ImageTextContrastiveLoss",
+    "ImageTextLabelContrastiveLoss",
+    "MaskedPatchLoss",
+    "PatchSentenceMatchingLoss",
+    "SemanticMatchingLoss",
+    "SigmoidContrastiveLoss",
 ]

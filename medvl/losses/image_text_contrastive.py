@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from medvl.functional import image_text_contrastive_loss
+from medvl.losses.options import ContrastiveOptions
 
 
-class ImageTextContrastiveLoss(nn.Module):
+class ImageTextContrastiveLoss(ContrastiveOptions):
     r"""Bidirectional contrastive loss of images and texts (ConVIRT).
 
     With unit vectors v_i and t_j, logits l_ij = <v_i, t_j> / tau and positives P(i) = {j: text_id_j = image_id_i},
@@ -19,13 +20,17 @@ class ImageTextContrastiveLoss(nn.Module):
 
     Several views of one study and several texts of one image are positives of each other. An image or text without a
     positive does not count. Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images
-    and Text", MLHC 2022; lambda 0.5 is CLIP's loss.
+    and Text", MLHC 2022; with lambda 0.5 and one-to-one pairs this is CLIP's loss.
 
     Args:
         temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share and its weight.
+        gather: contrast the batches of all processes, which may be of unequal size; every process gets the same loss,
+            and ``DistributedDataParallel`` then the gradients of one process with the whole batch.
+        tile_size: texts in one tile of the N x M logits, so that memory is linear in N; ``"auto"`` tiles where the
+            plain loss is the slower one; None stores the whole.
 
     Raises:
         ValueError: for an option outside its range.
@@ -39,9 +44,15 @@ class ImageTextContrastiveLoss(nn.Module):
         0.8133
     """
 
-    def __init__(self, temperature: float = 0.1, image_weight: float = 0.75, reduction: str = "mean") -> None:
-        super().__init__()
-        self.temperature, self.image_weight, self.reduction = temperature, image_weight, reduction
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        image_weight: float = 0.75,
+        reduction: str = "mean",
+        gather: bool = False,
+        tile_size: int | str | None = None,
+    ) -> None:
+        super().__init__(temperature, reduction, gather, tile_size, image_weight=image_weight)
 
     def forward(
         self,
@@ -64,20 +75,12 @@ class ImageTextContrastiveLoss(nn.Module):
             logit_scale: one number, 1 / tau (the network's, after its exponential).
 
         Returns:
-            A number, or (N + M,) for ``reduction="none"``.
+            A number, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
 
         Raises:
             TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
             ValueError: for shapes that do not fit each other.
         """
         return image_text_contrastive_loss(
-            image_embeds,
-            text_embeds,
-            image_ids,
-            text_ids,
-            weights,
-            logit_scale,
-            temperature=self.temperature,
-            image_weight=self.image_weight,
-            reduction=self.reduction,
+            image_embeds, text_embeds, image_ids, text_ids, weights, logit_scale, **self.options
         )

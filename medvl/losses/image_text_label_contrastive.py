@@ -1,0 +1,108 @@
+"""Contrastive loss over pairs, labelled images and labelled texts at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from medvl.functional import image_text_label_contrastive_loss
+from medvl.functional._checks import check_option
+from medvl.functional.targets import MATCHES
+from medvl.losses.options import ContrastiveOptions
+
+
+class ImageTextLabelContrastiveLoss(ContrastiveOptions):
+    r"""Unified contrastive loss of images, texts and labels (UMCL).
+
+    With m_ij = 1 where ids are equal, else the agreement of labels in [0, 1],
+
+        y_ij = m_ij / sum_j m_ij,  L_v = mean_i -sum_j y_ij log softmax_j(l_i.)[j],  L_t likewise down the columns,
+        L = lambda L_v + (1 - lambda) L_t,
+
+    the means over rows and columns that have a positive. Images with a report, images with labels and texts alone mix
+    in one batch. The formula is ours, made to do what Wang, "Unified Medical Image-Text-Label Contrastive Learning
+    With Continuous Prompt", 2023 (arXiv 2307.05920, without published code) describes; with ``match="exact"`` it is
+    the bidirectional supervised contrast of Yang et al., "Unified Contrastive Learning in Image-Text-Label Space",
+    CVPR 2022.
+
+    Args:
+        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
+        match: ``"exact"``: all findings in the same state, not known being a state of its own (two studies of which
+            nothing is known do not agree); ``"overlap"``: some finding present (above 0) in both; ``"soft"``:
+            max(0, cosine).
+        image_weight: lambda in [0, 1], the share of the image-to-text direction.
+        reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
+            share.
+        gather: contrast the batches of all processes; see :class:`ImageTextContrastiveLoss`.
+        tile_size: texts in one tile, ``"auto"`` or None; see :class:`ImageTextContrastiveLoss`.
+
+    Raises:
+        ValueError: for an option outside its range.
+
+    Example:
+        >>> import torch
+        >>> loss = ImageTextLabelContrastiveLoss(temperature=1.0)
+        >>> labels = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
+        >>> round(loss(torch.eye(2), torch.eye(2), labels, labels).item(), 4)
+        0.8133
+        >>> round(loss(torch.eye(2), torch.eye(2), image_ids=["a", "b"], text_ids=["a", "b"]).item(), 4)
+        0.3133
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        match: str = "exact",
+        image_weight: float = 0.5,
+        reduction: str = "mean",
+        gather: bool = False,
+        tile_size: int | str | None = None,
+    ) -> None:
+        check_option(match, "match", MATCHES)
+        super().__init__(temperature, reduction, gather, tile_size, match=match, image_weight=image_weight)
+
+    def forward(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor,
+        image_labels: Tensor | None = None,
+        text_labels: Tensor | None = None,
+        image_ids: Tensor | Sequence[str] | None = None,
+        text_ids: Tensor | Sequence[str] | None = None,
+        image_label_mask: Tensor | None = None,
+        text_label_mask: Tensor | None = None,
+        logit_scale: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            text_embeds: (M, D).
+            image_labels: (N, K) finding states; NaN is a finding that is not known.
+            text_labels: (M, K).
+            image_ids: (N,) integers or texts. Without ids and labels, image i and text i are a pair.
+            text_ids: (M,).
+            image_label_mask: (N, K), False for a finding that is not known.
+            text_label_mask: (M, K).
+            logit_scale: one number, 1 / tau (the network's, after its exponential).
+
+        Returns:
+            A number, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
+
+        Raises:
+            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
+            ValueError: for shapes that do not fit each other, or labels or ids of one side only.
+        """
+        return image_text_label_contrastive_loss(
+            image_embeds,
+            text_embeds,
+            image_labels,
+            text_labels,
+            image_ids,
+            text_ids,
+            image_label_mask,
+            text_label_mask,
+            logit_scale,
+            **self.options,
+        )

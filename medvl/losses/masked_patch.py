@@ -1,0 +1,71 @@
+"""Reconstruction of hidden patches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from medvl.functional import masked_patch_loss
+from medvl.functional._checks import check_option
+from medvl.functional.masking import REDUCTIONS
+
+
+class MaskedPatchLoss(nn.Module):
+    r"""Mean squared error of predicted pixels on hidden patches (masked autoencoder).
+
+    With x_ip the pixels of patch p of image i, scaled to mean 0 and standard deviation 1 of the patch,
+
+        L = mean over hidden (i, p) of |prediction_ip - x_ip|^2 / pixels.
+
+    He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022; a term of MLIP.
+
+    Args:
+        patch_size: pixels along each spatial axis, one number or one for each axis.
+        normalise: scale each patch's pixels; a patch of one shade has target 0.
+        reduction: ``"mean"`` over hidden patches, ``"sum"``, or ``"none"`` for (N, P) with 0 at visible patches.
+
+    Raises:
+        ValueError: for an unknown reduction.
+
+    Example:
+        >>> import torch
+        >>> image = torch.tensor([[[[0.0, 2.0, 5.0, 5.0]]]])
+        >>> prediction, visible = torch.zeros(1, 2, 2), torch.tensor([[False, True]])
+        >>> MaskedPatchLoss(patch_size=(1, 2), normalise=False)(prediction, image, visible).item()
+        2.0
+    """
+
+    def __init__(self, patch_size: int | Sequence[int] = 16, normalise: bool = True, reduction: str = "mean") -> None:
+        super().__init__()
+        check_option(reduction, "reduction", REDUCTIONS)
+        self.patch_size = patch_size if isinstance(patch_size, int) else tuple(patch_size)
+        self.normalise, self.reduction = normalise, reduction
+
+    def forward(self, patch_prediction: Tensor, image: Tensor, visible_mask: Tensor) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            patch_prediction: (N, P, pixels), in the order of :func:`medvl.functional.patchify`.
+            image: (N, C, H, W[, D]), the whole images.
+            visible_mask: (N, P), True where the network saw the patch.
+
+        Returns:
+            A number, or (N, P) for ``reduction="none"``. Without hidden patches it is 0.
+
+        Raises:
+            TypeError: for tensors that are not floating point.
+            ValueError: for shapes that do not fit each other.
+        """
+        return masked_patch_loss(
+            patch_prediction,
+            image,
+            visible_mask,
+            patch_size=self.patch_size,
+            normalise=self.normalise,
+            reduction=self.reduction,
+        )
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return f"patch_size={self.patch_size!r}, normalise={self.normalise!r}, reduction={self.reduction!r}"

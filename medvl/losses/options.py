@@ -1,0 +1,42 @@
+"""What the contrastive losses share: their options, checked when they are made rather than at the first batch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from medvl.functional._checks import check_option, check_positive, check_share
+from medvl.functional.contrastive import REDUCTIONS
+from medvl.functional.tiled import check_tile_size
+
+
+class ContrastiveOptions(nn.Module):
+    """Base of the contrastive losses: stores options and shows them; has no parameters.
+
+    Args:
+        temperature: above 0; logits are cosines / temperature where ``forward`` gets no ``logit_scale``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        gather: contrast the batches of all processes; see :func:`medvl.functional.gather_rows` on gradients.
+        tile_size: texts in one tile, ``"auto"``, or None for the plain loss.
+        more: what a loss has beside these.
+    """
+
+    def __init__(self, temperature: float, reduction: str, gather: bool, tile_size: int | str | None, **more: Any):
+        super().__init__()
+        check_positive(temperature, "temperature")
+        check_option(reduction, "reduction", REDUCTIONS)
+        check_tile_size(tile_size)
+        if "image_weight" in more:
+            check_share(more["image_weight"], "image_weight")
+        self.options = {
+            "temperature": temperature,
+            **more,
+            "reduction": reduction,
+            "gather": gather,
+            "tile_size": tile_size,
+        }
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())

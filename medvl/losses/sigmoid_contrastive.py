@@ -1,0 +1,102 @@
+"""Sigmoid contrastive loss, the modern baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from medvl.functional import sigmoid_contrastive_loss
+from medvl.functional._checks import check_option
+from medvl.functional.targets import MATCHES
+from medvl.losses.options import ContrastiveOptions
+
+
+class SigmoidContrastiveLoss(ContrastiveOptions):
+    r"""Sigmoid loss of images and texts (SigLIP), with as many positives as ids and labels make.
+
+    With logits x_ij = <v_i, t_j> / tau + b and m_ij as in :class:`ImageTextLabelContrastiveLoss`,
+
+        L = 1/N sum_ij log(1 + exp(x_ij)) - m_ij x_ij,
+
+    which for m in {0, 1} is -1/N sum_ij log sigmoid(+-x_ij). Zhai et al., "Sigmoid Loss for Language Image
+    Pre-Training", ICCV 2023.
+
+    Args:
+        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
+        bias: b; used where ``forward`` gets no ``logit_bias``. SigLIP starts at -10, so that many negatives do not
+            swamp the first steps.
+        match: ``"exact"``, ``"overlap"`` or ``"soft"``; see :class:`ImageTextLabelContrastiveLoss`.
+        reduction: ``"mean"`` over images, ``"sum"``, or ``"none"`` for the N image terms.
+        gather: contrast the batches of all processes; see :class:`ImageTextContrastiveLoss`.
+        tile_size: texts in one tile, ``"auto"`` or None; see :class:`ImageTextContrastiveLoss`.
+
+    Raises:
+        ValueError: for an option outside its range.
+
+    Example:
+        >>> import torch
+        >>> loss = SigmoidContrastiveLoss(temperature=1.0, bias=0.0)
+        >>> round(loss(torch.eye(2), torch.eye(2)).item(), 4)
+        1.0064
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.1,
+        bias: float = -10.0,
+        match: str = "exact",
+        reduction: str = "mean",
+        gather: bool = False,
+        tile_size: int | str | None = None,
+    ) -> None:
+        check_option(match, "match", MATCHES)
+        super().__init__(temperature, reduction, gather, tile_size, bias=bias, match=match)
+
+    def forward(
+        self,
+        image_embeds: Tensor,
+        text_embeds: Tensor,
+        image_ids: Tensor | Sequence[str] | None = None,
+        text_ids: Tensor | Sequence[str] | None = None,
+        image_labels: Tensor | None = None,
+        text_labels: Tensor | None = None,
+        image_label_mask: Tensor | None = None,
+        text_label_mask: Tensor | None = None,
+        logit_scale: Tensor | None = None,
+        logit_bias: Tensor | None = None,
+    ) -> Tensor:
+        """Loss of a batch.
+
+        Args:
+            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            text_embeds: (M, D).
+            image_ids: (N,) integers or texts. Without ids and labels, image i and text i are a pair.
+            text_ids: (M,).
+            image_labels: (N, K) finding states; NaN is a finding that is not known.
+            text_labels: (M, K).
+            image_label_mask: (N, K), False for a finding that is not known.
+            text_label_mask: (M, K).
+            logit_scale: one number, 1 / tau (the network's, after its exponential).
+            logit_bias: one number, b.
+
+        Returns:
+            A number, or (N,) for ``reduction="none"``; all processes' N with ``gather``.
+
+        Raises:
+            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
+            ValueError: for shapes that do not fit each other, or labels or ids of one side only.
+        """
+        return sigmoid_contrastive_loss(
+            image_embeds,
+            text_embeds,
+            image_ids,
+            text_ids,
+            image_labels,
+            text_labels,
+            image_label_mask,
+            text_label_mask,
+            logit_scale,
+            logit_bias,
+            **self.options,
+        )
