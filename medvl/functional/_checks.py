@@ -50,6 +50,11 @@ def as_plain(value: Tensor) -> Tensor:
     return value if type(value) in (Tensor, torch.nn.Parameter) else value.as_subclass(Tensor)
 
 
+def wide_dtype(device: torch.device) -> torch.dtype:
+    """float64 where the device has it."""
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 def as_float(value: Tensor) -> Tensor:
     """Plain float64 stays, everything else becomes float32: half precision cannot hold a logit of 100."""
     value = as_plain(value)

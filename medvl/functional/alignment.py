@@ -64,11 +64,13 @@ def patch_sentence_plan(
         _share(patch_mask, similarity).unsqueeze(-1),
         _share(sentence_mask, similarity).unsqueeze(-2),
     )
-    # The maximum is finite where a mask keeps nothing, so that no softmax is made of -inf alone.
-    over_patches = similarity.masked_fill(~patch_mask.unsqueeze(-1), torch.finfo(similarity.dtype).min)
+    # Lowest rather than -inf: where a mask keeps nothing, a softmax of it is still a number, and its share is 0.
+    lowest, hidden_patches = torch.finfo(similarity.dtype).min, ~patch_mask.unsqueeze(-1)
     if matching == "attention":
-        return (over_patches / attention_temperature).softmax(-2) * (patch_share > 0) * sentence_share
-    over_sentences = similarity.masked_fill(~sentence_mask.unsqueeze(-2), torch.finfo(similarity.dtype).min)
+        attention = (similarity / attention_temperature).masked_fill(hidden_patches, lowest).softmax(-2)
+        return attention * (patch_share > 0) * sentence_share
+    over_patches = similarity.masked_fill(hidden_patches, lowest)
+    over_sentences = similarity.masked_fill(~sentence_mask.unsqueeze(-2), lowest)
     by_patch = torch.zeros_like(similarity).scatter_(-1, over_sentences.argmax(-1, keepdim=True), 0.5)
     by_sentence = torch.zeros_like(similarity).scatter_(-2, over_patches.argmax(-2, keepdim=True), 0.5)
     any_kept = patch_mask.any(-1)[..., None, None] & sentence_mask.any(-1)[..., None, None]

@@ -8,7 +8,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_labels, check_option, check_positive, check_same
+from medvl.functional._checks import as_labels, check_option, check_positive, check_same, wide_dtype
 
 Similarity: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 
@@ -33,10 +33,11 @@ def unit_vectors(vectors: Tensor) -> Tensor:
 
 def inverse_length(vectors: Tensor) -> Tensor:
     """1 / length along the last axis, kept as an axis of size one; 0 for a vector of length zero."""
-    squared = vectors.square().sum(-1, keepdim=True)
-    # A square below the smallest normal number has lost its digits, and its root's gradient would be noise.
-    long_enough = squared > torch.finfo(vectors.dtype).tiny
-    return torch.where(long_enough, torch.where(long_enough, squared, 1.0).rsqrt(), 0.0)
+    # Summed in float64: an error of the length is one of every logit of the vector, times a scale of up to 100.
+    length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=wide_dtype(vectors.device))
+    # Below the smallest normal number a vector has lost its digits, and the gradient would be noise.
+    long_enough = length > torch.finfo(vectors.dtype).tiny
+    return torch.where(long_enough, 1 / torch.where(long_enough, length, 1.0), 0.0).to(vectors.dtype)
 
 
 def label_similarity(image_labels: Tensor, text_labels: Tensor, similarity: Similarity = "cosine") -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medvl.functional._checks import as_float, check_option, check_positive
+from medvl.functional._checks import as_float, check_option, check_positive, wide_dtype
 
 GRADIENTS = ("exact", "constant")
 
@@ -122,13 +122,14 @@ class _Plan(torch.autograd.Function):
 
 
 def _solve_laplacian(edges: Tensor, masses: Tensor, target: Tensor) -> Tensor:
-    """w with (diag(edges 1) - edges) w = target and masses.w = 0, in float64."""
-    edges, masses = edges.double(), masses.double()
+    """w with (diag(edges 1) - edges) w = target and masses.w = 0, in float64 where there is one."""
+    wide = wide_dtype(edges.device)
+    edges, masses = edges.to(wide), masses.to(wide)
     # What is constant over columns that share no row moves nothing; the last term keeps it from being noise. Columns
     # without mass get a 1, hence w = 0.
     diagonal = edges.sum(2) + 1e-12 * masses + (masses == 0)
     matrix = torch.diag_embed(diagonal) - edges + masses.unsqueeze(2) * masses.unsqueeze(1)
-    return torch.linalg.solve(matrix, target.double()).to(target.dtype)
+    return torch.linalg.solve(matrix, target.to(wide)).to(target.dtype)
 
 
 def _iterate(scores: Tensor, rows: Tensor, columns: Tensor, tolerance: float, max_iterations: int) -> Tensor:

@@ -1,0 +1,274 @@
+"""Every loss against the float64 loop written from its equation: value and gradient, plain and tiled."""
+
+from __future__ import annotations
+
+import math
+
+import loss_reference as reference
+import pytest
+import torch
+
+from medvl.losses import (
+    ImageTextContrastiveLoss,
+    ImageTextLabelContrastiveLoss,
+    MaskedPatchLoss,
+    PatchSentenceMatchingLoss,
+    SemanticMatchingLoss,
+    SigmoidContrastiveLoss,
+)
+
+NAN = math.nan
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed + sum(n * 31**k for k, n in enumerate(shape)))
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def check(loss, expected_loss, embeds, arguments, scale=1.0, rtol=1e-5):
+    """float32 value and gradients of ``loss`` equal the float64 reference's to ``rtol``, and everything is finite.
+
+    Below one unit in the last place of a logit (1e-7 times the scale) a float32 loss has no digits.
+    """
+    exact = [x.clone().requires_grad_() for x in embeds]
+    expected = expected_loss(*exact)
+    single = [x.float().requires_grad_() for x in embeds]
+    value = loss(*single, *arguments)
+    assert value.dtype == torch.float32
+    largest = float(expected.detach().abs().max())
+    torch.testing.assert_close(value.double(), expected.detach(), rtol=rtol, atol=rtol * largest + 1e-7 * scale)
+    weights = torch.linspace(1, 2, value.numel()).reshape(value.shape)
+    (value * weights).sum().backward()
+    if expected.requires_grad:
+        (expected * weights.double()).sum().backward()
+    for got, wanted in zip(single, exact, strict=True):
+        grad = torch.zeros_like(wanted) if wanted.grad is None else wanted.grad
+        assert torch.isfinite(got.grad).all()
+        torch.testing.assert_close(got.grad.double(), grad, rtol=0, atol=rtol * float(grad.abs().max()) + 1e-8 * scale)
+
+
+IDS = {
+    "pairs": ([0, 1, 2, 3], [0, 1, 2, 3]),
+    "views of one study": ([0, 0, 1, 2], [0, 1, 2]),
+    "texts of one image": ([0, 1], [0, 0, 1, 0, 1]),
+    "a row without a positive": ([0, 1, 5], [1, 0, 7, 1]),
+    "no positive at all": ([0, 1], [2, 3, 4]),
+    "all equal": ([3, 3, 3], [3, 3]),
+    "a batch of one": ([0], [0]),
+}
+TILES = [None, 1, 2, 7]
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("scale", [1.0, 10.0, 100.0])
+@pytest.mark.parametrize("tile_size", TILES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_image_text_contrastive(ids, scale, tile_size, weighted):
+    image_ids, text_ids = ids
+    embeds = draw(len(image_ids), 5), draw(len(text_ids), 5, seed=1)
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0][: len(image_ids)]) if weighted else None
+    check(
+        ImageTextContrastiveLoss(temperature=1 / scale, tile_size=tile_size),
+        lambda v, t: reference.image_text_contrastive(
+            v, t, image_ids, text_ids, None if weights is None else weights.tolist(), scale=scale
+        ),
+        embeds,
+        (torch.tensor(image_ids), torch.tensor(text_ids), weights),
+        scale,
+    )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("image_weight", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("tile_size", [None, 2])
+def test_image_text_contrastive_options(reduction, image_weight, tile_size):
+    image_ids, text_ids = ["a", "b", "b"], ["b", "a", "c", "b"]
+    check(
+        ImageTextContrastiveLoss(0.2, image_weight, reduction, tile_size=tile_size),
+        lambda v, t: reference.image_text_contrastive(
+            v, t, image_ids, text_ids, scale=5.0, image_weight=image_weight, reduction=reduction
+        ),
+        (draw(3, 4), draw(4, 4)),
+        (image_ids, text_ids),
+    )
+
+
+LABELS = {
+    "binary": (torch.tensor([[1, 0, 1], [0, 1, 0], [1, 1, 0]]), torch.tensor([[1, 0, 1], [0, 0, 1]])),
+    "states": (torch.tensor([[1.0, -1, 0], [-1, -1, 1]]), torch.tensor([[1.0, -1, 0], [0, 1, -1], [-1, 1, 1]])),
+    "all equal": (torch.ones(3, 2), torch.ones(2, 2)),
+    "all zero": (torch.zeros(2, 3), torch.zeros(3, 3)),
+    "some zero": (torch.tensor([[0.0, 0], [1, 0]]), torch.tensor([[0.0, 0], [0, 1], [1, 1]])),
+    "not known": (torch.tensor([[1.0, NAN], [NAN, NAN], [1, 0]]), torch.tensor([[1.0, NAN], [NAN, NAN], [1, 0.0]])),
+    "probabilities": (torch.tensor([[0.2, 0.9], [0.7, 0.1]]), torch.tensor([[0.3, 0.3], [0.8, 0.0], [0.2, 0.9]])),
+    "a batch of one": (torch.tensor([[1.0, 0]]), torch.tensor([[1.0, 1]])),
+}
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+@pytest.mark.parametrize("kind", ["cosine", "dot", "jaccard"])
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+@pytest.mark.parametrize("tile_size", [None, 1, 2])
+def test_semantic_matching(labels, kind, temperature, scale, tile_size):
+    check(
+        SemanticMatchingLoss(1 / scale, temperature, kind, tile_size=tile_size),
+        lambda v, t: reference.semantic_matching(
+            v, t, *(x.double() for x in labels), scale=scale, temperature=temperature, kind=kind
+        ),
+        tuple(draw(len(x), 4, seed=k) for k, x in enumerate(labels)),
+        labels,
+        scale,
+    )
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("tile_size", [None, 2])
+def test_semantic_matching_reductions(reduction, tile_size):
+    labels = LABELS["states"]
+    check(
+        SemanticMatchingLoss(0.1, reduction=reduction, tile_size=tile_size),
+        lambda v, t: reference.semantic_matching(v, t, *labels, scale=10.0, reduction=reduction),
+        (draw(2, 4), draw(3, 4)),
+        labels,
+    )
+
+
+def test_semantic_matching_with_a_callable_on_distinct_labels():
+    labels = torch.tensor([[1.0, 0], [1, 0], [0, 1], [1, 0]])
+    asked = []
+
+    def agree(a, b):
+        asked.append((len(a), len(b)))
+        return -(a[:, None] - b).abs().sum(2)
+
+    for tile_size in (None, 3):
+        loss = SemanticMatchingLoss(0.1, similarity=agree, tile_size=tile_size)
+        value = loss(draw(4, 3).float(), draw(3, 3).float(), labels, labels[:3])
+        logits = torch.nn.functional.normalize(draw(4, 3)) @ torch.nn.functional.normalize(draw(3, 3)).T * 10
+        s = -(labels[:, None] - labels[:3]).abs().sum(2).double()
+        terms = [-(s.softmax(k) * logits.log_softmax(k)).sum(k).mean() for k in (1, 0)]
+        torch.testing.assert_close(value.double(), sum(terms) / 2, rtol=1e-5, atol=0)
+    assert asked[0] == (2, 2)
+
+
+def test_label_mask_is_a_label_that_is_not_known():
+    labels = torch.tensor([[1.0, 1, 0], [0, 1, 1]])
+    mask = torch.tensor([[True, False, True], [True, True, False]])
+    unknown = labels.masked_fill(~mask, NAN)
+    embeds = draw(2, 4).float(), draw(2, 4, seed=1).float()
+    for loss in (SemanticMatchingLoss(), ImageTextLabelContrastiveLoss(match="soft"), SigmoidContrastiveLoss()):
+        masked = loss(*embeds, image_labels=labels, text_labels=labels, image_label_mask=mask, text_label_mask=mask)
+        torch.testing.assert_close(masked, loss(*embeds, image_labels=unknown, text_labels=unknown))
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+@pytest.mark.parametrize("match", ["exact", "overlap", "soft"])
+@pytest.mark.parametrize("with_ids", [False, True])
+@pytest.mark.parametrize("tile_size", [None, 2])
+@pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
+def test_image_text_label_and_sigmoid(labels, match, with_ids, tile_size, kind):
+    ids = [[0, 1, 2][: len(x)] for x in labels] if with_ids else [None, None]
+    exact = [x.double() for x in labels]
+    embeds = tuple(draw(len(x), 4, seed=k) for k, x in enumerate(labels))
+    tensors = [None if i is None else torch.tensor(i) for i in ids]
+    if kind == "softmax":
+        check(
+            ImageTextLabelContrastiveLoss(0.05, match, 0.3, tile_size=tile_size),
+            lambda v, t: reference.image_text_label_contrastive(
+                v, t, *exact, *ids, scale=20.0, match=match, image_weight=0.3
+            ),
+            embeds,
+            (*labels, *tensors),
+            scale=20.0,
+        )
+    else:
+        check(
+            SigmoidContrastiveLoss(0.05, -3.0, match, tile_size=tile_size),
+            lambda v, t: reference.sigmoid_contrastive(v, t, *exact, *ids, scale=20.0, bias=-3.0, match=match),
+            embeds,
+            (*tensors, *labels),
+        )
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("tile_size", [None, 2])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_sigmoid_options(reduction, tile_size, scale):
+    ids = [0, 1, 1], [1, 0, 2, 1]
+    check(
+        SigmoidContrastiveLoss(1 / scale, reduction=reduction, tile_size=tile_size),
+        lambda v, t: reference.sigmoid_contrastive(v, t, None, None, *ids, scale=scale, reduction=reduction),
+        (draw(3, 4), draw(4, 4)),
+        tuple(map(torch.tensor, ids)),
+    )
+
+
+MASKS = {
+    "all": (torch.ones(3, 4), torch.ones(2, 3)),
+    "ragged": (torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1], [0, 1, 1, 0]]), torch.tensor([[1, 0, 0], [1, 1, 0]])),
+    "one patch, one sentence": (torch.tensor([[0, 0, 1, 0]] * 3), torch.tensor([[1, 0, 0]] * 2)),
+    "empty rows": (torch.tensor([[1, 1, 1, 1], [0, 0, 0, 0], [1, 0, 0, 0]]), torch.tensor([[0, 0, 0], [1, 1, 0]])),
+    "nothing": (torch.zeros(3, 4), torch.zeros(2, 3)),
+}
+
+
+@pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS.keys())
+@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
+@pytest.mark.parametrize("tile_size", [None, 1])
+def test_patch_sentence_matching(masks, matching, tile_size):
+    patch_mask, sentence_mask = (mask.bool() for mask in masks)
+    image_ids, text_ids = [0, 1, 1], [0, 1]
+    weights = [0.5, 1.0, 2.0]
+    check(
+        PatchSentenceMatchingLoss(0.1, matching, epsilon=0.1, tile_size=tile_size),
+        lambda p, s: reference.patch_sentence_matching(
+            p, s, patch_mask, sentence_mask, image_ids, text_ids, weights, scale=10.0, matching=matching, epsilon=0.1
+        ),
+        (draw(3, 4, 5), draw(2, 3, 5)),
+        (patch_mask, sentence_mask, torch.tensor(image_ids), torch.tensor(text_ids), torch.tensor(weights)),
+    )
+
+
+@pytest.mark.parametrize("reduction", ["sum", "none"])
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_patch_sentence_matching_options(reduction, scale):
+    check(
+        PatchSentenceMatchingLoss(1 / scale, "attention", 0.1, 0.01, 0.8, reduction),
+        lambda p, s: reference.patch_sentence_matching(
+            p,
+            s,
+            torch.ones(2, 3).bool(),
+            torch.ones(2, 2).bool(),
+            [0, 1],
+            [0, 1],
+            scale=scale,
+            matching="attention",
+            attention_temperature=0.01,
+            image_weight=0.8,
+            reduction=reduction,
+        ),
+        (draw(2, 3, 4), draw(2, 2, 4)),
+        (),
+    )
+
+
+@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("hidden", ["some", "none", "all", "all but one"])
+def test_masked_patch(normalise, reduction, hidden):
+    visible = {
+        "some": torch.tensor([[1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 1, 0]]),
+        "none": torch.ones(2, 6),
+        "all": torch.zeros(2, 6),
+        "all but one": torch.tensor([[0, 0, 0, 0, 0, 1]] * 2),
+    }[hidden].bool()
+    image = draw(2, 3, 4, 6)
+    image[0, :, :2, 2:4] = 0.5
+    check(
+        lambda x: MaskedPatchLoss(2, normalise, reduction)(x, image.float(), visible),
+        lambda x: reference.masked_patch(x, image, visible, 2, normalise, reduction),
+        (draw(2, 6, 12),),
+        (),
+        rtol=2e-5,
+    )
