@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medvl.text.augment import augment_text
 from medvl.text.findings import Mention, find_findings, label_report
 from medvl.text.prompts import PromptTemplates, load_prompts
 from medvl.text.sections import SECTION_ALIASES, extract_sections
@@ -15,6 +16,7 @@ __all__ = [
     "PromptTemplates",
     "Span",
     "Vocabulary",
+    "augment_text",
     "extract_sections",
     "find_findings",
     "label_report",

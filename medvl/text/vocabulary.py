@@ -71,7 +71,7 @@ _CUES = {
 _SCALES = {"severity": Kind.SEVERITY, "side": Kind.SIDE}
 _PUNCTUATION = {",": Kind.COMMA, ":": Kind.COLON, ";": Kind.STOP, "?": Kind.UNCERTAINTY}
 _PUNCTUATION |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), Kind.STOP)
-_ENTRY_KEYS = {"terms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "besides"}
+_ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "besides"}
 _FILE_KEYS = {"version", "name", "findings", "structures", "predicates", "normal", "disease", "misspellings", "cues"}
 _STATES = ("present", "absent", "uncertain")
 
@@ -93,6 +93,7 @@ class Vocabulary:
         self.names: tuple[str, ...] = tuple(data["findings"])
         self.phrases = Phrases()
         self.chronic: set[str] = set()
+        self._synonyms: dict[str, list[str]] = {}
         self.derived: dict[str, frozenset[str]] = {}
         self.structures: list[Mapping[str, Mapping[str, str]]] = []
         for sign, kind in _PUNCTUATION.items():
@@ -110,6 +111,10 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary(name={self.name!r}, findings={len(self.names)})"
+
+    def synonyms_of(self, phrase: str) -> list[str]:
+        """Phrases that may stand in the place of ``phrase``; none for one that the vocabulary lists no synonyms of."""
+        return self._synonyms.get(" ".join(phrase.lower().split()), [])
 
     def _add_all(self, texts: Any, meaning: Any, where: str, inflect: bool = True) -> None:
         for text in _texts(texts, where) if texts is not None else ():
@@ -133,6 +138,9 @@ class Vocabulary:
         self._add_all(entry.get("only_absent"), (Kind.ONLY_ABSENT, name), f"{where}.only_absent")
         self._add_all(entry.get("ignore"), (Kind.IGNORE, None), f"{where}.ignore")
         self._add_all(entry.get("blocked_by"), (Kind.BLOCKER, None), f"{where}.blocked_by")
+        for index, group in enumerate(entry.get("synonyms") or []):
+            words = _texts(group, f"{where}.synonyms[{index}]")
+            self._synonyms.update({word: [other for other in words if other != word] for word in words})
         if entry.get("chronic"):
             self.chronic.add(name)
         if entry.get("derived"):

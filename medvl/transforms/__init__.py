@@ -24,11 +24,32 @@ from medvl.transforms.image_augmentation import (
     RandRadiographAffineDict,
     image_augmentation,
 )
+from medvl.transforms.labels import (
+    ApplyLabelPolicy,
+    ApplyLabelPolicyD,
+    ApplyLabelPolicyd,
+    ApplyLabelPolicyDict,
+    LabelPolicy,
+    LabelReport,
+    LabelReportD,
+    LabelReportd,
+    LabelReportDict,
+)
 from medvl.transforms.load_image import (
     LoadStudyImage,
     LoadStudyImageD,
     LoadStudyImaged,
     LoadStudyImageDict,
+)
+from medvl.transforms.prompts import (
+    AddPromptTokens,
+    AddPromptTokensD,
+    AddPromptTokensd,
+    AddPromptTokensDict,
+    LabelsToPrompt,
+    LabelsToPromptD,
+    LabelsToPromptd,
+    LabelsToPromptDict,
 )
 from medvl.transforms.text import (
     ExtractSections,
@@ -44,6 +65,12 @@ from medvl.transforms.text import (
     SplitSentencesd,
     SplitSentencesDict,
 )
+from medvl.transforms.text_augmentation import (
+    RandTextAugment,
+    RandTextAugmentD,
+    RandTextAugmentd,
+    RandTextAugmentDict,
+)
 from medvl.transforms.tokenize import (
     TokenizeText,
     TokenizeTextD,
@@ -53,10 +80,27 @@ from medvl.transforms.tokenize import (
 )
 
 __all__ = [
+    "AddPromptTokens",
+    "AddPromptTokensD",
+    "AddPromptTokensDict",
+    "AddPromptTokensd",
+    "ApplyLabelPolicy",
+    "ApplyLabelPolicyD",
+    "ApplyLabelPolicyDict",
+    "ApplyLabelPolicyd",
     "ExtractSections",
     "ExtractSectionsD",
     "ExtractSectionsDict",
     "ExtractSectionsd",
+    "LabelPolicy",
+    "LabelReport",
+    "LabelReportD",
+    "LabelReportDict",
+    "LabelReportd",
+    "LabelsToPrompt",
+    "LabelsToPromptD",
+    "LabelsToPromptDict",
+    "LabelsToPromptd",
     "LoadStudyImage",
     "LoadStudyImageD",
     "LoadStudyImageDict",
@@ -77,6 +121,10 @@ __all__ = [
     "RandSentenceD",
     "RandSentenceDict",
     "RandSentenced",
+    "RandTextAugment",
+    "RandTextAugmentD",
+    "RandTextAugmentDict",
+    "RandTextAugmentd",
     "ResizeLongest",
     "ResizeLongestD",
     "ResizeLongestDict",

@@ -1,4 +1,4 @@
-"""Transforms of report text: sections, sentences, one random sentence, augmentation."""
+"""Transforms of report text: its sections, its sentences, one random sentence."""
 
 from __future__ import annotations
 

@@ -1,0 +1,128 @@
+"""MIMIC-CXR (Johnson et al. 2019), read from its published folders and tables."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import IO, Any, overload
+
+from medvl.data.chexpert import parse_states
+from medvl.data.label_columns import CHEXPERT_COLUMNS
+from medvl.errors import StudyError
+
+_SPLITS = {"train": "train", "val": "validate", "validate": "validate", "test": "test"}
+_LABELLERS = ("chexpert", "negbio")
+
+
+class MIMIC_CXR(Sequence[dict[str, Any]]):
+    """A split of MIMIC-CXR or MIMIC-CXR-JPG as a datalist, one dictionary a study.
+
+    Each study holds ``study_id`` ("s50414267"), ``patient_id`` ("p10000032"), ``image`` (list of paths), ``views`` (the
+    view position of each image), ``report`` (the text) where there is a report's file, and ``label`` (float32 (14,):
+    1 present, 0 absent, -1 uncertain, NaN not mentioned) where the table of labels names the study.
+
+    Args:
+        folder: the data set's folder: ``files/p10/p10000032/s50414267/*.jpg`` (or .dcm) and the tables
+            ``mimic-cxr-2.0.0-split.csv``, ``-metadata.csv`` and ``-chexpert.csv``, each as it is or gzipped.
+        split: ``"train"``, ``"validate"`` (or ``"val"``) or ``"test"``.
+        reports: folder with the reports, ``files/p10/p10000032/s50414267.txt``; the data set's folder if None.
+        views: view positions to keep, such as ``["PA", "AP"]``; all if None.
+        labeller: which table of labels to read, ``"chexpert"`` or ``"negbio"``.
+        check_files: look whether every image is there.
+
+    Raises:
+        FileNotFoundError: if the table of splits, or where ``views`` are asked for that of metadata, is not there.
+        ValueError: for an unknown split or labeller.
+        medvl.errors.StudyError: for a label that is no state, or an image that is not there.
+
+    Example:
+        >>> studies = MIMIC_CXR("mimic-cxr-jpg", split="test", views=["PA", "AP"])  # doctest: +SKIP
+    """
+
+    names: tuple[str, ...] = CHEXPERT_COLUMNS
+
+    def __init__(
+        self,
+        folder: str | Path,
+        split: str = "train",
+        reports: str | Path | None = None,
+        views: Sequence[str] | None = None,
+        labeller: str = "chexpert",
+        check_files: bool = False,
+    ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(f"split must be one of {sorted(_SPLITS)}, got {split!r}")
+        if labeller not in _LABELLERS:
+            raise ValueError(f"labeller must be one of {_LABELLERS}, got {labeller!r}")
+        self.folder = Path(folder)
+        self.reports = self.folder if reports is None else Path(reports)
+        positions = {
+            row["dicom_id"]: row.get("ViewPosition") or "" for row in self._rows("metadata", views is not None)
+        }
+        labels = {row["study_id"]: row for row in self._rows(labeller, False)}
+        wanted = None if views is None else ({views} if isinstance(views, str) else set(views))
+        images: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+        for row in self._rows("split", True):
+            position = positions.get(row["dicom_id"], "")
+            if row["split"] == _SPLITS[split] and (wanted is None or position in wanted):
+                images[row["subject_id"], row["study_id"]].append((row["dicom_id"], position))
+        self._studies = [
+            self._study(subject, study, found, labels.get(study), check_files)
+            for (subject, study), found in images.items()
+        ]
+
+    def _rows(self, table: str, required: bool) -> Iterator[dict[str, str]]:
+        found = sorted(path for path in self.folder.glob(f"mimic-cxr-*-{table}.csv*") if path.suffix in (".csv", ".gz"))
+        if not found:
+            if required:
+                raise FileNotFoundError(f"folder: there is no table mimic-cxr-*-{table}.csv in {self.folder}")
+            return
+        with _open_text(found[0]) as file:
+            yield from csv.DictReader(file)
+
+    def _study(
+        self, subject: str, study: str, images: list[tuple[str, str]], labels: dict[str, str] | None, check: bool
+    ) -> dict[str, Any]:
+        place = Path("files", f"p{subject[:2]}", f"p{subject}")
+        paths = [self._image(place / f"s{study}", dicom, f"s{study}", check) for dicom, _ in images]
+        out: dict[str, Any] = {
+            "study_id": f"s{study}",
+            "patient_id": f"p{subject}",
+            "image": paths,
+            "views": [position for _, position in images],
+        }
+        report = self.reports / place / f"s{study}.txt"
+        if report.is_file():
+            out["report"] = report.read_text(encoding="utf-8", errors="replace")
+        if labels is not None:
+            out["label"] = parse_states(labels, f"s{study}")
+        return out
+
+    def _image(self, place: Path, dicom: str, study_id: str, check: bool) -> str:
+        path = self.folder / place / f"{dicom}.jpg"
+        if not path.is_file() and (original := path.with_suffix(".dcm")).is_file():
+            path = original
+        elif check and not path.is_file():
+            raise StudyError(study_id, "image", f"neither {dicom}.jpg nor {dicom}.dcm exists")
+        return str(path)
+
+    def __len__(self) -> int:
+        return len(self._studies)
+
+    @overload
+    def __getitem__(self, index: int) -> dict[str, Any]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
+
+    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
+        return self._studies[index]
+
+
+def _open_text(path: Path) -> IO[str]:
+    if path.suffix == ".gz":
+        return gzip.open(path, "rt", newline="", encoding="utf-8-sig")
+    return path.open(newline="", encoding="utf-8-sig")

@@ -1,0 +1,143 @@
+"""Augmentation of reports that never changes what they say of any finding."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from medvl.text.findings import find_findings, label_report
+from medvl.text.prompts import RandomSource
+from medvl.text.sections import is_header
+from medvl.text.sentences import split_sentences
+from medvl.text.spans import Span, require_text
+from medvl.text.vocabulary import Vocabulary, load_vocabulary
+
+_LIST_ITEM = re.compile(r"\(?\d{1,2}[.)]\s|[-*\u2022]\s")
+# A sentence that leans on the one before it is neither moved nor left alone.
+_LEANS = re.compile(r"(?:this|these|those|it|they|that|which|there is again|however|otherwise|also)\b", re.IGNORECASE)
+
+
+def augment_text(
+    text: str,
+    rng: RandomSource,
+    vocabulary: str | Path | Vocabulary = "chexpert14",
+    synonym_prob: float = 0.3,
+    shuffle_prob: float = 0.5,
+    drop_prob: float = 0.1,
+) -> str:
+    """Say the same in other words and another order.
+
+    A finding's phrase is replaced by a synonym of the same finding; sentences within a section change places; sentences
+    that say nothing of any finding are dropped. Cues of negation and doubt stay with what they govern, since they move
+    with their sentence or not at all. Every step is kept only if all states of :func:`medvl.text.label_report` stay
+    what they were.
+
+    Args:
+        text: the report.
+        rng: source of randomness with a ``random()`` method; MONAI's ``self.R``, for one.
+        vocabulary: name or path for :func:`medvl.text.load_vocabulary`, or a loaded vocabulary.
+        synonym_prob: probability for each mention of being replaced, in [0, 1].
+        shuffle_prob: probability of changing the order of sentences, in [0, 1].
+        drop_prob: probability for each sentence without a finding of being dropped, in [0, 1].
+
+    Returns:
+        The new text, with the same states.
+
+    Raises:
+        TypeError: if ``text`` is not a string.
+        ValueError: for a probability outside [0, 1].
+
+    Example:
+        >>> import random
+        >>> augment_text("No pleural effusion. Trachea is midline. Heart is normal.", random.Random(12))
+        'Heart is normal. Trachea is midline. No effusion.'
+    """
+    require_text(text)
+    for name, value in (("synonym_prob", synonym_prob), ("shuffle_prob", shuffle_prob), ("drop_prob", drop_prob)):
+        if not 0 <= value <= 1:
+            raise ValueError(f"{name} must be in [0, 1], got {value}")
+    vocabulary = load_vocabulary(vocabulary)
+    states = label_report(text, vocabulary)
+    text = _kept(_drop(text, rng, vocabulary, drop_prob), text, states, vocabulary)
+    text = _kept(_replace(text, rng, vocabulary, synonym_prob), text, states, vocabulary)
+    if rng.random() < shuffle_prob:
+        text = _kept(_shuffle(text, rng), text, states, vocabulary)
+    return text
+
+
+def _kept(new: str, old: str, states: np.ndarray, vocabulary: Vocabulary) -> str:
+    """``new`` if it says what ``states`` say, else ``old``."""
+    if new == old:
+        return old
+    return new if np.array_equal(label_report(new, vocabulary), states, equal_nan=True) else old
+
+
+def _replace(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> str:
+    """Replace mentions by synonyms, each only if its own sentence keeps its states."""
+    parts, done = [], 0
+    for mention in find_findings(text, vocabulary):
+        start, end = mention.span
+        others = vocabulary.synonyms_of(text[start:end])
+        if start < done or not others or rng.random() >= prob:
+            continue
+        word = others[int(rng.random() * len(others))]
+        if text[start:end].isupper():
+            word = word.upper()
+        elif text[start].isupper():
+            word = word[0].upper() + word[1:]
+        low, high = mention.sentence
+        sentence = text[low:start] + word + text[end:high]
+        if np.array_equal(label_report(sentence, vocabulary), label_report(text[low:high], vocabulary), equal_nan=True):
+            parts += [text[done:start], word]
+            done = end
+    return "".join(parts) + text[done:]
+
+
+def _drop(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> str:
+    """Leave out sentences that give no state, unless a header or the next sentence leans on them."""
+    spans = split_sentences(text)
+    parts, done = [], 0
+    for index, (start, end) in enumerate(spans):
+        sentence = text[start:end]
+        following = text[spans[index + 1].start : spans[index + 1].end] if index + 1 < len(spans) else ""
+        if rng.random() >= prob or is_header(sentence) or _LIST_ITEM.match(sentence) or _LEANS.match(following):
+            continue
+        if not np.isnan(label_report(sentence, vocabulary)).all():
+            continue
+        parts.append(text[done:start])
+        done = spans[index + 1].start if index + 1 < len(spans) else end
+    return ("".join(parts) + text[done:]) if done else text
+
+
+def _shuffle(text: str, rng: RandomSource) -> str:
+    """Change the order of whole sentences between headers; what separates them stays in place."""
+    spans = split_sentences(text)
+    parts, done = [], 0
+    run: list[Span] = []
+    for span in [*spans, None]:
+        if span is not None and _movable(text, span):
+            run.append(span)
+            continue
+        for place, moved in zip(run, _permuted(run, rng), strict=True):
+            parts += [text[done : place.start], text[moved.start : moved.end]]
+            done = place.end
+        run = []
+    return "".join(parts) + text[done:]
+
+
+def _movable(text: str, span: Span) -> bool:
+    sentence = text[span.start : span.end]
+    whole = sentence[-1] in ".!" and not is_header(sentence)
+    return whole and not _LIST_ITEM.match(sentence) and not _LEANS.match(sentence)
+
+
+def _permuted(items: Sequence[Span], rng: RandomSource) -> list[Span]:
+    """Fisher and Yates' shuffle, from a source that only gives numbers in [0, 1)."""
+    items = list(items)
+    for last in range(len(items) - 1, 0, -1):
+        other = int(rng.random() * (last + 1))
+        items[last], items[other] = items[other], items[last]
+    return items

@@ -1,0 +1,298 @@
+"""Transforms that make prompts from labels, and that place learnable tokens beside a class name."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, Randomizable, Transform
+
+from medvl.text import PromptTemplates, load_prompts
+from medvl.transforms.study import named, require_one_key
+
+NO_FINDING = "No Finding"
+POSITIONS = ("front", "middle", "end")
+_STATE_NAMES = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
+
+
+class LabelsToPrompt(Randomizable, Transform):
+    """Write a label as text: prompts of its findings.
+
+    Findings that are present or uncertain are written first; where there are none, "No Finding" if it is present, else
+    absent findings. A study without any state has nothing to say and is an error: it is never called normal.
+
+    Args:
+        names: the K finding names, in the order of the label.
+        prompts: name, path, or loaded templates; see :func:`medvl.text.load_prompts`.
+        mode: ``"random"`` draws one prompt for each of up to ``max_findings`` findings and joins them, for training;
+            ``"all"`` lists every prompt of every finding that speaks, for evaluation.
+        max_findings: most findings in one text.
+
+    Raises:
+        ValueError: for an unknown ``mode``, ``max_findings`` below 1, no names; for a label of another length or with
+            values that are no states, or one without any state.
+
+    Example:
+        >>> write = LabelsToPrompt(["No Finding", "Edema"]).set_random_state(seed=0)
+        >>> write([0, 1])
+        'Moderate alveolar edema in both lungs is noted.'
+        >>> LabelsToPrompt(["No Finding", "Edema"], mode="all")([1, 0])[:2]
+        ['No acute cardiopulmonary abnormality.', 'Normal chest radiograph.']
+    """
+
+    def __init__(
+        self,
+        names: Sequence[str],
+        prompts: str | Path | PromptTemplates = "chexpert14",
+        mode: str = "random",
+        max_findings: int = 3,
+    ) -> None:
+        if mode not in ("random", "all"):
+            raise ValueError(f"mode must be 'random' or 'all', got {mode!r}")
+        if max_findings < 1:
+            raise ValueError(f"max_findings must be at least 1, got {max_findings}")
+        if isinstance(names, str) or not len(names):
+            raise ValueError(f"names must be a sequence of finding names, got {names!r}")
+        self.names = tuple(names)
+        self.prompts = load_prompts(prompts)
+        self.mode, self.max_findings = mode, max_findings
+        self.order: np.ndarray = np.zeros(0, dtype=int)
+
+    def randomize(self, data: int) -> None:
+        """Draw an order of ``data`` findings."""
+        self.order = self.R.permutation(data)
+
+    def __call__(self, label: torch.Tensor | np.ndarray | Sequence[float]) -> str | list[str]:
+        """Write one label.
+
+        Args:
+            label: (K,) states: 1 present, 0 absent, -1 uncertain, NaN not mentioned.
+
+        Returns:
+            A text, or with ``mode="all"`` the list of prompts.
+        """
+        chosen = self._choose(label)
+        if self.mode == "all":
+            return [prompt for name, state in chosen for prompt in getattr(self.prompts, state)(name)]
+        self.randomize(len(chosen))
+        picked = [chosen[i] for i in self.order[: self.max_findings]]
+        return " ".join(self.prompts.sample(name, state, self.R) for name, state in picked)
+
+    def _choose(self, label: torch.Tensor | np.ndarray | Sequence[float]) -> list[tuple[str, str]]:
+        values = torch.as_tensor(label, dtype=torch.float32).tolist()
+        if not isinstance(values, list) or len(values) != len(self.names):
+            raise ValueError(f"label must have {len(self.names)} states, got shape {tuple(np.shape(label))}")
+        states = {}
+        for name, value in zip(self.names, values, strict=True):
+            if value == value:
+                if value not in _STATE_NAMES:
+                    raise ValueError(f"label must hold 1, 0, -1 or NaN, got {value:g} for {name}")
+                states[name] = _STATE_NAMES[value]
+        found = [(n, s) for n, s in states.items() if s != "absent" and n.lower() != NO_FINDING.lower()]
+        normal = [(n, s) for n, s in states.items() if s == "present" and n.lower() == NO_FINDING.lower()]
+        absent = [(n, s) for n, s in states.items() if s == "absent" and n.lower() != NO_FINDING.lower()]
+        chosen = found or normal or absent
+        if not chosen:
+            raise ValueError("label has no state to write: every finding is NaN (not mentioned)")
+        return chosen
+
+
+class LabelsToPromptd(Randomizable, MapTransform):
+    """Dictionary form of :class:`LabelsToPrompt`: writes ``text``.
+
+    Args:
+        keys: the key of the label.
+        names: see :class:`LabelsToPrompt`.
+        prompts: see :class:`LabelsToPrompt`.
+        mode: see :class:`LabelsToPrompt`.
+        max_findings: see :class:`LabelsToPrompt`.
+        text_key: where the prompt (or with ``mode="all"`` the list) goes.
+        overwrite: write also where the study has a text under ``text_key`` already.
+        allow_missing_keys: do nothing for a study without a label.
+
+    Raises:
+        ValueError: if ``keys`` names more than one key; for the rest see :class:`LabelsToPrompt`.
+
+    Example:
+        >>> LabelsToPromptd(names=["Edema"])({"label": [1], "text": "Wet lungs."})["text"]
+        'Wet lungs.'
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "label",
+        names: Sequence[str] = (),
+        prompts: str | Path | PromptTemplates = "chexpert14",
+        mode: str = "random",
+        max_findings: int = 3,
+        text_key: str = "text",
+        overwrite: bool = False,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        require_one_key(self.keys)
+        self.text_key, self.overwrite = text_key, overwrite
+        self.write = LabelsToPrompt(names, prompts, mode, max_findings)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> LabelsToPromptd:
+        """Seed the draws."""
+        super().set_random_state(seed, state)
+        self.write.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with a prompt."""
+        out = dict(data)
+        if self.text_key in data and not self.overwrite:
+            return out
+        for key in self.key_iterator(data):
+            out[self.text_key] = named(data, key, self.write, data[key])
+        return out
+
+
+LabelsToPromptD = LabelsToPromptDict = LabelsToPromptd
+
+
+class AddPromptTokens(Transform):
+    """Place learnable tokens beside a class name (CoOp, Zhou et al. 2022).
+
+    The ids begin at ``vocab_size``, past the text model's own table, where
+    :class:`medvl.networks.ContinuousPromptEmbedding` serves them from learned vectors.
+
+    Args:
+        num_tokens: tokens to add, at least 1.
+        vocab_size: size of the text model's embedding table.
+        position: ``"front"`` after the opening special tokens, ``"end"`` before the closing ones, ``"middle"`` half
+            before and half after the text.
+        per_class: a set of tokens of its own for each class, instead of one for all.
+        max_length: longest sequence; the text gives way, never the prompt tokens.
+
+    Raises:
+        ValueError: for arguments out of range, or if ``max_length`` leaves no room for a token of the text.
+
+    Example:
+        >>> tokens = {"input_ids": [2, 50, 3], "attention_mask": [1, 1, 1], "sentence_ids": [-1, 0, -1]}
+        >>> AddPromptTokens(2, vocab_size=100, position="middle")(tokens)["input_ids"].tolist()
+        [2, 100, 50, 101, 3]
+        >>> AddPromptTokens(2, vocab_size=100, per_class=True)(tokens, class_index=3)["input_ids"].tolist()
+        [2, 106, 107, 50, 3]
+    """
+
+    def __init__(
+        self,
+        num_tokens: int,
+        vocab_size: int,
+        position: str = "front",
+        per_class: bool = False,
+        max_length: int | None = None,
+    ) -> None:
+        if num_tokens < 1:
+            raise ValueError(f"num_tokens must be at least 1, got {num_tokens}")
+        if vocab_size < 1:
+            raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
+        if position not in POSITIONS:
+            raise ValueError(f"position must be one of {POSITIONS}, got {position!r}")
+        self.num_tokens, self.vocab_size, self.position = num_tokens, vocab_size, position
+        self.per_class, self.max_length = per_class, max_length
+
+    def __call__(self, tokens: Mapping[str, Any], class_index: int = 0) -> dict[str, torch.Tensor]:
+        """Add the tokens.
+
+        Args:
+            tokens: ``input_ids``, ``attention_mask`` and ``sentence_ids``, each (L,), from :class:`TokenizeText`.
+            class_index: the class, where ``per_class``.
+
+        Returns:
+            The same three, (L + num_tokens,) or ``max_length`` if that is less; prompt tokens count to the sentence
+            that they stand beside.
+        """
+        if class_index < 0:
+            raise ValueError(f"class_index must be at least 0, got {class_index}")
+        ids, mask, sentences = (
+            torch.as_tensor(tokens[name], dtype=torch.int64) for name in ("input_ids", "attention_mask", "sentence_ids")
+        )
+        text = (sentences >= 0).nonzero().flatten().tolist()
+        opening = 1 if len(ids) and mask[0] == 1 and sentences[0] < 0 else 0
+        start, stop = (text[0], text[-1] + 1) if text else (opening, opening)
+        if self.max_length is not None:
+            surplus = int(mask.sum()) + self.num_tokens - self.max_length
+            if surplus > max(0, stop - start - 1):
+                raise ValueError(
+                    f"max_length {self.max_length} leaves no room for the text beside {self.num_tokens} prompt tokens"
+                )
+            keep = [i for i in range(len(ids)) if not stop - max(0, surplus) <= i < stop]
+            ids, mask, sentences = ids[keep], mask[keep], sentences[keep]
+            stop -= max(0, surplus)
+        first = self.vocab_size + (class_index * self.num_tokens if self.per_class else 0)
+        before = {"front": self.num_tokens, "end": 0, "middle": (self.num_tokens + 1) // 2}[self.position]
+        prompt = torch.arange(first, first + self.num_tokens)
+        out = {}
+        for name, values, added in (
+            ("input_ids", ids, prompt),
+            ("attention_mask", mask, torch.ones_like(prompt)),
+            ("sentence_ids", sentences, self._sentences(sentences, start, stop, before)),
+        ):
+            out[name] = torch.cat((values[:start], added[:before], values[start:stop], added[before:], values[stop:]))
+            if self.max_length is not None:
+                out[name] = out[name][: self.max_length]
+        return out
+
+    def _sentences(self, sentences: torch.Tensor, start: int, stop: int, before: int) -> torch.Tensor:
+        first, last = (int(sentences[start]), int(sentences[stop - 1])) if stop > start else (0, 0)
+        return torch.tensor([first] * before + [last] * (self.num_tokens - before), dtype=torch.int64)
+
+
+class AddPromptTokensd(MapTransform):
+    """Dictionary form of :class:`AddPromptTokens`: changes ``input_ids``, ``attention_mask`` and ``sentence_ids``.
+
+    Args:
+        keys: the key of the token ids; the other two are found beside it.
+        num_tokens: see :class:`AddPromptTokens`.
+        vocab_size: see :class:`AddPromptTokens`.
+        position: see :class:`AddPromptTokens`.
+        per_class: see :class:`AddPromptTokens`.
+        max_length: see :class:`AddPromptTokens`.
+        class_key: the key of the class, an index, read where ``per_class``.
+        allow_missing_keys: do nothing for a study without tokens.
+
+    Example:
+        >>> add = AddPromptTokensd(num_tokens=1, vocab_size=9)
+        >>> out = add({"input_ids": [2, 5, 3], "attention_mask": [1, 1, 1], "sentence_ids": [-1, 0, -1]})
+        >>> out["input_ids"].tolist(), out["sentence_ids"].tolist()
+        ([2, 9, 5, 3], [-1, 0, 0, -1])
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "input_ids",
+        num_tokens: int = 4,
+        vocab_size: int = 0,
+        position: str = "front",
+        per_class: bool = False,
+        max_length: int | None = None,
+        class_key: str = "class_index",
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        require_one_key(self.keys)
+        self.class_key = class_key
+        self.add = AddPromptTokens(num_tokens, vocab_size, position, per_class, max_length)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with longer sequences."""
+        out = dict(data)
+        for key in self.key_iterator(data):
+            prefix = str(key).removesuffix("input_ids")
+            names = ("input_ids", "attention_mask", "sentence_ids")
+            tokens = {name: data[prefix + name] for name in names}
+            index = int(data[self.class_key]) if self.add.per_class else 0
+            added = named(data, key, self.add, tokens, index)
+            out.update({prefix + name: added[name] for name in names})
+        return out
+
+
+AddPromptTokensD = AddPromptTokensDict = AddPromptTokensd

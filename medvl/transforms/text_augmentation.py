@@ -1,0 +1,104 @@
+"""Random augmentation of report text."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.config import KeysCollection
+from monai.transforms import MapTransform, RandomizableTransform
+
+from medvl.text import Vocabulary, augment_text, load_vocabulary
+from medvl.transforms.study import named
+
+
+class RandTextAugment(RandomizableTransform):
+    """Say the same in other words and another order; see :func:`medvl.text.augment_text`.
+
+    Args:
+        prob: probability of augmenting a text at all.
+        vocabulary: name, path, or a loaded vocabulary.
+        synonym_prob: see :func:`medvl.text.augment_text`.
+        shuffle_prob: see :func:`medvl.text.augment_text`.
+        drop_prob: see :func:`medvl.text.augment_text`.
+
+    Example:
+        >>> RandTextAugment(prob=1.0, shuffle_prob=1.0).set_random_state(seed=0)("No edema. Heart is normal.")
+        'Heart is normal. No edema.'
+    """
+
+    def __init__(
+        self,
+        prob: float = 0.5,
+        vocabulary: str | Path | Vocabulary = "chexpert14",
+        synonym_prob: float = 0.3,
+        shuffle_prob: float = 0.5,
+        drop_prob: float = 0.1,
+    ) -> None:
+        RandomizableTransform.__init__(self, prob)
+        self.vocabulary = load_vocabulary(vocabulary)
+        self.synonym_prob, self.shuffle_prob, self.drop_prob = synonym_prob, shuffle_prob, drop_prob
+
+    def __call__(self, text: str) -> str:
+        """Return the augmented text."""
+        self.randomize(None)
+        if not self._do_transform:
+            return text
+        return augment_text(
+            text,
+            self.R,
+            self.vocabulary,
+            synonym_prob=self.synonym_prob,
+            shuffle_prob=self.shuffle_prob,
+            drop_prob=self.drop_prob,
+        )
+
+
+class RandTextAugmentd(RandomizableTransform, MapTransform):
+    """Dictionary form of :class:`RandTextAugment`; each key draws for itself.
+
+    Args:
+        keys: keys of texts.
+        prob: see :class:`RandTextAugment`.
+        vocabulary: see :class:`RandTextAugment`.
+        synonym_prob: see :func:`medvl.text.augment_text`.
+        shuffle_prob: see :func:`medvl.text.augment_text`.
+        drop_prob: see :func:`medvl.text.augment_text`.
+        allow_missing_keys: skip keys that a study lacks.
+
+    Example:
+        >>> RandTextAugmentd(prob=0.0)({"report": "No edema."})
+        {'report': 'No edema.'}
+    """
+
+    def __init__(
+        self,
+        keys: KeysCollection = "report",
+        prob: float = 0.5,
+        vocabulary: str | Path | Vocabulary = "chexpert14",
+        synonym_prob: float = 0.3,
+        shuffle_prob: float = 0.5,
+        drop_prob: float = 0.1,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        MapTransform.__init__(self, keys, allow_missing_keys)
+        RandomizableTransform.__init__(self, 1.0)
+        self.augment = RandTextAugment(prob, vocabulary, synonym_prob, shuffle_prob, drop_prob)
+
+    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandTextAugmentd:
+        """Seed the draws."""
+        super().set_random_state(seed, state)
+        self.augment.set_random_state(seed, state)
+        return self
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return a copy of ``data`` with augmented texts."""
+        out = dict(data)
+        for key in self.key_iterator(data):
+            out[key] = named(data, key, self.augment, data[key])
+        return out
+
+
+RandTextAugmentD = RandTextAugmentDict = RandTextAugmentd
