@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from medvl.data.synthetic import phrases
+from medvl.data.synthetic import phrases, remarks
 from medvl.data.synthetic.draws import Draws
 from medvl.data.synthetic.findings import DRAWABLE, ZONES, Finding
+from medvl.data.synthetic.slots import SEEN, slots
 
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
@@ -150,11 +151,11 @@ def _findings(states: dict[str, float], described: dict[str, Finding], draws: Dr
         for name in group:
             if name in denied:
                 form = draws.pick(phrases.ABSENT[name])
-                sentences.append(_denial("FINDINGS", [name], form.replace("{seen}", draws.pick(phrases.SEEN))))
+                sentences.append(_denial("FINDINGS", [name], form.replace("{seen}", draws.pick(SEEN))))
     if draws.chance(0.4):
-        groups[HEART].append(Sentence("FINDINGS", draws.pick(phrases.NEUTRAL)))
+        groups[HEART].append(Sentence("FINDINGS", draws.pick(remarks.NEUTRAL)))
     if described and draws.chance(0.25):
-        groups[BONES].append(Sentence("FINDINGS", draws.pick(phrases.INCIDENTAL)))
+        groups[BONES].append(Sentence("FINDINGS", draws.pick(remarks.INCIDENTAL)))
     body = [sentence for group in draws.pick(ORDERS) for sentence in groups[group]]
     return body or [_denial("FINDINGS", CLEAR, phrases.LUNGS_CLEAR[0])]
 
@@ -164,13 +165,13 @@ def _impression(states: dict[str, float], described: dict[str, Finding], draws: 
     names = [name for name in described if whole or name != "Support Devices"]
     out = []
     if all(name == "Support Devices" for name in described):
-        out.append(Sentence("IMPRESSION", draws.pick(phrases.NORMAL_IMPRESSIONS)))
+        out.append(Sentence("IMPRESSION", draws.pick(remarks.NORMAL_IMPRESSIONS)))
     if not whole and len(names) > 3:
         names = names[: draws.pick((3, len(names)))]
     waiting: list[Mention] = []  # a noun phrase that may be joined with the next
     for name in draws.shuffled(names):
         if states[name] == PRESENT and name in phrases.BRIEF and draws.chance(0.7):
-            phrase = draws.pick(phrases.BRIEF[name]).format_map(_slots(described[name], draws))
+            phrase = draws.pick(phrases.BRIEF[name]).format_map(slots(described[name], draws))
             waiting.append(Mention(name, PRESENT, phrase))
             if len(waiting) == 2 or draws.chance(0.5):
                 out.append(_sentence("IMPRESSION", *waiting))
@@ -183,22 +184,22 @@ def _impression(states: dict[str, float], described: dict[str, Finding], draws: 
     if denied and draws.chance(0.6 if whole else 0.15):
         out.append(_denial("IMPRESSION", denied[:1], draws.pick(phrases.ABSENT[denied[0]][:2])))
     if names and draws.chance(0.2):
-        out.append(Sentence("IMPRESSION", draws.pick(phrases.ADVICE)))
+        out.append(Sentence("IMPRESSION", draws.pick(remarks.ADVICE)))
     return out
 
 
 def _preamble(draws: Draws) -> list[Sentence]:
     choices = {
-        "EXAM": phrases.EXAMS,
-        "INDICATION": phrases.INDICATIONS,
-        "COMPARISON": phrases.COMPARISONS,
-        "TECHNIQUE": phrases.TECHNIQUES,
+        "EXAM": remarks.EXAMS,
+        "INDICATION": remarks.INDICATIONS,
+        "COMPARISON": remarks.COMPARISONS,
+        "TECHNIQUE": remarks.TECHNIQUES,
     }
     return [Sentence(section, draws.pick(options)) for section, options in choices.items() if draws.chance(0.6)]
 
 
 def _short_normal(draws: Draws) -> list[Sentence]:
-    *body, (ending, _) = draws.pick(phrases.SHORT_NORMAL)
+    *body, (ending, _) = draws.pick(remarks.SHORT_NORMAL)
     return [_denial("FINDINGS", names, text) for text, names in body] + [Sentence("IMPRESSION", ending)]
 
 
@@ -208,7 +209,7 @@ def _mention(finding: Finding, state: float, draws: Draws) -> Mention:
         forms = phrases.DEVICE_FORMS[finding.location]
     else:
         forms = (phrases.PRESENT if state == PRESENT else phrases.UNCERTAIN)[finding.name]
-    return Mention(finding.name, state, draws.pick(forms).format_map(_slots(finding, draws)))
+    return Mention(finding.name, state, draws.pick(forms).format_map(slots(finding, draws)))
 
 
 def _sentence(section: str, *mentions: Mention) -> Sentence:
@@ -224,38 +225,7 @@ def _listing(names: Sequence[str], draws: Draws) -> str:
     nouns = [draws.pick(phrases.LISTED[name]) for name in names]
     comma = ", " if len(nouns) > 2 and draws.chance(0.5) else " "
     listed = ", ".join(nouns[:-1]) + comma + "or " + nouns[-1]
-    return draws.pick(phrases.LIST_FORMS).format(list=listed, seen=draws.pick(phrases.SEEN))
-
-
-def _slots(finding: Finding, draws: Draws) -> dict[str, str]:
-    """The words for the slots of a form, each true of the finding."""
-    severity, side = finding.severity, finding.side
-    both = side == "bilateral"
-    word = draws.pick(phrases.SEVERITY.get(finding.name, phrases.SEVERITY[""])[severity])
-    slots = {
-        "sev": word,
-        "a_sev": word if both else ("an " if word[0] in "aeiou" else "a ") + word,
-        "badly": draws.pick(phrases.ADVERBS[severity]),
-        "seen": draws.pick(phrases.SEEN),
-        "lump": draws.pick(phrases.LUMPS[severity]),
-        "side": side,
-        "sided": side if both else side + "-sided",
-        "on": "bilaterally" if both else f"on the {side}",
-        "rib": "middle" if finding.location == "mid" else finding.location,
-        "base": "bibasilar" if both else f"{side} basilar",
-        "s": "s" if both else "",
-        "are": "are" if both else "is",
-    }
-    if finding.location in phrases.ZONES:
-        options = phrases.ZONES[finding.location]
-        if finding.location == "mid" and side == "right":
-            options = (*options, phrases.MIDDLE_LOBE)
-        zone = draws.pick(options)
-        slots["zone"] = f"{side} {zone}"
-        slots["at"] = f"in both {zone}s" if both else f"in the {side} {zone}"
-        if finding.location == "lower" and draws.chance(0.3):
-            slots["at"] = "at both lung bases" if both else f"at the {side} lung base"
-    return slots
+    return draws.pick(phrases.LIST_FORMS).format(list=listed, seen=draws.pick(SEEN))
 
 
 def _lay_out(sentences: Sequence[Sentence], draws: Draws) -> str:
