@@ -99,6 +99,13 @@ class _Sentence:
             return
         self._open(UNCERTAIN, words)
 
+    def _versus(self, index: int, words: Words, value: Any) -> None:
+        """``a versus b`` leaves both open, whatever b is."""
+        last = self.found[-1] if len(self.found) > self.clause else None
+        if last is not None and last.assertion == PRESENT and not last.decided:
+            last.assertion, last.cue = UNCERTAIN, words
+        self._uncertainty(index, words, value)
+
     def _history(self, index: int, words: Words, value: Any) -> None:
         self._open(PAST, words)
         self.former = False
@@ -320,6 +327,7 @@ _ENDS_LOOK = frozenset(
         Kind.UNCERTAINTY,
         Kind.HISTORY,
         Kind.FORMER,
+        Kind.VERSUS,
         Kind.VERB,
     )
 )
@@ -339,6 +347,7 @@ _BY_KIND: dict[Kind, _Handler] = {
     Kind.UNCERTAINTY_AFTER: _Sentence._uncertainty_after,
     Kind.HISTORY: _Sentence._history,
     Kind.FORMER: _Sentence._former,
+    Kind.VERSUS: _Sentence._versus,
     Kind.HISTORY_AFTER: _Sentence._history_after,
     Kind.STOP: _Sentence._stop,
     Kind.VERB: _Sentence._verb,

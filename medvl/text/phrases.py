@@ -73,6 +73,7 @@ class Phrases:
 
     def __init__(self) -> None:
         self._root: dict[str, Any] = {}
+        self._entries: list[tuple[tuple[str, ...], Any]] = []
         self._words: dict[str, str | None] = {}
         self._inflected: set[str] = set()
         self._deletions: dict[str, set[str]] = {}
@@ -80,15 +81,10 @@ class Phrases:
     def add(self, phrase: str, meaning: Any, inflect: bool = False) -> None:
         """Let ``phrase`` stand for ``meaning`` too; with ``inflect`` its words may be plural or misspelt."""
         for words in expand(phrase):
-            node = self._root
-            for word in words:
-                self._words[word] = word
-                node = node.setdefault(word, {})
-                if inflect:
-                    self._inflected.add(word)
-            meanings = node.setdefault("", [])
-            if meaning not in meanings:
-                meanings.append(meaning)
+            self._entries.append((words, meaning))
+            self._words.update({word: word for word in words})
+            if inflect:
+                self._inflected.update(words)
 
     def add_sign(self, sign: str, meaning: Any) -> None:
         """Let a punctuation mark stand for ``meaning``."""
@@ -101,16 +97,25 @@ class Phrases:
             self._words.setdefault(variant, word)
 
     def finish(self) -> None:
-        """Add plurals and the table for misspellings, once all phrases are in."""
+        """Build the trie with its plurals and the table for misspellings, once all phrases are in."""
         for word in sorted(self._inflected):
-            if not word.isalpha() or len(word) < 4:
+            if not word.isalpha() or len(word) < 3:
                 continue
-            plural = word[:-1] + "ies" if word.endswith("y") else word + "s"
-            self._words.setdefault(plural, word)
-            self._words.setdefault(word + "es", word)
+            for plural in (word[:-1] + "ies" if word.endswith("y") else word + "s", word + "es"):
+                # A plural that a phrase spells out is the same word as its singular.
+                if plural not in self._words or plural in self._inflected:
+                    self._words[plural] = word
+        for words, meaning in self._entries:
+            node = self._root
+            for word in words:
+                node = node.setdefault(self._words[word], {})
+            meanings = node.setdefault("", [])
+            if meaning not in meanings:
+                meanings.append(meaning)
+        self._entries = []
         for word in sorted(self._inflected):
             if len(word) >= _FUZZY_LENGTH:
-                for variant in _one_less(word):
+                for variant in (word, *_one_less(word)):
                     self._deletions.setdefault(variant, set()).add(word)
 
     def read(self, words: list[str]) -> list[str | None]:

@@ -40,7 +40,7 @@ _ENDS_BEFORE_CAPITAL = _words(
     """
     a.m p.m am pm etc jr sr m.d md ph.d u.s u.k inc ltd dept hosp no nos ca resp bilat rt lt mod sm lg incl
     max min avg hx dx tx fx sx rx w wt ht poss prob neg pos temp est ref vol dist ant post lat sup inf med pt
-    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm
+    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm evid
     """
 )
 _TITLES = _words("dr mr mrs ms prof")

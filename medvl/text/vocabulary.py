@@ -46,6 +46,7 @@ class Kind(IntEnum):
     COLON = 24
     IGNORE = 25
     FORMER = 26
+    VERSUS = 27
 
 
 _CUES = {
@@ -58,6 +59,7 @@ _CUES = {
         Kind.UNCERTAINTY_AFTER,
         Kind.HISTORY,
         Kind.FORMER,
+        Kind.VERSUS,
         Kind.HISTORY_AFTER,
         Kind.PSEUDO,
         Kind.STOP,
@@ -70,7 +72,7 @@ _CUES = {
 }
 _SCALES = {"severity": Kind.SEVERITY, "side": Kind.SIDE}
 _PUNCTUATION = {",": Kind.COMMA, ":": Kind.COLON, ";": Kind.STOP, "?": Kind.UNCERTAINTY}
-_PUNCTUATION |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), Kind.STOP)
+_PUNCTUATION |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), Kind.COLON)
 _ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "besides"}
 _FILE_KEYS = {"version", "name", "findings", "structures", "predicates", "normal", "disease", "misspellings", "cues"}
 _STATES = ("present", "absent", "uncertain")
