@@ -154,7 +154,7 @@ def _findings(states: dict[str, float], described: dict[str, Finding], draws: Dr
                 sentences.append(_denial("FINDINGS", [name], form.replace("{seen}", draws.pick(SEEN))))
     if draws.chance(0.4):
         groups[HEART].append(Sentence("FINDINGS", draws.pick(remarks.NEUTRAL)))
-    if described and draws.chance(0.25):
+    if any(name != "Support Devices" for name in described) and draws.chance(0.25):
         groups[BONES].append(Sentence("FINDINGS", draws.pick(remarks.INCIDENTAL)))
     body = [sentence for group in draws.pick(ORDERS) for sentence in groups[group]]
     return body or [_denial("FINDINGS", CLEAR, phrases.LUNGS_CLEAR[0])]
