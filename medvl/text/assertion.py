@@ -52,6 +52,7 @@ class _Sentence:
         self.cue_used = self.former = False
         self.after_verb = False
         self.clause = self.subclause = 0
+        self.colon = -1
         self.joint: str | None = None
         self.pending: tuple[str, Words] | None = None
         self.structures: list[tuple[int, Words]] = []
@@ -150,11 +151,15 @@ class _Sentence:
         self.after_verb = True
 
     def _use_cue_backwards(self, index: int) -> None:
-        """A hedge that ends its clause and governs nothing speaks of what came before: "pneumonia possible"."""
-        if self.state == UNCERTAIN and not self.cue_used and self.cue is not None and len(self.found) > self.subclause:
-            last = self.items[index - 1][2]
-            if self.cue[1] == last:
-                self._decide_backwards(UNCERTAIN, self.cue)
+        """A cue that ends its clause and governs nothing may speak of what came before.
+
+        A hedge does ("pneumonia possible"), and a denial after a colon ("pneumothorax: no").
+        """
+        if self.cue is None or self.cue_used or len(self.found) == self.subclause:
+            return
+        answer = self.state == ABSENT and self.colon == self.cue[0]
+        if (self.state == UNCERTAIN or answer) and self.cue[1] == self.items[index - 1][2]:
+            self._decide_backwards(self.state or ABSENT, self.cue)
 
     # Where clauses and statements end.
 
@@ -186,6 +191,7 @@ class _Sentence:
     def _colon(self, index: int, words: Words, value: Any) -> None:
         self._end_cue()
         self.pending = None
+        self.colon = words[1]
 
     def _linker(self, index: int, words: Words, value: Any) -> None:
         if self.state is not None and self.cue_used:

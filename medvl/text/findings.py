@@ -86,13 +86,14 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
     require_text(text)
     vocabulary = load_vocabulary(vocabulary)
     clean, origin = _readable(text)
+    lower = _lower(clean)
 
     def place(start: int, end: int) -> Span:
         return Span(start, end) if origin is None else Span(origin[start], origin[end - 1] + 1)
 
     mentions = []
     for sentence in _observed_sentences(clean):
-        tokens = list(TOKEN.finditer(clean, sentence.start, sentence.end))
+        tokens = list(TOKEN.finditer(lower, sentence.start, sentence.end))
         words = vocabulary.phrases.read([token[0] for token in tokens])
         for found in resolve(vocabulary.phrases.scan(words), vocabulary):
             span = place(tokens[found.words[0]].start(), tokens[found.words[1] - 1].end())
@@ -129,20 +130,28 @@ def _observed_sentences(text: str) -> list[Span]:
 
 
 def _readable(text: str) -> tuple[str, list[int] | None]:
-    """The text in lower case with plain signs, and where each character stood (None where nothing moved)."""
+    """The text with plain signs, and where each character of it stood (None where nothing moved)."""
     if "[**" in text:
         text = _MARK.sub(lambda mark: " " * len(mark[0]), text)
     if text.isascii():
-        return text.lower(), None
+        return text, None
     characters: list[str] = []
     origin: list[int] = []
     for index, character in enumerate(text):
         if character in _INVISIBLE:
             continue
-        for plain in _LOOKALIKES.get(character, character.lower()):
+        for plain in _LOOKALIKES.get(character, character):
             characters.append(plain)
             origin.append(index)
     return "".join(characters), origin
+
+
+def _lower(text: str) -> str:
+    """The text in lower case, each character in its place."""
+    lower = text.lower()
+    if len(lower) == len(text):
+        return lower
+    return "".join(character.lower() if len(character.lower()) == 1 else character for character in text)
 
 
 def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") -> NDArray[np.float32]:
@@ -171,10 +180,11 @@ def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") 
     require_text(text)
     vocabulary = load_vocabulary(vocabulary)
     phrases, clean = vocabulary.phrases, _readable(text)[0]
+    lower = _lower(clean)
     states: dict[str, float] = {}
     blocked = normal = False
     for start, end in _observed_sentences(clean):
-        items = phrases.scan(phrases.read(TOKEN.findall(clean, start, end)))
+        items = phrases.scan(phrases.read(TOKEN.findall(lower, start, end)))
         for found in resolve(items, vocabulary):
             state = STATES.get(found.assertion)
             if state is None:

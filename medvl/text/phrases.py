@@ -108,7 +108,7 @@ class Phrases:
         for words, meaning in self._entries:
             node = self._root
             for word in words:
-                node = node.setdefault(self._words[word], {})
+                node = node.setdefault(self._words[word] or word, {})
             meanings = node.setdefault("", [])
             if meaning not in meanings:
                 meanings.append(meaning)
