@@ -22,8 +22,7 @@ NEUTRAL = (
     "The study is of good quality.",
     "The inspiration is adequate.",
     "The visualized upper abdomen is within normal limits.",
-    "The aortic contour is normal.",
-    "The diaphragm is smooth in outline.",
+    "The airway is patent.",
 )
 """Said of any study, and of no finding."""
 INCIDENTAL = (
@@ -50,8 +49,8 @@ EXAMS = (
     "Chest radiograph, frontal view.",
     "Portable chest radiograph.",
     "Chest, single view.",
-    "AP chest.",
-    "PA chest radiograph.",
+    "Chest x-ray.",
+    "Frontal chest radiograph.",
 )
 INDICATIONS = (
     "Shortness of breath.",

@@ -38,7 +38,7 @@ SEVERITY: dict[str, dict[str, tuple[str, ...]]] = {
     "Lung Opacity": {
         "mild": ("faint", "mild", "subtle", "minimal"),
         "moderate": ("moderate",),
-        "severe": ("extensive", "marked", "severe"),
+        "severe": ("extensive", "marked"),
     },
     "Lung Lesion": {
         "mild": ("small", "tiny"),
