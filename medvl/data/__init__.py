@@ -10,7 +10,9 @@ from medvl.data.loader import StudyLoader
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.mimic_cxr import MIMIC_CXR
 from medvl.data.openi import OpenIReports
+from medvl.data.phantom import SyntheticChestXRay
 from medvl.data.splits import split_by_patient
+from medvl.data.studies import load_studies, table_path
 
 __all__ = [
     "MIMIC_CXR",
@@ -20,9 +22,12 @@ __all__ = [
     "OpenIReports",
     "StudyDataset",
     "StudyLoader",
+    "SyntheticChestXRay",
     "collate_studies",
     "label_table",
+    "load_studies",
     "read_manifest",
     "split_by_patient",
     "study_key",
+    "table_path",
 ]

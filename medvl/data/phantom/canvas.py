@@ -1,0 +1,225 @@
+"""Pixel grids in body coordinates and the few smooth shapes that everything is drawn with.
+
+Body coordinates: x runs from -1 (patient's right, image left) to 1, y from -1 (top) to 1 (bottom), whatever the size in
+pixels. Only additions, multiplications, divisions, square roots and comparisons touch pixels: IEEE arithmetic rounds these
+the same way everywhere, so an image is the same to the last bit on every machine, which exponentials and sines are not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from medvl.data.phantom.draws import Draws
+
+TABLE = 1024
+"""Entries of a profile over y, which spans -REACH to REACH."""
+REACH = 1.4
+ATLASES = 6
+_POLAR = 256
+
+
+@dataclass(frozen=True)
+class Pose:
+    """How the patient stands in the picture: a similarity from body to image coordinates.
+
+    Args:
+        scale: magnification, about 1.
+        tan_half: tangent of half the angle of rotation (rotation without a sine).
+        dx: shift to the right, in half images.
+        dy: shift down, in half images.
+    """
+
+    scale: float
+    tan_half: float
+    dx: float
+    dy: float
+
+    @property
+    def rotation(self) -> tuple[float, float]:
+        square = self.tan_half * self.tan_half
+        return (1 - square) / (1 + square), 2 * self.tan_half / (1 + square)
+
+
+@lru_cache(maxsize=16)
+def _axis(size: int) -> np.ndarray:
+    return ((np.arange(size, dtype=np.float32) * 2 + 1) / size - 1).astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _upsampling(cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Left cell and eased weight of the right cell for each pixel."""
+    place = (_axis(size) + 1) * np.float32(0.5 * (cells - 1))
+    left = np.minimum(place.astype(np.int64), cells - 2)
+    part = place - left.astype(np.float32)
+    return left, part * part * (3 - 2 * part)
+
+
+def smooth_noise(raw: np.ndarray, cells: int, size: int) -> np.ndarray:
+    """Smooth noise in [-1, 1] of shape (size, size) from ``cells ** 2`` random bytes."""
+    grid = raw[: cells * cells].reshape(cells, cells).astype(np.float32) / 127.5 - 1
+    left, weight = _upsampling(cells, size)
+    rows = grid[left] + (grid[left + 1] - grid[left]) * weight[:, None]
+    start = rows.take(left, axis=1)
+    step = rows.take(left + 1, axis=1)
+    step -= start
+    step *= weight
+    step += start
+    return step
+
+
+def smoothstep(distance: np.ndarray, width: float) -> np.ndarray:
+    """0 where ``distance`` is below ``-width / 2``, 1 above ``width / 2``, smooth between: a soft edge at 0.
+
+    Example:
+        >>> smoothstep(np.array([-1.0, 0.0, 1.0], dtype=np.float32), 0.5).tolist()
+        [0.0, 0.5, 1.0]
+    """
+    t = distance * (1.0 / width)
+    t += 0.5
+    np.maximum(t, 0, out=t)
+    np.minimum(t, 1, out=t)
+    rest = t * -2
+    rest += 3
+    t *= t
+    t *= rest
+    return t
+
+
+def bump(distance: np.ndarray, width: float) -> np.ndarray:
+    """A ridge of height 1 at distance 0 that falls to 0 at ``width``: (1 - (d / w)^2) clipped, squared."""
+    t = distance * (1.0 / width)
+    t *= t
+    np.subtract(1, t, out=t)
+    np.maximum(t, 0, out=t)
+    t *= t
+    return t
+
+
+def profile_axis() -> np.ndarray:
+    """The y of each table entry."""
+    return _profile_axis()
+
+
+@lru_cache(maxsize=1)
+def _profile_axis() -> np.ndarray:
+    return ((np.arange(TABLE, dtype=np.float32) * 2 + 1) / TABLE - 1) * np.float32(REACH)
+
+
+class Canvas:
+    """The body coordinates of every pixel, and boxes of pixels around places of the body.
+
+    Args:
+        size: side of the square image in pixels.
+        pose: how the patient stands.
+    """
+
+    def __init__(self, size: int, pose: Pose) -> None:
+        self.size, self.pose = size, pose
+        axis = _axis(size)
+        cos, sin = pose.rotation
+        a, b = cos / pose.scale, sin / pose.scale
+        self.x = (axis * a - (pose.dx * a + pose.dy * b)) + (axis * b)[:, None]
+        self.y = (axis * -b + (pose.dx * b - pose.dy * a)) + (axis * a)[:, None]
+        self.pixel = 2 / size / pose.scale
+        """Side of a pixel in body coordinates."""
+
+    def rows(self) -> np.ndarray:
+        """For each pixel, its entry in a profile over y, plus TABLE on the patient's left."""
+        place = self.y * np.float32(TABLE / (2 * REACH))
+        place += TABLE / 2
+        np.maximum(place, 0, out=place)
+        np.minimum(place, TABLE - 1, out=place)
+        index = place.astype(np.int32)
+        index += (self.x > 0) * np.int32(TABLE)
+        return index
+
+    def to_pixels(self, x: float, y: float) -> tuple[float, float]:
+        """Row and column of a place of the body (fractions of a pixel kept)."""
+        cos, sin = self.pose.rotation
+        u = self.pose.scale * (x * cos - y * sin) + self.pose.dx
+        v = self.pose.scale * (x * sin + y * cos) + self.pose.dy
+        return (v + 1) * self.size / 2 - 0.5, (u + 1) * self.size / 2 - 0.5
+
+    def box(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
+        """The pixels that can lie between x0 and x1 and between y0 and y1 (at least one, at the picture's edge)."""
+        corners = [self.to_pixels(x, y) for x in (x0, x1) for y in (y0, y1)]
+        out = []
+        for axis in (0, 1):
+            low = int(min(corner[axis] for corner in corners))
+            high = int(max(corner[axis] for corner in corners)) + 2
+            low = min(max(low, 0), self.size - 1)
+            out.append(slice(low, max(min(high, self.size), low + 1)))
+        return out[0], out[1]
+
+    def nearest(self, x: float, y: float) -> tuple[int, int]:
+        """The pixel nearest to a place of the body, inside the picture."""
+        row, column = self.to_pixels(x, y)
+        last = self.size - 1
+        return min(max(int(row + 0.5), 0), last), min(max(int(column + 0.5), 0), last)
+
+
+@lru_cache(maxsize=1)
+def vessel_atlas() -> np.ndarray:
+    """Branching vessels in polar coordinates about a hilum: (ATLASES, angle, radius), 0 to 1, made once."""
+    radius = ((np.arange(_POLAR, dtype=np.float32) + 0.5) / _POLAR).astype(np.float32)
+    angle = radius[:, None] * 2 - 1
+    out = np.zeros((ATLASES, _POLAR, _POLAR), dtype=np.float32)
+    for number in range(ATLASES):
+        draws = Draws("vessels", number)
+        for trunk in range(9):
+            start = -0.95 + 1.9 * (trunk + draws.uniform(0.2, 0.8)) / 9
+            _grow(out[number], angle, radius, draws, start, 0.0, draws.uniform(0.017, 0.028), 0)
+    np.minimum(out, 1, out=out)
+    out.setflags(write=False)
+    return out
+
+
+def _grow(
+    texture: np.ndarray,
+    angle: np.ndarray,
+    radius: np.ndarray,
+    draws: Draws,
+    start: float,
+    born: float,
+    width: float,
+    depth: int,
+) -> None:
+    """Draw one vessel outward from radius ``born`` and let it fork."""
+    bend, wave = draws.uniform(-0.35, 0.35), draws.uniform(-0.5, 0.5)
+    end = min(1.0, born + draws.uniform(0.35, 0.75))
+    along = radius - np.float32(born)
+    path = start + bend * along + wave * along * (along - 0.25)
+    taper = np.maximum(1 - along / (end - born), 0) * (along >= 0)
+    half = (width * (0.35 + 0.65 * taper) / (radius + 0.04)).astype(np.float32)
+    ridge = np.maximum(1 - np.square((angle - path) / half), 0)
+    np.maximum(texture, ridge * np.minimum(taper * 2.5, 1) * np.float32(0.55 + 15 * width), out=texture)
+    if depth < 3:
+        for sign in (-1, 1):
+            at = born + (end - born) * draws.uniform(0.25, 0.6)
+            gone = at - born
+            fork = start + bend * gone + wave * gone * (gone - 0.25)
+            _grow(texture, angle, radius, draws, fork + sign * 0.015, at, width * draws.uniform(0.55, 0.8), depth + 1)
+
+
+def vessels(x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
+    """Vessels at the offsets (x, y) from a hilum, from one of the atlases, 0 to 1."""
+    across = np.abs(x)
+    total = np.abs(y)
+    total += across
+    total += 1e-3
+    row = y / total
+    row += 1
+    row *= 0.4999 * _POLAR
+    across *= across
+    square = y * y
+    square += across
+    np.sqrt(square, out=square)
+    square *= _POLAR
+    np.minimum(square, _POLAR - 1, out=square)
+    index = row.astype(np.int32)
+    index *= _POLAR
+    index += square.astype(np.int32)
+    return vessel_atlas()[number].ravel().take(index, mode="clip")

@@ -1,0 +1,177 @@
+"""The synthetic chest X-ray set: images, masks, reports and labels, drawn when they are asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from medvl.data.phantom.anatomy import Body, Changes, Chest, Exposure
+from medvl.data.phantom.canvas import Canvas
+from medvl.data.phantom.draws import Draws, noise_bytes, patient_of, split_of
+from medvl.data.phantom.effects import change_shape, draw_finding, draw_marker
+from medvl.data.phantom.findings import DRAWABLE, NAMES, Finding, draw_findings, image_states
+from medvl.data.phantom.reports import compose_report
+
+SMALLEST, LARGEST = 32, 1024
+TEXTURE_BYTES = 13 * 13
+
+
+class SyntheticChestXRay(Dataset):
+    """Chest X-ray phantoms with findings of known place, side and severity, their masks, and reports on them.
+
+    The same seed and index give the same study on every machine, in any order and whatever the length. At another size a
+    study shows the same chest. No patient is in it and nothing is downloaded.
+
+    Each item is a dictionary:
+
+    - ``image``: float32 (1, size, size) in [0, 1], eight-bit levels, row 0 at the top, the patient's right on the left;
+    - ``mask``: uint8 (10, size, size), the pixels of each finding in ``drawable``, 0 or 1;
+    - ``report``: text with sections, varied phrasing, negations, hedges and sentences about something else;
+    - ``label``: float32 (14,), what the image shows, in the order of ``names``: 1 present, 0 absent, NaN not determined (the
+      findings that are not drawn); "No Finding" is derived, and devices do not contradict it;
+    - ``text_label``: float32 (14,), what the report says: 1 present, 0 absent, -1 uncertain, NaN not mentioned;
+    - ``findings``: a list of dictionaries with ``name``, ``severity``, ``side`` and ``location``;
+    - ``study_id``, ``patient_id`` (one to three studies a patient) and ``split``, by patient: train, val or test, about 70, 10
+      and 20 %.
+
+    Args:
+        length: number of studies, at least 1.
+        size: side of the images in pixels, 32 to 1024.
+        seed: another seed, other patients; at least 0.
+
+    Raises:
+        TypeError: where an argument is not an integer.
+        ValueError: where it is out of its range.
+
+    Example:
+        >>> study = SyntheticChestXRay(length=3, size=64, seed=0)[2]
+        >>> study["image"].shape, study["mask"].shape, study["study_id"], study["patient_id"]
+        (torch.Size([1, 64, 64]), torch.Size([10, 64, 64]), 'syn0-s000002', 'syn0-p000001')
+    """
+
+    names = NAMES
+    drawable = DRAWABLE
+
+    def __init__(self, length: int = 2000, size: int = 128, seed: int = 0) -> None:
+        for name, value, low, high in (
+            ("length", length, 1, None),
+            ("size", size, SMALLEST, LARGEST),
+            ("seed", seed, 0, None),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, received {value!r}.")
+            if value < low or (high is not None and value > high):
+                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise ValueError(f"{name} must be {bounds}, received {value}.")
+        self.length, self.size, self.seed = length, size, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(self.length)[index]
+        study = self.describe(index)
+        pixels, masks = self.draw(index, study["findings"])
+        return {
+            "image": torch.from_numpy(pixels).unsqueeze(0).float() / 255,
+            "mask": torch.from_numpy(masks),
+            **study,
+            "label": torch.from_numpy(study["label"]),
+            "text_label": torch.from_numpy(study["text_label"]),
+            "findings": [vars(finding) for finding in study["findings"]],
+        }
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """All of a study but its pixels: findings, report, labels and ids."""
+        patient = f"syn{self.seed}-p{patient_of(self.seed, index):06d}"
+        findings = draw_findings(Draws(self.seed, "findings", index))
+        report, stated = compose_report(findings, Draws(self.seed, "report", index))
+        return {
+            "report": report,
+            "label": _states(image_states(findings)),
+            "text_label": _states(stated),
+            "findings": findings,
+            "study_id": f"syn{self.seed}-s{index:06d}",
+            "patient_id": patient,
+            "split": split_of(patient),
+        }
+
+    def draw(self, index: int, findings: list[Finding]) -> tuple[np.ndarray, np.ndarray]:
+        """A study's picture, uint8 (size, size), and the masks of its findings, uint8 (10, size, size)."""
+        seed = self.seed
+        body = Body.draw(Draws(seed, "patient", patient_of(seed, index)))
+        exposure = Exposure.draw(Draws(seed, "exposure", index))
+        changes = Changes()
+        for finding in findings:
+            change_shape(changes, finding, body, Draws(seed, "place", index, finding.name))
+        texture = noise_bytes(TEXTURE_BYTES, seed, "texture", index)
+        chest = Chest(Canvas(self.size, exposure.pose), body, changes, exposure.breath, texture)
+        masks = np.zeros((len(DRAWABLE), self.size, self.size), dtype=np.uint8)
+        for finding in findings:
+            mask = draw_finding(chest, finding, Draws(seed, "place", index, finding.name))
+            masks[DRAWABLE.index(finding.name)] = mask
+        if exposure.marker:
+            draw_marker(chest, exposure.marker)
+        noise = noise_bytes(2 * self.size * self.size, seed, "noise", index, self.size)
+        return chest.picture(exposure, noise), masks
+
+    def write(
+        self,
+        folder: str | Path,
+        masks: bool = False,
+        progress: Callable[[Iterable], Iterable] | None = None,
+    ) -> Path:
+        """Writes the set as files that any reader of tables can use.
+
+        ``cases.csv`` has the columns image, study_id, patient_id, split, report and the fourteen findings with 1, 0 or blank,
+        as CheXpert's own files have them; images are 8-bit PNG in ``images/``. The table is written last and whole.
+
+        Args:
+            folder: made where it is missing.
+            masks: whether to write ``masks/STUDY/FINDING.png`` (0 or 255) of each finding that is present.
+            progress: wraps the iteration over studies, as ``tqdm`` does.
+
+        Returns:
+            The path of ``cases.csv``.
+        """
+        folder = Path(folder)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["image", "study_id", "patient_id", "split", "report", *NAMES])
+        indices: Iterable[int] = range(self.length)
+        for index in progress(indices) if progress else indices:
+            study = self.describe(index)
+            pixels, regions = self.draw(index, study["findings"])
+            name = f"images/{study['study_id']}.png"
+            Image.fromarray(pixels).save(folder / name)
+            if masks:
+                self._write_masks(folder / "masks" / study["study_id"], regions)
+            cells = ["" if math.isnan(state) else str(int(state)) for state in study["label"]]
+            writer.writerow([name, *(study[k] for k in ("study_id", "patient_id", "split", "report")), *cells])
+        path = folder / "cases.csv"
+        partial = path.with_suffix(".partial")
+        partial.write_text(table.getvalue(), encoding="utf-8", newline="")
+        partial.replace(path)
+        return path
+
+    @staticmethod
+    def _write_masks(folder: Path, regions: np.ndarray) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, region in zip(DRAWABLE, regions, strict=True):
+            if region.any():
+                Image.fromarray(region * np.uint8(255)).save(folder / f"{name}.png")
+
+
+def _states(known: dict[str, float]) -> np.ndarray:
+    """States by name as an array in the order of :data:`NAMES`, NaN where unknown."""
+    return np.array([known.get(name, math.nan) for name in NAMES], dtype=np.float32)
