@@ -1,0 +1,296 @@
+"""What every loss owes its users: gradients, autocast, compile, copies, errors, extreme inputs."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+
+import pytest
+import torch
+
+from medvl.losses import (
+    CombinedLoss,
+    ImageTextContrastiveLoss,
+    ImageTextLabelContrastiveLoss,
+    MaskedPatchLoss,
+    PatchSentenceMatchingLoss,
+    SemanticMatchingLoss,
+    SigmoidContrastiveLoss,
+)
+
+N, M, D, K = 4, 5, 6, 3
+
+
+def batch(dtype=torch.float32):
+    generator = torch.Generator().manual_seed(2)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=dtype).requires_grad_()
+
+    return {
+        "image_embeds": draw(N, D),
+        "text_embeds": draw(M, D),
+        "patch_embeds": draw(N, 4, D),
+        "sentence_embeds": draw(M, 3, D),
+        "logit_scale": torch.tensor(7.0, dtype=dtype, requires_grad=True),
+        "patch_prediction": draw(N, 4, 4),
+        "image": draw(N, 1, 4, 4).detach(),
+        "visible_mask": torch.tensor([[True, False, True, False]] * N),
+        "image_ids": ["a", "b", "b", "c"],
+        "text_ids": ["a", "b", "c", "c", "d"],
+        "image_labels": torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 1], [1, -1, 0]]),
+        "text_labels": torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0, 0], [-1, 1, 1]]),
+        "sentence_mask": torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0]]).bool(),
+    }
+
+
+LOSSES = {
+    "pairs": lambda **k: ImageTextContrastiveLoss(**k),
+    "semantic": lambda **k: SemanticMatchingLoss(**k),
+    "semantic dot": lambda **k: SemanticMatchingLoss(similarity="dot", target_temperature=0.02, **k),
+    "labels": lambda **k: ImageTextLabelContrastiveLoss(match="soft", **k),
+    "sigmoid": lambda **k: SigmoidContrastiveLoss(bias=-1.0, **k),
+    "transport": lambda **k: PatchSentenceMatchingLoss(epsilon=0.2, **k),
+    "attention": lambda **k: PatchSentenceMatchingLoss(matching="attention", **k),
+    "max": lambda **k: PatchSentenceMatchingLoss(matching="max", **k),
+    "masked": lambda **_: MaskedPatchLoss(2),
+}
+every_loss = pytest.mark.parametrize("name", LOSSES)
+plain_and_tiled = pytest.mark.parametrize("tile_size", [None, 2])
+
+
+def leaves(values):
+    return {name: x for name, x in values.items() if isinstance(x, torch.Tensor) and x.requires_grad}
+
+
+def wired(loss, values):
+    return CombinedLoss({"loss": loss})(values, {})
+
+
+@every_loss
+@plain_and_tiled
+def test_gradcheck(name, tile_size):
+    values = batch(torch.float64)
+    loss = LOSSES[name](tile_size=tile_size)
+    used = {k: x for k, x in leaves(values).items() if k in loss.forward.__code__.co_varnames}
+
+    def function(*tensors):
+        return wired(loss, values | dict(zip(used, tensors, strict=True)))
+
+    assert torch.autograd.gradcheck(function, tuple(used.values()), atol=1e-6, rtol=1e-4)
+
+
+@every_loss
+@plain_and_tiled
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_under_autocast(name, tile_size, dtype):
+    values = batch()
+    loss = LOSSES[name](tile_size=tile_size)
+    exact = wired(loss, values)
+    half = values | {k: x.detach().to(dtype).requires_grad_() for k, x in leaves(values).items()}
+    with torch.autocast("cpu", dtype):
+        value = wired(loss, half)
+        value.backward()
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, exact, rtol=2e-2, atol=2e-2)
+    assert all(torch.isfinite(x.grad).all() for x in leaves(half).values() if x.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("name", "tile_size"), [*((name, None) for name in LOSSES), ("pairs", 2), ("semantic", 2), ("sigmoid", 2)]
+)
+def test_compile(name, tile_size):
+    values = batch()
+    loss = LOSSES[name](tile_size=tile_size)
+    expected = wired(loss, values)
+    expected.backward()
+    grads = {k: x.grad for k, x in leaves(values).items() if x.grad is not None}
+    torch._dynamo.reset()
+    again = batch()
+    value = torch.compile(loss, backend="eager")(
+        **{k: v for k, v in again.items() if k in loss.forward.__code__.co_varnames}
+    )
+    value.backward()
+    torch.testing.assert_close(value, expected)
+    for k, grad in grads.items():
+        torch.testing.assert_close(again[k].grad, grad, rtol=1e-4, atol=1e-6)
+
+
+@every_loss
+@plain_and_tiled
+def test_copies_and_state(name, tile_size):
+    values = batch()
+    loss = LOSSES[name](tile_size=tile_size)
+    expected = wired(loss, values)
+    file = io.BytesIO()
+    torch.save(loss, file)
+    file.seek(0)
+    for twin in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss)), torch.load(file, weights_only=False)):
+        assert wired(twin, values) == expected
+        assert repr(twin) == repr(loss)
+    assert not list(loss.parameters())
+    combined = CombinedLoss({"term": (loss, 0.5)})
+    combined(values, {})
+    combined.load_state_dict(copy.deepcopy(combined).state_dict())
+    assert combined.state_dict() == {}
+
+
+@every_loss
+@plain_and_tiled
+def test_inputs_are_left_alone(name, tile_size):
+    values = batch()
+    before = copy.deepcopy({k: x.detach() if isinstance(x, torch.Tensor) else x for k, x in values.items()})
+    wired(LOSSES[name](tile_size=tile_size), values).backward()
+    for key, value in values.items():
+        assert torch.equal(value, before[key]) if isinstance(value, torch.Tensor) else value == before[key]
+
+
+EXTREMES = {
+    "zero length": lambda x: x * 0,
+    "some zero length": lambda x: x * (torch.arange(len(x)) > 0).reshape(-1, *[1] * (x.ndim - 1)),
+    "tiny": lambda x: x * 1e-25,
+    "huge": lambda x: x * 1e15,
+    "all the same": lambda x: torch.ones_like(x),
+    "opposite": lambda x: x.sign(),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "masked"])
+@plain_and_tiled
+@pytest.mark.parametrize("extreme", EXTREMES)
+@pytest.mark.parametrize("scale", [1.0, 100.0])
+def test_no_nan_or_infinity(name, tile_size, extreme, scale):
+    values = batch()
+    for key in ("image_embeds", "text_embeds", "patch_embeds", "sentence_embeds"):
+        values[key] = EXTREMES[extreme](values[key].detach()).requires_grad_()
+    values["logit_scale"] = torch.tensor(scale, requires_grad=True)
+    value = wired(LOSSES[name](tile_size=tile_size), values)
+    value.backward()
+    assert torch.isfinite(value)
+    for key, x in leaves(values).items():
+        assert x.grad is None or torch.isfinite(x.grad).all(), key
+        if extreme == "zero length" and "embeds" in key and x.grad is not None:
+            assert x.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@every_loss
+def test_sum_is_the_sum_of_none(name, reduction):
+    if name == "masked":
+        values, losses = batch(), {r: MaskedPatchLoss(2, reduction=r) for r in ("none", "sum")}
+    else:
+        values, losses = batch(), {r: LOSSES[name](reduction=r) for r in ("none", "sum")}
+    arguments = {k: v for k, v in values.items() if k in losses["sum"].forward.__code__.co_varnames}
+    torch.testing.assert_close(losses["none"](**arguments).sum(), losses["sum"](**arguments))
+
+
+def test_metatensor_is_stripped():
+    MetaTensor = pytest.importorskip("monai.data").MetaTensor
+    values = batch()
+    expected = ImageTextContrastiveLoss()(values["image_embeds"], values["image_embeds"])
+    wrapped = MetaTensor(values["image_embeds"].detach()).requires_grad_()
+    value = ImageTextContrastiveLoss()(wrapped, wrapped)
+    assert type(value) is torch.Tensor
+    torch.testing.assert_close(value, expected)
+
+
+def embeds(n=2, d=3, dtype=torch.float32):
+    return torch.ones(n, d).to(dtype)
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "error", "message"),
+    [
+        (ImageTextContrastiveLoss, {"image_embeds": embeds(dtype=torch.int64)}, TypeError,
+         r"image_embeds must be floating point, got torch.int64"),
+        (ImageTextContrastiveLoss, {"text_embeds": [[1.0]]}, TypeError,
+         r"text_embeds must be a tensor \(M, D\), got list"),
+        (ImageTextContrastiveLoss, {"image_embeds": torch.ones(3)}, ValueError,
+         r"image_embeds must have shape \(N, D\), got \(3,\)"),
+        (ImageTextContrastiveLoss, {"text_embeds": embeds(d=4)}, ValueError,
+         r"image_embeds and text_embeds must have the same width D, got 3 and 4"),
+        (ImageTextContrastiveLoss, {"text_embeds": embeds(3)}, ValueError,
+         r"image_ids and text_ids are needed where the numbers of images and texts differ, got 2 images and 3 texts"),
+        (ImageTextContrastiveLoss, {"image_ids": ["a", "b"]}, ValueError,
+         r"image_ids and text_ids must come together, got no text_ids"),
+        (ImageTextContrastiveLoss, {"image_ids": ["a"], "text_ids": ["a", "b"]}, ValueError,
+         r"image_ids must have shape \(2,\), one for each row of the embeddings, got \(1,\)"),
+        (ImageTextContrastiveLoss, {"image_ids": torch.ones(2), "text_ids": ["a", "b"]}, TypeError,
+         r"image_ids must be integers or texts, got torch.float32"),
+        (ImageTextContrastiveLoss, {"image_ids": [0.5, 1.0], "text_ids": ["a", "b"]}, TypeError,
+         r"image_ids must be integers or texts, got an element of type float"),
+        (ImageTextContrastiveLoss, {"weights": torch.ones(3)}, ValueError,
+         r"weights must have shape \(2,\), one for each image, got \(3,\)"),
+        (ImageTextContrastiveLoss, {"logit_scale": torch.ones(2)}, ValueError,
+         r"logit_scale must be one number, got shape \(2,\)"),
+        (SemanticMatchingLoss, {"image_labels": embeds(2, 4), "text_labels": embeds(2, 5)}, ValueError,
+         r"image_labels and text_labels must have the same width K, got 4 and 5"),
+        (SemanticMatchingLoss, {"image_labels": embeds(3, 4), "text_labels": embeds(2, 4)}, ValueError,
+         r"image_labels must have 2 rows, one for each row of the embeddings, got 3"),
+        (SemanticMatchingLoss, {"image_labels": torch.ones(2), "text_labels": embeds(2, 4)}, ValueError,
+         r"image_labels must have shape \(rows, K\), got \(2,\)"),
+        (SemanticMatchingLoss, {"image_labels": embeds(), "text_labels": embeds(), "image_label_mask": embeds(2, 1)},
+         ValueError, r"image_label_mask must have the shape of image_labels \(2, 3\), got \(2, 1\)"),
+        (ImageTextLabelContrastiveLoss, {"image_labels": embeds()}, ValueError,
+         r"image_labels and text_labels must come together, got no text_labels"),
+        (SigmoidContrastiveLoss, {"image_label_mask": embeds()}, ValueError,
+         r"image_label_mask needs image_labels, got none"),
+    ],
+)  # fmt: skip
+def test_errors_name_argument_received_and_expected(loss, arguments, error, message):
+    for tile_size in (None, 2):
+        with pytest.raises(error, match=message):
+            loss(tile_size=tile_size)(**{"image_embeds": embeds(), "text_embeds": embeds()} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"patch_embeds": torch.ones(2, 3)}, r"patch_embeds must have shape \(N, P, D\), got \(2, 3\)"),
+        ({"sentence_embeds": torch.ones(2, 1, 5)}, r"patch_embeds and sentence_embeds must have the same width D, got 3 and 5"),
+        ({"patch_mask": torch.ones(2, 5)}, r"patch_mask must have shape \(2, 4\), got \(2, 5\)"),
+        ({"sentence_mask": torch.ones(2)}, r"sentence_mask must have shape \(2, 2\), got \(2,\)"),
+    ],
+)  # fmt: skip
+def test_patch_sentence_errors(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        PatchSentenceMatchingLoss()(
+            **{"patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3)} | arguments
+        )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"patch_prediction": torch.ones(1, 4, 5)}, ValueError,
+         r"patch_prediction must have shape \(1, 4, 4\) for image \(1, 1, 4, 4\) in patches of 2, got \(1, 4, 5\)"),
+        ({"image": torch.ones(1, 1, 5, 4)}, ValueError,
+         r"patch_size must divide every spatial axis of image \(1, 1, 5, 4\), got 2"),
+        ({"image": torch.ones(1, 1, 4, 4).int()}, TypeError, r"image must be floating point, got torch.int32"),
+        ({"visible_mask": torch.ones(1, 3)}, ValueError, r"visible_mask must have shape \(1, 4\), got \(1, 3\)"),
+    ],
+)  # fmt: skip
+def test_masked_patch_errors(arguments, error, message):
+    right = {"patch_prediction": torch.ones(1, 4, 4), "image": torch.ones(1, 1, 4, 4), "visible_mask": torch.ones(1, 4)}
+    with pytest.raises(error, match=message):
+        MaskedPatchLoss(2)(**right | arguments)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (ImageTextContrastiveLoss, {"temperature": 0.0}, "temperature must be above 0, got 0.0"),
+        (ImageTextContrastiveLoss, {"image_weight": 1.5}, "image_weight must be between 0 and 1, got 1.5"),
+        (ImageTextContrastiveLoss, {"reduction": "max"}, "reduction must be one of 'mean', 'sum', 'none', got 'max'"),
+        (SemanticMatchingLoss, {"similarity": "l2"}, "similarity must be one of 'cosine', 'dot', 'jaccard', got 'l2'"),
+        (SemanticMatchingLoss, {"target_temperature": -1}, "target_temperature must be above 0, got -1"),
+        (SigmoidContrastiveLoss, {"match": "any"}, "match must be one of 'exact', 'overlap', 'soft', got 'any'"),
+        (PatchSentenceMatchingLoss, {"matching": "min"}, "matching must be one of 'transport', 'attention', 'max', got 'min'"),
+        (PatchSentenceMatchingLoss, {"epsilon": 0}, "epsilon must be above 0, got 0"),
+        (MaskedPatchLoss, {"reduction": "all"}, "reduction must be one of 'mean', 'sum', 'none', got 'all'"),
+    ],
+)  # fmt: skip
+def test_unknown_options(loss, options, message):
+    with pytest.raises(ValueError, match=message):
+        loss(**options)
