@@ -14,7 +14,7 @@ _BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 # text quickly; the look-behinds choose the branch. No branch can fail after an unbounded repetition.
 _CANDIDATE = re.compile(
     rf"""[.!?:\[(0-9{_BREAK}](?:
-        (?<=[.!?])[.!?]*["')\]\u201d\u2019]*           # terminators with closing quotes and brackets
+        (?<=[.!?])[.!?]*(?:["')\]>\u201d\u2019]|&gt;)*   # terminators with closing quotes and brackets
       | (?<=[{_BREAK}])\s*                               # a line's end and the blank lines after it
       | (?<=:)
       | (?<=\[)\*\*[^\[\]]{{0,200}}\]                    # [** a de-identification mark **]
@@ -44,6 +44,10 @@ _ENDS_BEFORE_CAPITAL = _words(
     """
 )
 _TITLES = _words("dr mr mrs ms prof")
+# A single letter after one of these is its name and no person's initial: "Hepatitis C."
+_LETTERED = _words("hepatitis vitamin type stage grade class group influenza segment figure panel image view protein")
+# What de-identification leaves behind says nothing about capitals.
+_PLACEHOLDER = re.compile(r"XX|__|\[\*")
 _STARTERS = _words(
     """
     the there no this these a an in on at as it its lungs lung heart cardiac mediastinum pleural normal stable
@@ -61,10 +65,11 @@ _COUNTED = _words(
     """
     day days level grade stage type rib ribs figure fig image images view views page number no least than of
     to by x and or segment zone lobe approximately about only within over hour hours week weeks covid t l c
-    through from at in is measures score class group phase series slice version xxxx
+    patient case exam study film rate through from at in is measures score class group phase series slice version xxxx
     """
 )
 _MIN_WRAP, _MAX_WRAP = 60, 100
+_HEADING = 25
 
 
 def split_sentences(text: str) -> list[Span]:
@@ -201,9 +206,11 @@ class _Splitter:
         letter = self.text[following.start()]
         if word in ("no", "nos"):
             return letter.isdigit()
-        return (letter.islower() and not self._all_lower()) or (
-            letter.isdigit() and not _ITEM.match(self.text, following.start())
-        )
+        if letter.isdigit():
+            return not _ITEM.match(self.text, following.start())
+        if letter.islower():
+            return not self._all_lower()
+        return _PLACEHOLDER.match(self.text, following.start()) is not None
 
     def _is_initial(self, begin: int, end: int) -> bool:
         """Whether a single letter is a person's initial rather than the last word of a sentence (``hepatitis C.``)."""
@@ -219,6 +226,8 @@ class _Splitter:
         previous, word = before[-1], following[0].strip(".,;:")
         if previous.rstrip(".").lower() in _TITLES or (len(previous) == 2 and previous[1] == "."):
             return True
+        if previous.lower() in _LETTERED:
+            return False
         return previous.istitle() and word.istitle() and word.lower() not in _STARTERS
 
     def _all_lower(self) -> bool:
@@ -233,7 +242,7 @@ class _Splitter:
         if begin == self.content:
             self.content, self.item = end, value + 1
             return
-        if text[begin - 1].isspace() and value == self.item and self._word_before(begin).strip(",.:") not in _COUNTED:
+        if text[begin - 1].isspace() and self._begins_item(begin, end, value):
             stop = begin
             while text[stop - 1].isspace():
                 stop -= 1
@@ -241,6 +250,16 @@ class _Splitter:
             self.content, self.item = end, value + 1
         elif text[end - 1] == "." and self._ends(end - 1, end):
             self._close(end, end)
+
+    def _begins_item(self, begin: int, end: int, value: int) -> bool:
+        """Whether a number inside a sentence is the next of a list, or the first one after a heading ("Chest 1. No")."""
+        if self._word_before(begin).strip(",.:") in _COUNTED:
+            return False
+        if value == self.item:
+            return True
+        following = _NON_SPACE.search(self.text, end)
+        heading = self.text[self.content : begin] if begin - self.content <= _HEADING else "-"
+        return value == 1 and heading.replace(" ", "").isalpha() and bool(following and following[0].isupper())
 
     def _colon(self, begin: int, end: int) -> None:
         start = header_start(self.text, self.start, begin)
