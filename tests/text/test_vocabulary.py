@@ -1,0 +1,128 @@
+"""Vocabularies: the built-in ones, a user's own, and errors that name the entry."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import yaml
+
+import medvl.text
+from medvl.text import find_findings, label_report, load_vocabulary, vocabulary_names
+from medvl.text.phrases import Phrases, expand
+
+VOCABULARIES = Path(medvl.text.__file__).parent / "vocabularies"
+CHEXPERT = [
+    "No Finding",
+    "Enlarged Cardiomediastinum",
+    "Cardiomegaly",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Edema",
+    "Consolidation",
+    "Pneumonia",
+    "Atelectasis",
+    "Pneumothorax",
+    "Pleural Effusion",
+    "Pleural Other",
+    "Fracture",
+    "Support Devices",
+]
+
+
+def test_chexpert14_keeps_chexperts_order():
+    assert list(load_vocabulary("chexpert14").names) == CHEXPERT
+
+
+@pytest.mark.parametrize("name", vocabulary_names())
+def test_each_term_is_found(name):
+    vocabulary = load_vocabulary(name)
+    data = yaml.safe_load((VOCABULARIES / f"{name}.yaml").read_text())
+    for finding, entry in data["findings"].items():
+        for phrase in entry.get("terms", ()):
+            text = "There is " + " ".join(expand(phrase)[0]) + "."
+            assert finding in {mention.finding for mention in find_findings(text, vocabulary)}, text
+
+
+def write(tmp_path, data):
+    path = tmp_path / "mine.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data, sort_keys=False))
+    return path
+
+
+def test_a_users_own_file(tmp_path):
+    path = write(
+        tmp_path,
+        {
+            "version": 1,
+            "findings": {
+                "Hernia": {"terms": ["(hiatal|hiatus)? hernia"], "ignore": ["hernia repair"]},
+                "Hip Fracture": {"terms": ["hip fracture"]},
+            },
+            "cues": {"negation": ["keine"]},
+        },
+    )
+    assert load_vocabulary(path).names == ("Hernia", "Hip Fracture")
+    assert label_report("Keine hernia. Hip fracture.", path).tolist() == [0.0, 1.0]
+    assert find_findings("Status post hernia repair.", path) == []
+    path.write_text(path.read_text().replace("Hernia:", "Herniation:"))
+    assert load_vocabulary(path).names[0] == "Herniation"
+
+
+def test_bare_yaml_words_stay_words(tmp_path):
+    path = write(tmp_path, "version: 1\nfindings:\n  A: {terms: [on, off, yes]}\n")
+    assert label_report("Off.", path).tolist() == [1.0]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 2}, "version must be 1, got 2"),
+        ({"findings": {}}, "findings must map names of findings"),
+        ({"findings": {"A": {}}}, r"findings\.A must have terms"),
+        ({"findings": {"A": {"term": ["a"]}}}, r"findings\.A: unknown keys \['term'\]"),
+        ({"findings": {"A": {"terms": "a"}}}, r"findings\.A\.terms must be a list of strings"),
+        ({"findings": {"A": {"terms": ["a(b"]}}}, r"findings\.A\.terms: the phrase 'a\(b' has brackets"),
+        ({"findings": {"A": {"terms": ["(a)?"]}}}, "must hold a word that cannot be left out"),
+        ({"findings": {"A": {"terms": ["a!"]}}}, r"the phrase 'a!' must be words"),
+        ({"cues": {"denial": ["nope"]}}, r"cues\.denial: expected one of"),
+        ({"structures": {"heart": {}}}, r"structures\.heart must be a mapping with names"),
+        ({"structures": {"heart": {"names": ["heart"], "odd": {"A": "absent"}}}}, r"structures\.heart\.odd: expected"),
+        ({"extra": 1}, r"unknown keys \['extra'\]"),
+    ],
+)
+def test_errors_name_the_entry(tmp_path, change, message):
+    data = {"version": 1, "findings": {"A": {"terms": ["a"]}}, **change}
+    with pytest.raises(ValueError, match=message):
+        load_vocabulary(write(tmp_path, data))
+
+
+def test_a_file_that_is_no_yaml_or_not_there(tmp_path):
+    with pytest.raises(ValueError, match=r"mine\.yaml: not valid YAML"):
+        load_vocabulary(write(tmp_path, "a: [b"))
+    with pytest.raises(FileNotFoundError, match="neither a file nor one of the built-in"):
+        load_vocabulary("chexpert15")
+
+
+def test_a_file_executes_nothing(tmp_path):
+    with pytest.raises(ValueError, match="not valid YAML"):
+        load_vocabulary(write(tmp_path, "version: !!python/object/apply:os.getcwd []\n"))
+
+
+def test_vocabulary_pickles():
+    vocabulary = pickle.loads(pickle.dumps(load_vocabulary("chexpert14")))
+    assert label_report("No edema.", vocabulary)[5] == 0
+
+
+def test_expand():
+    assert expand("(a|b c)? d-e") == [("a", "d", "e"), ("b", "c", "d", "e"), ("d", "e")]
+
+
+def test_misspellings_leave_no_doubt_or_are_left_alone():
+    phrases = Phrases()
+    phrases.add("effusion", 1, inflect=True)
+    phrases.add("cardiomegaly", 2, inflect=True)
+    phrases.finish()
+    read = phrases.read(["effusion", "effusions", "efusion", "effusino", "efffusion", "infusion", "cardiomegalys"])
+    assert read == ["effusion"] * 5 + [None, "cardiomegaly"]
