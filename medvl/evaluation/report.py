@@ -1,0 +1,303 @@
+"""The report of a run: one HTML file that needs nothing beside it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvl import __version__
+from medvl.evaluation.bootstrap import Estimate
+from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.evaluate import Evaluation
+from medvl.evaluation.plots import loss_curve, picture, roc_plot, similarity_matrix
+from medvl.evaluation.retrieval import TITLES, RetrievalResult, metric_title, number_format
+from medvl.evaluation.zero_shot import ZeroShotResult
+
+MATRIX_STUDIES = 60
+GALLERY_REPORTS = 3
+EXCERPT = 260
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One figure at the top of the report."""
+
+    name: str
+    value: str
+    interval: str
+    remark: str
+
+
+def write_report(
+    path: str | Path,
+    *,
+    title: str,
+    evaluation: Evaluation,
+    embeddings: Embeddings | None = None,
+    images: Mapping[int, np.ndarray] | None = None,
+    history: Sequence[Mapping[str, Any]] = (),
+    notes: Mapping[str, Any] | None = None,
+    configuration: Mapping[str, Any] | None = None,
+    environment: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
+    show_text: bool = True,
+    gallery: int = 6,
+) -> Path:
+    """Write the report of an evaluation as one self-contained HTML file.
+
+    It shows the headline figures, the run, the loss curve, the tables with intervals, chance, the shuffled control and the
+    untrained model, ROC curves, the image-text similarity matrix, the nearest reports of some test images, the prompts and
+    the configuration. What is not given is left out. All text is escaped; nothing is loaded from elsewhere.
+
+    Args:
+        path: the file; its folder is made. The file is written whole or not at all.
+        title: heading of the report.
+        evaluation: the results, with those of an untrained model where known.
+        embeddings: of the test studies, for the similarity matrix and the gallery.
+        images: pictures (H, W), uint8, by row of ``embeddings``; None takes ``embeddings.thumbnails``.
+        history: lines of ``metrics.jsonl``.
+        notes: what to say of the run in short: data, rows used and left out, seed, time.
+        configuration: the resolved configuration.
+        environment: versions and machine.
+        names: the K findings of the labels' columns, to group the similarity matrix.
+        show_text: False keeps every report's text out of the file; the gallery then names the studies.
+        gallery: how many test images to show.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if a picture is not a matrix of uint8.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    other = evaluation.untrained or Evaluation()
+    pages = Environment(
+        loader=PackageLoader("medvl.evaluation"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    text = pages.get_template("report.html.j2").render(
+        title=title,
+        version=__version__,
+        headlines=headlines(evaluation),
+        notes=_words(notes),
+        remarks=remarks(evaluation),
+        loss=loss_curve(history),
+        zero_shot=evaluation.zero_shot,
+        untrained_zero_shot=other.zero_shot,
+        rocs=roc_plots(evaluation.zero_shot, other.zero_shot),
+        retrieval=retrieval_tables(evaluation.retrieval, other.retrieval),
+        has_untrained_retrieval=other.retrieval is not None,
+        matrix=_matrix(embeddings, names),
+        gallery=gallery_cases(evaluation.retrieval, embeddings, images, names, show_text, gallery),
+        configuration=_yaml(configuration),
+        environment=_yaml(environment),
+    )
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    unfinished.write_text(text, encoding="utf-8")
+    os.replace(unfinished, path)
+    return path
+
+
+def headlines(evaluation: Evaluation) -> list[Headline]:
+    """The few figures that one looks for first."""
+    cards = []
+    other = evaluation.untrained or Evaluation()
+    if evaluation.zero_shot is not None:
+        auroc = evaluation.zero_shot.macro["auroc"]
+        remark = "chance 0.500"
+        if other.zero_shot is not None:
+            remark += f", untrained {other.zero_shot.macro['auroc'].value:.3f}"
+        cards.append(Headline("Zero-shot macro AUROC", *_split(auroc, ".3f"), remark))
+    if evaluation.retrieval is not None:
+        for key, direction in evaluation.retrieval.directions.items():
+            deepest = [name for name in direction.values if name.startswith("recall")][-1]
+            value, chance = direction.values[deepest], direction.chance[deepest]
+            remark = f"{value.value / chance:.1f} times the chance of {chance:.3f}"
+            cards.append(Headline(f"{TITLES[key]} {metric_title(deepest)}", *_split(value, ".3f"), remark))
+        direction = evaluation.retrieval.image_to_text
+        remark = f"of {len(direction.candidate_rows)} reports, chance {direction.chance['median_rank']:.1f}"
+        cards.append(
+            Headline("Median rank of the right report", *_split(direction.values["median_rank"], ".1f"), remark)
+        )
+    return cards
+
+
+def remarks(evaluation: Evaluation) -> list[str]:
+    """What a reader must know of how the figures came about."""
+    said = []
+    if evaluation.zero_shot is not None and evaluation.zero_shot.left_out:
+        left = ", ".join(evaluation.zero_shot.left_out)
+        said.append(f"Left out of the macro means, for want of cases of both classes: {left}.")
+    if evaluation.retrieval is not None and evaluation.retrieval.without_text:
+        said.append(f"{evaluation.retrieval.without_text} studies without a report took no part in retrieval.")
+    return said
+
+
+def roc_plots(result: ZeroShotResult | None, untrained: ZeroShotResult | None) -> list[tuple[str, Estimate, str]]:
+    """Name, AUROC and plot of every finding with both classes."""
+    if result is None:
+        return []
+    plots = []
+    for column, (name, finding) in enumerate(result.findings.items()):
+        if math.isnan(finding.auroc.value):
+            continue
+        other = None
+        if untrained is not None and list(untrained.findings) == list(result.findings):
+            other = untrained.margins[:, column], untrained.targets[:, column]
+        svg = roc_plot(name, result.margins[:, column], result.targets[:, column], finding.auroc.value, other)
+        plots.append((name, finding.auroc, svg))
+    return plots
+
+
+def retrieval_tables(result: RetrievalResult | None, untrained: RetrievalResult | None) -> list[dict[str, Any]]:
+    """Rows of cells for each direction."""
+    tables = []
+    for key, direction in result.directions.items() if result is not None else ():
+        rows = []
+        for name, estimate in direction.values.items():
+            spec = number_format(name)
+            rows.append(
+                {
+                    "name": metric_title(name),
+                    "value": _split(estimate, spec),
+                    "chance": format(direction.chance[name], spec),
+                    "shuffled": _split(direction.shuffled[name], spec),
+                    "untrained": _split(untrained.directions[key].values[name], spec) if untrained else ("", ""),
+                }
+            )
+        queries, candidates = len(direction.query_rows), len(direction.candidate_rows)
+        tables.append({"title": TITLES[key], "rows": rows, "queries": queries, "candidates": candidates})
+    return tables
+
+
+def gallery_cases(
+    result: RetrievalResult | None,
+    embeddings: Embeddings | None,
+    images: Mapping[int, np.ndarray] | None,
+    names: Sequence[str],
+    show_text: bool,
+    number: int,
+) -> list[dict[str, Any]]:
+    """Test images from the best to the worst ranked, each with its own and its nearest reports."""
+    if result is None or embeddings is None:
+        return []
+    direction = result.image_to_text
+    pictures = embeddings.thumbnails if images is None else images
+    shown = np.flatnonzero([int(row) in pictures for row in direction.query_rows])
+    by_rank = shown[np.argsort(direction.ranks[shown], kind="stable")]
+    places = sorted({round(place) for place in np.linspace(0, len(by_rank) - 1, number)}) if len(by_rank) else []
+
+    def report(row: int) -> dict[str, str]:
+        if not show_text or embeddings.texts is None:
+            return {"excerpt": f"Report of study {embeddings.study_ids[row]}", "rest": ""}
+        text = embeddings.texts[row].strip()
+        if len(text) <= EXCERPT * 1.2:
+            return {"excerpt": text, "rest": ""}
+        cut = text.rfind(" ", 0, EXCERPT)
+        cut = cut if cut > 0 else EXCERPT
+        return {"excerpt": text[:cut], "rest": text[cut:]}
+
+    cases = []
+    for query in by_rank[places]:
+        row = int(direction.query_rows[query])
+        similarity = (embeddings.text[direction.candidate_rows] @ embeddings.image[row]).numpy()
+        nearest = np.argsort(-similarity, kind="stable")[:GALLERY_REPORTS]
+        cases.append(
+            {
+                "study": embeddings.study_ids[row],
+                "picture": picture(pictures[row]),
+                "findings": _present(embeddings, row, names),
+                "rank": int(direction.ranks[query]),
+                "candidates": len(direction.candidate_rows),
+                "own": report(row),
+                "nearest": [
+                    {
+                        **report(int(direction.candidate_rows[place])),
+                        "right": bool(direction.candidate_groups[place] == direction.query_groups[query]),
+                        "similarity": f"{similarity[place]:.2f}",
+                    }
+                    for place in nearest
+                ],
+            }
+        )
+    return cases
+
+
+def matrix_order(embeddings: Embeddings, names: Sequence[str], number: int) -> tuple[list[int], list[str]]:
+    """Rows for the similarity matrix, at most ``number``, ordered by group, and the group of each.
+
+    A study's group is the rarest finding present in it, so that no frequent finding swallows the others.
+    """
+    rows = np.flatnonzero(embeddings.has_text.numpy())
+    rows = (
+        rows[np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int))]
+        if len(rows)
+        else rows
+    )
+    labels = embeddings.labels
+    if labels is None or len(names) != labels.shape[1]:
+        return rows.tolist(), ["studies"] * len(rows)
+    present = labels[rows].numpy() == 1
+    present[:, [name == "No Finding" for name in names]] = False
+    frequency = present.sum(axis=0)
+    rarest = np.where(present, frequency, len(rows) + 1).argmin(axis=1) if len(rows) else np.zeros(0, int)
+    group = np.where(present.any(axis=1), rarest, len(names))
+    order = np.argsort(group, kind="stable")
+    return rows[order].tolist(), [[*names, "none of these"][place] for place in group[order]]
+
+
+def _matrix(embeddings: Embeddings | None, names: Sequence[str]) -> dict[str, Any] | None:
+    if embeddings is None:
+        return None
+    rows, groups = matrix_order(embeddings, names, MATRIX_STUDIES)
+    if not rows:
+        return None
+    similarity = (embeddings.image[rows] @ embeddings.text[rows].T).numpy()
+    return {"svg": similarity_matrix(similarity, groups), "studies": len(rows), "grouped": len(set(groups)) > 1}
+
+
+def _present(embeddings: Embeddings, row: int, names: Sequence[str]) -> list[str]:
+    if embeddings.labels is None or len(names) != embeddings.labels.shape[1]:
+        return []
+    return [name for name, state in zip(names, embeddings.labels[row].tolist(), strict=True) if state == 1]
+
+
+def _split(estimate: Estimate, spec: str) -> tuple[str, str]:
+    """Value and interval as two texts, so that they can stand on two lines."""
+    value, _, rest = estimate.format(spec).partition(" ")
+    return value, rest.strip("[]").replace(", ", "–")
+
+
+def _words(notes: Mapping[str, Any] | None) -> dict[str, str]:
+    words = {}
+    for name, value in (notes or {}).items():
+        if isinstance(value, Mapping):
+            value = ", ".join(f"{key} {count}" for key, count in value.items())
+        elif isinstance(value, float):
+            value = f"{value:.4g}"
+        words[str(name)] = str(value)
+    return words
+
+
+def _yaml(content: Mapping[str, Any] | None) -> str:
+    import yaml
+
+    if not content:
+        return ""
+    try:
+        return yaml.safe_dump(dict(content), sort_keys=False, allow_unicode=True, width=100).strip()
+    except yaml.YAMLError:
+        # Objects that YAML has no word for are written as their text.
+        return "\n".join(f"{key}: {value}" for key, value in content.items())
