@@ -138,6 +138,9 @@ class _Sentence:
         position = len(self.found) - 1
         while position >= self.clause:
             found = self.found[position]
+            if found.kind == Kind.STRUCTURE:
+                position -= 1
+                continue
             if found.decided:
                 break
             found.decided = True

@@ -1,0 +1,93 @@
+"""Prompts: enough of them, of their class and state, listed the same each time, sampled from the whole product."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import yaml
+
+from medvl.text import label_report, load_prompts, load_vocabulary
+
+PROMPTS = load_prompts("chexpert14")
+NAMES = load_vocabulary("chexpert14").names
+STATE = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
+
+
+def test_prompts_cover_the_vocabulary():
+    assert PROMPTS.names == NAMES
+
+
+@pytest.mark.parametrize("name", [*NAMES, "COVID-19", "any other class"])
+def test_lists_are_long_enough_distinct_and_fixed(name):
+    assert len(set(PROMPTS.present(name))) >= 10
+    assert len(set(PROMPTS.absent(name))) >= 5
+    assert len(set(PROMPTS.uncertain(name))) >= 4
+    assert PROMPTS.present(name) == PROMPTS.present(name.upper()) or name not in NAMES
+    assert len(PROMPTS.present(name, limit=3)) == 3
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+@pytest.mark.parametrize("state", ["present", "absent", "uncertain"])
+def test_the_labeller_reads_prompts_as_they_are_meant(name, state):
+    column, rng = NAMES.index(name), random.Random(0)
+    sampled = [PROMPTS.sample(name, state, rng) for _ in range(60)]
+    for prompt in [*getattr(PROMPTS, state)(name), *sampled]:
+        assert label_report(prompt)[column] == STATE[state], prompt
+
+
+def test_no_finding_has_its_own_and_its_absence_names_no_disease():
+    for prompt in PROMPTS.present("No Finding"):
+        assert label_report(prompt)[0] == 1, prompt
+    for prompt in PROMPTS.absent("No Finding"):
+        assert not np.isin(label_report(prompt), [1, 0]).any(), prompt
+        assert not {"no", "not", "without"} & set(prompt.lower().split())
+
+
+@pytest.mark.parametrize("rng", [random.Random(1), np.random.RandomState(1), np.random.default_rng(1)])
+def test_sampling_takes_any_source_of_randomness(rng):
+    drawn = {PROMPTS.sample("Edema", 1, rng) for _ in range(200)}
+    assert len(drawn) > 60
+
+
+def test_sampling_draws_every_sentence(tmp_path):
+    path = tmp_path / "mine.yaml"
+    generic = {"present": ["{Phrase}."], "absent": ["No {phrase}."], "uncertain": ["Maybe {phrase}."]}
+    findings = {
+        "Edema": {"severity": ["", "mild"], "subtype": ["edema"], "present_extra": ["Wet lungs."]},
+        "Other": None,
+    }
+    path.write_text(yaml.safe_dump({"version": 1, "generic": generic, "findings": findings}))
+    prompts, rng = load_prompts(path), random.Random(0)
+    assert {prompts.sample("edema", "present", rng) for _ in range(100)} == {"Edema.", "Mild edema.", "Wet lungs."}
+    assert prompts.absent("Edema") == ["No edema."]
+    assert prompts.uncertain("Other") == ["Maybe other."]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": 3}, "version must be 1, got 3"),
+        ({"generic": {"present": ["none"]}}, r"generic\.present: the template 'none' has no \{phrase\}"),
+        ({"findings": {"A": {"colour": ["red"]}}}, r"findings\.A has unknown keys \['colour'\]"),
+        ({"findings": {"A": {"severity": "mild"}}}, r"findings\.A\.severity must be a list of strings"),
+    ],
+)
+def test_errors_name_the_entry(tmp_path, change, message):
+    texts = {state: ["{phrase}"] for state in STATE}
+    path = tmp_path / "mine.yaml"
+    path.write_text(yaml.safe_dump({"version": 1, "generic": texts, "findings": {"A": None}, **change}))
+    with pytest.raises(ValueError, match=message):
+        load_prompts(path)
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="state must be one of present, absent, uncertain"):
+        PROMPTS.sample("Edema", "maybe", random.Random(0))
+    with pytest.raises(ValueError, match="name must be a non-empty class name"):
+        PROMPTS.present(" ")
+    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+        PROMPTS.present("Edema", limit=0)
+    with pytest.raises(FileNotFoundError, match="neither a file nor one of the built-in"):
+        load_prompts("nothing")
