@@ -10,9 +10,9 @@ from medvl.data.loader import StudyLoader
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.mimic_cxr import MIMIC_CXR
 from medvl.data.openi import OpenIReports
-from medvl.data.phantom import SyntheticChestXRay
 from medvl.data.splits import split_by_patient
 from medvl.data.studies import load_studies, table_path
+from medvl.data.synthetic import SyntheticChestXRay
 
 __all__ = [
     "MIMIC_CXR",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.data.manifest import Manifest, read_manifest
-from medvl.data.phantom import SyntheticChestXRay
+from medvl.data.synthetic import SyntheticChestXRay
 
 SYNTHETIC = "synthetic"
 

@@ -74,7 +74,8 @@ def noise_bytes(count: int, *parts: object) -> np.ndarray:
 @lru_cache(maxsize=4096)
 def _block_sizes(seed: int, block: int) -> tuple[int, ...]:
     """How many studies each patient of the block has: one to three, together :data:`BLOCK`."""
-    draws, sizes = Draws(seed, "block", block), []
+    draws = Draws(seed, "block", block)
+    sizes: list[int] = []
     while sum(sizes) < BLOCK:
         sizes.append(min(draws.weighted([(1, 0.4), (2, 0.35), (3, 0.25)]), BLOCK - sum(sizes)))
     return tuple(sizes)
@@ -97,7 +98,7 @@ def split_of(patient_id: str) -> str:
 
     Example:
         >>> split_of("syn0-p000000")
-        'train'
+        'test'
     """
     share = _seed("split", patient_id) / 2**64
     return "train" if share < 0.7 else "val" if share < 0.8 else "test"

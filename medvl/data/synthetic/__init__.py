@@ -6,6 +6,6 @@ healthy chest on a ``canvas``, ``effects`` draws the findings, ``reports`` write
 
 from __future__ import annotations
 
-from medvl.data.phantom.dataset import SyntheticChestXRay
+from medvl.data.synthetic.dataset import SyntheticChestXRay
 
 __all__ = ["SyntheticChestXRay"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from medvl.data.phantom.draws import Draws
+from medvl.data.synthetic.draws import Draws
 
 NAMES = (
     "No Finding",

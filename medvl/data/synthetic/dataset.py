@@ -14,12 +14,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
-from medvl.data.phantom.anatomy import Body, Changes, Chest, Exposure
-from medvl.data.phantom.canvas import Canvas
-from medvl.data.phantom.draws import Draws, noise_bytes, patient_of, split_of
-from medvl.data.phantom.effects import change_shape, draw_finding, draw_marker
-from medvl.data.phantom.findings import DRAWABLE, NAMES, Finding, draw_findings, image_states
-from medvl.data.phantom.reports import compose_report
+from medvl.data.synthetic.anatomy import Body, Changes, Chest, Exposure
+from medvl.data.synthetic.canvas import Canvas
+from medvl.data.synthetic.draws import Draws, noise_bytes, patient_of, split_of
+from medvl.data.synthetic.effects import change_shape, draw_finding, draw_marker
+from medvl.data.synthetic.findings import DRAWABLE, NAMES, Finding, draw_findings, image_states
+from medvl.data.synthetic.reports import compose_report
 
 SMALLEST, LARGEST = 32, 1024
 TEXTURE_BYTES = 13 * 13
@@ -55,7 +55,7 @@ class SyntheticChestXRay(Dataset):
     Example:
         >>> study = SyntheticChestXRay(length=3, size=64, seed=0)[2]
         >>> study["image"].shape, study["mask"].shape, study["study_id"], study["patient_id"]
-        (torch.Size([1, 64, 64]), torch.Size([10, 64, 64]), 'syn0-s000002', 'syn0-p000001')
+        (torch.Size([1, 64, 64]), torch.Size([10, 64, 64]), 'syn0-s000002', 'syn0-p000000')
     """
 
     names = NAMES

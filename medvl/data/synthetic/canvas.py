@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medvl.data.phantom.draws import Draws
+from medvl.data.synthetic.draws import Draws
 
 TABLE = 1024
 """Entries of a profile over y, which spans -REACH to REACH."""
@@ -188,7 +188,7 @@ def _grow(
     depth: int,
 ) -> None:
     """Draw one vessel outward from radius ``born`` and let it fork."""
-    bend, wave = draws.uniform(-0.35, 0.35), draws.uniform(-0.5, 0.5)
+    bend, wave = draws.uniform(-0.4, 0.4), draws.uniform(-1.2, 1.2)
     end = min(1.0, born + draws.uniform(0.35, 0.75))
     along = radius - np.float32(born)
     path = start + bend * along + wave * along * (along - 0.25)

@@ -7,13 +7,14 @@ A finding acts twice: :func:`change_shape` before the chest is drawn (a larger h
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import numpy as np
 
-from medvl.data.phantom.anatomy import HILUM_Y, Body, Changes, Chest
-from medvl.data.phantom.canvas import bump, smoothstep
-from medvl.data.phantom.draws import Draws
-from medvl.data.phantom.findings import SEVERITIES, Finding
+from medvl.data.synthetic.anatomy import HILUM_Y, Body, Changes, Chest
+from medvl.data.synthetic.canvas import bump, smoothstep
+from medvl.data.synthetic.draws import Draws
+from medvl.data.synthetic.findings import SEVERITIES, Finding
 
 ZONE_Y = {"upper": -0.4, "mid": -0.06, "lower": 0.22}
 SIGNS = {"right": (-1,), "left": (1,), "bilateral": (-1, 1), "": ()}
@@ -93,9 +94,7 @@ def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray
     line = bump(depth, 0.016 + 0.8 * chest.canvas.pixel)
     line *= inside
     air *= chest.lung[box]
-    gain = np.full(chest.x.shape, np.float32(0.2)) if np.isscalar(chest.vessel_gain) else chest.vessel_gain
-    gain[box] *= 1 - air
-    chest.vessel_gain = gain
+    chest.vessel_gain[box] *= 1 - air
     chest.bright[box] -= air * 0.09
     line *= chest.lung[box]
     line *= 0.13
@@ -107,7 +106,7 @@ def _consolidation(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarra
     """A dense patch with ragged edges, in which the air-filled bronchi stay dark."""
     box, patch = _patch(chest, finding, draws, graded(finding, 0.17, 0.23, 0.3), 0.45)
     density = patch * graded(finding, 0.75, 0.88, 1.0)
-    density *= 1 - 0.55 * np.minimum(chest.vessels[box] * 1.6, 1)
+    density *= 1 - 0.4 * np.minimum(chest.vessels[box] * 1.4, 1)
     _fill(chest, box, density)
     _mark(mask, box, patch * chest.lung[box])
 
@@ -126,8 +125,8 @@ def _lesion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> N
         x, y = _place(finding, draws, 0.1, 0.07)
         box = chest.canvas.box(x - 1.3 * radius, x + 1.3 * radius, y - 1.3 * radius, y + 1.3 * radius)
         dx, dy = chest.x[box] - x, chest.y[box] - y
-        ball = smoothstep(radius * radius - dx * dx - dy * dy, 0.7 * radius * radius)
-        ball *= graded(finding, 0.85, 0.95, 1.0)
+        ball = smoothstep(radius * radius - dx * dx - dy * dy, radius * radius)
+        ball *= graded(finding, 0.7, 0.8, 0.9)
         _fill(chest, box, ball)
         _mark(mask, box, ball, chest.canvas.nearest(x, y))
 
@@ -160,8 +159,7 @@ def _edema(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> No
     haze = smoothstep(reach * reach - dx, reach * reach * 1.6)
     haze *= 1 + 0.35 * chest.texture
     _fill(chest, np.s_[:, :], haze * graded(finding, 0.3, 0.45, 0.62))
-    gain = 1 + graded(finding, 0.4, 0.7, 0.9) * haze
-    chest.vessel_gain = chest.vessel_gain * gain
+    chest.vessel_gain *= 1 + graded(finding, 0.4, 0.7, 0.9) * haze
     phase = chest.y * 9.0
     phase -= np.floor(phase)
     septa = bump(phase - 0.5, 0.17)
@@ -207,7 +205,7 @@ def _devices(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> 
 
 def draw_marker(chest: Chest, letter: str) -> None:
     """The side marker: an L or R on that side of the picture."""
-    x, y = (0.86, -0.8) if letter == "L" else (-0.92, -0.8)
+    x, y = (0.78, -0.82) if letter == "L" else (-0.84, -0.82)
     strokes = [[(x, y - 0.06), (x, y + 0.05)]]
     if letter == "L":
         strokes.append([(x, y + 0.05), (x + 0.06, y + 0.05)])
@@ -223,7 +221,7 @@ def _line(
     """Adds a polyline to what lies in front; returns each segment's box and ink (0 to 1)."""
     inks = []
     width = max(width, 0.75 * chest.canvas.pixel)
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         box = chest.canvas.box(min(x0, x1) - width, max(x0, x1) + width, min(y0, y1) - width, max(y0, y1) + width)
         dx, dy = x1 - x0, y1 - y0
         px, py = chest.x[box] - x0, chest.y[box] - y0

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from medvl.data.phantom.canvas import (
+from medvl.data.synthetic.canvas import (
     ATLASES,
     Canvas,
     Pose,
@@ -16,7 +16,7 @@ from medvl.data.phantom.canvas import (
     smoothstep,
     vessels,
 )
-from medvl.data.phantom.draws import Draws
+from medvl.data.synthetic.draws import Draws
 
 HILUM_Y = -0.1
 COSTOPHRENIC_Y = 0.68
@@ -53,14 +53,14 @@ class Body:
             apex=draws.uniform(-0.78, -0.7),
             dome=(dome, dome + draws.uniform(0.02, 0.07)),
             heart_width=draws.uniform(0.92, 1.06),
-            heart_y=draws.uniform(0.22, 0.28),
+            heart_y=draws.uniform(0.25, 0.3),
             neck=draws.uniform(0.19, 0.25),
             trunk=width + draws.uniform(0.12, 0.24),
             breast=draws.uniform(0.02, 0.07) if draws.chance(0.5) else 0.0,
             mediastinum=draws.uniform(0.115, 0.14),
             rib_slope=draws.uniform(0.9, 1.15),
             rib_start=draws.uniform(0, RIB_SPACING),
-            rib_contrast=draws.uniform(0.035, 0.06),
+            rib_contrast=draws.uniform(0.05, 0.08),
             vessel_atlas=(draws.pick(range(ATLASES)), draws.pick(range(ATLASES))),
             gastric_bubble=draws.uniform(0.05, 0.12) if draws.chance(0.5) else 0.0,
         )
@@ -137,7 +137,7 @@ class Chest:
         """How much of the lung is filled, 0 (air) to 1 (water)."""
         self.bright = np.zeros_like(self.x)
         """What lies in front of everything: bone, metal, lines."""
-        self.vessel_gain: np.ndarray | float = 0.2
+        self.vessel_gain = np.full_like(self.x, 0.15)
         self.vessels = self._draw_vessels()
 
     def _draw_lungs(self) -> None:
@@ -289,6 +289,7 @@ class Chest:
         front *= 0.6 * body.rib_contrast
         ribs += front
         ribs *= smoothstep(self.outer[rows] + 0.03 - across, 0.05)
+        ribs *= 0.2 + 0.8 * self.lung[rows]  # faint where heart and abdomen lie in front
         out[rows] = ribs
         self._add_clavicles(out)
         return out
