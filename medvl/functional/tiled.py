@@ -27,7 +27,7 @@ CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**19, 2**24
 
 
 # Up to this many logits the plain loss is the faster one.
-PLAIN_ELEMENTS = 2**20
+PLAIN_ELEMENTS = 2**18
 
 
 def check_tile_size(tile_size: int | str | None) -> None:

@@ -12,8 +12,11 @@ from medvl.functional._checks import as_float, check_option, check_positive, wid
 
 GRADIENTS = ("exact", "constant")
 
-# Iterations between two renewals of the kernel: few at first, while the potentials still move far.
-FIRST_ROUND, LONGEST_ROUND = 2, 32
+# Scalings between two Newton steps: few at first, for most plans need no more.
+FIRST_ROUND, LONGEST_ROUND = 4, 32
+
+# The logarithm of a factor above which it is absorbed into the kernel.
+LARGEST_FACTOR = 5.0
 
 
 def sinkhorn(
@@ -31,16 +34,17 @@ def sinkhorn(
     T = argmin_T <T, C> + epsilon sum T (log T - 1), with T 1 = a and T' 1 = b uniform over what the masks keep
     (Cuturi, "Sinkhorn Distances", NeurIPS 2013). The potentials are kept as logarithms and the scaling runs on a kernel
     that they have already been absorbed into (Schmitzer, "Stabilized Sparse Scaling Algorithms", SIAM J. Sci. Comput.
-    2019), so that small ``epsilon`` neither overflows nor underflows and an iteration needs no exponential.
+    2019), so that small ``epsilon`` neither overflows nor underflows and an iteration needs no exponential. Newton steps
+    on the shorter side's potentials in between make it converge where scaling alone would take thousands.
 
     Args:
         cost: (..., P, S), floating point.
         epsilon: above 0, in units of the cost; smaller is closer to a matching and slower.
         row_mask: (..., P), True keeps; broadcasts over the leading axes. A masked row or column carries no mass.
         column_mask: (..., S).
-        tolerance: iteration ends where every column sum is within this relative distance of its marginal (row sums
-            are exact to rounding). float32 reaches 1e-6.
-        max_iterations: at most this many.
+        tolerance: iteration ends where every sum over the longer axis is within this relative distance of its
+            marginal (the others are exact to rounding). float32 reaches 1e-6.
+        max_iterations: at most this many scalings.
         gradient: ``"exact"`` differentiates the plan itself, through the equations that define it rather than through
             the iterations: the gradient that unrolled iterations converge to, in the memory of one plan. It is the
             default because it is the derivative of what was computed. ``"constant"`` holds the plan constant and gives
@@ -69,10 +73,15 @@ def sinkhorn(
     columns = _marginal(cost, column_mask, -1, "column_mask")
     with torch.autocast(cost.device.type, enabled=False):
         scores = as_float(cost).reshape(-1, *cost.shape[-2:]) / -epsilon
+        scores = scores if gradient == "exact" else scores.detach()
         # A side without mass leaves the other nowhere to send its own.
         rows = rows * (columns.sum(-1, keepdim=True) > 0)
         columns = columns * (rows.sum(-1, keepdim=True) > 0)
-        plan = _Plan.apply(scores if gradient == "exact" else scores.detach(), rows, columns, tolerance, max_iterations)
+        # The linear systems are over columns: let them be the fewer.
+        if cost.shape[-2] >= cost.shape[-1]:
+            plan = _Plan.apply(scores, rows, columns, tolerance, max_iterations)
+        else:
+            plan = _Plan.apply(scores.mT, columns, rows, tolerance, max_iterations).mT
     return plan.reshape(cost.shape)
 
 
@@ -113,8 +122,7 @@ class _Plan(torch.autograd.Function):
         row_mean = weighted.sum(2) / rows
         # u eliminated, w is left with the Laplacian of a graph between columns that share rows. Built from its edges,
         # it keeps the digits of columns that hardly share any.
-        edges = (plan / rows.unsqueeze(2)).transpose(1, 2) @ plan
-        edges.diagonal(dim1=1, dim2=2).zero_()
+        edges = _edges(plan, rows)
         target = (weighted - plan * row_mean.unsqueeze(2)).sum(1)
         w = _solve_laplacian(edges, plan.sum(1), target)
         u = row_mean - (plan @ w.unsqueeze(2)).squeeze(2) / rows
@@ -134,29 +142,60 @@ def _solve_laplacian(edges: Tensor, masses: Tensor, target: Tensor) -> Tensor:
 
 def _iterate(scores: Tensor, rows: Tensor, columns: Tensor, tolerance: float, max_iterations: int) -> Tensor:
     row_kept, column_kept = rows > 0, columns > 0
-    tiny = torch.finfo(scores.dtype).tiny
     scores = scores.masked_fill(~(row_kept.unsqueeze(2) & column_kept.unsqueeze(1)), -torch.inf)
     # One update of each kind on the logarithms: afterwards no row or column of the kernel has underflowed.
     f = (rows.log() - scores.logsumexp(2)).where(row_kept, 0.0)
     g = (columns.log() - (scores + f.unsqueeze(2)).logsumexp(1)).where(column_kept, 0.0)
-    done, length = 0, FIRST_ROUND
+    v, kernel, done, length = torch.ones_like(columns), None, 0, FIRST_ROUND
     while True:
-        kernel = (scores + f.unsqueeze(2)).add_(g.unsqueeze(1)).exp_()
-        kernel_t = kernel.transpose(1, 2).contiguous()
-        v = torch.ones_like(columns)
+        if kernel is None:
+            kernel = (scores + f.unsqueeze(2)).add_(g.unsqueeze(1)).exp_()
+            kernel_t = kernel.transpose(1, 2).contiguous()
         for _ in range(length):
-            u = rows / _product(v, kernel_t).clamp_min(tiny)
-            received = _product(u, kernel)
-            error = ((received * v - columns).abs() / columns).where(column_kept, 0.0)
-            v_next = columns / received.clamp_min(tiny)
-            v, last = v_next, v
-        done += length
-        length = min(2 * length, LONGEST_ROUND)
+            u, received = _scale_rows(v, kernel, kernel_t, rows)
+            v = (columns / received).where(column_kept, 0.0)
+        done, length = done + length, min(2 * length, LONGEST_ROUND)
+        u, received = _scale_rows(v, kernel, kernel_t, rows)
+        plan = kernel * u.unsqueeze(2) * v.unsqueeze(1)
+        error = _column_error(received * v, columns)
         if done >= max_iterations or not bool((error > tolerance).any()):
-            # The row update came before the column update: with the columns' scaling of that time, row sums are exact.
-            return kernel.mul_(u.unsqueeze(2)).mul_(last.unsqueeze(1))
-        f = (f + u.log()).where(row_kept, 0.0)
-        g = (g + v.log()).where(column_kept, 0.0)
+            return plan
+        # Scaling alone closes in slowly where epsilon is small. A Newton step of the columns' potentials, which are
+        # few, closes in at once when it is near, and is refused where it is not.
+        edges = _edges(plan, rows)
+        step = _solve_laplacian(edges, columns, columns - received * v)
+        proposed = v * step.clamp(-10, 10).exp()
+        better = _column_error(_scale_rows(proposed, kernel, kernel_t, rows)[1] * proposed, columns) < error
+        v = proposed.where(better.unsqueeze(1), v)
+        # Large factors are absorbed before they overflow; small ones stay, since a large logarithm would swallow them.
+        if max(_spread(u), _spread(v)) > LARGEST_FACTOR:
+            f = (f + u.log()).where(row_kept, 0.0)
+            g = (g + v.log()).where(column_kept, 0.0)
+            v, kernel = torch.ones_like(columns), None
+
+
+def _scale_rows(v: Tensor, kernel: Tensor, kernel_t: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows' factors that make their sums exact, and what each column then receives before its own factor."""
+    tiny = torch.finfo(v.dtype).tiny
+    u = rows / _product(v, kernel_t).clamp_min(tiny)
+    return u, _product(u, kernel).clamp_min(tiny)
+
+
+def _column_error(sums: Tensor, columns: Tensor) -> Tensor:
+    """(B,), the largest relative distance of a column's sum from its marginal."""
+    return ((sums - columns).abs() / columns).where(columns > 0, 0.0).amax(1)
+
+
+def _spread(factors: Tensor) -> float:
+    """The largest logarithm, either way, of the factors above 0."""
+    return float(factors.where(factors > 0, 1.0).log().abs().max())
+
+
+def _edges(plan: Tensor, rows: Tensor) -> Tensor:
+    """T' diag(1 / rows) T without its diagonal: how strongly two columns are joined by rows that they share."""
+    edges = (plan / rows.clamp_min(torch.finfo(plan.dtype).tiny).unsqueeze(2)).transpose(1, 2) @ plan
+    edges.diagonal(dim1=1, dim2=2).zero_()
+    return edges
 
 
 def _product(vectors: Tensor, matrices: Tensor) -> Tensor:

@@ -1,0 +1,104 @@
+"""Patches cut, hidden, taken and put back; means over masks and segments."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medvl.functional import (
+    gather_patches,
+    masked_mean,
+    patchify,
+    random_visible_patches,
+    scatter_patches,
+    segment_mean,
+)
+
+
+@pytest.mark.parametrize(("ratio", "kept"), [(0.0, 10), (0.5, 5), (0.75, 2), (0.99, 1)])
+def test_random_visible_patches(ratio, kept):
+    indices, visible = random_visible_patches(7, 10, ratio, torch.Generator().manual_seed(0))
+    assert indices.shape == (7, kept)
+    assert visible.sum(1).tolist() == [kept] * 7
+    assert (indices.diff(dim=1) > 0).all()
+    assert visible.gather(1, indices).all()
+
+
+def test_every_patch_is_hidden_as_often_as_another():
+    generator = torch.Generator().manual_seed(0)
+    _, visible = random_visible_patches(20_000, 8, 0.5, generator)
+    torch.testing.assert_close(visible.float().mean(0), torch.full((8,), 0.5), rtol=0, atol=0.02)
+    again = random_visible_patches(20_000, 8, 0.5, torch.Generator().manual_seed(0))[1]
+    assert torch.equal(visible, again)
+
+
+@pytest.mark.parametrize("ratio", [-0.1, 1.0])
+def test_wrong_ratio(ratio):
+    with pytest.raises(ValueError, match=f"ratio must be at least 0 and below 1, got {ratio}"):
+        random_visible_patches(1, 4, ratio)
+
+
+def test_scatter_undoes_gather():
+    patches = torch.randn(3, 6, 4)
+    indices, visible = random_visible_patches(3, 6, 0.5)
+    whole = scatter_patches(gather_patches(patches, indices), indices, torch.full((4,), -1.0), 6)
+    assert torch.equal(whole[visible], patches[visible])
+    assert (whole[~visible] == -1).all()
+
+
+def test_scatter_gives_the_fill_its_gradient():
+    fill = torch.zeros(2, requires_grad=True)
+    visible = torch.ones(1, 1, 2, requires_grad=True)
+    scatter_patches(visible, torch.tensor([[1]]), fill, 3).sum().backward()
+    assert fill.grad.tolist() == [2.0, 2.0]
+    assert visible.grad.tolist() == [[[1.0, 1.0]]]
+
+
+def test_patchify_2d_and_3d_by_loop():
+    image = torch.randn(2, 3, 4, 6)
+    patches = patchify(image, 2)
+    assert patches.shape == (2, 6, 12)
+    for row in range(2):
+        for column in range(3):
+            cut = image[:, :, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+            assert torch.equal(patches[:, 3 * row + column], cut.permute(0, 2, 3, 1).flatten(1))
+    volume = torch.randn(1, 1, 4, 2, 6)
+    assert torch.equal(patchify(volume, (2, 1, 3))[0, 3], volume[0, 0, 0:2, 1:2, 3:6].flatten())
+
+
+def test_masked_mean_ignores_what_is_not_kept():
+    values = torch.tensor([[[1.0], [3.0], [torch.nan]], [[torch.inf], [1.0], [1.0]]])
+    mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
+    assert masked_mean(values, mask).tolist() == [[2.0], [0.0]]
+    with pytest.raises(ValueError, match=r"mask must have shape \(2, 3\), got \(2, 2\)"):
+        masked_mean(values, mask[:, :2])
+
+
+def test_segment_mean_by_loop():
+    generator = torch.Generator().manual_seed(0)
+    values = torch.randn(4, 9, 3, generator=generator, dtype=torch.float64, requires_grad=True)
+    ids = torch.randint(-1, 4, (4, 9), generator=generator)
+    means, mask = segment_mean(values, ids, 5)
+    for i in range(4):
+        for s in range(5):
+            chosen = values[i][ids[i] == s]
+            assert bool(mask[i, s]) == (len(chosen) > 0)
+            expected = chosen.mean(0) if len(chosen) else torch.zeros(3, dtype=torch.float64)
+            torch.testing.assert_close(means[i, s], expected)
+    assert torch.autograd.gradcheck(lambda x: segment_mean(x, ids, 5)[0], (values,))
+
+
+def test_segment_mean_without_segments():
+    means, mask = segment_mean(torch.ones(2, 3, 4), torch.full((2, 3), -1))
+    assert means.shape == (2, 0, 4)
+    assert mask.shape == (2, 0)
+
+
+def test_wrong_segments():
+    with pytest.raises(TypeError, match=r"segment_ids must be integers, got torch\.float32"):
+        segment_mean(torch.ones(1, 2, 3), torch.zeros(1, 2))
+    with pytest.raises(ValueError, match="segment_ids must be below num_segments 2, got 4"):
+        segment_mean(torch.ones(1, 2, 3), torch.tensor([[0, 4]]), 2)
+    message = r"values must have shape \(M, L, C\) and segment_ids \(M, L\), got \(1, 2, 3\) and \(1, 3\)"
+    with pytest.raises(ValueError, match=message):
+        segment_mean(torch.ones(1, 2, 3), torch.tensor([[0, 0, 0]]))

@@ -1,0 +1,98 @@
+"""Unit vectors, label similarity, semantic targets and ids."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from medvl.functional import label_similarity, semantic_targets, unit_vectors
+from medvl.functional._checks import as_ids
+
+
+def test_unit_vectors_have_length_one_and_zero_stays_zero():
+    vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1e18, 1e18]], requires_grad=True)
+    unit = unit_vectors(vectors)
+    torch.testing.assert_close(unit.norm(dim=1), torch.tensor([1.0, 0.0, 1.0, 1.0]))
+    unit.sum().backward()
+    assert torch.isfinite(vectors.grad).all()
+    assert vectors.grad[1].abs().sum() == 0
+    exact = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(unit_vectors, (exact,))
+
+
+@pytest.mark.parametrize("kind", ["cosine", "dot", "jaccard"])
+def test_label_similarity_by_loop(kind):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(-1, 2, (n, 4), generator=generator).double() for n in (5, 6))
+    a[0], b[1], a[2, 1] = 0.0, 0.0, math.nan
+    for i, x in enumerate(a.nan_to_num(0.0)):
+        for j, y in enumerate(b):
+            expected = float(x @ y)
+            if kind == "cosine":
+                length = float(x.norm() * y.norm())
+                expected = expected / length if length else 0.0
+            if kind == "jaccard":
+                either = int(((x > 0) | (y > 0)).sum())
+                expected = int(((x > 0) & (y > 0)).sum()) / either if either else 0.0
+            assert float(label_similarity(a, b, kind)[i, j]) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float64])
+def test_labels_of_any_dtype(dtype):
+    labels = torch.tensor([[1, 0], [1, 1]]).to(dtype)
+    torch.testing.assert_close(
+        label_similarity(labels, labels, "jaccard").double(), torch.tensor([[1, 0.5], [0.5, 1]]).double()
+    )
+
+
+def test_a_callable_is_asked_about_distinct_labels_only():
+    labels = torch.tensor([[1.0, 0], [0, 1], [1, 0], [1, 0]])
+    asked = []
+
+    def similarity(a, b):
+        asked.append((tuple(a.shape), tuple(b.shape)))
+        return a @ b.T
+
+    torch.testing.assert_close(label_similarity(labels, labels[:3], similarity), labels @ labels[:3].T)
+    assert asked == [((2, 2), (2, 2))]
+    with pytest.raises(ValueError, match=r"similarity must give a tensor of shape \(2, 2\), got \(2,\)"):
+        label_similarity(labels, labels, lambda a, b: a.sum(1))
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.01])
+def test_semantic_targets_are_two_softmaxes(temperature):
+    generator = torch.Generator().manual_seed(0)
+    a, b = (torch.randint(-1, 2, (n, 4), generator=generator).double() for n in (3, 5))
+    rows, columns = semantic_targets(a, b, "dot", temperature)
+    torch.testing.assert_close(rows, (a @ b.T / temperature).softmax(1))
+    torch.testing.assert_close(columns, (a @ b.T / temperature).softmax(0))
+
+
+def test_column_targets_sum_to_one_in_float32_on_large_batches():
+    labels = (torch.rand(8192, 4, generator=torch.Generator().manual_seed(0)) < 0.3).float()
+    columns = semantic_targets(labels, labels[:16])[1]
+    assert (columns.double().sum(0) - 1).abs().max() < 2e-6
+
+
+@pytest.mark.parametrize(
+    "ids", [torch.tensor([3, 1, 3]), torch.tensor([3, 1, 3], dtype=torch.int32), ["x", "y", "x"], (7, 2, 7)]
+)
+def test_ids_of_any_kind_are_equal_where_they_were(ids):
+    numbers = as_ids(ids, "ids", 3, torch.device("cpu"))
+    assert numbers.dtype == torch.int64
+    assert (numbers[:, None] == numbers).tolist() == [[True, False, True], [False, True, False], [True, False, True]]
+
+
+def test_text_ids_are_the_same_in_every_process():
+    assert as_ids(["study-1", ""], "ids", 2, torch.device("cpu")).tolist() == [2395529724176179553, 8238016292129134938]
+
+
+def test_wrong_labels():
+    with pytest.raises(ValueError, match="image_labels and text_labels must have the same width K, got 2 and 3"):
+        label_similarity(torch.ones(2, 2), torch.ones(2, 3))
+    with pytest.raises(TypeError, match=r"text_labels must be a tensor \(rows, K\), got list"):
+        label_similarity(torch.ones(2, 2), [[1.0]])
+    with pytest.raises(ValueError, match="similarity must be one of 'cosine', 'dot', 'jaccard', got 'l1'"):
+        label_similarity(torch.ones(2, 2), torch.ones(2, 2), "l1")

@@ -1,0 +1,150 @@
+"""Sinkhorn: marginals, masks, stability, gradient."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from medvl.functional import sinkhorn
+
+
+def cost(*shape, dtype=torch.float32, seed=0):
+    """1 - cosine of random vectors: what patches and sentences have."""
+    generator = torch.Generator().manual_seed(seed)
+    draw = [torch.randn(*shape[:-2], n, 8, generator=generator, dtype=dtype) for n in shape[-2:]]
+    rows, columns = (torch.nn.functional.normalize(x, dim=-1) for x in draw)
+    return 1 - rows @ columns.transpose(-1, -2)
+
+
+def loop(matrix, epsilon, iterations=2000):
+    """Alternating updates of the logarithms in float64, differentiable through all of them."""
+    matrix = matrix.double()
+    a, b = -torch.tensor(matrix.shape, dtype=torch.float64).log()
+    f, g = torch.zeros_like(matrix[:, 0]), torch.zeros_like(matrix[0])
+    for _ in range(iterations):
+        f = a - (g - matrix / epsilon).logsumexp(1)
+        g = b - (f[:, None] - matrix / epsilon).logsumexp(0)
+    return (f[:, None] + g - matrix / epsilon).exp()
+
+
+@pytest.mark.parametrize("epsilon", [1.0, 0.1, 0.05])
+@pytest.mark.parametrize("shape", [(20, 5), (5, 20), (7, 1), (1, 1), (6, 6)])
+def test_plan_and_gradient_equal_the_unrolled_loop(epsilon, shape):
+    matrix = cost(*shape)
+    exact = matrix.double().requires_grad_()
+    expected = loop(exact, epsilon)
+    upstream = torch.randn(shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    (expected * upstream).sum().backward()
+    single = matrix.clone().requires_grad_()
+    plan = sinkhorn(single, epsilon)
+    torch.testing.assert_close(plan.double(), expected, rtol=0, atol=1e-5 * float(expected.max()))
+    (plan * upstream.float()).sum().backward()
+    torch.testing.assert_close(
+        single.grad.double(), exact.grad, rtol=0, atol=2e-5 * float(exact.grad.abs().max()) + 1e-8
+    )
+
+
+@pytest.mark.parametrize("epsilon", [0.05, 0.01, 0.003])
+def test_small_epsilon_gives_the_form_that_optimality_asks_for(epsilon):
+    """log T + cost / epsilon is a number of the row plus a number of the column, and the marginals are uniform."""
+    matrix = cost(12, 4, dtype=torch.float64)
+    plan = sinkhorn(matrix, epsilon, tolerance=1e-12)
+    torch.testing.assert_close(plan.sum(1), torch.full((12,), 1 / 12, dtype=torch.float64), rtol=1e-10, atol=0)
+    torch.testing.assert_close(plan.sum(0), torch.full((4,), 1 / 4, dtype=torch.float64), rtol=1e-10, atol=0)
+    potentials = plan.log() + matrix / epsilon
+    centred = potentials - potentials.mean(0) - potentials.mean(1, keepdim=True) + potentials.mean()
+    assert centred.abs().max() < 1e-9
+    torch.testing.assert_close(sinkhorn(matrix.float(), epsilon).double(), plan, rtol=0, atol=1e-5 * float(plan.max()))
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 0.05, 0.01, 0.003])
+@pytest.mark.parametrize("spread", [1.0, 100.0])
+def test_marginals_reach_the_stated_tolerance_in_float32(epsilon, spread):
+    plan = sinkhorn(spread * cost(4, 30, 6), epsilon * spread, max_iterations=100_000)
+    torch.testing.assert_close(plan.sum(-1), torch.full((4, 30), 1 / 30), rtol=2e-6, atol=0)
+    torch.testing.assert_close(plan.sum(-2), torch.full((4, 6), 1 / 6), rtol=3e-6, atol=0)
+
+
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-4])
+def test_a_looser_tolerance_is_kept_too(tolerance):
+    plan = sinkhorn(cost(8, 30, 6, dtype=torch.float64), 0.02, tolerance=tolerance)
+    error = (plan.sum(-2) * 6 - 1).abs().max()
+    assert error <= tolerance
+
+
+def test_masks_are_as_if_the_rest_were_not_there():
+    matrix = cost(3, 2, 6, 5)
+    rows, columns = torch.rand(3, 2, 6, generator=torch.Generator().manual_seed(1)) < 0.6, torch.ones(3, 2, 5).bool()
+    columns[0, 0] = torch.tensor([True, False, False, True, False])
+    columns[1] = torch.tensor([True, False, False, False, False])
+    rows[2, 1] = torch.tensor([False, False, True, False, False, False])
+    plans = sinkhorn(matrix, 0.1, rows, columns)
+    for i in range(3):
+        for j in range(2):
+            kept = rows[i, j][:, None] & columns[i, j]
+            assert plans[i, j][~kept].abs().sum() == 0
+            small = matrix[i, j][rows[i, j]][:, columns[i, j]]
+            torch.testing.assert_close(
+                plans[i, j][kept].reshape(small.shape), loop(small, 0.1).float(), rtol=1e-4, atol=1e-7
+            )
+
+
+@pytest.mark.parametrize("empty", ["rows", "columns", "both"])
+@pytest.mark.parametrize("epsilon", [1.0, 0.01])
+def test_nothing_kept_gives_an_empty_plan_and_no_gradient(empty, epsilon):
+    matrix = cost(2, 4, 3).requires_grad_()
+    rows, columns = torch.ones(2, 4).bool(), torch.ones(2, 3).bool()
+    if empty != "columns":
+        rows[0] = False
+    if empty != "rows":
+        columns[0] = False
+    plan = sinkhorn(matrix, epsilon, rows, columns)
+    assert plan[0].abs().sum() == 0
+    torch.testing.assert_close(plan[1].sum(), torch.tensor(1.0))
+    (plan * torch.arange(12.0).reshape(4, 3)).sum().backward()
+    assert torch.isfinite(matrix.grad).all()
+    assert matrix.grad[0].abs().sum() == 0
+
+
+@pytest.mark.parametrize("epsilon", [0.5, 0.05, 0.01])
+def test_gradcheck(epsilon):
+    matrix = cost(2, 5, 3, dtype=torch.float64).requires_grad_()
+    rows = torch.tensor([[True] * 5, [True, False, True, True, False]])
+
+    def function(x):
+        return sinkhorn(x, epsilon, rows, tolerance=1e-13, max_iterations=100_000)
+
+    assert torch.autograd.gradcheck(function, (matrix,), atol=1e-6)
+
+
+@pytest.mark.parametrize("epsilon", [0.01, 0.001])
+def test_separated_groups_stay_finite(epsilon):
+    """Columns that share no row leave their potentials' difference undetermined."""
+    matrix = torch.block_diag(torch.zeros(3, 2), torch.zeros(3, 2)) + torch.ones(6, 4)
+    matrix[:3, :2] = 0
+    matrix[3:, 2:] = 0
+    matrix.requires_grad_()
+    plan = sinkhorn(matrix, epsilon)
+    torch.testing.assert_close(plan[:3, :2], torch.full((3, 2), 1 / 12))
+    (plan * torch.arange(24.0).reshape(6, 4)).sum().backward()
+    assert torch.isfinite(matrix.grad).all()
+
+
+def test_constant_gradient_holds_the_plan():
+    matrix = cost(4, 3).requires_grad_()
+    plan = sinkhorn(matrix, 0.1, gradient="constant")
+    assert not plan.requires_grad
+    torch.testing.assert_close(plan, sinkhorn(matrix, 0.1).detach())
+
+
+def test_wrong_arguments():
+    with pytest.raises(TypeError, match=r"cost must be a floating point tensor, got torch.int64"):
+        sinkhorn(torch.ones(2, 2).long())
+    with pytest.raises(ValueError, match=r"cost must have shape \(..., P, S\), got \(2,\)"):
+        sinkhorn(torch.ones(2))
+    with pytest.raises(ValueError, match=r"row_mask must have shape \(2, 3\) or broadcast to it, got \(2, 4\)"):
+        sinkhorn(torch.ones(2, 3, 4), row_mask=torch.ones(2, 4))
+    with pytest.raises(ValueError, match=r"epsilon must be above 0, got 0"):
+        sinkhorn(torch.ones(2, 2), 0)
+    with pytest.raises(ValueError, match=r"gradient must be one of 'exact', 'constant', got 'none'"):
+        sinkhorn(torch.ones(2, 2), gradient="none")
