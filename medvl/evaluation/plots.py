@@ -22,6 +22,9 @@ from medvl.evaluation.curves import roc_curve
 COLOURS = {"#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--first", "#050505": "--second"}
 INK, MUTED, LINE, FIRST, SECOND = COLOURS
 
+MATRIX_LINE = 0.055
+"""Height of a line of text in the similarity matrix, as a share of the matrix."""
+
 
 def loss_curve(history: Sequence[Mapping[str, Any]]) -> str:
     """Training and validation loss by epoch.
@@ -84,7 +87,7 @@ def roc_plot(
     with _figure(200, 190, f"ROC curve of {name}, area {auroc:.3f}.") as (figure, out):
         axes = figure.add_subplot()
         _bare(axes)
-        axes.plot([0, 1], [0, 1], color=LINE, linewidth=1)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
         for values, truth, style in (
             *([(*untrained, {"color": SECOND, "linestyle": (0, (3, 2)), "linewidth": 1.4})] if untrained else []),
             (scores, targets, {"color": FIRST, "linewidth": 2.2}),
@@ -116,7 +119,9 @@ def similarity_matrix(similarity: np.ndarray, groups: Sequence[str]) -> str:
         f"{others:.2f} for all others."
     )
     starts = [row for row in range(len(groups)) if row == 0 or groups[row] != groups[row - 1]]
-    with _figure(460, 400, title) as (figure, out):
+    with _figure(460, 346, title) as (figure, out):
+        # Browsers draw text a little wider than matplotlib measures it.
+        figure.get_layout_engine().set(rect=(0.03, 0, 0.97, 1))
         axes = figure.add_subplot()
         low, high = np.quantile(similarity, [0.01, 0.995])
         shown = axes.imshow(similarity, cmap="cividis", vmin=low, vmax=max(high, low + 1e-6), interpolation="nearest")
@@ -125,12 +130,22 @@ def similarity_matrix(similarity: np.ndarray, groups: Sequence[str]) -> str:
             axes.axhline(start - 0.5, color="white", linewidth=0.9)
             axes.axvline(start - 0.5, color="white", linewidth=0.9)
         middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
-        axes.set_yticks(middles, [groups[start] for start in starts])
+        places = _apart(middles, len(groups) * MATRIX_LINE)
+        for place, middle, start in zip(places, middles, starts, strict=True):
+            axes.annotate(
+                groups[start],
+                (-0.5, middle),
+                (-0.5 - 0.03 * len(groups), place),
+                ha="right",
+                va="center",
+                arrowprops={"arrowstyle": "-", "color": MUTED, "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0},
+            )
+        axes.set_yticks([])
         axes.set_xticks([])
         axes.set_xlabel("reports, in the order of their images")
         axes.tick_params(length=0, colors=INK)
         axes.spines[:].set_visible(False)
-        bar = figure.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.045, pad=0.08, aspect=40)
+        bar = figure.colorbar(shown, ax=axes, orientation="horizontal", fraction=0.05, pad=0.02, aspect=36)
         bar.set_label("cosine similarity", color=INK)
         bar.outline.set_visible(False)
         bar.ax.tick_params(colors=INK, length=3)
@@ -181,6 +196,19 @@ def _figure(width: int, height: int, title: str) -> Iterator[tuple[Any, list[str
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})
     out.append(_inline(buffer.getvalue(), width, height, title))
+
+
+def _apart(places: Sequence[float], distance: float) -> list[float]:
+    """The places, in order, moved as little as needs be to stand at least ``distance`` from each other."""
+    moved: list[float] = []
+    for place in places:
+        moved.append(max(place, moved[-1] + distance) if moved else place)
+    # What was pushed past the last place's own stand is taken back from the end.
+    limit = places[-1]
+    for number in range(len(moved) - 1, -1, -1):
+        moved[number] = min(moved[number], limit)
+        limit = moved[number] - distance
+    return moved
 
 
 def _bare(axes: Any) -> None:

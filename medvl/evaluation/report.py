@@ -112,25 +112,29 @@ def write_report(
 
 def headlines(evaluation: Evaluation) -> list[Headline]:
     """The few figures that one looks for first."""
-    cards = []
+    cards: list[Headline] = []
+
+    def add(name: str, estimate: Estimate, spec: str, level: float, remark: str) -> None:
+        value, ends = _split(estimate, spec)
+        cards.append(Headline(name, value, f"{100 * level:g} % interval {ends}" if ends else "", remark))
+
     other = evaluation.untrained or Evaluation()
     if evaluation.zero_shot is not None:
         auroc = evaluation.zero_shot.macro["auroc"]
         remark = "chance 0.500"
         if other.zero_shot is not None:
             remark += f", untrained {other.zero_shot.macro['auroc'].value:.3f}"
-        cards.append(Headline("Zero-shot macro AUROC", *_split(auroc, ".3f"), remark))
+        add("Zero-shot macro AUROC", auroc, ".3f", evaluation.zero_shot.settings["level"], remark)
     if evaluation.retrieval is not None:
+        level = evaluation.retrieval.settings["level"]
         for key, direction in evaluation.retrieval.directions.items():
             deepest = [name for name in direction.values if name.startswith("recall")][-1]
             value, chance = direction.values[deepest], direction.chance[deepest]
             remark = f"{value.value / chance:.1f} times the chance of {chance:.3f}"
-            cards.append(Headline(f"{TITLES[key]} {metric_title(deepest)}", *_split(value, ".3f"), remark))
+            add(f"{TITLES[key]} {metric_title(deepest)}", value, ".3f", level, remark)
         direction = evaluation.retrieval.image_to_text
         remark = f"of {len(direction.candidate_rows)} reports, chance {direction.chance['median_rank']:.1f}"
-        cards.append(
-            Headline("Median rank of the right report", *_split(direction.values["median_rank"], ".1f"), remark)
-        )
+        add("Median rank of the right report", direction.values["median_rank"], ".1f", level, remark)
     return cards
 
 

@@ -1,0 +1,268 @@
+"""The HTML report: whole, self-contained, escaped, and laid out without overflow in a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import torch
+
+from medvl.evaluation import Embeddings, Evaluation, evaluate, write_report
+from medvl.evaluation.report import matrix_order
+
+NAMES = ["No Finding", "Enlarged Cardiomediastinum", "Lung $x_1$ <i>Opacity</i>", "Pleural Effusion", "Pleural Other"]
+HOSTILE = '<script>alert("text")</script><img src=x onerror=alert(1)>'
+VOID = {"meta", "img", "br", "line", "circle", "path", "link", "input", "hr", "wbr"}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class Page(HTMLParser):
+    """Checks that elements close in order, and collects what a test asks for."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.addresses, self.attributes, self.words = [], [], [], [], []
+        self.feed(text)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes.append((tag, dict(attrs)))
+        self.addresses += [value for name, value in attrs if name in ("src", "href", "xlink:href", "action", "data")]
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        if tag not in VOID:
+            assert self.open, f"</{tag}> closes nothing"
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+
+
+def example(number=70, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(number, len(NAMES), generator=generator) < 0.3).float()
+    labels[:, 0] = (labels[:, 1:].sum(dim=1) == 0).float()
+    labels[:, 4] = 0
+    axes = torch.randn(len(NAMES), 16, generator=generator)
+    text = labels @ axes + torch.randn(number, 16, generator=generator)
+    image = text + torch.randn(number, 16, generator=generator)
+    texts = [f"FINDINGS: patient-text-{i} {HOSTILE} " + "The heart is not enlarged. " * (i % 20) for i in range(number)]
+    pixels = np.random.default_rng(0).integers(0, 255, size=(12, 64, 48), dtype=np.uint8)
+    embeddings = Embeddings(
+        image,
+        text,
+        texts=texts,
+        labels=labels,
+        study_ids=[f"s{i} & <b>" for i in range(number)],
+        patient_ids=[f"p{i // 2}" for i in range(number)],
+        thumbnails=dict(enumerate(pixels)),
+    )
+    prompts = {name: {"present": [f"{name} is seen"], "absent": [f"no {name}"]} for name in NAMES}
+
+    def encode_text(strings):
+        rows = [(-1.0 if s.startswith("no ") else 1.0) * axes[[n in s for n in NAMES].index(True)] for s in strings]
+        return torch.stack(rows)
+
+    return embeddings, prompts, encode_text
+
+
+@pytest.fixture(scope="module")
+def material():
+    embeddings, prompts, encode_text = example()
+    with pytest.warns(RuntimeWarning, match="Pleural Other"):
+        untrained = evaluate(example(seed=3)[0], encode_text, prompts=prompts, names=NAMES, resamples=50)
+    with pytest.warns(RuntimeWarning, match="Pleural Other"):
+        evaluation = evaluate(embeddings, encode_text, prompts=prompts, names=NAMES, untrained=untrained, resamples=50)
+    return embeddings, evaluation
+
+
+@pytest.fixture(scope="module")
+def report(material, tmp_path_factory):
+    return write(tmp_path_factory.mktemp("report"), material)
+
+
+def write(folder, material, **options):
+    embeddings, evaluation = material
+    return write_report(
+        folder / "run" / "report.html",
+        title=f"A run {HOSTILE}",
+        evaluation=evaluation,
+        embeddings=embeddings,
+        names=NAMES,
+        history=[{"epoch": e, "loss": 3 / e, "val_loss": 4 / e, "lr": 1e-4} for e in range(1, 9)],
+        notes={"Data": f"table {HOSTILE}", "Studies": {"train": 100, "test": 70}, "Seconds": 12.34567},
+        configuration={"recipe": "convirt", "comment": HOSTILE, "optimizer": {"lr": 1e-4}},
+        environment={"versions": {"torch": "2"}, "address": "see https://example.org"},
+        **options,
+    )
+
+
+def test_the_page_is_well_formed_whole_and_small(report):
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+    assert page.open == []
+    assert text.startswith("<!DOCTYPE html>")
+    assert len(text) < 5e6
+    assert not report.with_name("report.html.part").exists()
+    anchors = {attributes["id"] for _, attributes in page.attributes if "id" in attributes}
+    inside = [address for address in page.addresses if address.startswith("#")]
+    assert {address[1:] for address in inside} <= anchors
+    for section in ("run", "zero-shot", "roc", "retrieval", "similarity", "gallery", "prompts", "configuration"):
+        assert section in anchors
+        assert f"#{section}" in inside
+
+
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(report):
+    text = report.read_text(encoding="utf-8")
+    page = Page(text)
+    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
+    assert not {"script", "link", "iframe", "object", "i"} & set(page.tags)
+    assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
+    assert "@import" not in text
+    assert not re.search(r"url\((?!#)", text)
+
+
+def test_hostile_text_arrives_as_text(report):
+    text = report.read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "onerror=alert(1)>" not in text
+    words = "".join(Page(text).words)
+    assert words.count(HOSTILE) > 10
+    assert "Lung $x_1$ <i>Opacity</i>" in words
+
+
+def test_every_picture_says_what_it_shows(report):
+    page = Page(report.read_text(encoding="utf-8"))
+    images = [attributes for tag, attributes in page.attributes if tag == "img"]
+    assert len(images) == 6
+    assert all(attributes["alt"].strip() for attributes in images)
+    plots = [attributes for tag, attributes in page.attributes if tag == "svg"]
+    assert all("aria-label" in attributes or attributes.get("aria-hidden") == "true" for attributes in plots)
+    names = [attributes["aria-label"] for attributes in plots if "aria-label" in attributes]
+    assert any(name.startswith("Loss by epoch: training loss from 3 at epoch 1 to 0.375 at epoch 8") for name in names)
+    # Four of the five findings have both classes.
+    assert sum(name.startswith("ROC curve of") for name in names) == 4
+    assert sum(name.startswith("Similarity of 60 images") for name in names) == 1
+
+
+def test_the_figures_of_the_page_are_those_of_the_results(material, report):
+    _, evaluation = material
+    words = "".join(Page(report.read_text(encoding="utf-8")).words)
+    content = json.loads(json.dumps(evaluation.to_dict()))
+    shown = [part["zero_shot"]["macro"]["auroc"] for part in (content, content["untrained"])]
+    shown += [content["retrieval"][way]["recall_at_10"] for way in ("image_to_text", "text_to_image")]
+    for estimate in shown:
+        assert f"{estimate['value']:.3f}" in words
+        assert "{:.3f}–{:.3f}".format(*estimate["interval"]) in words
+    assert "Left out of the macro means, for want of cases of both classes: Pleural Other." in words
+    assert "train 100, test 70" in words
+
+
+def test_right_and_wrong_are_marked_by_words_as_ranks_have_them(material, report):
+    embeddings, evaluation = material
+    text = report.read_text(encoding="utf-8")
+    cases = text.split('<article class="card case"')[1:]
+    direction = evaluation.retrieval.image_to_text
+    for case in cases:
+        rank = int(re.search(r"on rank <b>(\d+)</b>", case).group(1))
+        marks = re.findall(r'class="mark">(.) ', case)
+        assert len(marks) == 3
+        # With one right report a query, the mark stands at the rank.
+        assert [place + 1 for place, mark in enumerate(marks) if mark == "✓"] == ([rank] if rank <= 3 else [])
+    shown = [int(re.search(r"on rank <b>(\d+)</b>", case).group(1)) for case in cases]
+    kept = sorted(direction.ranks[list(embeddings.thumbnails)])
+    assert shown == sorted(shown)
+    assert (shown[0], shown[-1]) == (kept[0], kept[-1])
+
+
+def test_report_text_can_be_kept_out(material, tmp_path):
+    page = write(tmp_path, material, show_text=False).read_text(encoding="utf-8")
+    assert "patient-text" not in page
+    assert "Report of study s" in page
+
+
+def test_parts_that_are_not_there_are_left_out(tmp_path):
+    embeddings = Embeddings(torch.eye(4), torch.eye(4), texts=["a", "b", "c", "d"])
+    with pytest.warns(RuntimeWarning, match="by definition"):
+        evaluation = evaluate(embeddings, lambda texts: torch.ones(len(texts), 4), resamples=5)
+    page = write_report(tmp_path / "report.html", title="Bare", evaluation=evaluation, embeddings=embeddings)
+    text = page.read_text(encoding="utf-8")
+    assert Page(text).open == []
+    assert "Retrieval" in text
+    assert 'id="zero-shot"' not in text
+    assert 'id="gallery"' not in text
+    empty = write_report(tmp_path / "empty.html", title="Empty", evaluation=Evaluation())
+    assert Page(empty.read_text(encoding="utf-8")).open == []
+
+
+def test_the_same_material_gives_the_same_page(material, report, tmp_path):
+    assert write(tmp_path, material).read_bytes() == report.read_bytes()
+
+
+def test_the_matrix_is_ordered_by_the_rarest_finding():
+    labels = torch.tensor([[0.0, 1, 1], [1.0, 0, 0], [0.0, 1, 0], [0.0, torch.nan, -1]])
+    embeddings = Embeddings(torch.eye(4), torch.eye(4), texts=["a"] * 4, labels=labels)
+    rows, groups = matrix_order(embeddings, ["No Finding", "Edema", "Fracture"], 10)
+    assert rows == [2, 0, 1, 3]
+    assert groups == ["Edema", "Fracture", "none of these", "none of these"]
+    assert matrix_order(embeddings, [], 2) == ([0, 3], ["studies"] * 2)
+
+
+def test_wrong_pictures_are_named(material, tmp_path):
+    with pytest.raises(ValueError, match=r"images must be matrices \(H, W\) of uint8; received float64 \(3, 4\)"):
+        write(tmp_path, material, images={0: np.zeros((3, 4))})
+
+
+def test_importing_the_package_draws_in_no_plotting():
+    code = "import medvl.evaluation, sys; print([m for m in ('matplotlib', 'jinja2', 'sklearn', 'monai') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_browser_shows_it_without_overflow_or_broken_pictures(report, tmp_path, width):
+    # A frame of the width asked for, since a headless window is never narrower than about 500 pixels.
+    (tmp_path / "report.html").write_bytes(report.read_bytes())
+    (tmp_path / "frame.html").write_text(
+        f"""<!DOCTYPE html><body><iframe src="report.html" style="width:{width}px;height:900px;border:0"></iframe>
+        <script>window.addEventListener("load", () => {{
+          const page = document.querySelector("iframe").contentDocument;
+          const over = [...page.querySelectorAll("main *, header *")].filter(e => !e.closest("svg")
+            && e.getClientRects().length && e.getBoundingClientRect().right > {width} + 0.5).map(e => e.outerHTML.slice(0, 80));
+          const pictures = [...page.images].map(i => [i.complete, i.naturalWidth]);
+          const plots = [...page.querySelectorAll("svg.plot")].map(s => s.getBoundingClientRect().width);
+          const letters = [...page.querySelectorAll("svg.plot text")].map(t => t.getBoundingClientRect().height);
+          const out = document.createElement("pre");
+          out.textContent = JSON.stringify({{over, pictures, plots, small: Math.min(...letters),
+            scroll: page.documentElement.scrollWidth}});
+          document.body.append(out);
+        }});</script>"""
+    )
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    command += ["--allow-file-access-from-files", "--virtual-time-budget=8000", "--window-size=1400,1000", "--dump-dom"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    found = re.search(r"<pre>(\{.*\})</pre>", dom, re.DOTALL)
+    assert found, "the browser ran no script"
+    seen = json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
+    assert seen["scroll"] <= width
+    assert seen["over"] == []
+    assert len(seen["pictures"]) == 6
+    assert all(complete and size > 0 for complete, size in seen["pictures"])
+    assert len(seen["plots"]) == 6
+    assert min(seen["plots"]) > 120
+    assert seen["small"] >= 7.5
