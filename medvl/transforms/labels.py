@@ -171,7 +171,7 @@ class LabelReport(Transform):
         self.by = by
         self.vocabulary = load_vocabulary(vocabulary)
 
-    def __call__(self, report: str | Sequence[str]) -> torch.Tensor:
+    def __call__(self, report: str | list[str] | tuple[str, ...]) -> torch.Tensor:
         """Label one report.
 
         Args:
@@ -181,11 +181,10 @@ class LabelReport(Transform):
             float32 (K,), or (S, K) by sentence: 1 present, 0 absent, -1 uncertain, NaN not mentioned.
         """
         if self.by == "report":
-            text = report if isinstance(report, str) or not isinstance(report, Sequence) else "\n\n".join(report)
+            text = "\n\n".join(report) if isinstance(report, list | tuple) else report
             return torch.from_numpy(label_report(text, self.vocabulary))
-        if isinstance(report, str) or not isinstance(report, Sequence):
-            require_text(report, "report")
-            report = [str(report)[start:end] for start, end in split_sentences(str(report))]
+        if not isinstance(report, list | tuple):
+            report = [report[start:end] for start, end in split_sentences(require_text(report))]
         states = [label_report(sentence, self.vocabulary) for sentence in report]
         return torch.from_numpy(np.array(states, dtype=np.float32).reshape(len(states), len(self.vocabulary.names)))
 

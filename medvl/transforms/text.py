@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
+from numpy.typing import NDArray
 
-from medvl.text import Span, extract_sections, split_sentences
+from medvl.text import extract_sections, split_sentences
 from medvl.text.sections import is_header
 from medvl.text.spans import require_text
 from medvl.transforms.study import named, require_one_key
@@ -107,13 +108,14 @@ class SplitSentences(Transform):
 
     Example:
         >>> SplitSentences()("No effusion. Heart is normal.")
-        (['No effusion.', 'Heart is normal.'], [Span(start=0, end=12), Span(start=13, end=29)])
+        (['No effusion.', 'Heart is normal.'], array([[ 0, 12], [13, 29]]))
     """
 
-    def __call__(self, report: str) -> tuple[list[str], list[Span]]:
-        """Return the sentences and their spans in ``report``."""
+    def __call__(self, report: str) -> tuple[list[str], NDArray[np.int64]]:
+        """Return the S sentences and their spans in ``report``, (S, 2) of start and end."""
         spans = split_sentences(report)
-        return [report[start:end] for start, end in spans], spans
+        places = np.array(spans, dtype=np.int64).reshape(-1, 2)
+        return [report[start:end] for start, end in spans], places
 
 
 class SplitSentencesd(MapTransform):
@@ -130,7 +132,7 @@ class SplitSentencesd(MapTransform):
 
     Example:
         >>> SplitSentencesd()({"report": "No effusion."})
-        {'report': 'No effusion.', 'sentences': ['No effusion.'], 'sentence_spans': [Span(start=0, end=12)]}
+        {'report': 'No effusion.', 'sentences': ['No effusion.'], 'sentence_spans': array([[ 0, 12]])}
     """
 
     def __init__(

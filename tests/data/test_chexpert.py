@@ -1,0 +1,84 @@
+"""CheXpert's own layout, made small."""
+
+from __future__ import annotations
+
+import csv
+
+import numpy as np
+import pytest
+
+from medvl.data import CheXpert
+from medvl.errors import StudyError
+
+NAMES = list(CheXpert.names)
+COLUMNS = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *NAMES]
+
+
+def write(folder, rows, columns=COLUMNS, name="train.csv"):
+    with (folder / name).open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return folder
+
+
+def row(patient, study, view, **cells):
+    path = f"CheXpert-v1.0-small/train/patient{patient:05}/study{study}/view1_{view.lower()}.jpg"
+    return {"Path": path, "Frontal/Lateral": view, "Sex": "Female", "Age": "68", **cells}
+
+
+ROWS = [
+    row(1, 1, "Frontal", Edema="1.0", Pneumonia="-1.0", Fracture="0.0"),
+    row(1, 1, "Lateral", Edema="1.0", Pneumonia="-1.0", Fracture="0.0"),
+    row(1, 2, "Frontal", **{"No Finding": "1.0"}),
+    row(2, 1, "Lateral"),
+]
+
+
+def test_views_of_a_study_stay_together(tmp_path):
+    folder = tmp_path / "renamed"
+    folder.mkdir()
+    studies = CheXpert(write(folder, ROWS))
+    assert [study["study_id"] for study in studies] == [
+        "patient00001/study1",
+        "patient00001/study2",
+        "patient00002/study1",
+    ]
+    first = studies[0]
+    assert first["patient_id"] == "patient00001"
+    assert first["views"] == ["frontal", "lateral"]
+    assert first["image"][0] == str(folder / "train" / "patient00001" / "study1" / "view1_frontal.jpg")
+    assert (first["sex"], first["age"]) == ("Female", 68.0)
+    expected = np.full(14, np.nan, dtype=np.float32)
+    expected[[NAMES.index("Edema"), NAMES.index("Pneumonia"), NAMES.index("Fracture")]] = 1, -1, 0
+    np.testing.assert_array_equal(first["label"], expected)
+    assert len(studies[1:]) == 2
+
+
+def test_labels_go_by_name_whatever_the_order(tmp_path):
+    studies = CheXpert(write(tmp_path, ROWS, ["Path", *reversed(NAMES)], "valid.csv"), split="valid")
+    assert studies[0]["label"][NAMES.index("Edema")] == 1
+    assert studies[0]["views"] == ["frontal", "lateral"]
+
+
+def test_views_are_chosen(tmp_path):
+    write(tmp_path, ROWS)
+    assert [study["views"] for study in CheXpert(tmp_path, views="frontal")] == [["frontal"], ["frontal"]]
+    with pytest.raises(ValueError, match=r"views must be some of \('frontal', 'lateral'\)"):
+        CheXpert(tmp_path, views=["PA"])
+
+
+def test_errors_name_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"split: there is no file .*train\.csv"):
+        CheXpert(tmp_path)
+    write(tmp_path, ROWS)
+    with pytest.raises(StudyError, match=r"study 'patient00001/study1', image: the file .* does not exist"):
+        CheXpert(tmp_path, check_files=True)
+    with pytest.raises(ValueError, match=r"train\.csv has no column Edema; expected CheXpert's own columns"):
+        CheXpert(write(tmp_path, ROWS, [column for column in COLUMNS if column != "Edema"]))
+    with pytest.raises(
+        StudyError, match="study 'patient00001/study1', Edema: the label is '2', expected 1, 0, -1 or blank"
+    ):
+        CheXpert(write(tmp_path, [row(1, 1, "Frontal", Edema="2")]))
+    with pytest.raises(StudyError, match="the path has no patient and study folder"):
+        CheXpert(write(tmp_path, [{"Path": "a/b.jpg", "Frontal/Lateral": "Frontal"}]))

@@ -1,0 +1,126 @@
+"""Labelling a table: CheXpert's columns, sentences, explanations, constant memory, whole or nothing."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+
+import pytest
+
+from medvl.data import label_table
+from medvl.text import load_vocabulary
+
+NAMES = list(load_vocabulary("chexpert14").names)
+REPORTS = ["Small left effusion. No edema.", "", 'Possible pneumonia,\n"really".']
+
+
+def write(path, reports=REPORTS, delimiter=","):
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter=delimiter)
+        writer.writerow(["id", "text", "age"])
+        writer.writerows([f"r{i}", text, 50 + i] for i, text in enumerate(reports))
+    return path
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_rows_of_reports(tmp_path):
+    done = []
+    summary = label_table(write(tmp_path / "in.csv"), "text", tmp_path / "new" / "out.csv", progress=done.append)
+    rows = read(tmp_path / "new" / "out.csv")
+    assert list(rows[0]) == ["id", "age", *NAMES]
+    assert (rows[0]["Pleural Effusion"], rows[0]["Edema"], rows[0]["Fracture"]) == ("1", "0", "")
+    assert {rows[1][name] for name in NAMES} == {""}
+    assert rows[2]["Pneumonia"] == "-1"
+    assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
+    assert (summary.rows, summary.empty, summary.written) == (3, 1, 3)
+    assert summary.states["Pneumonia"] == {"uncertain": 1}
+    assert done == [1, 2, 3]
+
+
+def test_rows_of_sentences_and_explanations(tmp_path):
+    path = write(tmp_path / "in.tsv", delimiter="\t")
+    summary = label_table(path, "text", tmp_path / "out.csv", by="sentence", explain=True)
+    rows = read(tmp_path / "out.csv")
+    assert [row["sentence"] for row in rows] == ["Small left effusion.", "No edema.", 'Possible pneumonia,\n"really".']
+    assert [(row["id"], row["sentence_number"], row["sentence_start"], row["sentence_end"]) for row in rows[:2]] == [
+        ("r0", "0", "0", "20"),
+        ("r0", "1", "21", "30"),
+    ]
+    assert (rows[1]["Edema"], rows[1]["Edema mention"], rows[1]["Edema cue"]) == ("0", "edema", "No")
+    assert rows[1]["Edema sentence"] == "No edema."
+    assert rows[0]["Pleural Effusion cue"] == ""
+    assert (summary.rows, summary.written) == (3, 3)
+
+
+def test_another_vocabulary(tmp_path):
+    label_table(write(tmp_path / "in.csv", ["No lymphadenopathy."]), "text", tmp_path / "out.csv", "chest_ct")
+    assert read(tmp_path / "out.csv")[0]["Lymphadenopathy"] == "0"
+
+
+def test_bytes_that_are_no_utf8_and_long_cells(tmp_path):
+    path = write(tmp_path / "in.csv", ["No edema. " * 30_000])
+    path.write_bytes(path.read_bytes() + b"r1,Fi\xe8vre. No fracture.,4\r\nr2\r\n")
+    summary = label_table(path, "text", tmp_path / "out.csv")
+    assert [row["Fracture"] for row in read(tmp_path / "out.csv")] == ["", "0", ""]
+    assert summary.empty == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (
+            {"column": "report"},
+            ValueError,
+            r"column must be one of the table's columns \['id', 'text', 'age'\], got 'report'",
+        ),
+        ({"by": "word"}, ValueError, "by must be one of"),
+        ({"path": "none.csv"}, FileNotFoundError, "path: there is no file none.csv"),
+        ({"output": "in.csv"}, ValueError, "output must be another file than the table itself"),
+        ({"vocabulary": "none"}, FileNotFoundError, "vocabulary 'none': neither a file"),
+    ],
+)
+def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, monkeypatch, arguments, error, message):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "in.csv")
+    before = (tmp_path / "in.csv").read_bytes()
+    with pytest.raises(error, match=message):
+        label_table(**{"path": "in.csv", "column": "text", "output": "out.csv", **arguments})
+    assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
+    assert (tmp_path / "in.csv").read_bytes() == before
+
+
+def test_a_table_that_has_the_columns_already(tmp_path):
+    (tmp_path / "in.csv").write_text("text,Edema\nNo edema.,1\n")
+    with pytest.raises(ValueError, match=r"the table already has the columns \['Edema'\]"):
+        label_table(tmp_path / "in.csv", "text", tmp_path / "out.csv")
+
+
+def test_an_interrupted_run_leaves_the_old_output(tmp_path):
+    def stop(done):
+        raise KeyboardInterrupt
+
+    (tmp_path / "out.csv").write_text("old")
+    with pytest.raises(KeyboardInterrupt):
+        label_table(write(tmp_path / "in.csv"), "text", tmp_path / "out.csv", progress=stop)
+    assert (tmp_path / "out.csv").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
+
+
+def test_memory_does_not_grow_with_the_table(tmp_path):
+    code = (
+        "import sys, tracemalloc\nfrom medvl.data import label_table\nlabel_table(sys.argv[1], 'text', sys.argv[3])\n"
+        "tracemalloc.start()\npeaks = []\nfor path in sys.argv[1:3]:\n    tracemalloc.reset_peak()\n"
+        "    label_table(path, 'text', sys.argv[3])\n    peaks.append(tracemalloc.get_traced_memory()[1])\nprint(*peaks)"
+    )
+    small = write(tmp_path / "small.csv", REPORTS * 20)
+    large = write(tmp_path / "large.csv", REPORTS * 1000)
+    out = subprocess.run(
+        [sys.executable, "-c", code, small, large, tmp_path / "out.csv"], capture_output=True, text=True, check=True
+    )
+    first, second = map(int, out.stdout.split())
+    assert second < first + 200_000, (first, second)

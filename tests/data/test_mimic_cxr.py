@@ -1,0 +1,82 @@
+"""MIMIC-CXR's published layout, made small."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+
+import numpy as np
+import pytest
+
+from medvl.data import MIMIC_CXR
+from medvl.errors import StudyError
+
+NAMES = list(MIMIC_CXR.names)
+
+
+def write(folder, table, rows, zipped=True):
+    path = folder / f"mimic-cxr-2.0.0-{table}.csv{'.gz' if zipped else ''}"
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    with gzip.open(path, "wt", newline="") if zipped else path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns, restval="")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    images = [("d1", "50", "10000032", "train"), ("d2", "50", "10000032", "train"), ("d3", "51", "10000032", "train")]
+    images += [("d4", "60", "11000011", "validate"), ("d5", "70", "12000012", "test")]
+    split = [dict(zip(("dicom_id", "study_id", "subject_id", "split"), image, strict=True)) for image in images]
+    write(tmp_path, "split", split)
+    positions = zip(split, ["PA", "LATERAL", "AP", "PA", "PA"], strict=True)
+    write(tmp_path, "metadata", [{"dicom_id": r["dicom_id"], "ViewPosition": p} for r, p in positions], zipped=False)
+    write(
+        tmp_path,
+        "chexpert",
+        [{"subject_id": "10000032", "study_id": "50", **dict.fromkeys(NAMES, ""), "Edema": "-1.0"}],
+    )
+    place = tmp_path / "files" / "p10" / "p10000032"
+    (place / "s50").mkdir(parents=True)
+    (place / "s50.txt").write_bytes(b"FINAL REPORT\n IMPRESSION: No edema \xe9.")
+    (place / "s50" / "d1.jpg").touch()
+    (place / "s50" / "d2.dcm").touch()
+    return tmp_path
+
+
+def test_a_split(folder):
+    studies = MIMIC_CXR(folder)
+    assert [study["study_id"] for study in studies] == ["s50", "s51"]
+    first = studies[0]
+    place = folder / "files" / "p10" / "p10000032" / "s50"
+    assert first["image"] == [str(place / "d1.jpg"), str(place / "d2.dcm")]
+    assert first["patient_id"] == "p10000032"
+    assert first["views"] == ["PA", "LATERAL"]
+    assert first["report"] == "FINAL REPORT\n IMPRESSION: No edema \ufffd."
+    assert first["label"][NAMES.index("Edema")] == -1
+    assert np.isnan(first["label"]).sum() == 13
+    assert {"report", "label"}.isdisjoint(studies[1])
+    assert [study["study_id"] for study in MIMIC_CXR(folder, split="val")] == ["s60"]
+    assert len(studies[:1]) == 1
+
+
+def test_views(folder):
+    assert [study["views"] for study in MIMIC_CXR(folder, views=["PA", "AP"])] == [["PA"], ["AP"]]
+    next(folder.glob("*metadata*")).unlink()
+    assert MIMIC_CXR(folder)[0]["views"] == ["", ""]
+    with pytest.raises(FileNotFoundError, match=r"folder: there is no table mimic-cxr-\*-metadata\.csv"):
+        MIMIC_CXR(folder, views=["PA"])
+
+
+def test_errors_name_what_is_wrong(folder, tmp_path):
+    with pytest.raises(StudyError, match=r"study 's51', image: neither d3\.jpg nor d3\.dcm exists"):
+        MIMIC_CXR(folder, check_files=True)
+    with pytest.raises(ValueError, match="split must be one of"):
+        MIMIC_CXR(folder, split="all")
+    with pytest.raises(ValueError, match="labeller must be one of"):
+        MIMIC_CXR(folder, labeller="vihan")
+    write(folder, "chexpert", [{"study_id": "50", "Edema": "7"}])
+    with pytest.raises(StudyError, match="study 's50', Edema: the label is '7'"):
+        MIMIC_CXR(folder)
+    with pytest.raises(FileNotFoundError, match="there is no table"):
+        MIMIC_CXR(folder / "files")

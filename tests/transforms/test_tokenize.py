@@ -1,0 +1,143 @@
+"""Tokens that remember their sentence, and the tokenizer trained on reports."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from transformers import AutoTokenizer
+
+from medvl.errors import StudyError
+from medvl.transforms import TokenizeText, TokenizeTextd, train_tokenizer
+
+TEXTS = [
+    "No pleural effusion. Heart is normal.",
+    "Small left pneumothorax, 1.5 cm. No edema or consolidation.",
+    "Bibasilar atelectasis. Cardiomegaly is stable. Normal.",
+]
+TOKENIZER = train_tokenizer(TEXTS * 3, vocab_size=300)
+
+
+def words_by_sentence(out):
+    tokens = TOKENIZER.convert_ids_to_tokens(out["input_ids"].tolist())
+    found = {}
+    for token, sentence in zip(tokens, out["sentence_ids"].tolist(), strict=True):
+        found.setdefault(sentence, []).append(token)
+    return {k: TOKENIZER.convert_tokens_to_string(v) for k, v in found.items() if k >= 0}
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_each_token_knows_its_sentence(text):
+    out = TokenizeText(TOKENIZER)(text)
+    assert {name: value.dtype for name, value in out.items()} == dict.fromkeys(
+        ("input_ids", "attention_mask", "sentence_ids"), torch.int64
+    )
+    parts = text.split(". ")
+    assert [" ".join(s.split()) for s in words_by_sentence(out).values()] == [
+        " ".join(TOKENIZER.convert_tokens_to_string(TOKENIZER.tokenize(p + "." * (i < len(parts) - 1))).split())
+        for i, p in enumerate(parts)
+    ]
+    special = [i for i, t in enumerate(out["input_ids"].tolist()) if t in TOKENIZER.all_special_ids]
+    assert (out["sentence_ids"] == -1).nonzero().flatten().tolist() == special
+
+
+def test_a_list_of_sentences_is_taken_as_it_is():
+    out = TokenizeText(TOKENIZER)(["No effusion. Heart", "is normal."])
+    assert out["sentence_ids"].max() == 1
+    assert TokenizeText(TOKENIZER)([])["sentence_ids"].tolist() == [-1, -1]
+
+
+def test_truncation_and_padding():
+    long = " ".join(TEXTS * 20)
+    cut = TokenizeText(TOKENIZER, max_length=16)(long)
+    assert len(cut["input_ids"]) == 16
+    assert cut["input_ids"][-1] == TOKENIZER.sep_token_id
+    assert len(TokenizeText(TOKENIZER)("No edema.")["input_ids"]) < 16
+    padded = TokenizeText(TOKENIZER, max_length=16, padding=True)("No edema.")
+    n = int(padded["attention_mask"].sum())
+    assert padded["input_ids"][n:].tolist() == [0] * (16 - n)
+    assert padded["sentence_ids"][n:].tolist() == [-1] * (16 - n)
+    assert TokenizeText(TOKENIZER)("")["sentence_ids"].tolist() == [-1, -1]
+
+
+def test_byte_level_tokenizers_that_begin_a_token_with_a_space():
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    inner = Tokenizer(models.BPE())
+    inner.pre_tokenizer, inner.decoder = pre_tokenizers.ByteLevel(add_prefix_space=True), decoders.ByteLevel()
+    inner.train_from_iterator(TEXTS, trainers.BpeTrainer(vocab_size=300, show_progress=False))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=inner)
+    out = TokenizeText(tokenizer)("No edema. Heart is normal.")
+    second = tokenizer.decode(out["input_ids"][out["sentence_ids"] == 1].tolist())
+    assert second.strip() == "Heart is normal."
+    with pytest.raises(ValueError, match="padding needs a tokenizer with a padding token"):
+        TokenizeText(tokenizer, padding=True)
+
+
+def test_dictionary_form(tmp_path):
+    TOKENIZER.save_pretrained(tmp_path)
+    config = {"t": {"_target_": "medvl.transforms.TokenizeTextd", "tokenizer": str(tmp_path), "max_length": 20}}
+    transform = pickle.loads(pickle.dumps(ConfigParser(config).get_parsed_content("t")))
+    out = transform({"text": TEXTS[0], "study_id": "s1"})
+    assert out["input_ids"].equal(TokenizeText(TOKENIZER)(TEXTS[0])["input_ids"])
+    out = TokenizeTextd(keys="report", tokenizer=TOKENIZER, prefix="report_")({"report": TEXTS[0]})
+    assert set(out) == {"report", "report_input_ids", "report_attention_mask", "report_sentence_ids"}
+    with pytest.raises(StudyError, match="study 's1', text: text must be a str, got float"):
+        transform({"text": float("nan"), "study_id": "s1"})
+    with pytest.raises(ValueError, match="tokenizer must be a Hugging Face tokenizer or the folder of one, got None"):
+        TokenizeTextd()
+    with pytest.raises(ValueError, match="max_length must be at least 3, got 2"):
+        TokenizeText(TOKENIZER, max_length=2)
+
+
+def test_a_tokenizer_without_offsets_is_refused():
+    class Slow(type(TOKENIZER)):
+        is_fast = False
+
+    slow = pickle.loads(pickle.dumps(TOKENIZER))
+    slow.__class__ = Slow
+    with pytest.raises(ValueError, match="tokenizer must be a fast tokenizer, which keeps character offsets, got Slow"):
+        TokenizeText(slow)
+
+
+def test_trained_tokenizer_is_a_bert_tokenizer(tmp_path):
+    assert TOKENIZER.convert_tokens_to_ids(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]) == [0, 1, 2, 3, 4]
+    assert len(TOKENIZER) <= 300
+    TOKENIZER.save_pretrained(tmp_path)
+    again = AutoTokenizer.from_pretrained(tmp_path, local_files_only=True)
+    assert again(TEXTS[1])["input_ids"] == TOKENIZER(TEXTS[1])["input_ids"]
+    assert again("No EDEMA")["input_ids"] == again("no edema")["input_ids"]
+    pair = again("no edema", "normal")["input_ids"]
+    assert pair.count(3) == 2
+    assert again.decode(again("No edema.")["input_ids"], skip_special_tokens=True) == "no edema."
+    cased = train_tokenizer(TEXTS, lowercase=False)
+    assert cased("No")["input_ids"] != cased("no")["input_ids"]
+
+
+def test_training_is_the_same_in_every_process(tmp_path):
+    code = (
+        "import sys\nfrom medvl.transforms.tokenize import train_tokenizer\n"
+        f"train_tokenizer({TEXTS * 3!r}, vocab_size=300).save_pretrained(sys.argv[1])"
+    )
+    files = []
+    for seed in ("1", "2"):
+        folder = tmp_path / seed
+        subprocess.run([sys.executable, "-c", code, folder], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
+        files.append((folder / "tokenizer.json").read_bytes())
+    TOKENIZER.save_pretrained(tmp_path / "here")
+    assert files[0] == files[1] == (tmp_path / "here" / "tokenizer.json").read_bytes()
+
+
+def test_training_needs_text_and_room():
+    with pytest.raises(ValueError, match="texts must hold at least one text"):
+        train_tokenizer([" "])
+    with pytest.raises(ValueError, match=r"vocab_size must be at least \d+ for the characters in texts, got 10"):
+        train_tokenizer(TEXTS, vocab_size=10)
+    with pytest.raises(TypeError, match="each of texts must be a str, got NoneType"):
+        train_tokenizer([None])
