@@ -1,0 +1,252 @@
+"""Report language measured: speed, linear time, boundaries, agreement with human codes, challenge suite, augmentation.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_text.py [--quick] [--data ../shared/data] [--disagreements]
+
+Reads the real reports at ``--data`` (see tests/conftest.py). pysbd, NLTK and medspaCy are measured beside ours where they
+are installed. Times are medians on one thread, ours and theirs in turns within one process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import re
+import statistics
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "text")]
+
+from test_findings import MESH, challenge, is_right  # noqa: E402
+from test_sentences import marked_texts  # noqa: E402
+
+from medvl.data import OpenIReports  # noqa: E402
+from medvl.text import augment_text, label_report, load_vocabulary, split_sentences  # noqa: E402
+
+NAMES = load_vocabulary("chexpert14").names
+# The baseline to beat: a keyword is a finding unless its sentence holds a word of denial.
+KEYWORDS = {
+    "Cardiomegaly": r"cardiomegaly|enlarged heart|heart is enlarged|cardiac enlargement|enlarged cardiac",
+    "Pleural Effusion": r"effusion",
+    "Pneumothorax": r"pneumothora",
+    "Atelectasis": r"atelecta",
+    "Consolidation": r"consolidat",
+    "Edema": r"edema",
+    "Fracture": r"fracture",
+    "Support Devices": r"catheter|tube|pacemaker|picc|\bport\b|stent|device|\blead|\bline\b",
+}
+DENIAL = re.compile(r"\b(?:no|not|without|negative|free)\b", re.IGNORECASE)
+
+
+def baseline(report: str) -> dict[str, bool]:
+    sentences = [s for s in re.split(r"[.\n]", report) if not DENIAL.search(s)]
+    return {name: any(re.search(word, s, re.IGNORECASE) for s in sentences) for name, word in KEYWORDS.items()}
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+    print(f"\n{title}\n\n| " + " | ".join(columns) + " |\n|" + "---|" * len(columns))
+    for row in rows:
+        print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
+
+
+def rates(
+    functions: dict[str, Callable[[str], object]], texts: Sequence[str], rounds: int, few: int
+) -> dict[str, float]:
+    """Texts a second: the median over rounds, each function in turn; slow ones on the first ``few`` texts."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
+    for _ in range(rounds):
+        for name, function in functions.items():
+            batch = texts if name.startswith("medvl") else texts[:few]
+            begin = time.perf_counter()
+            for text in batch:
+                function(text)
+            times[name].append(len(batch) / (time.perf_counter() - begin))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def other_splitters() -> dict[str, Callable[[str], list[tuple[int, int]]]]:
+    """Sentence splitters that are installed, as functions from text to spans."""
+    found: dict[str, Callable[[str], list[tuple[int, int]]]] = {}
+    try:
+        import pysbd
+
+        segmenter = pysbd.Segmenter(language="en", clean=False, char_span=True)
+        found["pysbd"] = lambda text: [(s.start, s.end) for s in segmenter.segment(text)]
+    except ImportError:
+        pass
+    try:
+        from nltk.tokenize.punkt import PunktSentenceTokenizer
+
+        punkt = PunktSentenceTokenizer()
+        found["NLTK Punkt"] = lambda text: list(punkt.span_tokenize(text))
+    except ImportError:
+        pass
+    return found
+
+
+def other_labellers() -> dict[str, Callable[[str], object]]:
+    """medspaCy's pipeline with its own rules of context and our findings' main words, where it is installed."""
+    try:
+        import medspacy
+        from medspacy.ner import TargetRule
+    except ImportError:
+        return {}
+    pipeline = medspacy.load()
+    words = [
+        "cardiomegaly",
+        "effusion",
+        "pneumothorax",
+        "atelectasis",
+        "consolidation",
+        "edema",
+        "fracture",
+        "pneumonia",
+        "opacity",
+        "nodule",
+        "mass",
+    ]
+    pipeline.get_pipe("medspacy_target_matcher").add([TargetRule(word, "FINDING") for word in words])
+    return {"medspaCy": pipeline}
+
+
+def trimmed_ends(text: str, spans: Sequence[tuple[int, int]]) -> set[int]:
+    return {start + len(text[start:end].rstrip()) for start, end in spans if text[start:end].strip()}
+
+
+def boundaries(data: Path) -> None:
+    systems = {"medvl": split_sentences, **other_splitters()}
+    counts = {name: np.zeros(3) for name in systems}
+    for text, ends in marked_texts(data):
+        for name, split in systems.items():
+            mine = trimmed_ends(text, split(text))
+            counts[name] += len(mine & ends), len(mine), len(ends)
+    rows = [[name, r / f, r / m, 2 * r / (f + m)] for name, (r, f, m) in counts.items()]
+    table(f"Sentence ends marked by hand ({int(counts['medvl'][2])})", ["", "precision", "recall", "F1"], rows)
+
+
+def speed(texts: list[str], quick: bool) -> None:
+    rounds, few = (3, 150) if quick else (5, 400)
+    for title, ours, others in (
+        ("Sentences, reports a second", {"medvl": split_sentences}, other_splitters()),
+        ("Labels, reports a second", {"medvl": label_report}, other_labellers()),
+    ):
+        measured = rates({**ours, **others}, texts, rounds, few)
+        rows = [[name, round(rate), f"{measured['medvl'] / rate:.1f}"] for name, rate in measured.items()]
+        table(title, ["", "a second", "medvl is faster by"], rows)
+
+
+def linearity(texts: list[str]) -> None:
+    """Time per character of one long report against that of short ones, on the same text."""
+    joined = " ".join(texts)
+    rows = []
+    for name, function in {"split_sentences": split_sentences, "label_report": label_report}.items():
+        ratios = []
+        for _ in range(5):
+            short = time_per_character(function, [joined[i : i + 1000] for i in range(0, 1_000_000, 1000)])
+            ratios.append(time_per_character(function, [joined[:1_000_000]]) / short)
+        rows.append([name, f"{statistics.median(ratios):.2f}"])
+    table("1 MB in one text against 1 kB texts, time per character", ["", "ratio"], rows)
+
+
+def time_per_character(function: Callable[[str], object], texts: Sequence[str]) -> float:
+    begin = time.process_time()
+    for text in texts:
+        function(text)
+    return (time.process_time() - begin) / sum(map(len, texts))
+
+
+def scores(found: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
+    right = (found & truth).sum()
+    return right / max(found.sum(), 1), right / truth.sum(), 2 * right / (found.sum() + truth.sum())
+
+
+def coded(studies: Sequence[dict], codes: set[str]) -> np.ndarray:
+    return np.array([any(term.split("/")[0].strip() in codes for term in study["mesh"]) for study in studies])
+
+
+def agreement(studies: list[dict], title: str) -> None:
+    labels = np.array([label_report(study["report"]) for study in studies])
+    crude = [baseline("\n".join(study["sections"].get(k, "") for k in ("findings", "impression"))) for study in studies]
+    rows, macro = [], []
+    for name, codes in MESH.items():
+        truth = coded(studies, codes)
+        ours = scores(labels[:, NAMES.index(name)] == 1, truth)
+        theirs = scores(np.array([row[name] for row in crude]), truth)
+        macro.append((ours[2], theirs[2]))
+        rows.append([name, int(truth.sum()), *ours, theirs[2]])
+    rows.append(["mean", "", "", "", *map(float, np.mean(macro, axis=0))])
+    normal = np.array([study["mesh"] == ["normal"] for study in studies])
+    rows.append(["No Finding against *normal*", int(normal.sum()), *scores(labels[:, 0] == 1, normal), ""])
+    table(title, ["finding", "coded", "precision", "recall", "F1", "baseline F1"], rows)
+
+
+def disagreements(studies: list[dict]) -> None:
+    """How often codes and states differ, by finding and by what each says."""
+    kinds: Counter[tuple[str, str, str]] = Counter()
+    words = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
+    for study in studies:
+        states = label_report(study["report"]).tolist()
+        for name, codes in MESH.items():
+            state, truth = states[NAMES.index(name)], bool(coded([study], codes)[0])
+            if truth != (state == 1):
+                kinds[name, "coded" if truth else "not coded", words.get(state, "not mentioned")] += truth or state == 1
+    rows = [[count, *kind] for kind, count in kinds.most_common() if count]
+    table("Disagreements on the first half", ["reports", "finding", "human codes", "medvl"], rows)
+
+
+def suite() -> None:
+    total, right, wrong = Counter(), Counter(), []
+    for phenomenon, text, expected in challenge():
+        total[phenomenon] += 1
+        right[phenomenon] += (good := is_right(text, expected))
+        if not good:
+            wrong.append(text)
+    rows = [[name, f"{right[name]} of {total[name]}"] for name in total]
+    share = f"{sum(right.values())} of {sum(total.values())} ({100 * sum(right.values()) / sum(total.values()):.1f} %)"
+    table("Challenge suite", ["phenomenon", "right"], [*rows, ["all", share]])
+    print("\nwrong:", *wrong, sep="\n- ")
+
+
+def augmentation(texts: list[str], seeds: int) -> None:
+    done = changed = flipped = 0
+    for text in texts:
+        states = label_report(text)
+        for seed in range(seeds):
+            new = augment_text(text, random.Random(seed))
+            done += 1
+            changed += new != text
+            flipped += not np.array_equal(label_report(new), states, equal_nan=True)
+    table("Augmentation", ["texts", "changed", "with another label"], [[done, changed, flipped]])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer rounds, and augmentation on a tenth with two seeds")
+    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    parser.add_argument(
+        "--disagreements", action="store_true", help="count the kinds of disagreement on the first half"
+    )
+    arguments = parser.parse_args()
+    studies = list(OpenIReports(arguments.data / "openi-reports.tgz"))
+    half = len(studies) // 2
+    texts = [study["report"] for study in studies]
+    if arguments.disagreements:
+        disagreements(studies[:half])
+        return
+    speed(texts, arguments.quick)
+    linearity(texts)
+    boundaries(arguments.data)
+    agreement(studies[:half], f"Agreement, first half (developed on): {half} reports")
+    agreement(studies[half:], f"Agreement, second half: {len(studies) - half} reports")
+    suite()
+    augmentation(texts[:: 10 if arguments.quick else 1], 2 if arguments.quick else 20)
+
+
+if __name__ == "__main__":
+    main()
