@@ -12,6 +12,9 @@ import numpy as np
 BLOCK_ELEMENTS = 2**17
 """Weights (resamples x cases) handled at one time: small enough to stay in a processor's cache."""
 
+UNDEFINED = 0.1
+"""Share of undefined resamples above which there is no interval; three patients leave 1 in 20 resamples without any."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -98,8 +101,9 @@ def bootstrap(
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval of bootstrap values (B, ...), as two arrays (...).
 
-    Resamples where the statistic is not defined (NaN: a finding whose few cases were not drawn) are left out; where that
-    is more than half of them, the interval is NaN.
+    Resamples where the statistic is not defined (NaN: a finding whose few cases were not drawn) are left out. Where that
+    is more than a tenth of them there is no interval (NaN): with one or two patients behind a class, what resamples vary
+    is not what is uncertain.
 
     Args:
         values: from :func:`bootstrap`.
@@ -119,7 +123,7 @@ def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.nd
     if not 0 < level < 1:
         raise ValueError(f"level must be between 0 and 1; received {level}")
     values = np.asarray(values, float)
-    undefined = np.isnan(values).mean(axis=0) > 0.5
+    undefined = np.isnan(values).mean(axis=0) > UNDEFINED
     low, high = np.nanquantile(np.where(undefined, 0.0, values), [(1 - level) / 2, (1 + level) / 2], axis=0)
     return np.where(undefined, np.nan, low), np.where(undefined, np.nan, high)
 

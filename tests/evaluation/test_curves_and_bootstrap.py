@@ -93,10 +93,11 @@ def test_correlated_cases_widen_the_interval():
 
 
 def test_undefined_values_do_not_make_an_interval():
-    values = np.array([[1.0, np.nan], [2.0, np.nan], [np.nan, 3.0]])
+    values = np.tile(np.arange(20.0)[:, None], 3)
+    values[-1:, 1] = values[-3:, 2] = np.nan
     low, high = interval(values, level=0.5)
-    np.testing.assert_allclose(low, [1.25, np.nan])
-    np.testing.assert_allclose(high, [1.75, np.nan])
+    np.testing.assert_allclose(low, [4.75, 4.5, np.nan])
+    np.testing.assert_allclose(high, [14.25, 13.5, np.nan])
     one_patient = bootstrap(lambda w: w.sum(axis=1), ["p", "p"], resamples=10)
     assert np.isnan(one_patient).all()
     assert not Estimate(0.5, *interval(one_patient)).has_interval

@@ -144,6 +144,20 @@ def test_no_finding_with_two_classes_gives_no_macro():
     assert math.isnan(result.macro["auroc"].value)
 
 
+@pytest.mark.parametrize(("patients", "stated"), [(1, False), (2, False), (5, True)])
+def test_a_class_of_one_or_two_patients_has_a_value_and_no_interval(patients, stated):
+    # Every case's weight varies, but the few positives that decide the curve are always the same ones.
+    model = FakeModel()
+    embeddings = studies(model)
+    embeddings.labels = torch.zeros(60, 1)
+    embeddings.labels[: 2 * patients] = 1
+    embeddings.patient_ids = [f"p{row // 2}" for row in range(60)]
+    result = zero_shot(embeddings, {"Edema": PROMPTS["Edema"]}, model, ["Edema"], resamples=500)
+    assert 0 <= result.findings["Edema"].auroc.value <= 1
+    assert result.findings["Edema"].auroc.has_interval == stated
+    assert result.macro["auroc"].has_interval == stated
+
+
 def test_labels_are_found_by_name_and_not_by_position():
     model = FakeModel()
     embeddings = studies(model)
