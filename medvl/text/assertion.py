@@ -60,10 +60,15 @@ class _Sentence:
         self.side: str | None = None
         self.severity: str | None = None
         self.option: Words | None = None
-        self.alternative_ahead = self._alternatives_ahead()
+        self.ahead: list[bool] | None = None
+
+    def _alternative_ahead(self, index: int) -> bool:
+        """Whether an "or" follows in the clause of a phrase; found for all of them at once, when first asked."""
+        if self.ahead is None:
+            self.ahead = self._alternatives_ahead()
+        return self.ahead[index]
 
     def _alternatives_ahead(self) -> list[bool]:
-        """For each phrase, whether an "or" follows in its clause."""
         ahead = [False] * len(self.items)
         seen = False
         for index in range(len(self.items) - 1, -1, -1):
@@ -178,7 +183,7 @@ class _Sentence:
         self._use_cue_backwards(index)
         if self.state is not None and self.cue_used:
             statement, structure = self._opens_statement(index)
-            goes_on = self.alternative_ahead[index]
+            goes_on = self._alternative_ahead(index)
             if (
                 structure
                 or statement == Kind.CONTINUING

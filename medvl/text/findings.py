@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, Found, resolve
 from medvl.text.phrases import TOKEN
-from medvl.text.sections import extract_sections
+from medvl.text.sections import section_name
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span, require_text
 from medvl.text.vocabulary import Kind, Vocabulary, load_vocabulary
@@ -115,16 +115,12 @@ def _named(found: Found, vocabulary: Vocabulary) -> list[tuple[str, str]]:
 def _observed_sentences(text: str) -> list[Span]:
     """Sentences of the sections that report what is seen."""
     sentences = split_sentences(text)
-    if ":" not in text and "\n" not in text:
-        return sentences
-    skipped = [span for name, span in extract_sections(text).items() if name.rstrip(" 0123456789") in SKIPPED_SECTIONS]
-    if not skipped:
-        return sentences
-    kept, section = [], 0
+    kept, skipping = [], False
     for sentence in sentences:
-        while section < len(skipped) and skipped[section].end <= sentence.start:
-            section += 1
-        if section == len(skipped) or sentence.start < skipped[section].start:
+        start, end = sentence
+        if text[end - 1] not in ".!?" and (name := section_name(text[start:end])) is not None:
+            skipping = name in SKIPPED_SECTIONS
+        elif not skipping:
             kept.append(sentence)
     return kept
 

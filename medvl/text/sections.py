@@ -100,8 +100,26 @@ def is_header(text: str) -> bool:
         >>> is_header("FINDINGS:"), is_header("Reason for exam"), is_header("Findings are stable.")
         (True, True, False)
     """
+    return section_name(text) is not None
+
+
+def section_name(text: str) -> str | None:
+    """The normalised name of the section that ``text`` is the header of, or None where it is no header.
+
+    Args:
+        text: a line or a sentence.
+
+    Returns:
+        A key of :data:`SECTION_ALIASES`.
+
+    Example:
+        >>> section_name("OPINION:"), section_name("Opinions differ.")
+        ('impression', None)
+    """
     text = text.strip()
-    return len(text) <= _LONGEST_ALIAS + 2 and " ".join(text.rstrip(":").lower().split()) in _CANONICAL
+    if len(text) > _LONGEST_ALIAS + 2:
+        return None
+    return _CANONICAL.get(" ".join(text.rstrip(":").lower().split()))
 
 
 def header_start(text: str, start: int, colon: int) -> int | None:

@@ -70,6 +70,8 @@ _COUNTED = _words(
 )
 _MIN_WRAP, _MAX_WRAP = 60, 100
 _HEADING = 25
+# No abbreviation has so many letters.
+_PLAIN = 7
 
 
 def split_sentences(text: str) -> list[Span]:
@@ -145,7 +147,10 @@ class _Splitter:
 
     def _begin(self, after: int) -> None:
         text = self.text
-        if after < len(text) and text[after].isspace():
+        pair = text[after : after + 2]
+        if pair[:1] == " " and not pair[1:].isspace():
+            after += 1
+        elif pair[:1].isspace():
             found = _NON_SPACE.search(text, after)
             after = found.start() if found else len(text)
         self.start = self.content = after
@@ -177,9 +182,9 @@ class _Splitter:
 
     def _ends(self, begin: int, end: int) -> bool:
         text = self.text
+        if end - begin == 1 and text[begin - _PLAIN : begin].isalpha() and begin - _PLAIN >= self.start:
+            return True
         word = self._word_before(begin)
-        if len(word) > 6 and word.isalpha():
-            return not (end - begin > 2 and self._lower_follows(end))
         if text[begin] == "?" and (begin == self.start or text[begin - 1].isspace()):
             return not _NEXT_WORD.search(text, end)
         if text[begin] != "." or end - begin > 1:

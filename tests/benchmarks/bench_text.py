@@ -41,7 +41,11 @@ KEYWORDS = {
     "Fracture": r"fracture",
     "Support Devices": r"catheter|tube|pacemaker|picc|\bport\b|stent|device|\blead|\bline\b",
 }
-DENIAL = re.compile(r"\b(?:no|not|without|negative|free)\b", re.IGNORECASE)
+SPACY_WORDS = (
+    *("cardiomegaly", "effusion", "pneumothorax", "atelectasis", "consolidation", "edema", "fracture", "pneumonia"),
+    *("opacity", "nodule", "mass", "catheter", "tube", "pacemaker"),
+)
+DENIAL = re.compile(r"\b(?:no|not|without|negative|free|clear of|resolved)\b", re.IGNORECASE)
 
 
 def baseline(report: str) -> dict[str, bool]:
@@ -63,10 +67,10 @@ def rates(
     for _ in range(rounds):
         for name, function in functions.items():
             batch = texts if name.startswith("medvl") else texts[:few]
-            begin = time.perf_counter()
+            begin = time.process_time()  # not wall time: other work on the machine does not count
             for text in batch:
                 function(text)
-            times[name].append(len(batch) / (time.perf_counter() - begin))
+            times[name].append(len(batch) / (time.process_time() - begin))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -98,20 +102,7 @@ def other_labellers() -> dict[str, Callable[[str], object]]:
     except ImportError:
         return {}
     pipeline = medspacy.load()
-    words = [
-        "cardiomegaly",
-        "effusion",
-        "pneumothorax",
-        "atelectasis",
-        "consolidation",
-        "edema",
-        "fracture",
-        "pneumonia",
-        "opacity",
-        "nodule",
-        "mass",
-    ]
-    pipeline.get_pipe("medspacy_target_matcher").add([TargetRule(word, "FINDING") for word in words])
+    pipeline.get_pipe("medspacy_target_matcher").add([TargetRule(word, "FINDING") for word in SPACY_WORDS])
     return {"medspaCy": pipeline}
 
 
