@@ -22,8 +22,9 @@ from medvl.functional.transport import sinkhorn
 
 MATCHINGS = ("transport", "attention", "max")
 
-# Patch-sentence pairs that "auto" keeps in one tile: about 64 MB a float32 tensor, of which a step has a handful.
-TILE_ELEMENTS = 2**24
+# Patch-sentence pairs up to which "auto" keeps them all, and in one tile beyond: a float32 tensor of them is 64 MB and
+# 16 MB, and a step of the transport has about fifteen.
+PLAIN_ELEMENTS, TILE_ELEMENTS = 2**24, 2**22
 
 
 def patch_sentence_plan(
@@ -144,33 +145,30 @@ def _patch_sentence_sides(
 
 
 def _scores(images: Side, texts: Side, plan: Callable[..., Tensor], tile_size: int | str | None) -> Tensor:
-    """(N, M) scores, all texts at once or a tile of them at a time."""
+    """(N, M) scores; with tiles, each is computed again in the backward pass."""
     with torch.autocast(images.embeds.device.type, enabled=False):
         patches, sentences = unit_vectors(images.embeds), unit_vectors(texts.embeds)
-        size = _texts_at_once(images, texts, tile_size)
-        if size is None:
-            return _score_tile(patches, images.mask, sentences, texts.mask, plan)
-        return torch.cat(
-            [
-                checkpoint(
-                    _score_tile, patches, images.mask, part, mask, plan, use_reentrant=False, preserve_rng_state=False
-                )
-                for part, mask in zip(sentences.split(size), texts.mask.split(size), strict=True)
-            ],
-            dim=1,
-        )
+        score = partial(_score_tile, patches, images.mask, plan=plan)
+        size, again = _texts_at_once(images, texts, tile_size)
+        parts = zip(sentences.split(size), texts.mask.split(size), strict=True)
+        if again:
+            score = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
+        return torch.cat([score(part, mask) for part, mask in parts], dim=1)
 
 
-def _texts_at_once(images: Side, texts: Side, tile_size: int | str | None) -> int | None:
+def _texts_at_once(images: Side, texts: Side, tile_size: int | str | None) -> tuple[int, bool]:
+    """How many texts to score at a time, and whether to forget them until the backward pass."""
     check_tile_size(tile_size)
-    if not isinstance(tile_size, str):
-        return tile_size
-    per_text = images.embeds.shape[0] * images.embeds.shape[1] * texts.embeds.shape[1]
-    return None if per_text * len(texts) <= TILE_ELEMENTS else max(1, TILE_ELEMENTS // per_text)
+    if isinstance(tile_size, int):
+        return max(1, min(tile_size, len(texts))), True
+    per_text = max(1, images.embeds.shape[0] * images.embeds.shape[1] * texts.embeds.shape[1])
+    if tile_size == "auto" and per_text * len(texts) > PLAIN_ELEMENTS:
+        return max(1, TILE_ELEMENTS // per_text), True
+    return max(1, len(texts)), False
 
 
 def _score_tile(
-    patches: Tensor, patch_mask: Tensor, sentences: Tensor, sentence_mask: Tensor, plan: Callable[..., Tensor]
+    patches: Tensor, patch_mask: Tensor, sentences: Tensor, sentence_mask: Tensor, *, plan: Callable[..., Tensor]
 ) -> Tensor:
     similarity = torch.einsum("npd,msd->nmps", patches, sentences).contiguous()
     shape = similarity.shape

@@ -37,7 +37,8 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
             share and its weight.
         gather: contrast the batches of all processes; each scores its own images against all texts.
         tile_size: texts to score at a time, computed again in the backward pass, so that memory is one tile's;
-            ``"auto"`` tiles where a batch's patch-sentence pairs outgrow 64 MB; None scores all at once.
+            ``"auto"`` tiles where a float32 tensor of all patch-sentence pairs would outgrow 64 MB; None scores all
+            at once.
 
     Raises:
         ValueError: for an option outside its range.

@@ -6,7 +6,8 @@
 Forward and backward, embeddings of D = 512 and K = 14 labels. Every line runs in a process of its own. Memory on the CPU
 is the rise of the process's peak resident set (VmHWM) over what it was after a warm-up on a batch of 4, inputs made;
 it holds everything that the loss adds, the gradients of its inputs included. On a GPU it is the allocator's peak over
-what the inputs take. Time is the median of the repeats; ratios are to the first line of the same block.
+what the inputs take. Time is the median of the repeats; CPU time is that of all threads, which other programs on the
+machine do not lengthen. Ratios are to the first line of the same block.
 """
 
 from __future__ import annotations
@@ -103,15 +104,15 @@ def peak_bytes(device: str) -> int:
 def measure(loss: str, tile: int | str | None, labels: str, n: int, device: str, repeats: int) -> dict[str, float]:
     function = LOSSES[loss](tile)
 
-    def step(tensors: list[torch.Tensor]) -> float:
-        start = time.perf_counter()
+    def step(tensors: list[torch.Tensor]) -> tuple[float, float]:
+        start, cpu_start = time.perf_counter(), time.process_time()
         function(*tensors).backward()
         if device == "cuda":
             torch.cuda.synchronize()
-        seconds = time.perf_counter() - start
+        seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
         for tensor in tensors:
             tensor.grad = None
-        return seconds
+        return seconds, cpu_seconds
 
     step(inputs(loss, labels, WARM_UP, device))
     tensors = inputs(loss, labels, n, device)
@@ -120,8 +121,8 @@ def measure(loss: str, tile: int | str | None, labels: str, n: int, device: str,
     before = peak_bytes(device)
     first = step(tensors)
     memory = peak_bytes(device) - before
-    times = [step(tensors) for _ in range(repeats)] or [first]
-    return {"seconds": statistics.median(times), "spread": max(times) - min(times), "bytes": memory}
+    wall, cpu = zip(*([step(tensors) for _ in range(repeats)] or [first]), strict=True)
+    return {"seconds": statistics.median(wall), "cpu": statistics.median(cpu), "bytes": memory}
 
 
 def measure_apart(**case: object) -> dict[str, float] | None:
@@ -184,9 +185,9 @@ def main() -> None:
         print(json.dumps(measure(**json.loads(arguments.case))))
         return
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, devices {devices}")
-    print("| what | loss | tile | N | device | seconds | ratio | spread | MB added | ratio |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads, devices {devices}\n")
+    print("| what | loss | tile | N | device | seconds | ratio | CPU seconds | ratio | MB added | ratio |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
     for device in devices:
         for title, lines in blocks(arguments.quick, device):
             first = None
@@ -194,13 +195,14 @@ def main() -> None:
                 found = measure_apart(**line)
                 cells = [title, line["loss"], line["tile"], line["n"], device]
                 if found is None:
-                    print("|", " | ".join(map(str, [*cells, "out of memory", "", "", "", ""])), "|", flush=True)
+                    print("|", " | ".join(map(str, [*cells, "out of memory", "", "", "", "", ""])), "|", flush=True)
                     continue
                 first = first or found
                 cells += [
                     f"{found['seconds']:.3f}",
                     f"{found['seconds'] / first['seconds']:.2f}",
-                    f"{found['spread']:.3f}",
+                    f"{found['cpu']:.3f}",
+                    f"{found['cpu'] / first['cpu']:.2f}",
                     f"{found['bytes'] / 1e6:.0f}",
                     f"{found['bytes'] / first['bytes']:.3f}" if first["bytes"] else "",
                 ]

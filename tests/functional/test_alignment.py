@@ -41,10 +41,11 @@ def test_auto_tiles_only_what_is_large(monkeypatch):
 
     calls = []
     whole = alignment._score_tile
-    monkeypatch.setattr(alignment, "_score_tile", lambda *a: calls.append(len(a[2])) or whole(*a))
+    monkeypatch.setattr(alignment, "_score_tile", lambda *a, **k: calls.append(len(a[2])) or whole(*a, **k))
     patches, sentences = torch.randn(2, 4, 3), torch.randn(5, 2, 3)
     expected = patch_sentence_scores(patches, sentences, tile_size="auto")
     assert calls == [5]
+    monkeypatch.setattr(alignment, "PLAIN_ELEMENTS", 2 * 4 * 2 * 2)
     monkeypatch.setattr(alignment, "TILE_ELEMENTS", 2 * 4 * 2 * 2)
     calls.clear()
     torch.testing.assert_close(patch_sentence_scores(patches, sentences, tile_size="auto"), expected)
