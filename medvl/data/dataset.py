@@ -4,40 +4,41 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
+from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data import Dataset
 
 from medvl.errors import StudyError
 
-MAX_SEED = 2**32 - 1
-
 
 class StudyDataset(Dataset):
     """Studies through a chain of transforms, reproducible item by item.
 
-    Random transforms are seeded from (``seed``, epoch, index). An item is therefore the same in whichever order, worker
-    process or resumed run it is drawn, and the number of workers does not change a result.
+        Random transforms are seeded from (``seed``, epoch, index). An item is therefore the same in whichever order, worker
+        process or resumed run it is drawn, and the number of workers does not change a result.
 
-    The steps before the first random one are computed once a study and kept, as MONAI's ``CacheDataset`` does, up to
-    ``cache_bytes`` of tensors; call :meth:`load` to fill that cache at once. A cached item is copied before the random
-    steps see it.
+        The steps before the first random one are computed once a study and kept, as MONAI's ``CacheDataset`` does, up to
+        ``cache_bytes`` of tensors; call :meth:`load` to fill that cache at once. A cached item is copied before the random
+        steps see it, and these work on plain tensors without MONAI's metadata.
 
-    Args:
-        studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
-        transform: a callable on dictionaries, usually MONAI's ``Compose``.
-        seed: an integer, at least 0.
-        cache_bytes: how many bytes of tensors to keep; 0 keeps none.
+        Args:
+            studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
+            transform: a callable on dictionaries, usually MONAI's ``Compose``.
+            seed: an integer, at least 0.
+            cache_bytes: how many bytes of tensors to keep; 0 keeps none.
 
-    Example:
-        >>> from monai.transforms import RandLambdad
-        >>> noise = RandLambdad("image", lambda x: x + torch.rand(()) * 0, prob=0.5)
-        >>> dataset = StudyDataset([{"study_id": "a", "image": torch.ones(1, 4, 4)}], noise, seed=3)
-        >>> bool((dataset[0]["image"] == dataset[0]["image"]).all())
-        True
+        Example:
+            >>> from monai.data.meta_obj import get_track_meta, set_track_meta
+    from monai.transforms import RandLambdad
+            >>> noise = RandLambdad("image", lambda x: x + torch.rand(()) * 0, prob=0.5)
+            >>> dataset = StudyDataset([{"study_id": "a", "image": torch.ones(1, 4, 4)}], noise, seed=3)
+            >>> bool((dataset[0]["image"] == dataset[0]["image"]).all())
+            True
     """
 
     def __init__(
@@ -54,6 +55,7 @@ class StudyDataset(Dataset):
         self._cache: dict[int, dict[str, Any] | StudyError] = {}
         self._cached_bytes = 0
         self._first_random = next((i for i, step in enumerate(self.steps) if _may_be_random(step)), len(self.steps))
+        self._random = np.random.RandomState()
         # in shared memory, so that workers which live on from epoch to epoch see the new one
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
@@ -89,11 +91,15 @@ class StudyDataset(Dataset):
             raise prepared
         item = {key: value.clone() if isinstance(value, torch.Tensor) else value for key, value in prepared.items()}
         random_steps = self.steps[self._first_random :]
-        seeds = np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(len(random_steps) or 1)
-        for step, seed in zip(random_steps, seeds, strict=False):
+        if not random_steps:
+            return item
+        # one stream for all steps: making a RandomState costs more than most of the transforms that would get their own
+        self._random.seed(np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(1))
+        for step in random_steps:
             if isinstance(step, Randomizable):
-                step.set_random_state(seed=int(seed) % MAX_SEED)
-        return self._apply(random_steps, item)
+                step.set_random_state(state=self._random)
+        with _plain_tensors():
+            return self._apply(random_steps, item)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
         """Several studies at once; one that fails stands in the list as its :class:`StudyError`.
@@ -138,6 +144,17 @@ class StudyDataset(Dataset):
                 where = ", ".join(map(str, keys)) if isinstance(keys, tuple | list) else type(step).__name__
                 raise StudyError(study_id, where, _reason(error)) from error
         return item
+
+
+@contextmanager
+def _plain_tensors() -> Iterator[None]:
+    """Lets MONAI's transforms give plain tensors; a MetaTensor takes longer to make than a small image to augment."""
+    before = get_track_meta()
+    set_track_meta(False)
+    try:
+        yield
+    finally:
+        set_track_meta(before)
 
 
 def _flatten(transform: Any) -> Iterator[Callable]:
