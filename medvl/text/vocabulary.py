@@ -242,7 +242,12 @@ def vocabulary_names() -> list[str]:
         >>> vocabulary_names()
         ['chest_ct', 'chexpert14']
     """
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml") if path.stem != _ASSERTION)
+    return sorted(_built_in())
+
+
+@lru_cache(maxsize=1)
+def _built_in() -> dict[str, Path]:
+    return {path.stem: path for path in _FOLDER.glob("*.yaml") if path.stem != _ASSERTION}
 
 
 def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
@@ -264,7 +269,9 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
     """
     if isinstance(name, Vocabulary):
         return name
-    path = _FOLDER / f"{name}.yaml" if str(name) in vocabulary_names() else Path(name)
+    if (built_in := _built_in().get(str(name))) is not None:
+        return _load(str(built_in), 0)
+    path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(
             f"vocabulary {str(name)!r}: neither a file nor one of the built-in {vocabulary_names()}"

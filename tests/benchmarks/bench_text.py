@@ -2,16 +2,18 @@
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_text.py [--quick] [--data ../shared/data] [--disagreements]
 
-Reads the real reports at ``--data`` (see tests/conftest.py). pysbd, NLTK and medspaCy are measured beside ours where they
-are installed. Times are medians on one thread, ours and theirs in turns within one process.
+Reads the real reports at ``--data`` (see tests/conftest.py). pysbd and NLTK are measured beside ours where they are
+installed, medspaCy with ``--medspacy-python``. Rates are medians of processor time on one thread, in one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import random
 import re
 import statistics
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -94,16 +96,27 @@ def other_splitters() -> dict[str, Callable[[str], list[tuple[int, int]]]]:
     return found
 
 
-def other_labellers() -> dict[str, Callable[[str], object]]:
-    """medspaCy's pipeline with its own rules of context and our findings' main words, where it is installed."""
-    try:
-        import medspacy
-        from medspacy.ner import TargetRule
-    except ImportError:
-        return {}
-    pipeline = medspacy.load()
-    pipeline.get_pipe("medspacy_target_matcher").add([TargetRule(word, "FINDING") for word in SPACY_WORDS])
-    return {"medspaCy": pipeline}
+MEDSPACY = """
+import json, sys, time, statistics, medspacy
+from medspacy.ner import TargetRule
+words, texts, rounds = json.load(sys.stdin)
+pipeline = medspacy.load()
+pipeline.get_pipe("medspacy_target_matcher").add([TargetRule(word, "FINDING") for word in words])
+rates = []
+for _ in range(rounds):
+    begin = time.process_time()
+    for text in texts:
+        pipeline(text)
+    rates.append(len(texts) / (time.process_time() - begin))
+print(statistics.median(rates))
+"""
+
+
+def medspacy_rate(python: str, texts: Sequence[str], rounds: int) -> float:
+    """Reports a second of medspaCy's own pipeline with a few of our words, in an environment that has it installed."""
+    job = json.dumps([SPACY_WORDS, texts, rounds])
+    out = subprocess.run([python, "-c", MEDSPACY], input=job, capture_output=True, text=True, check=True)
+    return float(out.stdout.split()[-1])
 
 
 def trimmed_ends(text: str, spans: Sequence[tuple[int, int]]) -> set[int]:
@@ -121,15 +134,15 @@ def boundaries(data: Path) -> None:
     table(f"Sentence ends marked by hand ({int(counts['medvl'][2])})", ["", "precision", "recall", "F1"], rows)
 
 
-def speed(texts: list[str], quick: bool) -> None:
+def speed(texts: list[str], quick: bool, medspacy_python: str | None) -> None:
     rounds, few = (3, 150) if quick else (5, 400)
-    for title, ours, others in (
-        ("Sentences, reports a second", {"medvl": split_sentences}, other_splitters()),
-        ("Labels, reports a second", {"medvl": label_report}, other_labellers()),
-    ):
-        measured = rates({**ours, **others}, texts, rounds, few)
+    sentences = rates({"medvl": split_sentences, **other_splitters()}, texts, rounds, few)
+    labels = rates({"medvl": label_report}, texts, rounds, few)
+    if medspacy_python:
+        labels["medspaCy"] = medspacy_rate(medspacy_python, texts[:few], rounds)
+    for title, measured in (("Sentences", sentences), ("Labels", labels)):
         rows = [[name, round(rate), f"{measured['medvl'] / rate:.1f}"] for name, rate in measured.items()]
-        table(title, ["", "a second", "medvl is faster by"], rows)
+        table(f"{title}, reports a second", ["", "a second", "medvl is faster by"], rows)
 
 
 def linearity(texts: list[str]) -> None:
@@ -223,6 +236,7 @@ def main() -> None:
     parser.add_argument(
         "--disagreements", action="store_true", help="count the kinds of disagreement on the first half"
     )
+    parser.add_argument("--medspacy-python", help="the Python of an environment with medspaCy, to measure it too")
     arguments = parser.parse_args()
     studies = list(OpenIReports(arguments.data / "openi-reports.tgz"))
     half = len(studies) // 2
@@ -230,7 +244,7 @@ def main() -> None:
     if arguments.disagreements:
         disagreements(studies[:half])
         return
-    speed(texts, arguments.quick)
+    speed(texts, arguments.quick, arguments.medspacy_python)
     linearity(texts)
     boundaries(arguments.data)
     agreement(studies[:half], f"Agreement, first half (developed on): {half} reports")
