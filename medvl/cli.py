@@ -82,10 +82,11 @@ def demo(
     """The main job in a few minutes on a CPU: generate chest X-rays with reports, pre-train, evaluate, write a report.
 
     The images are drawn and the reports composed by the library itself; no data is downloaded and no patient is in it.
+    A demonstration that was interrupted goes on where it stopped.
     """
     from medvl.bundles import demo_overrides, train
 
-    run = train("convirt", {**demo_overrides("convirt"), "output": str(output), "seed": seed})
+    run = train("convirt", {**demo_overrides("convirt"), "output": str(output), "seed": seed, "resume": True})
     _evaluate(run, None, output, title="medvl demo: ConVIRT on synthetic chest X-rays")
 
 

@@ -152,6 +152,16 @@ class TestTrain:
         assert code == 2
         assert "seed is 3 but was 0 in the run at" in err
 
+    def test_resuming_a_finished_run_changes_nothing(self, medvl, trained):
+        table, run = trained
+        before = (run / "model" / "model.safetensors").read_bytes()
+        code, _, err = medvl(
+            "train", "convirt", "--data", table, "--output", run, "--resume", "--epochs", 2, *SMALL, *columns()
+        )
+        assert code == 0, err
+        assert (run / "model" / "model.safetensors").read_bytes() == before
+        assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
     def test_killed_at_any_moment_and_resumed_ends_with_the_same_weights(self, tmp_path):
         table = write_table(tmp_path / "data", 40)
         common = [

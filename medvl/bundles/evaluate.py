@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ def evaluate_run(
     start = time.perf_counter()
     if not manifest.names and not any("report" in study for study in manifest.studies):
         raise ValueError(f"{manifest.name} has neither labels nor reports to evaluate on; name their columns.")
-    prompts = run.prompts(manifest.names)
     embeddings = embed(run.model, loader, keep_images=GALLERY, progress=progress)
+    prompts = run.prompts(labelled(embeddings, manifest.names))
     options: dict[str, Any] = {"prompts": prompts, "names": manifest.names, "seed": run.environment["seed"]}
     other = None
     if untrained:
@@ -71,6 +72,14 @@ def evaluate_run(
         names=manifest.names,
     )
     return result
+
+
+def labelled(embeddings: Embeddings, names: Sequence[str]) -> list[str]:
+    """The findings that some study has a state of; a column of blanks is no finding to evaluate."""
+    if embeddings.labels is None:
+        return []
+    known = (~embeddings.labels.isnan()).any(0)
+    return [name for name, given in zip(names, known.tolist(), strict=True) if given]
 
 
 def embed(

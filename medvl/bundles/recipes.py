@@ -48,7 +48,8 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
     overrides = dict(overrides or {})
     workflow = ConfigWorkflow(str(recipe_config(recipe)), logging_file=False, workflow_type="train")
     for key in overrides:
-        if key not in workflow.parser:
+        outer = key.rpartition("#")[0]  # a component takes arguments that its file does not mention
+        if key not in workflow.parser and not (outer and outer in workflow.parser):
             near = difflib.get_close_matches(key, [str(known) for known in workflow.parser.get()], 1)
             raise ValueError(f"{recipe} has no setting {key!r}{f', did you mean {near[0]!r}?' if near else '.'}")
     workflow.parser.update(overrides)
