@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-BLOCK_ELEMENTS = 2**23
-"""Scores held at one time when ``chunk_size`` is not given (32 MiB of float32)."""
+BLOCK_ELEMENTS = 2**22
+"""Scores held at one time when ``chunk_size`` is not given (16 MiB of float32)."""
 
 TIE_EPSILONS = 8
 """Cosines closer than this many machine epsilons are ties: a matrix product gives equal candidates scores that far apart."""
@@ -41,7 +41,7 @@ def retrieval_ranks(
             is the one right answer of query q, and M = Q.
         candidate_ids: whole numbers (M,), given together with ``query_ids``.
         positives: right candidates as a boolean matrix (Q, M), in place of ids.
-        chunk_size: queries at one time. The default keeps a block of scores at 32 MiB, so that 100,000 queries
+        chunk_size: queries at one time. The default keeps a block of scores at 16 MiB, so that 100,000 queries
             against 100,000 candidates stay within a few hundred megabytes beside the embeddings.
 
     Returns:
