@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 
 import torch
 from torch import Tensor
@@ -122,7 +123,8 @@ def as_ids(ids: Tensor | Sequence[str] | Sequence[int], name: str, count: int, d
         if ids.is_floating_point() or ids.is_complex() or ids.dtype == torch.bool:
             raise TypeError(f"{name} must be integers or texts, got {ids.dtype}")
         tensor = as_plain(ids).to(device=device, dtype=torch.int64)
-    elif isinstance(ids, Sequence) and not isinstance(ids, str):
+    elif isinstance(ids, Iterable) and not isinstance(ids, str):
+        ids = list(ids)
         tensor = torch.tensor([_id_number(value, name) for value in ids], dtype=torch.int64, device=device)
     else:
         raise TypeError(f"{name} must be a tensor of integers or a list of texts, got {type(ids).__name__}")
@@ -141,8 +143,8 @@ def ids_shape(ids: Tensor | Sequence) -> tuple[int, ...]:
 def _id_number(value: object, name: str) -> int:
     if isinstance(value, str):
         return int.from_bytes(hashlib.blake2b(value.encode(), digest_size=8).digest(), "big") >> 1
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
     if isinstance(value, Tensor) and value.ndim == 0 and not value.is_floating_point():
         return int(value)
     raise TypeError(f"{name} must be integers or texts, got an element of type {type(value).__name__}")

@@ -46,7 +46,7 @@ def choose_tile_size(
         return tile_size
     if count_images * count_texts <= PLAIN_ELEMENTS:
         return None
-    return 512 if device.type == "cpu" else 4096
+    return 1024 if device.type == "cpu" else 4096
 
 
 class TileRule(Protocol):
@@ -89,8 +89,9 @@ class TiledContrast(torch.autograd.Function):
         ctx.rule, ctx.tile_size = rule, tile_size
         image_inverse, text_inverse = inverse_length(image_embeds), inverse_length(text_embeds)
         for images, texts in tiles(len(image_embeds), len(text_embeds), tile_size, image_embeds.device):
+            if images.start == 0:
+                text_units = text_embeds[texts] * text_inverse[texts]
             image_units = image_embeds[images] * image_inverse[images]
-            text_units = text_embeds[texts] * text_inverse[texts]
             rule.read(_logits(image_units, text_units, scale, bias), images, texts)
         result = rule.result()
         ctx.save_for_backward(image_embeds, text_embeds, image_inverse, text_inverse, scale, bias, *result)
@@ -105,8 +106,9 @@ class TiledContrast(torch.autograd.Function):
         with torch.autocast(image_embeds.device.type, enabled=False):
             for images, texts in tiles(len(image_embeds), len(text_embeds), ctx.tile_size, image_embeds.device):
                 # Unit vectors are made anew for every tile: to keep them would double what the loss adds to memory.
+                if images.start == 0:
+                    text_units = text_embeds[texts] * text_inverse[texts]
                 image_units = image_embeds[images] * image_inverse[images]
-                text_units = text_embeds[texts] * text_inverse[texts]
                 logits = _logits(image_units, text_units, scale, bias)
                 slope = ctx.rule.slope(logits, images, texts, tuple(result), grads)
                 image_grad[images].addmm_(slope, text_units)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,7 +78,16 @@ def test_column_targets_sum_to_one_in_float32_on_large_batches():
 
 
 @pytest.mark.parametrize(
-    "ids", [torch.tensor([3, 1, 3]), torch.tensor([3, 1, 3], dtype=torch.int32), ["x", "y", "x"], (7, 2, 7)]
+    "ids",
+    [
+        torch.tensor([3, 1, 3]),
+        torch.tensor([3, 1, 3], dtype=torch.int32),
+        ["x", "y", "x"],
+        (7, 2, 7),
+        np.array([5, 6, 5]),
+        [np.int64(5), np.int64(6), np.int64(5)],
+        np.array(["x", "y", "x"]),
+    ],
 )
 def test_ids_of_any_kind_are_equal_where_they_were(ids):
     numbers = as_ids(ids, "ids", 3, torch.device("cpu"))
