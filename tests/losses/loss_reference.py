@@ -170,7 +170,7 @@ def sigmoid_contrastive(
     return {"mean": terms.sum() / len(terms), "sum": terms.sum(), "none": terms}[reduction]
 
 
-def sinkhorn(cost: Tensor, epsilon: float, iterations: int = 3000) -> Tensor:
+def sinkhorn(cost: Tensor, epsilon: float, iterations: int = 500) -> Tensor:
     """One plan with uniform marginals, by alternating updates of the logarithms; differentiable through all of them."""
     a = -math.log(cost.shape[0])
     b = -math.log(cost.shape[1])
