@@ -22,9 +22,9 @@ from medvl.functional.transport import sinkhorn
 
 MATCHINGS = ("transport", "attention", "max")
 
-# Patch-sentence pairs up to which "auto" keeps them all, and in one tile beyond: a float32 tensor of them is 64 MB and
-# 16 MB, and a step of the transport has about fifteen.
-PLAIN_ELEMENTS, TILE_ELEMENTS = 2**24, 2**22
+# Patch-sentence pairs that "auto" scores at once: a float32 tensor of them is 64 MB, and a step of the transport has
+# about fifteen.
+TILE_ELEMENTS = 2**24
 
 
 def patch_sentence_plan(
@@ -162,7 +162,7 @@ def _texts_at_once(images: Side, texts: Side, tile_size: int | str | None) -> tu
     if isinstance(tile_size, int):
         return max(1, min(tile_size, len(texts))), True
     per_text = max(1, images.embeds.shape[0] * images.embeds.shape[1] * texts.embeds.shape[1])
-    if tile_size == "auto" and per_text * len(texts) > PLAIN_ELEMENTS:
+    if tile_size == "auto" and per_text * len(texts) > TILE_ELEMENTS:
         return max(1, TILE_ELEMENTS // per_text), True
     return max(1, len(texts)), False
 

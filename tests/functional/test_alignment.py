@@ -45,7 +45,6 @@ def test_auto_tiles_only_what_is_large(monkeypatch):
     patches, sentences = torch.randn(2, 4, 3), torch.randn(5, 2, 3)
     expected = patch_sentence_scores(patches, sentences, tile_size="auto")
     assert calls == [5]
-    monkeypatch.setattr(alignment, "PLAIN_ELEMENTS", 2 * 4 * 2 * 2)
     monkeypatch.setattr(alignment, "TILE_ELEMENTS", 2 * 4 * 2 * 2)
     calls.clear()
     torch.testing.assert_close(patch_sentence_scores(patches, sentences, tile_size="auto"), expected)
