@@ -60,11 +60,11 @@ def retrieval_ranks(
         >>> retrieval_ranks(torch.ones(3, 2), torch.ones(3, 2))
         tensor([3, 3, 3])
     """
-    ranks = [
-        ranks_from_scores(scores, right, tolerance=TIE_EPSILONS * torch.finfo(scores.dtype).eps)
-        for scores, right in _blocks(query_embeds, candidate_embeds, query_ids, candidate_ids, positives, chunk_size)
-    ]
-    return torch.cat(ranks) if ranks else torch.zeros(0, dtype=torch.int64)
+    # One tensor for all results: small ones kept from each chunk would splinter the memory that the next chunk needs.
+    ranks = torch.zeros(len(query_embeds), dtype=torch.int64, device=query_embeds.device)
+    for rows, scores, right in _blocks(query_embeds, candidate_embeds, query_ids, candidate_ids, positives, chunk_size):
+        ranks[rows] = ranks_from_scores(scores, right, tolerance=TIE_EPSILONS * torch.finfo(scores.dtype).eps)
+    return ranks
 
 
 def ranks_from_scores(scores: Tensor, positives: Tensor, tolerance: float = 0.0) -> Tensor:
@@ -137,16 +137,16 @@ def precision_at_k(
     """
     if not 1 <= k <= len(candidate_embeds):
         raise ValueError(f"k must be from 1 to the number of candidates, {len(candidate_embeds)}; received {k}")
-    shares = []
-    for scores, right in _blocks(query_embeds, candidate_embeds, query_ids, candidate_ids, positives, chunk_size):
+    shares = torch.zeros(len(query_embeds), dtype=torch.float64, device=query_embeds.device)
+    for rows, scores, right in _blocks(query_embeds, candidate_embeds, query_ids, candidate_ids, positives, chunk_size):
         tolerance = TIE_EPSILONS * torch.finfo(scores.dtype).eps
         last = scores.topk(k, dim=1).values[:, -1:]
         above = scores > last + tolerance
         tied = (scores >= last - tolerance) & ~above
         hits = (above & right).sum(dim=1)
         room = k - above.sum(dim=1) - (tied & ~right).sum(dim=1)
-        shares.append((hits + torch.minimum(room.clamp(min=0), (tied & right).sum(dim=1))).double() / k)
-    return torch.cat(shares) if shares else torch.zeros(0, dtype=torch.float64)
+        shares[rows] = (hits + torch.minimum(room.clamp(min=0), (tied & right).sum(dim=1))).double() / k
+    return shares
 
 
 def recall_at_k(ranks: Tensor, k: int) -> Tensor:
@@ -243,8 +243,8 @@ def _blocks(
     candidate_ids: Tensor | None,
     positives: Tensor | None,
     chunk_size: int | None,
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield cosines (q, M) and right candidates (q, M) for one chunk of queries after another."""
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Yield the rows, cosines (q, M) and right candidates (q, M) of one chunk of queries after another."""
     _check_embeds("query_embeds", query_embeds)
     _check_embeds("candidate_embeds", candidate_embeds)
     num_queries, num_candidates = len(query_embeds), len(candidate_embeds)
@@ -282,19 +282,27 @@ def _blocks(
     candidates = candidate_embeds.to(dtype)
     # Scaling the scores in place of the candidates spares a copy of all embeddings.
     lengths = torch.linalg.vector_norm(candidates, dim=1).clamp(min=torch.finfo(dtype).tiny)
+    buffer = torch.empty(min(chunk_size, num_queries), num_candidates, dtype=dtype, device=candidates.device)
     for start in range(0, num_queries, chunk_size):
-        rows = slice(start, start + chunk_size)
-        scores = F.normalize(query_embeds[rows].to(dtype), dim=1) @ candidates.T
-        scores /= lengths
+        rows = slice(start, min(start + chunk_size, num_queries))
+        queries = F.normalize(query_embeds[rows].to(dtype), dim=1)
+        # The caller is done with one chunk's scores when it asks for the next.
+        scores = buffer[: len(queries)]
+        torch.mm(queries.detach(), candidates.detach().T, out=scores)
+        scores /= lengths.detach()
         if positives is not None:
-            yield scores, positives[rows].bool()
+            yield rows, scores, positives[rows].bool()
         elif query_ids is not None and candidate_ids is not None:
-            yield scores, query_ids[rows, None] == candidate_ids[None, :]
+            yield rows, scores, query_ids[rows, None] == candidate_ids[None, :]
 
 
 def _check_embeds(name: str, embeds: Tensor) -> None:
     if embeds.ndim != 2 or not embeds.is_floating_point():
         raise ValueError(f"{name} must be a float matrix (rows, D); received {embeds.dtype} {tuple(embeds.shape)}")
-    wrong = ~embeds.isfinite().all(dim=1)
+    if not embeds.numel():
+        return
+    # The extremes of a row show NaN and infinity without a copy of all embeddings.
+    low, high = embeds.aminmax(dim=1)
+    wrong = ~(low.isfinite() & high.isfinite())
     if bool(wrong.any()):
         raise ValueError(f"{name} holds NaN or infinite values in {int(wrong.sum())} of {len(embeds)} rows")
