@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import signal
@@ -284,6 +285,25 @@ def test_embed(medvl, trained, tmp_path):
         assert arrays["label"].shape == (24, 4)
 
 
+class TestLabel:
+    def test_states_and_what_decided_them(self, medvl, tmp_path):
+        table = write_table(tmp_path, 4)
+        code, out, err = medvl("label", table, "--column", "text", "--output", tmp_path / "out.csv", "--explain")
+        assert code == 0, err
+        assert "4 reports, 0 of them empty; 4 rows in" in out
+        with (tmp_path / "out.csv").open() as file:
+            rows = list(csv.DictReader(file))
+        assert [row["Cardiomegaly"] for row in rows] == ["1", "", "0", ""]
+        assert [row["Pleural Effusion"] for row in rows] == ["0", "1", "", ""]
+        assert rows[0]["Pleural Effusion cue"] == "No"
+
+    def test_unknown_column(self, medvl, tmp_path):
+        code, _, err = medvl("label", write_table(tmp_path, 4), "--column", "txt", "--output", tmp_path / "out.csv")
+        assert code == 2
+        assert "got 'txt'" in err.splitlines()[-1]
+        assert not (tmp_path / "out.csv").exists()
+
+
 class TestErrors:
     """Each is one sentence, exit code 2, and no traceback."""
 
@@ -345,5 +365,5 @@ class TestErrors:
 
 def test_help_teaches():
     out = subprocess.run([sys.executable, "-m", "medvl", "--help"], capture_output=True, text=True, check=True).stdout
-    for command in ("demo", "train", "evaluate", "embed"):
+    for command in ("demo", "train", "evaluate", "embed", "label"):
         assert command in out

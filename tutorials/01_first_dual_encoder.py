@@ -34,7 +34,8 @@ transform = Compose(
         SelectItemsd(["image", "input_ids", "attention_mask", "study_id"]),
     ]
 )
-loader = StudyLoader(StudyDataset(train_studies, transform, cache_bytes=10**9), batch_size=32, shuffle=True, drop_last=True)
+dataset = StudyDataset(train_studies, transform, cache_bytes=10**9)
+loader = StudyLoader(dataset, batch_size=32, shuffle=True, drop_last=True)
 
 # Model and loss, trained by MONAI's own trainer.
 model = convirt("small", image_size=64, embed_dim=128, tokenizer=tokenizer)
@@ -53,6 +54,7 @@ trainer.run()
 model.save_pretrained("first-dual-encoder/model")
 
 # Evaluation on patients the model has not seen.
-test = Compose([image_preprocessing(image_size=64), SelectItemsd(["image", "report", "label", "study_id", "patient_id"])])
-embeddings = embed_studies(model, StudyLoader(StudyDataset(manifest.split("test"), test), batch_size=64))
+keys = ["image", "report", "label", "study_id", "patient_id"]
+test = StudyDataset(manifest.split("test"), Compose([image_preprocessing(image_size=64), SelectItemsd(keys)]))
+embeddings = embed_studies(model, StudyLoader(test, batch_size=64))
 print(evaluate(embeddings, model, prompts=prompts_for(manifest.names), names=manifest.names).table())

@@ -7,12 +7,12 @@ import csv
 import random
 from pathlib import Path
 
-from medvl.data import label_table
 from medvl.text import (
     augment_text,
     extract_sections,
     find_findings,
     label_report,
+    label_table,
     load_prompts,
     load_vocabulary,
     split_sentences,

@@ -5,7 +5,6 @@ from __future__ import annotations
 from medvl.data.chexpert import CheXpert
 from medvl.data.collate import collate_studies, study_key
 from medvl.data.dataset import StudyDataset
-from medvl.data.label_table import LabelSummary, label_table
 from medvl.data.loader import StudyLoader
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.mimic_cxr import MIMIC_CXR
@@ -17,14 +16,12 @@ from medvl.data.synthetic import SyntheticChestXRay
 __all__ = [
     "MIMIC_CXR",
     "CheXpert",
-    "LabelSummary",
     "Manifest",
     "OpenIReports",
     "StudyDataset",
     "StudyLoader",
     "SyntheticChestXRay",
     "collate_studies",
-    "label_table",
     "load_studies",
     "read_manifest",
     "split_by_patient",

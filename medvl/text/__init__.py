@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from medvl.text.augment import augment_text
 from medvl.text.findings import Mention, find_findings, label_report
+from medvl.text.label_table import LabelSummary, label_table
 from medvl.text.prompts import PromptTemplates, load_prompts
 from medvl.text.sections import SECTION_ALIASES, extract_sections
 from medvl.text.sentences import split_sentences
@@ -12,6 +13,7 @@ from medvl.text.vocabulary import Vocabulary, load_vocabulary, vocabulary_names
 
 __all__ = [
     "SECTION_ALIASES",
+    "LabelSummary",
     "Mention",
     "PromptTemplates",
     "Span",
@@ -20,6 +22,7 @@ __all__ = [
     "extract_sections",
     "find_findings",
     "label_report",
+    "label_table",
     "load_prompts",
     "load_vocabulary",
     "split_sentences",

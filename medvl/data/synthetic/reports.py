@@ -22,16 +22,16 @@ HEDGED_MILD = 0.15
 HEDGED_ABSENT = 0.03
 """Share of findings that are absent and mentioned which the report hedges all the same."""
 MENTIONED = {
-    "Cardiomegaly": 0.6,
-    "Pleural Effusion": 0.75,
-    "Pneumothorax": 0.75,
-    "Consolidation": 0.6,
-    "Lung Opacity": 0.25,
+    "Cardiomegaly": 0.5,
+    "Pleural Effusion": 0.6,
+    "Pneumothorax": 0.6,
+    "Consolidation": 0.45,
+    "Lung Opacity": 0.2,
     "Lung Lesion": 0.2,
     "Atelectasis": 0.15,
-    "Edema": 0.35,
-    "Fracture": 0.3,
-    "Support Devices": 0.08,
+    "Edema": 0.3,
+    "Fracture": 0.25,
+    "Support Devices": 0.25,
 }
 """How often a finding that is absent is mentioned."""
 
@@ -102,7 +102,7 @@ def stated(sentences: Sequence[Sentence]) -> dict[str, float]:
 
 def compose_sentences(findings: Sequence[Finding], draws: Draws) -> list[Sentence]:
     """The sentences of a report in their order, each with what it states."""
-    preamble = _preamble(draws) if draws.chance(0.45) else []
+    preamble = _preamble(draws) if draws.chance(0.35) else []
     if not findings and draws.chance(0.3):
         return preamble + _short_normal(draws)
     present = {finding.name: finding for finding in findings}
@@ -152,17 +152,17 @@ def _findings(states: dict[str, float], described: dict[str, Finding], draws: Dr
             if name in denied:
                 form = draws.pick(phrases.ABSENT[name])
                 sentences.append(_denial("FINDINGS", [name], form.replace("{seen}", draws.pick(SEEN))))
-    if draws.chance(0.4):
+    if draws.chance(0.25):
         groups[HEART].append(Sentence("FINDINGS", draws.pick(remarks.NEUTRAL)))
-    if any(name != "Support Devices" for name in described) and draws.chance(0.25):
+    if any(name != "Support Devices" for name in described) and draws.chance(0.15):
         groups[BONES].append(Sentence("FINDINGS", draws.pick(remarks.INCIDENTAL)))
     body = [sentence for group in draws.pick(ORDERS) for sentence in groups[group]]
     return body or [_denial("FINDINGS", CLEAR, phrases.LUNGS_CLEAR[0])]
 
 
 def _impression(states: dict[str, float], described: dict[str, Finding], draws: Draws, whole: bool) -> list[Sentence]:
-    """The findings once more in other words; all of them, devices too, where this is the ``whole`` report."""
-    names = [name for name in described if whole or name != "Support Devices"]
+    """The findings once more in other words; all of them where this is the ``whole`` report."""
+    names = list(described)
     out = []
     if all(name == "Support Devices" for name in described):
         out.append(Sentence("IMPRESSION", draws.pick(remarks.NORMAL_IMPRESSIONS)))

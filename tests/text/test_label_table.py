@@ -8,8 +8,7 @@ import sys
 
 import pytest
 
-from medvl.data import label_table
-from medvl.text import load_vocabulary
+from medvl.text import label_table, load_vocabulary
 
 NAMES = list(load_vocabulary("chexpert14").names)
 REPORTS = ["Small left effusion. No edema.", "", 'Possible pneumonia,\n"really".']
@@ -113,7 +112,7 @@ def test_an_interrupted_run_leaves_the_old_output(tmp_path):
 
 def test_memory_does_not_grow_with_the_table(tmp_path):
     code = (
-        "import sys, tracemalloc\nfrom medvl.data import label_table\nlabel_table(sys.argv[1], 'text', sys.argv[3])\n"
+        "import sys, tracemalloc\nfrom medvl.text import label_table\nlabel_table(sys.argv[1], 'text', sys.argv[3])\n"
         "tracemalloc.start()\npeaks = []\nfor path in sys.argv[1:3]:\n    tracemalloc.reset_peak()\n"
         "    label_table(path, 'text', sys.argv[3])\n    peaks.append(tracemalloc.get_traced_memory()[1])\nprint(*peaks)"
     )

@@ -13,7 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from medvl.text import Mention, Vocabulary, find_findings, label_report, load_vocabulary, split_sentences
+from medvl.text.findings import Mention, find_findings, label_report
+from medvl.text.sentences import split_sentences
+from medvl.text.vocabulary import Vocabulary, load_vocabulary
 
 BY = ("report", "sentence")
 _CELLS = {1.0: "1", 0.0: "0", -1.0: "-1"}
