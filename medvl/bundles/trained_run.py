@@ -18,7 +18,7 @@ from medvl.data import Manifest, StudyDataset, StudyLoader, read_manifest, table
 from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
 from medvl.text import load_prompts
-from medvl.transforms import image_preprocessing
+from medvl.transforms import ExtractSectionsd, image_preprocessing
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
 
@@ -108,6 +108,7 @@ class TrainedRun:
         transform = Compose(
             [
                 image_preprocessing(image_size=size, spatial_dims=dims),
+                ExtractSectionsd("report"),
                 SelectItemsd([key for key in KEYS if key != "label" or manifest.names]),
             ]
         )

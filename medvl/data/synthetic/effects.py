@@ -95,9 +95,9 @@ def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray
     line *= inside
     air *= chest.lung[box]
     chest.vessel_gain[box] *= 1 - air
-    chest.bright[box] -= air * 0.09
+    chest.bright[box] -= air * 0.13
     line *= chest.lung[box]
-    line *= 0.13
+    line *= 0.18
     chest.bright[box] += line
     _mark(mask, box, air)
 
@@ -173,7 +173,7 @@ def _fracture(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
     """A gap in the rib that :func:`change_shape` has broken, and a fragment out of line."""
     x, y = _rib_place(finding, chest.body, draws)
     sign = 1 if x > 0 else -1
-    length, gain = graded(finding, 0.055, 0.08, 0.105), graded(finding, 0.2, 0.28, 0.34)
+    length, gain = graded(finding, 0.06, 0.09, 0.12), graded(finding, 0.25, 0.35, 0.45)
     _line(chest, [(x - sign * 0.005, y - length), (x + sign * 0.03, y + length)], 0.03, -0.5 * gain)
     _line(chest, [(x + sign * 0.01, y - 0.2 * length), (x + sign * (0.02 + length), y - 1.2 * length)], 0.038, gain)
     radius = max(0.06 + length, 1.5 * chest.canvas.pixel)
@@ -188,18 +188,18 @@ def _devices(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> 
     jitter = draws.uniform(-0.03, 0.03)
     if finding.location == "endotracheal tube":
         tip = -0.38 + jitter
-        paths = [([(-0.025, -1.2), (-0.025, tip)], 0.011), ([(0.02, -1.2), (0.02, tip)], 0.011)]
+        paths = [([(-0.025, -1.2), (-0.025, tip)], 0.015), ([(0.02, -1.2), (0.02, tip)], 0.015)]
     elif finding.location == "central venous catheter":
         inlet = [(sign * 0.62, -0.66 + jitter), (sign * 0.35, -0.64), (sign * 0.12 - 0.03, -0.5)]
-        paths = [([*inlet, (-0.11, -0.3), (-0.12, 0.02 + jitter)], 0.016)]
+        paths = [([*inlet, (-0.11, -0.3), (-0.12, 0.02 + jitter)], 0.022)]
     elif finding.location == "pacemaker":
         x, y = sign * 0.56, -0.5 + jitter
         lead = [(x, y), (sign * 0.3, -0.62), (sign * 0.06 - 0.05, -0.45), (-0.1, 0.05), (0.1, 0.38), (0.26, 0.4)]
-        paths = [(lead, 0.014), ([(x - 0.035, y), (x + 0.035, y + 0.03)], 0.1)]
+        paths = [(lead, 0.02), ([(x - 0.035, y), (x + 0.035, y + 0.03)], 0.12)]
     else:
-        paths = [([(sign * 0.86, 0.4 + jitter), (sign * 0.62, 0.12), (sign * 0.5, -0.3), (sign * 0.4, -0.52)], 0.024)]
+        paths = [([(sign * 0.86, 0.4 + jitter), (sign * 0.62, 0.12), (sign * 0.5, -0.3), (sign * 0.4, -0.52)], 0.032)]
     for path, width in paths:
-        for box, ink in _line(chest, path, width, 0.34):
+        for box, ink in _line(chest, path, width, 0.45):
             _mark(mask, box, ink * 1.6)
 
 

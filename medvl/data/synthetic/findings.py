@@ -44,7 +44,7 @@ ZONES = ("upper", "mid", "lower")
 
 NORMAL = 0.2
 """Share of studies in which nothing is drawn but, at times, a device."""
-RATE = 0.24
+RATE = 0.3
 """How often each finding is drawn in the others."""
 
 
@@ -75,7 +75,7 @@ def draw_findings(draws: Draws) -> list[Finding]:
 
 
 def _describe(name: str, draws: Draws) -> Finding:
-    severity = draws.weighted([("mild", 0.3), ("moderate", 0.4), ("severe", 0.3)])
+    severity = draws.weighted([("mild", 0.2), ("moderate", 0.4), ("severe", 0.4)])
     one_side = draws.pick(("right", "left"))
     if name == "Cardiomegaly":
         return Finding(name, severity)

@@ -22,16 +22,16 @@ HEDGED_MILD = 0.15
 HEDGED_ABSENT = 0.03
 """Share of findings that are absent and mentioned which the report hedges all the same."""
 MENTIONED = {
-    "Cardiomegaly": 0.5,
-    "Pleural Effusion": 0.6,
-    "Pneumothorax": 0.6,
-    "Consolidation": 0.45,
+    "Cardiomegaly": 0.35,
+    "Pleural Effusion": 0.4,
+    "Pneumothorax": 0.4,
+    "Consolidation": 0.3,
     "Lung Opacity": 0.2,
     "Lung Lesion": 0.2,
     "Atelectasis": 0.15,
-    "Edema": 0.3,
-    "Fracture": 0.25,
-    "Support Devices": 0.25,
+    "Edema": 0.25,
+    "Fracture": 0.2,
+    "Support Devices": 0.15,
 }
 """How often a finding that is absent is mentioned."""
 

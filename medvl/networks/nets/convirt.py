@@ -16,9 +16,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "text": {
             "model_type": "bert",
             "hidden_size": 128,
-            "num_hidden_layers": 2,
+            "num_hidden_layers": 1,
             "num_attention_heads": 4,
             "intermediate_size": 512,
+            "hidden_dropout_prob": 0.0,
+            "attention_probs_dropout_prob": 0.0,
         },
     },
 }
@@ -42,8 +44,8 @@ def convirt(
     (``model.text_encoder.freeze(6)``).
 
     Args:
-        preset: "base" (ResNet-50, BERT-base) or "small" (a ResNet-10 of half width, a BERT of 2 layers and width 128, for
-            CPUs).
+        preset: "base" (ResNet-50, BERT-base) or "small" (a ResNet-10 of half width, a BERT of one layer of width 128 without
+            dropout, which learns in minutes on a CPU).
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
