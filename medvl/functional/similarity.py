@@ -43,7 +43,7 @@ def inverse_length(vectors: Tensor) -> Tensor:
 def label_similarity(image_labels: Tensor, text_labels: Tensor, similarity: Similarity = "cosine") -> Tensor:
     """Similarity of every image's labels to every text's.
 
-    ``"cosine"``: a.b / (|a| |b|), 0 where a vector is all zero. ``"dot"``: a.b. ``"jaccard"``: findings present (above
+    ``"cosine"``: a.b / (norm(a) norm(b)), 0 where a vector is all zero. ``"dot"``: a.b. ``"jaccard"``: findings present (above
     0) in both, over findings present in either; 0 where none is present. A callable gets the distinct label vectors
     of both sides, (U, K) and (V, K), and gives (U, V).
 
