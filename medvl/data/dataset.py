@@ -33,8 +33,7 @@ class StudyDataset(Dataset):
             cache_bytes: how many bytes of tensors to keep; 0 keeps none.
 
         Example:
-            >>> from monai.data.meta_obj import get_track_meta, set_track_meta
-    from monai.transforms import RandLambdad
+            >>> from monai.transforms import RandLambdad
             >>> noise = RandLambdad("image", lambda x: x + torch.rand(()) * 0, prob=0.5)
             >>> dataset = StudyDataset([{"study_id": "a", "image": torch.ones(1, 4, 4)}], noise, seed=3)
             >>> bool((dataset[0]["image"] == dataset[0]["image"]).all())

@@ -13,7 +13,7 @@ from medvl.losses.options import ContrastiveOptions
 class ImageTextContrastiveLoss(ContrastiveOptions):
     r"""Bidirectional contrastive loss of images and texts (ConVIRT).
 
-    With unit vectors v_i and t_j, logits l_ij = <v_i, t_j> / tau and positives P(i) = {j: text_id_j = image_id_i},
+    With unit vectors v_i and t_j, logits l_ij = <v_i, t_j> / tau and positives P(i) = {j: text_id_j = image_id_i}::
 
         L_v = mean_i -1/|P(i)| sum_{j in P(i)} log softmax_j(l_i.)[j],  L_t likewise down the columns,
         L = lambda L_v + (1 - lambda) L_t.

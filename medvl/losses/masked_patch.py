@@ -14,7 +14,7 @@ from medvl.functional.masking import REDUCTIONS
 class MaskedPatchLoss(nn.Module):
     r"""Mean squared error of predicted pixels on hidden patches (masked autoencoder).
 
-    With x_ip the pixels of patch p of image i, scaled to mean 0 and standard deviation 1 of the patch,
+    With x_ip the pixels of patch p of image i, scaled to mean 0 and standard deviation 1 of the patch::
 
         L = mean over hidden (i, p) of |prediction_ip - x_ip|^2 / pixels.
 
