@@ -24,10 +24,10 @@ class LogitScale(nn.Module):
         ValueError: where ``temperature`` is not positive, or 1 / ``temperature`` is above ``maximum``.
 
     Example:
-        >>> LogitScale(0.1)()
-        tensor(10.0000, grad_fn=<ExpBackward0>)
-        >>> LogitScale(0.1, learnable=False)()
-        tensor(10.0000)
+        >>> round(LogitScale(0.1)().item(), 4)
+        10.0
+        >>> list(LogitScale(0.1, learnable=False).parameters())
+        []
     """
 
     log_scale: torch.Tensor

@@ -60,8 +60,8 @@ def convirt(
 
     Example:
         >>> model = convirt("small", image_size=64, embed_dim=32)
-        >>> model.logit_scale()
-        tensor(10.)
+        >>> round(model.logit_scale().item(), 4)
+        10.0
     """
     if preset not in PRESETS:
         raise ValueError(f"preset must be one of {', '.join(PRESETS)}, received {preset!r}.")
