@@ -24,7 +24,8 @@ COLUMNS = 6
 
 def choose(dataset: SyntheticChestXRay) -> list[tuple[int, str]]:
     """The first two normal studies, and for each finding one moderate and one severe case with little else in it."""
-    chosen = [(i, "No Finding") for i in range(200) if not dataset.describe(i)["findings"]][:2]
+    normal = (i for i in range(len(dataset)) if not dataset.describe(i)["findings"])
+    chosen = [(i, "No Finding") for i in normal if sentence_of(dataset, i, "No Finding")][:2]
     for name in dataset.drawable:
         for severity in ("moderate", "severe") if name != "Support Devices" else ("moderate", "moderate"):
             taken = [index for index, _ in chosen]
@@ -38,10 +39,10 @@ def choose(dataset: SyntheticChestXRay) -> list[tuple[int, str]]:
 
 
 def sentence_of(dataset: SyntheticChestXRay, index: int, name: str) -> str:
-    """The first sentence of the report that states the finding; for a normal study its last sentence."""
+    """The first sentence of the report that states the finding; for a normal study its impression."""
     sentences = compose_sentences(dataset.describe(index)["findings"], Draws(dataset.seed, "report", index))
     if name == "No Finding":
-        return sentences[-1].text
+        return next((s.text for s in sentences if s.section == "IMPRESSION"), "")
     return next((s.text for s in sentences for m in s.mentions if m.name == name and m.state == 1), "")
 
 
@@ -49,7 +50,7 @@ def main() -> None:
     dataset = SyntheticChestXRay(length=3000, size=256, seed=0)
     chosen = choose(dataset)
     rows = -(-len(chosen) // COLUMNS)
-    figure = Figure(figsize=(16, 3.35 * rows), dpi=100)
+    figure = Figure(figsize=(16, 3.55 * rows), dpi=100)
     FigureCanvasAgg(figure)
     for place, (index, name) in enumerate(chosen, 1):
         study = dataset[index]
@@ -62,11 +63,11 @@ def main() -> None:
         axes.set_xlabel(textwrap.fill(sentence_of(dataset, index, name), 36), fontsize=9)
         axes.set_xticks([])
         axes.set_yticks([])
-    figure.tight_layout()
+    figure.tight_layout(h_pad=2)
     figure.canvas.draw()
     pixels = np.asarray(figure.canvas.buffer_rgba())[..., :3]
     OUTPUT.parent.mkdir(exist_ok=True)
-    Image.fromarray(pixels).quantize(128).save(OUTPUT, optimize=True)
+    Image.fromarray(pixels).quantize(96, dither=Image.Dither.NONE).save(OUTPUT, optimize=True)
 
 
 if __name__ == "__main__":

@@ -19,25 +19,25 @@ from medvl.errors import StudyError
 class StudyDataset(Dataset):
     """Studies through a chain of transforms, reproducible item by item.
 
-        Random transforms are seeded from (``seed``, epoch, index). An item is therefore the same in whichever order, worker
-        process or resumed run it is drawn, and the number of workers does not change a result.
+    Random transforms are seeded from (``seed``, epoch, index). An item is therefore the same in whichever order, worker
+    process or resumed run it is drawn, and the number of workers does not change a result.
 
-        The steps before the first random one are computed once a study and kept, as MONAI's ``CacheDataset`` does, up to
-        ``cache_bytes`` of tensors; call :meth:`load` to fill that cache at once. A cached item is copied before the random
-        steps see it, and these work on plain tensors without MONAI's metadata.
+    The steps before the first random one are computed once a study and kept, as MONAI's ``CacheDataset`` does, up to
+    ``cache_bytes`` of tensors; call :meth:`load` to fill that cache at once. A cached item is copied before the random
+    steps see it, and these work on plain tensors without MONAI's metadata.
 
-        Args:
-            studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
-            transform: a callable on dictionaries, usually MONAI's ``Compose``.
-            seed: an integer, at least 0.
-            cache_bytes: how many bytes of tensors to keep; 0 keeps none.
+    Args:
+        studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
+        transform: a callable on dictionaries, usually MONAI's ``Compose``.
+        seed: an integer, at least 0.
+        cache_bytes: how many bytes of tensors to keep; 0 keeps none.
 
-        Example:
-            >>> from monai.transforms import RandLambdad
-            >>> noise = RandLambdad("image", lambda x: x + torch.rand(()) * 0, prob=0.5)
-            >>> dataset = StudyDataset([{"study_id": "a", "image": torch.ones(1, 4, 4)}], noise, seed=3)
-            >>> bool((dataset[0]["image"] == dataset[0]["image"]).all())
-            True
+    Example:
+        >>> from monai.transforms import RandLambdad
+        >>> noise = RandLambdad("image", lambda x: x + torch.rand(()) * 0, prob=0.5)
+        >>> dataset = StudyDataset([{"study_id": "a", "image": torch.ones(1, 4, 4)}], noise, seed=3)
+        >>> bool((dataset[0]["image"] == dataset[0]["image"]).all())
+        True
     """
 
     def __init__(

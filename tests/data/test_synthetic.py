@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 
 from medvl.data import StudyDataset, StudyLoader, SyntheticChestXRay, read_manifest
 from medvl.data.synthetic.draws import patient_of
@@ -64,9 +65,19 @@ class TestSameEverywhere:
         shrunk = torch.nn.functional.avg_pool2d(large, 2)
         assert np.corrcoef(shrunk.flatten(), small.flatten())[0, 1] > 0.98
 
-    def test_workers_and_pickle(self):
+    def test_pickle(self):
         copy = pickle.loads(pickle.dumps(DATASET))
         assert torch.equal(copy[3]["image"], DATASET[3]["image"])
+
+    def test_workers_give_what_the_process_itself_gives(self):
+        dataset = SyntheticChestXRay(8, 32, seed=1)
+        alone, shared = (list(DataLoader(dataset, batch_size=None, num_workers=workers)) for workers in (0, 2))
+        assert len(alone) == len(shared) == 8
+        for one, other in zip(alone, shared, strict=True):
+            for key in ("image", "mask", "label", "text_label"):
+                torch.testing.assert_close(one[key], other[key], rtol=0, atol=0, equal_nan=True)
+            for key in ("report", "findings", "study_id", "patient_id", "split"):
+                assert one[key] == other[key]
 
 
 class TestTrueToItself:
