@@ -15,24 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data.tables import Table
+from medvl.text import load_vocabulary
 
 # In the order of CheXpert's own CSV; projects disagree on the order, so always go by name.
-CHEXPERT_COLUMNS = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+CHEXPERT_COLUMNS = load_vocabulary("chexpert14").names
 
 MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
 

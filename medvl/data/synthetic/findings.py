@@ -5,23 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from medvl.data.synthetic.draws import Draws
+from medvl.text import load_vocabulary
 
-NAMES = (
-    "No Finding",
-    "Enlarged Cardiomediastinum",
-    "Cardiomegaly",
-    "Lung Opacity",
-    "Lung Lesion",
-    "Edema",
-    "Consolidation",
-    "Pneumonia",
-    "Atelectasis",
-    "Pneumothorax",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Fracture",
-    "Support Devices",
-)
+NAMES = load_vocabulary("chexpert14").names
 """The fourteen findings in the order of CheXpert's own files."""
 
 DRAWABLE = (
