@@ -1,0 +1,57 @@
+"""The ``medvl`` command, one file a command. Nothing heavy is imported before a command needs it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from medvl.cli.demo import demo
+from medvl.cli.embed import embed
+from medvl.cli.evaluate import evaluate
+from medvl.cli.label import label
+from medvl.cli.messages import error_sentence, set_up_messages
+from medvl.cli.train import train
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="medvl",
+    help="Medical vision-language learning: train and evaluate image-text models on images with reports.",
+    epilog="Start with:  medvl demo   ·   then:  medvl train convirt --data cases.csv --output runs/first",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+
+for command in (demo, train, evaluate, embed, label):
+    app.command()(command)
+
+
+@app.callback()
+def options(
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
+    ] = False,
+) -> None:
+    """Options of every command; ``--debug`` is read in :func:`main`."""
+
+
+def main() -> None:
+    """Runs the command line: 0 where all went well, 2 for wrong input, 1 for a defect of the program."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    debug = len(arguments) < len(sys.argv) - 1
+    set_up_messages()
+    try:
+        app(args=arguments)
+    except Exception as error:
+        if debug:
+            raise
+        text, expected = error_sentence(error)
+        typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
+        if not expected:
+            typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)
+        sys.exit(2 if expected else 1)

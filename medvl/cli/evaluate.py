@@ -1,0 +1,58 @@
+"""``medvl evaluate``: figures and a report of a trained model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medvl.cli.messages import say_skipped
+from medvl.cli.options import Data, Device, OnError, checked_on_error, column_options, device_named
+
+
+@column_options
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A run folder that medvl train has written.")],
+    data: Data = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder to write to; the run folder by default.", show_default=False)
+    ] = None,
+    split: Annotated[
+        str,
+        typer.Option(help="train, val, test or all. A table without splits other than the training's is taken whole."),
+    ] = "test",
+    batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
+    device: Device = None,
+    on_error: OnError = "raise",
+    columns: dict[str, Any] | None = None,
+) -> None:
+    """Evaluate a trained model: zero-shot classification where there are labels, retrieval where there are reports.
+
+    Prints the figures beside those of the same model with random weights, and writes evaluation.json and report.html.
+    Without --data it evaluates the test split of the table that the model was trained on.
+    """
+    evaluate_and_report(run, data, output or run, split, columns, checked_on_error(on_error), batch_size, device)
+
+
+def evaluate_and_report(
+    run: Path,
+    data: str | None,
+    output: Path,
+    split: str = "test",
+    columns: dict[str, Any] | None = None,
+    on_error: str = "raise",
+    batch_size: int = 64,
+    device: str | None = None,
+    title: str | None = None,
+) -> None:
+    """Evaluates a run, prints the table of figures and writes the report."""
+    from medvl.bundles import TrainedRun, evaluate_run
+
+    trained = TrainedRun(run, device_named(device))
+    manifest = trained.studies(data, split, columns, on_error)
+    loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
+    result = evaluate_run(trained, manifest, loader, output, title=title, progress=True)
+    typer.echo(result.table())
+    say_skipped([*manifest.skipped, *loader.skipped.values()])
+    typer.echo(f"\nReport: {output / 'report.html'}")

@@ -1,0 +1,52 @@
+"""What the commands say on standard error: messages, warnings, errors in one sentence, skipped studies."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import typer
+
+# MONAI's bundle and transforms put these words before the error that matters
+WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
+
+
+def error_sentence(error: BaseException) -> tuple[str, bool]:
+    """One sentence for the user, and whether the error is one of input (or a defect of the program)."""
+    while error.__cause__ is not None and str(error).startswith(WRAPPERS):
+        error = error.__cause__
+    expected = isinstance(error, ValueError | TypeError | OSError | KeyError)
+    text = " ".join((str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split())
+    return (text or type(error).__name__) if expected else f"{type(error).__name__}: {text}", expected
+
+
+class _EchoHandler(logging.Handler):
+    """Our own messages, as they are, on standard error."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        typer.echo(record.getMessage(), err=True)
+
+
+def set_up_messages() -> None:
+    """Messages and warnings as plain lines on standard error; MONAI's log is left out, for what matters in it is raised."""
+    own = logging.getLogger("medvl")
+    own.handlers, own.propagate = [_EchoHandler()], False
+    own.setLevel(logging.INFO)
+    logging.getLogger("monai").setLevel(logging.CRITICAL)
+    said: set[str] = set()
+
+    def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+        if str(message) not in said and not issubclass(category, DeprecationWarning | FutureWarning):
+            said.add(str(message))
+            typer.echo(f"Warning: {message}", err=True)
+
+    warnings.showwarning = show
+
+
+def say_skipped(errors: Sequence[Any]) -> None:
+    """Counts the studies that were left out for an error, and shows the first."""
+    if errors:
+        counted = f"{len(errors)} {'study was' if len(errors) == 1 else 'studies were'} skipped for an error"
+        typer.echo(f"{counted}, the first: {errors[0]}", err=True)

@@ -1,0 +1,143 @@
+"""The options that several commands share, each defined once, and what turns them into arguments."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[
+    str | None,
+    typer.Option(
+        help="A table of studies (CSV, TSV or JSONL), image paths relative to it; or 'synthetic', the built-in set.",
+        show_default=False,
+    ),
+]
+Output = Annotated[Path, typer.Option(help="Folder to write to.")]
+Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0)]
+Device = Annotated[
+    str | None, typer.Option(help="'cpu' or 'cuda'; CUDA where there is one by default.", show_default=False)
+]
+OnError = Annotated[
+    str, typer.Option(help="What a study that cannot be read does: 'raise' stops, 'skip' leaves it out and counts it.")
+]
+
+COLUMNS = "Columns of the table"
+ImageColumn = Annotated[
+    str | None, typer.Option(help="Paths of images; "image" by default.", rich_help_panel=COLUMNS, show_default=False)
+]
+ReportColumn = Annotated[
+    str | None, typer.Option(help="Report text; "report" by default.", rich_help_panel=COLUMNS, show_default=False)
+]
+LabelColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Findings: one column of class names, or the option repeated for a column of 1/0/-1 each. "
+        "CheXpert's fourteen columns are found by themselves.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
+]
+SplitColumn = Annotated[
+    str | None,
+    typer.Option(help="train, val or test; without it, split by patient.", rich_help_panel=COLUMNS, show_default=False),
+]
+PatientColumn = Annotated[str | None, typer.Option(help="Patient ids.", rich_help_panel=COLUMNS, show_default=False)]
+StudyColumn = Annotated[
+    str | None,
+    typer.Option(
+        help="Study ids; rows with one id are views of one study.", rich_help_panel=COLUMNS, show_default=False
+    ),
+]
+
+COLUMN_OPTIONS: dict[str, Any] = {
+    "image_column": ImageColumn,
+    "report_column": ReportColumn,
+    "label_column": LabelColumn,
+    "split_column": SplitColumn,
+    "patient_column": PatientColumn,
+    "study_column": StudyColumn,
+}
+
+
+def column_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Gives a command the options that name the table's columns, in place of its parameter ``columns``.
+
+    Args:
+        command: a function with a parameter ``columns``: a dictionary of arguments of ``medvl.data.read_manifest``.
+
+    Returns:
+        The command, for Typer.
+    """
+
+    @functools.wraps(command)
+    def with_columns(**values: Any) -> None:
+        command(columns=columns_named(**{name: values.pop(name) for name in COLUMN_OPTIONS}), **values)
+
+    own = inspect.signature(command, eval_str=True).parameters
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+        for name, annotation in COLUMN_OPTIONS.items()
+    ]
+    kept = [
+        parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for name, parameter in own.items() if name != "columns"
+    ]
+    with_columns.__signature__ = inspect.Signature([*kept, *added])  # type: ignore[attr-defined]
+    return with_columns
+
+
+def columns_named(
+    image_column: str | None = None,
+    report_column: str | None = None,
+    label_column: list[str] | None = None,
+    split_column: str | None = None,
+    patient_column: str | None = None,
+    study_column: str | None = None,
+) -> dict[str, Any]:
+    """The columns that were named, as arguments of ``read_manifest``."""
+    named = {
+        "image_column": image_column,
+        "report_column": report_column,
+        "label_column": label_column[0] if label_column and len(label_column) == 1 else label_column or None,
+        "split_column": split_column,
+        "patient_column": patient_column,
+        "study_column": study_column,
+    }
+    return {name: value for name, value in named.items() if value is not None}
+
+
+def device_named(name: str | None) -> str:
+    """The device's name; CUDA where there is one and none is named."""
+    import torch
+
+    if name is None:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ValueError(f"--device must be cpu or cuda, received {name!r}.")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("--device cuda was asked for, but torch finds no CUDA device here.")
+    return name
+
+
+def checked_on_error(value: str) -> str:
+    """``value``, if it is "raise" or "skip"."""
+    if value not in ("raise", "skip"):
+        raise ValueError(f"--on-error must be raise or skip, received {value!r}.")
+    return value
+
+
+def settings_from(pairs: list[str]) -> dict[str, Any]:
+    """``KEY=VALUE`` pairs as a dictionary, values read as YAML."""
+    import yaml
+
+    settings = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign or not key:
+            raise ValueError(f"--set must be KEY=VALUE, received {pair!r}.")
+        settings[key.strip()] = yaml.safe_load(value)
+    return settings
