@@ -28,10 +28,10 @@ OnError = Annotated[
 
 COLUMNS = "Columns of the table"
 ImageColumn = Annotated[
-    str | None, typer.Option(help="Paths of images; "image" by default.", rich_help_panel=COLUMNS, show_default=False)
+    str | None, typer.Option(help="Paths of images; 'image' by default.", rich_help_panel=COLUMNS, show_default=False)
 ]
 ReportColumn = Annotated[
-    str | None, typer.Option(help="Report text; "report" by default.", rich_help_panel=COLUMNS, show_default=False)
+    str | None, typer.Option(help="Report text; 'report' by default.", rich_help_panel=COLUMNS, show_default=False)
 ]
 LabelColumn = Annotated[
     list[str] | None,
