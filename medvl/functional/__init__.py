@@ -15,6 +15,13 @@ from medvl.functional.contrastive import (
 from medvl.functional.distributed import (
     gather_rows,
 )
+from medvl.functional.grounding import (
+    GROUNDING_THRESHOLDS,
+    contrast_to_noise_ratio,
+    iou_at_thresholds,
+    mean_iou,
+    pointing_game,
+)
 from medvl.functional.masking import (
     gather_patches,
     masked_patch_loss,
@@ -48,20 +55,25 @@ from medvl.functional.transport import (
 )
 
 __all__ = [
+    "GROUNDING_THRESHOLDS",
     "chance_recall_at_k",
+    "contrast_to_noise_ratio",
     "gather_patches",
     "gather_rows",
     "image_text_contrastive_loss",
     "image_text_label_contrastive_loss",
+    "iou_at_thresholds",
     "label_similarity",
     "masked_mean",
     "masked_patch_loss",
+    "mean_iou",
     "mean_rank",
     "median_rank",
     "patch_sentence_matching_loss",
     "patch_sentence_plan",
     "patch_sentence_scores",
     "patchify",
+    "pointing_game",
     "precision_at_k",
     "random_visible_patches",
     "ranks_from_scores",
