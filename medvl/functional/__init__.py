@@ -53,10 +53,16 @@ from medvl.functional.similarity import (
 from medvl.functional.transport import (
     sinkhorn,
 )
+from medvl.functional.zero_shot import (
+    class_embeddings,
+    class_similarity,
+)
 
 __all__ = [
     "GROUNDING_THRESHOLDS",
     "chance_recall_at_k",
+    "class_embeddings",
+    "class_similarity",
     "contrast_to_noise_ratio",
     "gather_patches",
     "gather_rows",

@@ -1,0 +1,102 @@
+"""Similarity of images to classes that are described by several prompts each."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+Ensemble = Literal["mean", "max"]
+
+
+def class_embeddings(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None = None) -> Tensor:
+    """Mean of the unit vectors of each class's prompts, itself of length 1 (Radford et al., 2021).
+
+    Args:
+        prompt_embeds: prompts (P, D); they need not be unit vectors.
+        prompt_classes: class of each prompt (P,), whole numbers from 0; every class has one.
+        num_classes: C; None for the largest class and those below it.
+
+    Returns:
+        Unit vectors (C, D).
+
+    Raises:
+        ValueError: if shapes disagree or a class has no prompt.
+
+    Example:
+        >>> class_embeddings(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, -3.0]]), torch.tensor([0, 0, 1]))
+        tensor([[ 0.7071,  0.7071],
+                [ 0.0000, -1.0000]])
+    """
+    number = _check(prompt_embeds, prompt_classes, num_classes)
+    units = F.normalize(prompt_embeds.to(torch.promote_types(prompt_embeds.dtype, torch.float32)), dim=1)
+    sums = units.new_zeros(number, units.shape[1]).index_add(0, prompt_classes, units)
+    return F.normalize(sums, dim=1)
+
+
+def class_similarity(
+    image_embeds: Tensor,
+    prompt_embeds: Tensor,
+    prompt_classes: Tensor,
+    ensemble: Ensemble = "mean",
+    num_classes: int | None = None,
+) -> Tensor:
+    """Cosine similarity of images to classes; an image's row depends on that image and the prompts alone.
+
+    With v an image, t_p the prompts of class c, all unit vectors,
+
+        mean: s_c = <v, m_c / |m_c|>, m_c the mean of the t_p;    max: s_c = max_p <v, t_p>.
+
+    Args:
+        image_embeds: images (N, D); they need not be unit vectors.
+        prompt_embeds: prompts (P, D).
+        prompt_classes: class of each prompt (P,), whole numbers from 0.
+        ensemble: how several prompts count.
+        num_classes: C; None for the largest class and those below it.
+
+    Returns:
+        Cosines (N, C), from -1 to 1.
+
+    Raises:
+        ValueError: if shapes disagree, a class has no prompt, or the ensemble is unknown.
+
+    Example:
+        >>> prompts, classes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), torch.tensor([0, 0, 1])
+        >>> class_similarity(torch.tensor([[2.0, 0.0]]), prompts, classes)
+        tensor([[0.7071, 0.0000]])
+        >>> class_similarity(torch.tensor([[2.0, 0.0]]), prompts, classes, ensemble="max")
+        tensor([[1., 0.]])
+    """
+    if ensemble not in ("mean", "max"):
+        raise ValueError(f"ensemble must be 'mean' or 'max'; received {ensemble!r}")
+    number = _check(prompt_embeds, prompt_classes, num_classes)
+    if image_embeds.ndim != 2 or image_embeds.shape[1] != prompt_embeds.shape[1]:
+        raise ValueError(
+            "image_embeds (N, D) and prompt_embeds (P, D) must have one width; received "
+            f"{tuple(image_embeds.shape)} and {tuple(prompt_embeds.shape)}"
+        )
+    dtype = torch.promote_types(torch.promote_types(image_embeds.dtype, prompt_embeds.dtype), torch.float32)
+    images, prompts = F.normalize(image_embeds.to(dtype), dim=1), prompt_embeds.to(dtype)
+    if ensemble == "mean":
+        return images @ class_embeddings(prompts, prompt_classes, number).T
+    cosines = images @ F.normalize(prompts, dim=1).T
+    best = cosines.new_full((len(images), number), -torch.inf)
+    return best.scatter_reduce(1, prompt_classes.expand_as(cosines), cosines, "amax")
+
+
+def _check(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None) -> int:
+    """The number of classes, after a check that each has a prompt."""
+    if prompt_embeds.ndim != 2 or prompt_classes.shape != prompt_embeds.shape[:1] or not len(prompt_classes):
+        raise ValueError(
+            "prompt_embeds must have shape (P, D) and prompt_classes (P,), P at least 1; received "
+            f"{tuple(prompt_embeds.shape)} and {tuple(prompt_classes.shape)}"
+        )
+    number = int(prompt_classes.max()) + 1 if num_classes is None else num_classes
+    if int(prompt_classes.min()) < 0 or int(prompt_classes.max()) >= number:
+        raise ValueError(f"prompt_classes must be from 0 to {number - 1}; received {prompt_classes.unique().tolist()}")
+    without = (torch.bincount(prompt_classes, minlength=number) == 0).nonzero()[:, 0].tolist()
+    if without:
+        raise ValueError(f"every class needs a prompt; classes {without} of {number} have none")
+    return number
