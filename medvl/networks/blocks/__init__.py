@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding
 from medvl.networks.blocks.logit_scale import LogitScale
+from medvl.networks.blocks.patch_decoder import PatchDecoder
+from medvl.networks.blocks.patch_sentence_aligner import PatchSentenceAligner
 from medvl.networks.blocks.projection import ProjectionHead
+from medvl.networks.blocks.semantic_integrity import PatchContrastIntegrity, SemanticIntegrity
 
-__all__ = ["LogitScale", "ProjectionHead"]
+__all__ = [
+    "ContinuousPromptEmbedding",
+    "LogitScale",
+    "PatchContrastIntegrity",
+    "PatchDecoder",
+    "PatchSentenceAligner",
+    "ProjectionHead",
+    "SemanticIntegrity",
+]

@@ -1,0 +1,204 @@
+"""Learned tokens served beside a text model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+REPARAMETERISATIONS = ("none", "mlp", "lstm")
+
+
+class PromptVectors(nn.Module):
+    """The learned vectors of T prompt tokens, one set for all classes or one for each of K.
+
+    Args:
+        initial: (K, T, C), where the vectors start; K is 1 where one set is shared.
+        reparameterisation: see :class:`ContinuousPromptEmbedding`.
+        hidden_features: width of the MLP or LSTM; C where not given.
+    """
+
+    def __init__(
+        self, initial: torch.Tensor, reparameterisation: str = "none", hidden_features: int | None = None
+    ) -> None:
+        super().__init__()
+        width = initial.shape[-1]
+        hidden = hidden_features or width
+        self.vectors = nn.Parameter(initial.detach().clone())
+        self.recurrent: nn.LSTM | None = None
+        self.mlp: nn.Sequential | None = None
+        if reparameterisation == "lstm":
+            self.recurrent = nn.LSTM(width, hidden, num_layers=2, bidirectional=True, batch_first=True)
+        if reparameterisation != "none":
+            entrance = 2 * hidden if self.recurrent is not None else width
+            self.mlp = nn.Sequential(nn.Linear(entrance, hidden), nn.ReLU(), nn.Linear(hidden, width))
+            # Small at first, so that training starts from the initial vectors, but not zero, so that every weight has a
+            # gradient from the first step.
+            nn.init.normal_(self.mlp[-1].weight, std=1e-3 * float(initial.std().clamp_min(1e-6)) / hidden**0.5)
+            nn.init.zeros_(self.mlp[-1].bias)
+
+    def forward(self) -> torch.Tensor:
+        """The vectors (K, T, C)."""
+        if self.mlp is None:
+            return self.vectors
+        hidden = self.vectors if self.recurrent is None else self.recurrent(self.vectors)[0]
+        return self.vectors + self.mlp(hidden)
+
+
+class ContinuousPromptEmbedding(nn.Module):
+    r"""A text model's input embedding with learned prompt tokens past its table.
+
+    Ids below V, the table's size, are looked up in the table; id V + k T + t is prompt token t (of T) of class k::
+
+        e(id) = table[id]                   id < V
+        e(V + k T + t) = p_kt + g(p_k)_t    g = 0, an MLP, or a bidirectional LSTM and an MLP
+
+    One set of tokens shared by all classes is CoOp's unified context, one a class its class-specific context (Zhou et al.
+    2022, https://arxiv.org/abs/2109.01134); the re-parameterisation g is P-tuning's (Liu et al. 2021,
+    https://arxiv.org/abs/2103.10385), added to p so that training starts where p does. Set by
+    ``model.set_input_embeddings``, it works with every Hugging Face text model;
+    :meth:`medvl.networks.TextEncoder.add_prompt_tokens` does so. :class:`medvl.transforms.AddPromptTokens` puts the ids
+    beside a class name. The table itself stays as it is, the same parameter as before, tied where it was tied.
+
+    Args:
+        embedding: the text model's table, V ids of width C.
+        num_tokens: T, at least 1.
+        num_classes: K for a set of tokens of its own for each class, None for one shared set.
+        initial_ids: where the vectors start: ids of a text, repeated or cut to T (one list, or K lists). None draws them
+            from a normal distribution with the table's mean and standard deviation.
+        reparameterisation: g: "none", "mlp" or "lstm".
+        hidden_features: width of the MLP and of the LSTM; C where not given.
+
+    Raises:
+        TypeError: where ``embedding`` has no table of weights (V, C).
+        ValueError: for arguments out of range, or an initial id that the table does not hold.
+
+    Example:
+        >>> table = nn.Embedding(10, 4)
+        >>> prompted = ContinuousPromptEmbedding(table, num_tokens=2, initial_ids=[7, 8])
+        >>> prompted.num_embeddings, prompted.num_prompt_ids
+        (10, 2)
+        >>> bool((prompted(torch.tensor([3, 10, 11])) == table(torch.tensor([3, 7, 8]))).all())
+        True
+    """
+
+    def __init__(
+        self,
+        embedding: nn.Module,
+        num_tokens: int,
+        num_classes: int | None = None,
+        initial_ids: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | None = None,
+        reparameterisation: str = "none",
+        hidden_features: int | None = None,
+    ) -> None:
+        super().__init__()
+        weight = getattr(embedding, "weight", None)
+        if not isinstance(weight, torch.Tensor) or weight.ndim != 2:
+            raise TypeError(f"embedding must have a table of weights (V, C), received {type(embedding).__name__}.")
+        for name, value in (
+            ("num_tokens", num_tokens),
+            ("num_classes", num_classes),
+            ("hidden_features", hidden_features),
+        ):
+            if value is not None and value < 1:
+                raise ValueError(f"{name} must be at least 1, received {value}.")
+        if reparameterisation not in REPARAMETERISATIONS:
+            raise ValueError(
+                f"reparameterisation must be one of {', '.join(REPARAMETERISATIONS)}, received {reparameterisation!r}."
+            )
+        self.embedding = embedding
+        self.num_tokens, self.num_classes = num_tokens, num_classes
+        initial = self._initial(weight.detach(), num_classes or 1, initial_ids)
+        self.prompts = PromptVectors(initial, reparameterisation, hidden_features).to(weight.device)
+        self._options = {
+            "num_tokens": num_tokens,
+            "num_classes": num_classes,
+            "reparameterisation": reparameterisation,
+            "hidden_features": hidden_features,
+        }
+        self.register_load_state_dict_pre_hook(_read_plain_table)
+
+    def _initial(self, table: torch.Tensor, sets: int, ids: Any) -> torch.Tensor:
+        table = table.float()
+        if ids is None:
+            noise = torch.randn(sets, self.num_tokens, table.shape[1], device=table.device)
+            return table.mean() + noise * table.std()
+        rows = ids.tolist() if isinstance(ids, torch.Tensor) else [*ids]
+        rows = rows if rows and isinstance(rows[0], Sequence) else [rows] * sets
+        if len(rows) != sets or not all(len(row) for row in rows):
+            raise ValueError(
+                f"initial_ids must be one list of ids or {sets}, none of them empty, received {len(rows)} of lengths "
+                f"{[len(row) for row in rows]}."
+            )
+        wrong = [i for row in rows for i in row if not 0 <= i < len(table)]
+        if wrong:
+            raise ValueError(f"initial_ids must be below the table's {len(table)}, received {wrong[0]}.")
+        index = torch.tensor([[row[t % len(row)] for t in range(self.num_tokens)] for row in rows], device=table.device)
+        return table[index]
+
+    @property
+    def weight(self) -> torch.Tensor:
+        """The table (V, C)."""
+        return self.embedding.weight
+
+    @property
+    def num_embeddings(self) -> int:
+        """V, the ids of the table: the first prompt token's id."""
+        return len(self.weight)
+
+    @property
+    def embedding_dim(self) -> int:
+        """C."""
+        return self.weight.shape[1]
+
+    @property
+    def padding_idx(self) -> int | None:
+        """The table's padding id."""
+        return getattr(self.embedding, "padding_idx", None)
+
+    @property
+    def num_prompt_ids(self) -> int:
+        """K T, the ids past the table."""
+        return self.num_tokens * (self.num_classes or 1)
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments that, with a table, build this anew: plain values for JSON."""
+        return dict(self._options)
+
+    @classmethod
+    def from_config(cls, embedding: nn.Module, config: Mapping[str, Any]) -> ContinuousPromptEmbedding:
+        """What :meth:`to_config` describes, over ``embedding``."""
+        return cls(embedding, **config)
+
+    def forward(self, input_ids: torch.Tensor) -> torch.Tensor:
+        """Embeds ids (...) below V + K T as vectors (..., C).
+
+        Raises:
+            ValueError: where an id is past the last prompt token's (checked on the CPU only: elsewhere the look-up itself
+                fails).
+        """
+        size = self.num_embeddings
+        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and input_ids.numel():
+            largest = int(input_ids.max())
+            if largest >= size + self.num_prompt_ids:
+                raise ValueError(
+                    f"input_ids holds {largest}, past the table's {size} ids and the {self.num_prompt_ids} prompt ids."
+                )
+        is_prompt = input_ids >= size
+        # Both look-ups get ids of their own range everywhere, so that shapes do not depend on the data.
+        own = self.embedding(input_ids.where(~is_prompt, 0))
+        learned = self.prompts().flatten(0, 1)
+        prompts = nn.functional.embedding((input_ids - size).where(is_prompt, 0), learned).to(own.dtype)
+        return prompts.where(is_prompt.unsqueeze(-1), own)
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
+
+
+def _read_plain_table(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
+    """Lets weights that were saved before the prompt tokens came load into the table."""
+    if prefix + "weight" in state_dict:
+        state_dict.setdefault(prefix + "embedding.weight", state_dict.pop(prefix + "weight"))

@@ -1,0 +1,152 @@
+"""Which patches of an image a sentence speaks of, as maps over the image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+
+import torch
+from torch import nn
+
+from medvl.functional import patch_sentence_plan, unit_vectors
+from medvl.functional._checks import as_mask, as_matrix, check_option, check_positive
+from medvl.functional.alignment import MATCHINGS
+
+UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
+
+
+class PatchSentenceAligner(nn.Module):
+    r"""Matches the patches of image i with the sentences of text i, and lays the match over the image.
+
+    With cosines c_ps and the plan T of :func:`medvl.functional.patch_sentence_plan` (transport, attention or max; see
+    :class:`medvl.losses.PatchSentenceMatchingLoss`)::
+
+        scores_i = sum_ps T_ps c_ps,    maps_s[p] = T_ps (1 + c_ps) / sum_q T_qs (1 + c_qs)
+
+    A map is not negative, higher where a patch is more relevant, and sums to 1 over the patches. The factor 1 + c orders
+    patches where the plan alone cannot: one sentence by itself gets the same mass from every patch. It has no parameters.
+    The formula is ours.
+
+    Args:
+        matching: "transport", "attention" or "max".
+        epsilon: of the transport, above 0, in units of cosine.
+        attention_temperature: of the attention's softmax, above 0.
+
+    Raises:
+        ValueError: for an option outside its range.
+
+    Example:
+        >>> patches = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [-1.0, 0.0]]])
+        >>> aligner = PatchSentenceAligner("attention", attention_temperature=1.0)
+        >>> output = aligner(patches, torch.tensor([[[1.0, 0.0]]]), grid=(2, 2))
+        >>> [[round(value, 4) for value in row] for row in output["maps"][0, 0].tolist()]
+        [[0.7311, 0.1345], [0.1345, 0.0]]
+    """
+
+    def __init__(self, matching: str = "transport", epsilon: float = 0.05, attention_temperature: float = 0.1) -> None:
+        super().__init__()
+        check_option(matching, "matching", MATCHINGS)
+        check_positive(epsilon, "epsilon")
+        check_positive(attention_temperature, "attention_temperature")
+        self.options = {"matching": matching, "epsilon": epsilon, "attention_temperature": attention_temperature}
+
+    def forward(
+        self,
+        patch_embeds: torch.Tensor,
+        sentence_embeds: torch.Tensor,
+        grid: Sequence[int],
+        patch_mask: torch.Tensor | None = None,
+        sentence_mask: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Aligns N images with their N texts (or one image with N texts, or N images with one text).
+
+        Args:
+            patch_embeds: (N, P, D) in row-major order of the grid, scaled to unit length here.
+            sentence_embeds: (N, S, D), scaled to unit length here.
+            grid: (h, w[, d]), the places of the P patches.
+            patch_mask: (N, P), True keeps.
+            sentence_mask: (N, S), True keeps.
+
+        Returns:
+            ``scores`` (N,) in [-1, 1], ``sentence_scores`` (N, S), the mean cosine of each sentence under its map, and
+            ``maps`` (N, S, h, w[, d]). What a mask leaves out is 0.
+
+        Raises:
+            ValueError: where the grid has not P places, or numbers of images and texts differ and neither is 1.
+        """
+        patches = as_matrix(patch_embeds, "patch_embeds", "N P D")
+        sentences = as_matrix(sentence_embeds, "sentence_embeds", "N S D")
+        grid = tuple(int(n) for n in grid)
+        if prod(grid) != patches.shape[1]:
+            raise ValueError(f"grid {grid} has {prod(grid)} places, patch_embeds has {patches.shape[1]} patches.")
+        if patches.shape[2] != sentences.shape[2]:
+            raise ValueError(
+                f"patch_embeds and sentence_embeds must have the same width D, received {patches.shape[2]} and "
+                f"{sentences.shape[2]}."
+            )
+        if patches.shape[0] != sentences.shape[0] and 1 not in (patches.shape[0], sentences.shape[0]):
+            raise ValueError(
+                f"patch_embeds has {patches.shape[0]} images, sentence_embeds {sentences.shape[0]} texts: they must be as "
+                "many, or one of them 1."
+            )
+        keep_patches, keep_sentences = self._masks(patches, sentences, patch_mask, sentence_mask)
+        dtype = torch.promote_types(patches.dtype, sentences.dtype)
+        with torch.autocast(patches.device.type, enabled=False):
+            cosine = unit_vectors(patches.to(dtype)) @ unit_vectors(sentences.to(dtype)).mT  # (N, P, S)
+            count = len(cosine)
+            keep_patches = keep_patches.expand(count, -1)
+            keep_sentences = keep_sentences.expand(count, -1)
+            plan = patch_sentence_plan(cosine, keep_patches, keep_sentences, **self.options)
+            # Rounding may take a cosine a little below -1.
+            relevance = plan * (1 + cosine).clamp_min(0)
+            maps = relevance / relevance.sum(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
+        return {
+            "scores": (plan * cosine).sum((1, 2)),
+            "sentence_scores": (maps * cosine).sum(1),
+            "maps": maps.mT.reshape(count, -1, *grid),
+        }
+
+    @staticmethod
+    def _masks(
+        patches: torch.Tensor,
+        sentences: torch.Tensor,
+        patch_mask: torch.Tensor | None,
+        sentence_mask: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        kept = []
+        for embeds, mask, name in ((patches, patch_mask, "patch_mask"), (sentences, sentence_mask, "sentence_mask")):
+            mask = as_mask(mask, name, embeds)
+            kept.append(embeds.new_ones(embeds.shape[:2], dtype=torch.bool) if mask is None else mask)
+        return kept[0], kept[1]
+
+    @staticmethod
+    def heatmaps(maps: torch.Tensor, size: Sequence[int], normalise: bool = True) -> torch.Tensor:
+        """Maps (..., h, w[, d]) of N images and S sentences in the size of the image, (H, W[, D]).
+
+        Args:
+            maps: (N, S, h, w[, d]), as :meth:`forward` gives them.
+            size: (H, W[, D]) in pixels.
+            normalise: scale each map to [0, 1], its least and greatest value; a constant map becomes 0.
+
+        Raises:
+            ValueError: where ``size`` has another number of axes than the grid.
+
+        Example:
+            >>> PatchSentenceAligner.heatmaps(torch.tensor([[[[0.0, 0.5]]]]), (1, 4)).tolist()
+            [[[[0.0, 0.25, 0.75, 1.0]]]]
+        """
+        size = tuple(int(n) for n in size)
+        if maps.ndim - 2 != len(size) or len(size) not in UPSAMPLING:
+            raise ValueError(
+                f"size must have one number for each axis of the grid {tuple(maps.shape[2:])}, received {size}."
+            )
+        resized = nn.functional.interpolate(maps.float(), size=size, mode=UPSAMPLING[len(size)], align_corners=False)
+        if not normalise:
+            return resized
+        axes = tuple(range(2, resized.ndim))
+        low, high = resized.amin(axes, keepdim=True), resized.amax(axes, keepdim=True)
+        return (resized - low) / (high - low).clamp_min(torch.finfo(resized.dtype).tiny)
+
+    def extra_repr(self) -> str:
+        """The options."""
+        return ", ".join(f"{name}={value!r}" for name, value in self.options.items())
