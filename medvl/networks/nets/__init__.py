@@ -4,5 +4,8 @@ from __future__ import annotations
 
 from medvl.networks.nets.convirt import convirt
 from medvl.networks.nets.dual_encoder import DualEncoder
+from medvl.networks.nets.medclip import medclip
+from medvl.networks.nets.mlip import mlip
+from medvl.networks.nets.umcl import umcl
 
-__all__ = ["DualEncoder", "convirt"]
+__all__ = ["DualEncoder", "convirt", "medclip", "mlip", "umcl"]

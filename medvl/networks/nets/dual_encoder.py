@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from huggingface_hub import ModelHubMixin, snapshot_download
-from safetensors.torch import load_model, save_model
+from huggingface_hub import ModelHubMixin
 from torch import nn
+from torch.nn import functional as F
+from torch.nn.utils.rnn import pad_sequence
 
+from medvl.functional import scatter_patches, segment_mean
 from medvl.networks.blocks import LogitScale, ProjectionHead
 from medvl.networks.encoders import ImageEncoder, TextEncoder
-from medvl.networks.encoders.text import load_tokenizer
+from medvl.networks.nets.folder import MODEL_CARD, find_folder, load_weights, save_folder, saved_tokenizer
+from medvl.networks.nets.strings import telling_sentences, tokenize
+from medvl.text import split_sentences
 
-WEIGHTS = "model.safetensors"
-CONFIG = "config.json"
-MODEL_CARD = """---
-{{ card_data }}
----
-
-An image-text dual encoder made with medvl: `medvl.networks.DualEncoder.from_pretrained(FOLDER)` reads it.
-"""
+REPORT_ENCODINGS = ("whole", "sentences")
+HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+TEXTS_AT_ONCE = 256
 
 
 class DualEncoder(
@@ -47,8 +45,15 @@ class DualEncoder(
         projection_bias: whether the projections have a bias.
         temperature: initial temperature tau of the logits.
         learnable_temperature: whether tau is learned.
+        local_projections: whether patches and sentences have projections of their own. Then :meth:`forward` gives their
+            embeddings too, for losses that match them. Without them :meth:`encode_patches` takes the images' projection.
+        report_encoding: how :meth:`encode_reports` embeds a report: "whole", as one text; or "sentences", as the mean of its
+            sentences' unit vectors, itself of unit length, which suits a model that was trained on sentences.
         tokenizer: the Hugging Face tokenizer that fits the text tower; lets :meth:`encode_text` take strings, and is saved
             with the weights.
+
+    Raises:
+        ValueError: an unknown ``report_encoding``.
 
     Example:
         >>> from transformers import BertConfig
@@ -72,20 +77,27 @@ class DualEncoder(
         projection_bias: bool = True,
         temperature: float = 0.07,
         learnable_temperature: bool = True,
+        local_projections: bool = False,
+        report_encoding: str = "whole",
         tokenizer: Any = None,
     ) -> None:
         super().__init__()
+        if report_encoding not in REPORT_ENCODINGS:
+            raise ValueError(
+                f"report_encoding must be one of {', '.join(REPORT_ENCODINGS)}, received {report_encoding!r}."
+            )
         if isinstance(image_encoder, Mapping):
             image_encoder = ImageEncoder.from_config(image_encoder)
         if isinstance(text_encoder, Mapping):
             text_encoder = TextEncoder.from_config(text_encoder)
         self.image_encoder, self.text_encoder = image_encoder, text_encoder
-        self.image_projection = ProjectionHead(
-            image_encoder.out_features, embed_dim, projection_layers, bias=projection_bias
-        )
-        self.text_projection = ProjectionHead(
-            text_encoder.out_features, embed_dim, projection_layers, bias=projection_bias
-        )
+
+        def projection(encoder: ImageEncoder | TextEncoder) -> ProjectionHead:
+            return ProjectionHead(encoder.out_features, embed_dim, projection_layers, bias=projection_bias)
+
+        self.image_projection, self.text_projection = projection(image_encoder), projection(text_encoder)
+        self.patch_projection = projection(image_encoder) if local_projections else None
+        self.sentence_projection = projection(text_encoder) if local_projections else None
         self.logit_scale = LogitScale(temperature, learnable=learnable_temperature)
         self.tokenizer = tokenizer
         self.options = {
@@ -94,6 +106,8 @@ class DualEncoder(
             "projection_bias": projection_bias,
             "temperature": temperature,
             "learnable_temperature": learnable_temperature,
+            "local_projections": local_projections,
+            "report_encoding": report_encoding,
         }
 
     @property
@@ -111,11 +125,21 @@ class DualEncoder(
         """Where the weights are."""
         return self.image_projection[0].weight.device
 
+    def to_config(self) -> dict[str, Any]:
+        """The arguments that build this model anew (with random weights, without tokenizer), as plain values for JSON."""
+        return {
+            "image_encoder": self.image_encoder.to_config(),
+            "text_encoder": self.text_encoder.to_config(),
+            **self.options,
+        }
+
     def forward(
         self,
         image: torch.Tensor | None = None,
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
+        sentence_ids: torch.Tensor | None = None,
+        visible: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Embeds N images and M texts; either may be left out.
 
@@ -123,9 +147,14 @@ class DualEncoder(
             image: (N, C, H, W[, D]).
             input_ids: (M, L) token ids.
             attention_mask: (M, L), nonzero = keep.
+            sentence_ids: (M, L), the sentence of each token, -1 for none; what ``TokenizeText`` gives.
+            visible: (N, P') indices of the patches that the image tower sees; all of them where None.
 
         Returns:
             ``image_embeds`` (N, D) and ``text_embeds`` (M, D), unit vectors, of what was given; ``logit_scale`` ().
+            With ``local_projections`` also ``patch_embeds`` (N, P, D), 0 for a patch that is not visible, and, where
+            ``sentence_ids`` are given, ``sentence_embeds`` (M, S, D) and ``sentence_mask`` (M, S).
+            With ``visible`` also ``visible_mask`` (N, P), and the same as ``patch_mask``, by which name the losses take it.
 
         Raises:
             ValueError: where neither images nor texts are given.
@@ -134,19 +163,50 @@ class DualEncoder(
             raise ValueError("image or input_ids is needed, received neither.")
         output: dict[str, torch.Tensor] = {"logit_scale": self.logit_scale()}
         if image is not None:
-            output["image_embeds"] = self.encode_image(image)
+            output.update(self._embed_images(image, visible))
         if input_ids is not None:
-            output["text_embeds"] = self.encode_text(input_ids, attention_mask)
+            output.update(self._embed_texts(input_ids, attention_mask, sentence_ids))
+        return output
+
+    def _embed_images(self, image: torch.Tensor, visible: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        features = self.image_encoder(image) if visible is None else self.image_encoder(image, visible=visible)
+        output = {"image_embeds": unit(self.image_projection(features["embed"]))}
+        if visible is not None:
+            patches = math.prod(features["grid"])
+            mask = torch.zeros(len(image), patches, dtype=torch.bool, device=image.device).scatter(1, visible, True)
+            output["visible_mask"] = output["patch_mask"] = mask
+        if self.patch_projection is not None:
+            embeds = unit(self.patch_projection(features["patches"]))
+            if visible is not None:
+                embeds = scatter_patches(embeds, visible, embeds.new_zeros(1), patches)
+            output["patch_embeds"] = embeds
+        return output
+
+    def _embed_texts(
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, sentence_ids: torch.Tensor | None
+    ) -> dict[str, torch.Tensor]:
+        features = self.text_encoder(input_ids, attention_mask)
+        output = {"text_embeds": unit(self.text_projection(features["embed"]))}
+        if self.sentence_projection is not None and sentence_ids is not None:
+            sentences, mask = segment_mean(features["tokens"], sentence_ids)
+            output["sentence_embeds"] = unit(self.sentence_projection(sentences))
+            output["sentence_mask"] = mask
         return output
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Unit vectors (N, D) of images (N, C, H, W[, D])."""
-        return F.normalize(self.image_projection(self.image_encoder(image)["embed"]).float(), dim=-1)
+        return unit(self.image_projection(self.image_encoder(image)["embed"]))
+
+    def encode_patches(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
+        """Unit vectors (N, P, D) of the patches of images (N, C, H, W[, D]), and their grid (h, w[, d])."""
+        features = self.image_encoder(image)
+        head = self.image_projection if self.patch_projection is None else self.patch_projection
+        return unit(head(features["patches"])), features["grid"]
 
     def encode_text(
         self, texts: torch.Tensor | Sequence[str] | str, attention_mask: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """Unit vectors (M, D) of texts.
+        """Unit vectors (M, D) of texts, each taken as a whole.
 
         Args:
             texts: token ids (M, L), or M strings, which the model's tokenizer splits and cuts at the text tower's length.
@@ -156,59 +216,113 @@ class DualEncoder(
             ValueError: strings where the model has no tokenizer.
         """
         if not isinstance(texts, torch.Tensor):
-            texts, attention_mask = self._tokenize([texts] if isinstance(texts, str) else list(texts))
-        return F.normalize(self.text_projection(self.text_encoder(texts, attention_mask)["embed"]).float(), dim=-1)
+            tokens = self.tokenize(texts)
+            texts, attention_mask = tokens["input_ids"], tokens["attention_mask"]
+        return unit(self.text_projection(self.text_encoder(texts, attention_mask)["embed"]))
 
-    def _tokenize(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor]:
-        if self.tokenizer is None:
-            raise ValueError(
-                "encode_text received strings, but the model has no tokenizer: pass token ids, or tokenizer=."
+    def encode_sentences(
+        self,
+        texts: torch.Tensor | Sequence[str] | str,
+        attention_mask: torch.Tensor | None = None,
+        sentence_ids: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Unit vectors of every sentence of M texts.
+
+        With ``local_projections`` a sentence is the mean of its tokens within the whole text, as in training; without them
+        each sentence is encoded alone.
+
+        Args:
+            texts: M strings, split by :func:`medvl.text.split_sentences`; or, with ``local_projections``, token ids (M, L).
+            attention_mask: (M, L) of token ids, nonzero = keep.
+            sentence_ids: (M, L) of token ids, the sentence of each token, -1 for none.
+
+        Returns:
+            (M, S, D), S being the largest number of sentences, and a mask (M, S) that is True where there is one.
+
+        Raises:
+            ValueError: strings where the model has no tokenizer; token ids without ``sentence_ids`` or local projections.
+        """
+        if self.sentence_projection is None:
+            return self._encode_sentences_alone(texts)
+        if not isinstance(texts, torch.Tensor):
+            tokens = self.tokenize(texts)
+            texts, attention_mask, sentence_ids = (
+                tokens.get(name) for name in ("input_ids", "attention_mask", "sentence_ids")
             )
-        batch = self.tokenizer(
-            texts, padding=True, truncation=True, max_length=self.text_encoder.max_length, return_tensors="pt"
-        )
-        return batch["input_ids"].to(self.device), batch["attention_mask"].to(self.device)
+        if sentence_ids is None:
+            raise ValueError("encode_sentences needs sentence_ids beside token ids, or a fast tokenizer for strings.")
+        output = self._embed_texts(texts, attention_mask, sentence_ids)
+        return output["sentence_embeds"], output["sentence_mask"]
+
+    def _encode_sentences_alone(self, texts: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if isinstance(texts, torch.Tensor):
+            raise ValueError(
+                "encode_sentences takes strings where the model has no local_projections, received token ids."
+            )
+        split = [[text[start:end] for start, end in split_sentences(text)] for text in as_list(texts)]
+        embeds = self._encode_many([sentence for sentences in split for sentence in sentences])
+        rows = embeds.split([len(sentences) for sentences in split])
+        kept = [torch.ones(len(row), dtype=torch.bool, device=embeds.device) for row in rows]
+        return pad_sequence(list(rows), batch_first=True), pad_sequence(kept, batch_first=True)
+
+    def encode_reports(self, reports: Sequence[str] | str) -> torch.Tensor:
+        """Unit vectors (M, D) of M reports, by the model's ``report_encoding``.
+
+        "whole" is :meth:`encode_text`. "sentences" takes the mean of the unit vectors of a report's sentences, each encoded
+        alone, and scales it to unit length; headers and sentences without a word do not count.
+
+        Raises:
+            ValueError: where the model has no tokenizer.
+        """
+        reports = as_list(reports)
+        if self.options["report_encoding"] == "whole":
+            return self._encode_many(reports)
+        split = [telling_sentences(report) or [report] for report in reports]
+        distinct = {sentence: None for sentences in split for sentence in sentences}
+        place = {sentence: number for number, sentence in enumerate(distinct)}
+        embeds = self._encode_many(list(distinct))
+        rows = torch.tensor([place[sentence] for sentences in split for sentence in sentences], device=embeds.device)
+        owners = torch.tensor([i for i, sentences in enumerate(split) for _ in sentences], device=embeds.device)
+        sums = embeds.new_zeros(len(reports), embeds.shape[1]).index_add(0, owners, embeds[rows])
+        return F.normalize(sums, dim=-1)
+
+    def _encode_many(self, texts: list[str]) -> torch.Tensor:
+        """:meth:`encode_text` of any number of strings, some at a time."""
+        parts = [
+            self.encode_text(texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, self.options["embed_dim"], device=self.device)
+
+    def tokenize(self, texts: Sequence[str] | str) -> dict[str, torch.Tensor]:
+        """``input_ids``, ``attention_mask`` and, by a fast tokenizer, ``sentence_ids`` (M, L) of M strings.
+
+        Raises:
+            ValueError: where the model has no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise ValueError("strings were given, but the model has no tokenizer: pass token ids, or tokenizer=.")
+        tokens = tokenize(self.tokenizer, as_list(texts), self.text_encoder.max_length)
+        return {name: ids.to(self.device) for name, ids in tokens.items()}
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        config = {
-            "image_encoder": self.image_encoder.to_config(),
-            "text_encoder": self.text_encoder.to_config(),
-            **self.options,
-        }
-        (save_directory / CONFIG).write_text(json.dumps(config, indent=2, sort_keys=True) + "\n")
-        save_model(self, str(save_directory / WEIGHTS))
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(save_directory)
+        save_folder(save_directory, self, self.to_config(), self.tokenizer)
 
     @classmethod
-    def _from_pretrained(
-        cls,
-        *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
-        **model_kwargs: Any,
-    ) -> DualEncoder:
-        folder = Path(model_id)
-        if not folder.is_dir():
-            folder = Path(
-                snapshot_download(
-                    model_id,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
-            )
-        missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
-        if missing:
-            raise FileNotFoundError(f"{folder} is no saved model: {' and '.join(missing)} not found in it.")
-        if "tokenizer" not in model_kwargs and (folder / "tokenizer_config.json").is_file():
-            model_kwargs["tokenizer"] = load_tokenizer(folder)
-        model = cls(**model_kwargs)
-        load_model(model, str(folder / WEIGHTS), strict=True)
+    def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> DualEncoder:
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        folder = find_folder(model_id, **hub)
+        if "tokenizer" not in kwargs:
+            kwargs["tokenizer"] = saved_tokenizer(folder)
+        model = cls(**kwargs)
+        load_weights(model, folder)
         return model.eval()
+
+
+def unit(embeds: torch.Tensor) -> torch.Tensor:
+    """Unit vectors in float32, whatever autocast made of them."""
+    return F.normalize(embeds.float(), dim=-1)
+
+
+def as_list(texts: Sequence[str] | str) -> list[str]:
+    """One string as a list of one."""
+    return [texts] if isinstance(texts, str) else list(texts)
