@@ -11,7 +11,7 @@ from typing import Any, overload
 import numpy as np
 
 from medvl.data.label_columns import CHEXPERT_COLUMNS
-from medvl.errors import StudyError
+from medvl.errors import StudyError, check_on_error
 
 _STATES = {"": np.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}
 _VIEWS = ("frontal", "lateral")
@@ -30,10 +30,11 @@ class CheXpert(Sequence[dict[str, Any]]):
         split: ``"train"``, ``"valid"`` or ``"test"``: the CSV's name.
         views: which views to keep; studies without any are left out.
         check_files: look whether every image is there.
+        on_error: ``"raise"`` on a study with such an error, ``"skip"`` to leave it out and list it in ``skipped``.
 
     Raises:
         FileNotFoundError: if the CSV is not there.
-        ValueError: for unknown ``views``, or a CSV without the column Path or one of the 14 findings.
+        ValueError: for unknown ``views`` or ``on_error``, or a CSV without the column Path or one of the 14 findings.
         medvl.errors.StudyError: for a label that is none of 1, 0, -1 or blank, a path without patient and study, or an
             image that is not there.
 
@@ -44,8 +45,14 @@ class CheXpert(Sequence[dict[str, Any]]):
     names: tuple[str, ...] = CHEXPERT_COLUMNS
 
     def __init__(
-        self, folder: str | Path, split: str = "train", views: Sequence[str] = _VIEWS, check_files: bool = False
+        self,
+        folder: str | Path,
+        split: str = "train",
+        views: Sequence[str] = _VIEWS,
+        check_files: bool = False,
+        on_error: str = "raise",
     ) -> None:
+        check_on_error(on_error)
         views = (views,) if isinstance(views, str) else tuple(views)
         if not views or set(views) - set(_VIEWS):
             raise ValueError(f"views must be some of {_VIEWS}, got {views}")
@@ -53,19 +60,27 @@ class CheXpert(Sequence[dict[str, Any]]):
         table = self.folder / f"{split}.csv"
         if not table.is_file():
             raise FileNotFoundError(f"split: there is no file {table}")
+        self.skipped: list[StudyError] = []
         studies: dict[str, dict[str, Any]] = {}
         images: dict[str, list[tuple[str, str]]] = defaultdict(list)
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             _check_columns(table.name, reader.fieldnames or [], self.names)
             for row in reader:
-                study_id, patient = _identity(row["Path"])
-                view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
-                if view.strip().lower() not in views:
+                try:
+                    study_id, patient = _identity(row["Path"])
+                    view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
+                    if view.strip().lower() not in views:
+                        continue
+                    path = self._image(row["Path"], study_id, check_files)
+                    details = _details(row, study_id)
+                except StudyError as error:
+                    if on_error == "raise":
+                        raise
+                    self.skipped.append(error)
                     continue
-                path = self._image(row["Path"], study_id, check_files)
                 images[study_id].append((path, view.strip().lower()))
-                studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient, **_details(row, study_id)})
+                studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient, **details})
         self._studies = [
             {**study, "image": [path for path, _ in images[key]], "views": [view for _, view in images[key]]}
             for key, study in studies.items()

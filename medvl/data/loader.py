@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
-from medvl.errors import StudyError
+from medvl.errors import StudyError, check_on_error
 
 
 class StudyLoader(DataLoader):
@@ -45,9 +45,7 @@ class StudyLoader(DataLoader):
         on_error: str = "raise",
         **options: Any,
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', received {on_error!r}.")
-        self.on_error = on_error
+        self.on_error = check_on_error(on_error)
         self.skipped: dict[str, StudyError] = {}
         options.setdefault("collate_fn", collate_studies)
         # one generator for the order and one for what torch draws for its workers: their number must not change the order

@@ -14,7 +14,7 @@ from typing import Any
 from medvl.data.label_columns import CellError, LabelReader, is_missing, label_reader
 from medvl.data.splits import SPLITS, patient_of, split_by_patient
 from medvl.data.tables import Row, Table, read_table
-from medvl.errors import StudyError
+from medvl.errors import StudyError, check_on_error
 
 # The first of these that the table has is used where the caller names no column.
 _PATIENT_COLUMNS = ("patient_id", "patient", "subject_id")
@@ -200,8 +200,7 @@ def read_manifest(
         >>> print(manifest.skipped[0])
         study 'b', report: row 2 (line 3): there is neither an image nor a report
     """
-    if on_error not in ("raise", "skip"):
-        raise ValueError(f"on_error: expected 'raise' or 'skip', received {on_error!r}")
+    check_on_error(on_error)
     table = read_table(path)
     labels = label_reader(table, label_column, label_names)
     if report_column == "report" and "report" not in table.columns and labels is not None:

@@ -11,7 +11,7 @@ from typing import IO, Any, overload
 
 from medvl.data.chexpert import parse_states
 from medvl.data.label_columns import CHEXPERT_COLUMNS
-from medvl.errors import StudyError
+from medvl.errors import StudyError, check_on_error
 
 _SPLITS = {"train": "train", "val": "validate", "validate": "validate", "test": "test"}
 _LABELLERS = ("chexpert", "negbio")
@@ -32,10 +32,12 @@ class MIMIC_CXR(Sequence[dict[str, Any]]):
         views: view positions to keep, such as ``["PA", "AP"]``; all if None.
         labeller: which table of labels to read, ``"chexpert"`` or ``"negbio"``.
         check_files: look whether every image is there.
+        on_error: ``"raise"`` on a study with a wrong label or file, ``"skip"`` to leave it out and list it in
+            ``skipped``.
 
     Raises:
         FileNotFoundError: if the table of splits, or where ``views`` are asked for that of metadata, is not there.
-        ValueError: for an unknown split or labeller.
+        ValueError: for an unknown split, labeller or ``on_error``.
         medvl.errors.StudyError: for a label that is no state, or an image that is not there.
 
     Example:
@@ -52,7 +54,9 @@ class MIMIC_CXR(Sequence[dict[str, Any]]):
         views: Sequence[str] | None = None,
         labeller: str = "chexpert",
         check_files: bool = False,
+        on_error: str = "raise",
     ) -> None:
+        check_on_error(on_error)
         if split not in _SPLITS:
             raise ValueError(f"split must be one of {sorted(_SPLITS)}, got {split!r}")
         if labeller not in _LABELLERS:
@@ -69,10 +73,15 @@ class MIMIC_CXR(Sequence[dict[str, Any]]):
             position = positions.get(row["dicom_id"], "")
             if row["split"] == _SPLITS[split] and (wanted is None or position in wanted):
                 images[row["subject_id"], row["study_id"]].append((row["dicom_id"], position))
-        self._studies = [
-            self._study(subject, study, found, labels.get(study), check_files)
-            for (subject, study), found in images.items()
-        ]
+        self._studies: list[dict[str, Any]] = []
+        self.skipped: list[StudyError] = []
+        for (subject, study), found in images.items():
+            try:
+                self._studies.append(self._study(subject, study, found, labels.get(study), check_files))
+            except StudyError as error:
+                if on_error == "raise":
+                    raise
+                self.skipped.append(error)
 
     def _rows(self, table: str, required: bool) -> Iterator[dict[str, str]]:
         found = sorted(path for path in self.folder.glob(f"mimic-cxr-*-{table}.csv*") if path.suffix in (".csv", ".gz"))

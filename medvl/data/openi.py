@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
-from medvl.errors import StudyError
+from medvl.errors import StudyError, check_on_error
 
 _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
@@ -40,8 +40,7 @@ class OpenIReports(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, path: str | Path, images: str | Path | None = None, on_error: str = "raise") -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error must be 'raise' or 'skip', got {on_error!r}")
+        check_on_error(on_error)
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"path: there is no file or folder {path}")

@@ -43,7 +43,7 @@ def split_by_patient(
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions: expected three shares of at least 0 that sum to 1, received {tuple(fractions)}")
     groups = sorted({patient_of(study) for study in studies}, key=lambda group: _draw(group, seed))
-    counts = _apportion(len(groups), fractions)
+    counts = apportion(len(groups), fractions)
     names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     split_of = dict(zip(groups, names, strict=True))
     return [{**study, "split": split_of[patient_of(study)]} for study in studies]
@@ -53,8 +53,19 @@ def _draw(group: Hashable, seed: int) -> bytes:
     return hashlib.sha256(f"{seed}:{group!r}".encode()).digest()
 
 
-def _apportion(total: int, fractions: Sequence[float]) -> list[int]:
-    """Whole numbers in sum ``total``, as near the fractions as they come (largest remainder)."""
+def apportion(total: int, fractions: Sequence[float]) -> list[int]:
+    """Whole numbers in sum ``total``, as near the fractions as they come (largest remainder).
+
+    A fraction above 0 gets at least 1 as long as there is enough.
+
+    Args:
+        total: what to share out, at least 0.
+        fractions: shares of at least 0 that sum to 1.
+
+    Example:
+        >>> apportion(10, [0.5, 0.26, 0.24]), apportion(3, [0.98, 0.01, 0.01])
+        ([5, 3, 2], [1, 1, 1])
+    """
     exact = [total * fraction for fraction in fractions]
     counts = [int(value) for value in exact]
     by_remainder = sorted(range(len(exact)), key=lambda i: counts[i] - exact[i])

@@ -77,7 +77,7 @@ def test_missing_things_are_named(folder, tmp_path):
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="path: there is no XML report in"):
         OpenIReports(empty)
-    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', got 'warn'"):
+    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'warn'"):
         OpenIReports(folder, on_error="warn")
 
 
