@@ -5,6 +5,7 @@ from __future__ import annotations
 from medvl.handlers.epoch_seed import EpochSeed
 from medvl.handlers.finite_loss import FiniteLoss
 from medvl.handlers.gradient_clipping import GradientClipping
+from medvl.handlers.metrics import GroundingMetricHandler, RetrievalMetricHandler, ZeroShotMetricHandler
 from medvl.handlers.metrics_log import MetricsLog, read_metrics
 from medvl.handlers.progress_bar import ProgressBar
 from medvl.handlers.run_checkpoint import RunCheckpoint
@@ -14,9 +15,12 @@ __all__ = [
     "EpochSeed",
     "FiniteLoss",
     "GradientClipping",
+    "GroundingMetricHandler",
     "MetricsLog",
     "ProgressBar",
+    "RetrievalMetricHandler",
     "RunCheckpoint",
     "SkippedLog",
+    "ZeroShotMetricHandler",
     "read_metrics",
 ]

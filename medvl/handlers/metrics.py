@@ -1,0 +1,174 @@
+"""The library's metrics as handlers for MONAI's evaluators (``key_val_metric``, ``additional_metrics``)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from monai.handlers import IgniteMetricHandler
+from monai.networks import eval_mode
+from monai.utils import CommonKeys
+from torch import Tensor
+
+from medvl.functional import GROUNDING_THRESHOLDS, class_similarity
+from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
+
+
+def prediction_and_batch(output: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The network's output and the batch from a MONAI engine's output (``PrepareBatchImageText`` passes the batch on).
+
+    Raises:
+        TypeError: where the engine decollated its output.
+    """
+    if not isinstance(output, Mapping):
+        raise TypeError(
+            "the engine's output must be a dictionary of the whole batch; received "
+            f"{type(output).__name__}: give the evaluator decollate=False"
+        )
+    return output[CommonKeys.PRED], output[CommonKeys.LABEL]
+
+
+class RetrievalMetricHandler(IgniteMetricHandler):
+    """:class:`~medvl.metrics.RetrievalMetric` of the network's ``image_embeds`` and ``text_embeds``, once an epoch.
+
+    The batch's ``image_ids`` and ``text_ids`` say what belongs together; where it has none, the i-th image and text do.
+
+    Args:
+        metric: see :class:`~medvl.metrics.RetrievalMetric`.
+        direction: see there.
+        output_transform: from the engine's output to (network's output, batch).
+
+    Example:
+        >>> from ignite.engine import Engine
+        >>> evaluator = Engine(lambda engine, batch: {"pred": batch, "label": {}})
+        >>> RetrievalMetricHandler("recall_at_1").attach(evaluator, "r1")
+        >>> evaluator.run([{"image_embeds": torch.eye(2), "text_embeds": torch.eye(2)}]).metrics["r1"]
+        1.0
+    """
+
+    def __init__(
+        self,
+        metric: str = "recall_at_10",
+        direction: Literal["image_to_text", "text_to_image", "both"] = "both",
+        output_transform: Callable[[Any], Any] = prediction_and_batch,
+    ) -> None:
+        super().__init__(RetrievalMetric(metric, direction), output_transform=output_transform, save_details=False)
+
+    def update(self, output: Sequence[Any]) -> None:
+        """Collect one batch."""
+        prediction, batch = output
+        self._is_reduced = False
+        self.metric_fn(
+            prediction["image_embeds"],
+            prediction["text_embeds"],
+            image_ids=batch.get("image_ids"),
+            text_ids=batch.get("text_ids"),
+        )
+
+
+class ZeroShotMetricHandler(IgniteMetricHandler):
+    """:class:`~medvl.metrics.ZeroShotMetric` of images against prompts, while the text encoder is still learning.
+
+    The prompts are embedded anew once an epoch, with the first batch. A finding's score is the cosine of the image with its
+    present minus its absent prompts (:func:`medvl.functional.class_similarity`).
+
+    Args:
+        prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
+        names: the K findings in the order of the columns of the batch's ``label``; those without prompts do not count.
+        encode_text: from M strings to (M, D), or an object that has such a method ``encode_text``, as the network.
+        metric: see :class:`~medvl.metrics.ZeroShotMetric`.
+        uncertain: see there.
+        ensemble: how several prompts count, ``"mean"`` or ``"max"``.
+        output_transform: from the engine's output to (network's output, batch).
+
+    Raises:
+        ValueError: if a finding with prompts is not among the names, or lacks present or absent prompts.
+
+    Example:
+        >>> from ignite.engine import Engine
+        >>> encode = lambda texts: torch.tensor([[-1.0, 0.0] if text.startswith("no") else [1.0, 0.0] for text in texts])
+        >>> handler = ZeroShotMetricHandler({"Edema": {"present": ["edema"], "absent": ["no edema"]}}, ["Edema"], encode)
+        >>> evaluator = Engine(lambda engine, batch: {"pred": batch, "label": batch})
+        >>> handler.attach(evaluator, "auroc")
+        >>> batch = {"image_embeds": torch.tensor([[0.8, 0.6], [0.6, 0.8]]), "label": torch.tensor([[1.0], [0.0]])}
+        >>> evaluator.run([batch]).metrics["auroc"]
+        1.0
+    """
+
+    def __init__(
+        self,
+        prompts: Mapping[str, Mapping[str, Sequence[str]]],
+        names: Sequence[str],
+        encode_text: Any,
+        metric: Literal["auroc", "auprc"] = "auroc",
+        uncertain: Literal["exclude", "present", "absent"] = "exclude",
+        ensemble: Literal["mean", "max"] = "mean",
+        output_transform: Callable[[Any], Any] = prediction_and_batch,
+    ) -> None:
+        unknown = [name for name in prompts if name not in names]
+        if unknown or not prompts:
+            raise ValueError(f"prompts must be for findings among {list(names)}; received {unknown or 'none'}")
+        sides = [(name, list(prompts[name].get(side, []))) for name in prompts for side in ("present", "absent")]
+        for name, texts in sides:
+            if not texts:
+                raise ValueError(f"prompts for {name!r} need at least one present and one absent prompt")
+        self.texts = [text for _, texts in sides for text in texts]
+        self.classes = torch.tensor([column for column, (_, texts) in enumerate(sides) for _ in texts])
+        self.columns = [list(names).index(name) for name in prompts]
+        self.num_names, self.encode_text, self.ensemble = len(names), encode_text, ensemble
+        self._prompt_embeds: Tensor | None = None
+        super().__init__(
+            ZeroShotMetric(metric, uncertain=uncertain), output_transform=output_transform, save_details=False
+        )
+
+    def reset(self) -> None:
+        """Forget the collected cases and the prompts' embeddings."""
+        super().reset()
+        self._prompt_embeds = None
+
+    def update(self, output: Sequence[Any]) -> None:
+        """Score one batch and collect it."""
+        prediction, batch = output
+        self._is_reduced = False
+        images, labels = prediction["image_embeds"], batch[CommonKeys.LABEL]
+        if labels.ndim != 2 or labels.shape[1] != self.num_names:
+            raise ValueError(
+                f"label must have shape (N, {self.num_names}), a column for each name; received {tuple(labels.shape)}"
+            )
+        if self._prompt_embeds is None:
+            self._prompt_embeds = self._embed_prompts().to(images.device)
+        classes = self.classes.to(images.device)
+        similarity = class_similarity(images.detach().as_subclass(Tensor), self._prompt_embeds, classes, self.ensemble)
+        self.metric_fn(similarity[:, 0::2] - similarity[:, 1::2], labels[:, self.columns])
+
+    def _embed_prompts(self) -> Tensor:
+        encode = getattr(self.encode_text, "encode_text", self.encode_text)
+        with torch.no_grad():
+            if not isinstance(self.encode_text, torch.nn.Module):
+                return encode(self.texts).detach()
+            # MONAI's evaluator puts a network back into training mode after each forward pass.
+            with eval_mode(self.encode_text):
+                return encode(self.texts).detach()
+
+
+class GroundingMetricHandler(IgniteMetricHandler):
+    """:class:`~medvl.metrics.GroundingMetric` of heat maps and regions, once an epoch.
+
+    Args:
+        metric: see :class:`~medvl.metrics.GroundingMetric`.
+        thresholds: of the mean IoU.
+        output_transform: from the engine's output to (heat maps, regions), both (N, C, H, W[, D]) or lists of (C, ...).
+        save_details: whether the value of every map goes to ``engine.state.metric_details``.
+    """
+
+    def __init__(
+        self,
+        metric: Literal["mean_iou", "pointing_game", "contrast_to_noise_ratio"] = "mean_iou",
+        thresholds: Sequence[float] = GROUNDING_THRESHOLDS,
+        output_transform: Callable[[Any], Any] = lambda output: output,
+        save_details: bool = True,
+    ) -> None:
+        super().__init__(
+            GroundingMetric(metric, thresholds), output_transform=output_transform, save_details=save_details
+        )

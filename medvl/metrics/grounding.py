@@ -1,0 +1,82 @@
+"""Phrase grounding as a metric."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from torch import Tensor
+
+from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou, pointing_game
+
+
+class GroundingMetric(CumulativeIterationMetric):
+    """Mean of a grounding measure over the heat maps that have a region; see :mod:`medvl.functional.grounding`.
+
+    Maps whose region is empty are left out, and counted in a warning. Empty predictions are not: they count as 0.
+
+    Args:
+        metric: ``"mean_iou"``, ``"pointing_game"`` or ``"contrast_to_noise_ratio"`` (signed).
+        thresholds: of the mean IoU.
+
+    Raises:
+        ValueError: for another metric.
+
+    Example:
+        >>> metric = GroundingMetric("pointing_game")
+        >>> metric(torch.tensor([[[[0.9, 0.1]]], [[[0.2, 0.8]]]]), torch.tensor([[[[1, 0]]], [[[1, 0]]]]))
+        tensor([[1.],
+                [0.]])
+        >>> metric.aggregate()
+        tensor(0.5000)
+    """
+
+    def __init__(
+        self,
+        metric: Literal["mean_iou", "pointing_game", "contrast_to_noise_ratio"] = "mean_iou",
+        thresholds: Sequence[float] = GROUNDING_THRESHOLDS,
+    ) -> None:
+        super().__init__()
+        measures: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+            "mean_iou": partial(mean_iou, thresholds=tuple(thresholds)),
+            "pointing_game": pointing_game,
+            "contrast_to_noise_ratio": contrast_to_noise_ratio,
+        }
+        if metric not in measures:
+            raise ValueError(f"metric must be one of {', '.join(measures)}; received {metric!r}")
+        self.metric = metric
+        self.measure = measures[metric]
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> Tensor:
+        """Values (N, C) of heat maps (N, C, H, W[, D]), one channel a sentence, and regions of the same shape."""
+        if y is None or y_pred.shape != y.shape or y_pred.ndim < 4:
+            received = None if y is None else tuple(y.shape)
+            raise ValueError(
+                "heat maps and regions must have one shape (N, C, H, W[, D]); received "
+                f"{tuple(y_pred.shape)} and {received}"
+            )
+        # A MetaTensor would follow the values into the buffers.
+        maps, masks = y_pred.as_subclass(Tensor).flatten(0, 1), y.as_subclass(Tensor).flatten(0, 1)
+        return self.measure(maps, masks).reshape(y_pred.shape[:2])
+
+    def aggregate(self) -> Tensor:
+        """The mean (), NaN where no map has a region.
+
+        Raises:
+            ValueError: if nothing was added.
+        """
+        values = self.get_buffer()
+        if values is None:
+            raise ValueError("GroundingMetric.aggregate needs at least one batch; received none")
+        without = int(values.isnan().sum())
+        if without:
+            warnings.warn(
+                f"{without} of {values.numel()} heat maps have no region (or no rest of the picture) and are left out",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return torch.nanmean(values)

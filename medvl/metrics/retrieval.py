@@ -1,0 +1,134 @@
+"""Retrieval as a metric."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, Literal
+
+import torch
+import torch.distributed
+from monai.metrics import CumulativeIterationMetric
+from torch import Tensor
+
+from medvl.functional import mean_rank, median_rank, recall_at_k, retrieval_ranks
+
+
+class RetrievalMetric(CumulativeIterationMetric):
+    """Recall at k, median or mean rank over all images and texts of an epoch, on all ranks.
+
+    Batches are only collected; the ranks are found once, among everything that was seen
+    (:func:`medvl.functional.retrieval_ranks`: ties against the model, several right answers allowed). An image and a text
+    belong together where their ids are equal; without ids the i-th text of a batch belongs to its i-th image. Give
+    identical reports one id, or each counts as a miss of the other.
+
+    A distributed sampler must not repeat cases to fill its last batch (``even_divisible=False``), and every rank needs at
+    least one batch.
+
+    Args:
+        metric: ``"recall_at_K"`` for any K, ``"median_rank"`` or ``"mean_rank"`` (lower is better for the ranks: give the
+            evaluator a ``metric_cmp_fn`` that says so).
+        direction: ``"image_to_text"``, ``"text_to_image"`` or ``"both"``, the mean of the two.
+
+    Raises:
+        ValueError: for another metric or direction.
+
+    Example:
+        >>> metric = RetrievalMetric("recall_at_1")
+        >>> images, texts = torch.eye(3), torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+        >>> _ = metric(images[:2], texts[:2])
+        >>> _ = metric(images[2:], texts[2:])
+        >>> metric.aggregate()
+        tensor(0.3333, dtype=torch.float64)
+        >>> metric.reset()
+        >>> _ = metric(images, texts, image_ids=torch.tensor([5, 5, 7]), text_ids=torch.tensor([5, 5, 7]))
+        >>> metric.aggregate()
+        tensor(1., dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        metric: str = "recall_at_10",
+        direction: Literal["image_to_text", "text_to_image", "both"] = "both",
+    ) -> None:
+        super().__init__()
+        depth = re.fullmatch(r"recall_at_([1-9]\d*)", metric)
+        if depth is None and metric not in ("median_rank", "mean_rank"):
+            raise ValueError(f"metric must be 'recall_at_K', 'median_rank' or 'mean_rank'; received {metric!r}")
+        if direction not in ("image_to_text", "text_to_image", "both"):
+            raise ValueError(f"direction must be 'image_to_text', 'text_to_image' or 'both'; received {direction!r}")
+        self.metric, self.direction = metric, direction
+        self.k = int(depth[1]) if depth else None
+
+    def reset(self) -> None:
+        """Forget what was collected."""
+        super().reset()
+        self._seen = 0
+        self._with_ids: bool | None = None
+
+    def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
+        """A list of images and a list of texts, as a decollating engine has them."""
+        return self._compute_tensor(torch.stack(list(y_pred)), None if y is None else torch.stack(list(y)), **kwargs)
+
+    def _compute_tensor(
+        self,
+        y_pred: Tensor,
+        y: Tensor | None = None,
+        image_ids: Tensor | None = None,
+        text_ids: Tensor | None = None,
+        **kwargs: Any,
+    ) -> list[Tensor]:
+        """Collect images (N, D) and texts (M, D) with their ids (N,) and (M,)."""
+        if y is None or y_pred.ndim != 2 or y.ndim != 2 or y_pred.shape[1] != y.shape[1]:
+            received = None if y is None else tuple(y.shape)
+            raise ValueError(
+                "image embeddings (N, D) and text embeddings (M, D) must have one width; received "
+                f"{tuple(y_pred.shape)} and {received}"
+            )
+        if (image_ids is None) != (text_ids is None):
+            raise ValueError("image_ids and text_ids must be given together")
+        if self._with_ids is not None and self._with_ids != (image_ids is not None):
+            raise ValueError("ids must be given with every batch or with none")
+        self._with_ids = image_ids is not None
+        if image_ids is None or text_ids is None:
+            if len(y_pred) != len(y):
+                raise ValueError(
+                    f"without ids, images and texts must pair up row by row; received {len(y_pred)} and {len(y)} rows"
+                )
+            # Numbers that no other batch and no other rank uses.
+            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
+            image_ids = text_ids = torch.arange(len(y), device=y.device) + self._seen + (rank << 40)
+            self._seen += len(y)
+        if image_ids.shape != y_pred.shape[:1] or text_ids.shape != y.shape[:1]:
+            raise ValueError(
+                f"image_ids must have shape {tuple(y_pred.shape[:1])} and text_ids {tuple(y.shape[:1])}; received "
+                f"{tuple(image_ids.shape)} and {tuple(text_ids.shape)}"
+            )
+        # A MetaTensor would follow the embeddings into the ranks, slowly; half precision would make ties.
+        return [
+            y_pred.as_subclass(Tensor).float(),
+            y.as_subclass(Tensor).float(),
+            image_ids.to(y_pred.device),
+            text_ids.to(y.device),
+        ]
+
+    def aggregate(self) -> Tensor:
+        """The figure (), float64; NaN where no query has a right answer.
+
+        Raises:
+            ValueError: if nothing was added, or an embedding is NaN or infinite.
+        """
+        buffers = self.get_buffer()
+        if buffers is None:
+            raise ValueError("RetrievalMetric.aggregate needs at least one batch; received none")
+        images, texts, image_ids, text_ids = buffers
+        ranks = []
+        if self.direction != "text_to_image":
+            ranks.append(retrieval_ranks(images, texts, image_ids, text_ids))
+        if self.direction != "image_to_text":
+            ranks.append(retrieval_ranks(texts, images, text_ids, image_ids))
+        return torch.stack([self._summary(direction) for direction in ranks]).mean()
+
+    def _summary(self, ranks: Tensor) -> Tensor:
+        if self.k is not None:
+            return recall_at_k(ranks, self.k)
+        return median_rank(ranks) if self.metric == "median_rank" else mean_rank(ranks)

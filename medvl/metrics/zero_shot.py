@@ -1,0 +1,97 @@
+"""Multi-label classification by scores, as a metric that knows missing and uncertain labels."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, Literal
+
+import torch
+from monai.metrics import CumulativeIterationMetric
+from sklearn.metrics import average_precision_score, roc_auc_score
+from torch import Tensor
+
+STATES = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
+
+
+class ZeroShotMetric(CumulativeIterationMetric):
+    """Area under the ROC curve or average precision of findings, over all cases of an epoch, on all ranks.
+
+    Each finding counts the cases where its label is known: not mentioned (NaN) never counts, uncertain (-1) as told. A
+    finding with one class only is left out of the mean, with a warning. MONAI's ``ROCAUCMetric`` takes neither.
+
+    Args:
+        metric: ``"auroc"`` or ``"auprc"``, as scikit-learn has them.
+        reduction: ``"mean"`` over findings, or ``"none"``.
+        uncertain: what a label of -1 means: left out (``"exclude"``), ``"present"`` or ``"absent"``.
+
+    Raises:
+        ValueError: for another option.
+
+    Example:
+        >>> metric = ZeroShotMetric()
+        >>> labels = torch.tensor([[1.0, 0.0], [0.0, 1.0], [1.0, torch.nan], [0.0, 1.0]])
+        >>> _ = metric(torch.tensor([[0.9, 0.1], [0.2, 0.8], [0.1, 0.0], [0.0, 0.3]]), labels)
+        >>> metric.aggregate()
+        tensor(0.8750, dtype=torch.float64)
+        >>> metric.aggregate(reduction="none")
+        tensor([0.7500, 1.0000], dtype=torch.float64)
+    """
+
+    def __init__(
+        self,
+        metric: Literal["auroc", "auprc"] = "auroc",
+        reduction: Literal["mean", "none"] = "mean",
+        uncertain: Literal["exclude", "present", "absent"] = "exclude",
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("metric", metric, ("auroc", "auprc")),
+            ("reduction", reduction, ("mean", "none")),
+            ("uncertain", uncertain, tuple(STATES)),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}; received {value!r}")
+        self.metric, self.reduction, self.uncertain = metric, reduction, uncertain
+
+    def _compute_tensor(self, y_pred: Tensor, y: Tensor | None = None, **kwargs: Any) -> list[Tensor]:
+        """Collect scores (N, K) and labels (N, K): 1 present, 0 absent, -1 uncertain, NaN not mentioned."""
+        if y is None or y_pred.ndim != 2 or y_pred.shape != y.shape:
+            received = None if y is None else tuple(y.shape)
+            raise ValueError(
+                f"scores and labels must have one shape (N, K); received {tuple(y_pred.shape)} and {received}"
+            )
+        if bool(y_pred.isnan().any()):
+            raise ValueError(f"scores hold {int(y_pred.isnan().sum())} NaN among {len(y_pred)} cases")
+        labels = y.as_subclass(Tensor).float()
+        wrong = ~(labels.isnan() | (labels == -1) | (labels == 0) | (labels == 1))
+        if bool(wrong.any()):
+            raise ValueError(f"labels must be 1, 0, -1 or NaN; received {labels[wrong][0].item():g}")
+        return [y_pred.as_subclass(Tensor).float(), labels]
+
+    def aggregate(self, reduction: Literal["mean", "none"] | None = None) -> Tensor:
+        """The mean () or one value for each finding (K,), float64; NaN where a finding has one class only.
+
+        Raises:
+            ValueError: if nothing was added.
+        """
+        buffers = self.get_buffer()
+        if buffers is None:
+            raise ValueError("ZeroShotMetric.aggregate needs at least one batch; received none")
+        scores, labels = (buffer.cpu() for buffer in buffers)
+        labels = torch.where(labels == -1, torch.tensor(STATES[self.uncertain]), labels)
+        measure = roc_auc_score if self.metric == "auroc" else average_precision_score
+        values = torch.full(labels.shape[1:], torch.nan, dtype=torch.float64)
+        for column in range(labels.shape[1]):
+            known = ~labels[:, column].isnan()
+            targets = labels[known, column].numpy()
+            if 0 < targets.sum() < len(targets):
+                values[column] = float(measure(targets, scores[known, column].numpy()))
+        left = values.isnan().nonzero()[:, 0].tolist()
+        if left:
+            warnings.warn(
+                f"{len(left)} of {len(values)} findings have one class only and are left out: columns {left}",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return torch.nanmean(values) if (reduction or self.reduction) == "mean" else values

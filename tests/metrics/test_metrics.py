@@ -1,0 +1,198 @@
+"""Metrics against scikit-learn, torchmetrics and loops, over short last batches and over ranks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from medvl.functional import contrast_to_noise_ratio, mean_iou, pointing_game
+from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
+
+
+def embeddings(number=23, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randn(number, 6, generator=generator)
+    return images, images + torch.randn(number, 6, generator=generator)
+
+
+def labels_and_scores(number=23, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    labels = (torch.rand(number, 3, generator=generator) < 0.4).float()
+    scores = torch.round(labels + torch.randn(number, 3, generator=generator), decimals=1)
+    labels[torch.rand(number, 3, generator=generator) < 0.2] = torch.nan
+    labels[torch.rand(number, 3, generator=generator) < 0.2] = -1
+    return labels, scores
+
+
+def naive_recall(queries, candidates, query_ids, candidate_ids, k):
+    hits = []
+    for q, i in zip(queries, query_ids, strict=True):
+        scores = torch.nn.functional.cosine_similarity(q[None], candidates)
+        right = candidate_ids == i
+        hits.append(int((scores[~right] >= scores[right].max()).sum()) + 1 <= k)
+    return sum(hits) / len(hits)
+
+
+@pytest.mark.parametrize("batch", [1, 5, 23])
+@pytest.mark.parametrize("direction", ["image_to_text", "text_to_image", "both"])
+def test_retrieval_does_not_depend_on_the_batches_and_equals_a_loop(batch, direction):
+    images, texts = embeddings()
+    ids = torch.arange(23) // 2
+    metric, pairs = RetrievalMetric("recall_at_3", direction), RetrievalMetric("recall_at_3", direction)
+    for start in range(0, 23, batch):
+        rows = slice(start, start + batch)
+        metric(images[rows], texts[rows], image_ids=ids[rows], text_ids=ids[rows])
+        pairs(images[rows], texts[rows])
+    for found, numbers in ((metric, ids), (pairs, torch.arange(23))):
+        forward = naive_recall(images, texts, numbers, numbers, 3)
+        backward = naive_recall(texts, images, numbers, numbers, 3)
+        expected = {"image_to_text": forward, "text_to_image": backward, "both": (forward + backward) / 2}
+        assert found.aggregate().item() == pytest.approx(expected[direction])
+
+
+def test_retrieval_takes_fewer_texts_than_images_and_resets():
+    images, texts = embeddings(6)
+    metric = RetrievalMetric("median_rank", "image_to_text")
+    metric(images, texts[:4], image_ids=torch.tensor([0, 0, 1, 2, 3, 9]), text_ids=torch.arange(4))
+    assert metric.aggregate() >= 1  # the image without a text does not count
+    metric.reset()
+    metric(torch.eye(4), torch.eye(4))
+    assert metric.aggregate() == 1
+    metric.reset()
+    # A collapsed model comes last, not first.
+    metric(torch.ones(4, 2), torch.ones(4, 2))
+    assert metric.aggregate() == 4
+
+
+def test_retrieval_recall_equals_torchmetrics():
+    functional = pytest.importorskip("torchmetrics.functional.retrieval")
+    images, texts = embeddings()
+    metric = RetrievalMetric("recall_at_5", "image_to_text")
+    metric(images, texts)
+    cosines = torch.nn.functional.cosine_similarity(images[:, None], texts[None], dim=2)
+    hits = [functional.retrieval_hit_rate(cosines[i], torch.arange(23) == i, top_k=5) for i in range(23)]
+    assert metric.aggregate().item() == pytest.approx(torch.stack(hits).mean().item())
+
+
+@pytest.mark.parametrize(("name", "reference"), [("auroc", roc_auc_score), ("auprc", average_precision_score)])
+@pytest.mark.parametrize("batch", [4, 23])
+@pytest.mark.parametrize("uncertain", ["exclude", "present", "absent"])
+def test_zero_shot_equals_scikit_learn_on_the_known_labels(name, reference, batch, uncertain):
+    labels, scores = labels_and_scores()
+    metric = ZeroShotMetric(name, uncertain=uncertain)
+    for start in range(0, 23, batch):
+        metric(scores[start : start + batch], labels[start : start + batch])
+    for column, value in enumerate(metric.aggregate("none").tolist()):
+        truth = labels[:, column].clone()
+        truth[truth == -1] = {"exclude": torch.nan, "present": 1.0, "absent": 0.0}[uncertain]
+        known = ~truth.isnan()
+        assert value == pytest.approx(reference(truth[known], scores[known, column]))
+    assert metric.aggregate().item() == pytest.approx(metric.aggregate("none").mean().item())
+
+
+def test_zero_shot_equals_torchmetrics():
+    functional = pytest.importorskip("torchmetrics.functional.classification")
+    labels, scores = labels_and_scores()
+    targets = (labels == 1).float()
+    for name, reference in (("auroc", functional.multilabel_auroc), ("auprc", functional.multilabel_average_precision)):
+        metric = ZeroShotMetric(name)
+        metric(scores, targets)
+        assert metric.aggregate().item() == pytest.approx(
+            reference(scores.sigmoid(), targets.long(), num_labels=3).item(), abs=1e-5
+        )
+
+
+def test_one_class_only_is_left_out_with_a_warning():
+    metric = ZeroShotMetric()
+    metric(torch.tensor([[0.9, 0.1], [0.2, 0.8]]), torch.tensor([[1.0, 1.0], [0.0, 1.0]]))
+    with pytest.warns(RuntimeWarning, match=r"1 of 2 findings have one class only and are left out: columns \[1\]"):
+        assert metric.aggregate() == 1
+    nothing = ZeroShotMetric()
+    nothing(torch.zeros(2, 1), torch.ones(2, 1))
+    with pytest.warns(RuntimeWarning, match="1 of 1 findings"):
+        assert math.isnan(nothing.aggregate())
+
+
+@pytest.mark.parametrize("name", ["mean_iou", "pointing_game", "contrast_to_noise_ratio"])
+@pytest.mark.parametrize("shape", [(6, 5), (4, 3, 2)])
+def test_grounding_is_the_mean_of_its_function_over_batches_and_lists(name, shape):
+    generator = torch.Generator().manual_seed(1)
+    maps = torch.rand(7, 2, *shape, generator=generator)
+    masks = torch.rand(7, 2, *shape, generator=generator) < 0.4
+    function = {
+        "mean_iou": mean_iou,
+        "pointing_game": pointing_game,
+        "contrast_to_noise_ratio": contrast_to_noise_ratio,
+    }
+    expected = function[name](maps.flatten(0, 1), masks.flatten(0, 1)).mean()
+    whole, lists = GroundingMetric(name), GroundingMetric(name)
+    for rows in (slice(0, 4), slice(4, 7)):
+        assert whole(maps[rows], masks[rows]).shape == (rows.stop - rows.start, 2)
+        lists(list(maps[rows]), list(masks[rows]))
+    torch.testing.assert_close(whole.aggregate(), expected)
+    torch.testing.assert_close(lists.aggregate(), expected)
+
+
+def test_empty_regions_are_left_out_and_empty_predictions_count():
+    metric = GroundingMetric("mean_iou")
+    metric(torch.zeros(3, 1, 2, 2), torch.tensor([[[[0, 0], [0, 0]]], [[[1, 0], [0, 0]]], [[[1, 1], [1, 1]]]]))
+    with pytest.warns(RuntimeWarning, match="1 of 3 heat maps have no region"):
+        assert metric.aggregate() == 0
+
+
+def test_wrong_arguments_are_named():
+    with pytest.raises(ValueError, match="metric must be 'recall_at_K', 'median_rank' or 'mean_rank'; received 'r@0'"):
+        RetrievalMetric("r@0")
+    with pytest.raises(ValueError, match=r"direction must be .* received 'up'"):
+        RetrievalMetric(direction="up")
+    with pytest.raises(ValueError, match=r"must have one width; received \(2, 3\) and \(2, 4\)"):
+        RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 4))
+    with pytest.raises(ValueError, match="must pair up row by row; received 2 and 3 rows"):
+        RetrievalMetric()(torch.ones(2, 3), torch.ones(3, 3))
+    with pytest.raises(ValueError, match="image_ids and text_ids must be given together"):
+        RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(2))
+    with pytest.raises(ValueError, match=r"text_ids \(2,\); received \(2,\) and \(3,\)"):
+        RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(2), text_ids=torch.arange(3))
+    mixed = RetrievalMetric()
+    mixed(torch.ones(2, 3), torch.ones(2, 3))
+    with pytest.raises(ValueError, match="ids must be given with every batch or with none"):
+        mixed(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(2), text_ids=torch.arange(2))
+    with pytest.raises(ValueError, match="scores hold 1 NaN among 2 cases"):
+        ZeroShotMetric()(torch.tensor([[torch.nan], [1.0]]), torch.ones(2, 1))
+    with pytest.raises(
+        ValueError, match=r"scores and labels must have one shape \(N, K\); received \(2, 1\) and \(2, 3\)"
+    ):
+        ZeroShotMetric()(torch.ones(2, 1), torch.ones(2, 3))
+    with pytest.raises(ValueError, match=r"labels must be 1, 0, -1 or NaN; received 0.5"):
+        ZeroShotMetric()(torch.ones(2, 1), torch.full((2, 1), 0.5))
+    with pytest.raises(ValueError, match="metric must be one of auroc, auprc; received 'f1'"):
+        ZeroShotMetric("f1")
+    with pytest.raises(ValueError, match=r"metric must be one of mean_iou, .* received 'dice'"):
+        GroundingMetric("dice")
+    with pytest.raises(ValueError, match=r"one shape \(N, C, H, W\[, D\]\); received \(2, 4, 4\) and \(2, 4, 4\)"):
+        GroundingMetric()(torch.ones(2, 4, 4), torch.ones(2, 4, 4))
+    for metric in (RetrievalMetric(), ZeroShotMetric(), GroundingMetric()):
+        with pytest.raises(ValueError, match=r"aggregate needs at least one batch; received none"):
+            metric.aggregate()
+
+
+def test_two_processes_agree_with_one(tmp_path):
+    worker = Path(__file__).with_name("distributed_worker.py")
+    command = [sys.executable, str(worker)]
+    outs = [tmp_path / f"{rank}.json" for rank in (0, 1)]
+    ranks = [subprocess.Popen([*command, str(rank), str(tmp_path / "store"), str(outs[rank])]) for rank in (0, 1)]
+    assert [process.wait(timeout=240) for process in ranks] == [0, 0]
+    spec = importlib.util.spec_from_file_location("distributed_worker", worker)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    expected = module.figures([slice(None)])
+    for out in outs:
+        assert json.loads(out.read_text()) == pytest.approx(expected)
