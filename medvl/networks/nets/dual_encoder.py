@@ -14,13 +14,20 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from medvl.functional import scatter_patches, segment_mean
-from medvl.networks.blocks import LogitScale, ProjectionHead
+from medvl.networks.blocks import (
+    LogitScale,
+    PatchContrastIntegrity,
+    PatchDecoder,
+    ProjectionHead,
+    SemanticIntegrity,
+)
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.folder import MODEL_CARD, find_folder, load_weights, save_folder, saved_tokenizer
 from medvl.networks.nets.strings import telling_sentences, tokenize
 from medvl.text import split_sentences
 
 REPORT_ENCODINGS = ("whole", "sentences")
+INTEGRITIES = (None, "report", "contrast")
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 TEXTS_AT_ONCE = 256
 
@@ -49,11 +56,18 @@ class DualEncoder(
             embeddings too, for losses that match them. Without them :meth:`encode_patches` takes the images' projection.
         report_encoding: how :meth:`encode_reports` embeds a report: "whole", as one text; or "sentences", as the mean of its
             sentences' unit vectors, itself of unit length, which suits a model that was trained on sentences.
+        patch_decoder: options of a :class:`~medvl.networks.blocks.PatchDecoder` over the image tower, as
+            ``{"features": 128}``, or ``{}``; None for none. It predicts the pixels of masked images.
+        semantic_integrity: how :meth:`forward` weighs masked images: "report", the share of its report's attention that is
+            visible (:class:`~medvl.networks.blocks.SemanticIntegrity`; needs ``local_projections``, and a pass over the whole
+            image without gradient); "contrast", the share of its pixels' contrast
+            (:class:`~medvl.networks.blocks.PatchContrastIntegrity`); None, not at all.
         tokenizer: the Hugging Face tokenizer that fits the text tower; lets :meth:`encode_text` take strings, and is saved
             with the weights.
 
     Raises:
-        ValueError: an unknown ``report_encoding``.
+        ValueError: an unknown ``report_encoding`` or ``semantic_integrity``; masking options with an image tower that takes no
+            ``visible`` patches; ``semantic_integrity="report"`` without ``local_projections``.
 
     Example:
         >>> from transformers import BertConfig
@@ -79,13 +93,15 @@ class DualEncoder(
         learnable_temperature: bool = True,
         local_projections: bool = False,
         report_encoding: str = "whole",
+        patch_decoder: Mapping[str, Any] | None = None,
+        semantic_integrity: str | None = None,
         tokenizer: Any = None,
     ) -> None:
         super().__init__()
-        if report_encoding not in REPORT_ENCODINGS:
-            raise ValueError(
-                f"report_encoding must be one of {', '.join(REPORT_ENCODINGS)}, received {report_encoding!r}."
-            )
+        _check_option("report_encoding", report_encoding, REPORT_ENCODINGS)
+        _check_option("semantic_integrity", semantic_integrity, INTEGRITIES)
+        if semantic_integrity == "report" and not local_projections:
+            raise ValueError("semantic_integrity='report' needs local_projections=True, received False.")
         if isinstance(image_encoder, Mapping):
             image_encoder = ImageEncoder.from_config(image_encoder)
         if isinstance(text_encoder, Mapping):
@@ -98,6 +114,8 @@ class DualEncoder(
         self.image_projection, self.text_projection = projection(image_encoder), projection(text_encoder)
         self.patch_projection = projection(image_encoder) if local_projections else None
         self.sentence_projection = projection(text_encoder) if local_projections else None
+        self.patch_decoder = None if patch_decoder is None else _patch_decoder(image_encoder, patch_decoder)
+        self.semantic_integrity = None if semantic_integrity is None else _integrity(image_encoder, semantic_integrity)
         self.logit_scale = LogitScale(temperature, learnable=learnable_temperature)
         self.tokenizer = tokenizer
         self.options = {
@@ -108,6 +126,8 @@ class DualEncoder(
             "learnable_temperature": learnable_temperature,
             "local_projections": local_projections,
             "report_encoding": report_encoding,
+            "patch_decoder": None if patch_decoder is None else dict(patch_decoder),
+            "semantic_integrity": semantic_integrity,
         }
 
     @property
@@ -140,6 +160,8 @@ class DualEncoder(
         attention_mask: torch.Tensor | None = None,
         sentence_ids: torch.Tensor | None = None,
         visible: torch.Tensor | None = None,
+        image_ids: torch.Tensor | None = None,
+        text_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Embeds N images and M texts; either may be left out.
 
@@ -149,15 +171,21 @@ class DualEncoder(
             attention_mask: (M, L), nonzero = keep.
             sentence_ids: (M, L), the sentence of each token, -1 for none; what ``TokenizeText`` gives.
             visible: (N, P') indices of the patches that the image tower sees; all of them where None.
+            image_ids: (N,), which study an image is of; with ``text_ids`` it finds an image's own report where there are not
+                as many texts as images, in the same order.
+            text_ids: (M,), which study a text is of.
 
         Returns:
-            ``image_embeds`` (N, D) and ``text_embeds`` (M, D), unit vectors, of what was given; ``logit_scale`` ().
-            With ``local_projections`` also ``patch_embeds`` (N, P, D), 0 for a patch that is not visible, and, where
-            ``sentence_ids`` are given, ``sentence_embeds`` (M, S, D) and ``sentence_mask`` (M, S).
-            With ``visible`` also ``visible_mask`` (N, P), and the same as ``patch_mask``, by which name the losses take it.
+            ``image_embeds`` (N, D) and ``text_embeds`` (M, D), unit vectors, of what was given; ``logit_scale`` (). And:
+
+            - with ``local_projections``, ``patch_embeds`` (N, P, D), 0 for a patch that is hidden, and, where ``sentence_ids``
+              are given, ``sentence_embeds`` (M, S, D) and ``sentence_mask`` (M, S);
+            - with ``visible``, ``visible_mask`` (N, P), again as ``patch_mask``, by which name losses take it;
+            - with ``visible`` and a decoder, ``patch_prediction`` (N, P, pixels);
+            - with ``visible`` and integrity, ``semantic_integrity`` (N,), again as ``weights``, by which name losses take it.
 
         Raises:
-            ValueError: where neither images nor texts are given.
+            ValueError: where neither images nor texts are given, or an image's own report cannot be told.
         """
         if image is None and input_ids is None:
             raise ValueError("image or input_ids is needed, received neither.")
@@ -166,15 +194,21 @@ class DualEncoder(
             output.update(self._embed_images(image, visible))
         if input_ids is not None:
             output.update(self._embed_texts(input_ids, attention_mask, sentence_ids))
+        if image is not None and visible is not None:
+            integrity = self._integrity(image, output, image_ids, text_ids)
+            if integrity is not None:
+                output["semantic_integrity"] = output["weights"] = integrity
         return output
 
     def _embed_images(self, image: torch.Tensor, visible: torch.Tensor | None) -> dict[str, torch.Tensor]:
         features = self.image_encoder(image) if visible is None else self.image_encoder(image, visible=visible)
         output = {"image_embeds": unit(self.image_projection(features["embed"]))}
+        patches = math.prod(features["grid"])
         if visible is not None:
-            patches = math.prod(features["grid"])
             mask = torch.zeros(len(image), patches, dtype=torch.bool, device=image.device).scatter(1, visible, True)
             output["visible_mask"] = output["patch_mask"] = mask
+            if self.patch_decoder is not None:
+                output["patch_prediction"] = self.patch_decoder(features["patches"], visible, features["grid"])
         if self.patch_projection is not None:
             embeds = unit(self.patch_projection(features["patches"]))
             if visible is not None:
@@ -192,6 +226,33 @@ class DualEncoder(
             output["sentence_embeds"] = unit(self.sentence_projection(sentences))
             output["sentence_mask"] = mask
         return output
+
+    def _integrity(
+        self,
+        image: torch.Tensor,
+        output: Mapping[str, torch.Tensor],
+        image_ids: torch.Tensor | None,
+        text_ids: torch.Tensor | None,
+    ) -> torch.Tensor | None:
+        """Integrity (N,) of masked images; None where the model has none, or it is the report's and no sentence is given."""
+        block = self.semantic_integrity
+        if isinstance(block, PatchContrastIntegrity):
+            return block(image, output["visible_mask"])
+        if block is None or "sentence_embeds" not in output:
+            return None
+        sentences, mask = output["sentence_embeds"], output["sentence_mask"]
+        if image_ids is not None and text_ids is not None:
+            same = image_ids.unsqueeze(1) == text_ids.unsqueeze(0)  # (N, M)
+            own = same.int().argmax(1)
+            sentences, mask = sentences[own], mask[own] & same.any(1, keepdim=True)
+        elif len(sentences) != len(image):
+            raise ValueError(
+                f"semantic integrity needs image_ids and text_ids to tell an image's own report, received {len(image)} "
+                f"images and {len(sentences)} texts without them."
+            )
+        with torch.no_grad():
+            whole, _ = self.encode_patches(image)
+        return block(whole, sentences.detach(), output["visible_mask"], sentence_mask=mask)
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Unit vectors (N, D) of images (N, C, H, W[, D])."""
@@ -326,3 +387,32 @@ def unit(embeds: torch.Tensor) -> torch.Tensor:
 def as_list(texts: Sequence[str] | str) -> list[str]:
     """One string as a list of one."""
     return [texts] if isinstance(texts, str) else list(texts)
+
+
+def _check_option(name: str, value: Any, known: Sequence[Any]) -> None:
+    if value not in known:
+        raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, received {value!r}.")
+
+
+def _patch_size(image_encoder: ImageEncoder, option: str) -> tuple[int, ...]:
+    if not image_encoder.takes_visible or image_encoder.patch_size is None:
+        raise ValueError(
+            f"{option} needs an image encoder that takes visible patches, a ViT, received a "
+            f"{type(image_encoder.backbone).__name__}."
+        )
+    return image_encoder.patch_size
+
+
+def _patch_decoder(image_encoder: ImageEncoder, options: Mapping[str, Any]) -> PatchDecoder:
+    return PatchDecoder(
+        image_encoder.out_features,
+        patch_size=_patch_size(image_encoder, "patch_decoder"),
+        in_channels=image_encoder.in_channels,
+        spatial_dims=image_encoder.spatial_dims,
+        **options,
+    )
+
+
+def _integrity(image_encoder: ImageEncoder, source: str) -> nn.Module:
+    patch_size = _patch_size(image_encoder, "semantic_integrity")
+    return SemanticIntegrity() if source == "report" else PatchContrastIntegrity(patch_size)

@@ -9,17 +9,15 @@ from medvl.networks.nets.dual_encoder import DualEncoder
 from medvl.networks.nets.towers import BERT_BASE, BERT_SMALL, Preset, build_dual_encoder
 
 PRESETS: dict[str, Preset] = {
-    "base": {"image": {"backbone": "vit", "patch_size": 16}, "text": {"model": BERT_BASE, "pooling": "cls"}},
+    "base": {
+        "image": {"backbone": "vit_base", "patch_size": 16},
+        "text": {"model": BERT_BASE, "pooling": "cls"},
+        "options": {"patch_decoder": {"features": 512, "num_layers": 4, "num_heads": 8}},
+    },
     "small": {
-        "image": {
-            "backbone": "vit",
-            "patch_size": 16,
-            "hidden_size": 192,
-            "num_layers": 4,
-            "num_heads": 4,
-            "mlp_dim": 768,
-        },
+        "image": {"backbone": "vit_tiny", "patch_size": 16, "num_layers": 4},
         "text": {"model": BERT_SMALL, "pooling": "cls"},
+        "options": {"patch_decoder": {"features": 128, "num_layers": 2, "num_heads": 4}},
     },
 }
 
@@ -35,11 +33,13 @@ def mlip(
     tokenizer: Any = None,
     **options: Any,
 ) -> DualEncoder:
-    """MLIP: a ViT and a BERT with projections of whole images and texts and of patches and sentences.
+    """MLIP: a ViT that sees some patches, a decoder of the others, and a space for patches and sentences beside the whole.
 
     Liu et al. 2024, "MLIP: Medical Language-Image Pre-training with Masked Local Representation Learning",
-    https://arxiv.org/abs/2401.01591, publishes no code: what it describes is built from our parts. Both towers start from
-    random weights unless an encoder with weights is given.
+    https://arxiv.org/abs/2401.01591, publishes no code: what it describes is built from our parts, with sizes of ours. The
+    masked patches come as ``visible`` (:class:`medvl.transforms.RandMaskPatches` draws them); the weights of masked images
+    are their semantic integrity by the report. Both towers start from random weights unless an encoder with weights is given.
+    For an image encoder other than a ViT give ``patch_decoder=None, semantic_integrity=None``, and mask nothing.
 
     Args:
         preset: "base" (ViT-B/16, BERT-base) or "small" (a ViT of 4 layers of width 192, a BERT of one layer of width 128
@@ -58,9 +58,12 @@ def mlip(
         ValueError: an unknown preset; a tokenizer with more tokens than the text model.
 
     Example:
-        >>> model = mlip("small", image_encoder="resnet10", image_size=64, embed_dim=32)
-        >>> model.patch_projection.out_features
-        32
+        >>> import torch
+        >>> model = mlip("small", image_size=32, embed_dim=8)
+        >>> tokens = {"input_ids": torch.tensor([[2, 7, 8, 3]]), "sentence_ids": torch.tensor([[-1, 0, 1, -1]])}
+        >>> output = model(torch.rand(1, 1, 32, 32), visible=torch.tensor([[0, 3]]), **tokens)
+        >>> output["patch_embeds"].shape, output["sentence_embeds"].shape, output["patch_prediction"].shape
+        (torch.Size([1, 4, 8]), torch.Size([1, 2, 8]), torch.Size([1, 4, 256]))
     """
     return build_dual_encoder(
         PRESETS,
@@ -77,6 +80,7 @@ def mlip(
             "temperature": 0.07,
             "local_projections": True,
             "report_encoding": "whole",
+            "semantic_integrity": "report",
             **options,
         },
     )

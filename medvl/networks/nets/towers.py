@@ -40,7 +40,8 @@ def build_dual_encoder(
     """The dual encoder of ``presets[preset]``, with the encoders given in place of its own.
 
     Args:
-        presets: by name, options of :class:`ImageEncoder` under "image" and of :class:`TextEncoder` under "text".
+        presets: by name, options of :class:`ImageEncoder` under "image", of :class:`TextEncoder` under "text" and, where it
+            has some of its own, of :class:`DualEncoder` under "options".
         preset: one of the names.
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
@@ -48,7 +49,7 @@ def build_dual_encoder(
         image_encoder: an encoder, or a backbone's name with its own defaults; the preset's where None.
         text_encoder: an encoder, a Hugging Face text model, its configuration or a local folder; the preset's where None.
         tokenizer: the Hugging Face tokenizer; read from ``text_encoder`` where that is a folder which holds one.
-        **options: of :class:`DualEncoder`.
+        **options: of :class:`DualEncoder`, before the preset's.
 
     Raises:
         ValueError: an unknown preset; a tokenizer with more tokens than the text model.
@@ -70,6 +71,7 @@ def build_dual_encoder(
     vocabulary = text_encoder.model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > vocabulary:
         raise ValueError(f"tokenizer has {len(tokenizer)} tokens, more than the text model's {vocabulary}.")
+    options = {**presets[preset].get("options", {}), **options}
     return DualEncoder(image_encoder, text_encoder, tokenizer=tokenizer, **options)
 
 
