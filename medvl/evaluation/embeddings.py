@@ -112,7 +112,9 @@ def embed_studies(
 
     Args:
         model: anything with ``encode_image`` ((N, C, H, W[, D]) to (N, D)) and ``encode_text`` (N strings to (N, D)). A
-            module is left in the mode (training or evaluation) that it came in.
+            module is left in the mode (training or evaluation) that it came in. Where it has ``encode_reports`` (N reports
+            to (N, D)), as :class:`~medvl.networks.DualEncoder` does, reports go through that: a model that was trained on
+            sentences embeds a report by its sentences.
         batches: dictionaries with ``image`` and, where known, ``report`` (strings; "" or None where there is none),
             ``label`` (N, K), ``study_id`` and ``patient_id``, such as a loader with MONAI's collation gives.
         device: where the images go; None leaves them where they are.
@@ -232,11 +234,11 @@ def _embed_reports(model: Any, reports: list[str], width: int) -> Tensor:
     distinct = list(dict.fromkeys(report for report in reports if report.strip()))
     if distinct:
         place = {report: number for number, report in enumerate(distinct)}
-        embeds = unit_vectors("text", model.encode_text(distinct))
+        method = "encode_reports" if hasattr(model, "encode_reports") else "encode_text"
+        embeds = unit_vectors("text", getattr(model, method)(distinct))
         if embeds.shape != (len(distinct), width):
             raise ValueError(
-                f"encode_text must give {(len(distinct), width)} for {len(distinct)} texts; received "
-                f"{tuple(embeds.shape)}"
+                f"{method} must give {(len(distinct), width)} for {len(distinct)} texts; received {tuple(embeds.shape)}"
             )
         for row, report in enumerate(reports):
             if report.strip():
