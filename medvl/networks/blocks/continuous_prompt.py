@@ -108,7 +108,7 @@ class ContinuousPromptEmbedding(nn.Module):
             raise ValueError(
                 f"reparameterisation must be one of {', '.join(REPARAMETERISATIONS)}, received {reparameterisation!r}."
             )
-        self.embedding = embedding
+        self.table = embedding
         self.num_tokens, self.num_classes = num_tokens, num_classes
         initial = self._initial(weight.detach(), num_classes or 1, initial_ids)
         self.prompts = PromptVectors(initial, reparameterisation, hidden_features).to(weight.device)
@@ -141,7 +141,7 @@ class ContinuousPromptEmbedding(nn.Module):
     @property
     def weight(self) -> torch.Tensor:
         """The table (V, C)."""
-        return self.embedding.weight
+        return self.table.weight
 
     @property
     def num_embeddings(self) -> int:
@@ -156,7 +156,7 @@ class ContinuousPromptEmbedding(nn.Module):
     @property
     def padding_idx(self) -> int | None:
         """The table's padding id."""
-        return getattr(self.embedding, "padding_idx", None)
+        return getattr(self.table, "padding_idx", None)
 
     @property
     def num_prompt_ids(self) -> int:
@@ -188,7 +188,7 @@ class ContinuousPromptEmbedding(nn.Module):
                 )
         is_prompt = input_ids >= size
         # Both look-ups get ids of their own range everywhere, so that shapes do not depend on the data.
-        own = self.embedding(input_ids.where(~is_prompt, 0))
+        own = self.table(input_ids.where(~is_prompt, 0))
         learned = self.prompts().flatten(0, 1)
         prompts = nn.functional.embedding((input_ids - size).where(is_prompt, 0), learned).to(own.dtype)
         return prompts.where(is_prompt.unsqueeze(-1), own)
@@ -201,4 +201,4 @@ class ContinuousPromptEmbedding(nn.Module):
 def _read_plain_table(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
     """Lets weights that were saved before the prompt tokens came load into the table."""
     if prefix + "weight" in state_dict:
-        state_dict.setdefault(prefix + "embedding.weight", state_dict.pop(prefix + "weight"))
+        state_dict.setdefault(prefix + "table.weight", state_dict.pop(prefix + "weight"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
+from typing import Any
 
 import torch
 from torch import nn
@@ -48,7 +49,11 @@ class PatchSentenceAligner(nn.Module):
         check_option(matching, "matching", MATCHINGS)
         check_positive(epsilon, "epsilon")
         check_positive(attention_temperature, "attention_temperature")
-        self.options = {"matching": matching, "epsilon": epsilon, "attention_temperature": attention_temperature}
+        self.options: dict[str, Any] = {
+            "matching": matching,
+            "epsilon": epsilon,
+            "attention_temperature": attention_temperature,
+        }
 
     def forward(
         self,

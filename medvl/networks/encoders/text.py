@@ -2,60 +2,95 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from torch import nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import MODEL_MAPPING
+
+from medvl.functional import segment_mean
+from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptVectors
+from medvl.networks.encoders.adapters import adapter_prefix, adapters_config, add_adapters, base_of, has_adapters
+from medvl.networks.encoders.pooling import POOLINGS
+
+DEFAULT_LENGTH = 512
+"""Tokens a text where the model has neither a position table nor says how many it is meant for."""
 
 
-def _pool_cls(states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
-    return states[-1][:, 0]
+def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | str | Path) -> Any:
+    """A Hugging Face text model from itself, its configuration (random weights), or a local folder (its weights).
 
+    Of a model with a head, of an image-text model and of an encoder-decoder it is the part that encodes text. A pooler is
+    taken off: no pooling here reads it, and its weights would never see a gradient.
 
-def _pool_mean(states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
-    weights = mask.unsqueeze(-1).to(states[-1].dtype)  # (M, L, 1)
-    return (states[-1] * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-def _pool_max(states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
-    lowest = torch.finfo(states[-1].dtype).min
-    pooled = states[-1].masked_fill(~mask.unsqueeze(-1), lowest).amax(1)
-    return pooled * mask.any(1, keepdim=True).to(pooled.dtype)  # a text without a token pools to zero
-
-
-def _pool_last_layers(states: tuple[torch.Tensor, ...], mask: torch.Tensor) -> torch.Tensor:
-    chosen = torch.stack([states[1], states[2], states[-1]]).mean(0)
-    return _pool_mean((chosen,), mask)
-
-
-POOLINGS: dict[str, Callable[[tuple[torch.Tensor, ...], torch.Tensor], torch.Tensor]] = {
-    "cls": _pool_cls,
-    "mean": _pool_mean,
-    "max": _pool_max,
-    "last_layers": _pool_last_layers,
-}
-
-
-def build_text_model(model: PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path) -> PreTrainedModel:
-    """A Hugging Face text model from itself, its configuration (random weights), or a local folder (its weights)."""
-    if isinstance(model, PreTrainedModel):
+    Raises:
+        ValueError: for anything else; for a model that peft wrapped with its head on.
+    """
+    if isinstance(model, nn.Module) and has_adapters(model):
+        base = base_of(model)
+        if base.base_model is not base:
+            raise ValueError(f"model is a {type(base).__name__} wrapped by peft: wrap the model without its head.")
+        _drop_pooler(base)
         return model
     if isinstance(model, Mapping):
         model = AutoConfig.for_model(**model)
     if isinstance(model, PretrainedConfig):
-        built = AutoModel.from_config(model)
-    elif Path(model).is_dir():
-        built = AutoModel.from_pretrained(str(model), local_files_only=True)
-    else:
+        model = _model_class(model)(model)
+    elif isinstance(model, str | Path) and Path(model).is_dir():
+        config = AutoConfig.from_pretrained(str(model), local_files_only=True)
+        model = _model_class(config).from_pretrained(str(model), local_files_only=True)
+    elif not isinstance(model, PreTrainedModel):
         raise ValueError(
             f"model must be a Hugging Face model, a configuration or a local folder, received {str(model)!r}."
         )
-    if getattr(built, "pooler", None) is not None:
-        built.pooler = None  # its weights would never see a gradient
-    return built
+    return _encoder_of(model)
+
+
+def _model_class(config: PretrainedConfig) -> Any:
+    """The class without a head that belongs to a configuration; one tower's is not in transformers' own table."""
+    if type(config) in MODEL_MAPPING:
+        known = MODEL_MAPPING[type(config)]
+        return known[0] if isinstance(known, tuple) else known
+    name = type(config).__name__.replace("Config", "Model")
+    found = getattr(transformers, name, None)
+    if found is None:
+        raise ValueError(f"model is a {type(config).__name__}, for which transformers has no {name}.")
+    return found
+
+
+def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
+    """The part of a model that gives the last hidden states of a text."""
+    if hasattr(model.config, "vision_config") and hasattr(model, "text_model"):
+        model = model.text_model
+    model = model.base_model
+    encoder = model.get_encoder()
+    if isinstance(encoder, PreTrainedModel) and encoder is not model:
+        return encoder
+    _drop_pooler(model)
+    return model
+
+
+def _drop_pooler(model: PreTrainedModel) -> None:
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+
+
+def position_limit(model: PreTrainedModel) -> int:
+    """The greatest number of tokens that a model's position table serves.
+
+    RoBERTa's table begins after its padding id, BART's and OPT's after an offset: those rows serve no token.
+    """
+    for name, module in model.named_modules():
+        last = name.rsplit(".", 1)[-1]
+        if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe") and "relative" not in last:
+            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
+            return module.num_embeddings - int(getattr(module, "offset", skipped))
+    length = getattr(model.config, "max_position_embeddings", None) or 0
+    return int(length) if length > 0 else DEFAULT_LENGTH
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -64,40 +99,59 @@ def load_tokenizer(folder: str | Path) -> Any:
 
 
 class TextEncoder(nn.Module):
-    """Text and token embeddings from a Hugging Face text model. Nothing is downloaded.
+    """Text, token and sentence embeddings from a Hugging Face text model. Nothing is downloaded.
+
+    A model that peft has wrapped keeps its adapters: their configuration is saved with the encoder's and their weights with
+    its weights, so that training can go on; :meth:`merge_adapters` makes them part of the model instead.
 
     Args:
-        model: a model object; a configuration (object or dictionary with ``model_type``), built with random weights; or a
-            local folder with weights.
+        model: a model object (with peft's adapters or without), which becomes the encoder's own; a configuration (object or
+            dictionary with ``model_type``), built with random weights; or a local folder with weights.
         pooling: how tokens become one embedding: "cls" (the first token), "mean", "max" (ConVIRT's), both over the tokens
-            that the attention mask keeps, or "last_layers" (MedCLIP's mean of hidden layers 1, 2 and last, then over tokens).
+            that the attention mask keeps, "last_layers" (MedCLIP's mean of hidden layers 1, 2 and last, then over tokens), or
+            "last" (the last token kept; for causal models, whose first token knows nothing of the text).
+        prompts: learned prompt tokens, arguments of :meth:`add_prompt_tokens`; None for none.
+        adapters: configurations of peft's adapters by name, to be added with new weights; None for none.
 
     Raises:
-        ValueError: an unknown pooling; a folder that does not exist; "last_layers" of a model with fewer than two layers.
+        ValueError: an unknown pooling; a folder that does not exist; "last_layers" of a model with fewer than two layers;
+            "cls" of a causal model.
 
     Example:
         >>> from transformers import BertConfig
         >>> sizes = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16)
         >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes), pooling="max")
-        >>> output = encoder(torch.tensor([[2, 7, 3, 0]]), torch.tensor([[1, 1, 1, 0]]))
-        >>> output["embed"].shape, output["tokens"].shape
-        (torch.Size([1, 8]), torch.Size([1, 4, 8]))
+        >>> ids, mask = torch.tensor([[2, 7, 9, 3, 0]]), torch.tensor([[1, 1, 1, 1, 0]])
+        >>> output = encoder(ids, mask, sentence_ids=torch.tensor([[-1, 0, 1, -1, -1]]))
+        >>> {name: tuple(value.shape) for name, value in output.items()}
+        {'embed': (1, 8), 'tokens': (1, 5, 8), 'sentences': (1, 2, 8), 'sentence_mask': (1, 2)}
     """
 
     def __init__(
         self,
-        model: PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path,
+        model: nn.Module | PretrainedConfig | Mapping[str, Any] | str | Path,
         pooling: str = "cls",
+        prompts: Mapping[str, Any] | None = None,
+        adapters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, received {pooling!r}.")
         self.model = build_text_model(model)
-        if pooling == "last_layers" and self.model.config.num_hidden_layers < 2:
+        depth = self.model.config.num_hidden_layers
+        if pooling == "last_layers" and depth < 2:
+            raise ValueError(f"pooling='last_layers' needs at least 2 hidden layers, the model has {depth}.")
+        if pooling == "cls" and _is_causal(base_of(self.model)):
             raise ValueError(
-                f"pooling='last_layers' needs at least 2 hidden layers, the model has {self.model.config.num_hidden_layers}."
+                f"pooling='cls' reads the first token, which knows nothing of the text in the causal model "
+                f"{type(base_of(self.model)).__name__}: take 'last' or 'mean'."
             )
         self.pooling = pooling
+        self.max_length = position_limit(base_of(self.model))
+        if adapters:
+            self.model = add_adapters(self.model, adapters)
+        if prompts:
+            self.add_prompt_tokens(**prompts)
 
     @property
     def out_features(self) -> int:
@@ -105,13 +159,82 @@ class TextEncoder(nn.Module):
         return int(self.model.config.hidden_size)
 
     @property
-    def max_length(self) -> int:
-        """The greatest number of tokens that the model's position table holds."""
-        return int(getattr(self.model.config, "max_position_embeddings", 512))
+    def vocab_size(self) -> int:
+        """V, the ids of the model's table; prompt tokens have the ids from V on."""
+        return int(self.model.get_input_embeddings().num_embeddings)
+
+    @property
+    def prompt_embedding(self) -> ContinuousPromptEmbedding | None:
+        """The input embedding, where it serves prompt tokens."""
+        embedding = self.model.get_input_embeddings()
+        return embedding if isinstance(embedding, ContinuousPromptEmbedding) else None
+
+    @property
+    def prompts(self) -> PromptVectors | None:
+        """The learned prompt vectors, all that prompt learning trains; None without prompt tokens."""
+        embedding = self.prompt_embedding
+        return None if embedding is None else embedding.prompts
+
+    def add_prompt_tokens(
+        self,
+        num_tokens: int,
+        num_classes: int | None = None,
+        initial_ids: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | None = None,
+        reparameterisation: str = "none",
+        hidden_features: int | None = None,
+    ) -> PromptVectors:
+        """Lets the ids from :attr:`vocab_size` on stand for learned tokens, in place of those that there were.
+
+        :class:`medvl.transforms.AddPromptTokens` with ``vocab_size=encoder.vocab_size`` puts the ids into texts. The tokens
+        are saved with the encoder. To learn nothing but them::
+
+            model.requires_grad_(False)
+            model.text_encoder.add_prompt_tokens(16)
+
+        Args:
+            num_tokens: see :class:`~medvl.networks.ContinuousPromptEmbedding`, as for the others.
+            num_classes: see there.
+            initial_ids: see there.
+            reparameterisation: see there.
+            hidden_features: see there.
+
+        Returns:
+            The module that holds the vectors and nothing else.
+
+        Raises:
+            ValueError: for arguments out of range.
+
+        Example:
+            >>> from transformers import BertConfig
+            >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+            >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes)).requires_grad_(False)
+            >>> prompts = encoder.add_prompt_tokens(4, num_classes=5)
+            >>> [name for name, value in encoder.named_parameters() if value.requires_grad]
+            ['model.embeddings.word_embeddings.prompts.vectors']
+            >>> tuple(prompts().shape), encoder.vocab_size
+            ((5, 4, 8), 30)
+        """
+        table = self.model.get_input_embeddings()
+        table = table.table if isinstance(table, ContinuousPromptEmbedding) else table
+        prompted = ContinuousPromptEmbedding(
+            table, num_tokens, num_classes, initial_ids, reparameterisation, hidden_features
+        )
+        self.model.set_input_embeddings(prompted)
+        return prompted.prompts
+
+    def merge_adapters(self) -> None:
+        """Makes peft's adapters part of the model's weights; the encoder then needs peft no more."""
+        if has_adapters(self.model):
+            self.model = self.model.merge_and_unload()
 
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this encoder anew (with random weights), as plain values for JSON."""
-        return {"model": self.model.config.to_dict(), "pooling": self.pooling}
+        config: dict[str, Any] = {"model": self.model.config.to_dict(), "pooling": self.pooling}
+        if self.prompt_embedding is not None:
+            config["prompts"] = self.prompt_embedding.to_config()
+        if has_adapters(self.model):
+            config["adapters"] = adapters_config(self.model)
+        return config
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> TextEncoder:
@@ -121,50 +244,102 @@ class TextEncoder(nn.Module):
     def freeze(self, layers: int | None = None) -> None:
         """Stops training the token embeddings and the first ``layers`` transformer layers (all of the model where None).
 
-        ConVIRT freezes the embeddings and the first 6 of BERT's 12 layers.
+        ConVIRT freezes the embeddings and the first 6 of BERT's 12 layers. Learned prompt tokens and adapters, which are
+        there to be trained, stay as they are; ``requires_grad_(False)`` stops them too.
 
         Raises:
-            ValueError: where the model has fewer layers.
+            ValueError: where the model has fewer layers, or shares one layer's weights among all.
         """
-        if layers is None:
-            self.model.requires_grad_(False)
-            return
-        depth = self.model.config.num_hidden_layers
-        if not 0 <= layers <= depth:
-            raise ValueError(f"layers must be between 0 and the model's {depth}, received {layers}.")
-        stack = next(m for m in self.model.modules() if isinstance(m, nn.ModuleList) and len(m) == depth)
-        self.model.get_input_embeddings().requires_grad_(False)
-        if hasattr(self.model, "embeddings"):
-            self.model.embeddings.requires_grad_(False)
-        for layer in stack[:layers]:
-            layer.requires_grad_(False)
+        model, added = base_of(self.model), self._added_parameters()
+        weights = [(name, value) for name, value in model.named_parameters() if id(value) not in added]
+        if layers is not None:
+            depth = model.config.num_hidden_layers
+            if not 0 <= layers <= depth:
+                raise ValueError(f"layers must be between 0 and the model's {depth}, received {layers}.")
+            stacks = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
+            if not stacks:
+                raise ValueError(
+                    f"layers must be None for a {type(model).__name__}, which has no list of {depth} layers."
+                )
+            names = [name for name, _ in weights]
+            first = next(i for i, name in enumerate(names) if name.startswith(f"{stacks[0]}."))
+            frozen = tuple(f"{stacks[0]}.{layer}." for layer in range(layers))
+            # What comes before the layers makes their input: the embeddings of tokens, positions and types.
+            weights = [(n, v) for i, (n, v) in enumerate(weights) if i < first or n.startswith(frozen)]
+        for _, value in weights:
+            value.requires_grad_(False)
 
-    def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+    def _added_parameters(self) -> set[int]:
+        """Identities of the parameters that came on top of the model: prompt tokens and adapters."""
+        prefix = adapter_prefix(self.model)
+        added = {id(v) for n, v in self.model.named_parameters() if prefix is not None and prefix in n}
+        return added | ({id(v) for v in self.prompts.parameters()} if self.prompts is not None else set())
+
+    def forward(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None = None,
+        sentence_ids: torch.Tensor | None = None,
+    ) -> dict[str, torch.Tensor]:
         """Encodes a batch of token sequences.
 
         Args:
             input_ids: (M, L) token ids.
             attention_mask: (M, L), nonzero = keep; every token where None.
+            sentence_ids: (M, L), the sentence of each token, -1 for none, as :class:`medvl.transforms.TokenizeText` gives.
 
         Returns:
-            ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states.
+            ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states. Where ``sentence_ids`` are given also
+            ``sentences`` (M, S, C), the mean of each sentence's tokens that the attention mask keeps, and ``sentence_mask``
+            (M, S), True where there are any; S is the largest sentence id and 1.
 
         Raises:
-            ValueError: shapes that differ, or more tokens than the model has positions.
+            ValueError: shapes that differ, more tokens than the model has positions, or ids that it does not have.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
-        if input_ids.ndim != 2 or attention_mask.shape != input_ids.shape:
-            raise ValueError(
-                "input_ids and attention_mask must share one shape (M, L), received "
-                f"{tuple(input_ids.shape)} and {tuple(attention_mask.shape)}."
-            )
+        self._check(input_ids, attention_mask, sentence_ids)
+        all_layers = self.pooling == "last_layers"
+        output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=all_layers)
+        tokens, mask = output.last_hidden_state, attention_mask.bool()
+        states = (*output.hidden_states[:-1], tokens) if all_layers else (tokens,)
+        result = {"embed": POOLINGS[self.pooling](states, mask), "tokens": tokens}
+        if sentence_ids is not None:
+            result["sentences"], result["sentence_mask"] = segment_mean(tokens, sentence_ids.where(mask, -1))
+        return result
+
+    def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, sentence_ids: torch.Tensor | None) -> None:
+        if input_ids.ndim != 2:
+            raise ValueError(f"input_ids must have the shape (M, L), received {tuple(input_ids.shape)}.")
+        for name, value in (("attention_mask", attention_mask), ("sentence_ids", sentence_ids)):
+            if value is not None and value.shape != input_ids.shape:
+                raise ValueError(
+                    f"input_ids and {name} must share one shape (M, L), received {tuple(input_ids.shape)} and "
+                    f"{tuple(value.shape)}."
+                )
         if input_ids.shape[1] > self.max_length:
             raise ValueError(
                 f"input_ids has {input_ids.shape[1]} tokens a text, more than the model's {self.max_length} positions; "
                 "tokenize with a smaller max_length."
             )
-        all_layers = self.pooling == "last_layers"
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=all_layers)
-        states = output.hidden_states if all_layers else (output.last_hidden_state,)
-        return {"embed": POOLINGS[self.pooling](states, attention_mask.bool()), "tokens": output.last_hidden_state}
+        # On another device the largest id would have to be waited for; there the look-up itself fails.
+        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and self.prompt_embedding is None:
+            largest = int(input_ids.max()) if input_ids.numel() else 0
+            if largest >= self.vocab_size:
+                raise ValueError(f"input_ids holds {largest}, past the model's {self.vocab_size} ids.")
+
+
+@torch.no_grad()
+def _is_causal(model: PreTrainedModel) -> bool:
+    """Whether the first token's state is the same whatever follows; asked of the model itself, on two tokens."""
+    device = model.get_input_embeddings().weight.device
+    if device.type == "meta":
+        return False
+    training = model.training
+    model.eval()
+    try:
+        ids = torch.tensor([[0, 0], [0, 1]], device=device)
+        first = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].float()
+    finally:
+        model.train(training)
+    return torch.allclose(first[0], first[1], rtol=0, atol=1e-7 * float(first.abs().max()))

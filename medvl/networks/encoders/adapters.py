@@ -1,0 +1,58 @@
+"""Adapters of the peft library on a text model: how they are told apart, saved and built anew. peft is optional."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+
+def has_adapters(model: nn.Module) -> bool:
+    """Whether ``model`` is a model that peft has wrapped."""
+    return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
+
+
+def base_of(model: Any) -> Any:
+    """The Hugging Face model inside peft's wrapper, or the model itself."""
+    return model.get_base_model() if has_adapters(model) else model
+
+
+def adapters_config(model: Any) -> dict[str, dict[str, Any]]:
+    """The configuration of every adapter by name, as plain values for JSON."""
+    return {name: _plain(config.to_dict()) for name, config in model.peft_config.items()}
+
+
+def add_adapters(model: nn.Module, configs: Mapping[str, Mapping[str, Any]]) -> nn.Module:
+    """``model`` wrapped with the adapters that :func:`adapters_config` described, with new weights.
+
+    Raises:
+        ModuleNotFoundError: where peft is not installed.
+    """
+    try:
+        from peft import get_peft_config, get_peft_model
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError("the text encoder has adapters: install peft to build it.") from error
+    first, *others = configs
+    wrapped = get_peft_model(model, get_peft_config(dict(configs[first])), adapter_name=first)
+    for name in others:
+        wrapped.add_adapter(name, get_peft_config(dict(configs[name])))
+    return wrapped
+
+
+def adapter_prefix(model: Any) -> str | None:
+    """What the names of the adapters' own weights hold, such as ``lora_``; None where there are no adapters."""
+    return getattr(model.base_model, "prefix", None) if has_adapters(model) else None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value
