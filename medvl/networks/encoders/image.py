@@ -1,4 +1,4 @@
-"""Image encoders: a backbone's feature map as one embedding per image and one per patch."""
+"""Image encoders: one embedding per image and one per patch, from any backbone."""
 
 from __future__ import annotations
 
@@ -6,79 +6,76 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.networks.nets.resnet import ResNet, get_inplanes, resnet_params
+from monai.data import MetaTensor
 from torch import nn
 
-
-class ResNetBackbone(ResNet):
-    """MONAI's ResNet up to its last feature map, (N, C, h, w[, d]).
-
-    Args:
-        name: "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152" or "resnet200".
-        spatial_dims: 2 or 3.
-        in_channels: channels of the input.
-        width: factor on the number of channels of every stage (MONAI's ``widen_factor``).
-    """
-
-    def __init__(self, name: str, spatial_dims: int = 2, in_channels: int = 1, width: float = 1.0) -> None:
-        block, layers, shortcut_type, bias_downsample, _ = resnet_params[name]
-        super().__init__(
-            block=block,
-            layers=layers,
-            block_inplanes=get_inplanes(),
-            spatial_dims=spatial_dims,
-            n_input_channels=in_channels,
-            conv1_t_stride=2,
-            shortcut_type=shortcut_type,
-            widen_factor=width,
-            feed_forward=False,
-            bias_downsample=bool(bias_downsample),
-        )
-        self.out_features = self.in_planes
-
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
-        features = self.maxpool(self.act(self.bn1(self.conv1(image))))
-        return self.layer4(self.layer3(self.layer2(self.layer1(features))))
-
-
-def build_backbone(name: str, spatial_dims: int, in_channels: int, **options: Any) -> nn.Module:
-    """The backbone called ``name``; the names are those of :class:`ImageEncoder`."""
-    if name not in resnet_params:
-        raise ValueError(f"backbone must be one of {', '.join(resnet_params)} or a torch module, received {name!r}.")
-    return ResNetBackbone(name, spatial_dims, in_channels, **options)
+from medvl.networks.encoders.backbones import (
+    NAMES,
+    HuggingFaceBackbone,
+    PatchFeatures,
+    build_backbone,
+    is_hugging_face,
+)
 
 
 class ImageEncoder(nn.Module):
     """Global and patch embeddings of images, 2D or 3D.
 
-    The patches are the cells of the backbone's last feature map; the global embedding is their mean.
+    Convolutional networks and Swin give the cells of their last feature map as patches, and their mean as the global
+    embedding. A ViT gives its patch tokens, and their mean or a class token (``pooling``). A Hugging Face model's global
+    embedding is what it pools itself, or its class token. The ViTs, MONAI's and Hugging Face's, take ``visible`` patches.
+
+    ======================================================== ======= ================================================
+    ``backbone``                                             2D, 3D  some options, all of MONAI's are taken
+    ======================================================== ======= ================================================
+    resnet10, 18, 34, 50, 101, 152, 200                      both    ``width``, ``norm``, ``no_max_pool``
+    densenet121, 169, 201, 264                               both    ``growth_rate``, ``init_features``, ``dropout_prob``
+    efficientnet-b0 ... -b8                                  both    ``norm``
+    vit_tiny, vit_small, vit_base (= vit), vit_large         both    ``patch_size``, ``pooling``, ``hidden_size``,
+                                                                     ``num_layers``, ``pos_embed_type``
+    swin_tiny (= swin), swin_small, swin_base                both    ``patch_size``, ``window_size``, ``embed_dim``,
+                                                                     ``depths``, ``num_heads``, ``drop_path_rate``
+    a Hugging Face vision model, its configuration, a folder 2D
+    ======================================================== ======= ================================================
 
     Args:
-        backbone: the name of a MONAI network ("resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-            "resnet200"), built with random weights; or a module that maps (N, ``in_channels``, H, W[, D]) to a feature map
-            (N, C, h, w[, d]), in which case ``out_features`` is needed.
+        backbone: a name of the table, built with random weights; a Hugging Face vision model, its configuration (object,
+            or dictionary with ``model_type``; random weights) or a local folder (its weights); or a torch module that maps
+            (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]), in which case ``out_features`` is needed.
         spatial_dims: 2 for (N, C, H, W), 3 for (N, C, H, W, D).
-        in_channels: channels of the image, 1 for radiographs and CT.
+        in_channels: channels of the image, 1 for radiographs and CT. A single channel is repeated over the channels of a
+            Hugging Face model that has more.
         image_size: side in pixels of the square or cubic images that the encoder is meant for; evaluation resizes to it.
+            A ViT takes no other. By default a Hugging Face model's own, else 224.
         out_features: channels C of a given module's feature map.
-        **options: passed to a named backbone, as ``width=0.5`` for the ResNets.
+        **options: passed to a named backbone.
+
+    Attributes:
+        out_features (int): width C of the embeddings.
+        takes_visible (bool): whether :meth:`forward` takes ``visible``.
+        patch_size (tuple[int, ...] | None): sides in pixels of a ViT's patches; None for other backbones.
 
     Raises:
-        ValueError: an unknown name; ``spatial_dims`` other than 2 and 3; a module without ``out_features``.
+        ValueError: an unknown name; ``spatial_dims`` other than 2 and 3, or 3 with a Hugging Face model; a module without
+            ``out_features``; sizes that do not fit each other, such as an image size that the patch size does not divide.
 
     Example:
         >>> encoder = ImageEncoder("resnet10", image_size=64, width=0.25)
         >>> output = encoder(torch.zeros(2, 1, 64, 64))
         >>> output["embed"].shape, output["patches"].shape, output["grid"]
         (torch.Size([2, 128]), torch.Size([2, 4, 128]), (2, 2))
+        >>> vit = ImageEncoder("vit", image_size=32, patch_size=8, hidden_size=64, num_layers=2)
+        >>> output = vit(torch.zeros(2, 1, 32, 32), visible=torch.tensor([[0, 5, 9], [3, 2, 1]]))
+        >>> output["patches"].shape, output["grid"]
+        (torch.Size([2, 3, 64]), (4, 4))
     """
 
     def __init__(
         self,
-        backbone: str | nn.Module = "resnet50",
+        backbone: Any = "resnet50",
         spatial_dims: int = 2,
         in_channels: int = 1,
-        image_size: int = 224,
+        image_size: int | None = None,
         out_features: int | None = None,
         **options: Any,
     ) -> None:
@@ -86,15 +83,33 @@ class ImageEncoder(nn.Module):
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, received {spatial_dims!r}.")
         self.backbone: nn.Module
-        if isinstance(backbone, nn.Module):
+        self._config: dict[str, Any] | None = None
+        named = isinstance(backbone, str) and backbone in NAMES
+        if options and not named:
+            raise ValueError(f"options {', '.join(options)} belong to a named backbone, received {_kind(backbone)}.")
+        if named:
+            self.backbone = build_backbone(backbone, spatial_dims, in_channels, image_size or 224, **options)
+            self._config = {"backbone": backbone, **options}
+        elif is_hugging_face(backbone):
+            if spatial_dims != 2:
+                raise ValueError(f"spatial_dims must be 2 with a Hugging Face model, received {spatial_dims}.")
+            self.backbone = HuggingFaceBackbone(backbone, in_channels, image_size)
+            self._config = {"backbone": self.backbone.to_config()}
+            image_size = self.backbone.image_size
+        elif isinstance(backbone, nn.Module):
             if out_features is None:
                 raise ValueError("out_features, the channels of the feature map, is needed where backbone is a module.")
             self.backbone, self.out_features = backbone, out_features
         else:
-            self.backbone = build_backbone(backbone, spatial_dims, in_channels, **options)
+            raise ValueError(
+                f"backbone must be one of {', '.join(NAMES)}, a Hugging Face vision model, its configuration or local "
+                f"folder, or a torch module, received {backbone!r}."
+            )
+        if self._config is not None:
             self.out_features = int(self.backbone.out_features)
-        self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size
-        self._config = None if isinstance(backbone, nn.Module) else {"backbone": backbone, **options}
+        self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size or 224
+        self.takes_visible: bool = getattr(self.backbone, "takes_visible", False)
+        self.patch_size: tuple[int, ...] | None = self.backbone.patch_size if self.takes_visible else None
 
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this encoder anew, as plain values for JSON.
@@ -119,23 +134,53 @@ class ImageEncoder(nn.Module):
         """The encoder that :meth:`to_config` describes, with random weights."""
         return cls(**config)
 
-    def forward(self, image: torch.Tensor) -> dict[str, Any]:
+    def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> dict[str, Any]:
         """Encodes a batch.
 
         Args:
-            image: (N, ``in_channels``, H, W[, D]), values in [0, 1].
+            image: (N, ``in_channels``, H, W[, D]), values in [0, 1], or normalised as the backbone's weights want it.
+            visible: (N, P') indices of the patches to encode, in any order, where the backbone is a ViT. The others are
+                dropped before its blocks, so that a step costs what its visible patches cost; the kept ones keep their
+                positions.
 
         Returns:
-            ``embed`` (N, C); ``patches`` (N, P, C) in row-major order of the grid; ``grid`` (h, w[, d]) with P = h * w [* d].
+            ``embed`` (N, C); ``patches`` (N, P, C) in row-major order of the grid, or (N, P', C) in the order of
+            ``visible``; ``grid`` (h, w[, d]), of the whole image.
 
         Raises:
-            ValueError: where ``image`` has another number of dimensions or channels.
+            ValueError: where ``image`` has another number of dimensions or channels, or a size that the backbone cannot
+                take; ``visible`` of another shape than (N, P'), or with a backbone that is no ViT.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
             raise ValueError(
                 f"image must have the shape (N, {self.in_channels}, {axes}), received {tuple(image.shape)}."
             )
-        features = self.backbone(image)
-        patches = features.flatten(2).transpose(1, 2)  # (N, P, C)
-        return {"embed": patches.mean(1), "patches": patches, "grid": tuple(features.shape[2:])}
+        if isinstance(image, MetaTensor):
+            image = image.as_tensor()
+        if visible is None:
+            features = self.backbone(image)
+        else:
+            self._check_visible(visible, len(image))
+            features = self.backbone(image, visible)
+        if isinstance(features, torch.Tensor):
+            if features.ndim != image.ndim or features.shape[1] != self.out_features:
+                axes = "h, w" if self.spatial_dims == 2 else "h, w, d"
+                raise ValueError(
+                    f"backbone must give a feature map (N, {self.out_features}, {axes}), gave {tuple(features.shape)}."
+                )
+            features = PatchFeatures.of_map(features)
+        return features._asdict()
+
+    def _check_visible(self, visible: torch.Tensor, count: int) -> None:
+        if not self.takes_visible:
+            raise ValueError(f"visible needs a ViT backbone, received one of type {type(self.backbone).__name__}.")
+        if visible.ndim != 2 or len(visible) != count or visible.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"visible must hold integer patch indices of shape ({count}, P'), "
+                f"received {visible.dtype} of shape {tuple(visible.shape)}."
+            )
+
+
+def _kind(backbone: Any) -> str:
+    return repr(backbone) if isinstance(backbone, str) else f"a {type(backbone).__name__}"

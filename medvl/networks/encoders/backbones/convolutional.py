@@ -1,0 +1,137 @@
+"""MONAI's convolutional networks up to their last feature map, in 2D and 3D."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.densenet import DenseNet
+from monai.networks.nets.efficientnet import EfficientNetBN, efficientnet_params
+from monai.networks.nets.resnet import ResNet, get_inplanes, resnet_params
+from torch import nn
+
+RESNETS = tuple(resnet_params)
+# Layers of each dense block, from table 1 of the paper.
+DENSENETS = {
+    "densenet121": (6, 12, 24, 16),
+    "densenet169": (6, 12, 32, 32),
+    "densenet201": (6, 12, 48, 32),
+    "densenet264": (6, 12, 64, 48),
+}
+EFFICIENTNETS = tuple(efficientnet_params)
+
+
+class ResNetBackbone(ResNet):
+    """MONAI's ResNet up to its last feature map, (N, C, h, w[, d]), at 1/32 of the resolution.
+
+    Args:
+        name: "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152" or "resnet200".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        width: factor on the number of channels of every stage (MONAI's ``widen_factor``).
+        **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
+    """
+
+    def __init__(
+        self, name: str, spatial_dims: int = 2, in_channels: int = 1, width: float = 1.0, **options: Any
+    ) -> None:
+        block, layers, shortcut_type, bias_downsample, _ = resnet_params[name]
+        defaults = {
+            "conv1_t_stride": 2,
+            "shortcut_type": shortcut_type,
+            "bias_downsample": bool(bias_downsample),
+        }
+        super().__init__(
+            block=block,
+            layers=layers,
+            block_inplanes=get_inplanes(),
+            spatial_dims=spatial_dims,
+            n_input_channels=in_channels,
+            widen_factor=width,
+            feed_forward=False,
+            **{**defaults, **options},
+        )
+        self.out_features = self.in_planes
+
+    def _downsample_basic_block(self, x: torch.Tensor, planes: int, stride: int, spatial_dims: int = 3) -> torch.Tensor:
+        # MONAI's own detaches the shortcut here, so that no gradient would pass it in resnet18 and resnet34.
+        x = x[(slice(None), slice(None), *(slice(None, None, stride),) * spatial_dims)]
+        return F.pad(x, (*(0, 0) * spatial_dims, 0, planes - x.shape[1]))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self.act(self.bn1(self.conv1(image)))
+        if not self.no_max_pool:
+            features = self.maxpool(features)
+        return self.layer4(self.layer3(self.layer2(self.layer1(features))))
+
+
+class DenseNetBackbone(DenseNet):
+    """MONAI's DenseNet up to its last feature map, at 1/32 of the resolution (rounded down between the blocks).
+
+    Args:
+        name: "densenet121", "densenet169", "densenet201" or "densenet264".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        **options: of MONAI's ``DenseNet``: ``init_features``, ``growth_rate``, ``block_config``, ``dropout_prob``, ``norm`` ...
+    """
+
+    def __init__(self, name: str, spatial_dims: int = 2, in_channels: int = 1, **options: Any) -> None:
+        options = {"block_config": DENSENETS[name], **options}
+        super().__init__(spatial_dims=spatial_dims, in_channels=in_channels, out_channels=1, **options)
+        self.out_features = self.class_layers.out.in_features
+        self.smallest = 2 ** (len(options["block_config"]) + 1) - 3  # what every halving leaves one cell of
+        self.activation = self.class_layers.relu
+        del self.class_layers
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if min(image.shape[2:]) < self.smallest:
+            raise ValueError(
+                f"image must have sides of at least {self.smallest} pixels for this DenseNet, "
+                f"received {tuple(image.shape[2:])}."
+            )
+        return self.activation(self.features(image))
+
+
+class SamePadding(nn.Module):
+    """Pads so that the convolution that follows gives ceil(size / stride) cells along each axis, whatever the size.
+
+    MONAI's EfficientNet fixes its padding for one image size, and fails on small or odd ones.
+    """
+
+    def __init__(self, convolution: nn.Module) -> None:
+        super().__init__()
+        self.kernel, self.stride = convolution.kernel_size, convolution.stride
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        padding: list[int] = []
+        for size, kernel, stride in zip(x.shape[2:], self.kernel, self.stride, strict=True):
+            total = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+            padding = [total // 2, total - total // 2, *padding]  # F.pad counts from the last axis
+        return F.pad(x, padding) if any(padding) else x
+
+
+class EfficientNetBackbone(EfficientNetBN):
+    """MONAI's EfficientNet up to its last feature map, at 1/32 of the resolution (rounded up).
+
+    Args:
+        name: "efficientnet-b0" to "efficientnet-b8", or "efficientnet-l2".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        **options: of MONAI's ``EfficientNetBN``: ``norm``.
+    """
+
+    def __init__(self, name: str, spatial_dims: int = 2, in_channels: int = 1, **options: Any) -> None:
+        super().__init__(name, pretrained=False, spatial_dims=spatial_dims, in_channels=in_channels, **options)
+        self.out_features = self._fc.in_features
+        del self._fc, self._dropout, self._avg_pooling
+        for module in list(self.modules()):
+            for name, convolution in list(module.named_children()):
+                if hasattr(module, f"{name}_padding") and hasattr(convolution, "kernel_size"):
+                    setattr(module, f"{name}_padding", SamePadding(convolution))
+            if hasattr(module, "_swish"):
+                module._swish = nn.SiLU()  # the same function; MONAI's own autograd function cannot be exported
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = self._swish(self._bn0(self._conv_stem(self._conv_stem_padding(image))))
+        return self._swish(self._bn1(self._conv_head(self._conv_head_padding(self._blocks(features)))))

@@ -1,0 +1,203 @@
+"""Any Hugging Face vision model as a backbone: convolutional, ViT-like or windowed. Images only, no volumes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+from torch import nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+
+from medvl.functional.masking import gather_patches
+from medvl.networks.encoders.backbones.features import PatchFeatures
+
+Source: TypeAlias = PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path
+
+# One position vector a patch, added in the embeddings: hidden patches can leave right after them.
+VISIBLE_TYPES = {
+    "vit",
+    "deit",
+    "vit_msn",
+    "ijepa",
+    "clip_vision_model",
+    "siglip_vision_model",
+    "dinov2",
+    "dinov2_with_registers",
+}
+# Those whose position table holds one image size (DINO's interpolate theirs).
+FIXED_SIZE_TYPES = VISIBLE_TYPES - {"dinov2", "dinov2_with_registers"} | {"beit", "data2vec-vision"}
+
+
+def is_hugging_face(backbone: Any) -> bool:
+    """Whether this is a Hugging Face model, its configuration, or a local folder that holds one."""
+    if isinstance(backbone, str | Path):
+        return Path(backbone).is_dir()
+    return isinstance(backbone, PreTrainedModel | PretrainedConfig | Mapping)
+
+
+class HuggingFaceBackbone(nn.Module):
+    """A Hugging Face vision model that gives patch features.
+
+    Where the model has a two-dimensional feature map, its cells are the patches; where it has a sequence, the tokens after
+    the class and register tokens. The embedding is what the model pools itself, else the class token, else the mean of the
+    patches. A dense pooler over the class token (ViT's, DeiT's) is left out, as Hugging Face's classifiers do.
+
+    Args:
+        source: a model; its configuration (object or dictionary with ``model_type``), built with random weights; or a local
+            folder with weights. A model with a vision and a text tower (such as CLIP) gives its vision tower.
+        in_channels: channels of the image. A dictionary without ``num_channels`` builds the model for as many. Where the
+            model has more, a single channel is repeated over them.
+        image_size: side of the images. A dictionary without ``image_size`` builds the model for this size. By default the
+            model's own, or 224.
+    """
+
+    def __init__(self, source: Source, in_channels: int = 1, image_size: int | None = None) -> None:
+        super().__init__()
+        if isinstance(source, Mapping):
+            source = {
+                "num_channels": in_channels,
+                **({} if image_size is None else {"image_size": image_size}),
+                **source,
+            }
+        self.model = vision_tower(source)
+        config = self.model.config
+        self.takes_visible = config.model_type in VISIBLE_TYPES
+        own_size = getattr(config, "image_size", None)
+        own_size = own_size if own_size is None or isinstance(own_size, int) else max(own_size)
+        self.image_size = image_size or own_size or 224
+        if config.model_type in FIXED_SIZE_TYPES and self.image_size != own_size:
+            raise ValueError(
+                f"image_size must be {own_size}, as the model's position table has, received {image_size}."
+            )
+        channels = getattr(config, "num_channels", 3)
+        if in_channels not in (1, channels):
+            raise ValueError(f"in_channels must be 1 or the model's {channels}, received {in_channels}.")
+        self.channels = channels
+        self.stages = len(getattr(config, "depths", ())) or 1
+        patch = getattr(config, "patch_stride", None) or getattr(config, "patch_size", None) or 4
+        self.patch_size = (patch, patch) if isinstance(patch, int) else tuple(patch)
+        self.out_features = self._width()
+        if self.takes_visible:
+            self.model.embeddings.register_forward_hook(_keep_visible)
+
+    def _width(self) -> int:
+        """Channels of the patches: from the configuration where it says so, else from one image."""
+        config = self.model.config
+        if hasattr(self.model, "num_features"):  # windowed models name the first stage's width in the configuration
+            return int(self.model.num_features)
+        if getattr(config, "hidden_sizes", None):
+            return int(config.hidden_sizes[-1])
+        if hasattr(config, "hidden_size"):
+            return int(config.hidden_size)
+        training = self.model.training
+        with torch.no_grad():
+            image = torch.zeros(1, self.channels, self.image_size, self.image_size)
+            states = self.model.eval()(pixel_values=image.to(self.model.device)).last_hidden_state
+        self.model.train(training)
+        return int(states.shape[1 if states.ndim == 4 else 2])
+
+    def to_config(self) -> dict[str, Any]:
+        """The model's configuration as a dictionary that builds it anew."""
+        config = self.model.config.to_dict()
+        config.pop("_name_or_path", None)  # a place on this machine
+        return config
+
+    def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> PatchFeatures:
+        if image.shape[1] != self.channels:
+            image = image.expand(-1, self.channels, -1, -1)
+        self._check_size(tuple(image.shape[2:]))
+        grid = self._grid(tuple(image.shape[2:]))
+        if visible is None:
+            output = self.model(pixel_values=image)
+        else:
+            self.model.embeddings.visible = visible
+            self.model.embeddings.patches = grid[0] * grid[1]
+            try:
+                output = self.model(pixel_values=image)
+            finally:
+                self.model.embeddings.visible = None
+        states, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
+        if states.ndim == 4:
+            features = PatchFeatures.of_map(states)
+            return features if pooled is None else features._replace(embed=pooled.flatten(1))
+        prefix = states.shape[1] - (grid[0] * grid[1] if visible is None else visible.shape[1])
+        if prefix < 0:
+            raise ValueError(
+                f"{type(self.model).__name__} gives {states.shape[1]} tokens for an image of {tuple(image.shape[2:])} pixels, "
+                f"fewer than the {grid[0]} x {grid[1]} patches expected; use sides that are multiples of the model's stride."
+            )
+        patches = states[:, prefix:]
+        if pooled is None:
+            pooled = states[:, 0] if prefix else patches.mean(1)
+        return PatchFeatures(pooled, patches, grid)
+
+    def _grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        sides = zip(size, self.patch_size, strict=True)
+        if self.stages == 1:
+            return tuple(side // patch for side, patch in sides)
+        return tuple(-(-side // (patch * 2 ** (self.stages - 1))) for side, patch in sides)  # windowed models pad
+
+    def _check_size(self, size: tuple[int, ...]) -> None:
+        config = self.model.config
+        if config.model_type in FIXED_SIZE_TYPES:
+            if any(side != self.image_size for side in size):
+                raise ValueError(
+                    f"image must have sides of {self.image_size} pixels, as the model's position table has, received {size}."
+                )
+        elif (
+            self.stages == 1
+            and hasattr(config, "patch_size")
+            and any(side % patch for side, patch in zip(size, self.patch_size, strict=True))
+        ):
+            raise ValueError(
+                f"image must have sides that are multiples of patch_size {self.patch_size}, received {size}."
+            )
+
+
+def _keep_visible(embeddings: nn.Module, inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Drops the hidden patches from what the embeddings give, and keeps the class and register tokens."""
+    visible = getattr(embeddings, "visible", None)
+    if visible is None:
+        return tokens
+    prefix = tokens.shape[1] - embeddings.patches
+    return torch.cat([tokens[:, :prefix], gather_patches(tokens[:, prefix:], visible)], dim=1)
+
+
+def vision_tower(source: Source) -> PreTrainedModel:
+    """A Hugging Face vision model from itself, its configuration (random weights) or a local folder (its weights)."""
+    if isinstance(source, Mapping):
+        if "model_type" not in source:
+            raise ValueError("backbone, a configuration, must have a model_type, received one without.")
+        source = AutoConfig.for_model(**source)
+    missing: list[str] = []
+    if isinstance(source, PreTrainedModel):
+        model = source
+    elif isinstance(source, PretrainedConfig):
+        model = AutoModel.from_config(source)
+    else:
+        model, report = AutoModel.from_pretrained(str(source), local_files_only=True, output_loading_info=True)
+        missing = sorted(report["missing_keys"])
+    if hasattr(model.config, "vision_config"):
+        model = model.vision_model
+    if not isinstance(model, MODEL_MAPPING.get(type(model.config), type(model))):
+        model = model.base_model  # without the head of a classifier
+    if model.main_input_name != "pixel_values":
+        raise ValueError(
+            f"backbone must be a vision model, received {type(model).__name__}, which takes {model.main_input_name}."
+        )
+    if model.config.model_type == "vit_mae":
+        raise ValueError(
+            "backbone must see every patch, received a ViTMAEModel, which hides and shuffles them itself; "
+            "give its weights the model_type 'vit'."
+        )
+    if hasattr(getattr(model, "pooler", None), "dense"):
+        model.pooler = None
+        missing = [name for name in missing if "pooler." not in name]
+    if missing:
+        raise ValueError(f"the folder {source} lacks the weights {', '.join(missing)} of its {type(model).__name__}.")
+    for name, parameter in model.named_parameters():
+        if name.endswith("mask_token"):
+            parameter.requires_grad_(False)  # for pre-training by masking, which these encoders do without it
+    return model

@@ -1,0 +1,167 @@
+"""MONAI's ViT and Swin transformers, in 2D and 3D."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from monai.networks.nets.swin_unetr import SwinTransformer
+from monai.networks.nets.vit import ViT
+from torch import nn
+
+from medvl.functional.masking import gather_patches, patchify
+from medvl.networks.encoders.backbones.features import PatchFeatures
+
+# Width and depth; a head has 64 channels and the MLP is four times as wide, as in the paper's table.
+VITS = {
+    "vit": {"hidden_size": 768, "num_layers": 12},
+    "vit_tiny": {"hidden_size": 192, "num_layers": 12},
+    "vit_small": {"hidden_size": 384, "num_layers": 12},
+    "vit_base": {"hidden_size": 768, "num_layers": 12},
+    "vit_large": {"hidden_size": 1024, "num_layers": 24},
+}
+SWINS: dict[str, dict[str, Any]] = {
+    "swin": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_tiny": {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_small": {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
+    "swin_base": {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+}
+VIT_POOLINGS = ("mean", "cls")
+
+
+def _each_axis(value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+    return (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+
+
+class ViTBackbone(ViT):
+    """MONAI's Vision Transformer; hidden patches cost nothing but their pixels.
+
+    Args:
+        name: "vit_tiny", "vit_small", "vit_base" (or "vit") or "vit_large".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        image_size: side of the images, which the position table holds; a multiple of ``patch_size``.
+        patch_size: side of a patch, or one for each axis.
+        pooling: the embedding is the "mean" of the (visible) patches, or a learned "cls" token.
+        **options: of MONAI's ``ViT``: ``hidden_size``, ``num_layers``, ``num_heads`` (by default one for each 64 channels),
+            ``mlp_dim`` (by default 4 x ``hidden_size``), ``pos_embed_type``, ``dropout_rate``, ``qkv_bias`` ...
+    """
+
+    takes_visible = True
+
+    def __init__(
+        self,
+        name: str,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        image_size: int = 224,
+        patch_size: int | Sequence[int] = 16,
+        pooling: str = "mean",
+        **options: Any,
+    ) -> None:
+        if pooling not in VIT_POOLINGS:
+            raise ValueError(f"pooling must be one of {', '.join(VIT_POOLINGS)}, received {pooling!r}.")
+        sides = _each_axis(patch_size, spatial_dims)
+        if any(image_size % side for side in sides):
+            raise ValueError(f"image_size must be a multiple of patch_size {patch_size}, received {image_size}.")
+        options = {**VITS[name], **options}
+        width = options["hidden_size"]
+        options = {"num_heads": max(width // 64, 1), "mlp_dim": 4 * width, **options}
+        if width % options["num_heads"]:
+            raise ValueError(f"hidden_size must be a multiple of num_heads {options['num_heads']}, received {width}.")
+        super().__init__(
+            in_channels=in_channels,
+            img_size=(image_size,) * spatial_dims,
+            patch_size=sides,
+            spatial_dims=spatial_dims,
+            classification=pooling == "cls",
+            **options,
+        )
+        self.patch_size, self.image_size, self.out_features = sides, image_size, width
+        if pooling == "cls":
+            del self.classification_head
+        learned = options.get("pos_embed_type", "learnable") == "learnable"
+        self.patch_embedding.position_embeddings.requires_grad_(learned)
+        for block in self.blocks:
+            block.norm_cross_attn = nn.Identity()  # MONAI makes it, though no cross attention uses it
+            # The fused attention has the same value; MONAI's would drop weights in evaluation too where there is dropout.
+            block.attn.use_flash_attention = not (options.get("dropout_rate") or options.get("save_attn"))
+
+    def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> PatchFeatures:
+        if any(side != self.image_size for side in image.shape[2:]):
+            raise ValueError(
+                f"image must have sides of {self.image_size} pixels, as the ViT's position table has, "
+                f"received {tuple(image.shape[2:])}; build the encoder with image_size=."
+            )
+        grid = tuple(self.image_size // side for side in self.patch_size)
+        tokens = self.patch_embedding(image) if visible is None else self._embed_visible(image, visible)  # (N, P', C)
+        prefix = hasattr(self, "cls_token")
+        if prefix:
+            tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        return (
+            PatchFeatures(tokens[:, 0], tokens[:, 1:], grid) if prefix else PatchFeatures(tokens.mean(1), tokens, grid)
+        )
+
+    def _embed_visible(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+        embedding = self.patch_embedding
+        pixels = gather_patches(patchify(image, self.patch_size), visible)  # (N, P', pixels), channels last
+        if embedding.proj_type == "conv":
+            kernel = embedding.patch_embeddings.weight.movedim(1, -1).flatten(1)
+            tokens = F.linear(pixels, kernel, embedding.patch_embeddings.bias)
+        else:
+            tokens = embedding.patch_embeddings[1](pixels)
+        return embedding.dropout(tokens + embedding.position_embeddings[0, visible])
+
+
+class SwinBackbone(SwinTransformer):
+    """The Swin transformer of MONAI's SwinUNETR, as Liu et al. 2021 (https://arxiv.org/abs/2103.14030) use it to classify.
+
+    That is without the merging after its last stage, which only the U-Net needs, and with a last layer norm: "swin_tiny" of
+    2D images has the paper's widths, 768 channels at 1/32 of the resolution. Sizes are padded to whole patches and windows.
+
+    Args:
+        name: "swin_tiny" (or "swin"), "swin_small" or "swin_base".
+        spatial_dims: 2 or 3.
+        in_channels: channels of the input.
+        patch_size: side of a patch, or one for each axis.
+        window_size: side of an attention window in patches, or one for each axis.
+        **options: of MONAI's ``SwinTransformer``: ``embed_dim``, ``depths`` and ``num_heads`` (four stages),
+            ``drop_path_rate``, ``use_v2``, ``use_checkpoint`` ...
+    """
+
+    def __init__(
+        self,
+        name: str,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        patch_size: int | Sequence[int] = 4,
+        window_size: int | Sequence[int] = 7,
+        **options: Any,
+    ) -> None:
+        options = {"patch_norm": True, **SWINS[name], **options}
+        for option in ("depths", "num_heads"):
+            if len(options[option]) != 4:
+                raise ValueError(f"{option} must have a number for each of 4 stages, received {len(options[option])}.")
+        for stage, heads in enumerate(options["num_heads"]):
+            width = options["embed_dim"] * 2**stage
+            if width % heads:
+                raise ValueError(f"num_heads of stage {stage + 1} must divide its {width} channels, received {heads}.")
+        super().__init__(
+            in_chans=in_channels,
+            patch_size=_each_axis(patch_size, spatial_dims),
+            window_size=_each_axis(window_size, spatial_dims),
+            spatial_dims=spatial_dims,
+            **options,
+        )
+        self.layers4[0].downsample = None
+        self.out_features = self.num_features
+        self.norm = nn.LayerNorm(self.out_features)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        features = super().forward(image, normalize=False)[-1]
+        return self.norm(features.movedim(1, -1)).movedim(-1, 1)
