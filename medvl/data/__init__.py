@@ -1,28 +1,40 @@
-"""Tables of studies, the synthetic chest X-ray set, datasets and loaders."""
+"""Tables and sources of studies, the synthetic chest X-ray set, datasets, samplers and loaders."""
 
 from __future__ import annotations
 
 from medvl.data.chexpert import CheXpert
 from medvl.data.collate import collate_studies, study_key
 from medvl.data.dataset import StudyDataset
+from medvl.data.load_sources import SourceManifest, load_sources
 from medvl.data.loader import StudyLoader
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.mimic_cxr import MIMIC_CXR
 from medvl.data.openi import OpenIReports
+from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
+from medvl.data.sources import parse_source
 from medvl.data.splits import split_by_patient
 from medvl.data.studies import load_studies, table_path
 from medvl.data.synthetic import SyntheticChestXRay
+from medvl.data.text_labels import label_texts
+from medvl.data.unified import UnifiedDataset
 
 __all__ = [
     "MIMIC_CXR",
     "CheXpert",
+    "DecoupledBatchSampler",
     "Manifest",
+    "MixedBatchSampler",
     "OpenIReports",
+    "SourceManifest",
     "StudyDataset",
     "StudyLoader",
     "SyntheticChestXRay",
+    "UnifiedDataset",
     "collate_studies",
+    "label_texts",
+    "load_sources",
     "load_studies",
+    "parse_source",
     "read_manifest",
     "split_by_patient",
     "study_key",

@@ -14,6 +14,10 @@ from medvl.errors import StudyError
 
 PADDING = {"input_ids": 0, "attention_mask": 0, "sentence_ids": -1}
 
+# What belongs to images and what to texts; a batch need not hold as many of one as of the other.
+IMAGE_KEYS = ("image", "label")
+TEXT_KEYS = ("text", "text_label", *PADDING)
+
 
 def study_key(study_id: str) -> int:
     """A 63-bit integer that stands for a study's id, the same in every process and run.
@@ -26,20 +30,22 @@ def study_key(study_id: str) -> int:
 
 
 def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str, Any]:
-    """Makes a batch of studies that share their keys.
+    """Makes a batch of studies, of which some may have no image and some no text.
 
     Token sequences are padded to the longest, tensors and arrays are stacked, numbers become a tensor, and all else stays
-    a list. From ``study_id`` come the integers ``image_ids`` (N,) where there are images and ``text_ids`` (M,) where there
-    are texts: an image and a text belong together where these are equal.
+    a list. ``image`` and ``label`` come from the N studies with an image; ``input_ids``, ``attention_mask``,
+    ``sentence_ids``, ``text`` and ``text_label`` from the M with a text. From ``study_id`` come the integers ``image_ids``
+    (N,) and ``text_ids`` (M,): an image and a text belong together where these are equal.
 
     Args:
-        items: N studies; a :class:`StudyError` among them is passed on in ``errors``.
+        items: studies; a :class:`StudyError` among them is passed on in ``errors``.
 
     Returns:
         The batch; ``errors`` holds the studies that failed (an empty list where none did).
 
     Raises:
-        ValueError: where a key is missing in some studies, or the tensors under a key differ in shape.
+        ValueError: where a key is missing in some of the studies that should have it, or the tensors under a key differ in
+            shape.
 
     Example:
         >>> batch = collate_studies([
@@ -52,18 +58,17 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
     errors = [item for item in items if isinstance(item, StudyError)]
     studies = [item for item in items if not isinstance(item, StudyError)]
     batch: dict[str, Any] = {"errors": errors}
-    keys = dict.fromkeys(key for study in studies for key in study)
-    for key in keys:
-        without = [str(study.get("study_id")) for study in studies if key not in study]
+    with_image = [study for study in studies if "image" in study]
+    with_text = [study for study in studies if "input_ids" in study or "text" in study]
+    for key in dict.fromkeys(key for study in studies for key in study):
+        having = (with_image if key in IMAGE_KEYS else with_text if key in TEXT_KEYS else []) or studies
+        without = [str(study.get("study_id")) for study in having if key not in study]
         if without:
             raise ValueError(f"studies of one batch must share their keys, {key!r} is missing in study {without[0]!r}.")
-        batch[key] = _collate_key(key, [study[key] for study in studies])
-    if "study_id" in batch:
-        ids = torch.tensor([study_key(study_id) for study_id in batch["study_id"]], dtype=torch.int64)
-        if "image" in batch:
-            batch["image_ids"] = ids
-        if "input_ids" in batch:
-            batch["text_ids"] = ids
+        batch[key] = _collate_key(key, [study[key] for study in having])
+    for having, name in ((with_image, "image_ids"), (with_text, "text_ids")):
+        if having and "study_id" in batch:
+            batch[name] = torch.tensor([study_key(study["study_id"]) for study in having], dtype=torch.int64)
     return batch
 
 

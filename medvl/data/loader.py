@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,18 +11,20 @@ from torch.utils.data import DataLoader, RandomSampler
 
 from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
+from medvl.data.unified import UnifiedDataset
 from medvl.errors import StudyError, check_on_error
 
 
 class StudyLoader(DataLoader):
-    """A ``DataLoader`` of a :class:`StudyDataset` whose batches depend on (seed, epoch) alone, not on the global state.
+    """A ``DataLoader`` whose batches depend on (seed, epoch) alone, not on the global state.
 
     Args:
-        dataset: the studies.
-        batch_size: studies in a batch, at least 1.
+        dataset: the studies, a :class:`StudyDataset` or :class:`UnifiedDataset`.
+        batch_size: studies in a batch, at least 1; leave it out where ``batch_sampler`` is given.
         shuffle: whether to draw a new order each epoch.
         on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
             its batch and records it in ``skipped``; a batch left with no study at all is passed over.
+        require: keys without which a batch is passed over, as one that has lost its only image.
         **options: as for ``torch.utils.data.DataLoader``.
 
     Attributes:
@@ -39,13 +41,15 @@ class StudyLoader(DataLoader):
 
     def __init__(
         self,
-        dataset: StudyDataset,
+        dataset: StudyDataset | UnifiedDataset,
         batch_size: int = 1,
         shuffle: bool = False,
         on_error: str = "raise",
+        require: Sequence[str] = (),
         **options: Any,
     ) -> None:
         self.on_error = check_on_error(on_error)
+        self.require = tuple(require)
         self.skipped: dict[str, StudyError] = {}
         options.setdefault("collate_fn", collate_studies)
         # one generator for the order and one for what torch draws for its workers: their number must not change the order
@@ -60,6 +64,8 @@ class StudyLoader(DataLoader):
         self.dataset.set_epoch(epoch)
         seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
         self._order.manual_seed(int(seed) >> 1)
+        if hasattr(self.batch_sampler, "set_epoch"):
+            self.batch_sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in super().__iter__():
@@ -67,5 +73,5 @@ class StudyLoader(DataLoader):
             if errors and self.on_error == "raise":
                 raise errors[0]
             self.skipped.update((error.study_id, error) for error in errors)
-            if batch:
+            if batch and all(key in batch for key in self.require):
                 yield batch

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-NETWORK_KEYS = ("input_ids", "attention_mask")
+from medvl.transforms import LabelPolicy
+
+NETWORK_KEYS = ("input_ids", "attention_mask", "sentence_ids", "visible")
 
 
 class PrepareBatchImageText:
@@ -17,9 +19,13 @@ class PrepareBatchImageText:
     where batch is the whole batch with its tensors on the device. Use ``decollate=False`` in the engine: MONAI's default
     splits outputs by the length of the longest, which goes wrong silently where there are not as many images as texts.
 
+    With a ``label_policy`` the batch also gets ``image_labels`` and ``text_labels``, the numbers that losses take, from the
+    finding states ``label`` and ``text_label``.
+
     Args:
         image_key: key of the images.
         network_keys: keys that go to the network by name; those that a batch lacks are left out.
+        label_policy: what number each finding state is (:class:`~medvl.transforms.LabelPolicy`), or None.
 
     Example:
         >>> batch = {"image": torch.zeros(2, 1, 8, 8), "input_ids": torch.zeros(2, 3, dtype=torch.long), "study_id": ["a", "b"]}
@@ -28,8 +34,13 @@ class PrepareBatchImageText:
         (['image', 'input_ids', 'study_id'], (), ['input_ids'])
     """
 
-    def __init__(self, image_key: str = "image", network_keys: tuple[str, ...] = NETWORK_KEYS) -> None:
-        self.image_key, self.network_keys = image_key, tuple(network_keys)
+    def __init__(
+        self,
+        image_key: str = "image",
+        network_keys: tuple[str, ...] = NETWORK_KEYS,
+        label_policy: LabelPolicy | None = None,
+    ) -> None:
+        self.image_key, self.network_keys, self.label_policy = image_key, tuple(network_keys), label_policy
 
     def __call__(
         self,
@@ -39,10 +50,13 @@ class PrepareBatchImageText:
         **kwargs: Any,
     ) -> tuple[torch.Tensor | None, dict[str, Any], tuple, dict[str, torch.Tensor]]:
         """Returns (images, batch, no positional arguments, keyword arguments) for MONAI's engines."""
-        moved = {
+        moved: dict[str, Any] = {
             key: value.to(device=device, non_blocking=non_blocking, **kwargs)
             if isinstance(value, torch.Tensor)
             else value
             for key, value in batch.items()
         }
+        if self.label_policy is not None:
+            states = {"image_labels": "label", "text_labels": "text_label"}
+            moved |= {name: self.label_policy(moved[key]) for name, key in states.items() if key in moved}
         return moved.get(self.image_key), moved, (), {key: moved[key] for key in self.network_keys if key in moved}

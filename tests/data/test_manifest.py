@@ -273,7 +273,7 @@ def test_no_patient_text_in_errors(folder):
         ("image,report\na.png,x\n", "c.csv", {"split_column": "fold"}, "split_column: c.csv has no column 'fold'"),
         ("image,report\na.png,x\n", "c.csv", {"patient_column": "id"}, "patient_column: c.csv has no column 'id'"),
         ("image,report\na.png,x\n", "c.csv", {"study_column": "id"}, "study_column: c.csv has no column 'id'"),
-        ("image,report\na.png,x\n", "c.csv", {"on_error": "warn"}, "on_error: expected 'raise' or 'skip'"),
+        ("image,report\na.png,x\n", "c.csv", {"on_error": "warn"}, "on_error must be 'raise' or 'skip', received"),
         (
             "image,report\na.png,x\n",
             "c.csv",
