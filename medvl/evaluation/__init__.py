@@ -1,12 +1,18 @@
 """The evaluation protocols of the field, and the report that shows them."""
 
-from medvl.evaluation.bootstrap import Estimate, bootstrap, interval
+from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
+from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
 from medvl.evaluation.curves import auroc_and_average_precision, roc_curve
+from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import Embeddings, embed_studies
 from medvl.evaluation.evaluate import Evaluation, evaluate
+from medvl.evaluation.grounding import GroundedFinding, GroundingResult, grounding, phrase_maps
+from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
 from medvl.evaluation.report import write_report
 from medvl.evaluation.retrieval import DirectionResult, RetrievalResult, retrieval
-from medvl.evaluation.zero_shot import FindingResult, ZeroShotResult, zero_shot
+from medvl.evaluation.segmentation import SegmentationResult, StructureResult, segmentation
+from medvl.evaluation.segmentation_decoder import SegmentationDecoder
+from medvl.evaluation.zero_shot import ZeroShotResult, zero_shot
 
 __all__ = [
     "DirectionResult",
@@ -14,15 +20,29 @@ __all__ = [
     "Estimate",
     "Evaluation",
     "FindingResult",
+    "GroundedFinding",
+    "GroundingResult",
+    "MultiLabelCases",
+    "ReliabilityCurve",
     "RetrievalResult",
+    "SegmentationDecoder",
+    "SegmentationResult",
+    "StructureResult",
     "ZeroShotResult",
     "auroc_and_average_precision",
+    "best_f1_threshold",
     "bootstrap",
+    "dense_features",
     "embed_studies",
+    "estimates",
     "evaluate",
+    "grounding",
     "interval",
+    "phrase_maps",
+    "reliability_curve",
     "retrieval",
     "roc_curve",
+    "segmentation",
     "write_report",
     "zero_shot",
 ]

@@ -98,6 +98,46 @@ def bootstrap(
     return values if patient.max() > 0 else np.full_like(values, np.nan)
 
 
+def estimates(
+    figures: Callable[[np.ndarray], dict[str, np.ndarray]],
+    groups: Sequence[Any] | np.ndarray,
+    *,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> dict[str, Estimate]:
+    """Several figures of the same cases with their intervals, from the same resamples of the patients.
+
+    Args:
+        figures: from weights (B, N), whole numbers as float32, to values (B,) by name; weights of one give the values.
+        groups: the patient of each of the N cases.
+        resamples: how many (see :func:`bootstrap`).
+        level: of the intervals.
+        seed: of the draws.
+
+    Returns:
+        Estimates by name.
+
+    Raises:
+        ValueError: as :func:`bootstrap` and :func:`interval`.
+
+    Example:
+        >>> cases = np.array([1.0, 2.0, 3.0, 4.0])
+        >>> print(estimates(lambda w: {"mean": w @ cases / w.sum(1)}, "aabb")["mean"])
+        2.500 [1.500, 3.500]
+    """
+    groups = np.asarray(list(groups))
+    values = figures(np.ones((1, len(groups)), np.float32))
+    names = list(values)
+
+    def stacked(weights: np.ndarray) -> np.ndarray:
+        drawn = figures(weights)
+        return np.stack([drawn[name] for name in names], axis=1)
+
+    low, high = interval(bootstrap(stacked, groups, resamples=resamples, seed=seed), level)
+    return {name: Estimate(float(values[name][0]), float(low[i]), float(high[i])) for i, name in enumerate(names)}
+
+
 def interval(values: np.ndarray, level: float = 0.95) -> tuple[np.ndarray, np.ndarray]:
     """Percentile interval of bootstrap values (B, ...), as two arrays (...).
 

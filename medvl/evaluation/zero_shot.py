@@ -6,16 +6,28 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from medvl.evaluation.bootstrap import Estimate, bootstrap, interval
-from medvl.evaluation.curves import auroc_and_average_precision
+from medvl.evaluation.bootstrap import Estimate
+from medvl.evaluation.calibration import ReliabilityCurve
 from medvl.evaluation.embeddings import Embeddings, text_encoder, unit_vectors
+from medvl.evaluation.multi_label import (
+    FindingResult,
+    MultiLabelCases,
+    check_patients_apart,
+    checked_labels,
+    f1_thresholds,
+    finding_targets,
+    warn_left_out,
+)
 from medvl.evaluation.tables import plain_table
+from medvl.functional import class_similarity
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 DEFAULT_LOGIT_SCALE = 1 / 0.07
 """Scale of the similarities for a model that has none of its own: CLIP's initial one."""
@@ -24,47 +36,61 @@ Prompts = Mapping[str, Mapping[str, Sequence[str]]]
 
 
 @dataclass(frozen=True)
-class FindingResult:
-    """One finding's figures: area under the ROC curve, average precision, and how many cases of each class counted."""
-
-    auroc: Estimate
-    auprc: Estimate
-    positives: int
-    negatives: int
-
-    def to_dict(self) -> dict[str, Any]:
-        """The figures as ``evaluation.json`` has them."""
-        return {
-            "auroc": self.auroc.to_dict(),
-            "auprc": self.auprc.to_dict(),
-            "positives": self.positives,
-            "negatives": self.negatives,
-        }
-
-
-@dataclass(frozen=True)
 class ZeroShotResult:
     """Zero-shot classification of F findings on N studies.
 
     Args:
-        macro: means of ``auroc`` and ``auprc`` over the findings that have both classes.
+        macro: means of ``auroc``, ``auprc``, ``f1``, ``brier`` and ``ece`` over the findings that have both classes.
         findings: figures by finding.
         left_out: findings with one class only, which do not enter the means.
-        probabilities: of each finding being present (N, F).
-        margins: similarity to the present minus the absent prompts (N, F), what the curves are made from.
-        targets: 1 present, 0 absent, NaN not counted (N, F).
+        cases: scores and truth of every study.
         prompts: the prompts used, by finding.
-        settings: ensemble, logit scale, treatment of uncertain labels, resamples, level.
+        settings: ensemble, logit scale, treatment of uncertain labels, thresholds, resamples, level, seed.
     """
 
     macro: dict[str, Estimate]
     findings: dict[str, FindingResult]
     left_out: tuple[str, ...]
-    probabilities: np.ndarray
-    margins: np.ndarray
-    targets: np.ndarray
+    cases: MultiLabelCases
     prompts: dict[str, dict[str, list[str]]]
     settings: dict[str, Any]
+
+    @property
+    def probabilities(self) -> np.ndarray:
+        """Of each finding being present (N, F)."""
+        return self.cases.probabilities[0]
+
+    @property
+    def margins(self) -> np.ndarray:
+        """Similarity to the present minus the absent prompts (N, F), what the curves are made from."""
+        return self.cases.scores[0]
+
+    @property
+    def targets(self) -> np.ndarray:
+        """1 present, 0 absent, NaN not counted (N, F)."""
+        return self.cases.targets
+
+    @property
+    def study_ids(self) -> tuple[str, ...]:
+        """Of the N studies."""
+        return self.cases.study_ids
+
+    @property
+    def patient_ids(self) -> tuple[str, ...]:
+        """Of the N studies."""
+        return self.cases.patient_ids
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
+        return self.cases.figures(weights)
+
+    def case_table(self) -> pd.DataFrame:
+        """One row for each study and finding that counts: ids, target, score, probability and call."""
+        return self.cases.table()
+
+    def reliability(self, name: str, bins: int = 10) -> ReliabilityCurve:
+        """Reliability curve of a finding's probabilities."""
+        return self.cases.reliability(name, bins)
 
     def to_dict(self) -> dict[str, Any]:
         """Figures and settings as ``evaluation.json`` has them."""
@@ -78,14 +104,17 @@ class ZeroShotResult:
 
     def table(self, untrained: ZeroShotResult | None = None) -> str:
         """The figures as a plain-text table, with an untrained model's AUROC beside them."""
+        with_f1 = not math.isnan(self.macro["f1"].value)
+        head = ["Finding", "Present", "Absent", "AUROC", "AUPRC"] + (["F1"] if with_f1 else [])
         rows = []
-        for name, result in self.findings.items():
-            row = [name, str(result.positives), str(result.negatives), str(result.auroc), str(result.auprc)]
-            rows.append(row + ([str(untrained.findings[name].auroc)] if untrained else []))
-        last = ["Macro", "", "", str(self.macro["auroc"]), str(self.macro["auprc"])]
-        rows.append(last + ([str(untrained.macro["auroc"])] if untrained else []))
-        head = ["Finding", "Present", "Absent", "AUROC", "AUPRC"] + (["Untrained AUROC"] if untrained else [])
-        return plain_table(head, rows, rule_before_last=True)
+        for name, result in [*self.findings.items(), ("Macro", None)]:
+            figures = self.macro if result is None else {key: getattr(result, key) for key in ("auroc", "auprc", "f1")}
+            row = [name, *(["", ""] if result is None else [str(result.positives), str(result.negatives)])]
+            row += [str(figures["auroc"]), str(figures["auprc"])] + ([str(figures["f1"])] if with_f1 else [])
+            if untrained is not None:
+                row.append(str(untrained.macro["auroc"] if result is None else untrained.findings[name].auroc))
+            rows.append(row)
+        return plain_table(head + (["Untrained AUROC"] if untrained else []), rows, rule_before_last=True)
 
 
 def zero_shot(
@@ -94,6 +123,7 @@ def zero_shot(
     encode_text: Any,
     names: Sequence[str],
     *,
+    validation: Embeddings | None = None,
     ensemble: Literal["mean", "max"] = "mean",
     logit_scale: float | None = None,
     uncertain: Literal["exclude", "present", "absent"] = "exclude",
@@ -114,8 +144,10 @@ def zero_shot(
     Args:
         embeddings: images with ``labels`` (N, K).
         prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
-        encode_text: the model, or its function from strings to (M, D). It is called once.
+        encode_text: the model, or its function from strings to (M, D).
         names: the K findings in the order of the labels' columns.
+        validation: other studies with labels (V, K), on which each finding's threshold of F1 is chosen. None gives no F1: a
+            threshold chosen on the test studies would flatter.
         ensemble: how several prompts count, ``"mean"`` or ``"max"``.
         logit_scale: 1 / tau. None takes the model's own, or 1 / 0.07 where it has none.
         uncertain: what a label of -1 means: left out, present or absent.
@@ -128,8 +160,8 @@ def zero_shot(
         labelled cases has NaN, a warning that counts and names it, and no part in the macro means.
 
     Raises:
-        ValueError: if labels are missing or their width is not ``len(names)``, a state is none of 1, 0, -1 and NaN, or a
-            finding with prompts is not in ``names``.
+        ValueError: if labels are missing or their width is not ``len(names)``, a state is none of 1, 0, -1 and NaN, a
+            finding with prompts is not in ``names``, or validation and test share a patient.
 
     Example:
         >>> images = torch.tensor([[1.0, 0.2], [0.9, 0.4], [0.3, 1.0], [0.1, 0.9]])
@@ -140,60 +172,55 @@ def zero_shot(
         >>> result.findings["Edema"].auroc.value, result.probabilities.round(2).tolist()
         (0.75, [[0.69], [0.62], [0.34], [0.29]])
     """
-    targets, used = _targets(embeddings, prompts, names, uncertain)
+    checked_labels(embeddings, names)
+    _check_prompts(prompts, names)
+    used = [name for name in names if name in prompts]
+    targets = finding_targets(embeddings, names, used, uncertain)
     if logit_scale is None:
         logit_scale = model_logit_scale(encode_text)
-    if ensemble not in ("mean", "max"):
-        raise ValueError(f"ensemble must be 'mean' or 'max'; received {ensemble!r}")
-    margins = _margins(embeddings.image, prompts, used, encode_text, ensemble)
-    # The logistic function in the form that does not overflow.
-    probabilities = 0.5 * (1 + np.tanh(0.5 * logit_scale * margins))
-    counted = ~np.isnan(targets)
-
-    def figures(weights: np.ndarray) -> np.ndarray:
-        values = np.empty((len(weights), len(used), 2))
-        for column in range(len(used)):
-            rows = np.flatnonzero(counted[:, column])
-            values[:, column] = np.stack(
-                auroc_and_average_precision(margins[rows, column], targets[rows, column] == 1, weights[:, rows]), axis=1
+    sides = {f"{side} {name}": prompts[name][side] for name in used for side in ("present", "absent")}
+    similarity = prompt_similarity(
+        embeddings if validation is None else [embeddings, validation], sides, encode_text, ensemble
+    )
+    margins = [values[:, 0::2] - values[:, 1::2] for values in similarity]
+    thresholds = np.full(len(used), np.nan)
+    if validation is not None:
+        check_patients_apart(validation=validation, test=embeddings)
+        thresholds = f1_thresholds(margins[1], finding_targets(validation, names, used, uncertain))
+        without = [name for name, threshold in zip(used, thresholds, strict=True) if math.isnan(threshold)]
+        if without:
+            warnings.warn(
+                f"{len(without)} finding(s) have no present case in validation and so no F1: {', '.join(without)}",
+                RuntimeWarning,
+                stacklevel=2,
             )
-        return values
-
-    values = figures(np.ones((1, len(targets)), np.float32))[0]
-    both = ~np.isnan(values[:, 0])
-    _warn_left_out([name for name, given in zip(used, both, strict=True) if not given])
-    samples = bootstrap(figures, embeddings.patient_ids, resamples=resamples, seed=seed)
-    low, high = interval(samples, level)
-    macro = {}
-    for metric, key in enumerate(("auroc", "auprc")):
-        if both.any():
-            with warnings.catch_warnings():
-                # A resample may hold no finding with both classes; its NaN is left out by the interval.
-                warnings.simplefilter("ignore", RuntimeWarning)
-                means = np.nanmean(samples[:, both, metric], axis=1)
-            ends = interval(means, level)
-            macro[key] = Estimate(float(values[both, metric].mean()), float(ends[0]), float(ends[1]))
-        else:
-            macro[key] = Estimate(math.nan)
-    findings = {}
-    for column, name in enumerate(used):
-        auroc, auprc = (
-            Estimate(float(values[column, m]), float(low[column, m]), float(high[column, m])) for m in (0, 1)
-        )
-        positives, negatives = (int((targets[:, column] == state).sum()) for state in (1, 0))
-        findings[name] = FindingResult(auroc, auprc, positives, negatives)
+    cases = MultiLabelCases(
+        names=tuple(used),
+        scores=margins[0][None],
+        # The logistic function in the form that does not overflow.
+        probabilities=0.5 * (1 + np.tanh(0.5 * logit_scale * margins[0]))[None],
+        targets=targets,
+        thresholds=thresholds[None],
+        study_ids=tuple(embeddings.study_ids),
+        patient_ids=tuple(embeddings.patient_ids),
+    )
+    left_out = tuple(name for name, both in zip(used, cases.two_classes, strict=True) if not both)
+    warn_left_out(left_out)
+    macro, findings = cases.results(resamples=resamples, level=level, seed=seed)
     return ZeroShotResult(
         macro=macro,
         findings=findings,
-        left_out=tuple(name for name, given in zip(used, both, strict=True) if not given),
-        probabilities=probabilities,
-        margins=margins,
-        targets=targets,
+        left_out=left_out,
+        cases=cases,
         prompts={name: {side: list(prompts[name][side]) for side in ("present", "absent")} for name in used},
         settings={
             "ensemble": ensemble,
             "logit_scale": float(logit_scale),
             "uncertain": uncertain,
+            "thresholds": {
+                name: None if math.isnan(threshold) else float(threshold)
+                for name, threshold in zip(used, thresholds, strict=True)
+            },
             "resamples": resamples,
             "level": level,
             "seed": seed,
@@ -209,17 +236,36 @@ def model_logit_scale(model: Any) -> float:
     return DEFAULT_LOGIT_SCALE if scale is None else float(torch.as_tensor(scale).detach())
 
 
-def _targets(
-    embeddings: Embeddings, prompts: Prompts, names: Sequence[str], uncertain: str
-) -> tuple[np.ndarray, list[str]]:
-    """1, 0 or NaN for each study and finding with prompts (N, F), and the F names."""
-    labels = embeddings.labels
-    if labels is None:
-        raise ValueError("zero-shot classification needs labels; embeddings.labels is None")
-    if labels.shape[1] != len(names):
-        raise ValueError(f"labels must have a column for each of the {len(names)} names; received {labels.shape[1]}")
-    if len(set(names)) < len(names):
-        raise ValueError(f"names must differ from each other; received {list(names)}")
+def prompt_similarity(
+    images: Embeddings | Sequence[Embeddings],
+    prompts: Mapping[str, Sequence[str]],
+    encode_text: Any,
+    ensemble: Literal["mean", "max"],
+) -> list[np.ndarray]:
+    """Cosines (N, C) of one or several sets of images with C classes of prompts; the text encoder is called once.
+
+    Raises:
+        ValueError: if ``ensemble`` is unknown or the encoder's output is no finite matrix of the images' width.
+    """
+    sets = [images] if isinstance(images, Embeddings) else list(images)
+    distinct = list(dict.fromkeys(prompt for texts in prompts.values() for prompt in texts))
+    with torch.inference_mode():
+        embeds = unit_vectors("prompt", text_encoder(encode_text)(distinct)).double()
+    width = sets[0].image.shape[1]
+    if embeds.shape != (len(distinct), width):
+        raise ValueError(
+            f"encode_text must give {(len(distinct), width)} for {len(distinct)} prompts; received {tuple(embeds.shape)}"
+        )
+    place = {prompt: row for row, prompt in enumerate(distinct)}
+    rows = [place[prompt] for texts in prompts.values() for prompt in texts]
+    classes = torch.tensor([number for number, texts in enumerate(prompts.values()) for _ in texts])
+    return [
+        class_similarity(given.image.double(), embeds[rows], classes, ensemble, num_classes=len(prompts)).numpy()
+        for given in sets
+    ]
+
+
+def _check_prompts(prompts: Prompts, names: Sequence[str]) -> None:
     unknown = [name for name in prompts if name not in names]
     if unknown or not prompts:
         raise ValueError(f"prompts must be for findings among {list(names)}; received {unknown or 'none'}")
@@ -227,44 +273,3 @@ def _targets(
         for side in ("present", "absent"):
             if isinstance(sides.get(side), str) or not sides.get(side):
                 raise ValueError(f"prompts for {name!r} need a list of at least one {side!r} prompt")
-    replacement = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
-    if uncertain not in replacement:
-        raise ValueError(f"uncertain must be one of {', '.join(replacement)}; received {uncertain!r}")
-    used = [name for name in names if name in prompts]
-    states = labels.numpy()[:, [list(names).index(name) for name in used]].astype(float)
-    wrong = ~(np.isnan(states) | np.isin(states, (-1, 0, 1)))
-    if wrong.any():
-        raise ValueError(f"labels must be 1, 0, -1 or NaN; received {states[wrong][0]}")
-    return np.where(states == -1, replacement[uncertain], states), used
-
-
-def _margins(image: Tensor, prompts: Prompts, used: Sequence[str], encode_text: Any, ensemble: str) -> np.ndarray:
-    """Similarity to the present minus the absent prompts (N, F), float64."""
-    blocks = [list(prompts[name][side]) for name in used for side in ("present", "absent")]
-    distinct = list(dict.fromkeys(prompt for block in blocks for prompt in block))
-    with torch.inference_mode():
-        embeds = unit_vectors("prompt", text_encoder(encode_text)(distinct)).double()
-    if embeds.shape != (len(distinct), image.shape[1]):
-        raise ValueError(
-            f"encode_text must give {(len(distinct), image.shape[1])} for {len(distinct)} prompts; received "
-            f"{tuple(embeds.shape)}"
-        )
-    place = {prompt: row for row, prompt in enumerate(distinct)}
-    columns = []
-    for block in blocks:
-        vectors = embeds[[place[prompt] for prompt in block]]
-        if ensemble == "mean":
-            vectors = torch.nn.functional.normalize(vectors.mean(dim=0, keepdim=True), dim=1)
-        columns.append((image.double() @ vectors.T).amax(dim=1))
-    similarity = torch.stack(columns, dim=1).numpy()
-    return similarity[:, 0::2] - similarity[:, 1::2]
-
-
-def _warn_left_out(names: Sequence[str]) -> None:
-    if names:
-        warnings.warn(
-            f"{len(names)} finding(s) have one class only among the labelled cases and are left out of the macro means: "
-            + ", ".join(names),
-            RuntimeWarning,
-            stacklevel=3,
-        )

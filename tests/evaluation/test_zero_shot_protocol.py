@@ -9,7 +9,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 
 from medvl.evaluation import Embeddings, Evaluation, evaluate, zero_shot
 
@@ -85,6 +85,61 @@ def test_figures_equal_scikit_learn_on_the_definition_written_out(ensemble):
         aurocs.append(finding.auroc.value)
     assert result.macro["auroc"].value == pytest.approx(np.mean(aurocs))
     assert model.calls == 1
+
+
+def test_f1_is_at_the_threshold_of_the_validation_studies_and_calibration_is_of_the_probabilities():
+    model = FakeModel()
+    test, validation = studies(model), studies(model, seed=2)
+    result = zero_shot(test, PROMPTS, model, NAMES, validation=validation, logit_scale=4.0, resamples=20)
+    for column, name in enumerate(NAMES):
+        margins = np.array([expected_margin(model, image, name, "mean") for image in validation.image.double()])
+        labels = validation.labels[:, column].numpy()
+        known = (labels == 0) | (labels == 1)
+        # Every cut between two neighbouring scores, and the best of them.
+        cuts = np.sort(margins[known])
+        cuts = np.concatenate([cuts[:1], (cuts[1:] + cuts[:-1]) / 2])
+        scored = [f1_score(labels[known], margins[known] >= cut) for cut in cuts]
+        threshold = result.settings["thresholds"][name]
+        assert f1_score(labels[known], margins[known] >= threshold) == pytest.approx(max(scored))
+        truth = test.labels[:, column].numpy()
+        known = (truth == 0) | (truth == 1)
+        finding = result.findings[name]
+        assert finding.f1.value == pytest.approx(f1_score(truth[known], result.margins[known, column] >= threshold))
+        assert finding.f1.low <= finding.f1.value <= finding.f1.high
+        probability = result.probabilities[known, column]
+        assert finding.brier.value == pytest.approx(brier_score_loss(truth[known], probability))
+        curve = result.reliability(name)
+        assert curve.counts.sum() == known.sum()
+        assert finding.ece.value == curve.error
+        assert not finding.ece.has_interval
+    assert result.macro["f1"].value == pytest.approx(np.mean([result.findings[name].f1.value for name in NAMES]))
+    assert "F1" in result.table()
+    table = result.case_table()
+    assert len(table) == int(np.isin(test.labels.numpy(), (0, 1)).sum())
+    edema = table[table.finding == "Edema"]
+    assert f1_score(edema.target, edema.called) == pytest.approx(result.findings["Edema"].f1.value)
+    without = zero_shot(test, PROMPTS, model, NAMES, logit_scale=4.0, resamples=20)
+    assert math.isnan(without.macro["f1"].value)
+    assert without.case_table().called.isna().all()
+    assert without.findings["Edema"].auroc == result.findings["Edema"].auroc
+
+
+def test_validation_shares_no_patient_and_may_lack_a_finding():
+    model = FakeModel()
+    test, validation = studies(model), studies(model, seed=2)
+    test.patient_ids = [f"p{row}" for row in range(60)]
+    validation.patient_ids = [f"p{row + 59}" for row in range(60)]
+    with pytest.raises(
+        ValueError, match="validation and test must be of different patients; 1 are in both, such as 'p59'"
+    ):
+        zero_shot(test, PROMPTS, model, NAMES, validation=validation)
+    validation.patient_ids = [f"v{row}" for row in range(60)]
+    validation.labels[:, 0] = 0
+    with pytest.warns(RuntimeWarning, match=r"1 finding\(s\) have no present case in validation and so no F1: Edema"):
+        result = zero_shot(test, PROMPTS, model, NAMES, validation=validation, resamples=5)
+    assert math.isnan(result.findings["Edema"].f1.value)
+    assert result.settings["thresholds"]["Edema"] is None
+    json.dumps(result.to_dict(), allow_nan=False)
 
 
 def test_a_score_does_not_depend_on_the_other_test_images():
