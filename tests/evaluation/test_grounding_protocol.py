@@ -1,0 +1,195 @@
+"""Phrase grounding: hand-computed cases, empty regions, own phrases, and anybody's model."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from medvl.evaluation import grounding, phrase_maps
+from medvl.evaluation.grounding import point_hits
+
+
+class Pixels:
+    """One patch a pixel; a phrase is a direction in the plane of (bright, dark)."""
+
+    def encode_patches(self, image):
+        flat = image.flatten(1)
+        return torch.stack([flat, 1 - flat], dim=2), tuple(image.shape[2:])
+
+    def encode_text(self, texts):
+        return torch.tensor([[1.0, 0.0] if "bright" in text else [0.0, 1.0] for text in texts])
+
+
+def batch(*rows, masks, **more):
+    """Images of one row of four pixels each, and their masks (N, K, 1, 4)."""
+    return {"image": torch.tensor(rows)[:, None, None], "mask": torch.tensor(masks)[:, :, None], **more}
+
+
+def test_two_cases_by_hand():
+    cases = batch([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], masks=[[[1, 1, 0, 0]], [[1, 0, 0, 0]]])
+    result = grounding(Pixels(), [cases], {"Opacity": ["bright"]}, resamples=50)
+    finding = result.findings["Opacity"]
+    # The first map is the mask; the second is 1 where the mask is not.
+    assert finding.pointing.value == 0.5
+    assert finding.miou.value == 0.5
+    assert finding.area == pytest.approx((0.5 + 0.25) / 2)
+    assert (finding.cases, finding.without) == (2, 0)
+    # Flat levels without noise in the first case: an infinite contrast, which the mean leaves out.
+    assert result.case_values[0, :, 0].tolist()[0] == math.inf
+    assert finding.cnr.value == pytest.approx((0 - 2 / 3) / math.sqrt(2 / 9))
+
+
+def test_patches_are_enlarged_to_the_mask_and_thresholds_are_cosines():
+    class Model(Pixels):
+        def encode_patches(self, image):
+            cosines = torch.tensor([0.35, -0.2]).expand(len(image), 2)
+            return torch.stack([cosines, (1 - cosines**2).sqrt()], dim=2), (1, 2)
+
+    cases = batch([0.0] * 4, masks=[[[1, 0, 0, 0]]])
+    result = grounding(Model(), [cases], {"A": ["bright"]}, resamples=5)
+    enlarged = np.array([0.35, 0.75 * 0.35 - 0.25 * 0.2, 0.25 * 0.35 - 0.75 * 0.2, -0.2])
+    by_hand = np.mean([(enlarged[0] >= t) / max(1, (enlarged >= t).sum()) for t in (0.1, 0.2, 0.3, 0.4, 0.5)])
+    assert result.findings["A"].miou.value == pytest.approx(by_hand)
+    outside = enlarged[1:]
+    assert result.findings["A"].cnr.value == pytest.approx((enlarged[0] - outside.mean()) / outside.std())
+
+
+def test_trap_empty_masks_are_neither_hits_nor_misses():
+    given = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]])
+    with_empty = batch([1.0, 0.5, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], masks=[[[1, 0, 0, 0]], [[0, 0, 0, 0]]])
+    one = grounding(Pixels(), [given], {"A": ["bright"]}, resamples=5)
+    two = grounding(Pixels(), [with_empty], {"A": ["bright"]}, resamples=5)
+    for measure in ("cnr", "miou", "pointing"):
+        assert getattr(two.findings["A"], measure).value == getattr(one.findings["A"], measure).value
+    assert (two.findings["A"].cases, two.findings["A"].without) == (1, 1)
+    assert np.isnan(two.case_values[:, 1]).all()
+
+
+def test_trap_a_map_that_reaches_no_threshold_counts_as_zero():
+    class Faint(Pixels):
+        def encode_text(self, texts):
+            return torch.tensor([[0.0, -1.0]] * len(texts))
+
+    cases = batch([1.0, 0.5, 0.2, 0.1], [1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]], [[1, 0, 0, 0]]])
+    result = grounding(Faint(), [cases], {"A": ["bright"]}, resamples=5)
+    assert result.findings["A"].miou.value == 0.0
+    assert result.findings["A"].pointing.value == 1.0  # the highest of negative cosines still points
+
+
+def test_a_finding_without_cases_is_undefined_with_a_warning():
+    cases = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0], [0, 0, 0, 0]]])
+    with pytest.warns(RuntimeWarning, match="no case has a region for B, which is left out of the means"):
+        result = grounding(Pixels(), [cases], {"A": ["bright"], "B": ["dark"]}, resamples=5)
+    assert math.isnan(result.findings["B"].miou.value)
+    assert result.macro["miou"].value == result.findings["A"].miou.value
+    content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert content["findings"]["B"]["pointing"] == {"value": None, "interval": None}
+    assert content["findings"]["A"]["chance"] == {"cnr": 0.0, "miou": 0.25, "pointing": 0.25}
+    assert result.table(result).count("n/a") == 3
+
+
+def test_an_outermost_patch_points_at_its_centre_not_at_the_whole_border():
+    maps = torch.tensor([[[[0.9, 0.1], [0.2, 0.3]]]])
+    mask = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    mask[0, 0, 1:4, 1:4] = True  # the centre of the first patch is (2, 2)
+    mask[1, 0, :2, :2] = True  # a corner that no centre lies in
+    assert point_hits(maps.expand(3, -1, -1, -1), mask).flatten().tolist()[:2] == [1.0, 0.0]
+    assert point_hits(maps, mask[2:]).isnan().all()
+    flat = torch.ones(1, 1, 2, 2)
+    assert point_hits(flat, mask[:1]).item() == 0
+    assert point_hits(flat, torch.ones_like(mask[:1])).item() == 1
+
+
+def test_images_may_bring_their_own_phrases():
+    cases = batch(
+        [1.0, 0.6, 0.2, 0.1],
+        [1.0, 0.6, 0.2, 0.1],
+        masks=[[[1, 0, 0, 0]], [[0, 0, 0, 1]]],
+        phrase=["bright spot", "dark spot"],
+    )
+    result = grounding(Pixels(), [cases], resamples=5)
+    assert result.findings["phrase"].pointing.value == 1.0
+    with pytest.raises(ValueError, match="a batch must hold a 'phrase' for each of its 2 images; received none"):
+        grounding(Pixels(), [{key: cases[key] for key in ("image", "mask")}], resamples=5)
+
+
+def test_several_phrases_count_as_the_mean_of_their_unit_vectors_and_sentences_as_their_mean():
+    class Sentences(Pixels):
+        def encode_sentences(self, texts):
+            embeds = torch.tensor([[[2.0, 0.0], [0.0, 3.0]], [[0.0, 5.0], [9.0, 9.0]]])[: len(texts)]
+            return embeds, torch.tensor([[True, True], [True, False]])[: len(texts)]
+
+    image = torch.tensor([[[[1.0, 0.0]]]])
+    both = F.normalize(torch.tensor([1.0, 1.0]), dim=0)
+    maps = phrase_maps(Sentences(), image, ["a. b.", "c."])
+    torch.testing.assert_close(maps[0, :, 0], torch.tensor([[both[0], both[1]], [0.0, 1.0]]))
+
+
+def test_patients_are_resampled_not_images():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(40, 1, 1, 4, generator=generator)
+    masks = (torch.arange(4) == torch.randint(0, 4, (40, 1, 1, 1), generator=generator)).long()
+    # Four images of each patient are the same image: resampling images would make the interval half as wide.
+    images, masks = images[:10].repeat_interleave(4, 0), masks[:10].repeat_interleave(4, 0)
+    widths = []
+    for patients in ([str(i // 4) for i in range(40)], [str(i) for i in range(40)]):
+        cases = {"image": images, "mask": masks, "patient_id": patients}
+        estimate = grounding(Pixels(), [cases], {"A": ["bright"]}, resamples=400).findings["A"].miou
+        widths.append(estimate.high - estimate.low)
+    assert widths[0] > 1.6 * widths[1]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"mask": torch.ones(1, 2, 1, 4)},
+            r"mask must have the shape \(1, 1, 1, 4\) for \['A'\]; received \(1, 2, 1, 4\)",
+        ),
+        ({"mask": torch.full((1, 1, 1, 4), 255)}, r"mask must be 0 or 1; received 255"),
+        ({"mask": torch.full((1, 1, 1, 4), torch.nan)}, r"mask must be 0 or 1; received nan"),
+    ],
+)
+def test_wrong_masks_are_named(change, message):
+    cases = {**batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]]), **change}
+    with pytest.raises(ValueError, match=message):
+        grounding(Pixels(), [cases], {"A": ["bright"]}, resamples=5)
+
+
+def test_wrong_arguments_are_named():
+    cases = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]])
+    with pytest.raises(ValueError, match=r"phrases must be for masks among \['A'\]; received \['B'\]"):
+        grounding(Pixels(), [cases], {"B": ["bright"]}, names=["A"])
+    with pytest.raises(ValueError, match="phrases for 'A' must be a list of at least one phrase; received 'bright'"):
+        grounding(Pixels(), [cases], {"A": "bright"})
+    with pytest.raises(TypeError, match=r"needs a model with encode_patches .*; received object"):
+        grounding(object(), [cases], {"A": ["bright"]})
+    with pytest.raises(ValueError, match="at least one batch"):
+        grounding(Pixels(), [], {"A": ["bright"]})
+
+
+def test_a_trained_mode_comes_back_and_volumes_work():
+    class Network(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = torch.nn.Conv3d(1, 4, 4, stride=4)
+
+        def encode_patches(self, image):
+            assert not self.training
+            maps = self.conv(image)
+            return maps.flatten(2).transpose(1, 2), tuple(maps.shape[2:])
+
+        def encode_text(self, texts):
+            return torch.ones(len(texts), 4)
+
+    model = Network().train()
+    image = torch.rand(2, 1, 8, 8, 12)
+    result = grounding(model, [{"image": image, "mask": image > 0.5}], {"A": ["x"]}, resamples=5)
+    assert model.training
+    assert math.isfinite(result.findings["A"].cnr.value)
+    assert result.examples == []

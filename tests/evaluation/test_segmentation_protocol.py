@@ -1,0 +1,254 @@
+"""Few-shot segmentation: Dice by hand, empty masks apart, frozen encoders of many kinds."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medvl.evaluation import dense_features, segmentation
+from medvl.evaluation.segmentation import dice_scores
+
+
+def squares(number, size=16, seed=0, empty=()):
+    """Images with a bright square of 6 pixels, which is the mask; those in ``empty`` have none."""
+    generator = np.random.default_rng(seed)
+    cases = []
+    for i in range(number):
+        image = torch.from_numpy(generator.normal(0, 0.1, (1, size, size))).float()
+        mask = torch.zeros(1, size, size, dtype=torch.uint8)
+        if i not in empty:
+            y, x = generator.integers(0, size - 6, 2)
+            mask[:, y : y + 6, x : x + 6] = 1
+        cases.append({"image": image + mask, "mask": mask, "patient_id": f"p{seed}-{i}", "study_id": f"s{seed}-{i}"})
+    return cases
+
+
+def batches(cases, size=4):
+    for start in range(0, len(cases), size):
+        part = cases[start : start + size]
+        yield {
+            key: torch.stack([c[key] for c in part]) if torch.is_tensor(part[0][key]) else [c[key] for c in part]
+            for key in part[0]
+        }
+
+
+def bright(image):
+    """A feature map that holds the answer."""
+    return image
+
+
+def test_the_answer_in_the_features_is_found_with_few_cases_and_noise_is_not():
+    train, test = squares(12), squares(8, seed=1)
+    result = segmentation(bright, train, batches(test), shots=[2, 8], seeds=2, steps=100, width=16, resamples=50)
+    for shots in (2, 8):
+        assert result.structures["mask"][shots].dice.value > 0.9
+        assert result.structures["mask"][shots].prior.value < 0.4
+    blind = segmentation(
+        lambda image: torch.rand_like(image), train, batches(test), shots=[8], seeds=1, steps=60, width=8, resamples=5
+    )
+    assert blind.structures["mask"][8].dice.value < 0.5
+    assert list(result.structures["mask"]) == [2, 8]
+    assert result.macro[8].value == pytest.approx(result.structures["mask"][8].dice.value)
+    assert len(result.structures["mask"][8].by_seed) == 2
+    assert [example.dice for example in result.examples] == sorted(example.dice for example in result.examples)
+    content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
+    assert content["structures"]["mask"]["8"]["dice"]["value"] == result.structures["mask"][8].dice.value
+
+
+def test_trap_empty_masks_do_not_count_as_hits():
+    """A decoder that predicts nothing has Dice 0 on what is there, and no Dice on what is not."""
+
+    def blind(image):
+        return torch.zeros(len(image), 1, 4, 4)
+
+    # One pixel of 256: with features that say nothing the best guess is an empty mask.
+    def dot(cases):
+        for case in cases:
+            case["mask"] = torch.zeros_like(case["mask"]).index_fill(1, torch.tensor([0]), 0)
+        cases[0]["mask"][0, 3, 3] = 1
+        return cases
+
+    train, test = dot(squares(6)), dot(squares(10, seed=1))
+    result = segmentation(blind, train, batches(test), shots=[6], seeds=1, steps=40, width=8, resamples=20)
+    structure = result.structures["mask"][6]
+    assert structure.dice.value == 0.0
+    assert structure.empty_clear.value == 1.0
+    assert structure.empty_area.value == 0.0
+    assert (result.positives["mask"], result.empties["mask"]) == (1, 9)
+
+
+def test_without_a_positive_test_case_the_dice_is_undefined_with_a_warning():
+    train, test = squares(4), squares(3, seed=1, empty=range(3))
+    with pytest.warns(RuntimeWarning, match="no test case has mask; the Dice is not defined"):
+        result = segmentation(bright, train, batches(test), shots=[4], seeds=1, steps=20, width=8, resamples=5)
+    assert math.isnan(result.structures["mask"][4].dice.value)
+    assert math.isnan(result.macro[4].value)
+    assert json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_dice_is_that_of_a_loop():
+    generator = torch.Generator().manual_seed(0)
+    truth = torch.rand(5, 2, 4, 4, generator=generator) > 0.7
+    truth[1, 0] = False
+    predicted = torch.rand(3, 5, 2, 4, 4, generator=generator) > 0.5
+    found = dice_scores(predicted, truth)
+    for d in range(3):
+        for n in range(5):
+            for k in range(2):
+                p, g = predicted[d, n, k].numpy(), truth[n, k].numpy()
+                expected = 2 * (p & g).sum() / (p.sum() + g.sum()) if g.any() else math.nan
+                np.testing.assert_allclose(found[d, n, k].item(), expected)
+
+
+def test_the_same_seed_gives_the_same_figures_and_leaves_the_random_state_alone():
+    train, test = squares(6), list(batches(squares(4, seed=1)))
+    options = {"shots": [3], "seeds": 2, "steps": 5, "width": 4, "resamples": 5}
+    torch.manual_seed(5)
+    expected = torch.rand(1)
+    torch.manual_seed(5)
+    first = segmentation(bright, train, test, **options)
+    assert torch.equal(torch.rand(1), expected)
+    second = segmentation(bright, train, test, **options)
+    np.testing.assert_array_equal(first.case_dice, second.case_dice)
+    other = segmentation(bright, train, test, **options, seed=1)
+    assert not np.array_equal(first.case_dice, other.case_dice)
+
+
+def test_more_cases_than_there_are_is_all_of_them_with_a_warning():
+    with pytest.warns(RuntimeWarning, match="5, 50 labelled cases were asked for and 3 are there"):
+        result = segmentation(
+            bright, squares(3), batches(squares(2, seed=1)), shots=[5, 50], seeds=1, steps=2, width=4, resamples=5
+        )
+    assert list(result.structures["mask"]) == [3]
+
+
+def test_the_encoder_is_frozen_and_comes_back_as_it_was():
+    model = nn.Sequential(nn.Conv2d(1, 4, 2, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 2, 2)).train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    segmentation(model, squares(3), batches(squares(2, seed=1)), shots=[3], seeds=1, steps=3, width=4, resamples=5)
+    assert model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in model.parameters())
+
+
+def test_several_structures_and_volumes():
+    def case(i):
+        generator = torch.Generator().manual_seed(i)
+        image = torch.rand(1, 8, 8, 8, generator=generator)
+        return {"image": image, "mask": torch.cat([image > 0.5, image > 2]), "patient_id": str(i)}
+
+    cases = [case(i) for i in range(6)]
+    with pytest.warns(RuntimeWarning, match="no test case has never"):
+        result = segmentation(
+            bright, cases[:4], batches(cases[4:]), names=["often", "never"], shots=[4], steps=150, width=16, resamples=5
+        )
+    assert result.structures["often"][4].dice.value > 0.9
+    assert result.macro[4].value == result.structures["often"][4].dice.value
+    assert result.structures["never"][4].empty_clear.value == 1.0
+
+
+def test_a_patient_in_both_parts_is_an_error():
+    cases = squares(4)
+    with pytest.raises(ValueError, match="a patient must not be in train and test; received 'p0-"):
+        segmentation(bright, cases, batches(cases), shots=[4], seeds=1, steps=1, width=4, resamples=5)
+
+
+def test_wrong_arguments_are_named():
+    cases = squares(2)
+    with pytest.raises(ValueError, match=r"shots must be numbers of labelled cases of at least 1; received \[0\]"):
+        segmentation(bright, cases, [], shots=[0])
+    with pytest.raises(ValueError, match="train must hold at least one labelled case"):
+        segmentation(bright, [], [])
+    with pytest.raises(ValueError, match="test must hold at least one batch"):
+        segmentation(bright, cases, [], shots=[2], steps=1, width=4)
+    wrong = [{**case, "mask": case["mask"] * 255} for case in cases]
+    with pytest.raises(ValueError, match="mask must be 0 or 1; received 255"):
+        segmentation(bright, wrong, batches(cases), shots=[2])
+    with pytest.raises(TypeError, match=r"a model for segmentation needs feature_maps.*received int"):
+        dense_features(3)
+
+
+class TestDenseFeatures:
+    def shapes(self, model, image):
+        return [tuple(features.shape) for features in dense_features(model)(image)]
+
+    def test_stages_of_a_resnet_of_ours(self):
+        from medvl.networks import ImageEncoder
+
+        encoder = ImageEncoder("resnet10", image_size=64, width=0.125)
+        assert self.shapes(encoder, torch.rand(2, 1, 64, 64)) == [
+            (2, 8, 16, 16),
+            (2, 16, 8, 8),
+            (2, 32, 4, 4),
+            (2, 64, 2, 2),
+        ]
+        # A height that does not divide is rounded at each stage.
+        assert [shape[2:] for shape in self.shapes(encoder, torch.rand(1, 1, 50, 70))] == [
+            (13, 18),
+            (7, 9),
+            (4, 5),
+            (2, 3),
+        ]
+
+    def test_the_last_map_of_a_resnet_is_its_output(self):
+        from medvl.networks import ImageEncoder
+
+        encoder = ImageEncoder("resnet10", image_size=64, width=0.125).eval()
+        image = torch.rand(1, 1, 64, 64)
+        patches = encoder(image)["patches"]
+        torch.testing.assert_close(dense_features(encoder)(image)[-1].flatten(2).transpose(1, 2), patches)
+
+    def test_patches_of_hugging_face_transformers_without_their_class_token(self):
+        from transformers import CLIPConfig, CLIPModel, ViTConfig, ViTModel
+
+        sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+        vision = {**sizes, "image_size": 32, "patch_size": 8}
+        clip = CLIPModel(CLIPConfig(text_config={**sizes, "vocab_size": 20}, vision_config=vision, projection_dim=8))
+        image = torch.rand(2, 1, 32, 32)
+        (features,) = dense_features(clip)(image)
+        clip.eval()
+        expected = clip.vision_model(image.expand(-1, 3, -1, -1)).last_hidden_state[:, 1:]
+        torch.testing.assert_close(features.flatten(2).transpose(1, 2), expected)
+        vit = ViTModel(ViTConfig(**vision, num_channels=1))
+        assert self.shapes(vit, image) == [(2, 8, 4, 4)]
+
+    def test_whatever_a_callable_gives(self):
+        image = torch.rand(2, 1, 8, 16)
+        maps = [torch.rand(2, 3, 2, 4), torch.rand(2, 3, 4, 8)]
+        assert self.shapes(lambda _: maps, image) == [(2, 3, 4, 8), (2, 3, 2, 4)]
+        assert self.shapes(lambda _: torch.rand(2, 8 + 1, 5), image) == [(2, 5, 2, 4)]
+        with pytest.raises(ValueError, match="27 tokens are no grid of the proportions of an image"):
+            dense_features(lambda _: torch.rand(2, 27, 5))(image)
+        with pytest.raises(TypeError, match="feature maps must be a tensor"):
+            dense_features(lambda _: "map")(image)
+
+    def test_own_maps_come_first(self):
+        class Model(nn.Module):
+            def feature_maps(self, image):
+                return [image]
+
+            def forward(self, image):
+                raise AssertionError
+
+        assert self.shapes(Model(), torch.rand(1, 1, 4, 4)) == [(1, 1, 4, 4)]
+
+
+def test_a_hugging_face_model_and_a_dual_encoder_go_through_unchanged():
+    from transformers import CLIPConfig, CLIPModel
+
+    from medvl.networks import convirt
+
+    sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
+    clip = CLIPModel(
+        CLIPConfig(text_config={**sizes, "vocab_size": 20}, vision_config={**sizes, "image_size": 32, "patch_size": 4})
+    )
+    train, test = squares(6, size=32), list(batches(squares(4, size=32, seed=1)))
+    for model in (clip, convirt("small", image_size=32, embed_dim=8)):
+        result = segmentation(model, train, test, shots=[6], seeds=1, steps=5, width=4, resamples=5)
+        assert 0 <= result.structures["mask"][6].dice.value <= 1
