@@ -60,7 +60,7 @@ class Body:
             mediastinum=draws.uniform(0.115, 0.14),
             rib_slope=draws.uniform(0.9, 1.15),
             rib_start=draws.uniform(0, RIB_SPACING),
-            rib_contrast=draws.uniform(0.05, 0.08),
+            rib_contrast=draws.uniform(0.08, 0.12),
             vessel_atlas=(draws.pick(range(ATLASES)), draws.pick(range(ATLASES))),
             gastric_bubble=draws.uniform(0.05, 0.12) if draws.chance(0.5) else 0.0,
         )
@@ -147,9 +147,9 @@ class Chest:
             outer, inner = lung_profile(y, body.apex, width)
             tables.append((outer, inner))
         rows = self.canvas.rows()
-        self.outer = np.concatenate([outer for outer, _ in tables]).take(rows)
+        self.outer = np.concatenate([outer for outer, _ in tables]).take(rows, mode="clip")
         """Distance of the chest wall's inside from the midline, at each pixel's height and side."""
-        inner = np.concatenate([inner for _, inner in tables]).take(rows)
+        inner = np.concatenate([inner for _, inner in tables]).take(rows, mode="clip")
         inside = self.outer - self.across
         np.subtract(self.across, inner, out=inner)
         np.minimum(inside, inner, out=inside)
@@ -214,6 +214,7 @@ class Chest:
         air = self.lung * (1 - self.centre)
         water = air * self.density
         air -= water
+        bones = self._bones(air)
         gray = self._tissue(solid)
         bubble = self.body.gastric_bubble
         if bubble:
@@ -225,7 +226,7 @@ class Chest:
         gray += air
         water *= WATER
         gray += water
-        gray += self._bones()
+        gray += bones
         gray *= self._outline()
         gray += self.bright
         return expose(gray, exposure, raw, self.canvas)
@@ -262,8 +263,8 @@ class Chest:
         shoulder -= self.across
         return smoothstep(shoulder, 0.06)
 
-    def _bones(self) -> np.ndarray:
-        """Posterior and anterior ribs and clavicles."""
+    def _bones(self, air: np.ndarray) -> np.ndarray:
+        """Posterior and anterior ribs and clavicles; ribs are faint but over air."""
         body, out = self.body, np.zeros_like(self.x)
         rows = self.canvas.box(-1.2, 1.2, body.apex - 0.05, 0.75)
         rows = (rows[0], slice(None))
@@ -289,7 +290,7 @@ class Chest:
         front *= 0.6 * body.rib_contrast
         ribs += front
         ribs *= smoothstep(self.outer[rows] + 0.03 - across, 0.05)
-        ribs *= 0.2 + 0.8 * self.lung[rows]  # faint where heart and abdomen lie in front
+        ribs *= 0.2 + 0.8 * air[rows]  # faint where heart, abdomen or fluid lie in front
         out[rows] = ribs
         self._add_clavicles(out)
         return out

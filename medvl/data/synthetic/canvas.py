@@ -79,8 +79,7 @@ def smoothstep(distance: np.ndarray, width: float) -> np.ndarray:
     """
     t = distance * (1.0 / width)
     t += 0.5
-    np.maximum(t, 0, out=t)
-    np.minimum(t, 1, out=t)
+    t.clip(0, 1, out=t)
     rest = t * -2
     rest += 3
     t *= t
@@ -125,6 +124,7 @@ class Canvas:
         self.y = (axis * -b + (pose.dx * b - pose.dy * a)) + (axis * a)[:, None]
         self.pixel = 2 / size / pose.scale
         """Side of a pixel in body coordinates."""
+        self._turn = (pose.scale * cos, pose.scale * sin)
 
     def rows(self) -> np.ndarray:
         """For each pixel, its entry in a profile over y, plus TABLE on the patient's left."""
@@ -132,24 +132,23 @@ class Canvas:
         place += TABLE / 2
         np.maximum(place, 0, out=place)
         np.minimum(place, TABLE - 1, out=place)
-        index = place.astype(np.int32)
-        index += (self.x > 0) * np.int32(TABLE)
+        index = place.astype(np.intp)
+        index += (self.x > 0) * np.intp(TABLE)
         return index
 
     def to_pixels(self, x: float, y: float) -> tuple[float, float]:
         """Row and column of a place of the body (fractions of a pixel kept)."""
-        cos, sin = self.pose.rotation
-        u = self.pose.scale * (x * cos - y * sin) + self.pose.dx
-        v = self.pose.scale * (x * sin + y * cos) + self.pose.dy
+        cos, sin = self._turn
+        u = x * cos - y * sin + self.pose.dx
+        v = x * sin + y * cos + self.pose.dy
         return (v + 1) * self.size / 2 - 0.5, (u + 1) * self.size / 2 - 0.5
 
     def box(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
         """The pixels that can lie between x0 and x1 and between y0 and y1 (at least one, at the picture's edge)."""
         corners = [self.to_pixels(x, y) for x in (x0, x1) for y in (y0, y1)]
         out = []
-        for axis in (0, 1):
-            low = int(min(corner[axis] for corner in corners))
-            high = int(max(corner[axis] for corner in corners)) + 2
+        for places in zip(*corners, strict=True):
+            low, high = int(min(places)), int(max(places)) + 2
             low = min(max(low, 0), self.size - 1)
             out.append(slice(low, max(min(high, self.size), low + 1)))
         return out[0], out[1]
@@ -219,7 +218,7 @@ def vessels(x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
     np.sqrt(square, out=square)
     square *= _POLAR
     np.minimum(square, _POLAR - 1, out=square)
-    index = row.astype(np.int32)
+    index = row.astype(np.intp)
     index *= _POLAR
-    index += square.astype(np.int32)
+    index += square.astype(np.intp)
     return vessel_atlas()[number].ravel().take(index, mode="clip")

@@ -79,25 +79,34 @@ def _effusion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
 def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """Air between chest wall and lung: darker, without vessels, inside a thin pleural line."""
     (sign,) = SIGNS[finding.side]
-    gap = graded(finding, 0.075, 0.13, 0.24) + draws.uniform(0.0, 0.02)
+    gap = graded(finding, 0.1, 0.17, 0.28) + draws.uniform(0.0, 0.02)
     box = _half(chest, sign, 1.3)
     y = chest.y[box]
     # wider at the apex, closing toward the base unless it is large
     width = (graded(finding, 0.15, 0.3, 0.45) - y) * graded(finding, 1.3, 1.4, 1.3)
     np.clip(width, 0, 1.5, out=width)
     width *= gap
-    depth = np.minimum(chest.outer[box] - chest.across[box], (y - np.float32(chest.body.apex)) * 0.75)
+    # the smooth minimum of the depths under the chest wall and under the apex rounds the lung's shoulder
+    lateral, apical = chest.outer[box] - chest.across[box], (y - np.float32(chest.body.apex)) * 0.75
+    depth = lateral - apical
+    depth *= depth
+    depth += 0.03
+    np.sqrt(depth, out=depth)
+    depth -= lateral
+    depth -= apical
+    depth *= -0.5
     depth -= width
     inside = (sign * chest.x[box] > 0) & (width > 0)
     air = smoothstep(-depth, 0.02 + chest.canvas.pixel)
     air *= inside
     line = bump(depth, 0.016 + 0.8 * chest.canvas.pixel)
     line *= inside
-    air *= chest.lung[box]
+    beside = chest.lung[box] * (1 - chest.centre[box])  # the mediastinum hides what is behind it
+    air *= beside
     chest.vessel_gain[box] *= 1 - air
-    chest.bright[box] -= air * 0.13
-    line *= chest.lung[box]
-    line *= 0.18
+    chest.bright[box] -= air * 0.16
+    line *= beside
+    line *= 0.22
     chest.bright[box] += line
     _mark(mask, box, air)
 
@@ -170,16 +179,20 @@ def _edema(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> No
 
 
 def _fracture(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
-    """A gap in the rib that :func:`change_shape` has broken, and a fragment out of line."""
+    """A gap in the rib that :func:`change_shape` has broken, a fragment out of line, and a haematoma around them."""
     x, y = _rib_place(finding, chest.body, draws)
     sign = 1 if x > 0 else -1
-    length, gain = graded(finding, 0.06, 0.09, 0.12), graded(finding, 0.25, 0.35, 0.45)
-    _line(chest, [(x - sign * 0.005, y - length), (x + sign * 0.03, y + length)], 0.03, -0.5 * gain)
-    _line(chest, [(x + sign * 0.01, y - 0.2 * length), (x + sign * (0.02 + length), y - 1.2 * length)], 0.038, gain)
-    radius = max(0.06 + length, 1.5 * chest.canvas.pixel)
+    length, gain = graded(finding, 0.07, 0.09, 0.12), graded(finding, 0.25, 0.3, 0.35)
+    _line(chest, [(x - sign * 0.005, y - length), (x + sign * 0.03, y + length)], 0.04, -0.5 * gain)
+    _line(chest, [(x + sign * 0.01, y - 0.2 * length), (x + sign * (0.02 + length), y - 1.2 * length)], 0.042, gain)
+    radius = max(0.08 + length, 1.5 * chest.canvas.pixel)
     box = chest.canvas.box(x - radius, x + radius, y - radius, y + radius)
     dx, dy = chest.x[box] - x, chest.y[box] - y
-    _mark(mask, box, radius * radius - dx * dx - dy * dy + 0.5, chest.canvas.nearest(x, y))
+    dx *= dx
+    dy *= dy
+    dx += dy
+    chest.bright[box] += smoothstep(0.5 * radius * radius - dx, radius * radius) * (0.6 * gain)
+    _mark(mask, box, radius * radius - dx + 0.5, chest.canvas.nearest(x, y))
 
 
 def _devices(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
@@ -188,18 +201,18 @@ def _devices(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> 
     jitter = draws.uniform(-0.03, 0.03)
     if finding.location == "endotracheal tube":
         tip = -0.38 + jitter
-        paths = [([(-0.025, -1.2), (-0.025, tip)], 0.015), ([(0.02, -1.2), (0.02, tip)], 0.015)]
+        paths = [([(-0.025, -1.2), (-0.025, tip)], 0.018), ([(0.02, -1.2), (0.02, tip)], 0.018)]
     elif finding.location == "central venous catheter":
         inlet = [(sign * 0.62, -0.66 + jitter), (sign * 0.35, -0.64), (sign * 0.12 - 0.03, -0.5)]
-        paths = [([*inlet, (-0.11, -0.3), (-0.12, 0.02 + jitter)], 0.022)]
+        paths = [([*inlet, (-0.11, -0.3), (-0.12, 0.02 + jitter)], 0.026)]
     elif finding.location == "pacemaker":
         x, y = sign * 0.56, -0.5 + jitter
         lead = [(x, y), (sign * 0.3, -0.62), (sign * 0.06 - 0.05, -0.45), (-0.1, 0.05), (0.1, 0.38), (0.26, 0.4)]
-        paths = [(lead, 0.02), ([(x - 0.035, y), (x + 0.035, y + 0.03)], 0.12)]
+        paths = [(lead, 0.024), ([(x - 0.035, y), (x + 0.035, y + 0.03)], 0.14)]
     else:
-        paths = [([(sign * 0.86, 0.4 + jitter), (sign * 0.62, 0.12), (sign * 0.5, -0.3), (sign * 0.4, -0.52)], 0.032)]
+        paths = [([(sign * 0.86, 0.4 + jitter), (sign * 0.62, 0.12), (sign * 0.5, -0.3), (sign * 0.4, -0.52)], 0.038)]
     for path, width in paths:
-        for box, ink in _line(chest, path, width, 0.45):
+        for box, ink in _line(chest, path, max(width, 1.1 * chest.canvas.pixel), 0.55):
             _mark(mask, box, ink * 1.6)
 
 

@@ -25,7 +25,8 @@ DRAWABLE = (
 """The ten that are drawn, in the order of the masks."""
 
 SEVERITIES = ("mild", "moderate", "severe")
-DEVICES = ("endotracheal tube", "central venous catheter", "pacemaker", "chest tube")
+DEVICES = {"endotracheal tube": 0.2, "central venous catheter": 0.35, "pacemaker": 0.35, "chest tube": 0.1}
+"""Kinds of devices, and how often a device is of each."""
 ZONES = ("upper", "mid", "lower")
 
 NORMAL = 0.2
@@ -74,7 +75,7 @@ def _describe(name: str, draws: Draws) -> Finding:
     if name == "Atelectasis":
         return Finding(name, severity, draws.weighted([(one_side, 0.75), ("bilateral", 0.25)]), "lower")
     if name == "Support Devices":
-        kind = draws.pick(DEVICES)
+        kind = draws.weighted(tuple(DEVICES.items()))
         return Finding(name, "moderate", "" if kind == "endotracheal tube" else one_side, kind)
     return Finding(name, severity, one_side, draws.pick(ZONES))
 
