@@ -1,0 +1,93 @@
+"""Texts that many images are compared with, embedded once."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TEXTS_AT_ONCE = 256
+
+
+class TextBank:
+    """Unit vectors of fixed texts by a network, computed at the first call and again only when its weights have changed.
+
+    Weights count as changed when they were written in place, as optimizers and ``load_state_dict`` do, or when another
+    network comes. Writing to ``parameter.data`` goes unnoticed: call :meth:`clear` after that.
+
+    Args:
+        texts: M strings; equal ones are encoded once.
+        methods: methods that encode a list of strings to (M, D); the first that the network has is called.
+
+    Raises:
+        ValueError: where there is no text.
+
+    Example:
+        >>> class Network:
+        ...     def encode_text(self, texts):
+        ...         return torch.tensor([[float(len(text)), 0.0] for text in texts])
+        >>> TextBank(["edema", "no edema"])(Network())
+        tensor([[1., 0.],
+                [1., 0.]])
+    """
+
+    def __init__(self, texts: Sequence[str], methods: Sequence[str] = ("encode_text",)) -> None:
+        if isinstance(texts, str) or not texts:
+            raise ValueError(f"texts must be a list of at least one string, received {texts!r}.")
+        distinct = list(dict.fromkeys(texts))
+        place = {text: number for number, text in enumerate(distinct)}
+        self.texts, self.methods = list(texts), tuple(methods)
+        self._distinct, self._places = distinct, torch.tensor([place[text] for text in texts])
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the embeddings."""
+        self._network: Any = lambda: None
+        self._state: tuple[Any, ...] | None = None
+        self._embeds: Tensor | None = None
+
+    def __call__(self, network: Any) -> Tensor:
+        """The texts' unit vectors (M, D), float32, on the network's device, without gradient."""
+        network = getattr(network, "module", network)  # inside DistributedDataParallel
+        state = _state(network)
+        if self._embeds is None or self._network() is not network or state != self._state:
+            self._embeds = self._encode(network)
+            self._network, self._state = weakref.ref(network), state
+        return self._embeds
+
+    def _encode(self, network: Any) -> Tensor:
+        method = next((name for name in self.methods if hasattr(network, name)), None)
+        if method is None:
+            raise TypeError(f"network must have {' or '.join(self.methods)}, received a {type(network).__name__}.")
+        encode = getattr(network, method)
+        training = isinstance(network, nn.Module) and network.training
+        if training:
+            network.eval()  # dropout would stay in the embeddings
+        try:
+            with torch.no_grad():
+                texts = [
+                    self._distinct[start : start + TEXTS_AT_ONCE]
+                    for start in range(0, len(self._distinct), TEXTS_AT_ONCE)
+                ]
+                embeds = torch.cat([torch.as_tensor(encode(part)).float() for part in texts])
+        finally:
+            if training:
+                network.train()
+        if embeds.ndim != 2 or len(embeds) != len(self._distinct):
+            raise ValueError(
+                f"{method} must give ({len(self._distinct)}, D) for {len(self._distinct)} texts, received "
+                f"{tuple(embeds.shape)}."
+            )
+        return F.normalize(embeds, dim=1)[self._places.to(embeds.device)]
+
+
+def _state(network: Any) -> tuple[Any, ...]:
+    """What changes when a network's weights do: torch counts what is written to a tensor in place."""
+    if not isinstance(network, nn.Module):
+        return ()
+    tensors = [*network.parameters(), *network.buffers()]
+    return tuple((id(t), t.device, 0 if t.is_inference() else t._version) for t in tensors)
