@@ -1,5 +1,6 @@
 """The evaluation protocols of the field, and the report that shows them."""
 
+from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
 from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
 from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
 from medvl.evaluation.curves import auroc_and_average_precision, roc_curve
@@ -7,14 +8,18 @@ from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import Embeddings, embed_studies
 from medvl.evaluation.evaluate import Evaluation, evaluate
 from medvl.evaluation.grounding import GroundedFinding, GroundingResult, grounding, phrase_maps
+from medvl.evaluation.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
 from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
 from medvl.evaluation.report import write_report
 from medvl.evaluation.retrieval import DirectionResult, RetrievalResult, retrieval
 from medvl.evaluation.segmentation import SegmentationResult, StructureResult, segmentation
 from medvl.evaluation.segmentation_decoder import SegmentationDecoder
+from medvl.evaluation.single_label import SingleLabelResult, zero_shot_single_label
 from medvl.evaluation.zero_shot import ZeroShotResult, zero_shot
 
 __all__ = [
+    "COMPETITION",
+    "RETRIEVAL_CLASSES",
     "DirectionResult",
     "Embeddings",
     "Estimate",
@@ -22,11 +27,14 @@ __all__ = [
     "FindingResult",
     "GroundedFinding",
     "GroundingResult",
+    "LabelQueries",
+    "LabelRetrievalResult",
     "MultiLabelCases",
     "ReliabilityCurve",
     "RetrievalResult",
     "SegmentationDecoder",
     "SegmentationResult",
+    "SingleLabelResult",
     "StructureResult",
     "ZeroShotResult",
     "auroc_and_average_precision",
@@ -36,8 +44,10 @@ __all__ = [
     "embed_studies",
     "estimates",
     "evaluate",
+    "exclusive_classes",
     "grounding",
     "interval",
+    "label_retrieval",
     "phrase_maps",
     "reliability_curve",
     "retrieval",
@@ -45,4 +55,5 @@ __all__ = [
     "segmentation",
     "write_report",
     "zero_shot",
+    "zero_shot_single_label",
 ]
