@@ -33,6 +33,9 @@ from medvl.functional.pooling import (
     masked_mean,
     segment_mean,
 )
+from medvl.functional.prompt_tokens import (
+    insert_prompt_tokens,
+)
 from medvl.functional.retrieval import (
     chance_recall_at_k,
     mean_rank,
@@ -68,6 +71,7 @@ __all__ = [
     "gather_rows",
     "image_text_contrastive_loss",
     "image_text_label_contrastive_loss",
+    "insert_prompt_tokens",
     "iou_at_thresholds",
     "label_similarity",
     "masked_mean",

@@ -41,6 +41,12 @@ from medvl.transforms.load_image import (
     LoadStudyImaged,
     LoadStudyImageDict,
 )
+from medvl.transforms.masking import (
+    RandMaskPatches,
+    RandMaskPatchesD,
+    RandMaskPatchesd,
+    RandMaskPatchesDict,
+)
 from medvl.transforms.prompts import (
     AddPromptTokens,
     AddPromptTokensD,
@@ -113,6 +119,10 @@ __all__ = [
     "RadiographIntensityD",
     "RadiographIntensityDict",
     "RadiographIntensityd",
+    "RandMaskPatches",
+    "RandMaskPatchesD",
+    "RandMaskPatchesDict",
+    "RandMaskPatchesd",
     "RandRadiographAffine",
     "RandRadiographAffineD",
     "RandRadiographAffineDict",

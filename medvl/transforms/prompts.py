@@ -11,11 +11,13 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
 
+from medvl.functional import insert_prompt_tokens
+from medvl.functional.prompt_tokens import POSITIONS, text_span
 from medvl.text import PromptTemplates, load_prompts
 from medvl.transforms.study import named, require_one_key
 
 NO_FINDING = "No Finding"
-POSITIONS = ("front", "middle", "end")
+TOKEN_KEYS = ("input_ids", "attention_mask", "sentence_ids")
 _STATE_NAMES = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
 
 
@@ -212,38 +214,26 @@ class AddPromptTokens(Transform):
         """
         if class_index < 0:
             raise ValueError(f"class_index must be at least 0, got {class_index}")
-        ids, mask, sentences = (
-            torch.as_tensor(tokens[name], dtype=torch.int64) for name in ("input_ids", "attention_mask", "sentence_ids")
-        )
-        text = (sentences >= 0).nonzero().flatten().tolist()
-        opening = 1 if len(ids) and mask[0] == 1 and sentences[0] < 0 else 0
-        start, stop = (text[0], text[-1] + 1) if text else (opening, opening)
+        ids, mask, sentences = (torch.as_tensor(tokens[name], dtype=torch.int64)[None] for name in TOKEN_KEYS)
         if self.max_length is not None:
-            surplus = int(mask.sum()) + self.num_tokens - self.max_length
-            if surplus > max(0, stop - start - 1):
-                raise ValueError(
-                    f"max_length {self.max_length} leaves no room for the text beside {self.num_tokens} prompt tokens"
-                )
-            keep = [i for i in range(len(ids)) if not stop - max(0, surplus) <= i < stop]
-            ids, mask, sentences = ids[keep], mask[keep], sentences[keep]
-            stop -= max(0, surplus)
+            ids, mask, sentences = self._make_room(ids, mask, sentences)
         first = self.vocab_size + (class_index * self.num_tokens if self.per_class else 0)
-        before = {"front": self.num_tokens, "end": 0, "middle": (self.num_tokens + 1) // 2}[self.position]
         prompt = torch.arange(first, first + self.num_tokens)
-        out = {}
-        for name, values, added in (
-            ("input_ids", ids, prompt),
-            ("attention_mask", mask, torch.ones_like(prompt)),
-            ("sentence_ids", sentences, self._sentences(sentences, start, stop, before)),
-        ):
-            out[name] = torch.cat((values[:start], added[:before], values[start:stop], added[before:], values[stop:]))
-            if self.max_length is not None:
-                out[name] = out[name][: self.max_length]
-        return out
+        out = insert_prompt_tokens(ids, mask, sentences, prompt, self.position)
+        return {name: values[0, : self.max_length] for name, values in zip(TOKEN_KEYS, out, strict=True)}
 
-    def _sentences(self, sentences: torch.Tensor, start: int, stop: int, before: int) -> torch.Tensor:
-        first, last = (int(sentences[start]), int(sentences[stop - 1])) if stop > start else (0, 0)
-        return torch.tensor([first] * before + [last] * (self.num_tokens - before), dtype=torch.int64)
+    def _make_room(
+        self, ids: torch.Tensor, mask: torch.Tensor, sentences: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Cut the end of the text as far as the prompt tokens need its place."""
+        start, stop = (int(place) for place in text_span(mask, sentences))
+        surplus = max(0, int(mask.sum()) + self.num_tokens - int(self.max_length or 0))
+        if surplus > max(0, stop - start - 1):
+            raise ValueError(
+                f"max_length {self.max_length} leaves no room for the text beside {self.num_tokens} prompt tokens"
+            )
+        kept = torch.cat((torch.arange(stop - surplus), torch.arange(stop, ids.shape[1])))
+        return ids[:, kept], mask[:, kept], sentences[:, kept]
 
 
 class AddPromptTokensd(MapTransform):
@@ -287,11 +277,10 @@ class AddPromptTokensd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(data):
             prefix = str(key).removesuffix("input_ids")
-            names = ("input_ids", "attention_mask", "sentence_ids")
-            tokens = {name: data[prefix + name] for name in names}
+            tokens = {name: data[prefix + name] for name in TOKEN_KEYS}
             index = int(data[self.class_key]) if self.add.per_class else 0
             added = named(data, key, self.add, tokens, index)
-            out.update({prefix + name: added[name] for name in names})
+            out.update({prefix + name: added[name] for name in TOKEN_KEYS})
         return out
 
 
