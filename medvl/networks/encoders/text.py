@@ -12,7 +12,8 @@ from torch import nn
 from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
-from medvl.functional import segment_mean
+from medvl.functional import insert_prompt_tokens, segment_mean
+from medvl.functional.prompt_tokens import POSITIONS
 from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptVectors
 from medvl.networks.encoders.adapters import adapter_prefix, adapters_config, add_adapters, base_of, has_adapters
 from medvl.networks.encoders.pooling import POOLINGS
@@ -146,7 +147,7 @@ class TextEncoder(nn.Module):
                 f"pooling='cls' reads the first token, which knows nothing of the text in the causal model "
                 f"{type(base_of(self.model)).__name__}: take 'last' or 'mean'."
             )
-        self.pooling = pooling
+        self.pooling, self.prompt_position = pooling, "front"
         self.max_length = position_limit(base_of(self.model))
         if adapters:
             self.model = add_adapters(self.model, adapters)
@@ -182,21 +183,23 @@ class TextEncoder(nn.Module):
         initial_ids: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | None = None,
         reparameterisation: str = "none",
         hidden_features: int | None = None,
+        position: str = "front",
     ) -> PromptVectors:
         """Lets the ids from :attr:`vocab_size` on stand for learned tokens, in place of those that there were.
 
-        :class:`medvl.transforms.AddPromptTokens` with ``vocab_size=encoder.vocab_size`` puts the ids into texts. The tokens
-        are saved with the encoder. To learn nothing but them::
+        :meth:`insert_prompt_tokens` puts the ids into a batch of texts, :class:`medvl.transforms.AddPromptTokens` with
+        ``vocab_size=encoder.vocab_size`` into one. The tokens are saved with the encoder. To learn nothing but them::
 
             model.requires_grad_(False)
             model.text_encoder.add_prompt_tokens(16)
 
         Args:
-            num_tokens: see :class:`~medvl.networks.ContinuousPromptEmbedding`, as for the others.
+            num_tokens: see :class:`~medvl.networks.ContinuousPromptEmbedding`, as for the next four.
             num_classes: see there.
             initial_ids: see there.
             reparameterisation: see there.
             hidden_features: see there.
+            position: where the tokens belong: "front", "middle" or "end" of a text.
 
         Returns:
             The module that holds the vectors and nothing else.
@@ -214,13 +217,62 @@ class TextEncoder(nn.Module):
             >>> tuple(prompts().shape), encoder.vocab_size
             ((5, 4, 8), 30)
         """
+        if position not in POSITIONS:
+            raise ValueError(f"position must be one of {', '.join(POSITIONS)}, received {position!r}.")
         table = self.model.get_input_embeddings()
         table = table.table if isinstance(table, ContinuousPromptEmbedding) else table
         prompted = ContinuousPromptEmbedding(
             table, num_tokens, num_classes, initial_ids, reparameterisation, hidden_features
         )
         self.model.set_input_embeddings(prompted)
+        self.prompt_position = position
         return prompted.prompts
+
+    def insert_prompt_tokens(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        sentence_ids: torch.Tensor,
+        class_indices: torch.Tensor | Sequence[int] | None = None,
+    ) -> dict[str, torch.Tensor]:
+        """Puts the ids of the prompt tokens into texts, at the position that they belong to.
+
+        Args:
+            input_ids: (M, L) token ids.
+            attention_mask: (M, L), nonzero = keep.
+            sentence_ids: (M, L), -1 for special and padding tokens.
+            class_indices: (M,), the class of each text, where every class has tokens of its own.
+
+        Returns:
+            The three by name, (M, L + T): what :meth:`forward` takes.
+
+        Raises:
+            ValueError: without prompt tokens; without classes where they are needed, or with ones that there are not.
+
+        Example:
+            >>> from transformers import BertConfig
+            >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
+            >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes), prompts={"num_tokens": 2, "position": "end"})
+            >>> ids, mask, sentences = torch.tensor([[2, 7, 3]]), torch.ones(1, 3), torch.tensor([[-1, 0, -1]])
+            >>> encoder.insert_prompt_tokens(ids, mask, sentences)["input_ids"].tolist()
+            [[2, 7, 30, 31, 3]]
+        """
+        embedding = self.prompt_embedding
+        if embedding is None:
+            raise ValueError("the text encoder has no prompt tokens: call add_prompt_tokens first.")
+        tokens, classes = embedding.num_tokens, embedding.num_classes
+        if (classes is None) != (class_indices is None):
+            raise ValueError(
+                f"class_indices must be {'None' if classes is None else 'given'} for prompt tokens "
+                f"{'shared by all classes' if classes is None else f'of {classes} classes'}."
+            )
+        index = torch.zeros(1, dtype=torch.long) if class_indices is None else torch.as_tensor(class_indices)
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < (classes or 1):
+            raise ValueError(f"class_indices must be below {classes}, received {index.tolist()}.")
+        first = (self.vocab_size + index.to(input_ids.device) * tokens).expand(len(input_ids)).unsqueeze(1)
+        prompt_ids = first + torch.arange(tokens, device=input_ids.device)
+        values = insert_prompt_tokens(input_ids, attention_mask, sentence_ids, prompt_ids, self.prompt_position)
+        return dict(zip(("input_ids", "attention_mask", "sentence_ids"), values, strict=True))
 
     def merge_adapters(self) -> None:
         """Makes peft's adapters part of the model's weights; the encoder then needs peft no more."""
@@ -231,7 +283,7 @@ class TextEncoder(nn.Module):
         """The arguments that build this encoder anew (with random weights), as plain values for JSON."""
         config: dict[str, Any] = {"model": self.model.config.to_dict(), "pooling": self.pooling}
         if self.prompt_embedding is not None:
-            config["prompts"] = self.prompt_embedding.to_config()
+            config["prompts"] = {**self.prompt_embedding.to_config(), "position": self.prompt_position}
         if has_adapters(self.model):
             config["adapters"] = adapters_config(self.model)
         return config
