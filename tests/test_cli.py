@@ -105,6 +105,7 @@ class TestTrain:
             "prompts.json",
             "tokenizer.json",
             "tokenizer_config.json",
+            "weights.json",
         }
         environment = json.loads((run / "environment.json").read_text())
         assert environment["seed"] == 0

@@ -6,6 +6,7 @@ from medvl.bundles.evaluate import embed, evaluate_run
 from medvl.bundles.recipes import demo_overrides, recipe_config, recipes, train
 from medvl.bundles.run_folder import RunFolder, read_skipped, running_config
 from medvl.bundles.trained_run import TrainedRun, prompts_for
+from medvl.bundles.training import ready_network, training_handlers
 
 __all__ = [
     "RunFolder",
@@ -15,8 +16,10 @@ __all__ = [
     "evaluate_run",
     "prompts_for",
     "read_skipped",
+    "ready_network",
     "recipe_config",
     "recipes",
     "running_config",
     "train",
+    "training_handlers",
 ]

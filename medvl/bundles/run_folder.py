@@ -20,9 +20,12 @@ from monai.bundle import ConfigParser
 
 from medvl.data import Manifest, table_path
 from medvl.errors import StudyError
+from medvl.handlers import BestCheckpoint
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
-MODEL, CHECKPOINTS, PROMPTS = "model", "checkpoints", "prompts.json"
+MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
+WEIGHTS = "weights.json"
+KEEP = ("last", "best")
 
 # a resumed run may differ in these from the one it goes on with
 FREE_ON_RESUME = ("resume", "output", "device", "workers", "progress", "tensorboard", "bundle_root", "on_error")
@@ -137,19 +140,46 @@ class RunFolder:
         if environment_before["data_fingerprint"] != environment["data_fingerprint"]:
             raise ValueError(f"{environment['data']} has changed since the run at {self.path} began; start a new run.")
 
-    def finish(self, network: Any, prompts: Mapping[str, Any]) -> None:
+    def train(self, trainer: Any, best: BestCheckpoint | None = None) -> None:
+        """Runs what is left of the training: nothing where a restored run has no epoch left or had stopped early.
+
+        Args:
+            trainer: the engine.
+            best: the handler that may have stopped it.
+        """
+        epoch = trainer.state.epoch
+        if epoch < trainer.state.max_epochs and not (best is not None and best.exhausted(epoch)):
+            trainer.run()
+
+    def finish(
+        self, network: Any, prompts: Mapping[str, Any], keep: str = "last", best: BestCheckpoint | None = None
+    ) -> None:
         """Saves the trained network with its tokenizer, and the prompts to evaluate it with.
 
-        The folder ``model`` appears whole or not at all.
+        The folder ``model`` appears whole or not at all. Which epoch's weights it holds is logged, and stands in
+        ``model/weights.json``.
 
         Args:
             network: the :class:`~medvl.networks.DualEncoder`.
             prompts: for each finding, ``{"present": [...], "absent": [...]}``.
+            keep: "last" saves the weights as they are, "best" those of the best epoch.
+            best: the handler that knows it.
+
+        Raises:
+            ValueError: where ``keep`` is neither, or "best" without a handler.
         """
+        if keep not in KEEP or (keep == "best" and best is None):
+            raise ValueError(f"keep must be 'last', or 'best' with a BestCheckpoint, received {keep!r}.")
+        epoch = best.restore_best() if keep == "best" and best is not None else 0
+        weights: dict[str, Any] = {"epoch": "last"}
+        if epoch and best is not None:
+            weights = {"epoch": epoch, "chosen_by": best.metric, "value": best.value}
+        logger.info("model/ holds the weights of epoch %s", weights["epoch"])
         partial = self.path / f"{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         network.save_pretrained(partial)
         (partial / PROMPTS).write_text(json.dumps(prompts, indent=2) + "\n")
+        (partial / WEIGHTS).write_text(json.dumps(weights) + "\n")
         shutil.rmtree(self.model, ignore_errors=True)
         partial.rename(self.model)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medvl.engines.parameter_groups import parameter_groups
 from medvl.engines.prepare_batch import PrepareBatchImageText
 
-__all__ = ["PrepareBatchImageText"]
+__all__ = ["PrepareBatchImageText", "parameter_groups"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from medvl.handlers.best_checkpoint import BestCheckpoint
 from medvl.handlers.epoch_seed import EpochSeed
 from medvl.handlers.finite_loss import FiniteLoss
 from medvl.handlers.gradient_clipping import GradientClipping
@@ -10,8 +11,10 @@ from medvl.handlers.metrics_log import MetricsLog, read_metrics
 from medvl.handlers.progress_bar import ProgressBar
 from medvl.handlers.run_checkpoint import RunCheckpoint
 from medvl.handlers.skipped_log import SkippedLog
+from medvl.handlers.validation_metrics import validation_metrics
 
 __all__ = [
+    "BestCheckpoint",
     "EpochSeed",
     "FiniteLoss",
     "GradientClipping",
@@ -23,4 +26,5 @@ __all__ = [
     "SkippedLog",
     "ZeroShotMetricHandler",
     "read_metrics",
+    "validation_metrics",
 ]

@@ -23,8 +23,9 @@ class RunCheckpoint:
 
     Args:
         folder: where the files ``epoch-0007.pt`` go; made when the first is written.
-        objects: what to save, by name; everything with ``state_dict`` and ``load_state_dict``. The trainer that the handler
-            is attached to, and its gradient scaler where it has one, are added as ``trainer`` and ``scaler``.
+        objects: what to save, by name; everything with ``state_dict`` and ``load_state_dict``; those that are None are left
+            out. The trainer that the handler is attached to, and its gradient scaler where it has one, are added as
+            ``trainer`` and ``scaler``.
         keep: how many of the newest files stay, at least 1.
 
     Raises:
@@ -34,7 +35,8 @@ class RunCheckpoint:
     def __init__(self, folder: str | Path, objects: Mapping[str, Any], keep: int = 2) -> None:
         if keep < 1:
             raise ValueError(f"keep must be at least 1, received {keep}.")
-        self.folder, self.objects, self.keep = Path(folder), dict(objects), keep
+        self.folder, self.keep = Path(folder), keep
+        self.objects = {name: value for name, value in objects.items() if value is not None}
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with a trainer."""

@@ -1,0 +1,136 @@
+"""What every recipe's ``train.yaml`` has in common, as functions that it names by ``_target_``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.engines import Evaluator
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
+
+from medvl.bundles.run_folder import METRICS, SKIPPED, TENSORBOARD, RunFolder
+from medvl.errors import StudyError
+from medvl.handlers import (
+    BestCheckpoint,
+    EpochSeed,
+    FiniteLoss,
+    GradientClipping,
+    MetricsLog,
+    ProgressBar,
+    RunCheckpoint,
+    SkippedLog,
+)
+from medvl.networks import DualEncoder
+from medvl.networks.encoders.adapters import add_adapters
+
+
+def training_handlers(
+    run_folder: RunFolder,
+    loader: Any,
+    scheduler: Any,
+    checkpoint: RunCheckpoint,
+    *,
+    evaluator: Evaluator | None = None,
+    best: BestCheckpoint | None = None,
+    seed: int = 0,
+    max_norm: float = 1.0,
+    skipped: Iterable[StudyError] = (),
+    tensorboard: bool = False,
+    progress: bool = True,
+    more: Sequence[Any] = (),
+) -> list[Any]:
+    """The handlers of a ``SupervisedTrainer``, in the order in which they must act.
+
+    An epoch draws from its own seed; a loss that is no number stops the run; gradients are clipped; the rate follows the
+    scheduler; the validation runs, its metric decides on the best epoch; the epoch is written to ``metrics.jsonl`` (and to
+    TensorBoard) and ``skipped.jsonl``; and last, the checkpoint, so that whatever it resumes has been written.
+
+    Args:
+        run_folder: where the records go.
+        loader: the training loader.
+        scheduler: of the learning rate, stepped after each iteration.
+        checkpoint: writes the training state.
+        evaluator: validates after each epoch; not where its loader has no study.
+        best: chooses the best epoch.
+        seed: of the run.
+        max_norm: greatest norm of the gradient.
+        skipped: studies that were left out when the data was read.
+        tensorboard: whether every term of the loss, the rate and the validation's metrics go to TensorBoard too.
+        progress: whether a progress bar is shown.
+        more: further handlers; they act before the checkpoint is written.
+    """
+    if evaluator is not None and not len(evaluator.data_loader.dataset):
+        evaluator = None
+    loaders = [loader] if evaluator is None else [loader, evaluator.data_loader]
+    handlers = [
+        EpochSeed(loader, seed=seed),
+        FiniteLoss(),
+        GradientClipping(max_norm),
+        LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
+        ValidationHandler(interval=1, validator=evaluator) if evaluator is not None else None,
+        best,
+        MetricsLog(run_folder.path / METRICS, evaluator),
+        _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard else None,
+        SkippedLog(run_folder.path / SKIPPED, errors=skipped, loaders=loaders),
+        *more,
+        checkpoint,
+        ProgressBar(progress),
+    ]
+    return [handler for handler in handlers if handler is not None]
+
+
+def _tensorboard(folder: Path, evaluator: Evaluator | None) -> TensorBoardStatsHandler:
+    def log_step(engine: Any, writer: Any) -> None:
+        step = engine.state.iteration
+        values = {"loss": engine.state.output["loss"].detach(), **getattr(engine.loss_function, "terms", {})}
+        scale = engine.state.output["pred"].get("logit_scale")
+        if scale is not None:
+            values["logit_scale"] = scale.detach()
+        for name, value in values.items():
+            writer.add_scalar(f"train/{name}", float(value), step)
+        for number, group in enumerate(engine.optimizer.param_groups):
+            writer.add_scalar(f"learning_rate/{number}", group["lr"], step)
+
+    def log_epoch(engine: Any, writer: Any) -> None:
+        for name, value in (evaluator.state.metrics if evaluator is not None else {}).items():
+            writer.add_scalar(f"val/{name}", float(value), engine.state.epoch)
+
+    return TensorBoardStatsHandler(log_dir=str(folder), iteration_event_writer=log_step, epoch_event_writer=log_epoch)
+
+
+def ready_network(
+    network: DualEncoder,
+    device: str | torch.device = "cpu",
+    frozen_text_layers: int | str | None = None,
+    lora_rank: int = 0,
+) -> DualEncoder:
+    """A network ready to train: its text tower frozen or with LoRA adapters where asked for, on its device.
+
+    Args:
+        network: changed in place.
+        device: where it goes.
+        frozen_text_layers: how many of the text tower's layers stay as they are, its embeddings included, or "all"; None
+            trains everything.
+        lora_rank: rank of LoRA adapters in the linear layers of the text tower, all else of which then stays as it is; 0 for
+            none. Needs the package peft.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a negative rank, or both of the two; a number of layers that the text tower does not have.
+        ModuleNotFoundError: where peft is not installed.
+    """
+    if lora_rank < 0 or (lora_rank and frozen_text_layers is not None):
+        raise ValueError(
+            "lora_rank must be at least 0, and 0 where frozen_text_layers is given (LoRA freezes the rest by itself), "
+            f"received lora_rank={lora_rank} and frozen_text_layers={frozen_text_layers!r}."
+        )
+    if lora_rank:
+        adapter = {"peft_type": "LORA", "r": lora_rank, "lora_alpha": 2 * lora_rank, "target_modules": "all-linear"}
+        network.text_encoder.model = add_adapters(network.text_encoder.model, {"default": adapter})
+    elif frozen_text_layers is not None:
+        network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
+    return network.to(device)

@@ -1,0 +1,116 @@
+"""The weights of the best epoch so far, and a stop where no better one comes."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from ignite.engine import Engine, Events
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+
+class BestCheckpoint:
+    """Keeps the network's weights of the epoch with the best validation metric, and stops early where asked to.
+
+    Attach it after the validation handler and before :class:`RunCheckpoint`, and give it to that among the ``objects``: what
+    was best is then part of the run's state, and a resumed run keeps and stops exactly as an unbroken one. A file is written
+    whole or not at all. An epoch whose metric is NaN is never the best.
+
+    Args:
+        folder: where the file ``best-0007.pt`` goes, numbered by epoch.
+        network: whose weights are kept.
+        evaluator: the validation engine with the metric in its ``state.metrics``.
+        metric: the metric's name.
+        lower_is_better: by default for metrics whose name ends in "loss".
+        patience: stop the trainer after so many epochs without a better one, at least 1; None never stops.
+
+    Raises:
+        ValueError: where ``patience`` is below 1.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        network: nn.Module,
+        evaluator: Engine,
+        metric: str = "loss",
+        lower_is_better: bool | None = None,
+        patience: int | None = None,
+    ) -> None:
+        if patience is not None and patience < 1:
+            raise ValueError(f"patience must be at least 1 or None, received {patience}.")
+        self.folder, self.network, self.evaluator = Path(folder), network, evaluator
+        self.metric, self.patience = metric, patience
+        self.lower_is_better = metric.endswith("loss") if lower_is_better is None else lower_is_better
+        self.epoch, self.value = 0, math.nan  # of the best so far; 0 where there is none
+
+    def attach(self, engine: Engine) -> None:
+        """Registers the handler with a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        """Looks at the epoch's metric.
+
+        Raises:
+            ValueError: where the validation gave no such metric.
+        """
+        metrics = self.evaluator.state.metrics
+        if self.metric not in metrics:
+            raise ValueError(
+                f"the best epoch is chosen by the validation metric {self.metric!r}, but validation gave "
+                f"{', '.join(map(repr, metrics)) or 'none: is the validation split empty?'}"
+            )
+        value, epoch = float(metrics[self.metric]), engine.state.epoch
+        better = value < self.value if self.lower_is_better else value > self.value
+        if better or (not self.epoch and not math.isnan(value)):
+            self.epoch, self.value = epoch, value
+            self._save()
+        elif self.exhausted(epoch):
+            logger.info("stopped after epoch %d: no better %s since epoch %d", epoch, self.metric, self.epoch)
+            engine.terminate()
+
+    def exhausted(self, epoch: int) -> bool:
+        """Whether the best epoch lies ``patience`` epochs before ``epoch``, so that the run is over."""
+        return self.patience is not None and epoch - self.epoch >= self.patience
+
+    def restore_best(self) -> int:
+        """Loads the best epoch's weights into the network.
+
+        Returns:
+            The epoch; 0 where no epoch was best and the weights stay as they are.
+        """
+        if self.epoch:
+            states = torch.load(self._path(self.epoch), map_location="cpu", weights_only=True)
+            self.network.load_state_dict(states)
+        return self.epoch
+
+    def state_dict(self) -> dict[str, Any]:
+        """Which epoch was best, and its metric."""
+        return {"epoch": self.epoch, "value": self.value}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Takes up what :meth:`state_dict` gave."""
+        self.epoch, self.value = int(state["epoch"]), float(state["value"])
+
+    def _path(self, epoch: int) -> Path:
+        return self.folder / f"best-{epoch:04d}.pt"
+
+    def _save(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self._path(self.epoch)
+        partial = path.with_suffix(".partial")
+        with partial.open("wb") as file:
+            torch.save(self.network.state_dict(), file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+        # The one before stays: until the run's next checkpoint is written, a resumed run takes that for the best.
+        for old in sorted(self.folder.glob("best-*.pt"))[:-2]:
+            old.unlink()

@@ -1,0 +1,43 @@
+"""The metrics of a recipe's validation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ignite.metrics import Loss, Metric
+
+from medvl.handlers.metrics import RetrievalMetricHandler, ZeroShotMetricHandler, prediction_and_batch
+
+
+def validation_metrics(
+    loss: Callable[[Any, Any], Any],
+    monitor: str = "loss",
+    network: Any = None,
+    prompts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    names: Sequence[str] = (),
+) -> dict[str, Metric]:
+    """What a ``SupervisedEvaluator`` takes as ``key_val_metric``: the mean loss, and the metric that a run is judged by.
+
+    Args:
+        loss: from the network's output and the batch to a number.
+        monitor: "loss"; "auroc" or "auprc", zero-shot, macro over the findings; or a metric of
+            :class:`~medvl.metrics.RetrievalMetric`, as "recall_at_10".
+        network: encodes the prompts (``encode_text``).
+        prompts: present and absent prompts by finding.
+        names: the findings in the order of the batch's ``label``.
+
+    Raises:
+        ValueError: a zero-shot metric without names of findings; an unknown metric.
+    """
+    metrics: dict[str, Metric] = {
+        "loss": Loss(loss, output_transform=prediction_and_batch, batch_size=lambda batch: len(batch["study_id"]))
+    }
+    if monitor in ("auroc", "auprc"):
+        if not names:
+            raise ValueError(f"monitor={monitor!r} needs studies with labels, received none.")
+        known = {name: prompts[name] for name in names if name in prompts} if prompts else {}
+        metrics[monitor] = ZeroShotMetricHandler(known, names, network, metric=monitor)  # type: ignore[arg-type]
+    elif monitor != "loss":
+        metrics[monitor] = RetrievalMetricHandler(monitor)
+    return metrics
