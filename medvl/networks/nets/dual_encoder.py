@@ -281,6 +281,25 @@ class DualEncoder(
             texts, attention_mask = tokens["input_ids"], tokens["attention_mask"]
         return unit(self.text_projection(self.text_encoder(texts, attention_mask)["embed"]))
 
+    def encode_with_prompts(
+        self, texts: Sequence[str] | str, class_indices: torch.Tensor | Sequence[int] | None = None
+    ) -> torch.Tensor:
+        """Unit vectors (M, D) of texts, such as class names, with the text tower's learned prompt tokens beside them.
+
+        Args:
+            texts: M strings.
+            class_indices: (M,), the class of each text, where every class has tokens of its own.
+
+        Raises:
+            ValueError: where the text tower has no prompt tokens, the model no fast tokenizer, or classes do not fit.
+        """
+        embedding = self.text_encoder.prompt_embedding
+        tokens = self.tokenize(texts, room_for=0 if embedding is None else embedding.num_tokens)
+        if "sentence_ids" not in tokens:
+            raise ValueError("encode_with_prompts needs a fast tokenizer, which tells special tokens from the text's.")
+        tokens = self.text_encoder.insert_prompt_tokens(**tokens, class_indices=class_indices)
+        return self.encode_text(tokens["input_ids"], tokens["attention_mask"])
+
     def encode_sentences(
         self,
         texts: torch.Tensor | Sequence[str] | str,
@@ -354,15 +373,19 @@ class DualEncoder(
         ]
         return torch.cat(parts) if parts else torch.zeros(0, self.options["embed_dim"], device=self.device)
 
-    def tokenize(self, texts: Sequence[str] | str) -> dict[str, torch.Tensor]:
+    def tokenize(self, texts: Sequence[str] | str, room_for: int = 0) -> dict[str, torch.Tensor]:
         """``input_ids``, ``attention_mask`` and, by a fast tokenizer, ``sentence_ids`` (M, L) of M strings.
+
+        Args:
+            texts: M strings, cut at the text tower's length.
+            room_for: tokens by which they are cut shorter than that.
 
         Raises:
             ValueError: where the model has no tokenizer.
         """
         if self.tokenizer is None:
             raise ValueError("strings were given, but the model has no tokenizer: pass token ids, or tokenizer=.")
-        tokens = tokenize(self.tokenizer, as_list(texts), self.text_encoder.max_length)
+        tokens = tokenize(self.tokenizer, as_list(texts), self.text_encoder.max_length - room_for)
         return {name: ids.to(self.device) for name, ids in tokens.items()}
 
     def _save_pretrained(self, save_directory: Path) -> None:
