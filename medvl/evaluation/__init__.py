@@ -7,13 +7,16 @@ from medvl.evaluation.curves import auroc_and_average_precision, roc_curve
 from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import Embeddings, embed_studies
 from medvl.evaluation.evaluate import Evaluation, evaluate
+from medvl.evaluation.fine_tune import FindingClassifier, FineTuneResult, fine_tune
 from medvl.evaluation.grounding import GroundedFinding, GroundingResult, grounding, phrase_maps
 from medvl.evaluation.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
+from medvl.evaluation.linear_probe import LinearProbeResult, ProbeResult, linear_probe
 from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
 from medvl.evaluation.report import write_report
 from medvl.evaluation.retrieval import DirectionResult, RetrievalResult, retrieval
 from medvl.evaluation.segmentation import SegmentationResult, StructureResult, segmentation
 from medvl.evaluation.segmentation_decoder import SegmentationDecoder
+from medvl.evaluation.sentence_maps import SentenceMaps, sentence_maps
 from medvl.evaluation.single_label import SingleLabelResult, zero_shot_single_label
 from medvl.evaluation.zero_shot import ZeroShotResult, zero_shot
 
@@ -24,16 +27,21 @@ __all__ = [
     "Embeddings",
     "Estimate",
     "Evaluation",
+    "FindingClassifier",
     "FindingResult",
+    "FineTuneResult",
     "GroundedFinding",
     "GroundingResult",
     "LabelQueries",
     "LabelRetrievalResult",
+    "LinearProbeResult",
     "MultiLabelCases",
+    "ProbeResult",
     "ReliabilityCurve",
     "RetrievalResult",
     "SegmentationDecoder",
     "SegmentationResult",
+    "SentenceMaps",
     "SingleLabelResult",
     "StructureResult",
     "ZeroShotResult",
@@ -45,14 +53,17 @@ __all__ = [
     "estimates",
     "evaluate",
     "exclusive_classes",
+    "fine_tune",
     "grounding",
     "interval",
     "label_retrieval",
+    "linear_probe",
     "phrase_maps",
     "reliability_curve",
     "retrieval",
     "roc_curve",
     "segmentation",
+    "sentence_maps",
     "write_report",
     "zero_shot",
     "zero_shot_single_label",
