@@ -28,8 +28,9 @@ logger = logging.getLogger(__name__)
 class SourceManifest(Manifest):
     """The studies of several sources, as the :class:`Manifest` that all workflows take.
 
-    Each study has its ``kind`` and the name of its ``source`` (with the kind, where a table holds several). All labels are in the order of ``names``, by name. Where there
-    are several sources, ``study_id`` and ``patient_id`` begin with the source's name, so that equal ids stay apart.
+    Each study has its ``kind`` and the name of its ``source`` (with the kind, where a table holds several). All labels are
+    in the order of ``names``, by name. Where there are several sources, ``study_id`` and ``patient_id`` begin with the
+    source's name, so that equal ids stay apart.
 
     Args:
         parts: name of each source to its manifest, in the order given.

@@ -138,6 +138,8 @@ class Manifest:
                 study.get("report"),
                 None if label is None else label.tolist(),
             )
+            if "text_label" in study:
+                parts += (study["kind"], study["text_label"].tolist())
             digest.update(repr(parts).encode("utf-8", "surrogatepass"))
         return digest.hexdigest()
 

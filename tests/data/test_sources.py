@@ -1,0 +1,230 @@
+"""Sources of every kind become one list: labels by name, ids apart, texts labelled once."""
+
+from __future__ import annotations
+
+import tarfile
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import medvl.data.text_labels as text_labels
+from medvl.data import label_texts, load_sources
+from medvl.errors import StudyError
+
+XML = """<eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>
+<AbstractText Label="FINDINGS">{text}</AbstractText></Abstract></Article></MedlineCitation></eCitation>"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("a", "b"):
+        Image.new("L", (4, 4)).save(tmp_path / f"{name}.png")
+    return tmp_path
+
+
+def write(path, *lines):
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def states(study, key, names):
+    found = dict(zip(names, study[key].tolist(), strict=True))
+    return {name: state for name, state in found.items() if state == state}
+
+
+class TestLabels:
+    def test_other_column_orders_go_by_name(self, folder):
+        one = write(folder / "one.csv", "image,Edema,Fracture,split", "a.png,1,0,train")
+        two = write(folder / "two.csv", "image,fracture,EDEMA,Oddity,split", "b.png,0,1,-1,test")
+        manifest = load_sources(
+            [f"image-label={one}", f"image-label={two}"],
+            columns={"label_column": None},
+        )
+        assert [states(s, "label", manifest.names) for s in manifest.studies] == [
+            {"Edema": 1, "Fracture": 0},
+            {"Edema": 1, "Fracture": 0},
+        ]
+        named = load_sources([f"image-label={two}"], columns={"label_column": ["Oddity", "EDEMA"]})
+        assert states(named.studies[0], "label", named.names) == {"EDEMA": 1, "Oddity": -1}
+
+    def test_texts_get_the_vocabulary_s_and_images_their_report_s(self, folder):
+        table = write(
+            folder / "cases.csv",
+            "image,report,finding",
+            "a.png,No edema.,Oddity",
+            "b.png,Large pneumothorax.,",
+            ",Cardiomegaly.,",
+        )
+        manifest = load_sources(data=table, columns={"label_column": "finding"})
+        assert manifest.names[0] == "No Finding"
+        assert manifest.names[-1] == "Oddity"
+        assert [study["kind"] for study in manifest.studies] == ["image-text", "image-text", "text-label"]
+        assert [study["source"] for study in manifest.studies] == ["cases:image-text"] * 2 + ["cases:text-label"]
+        first, second, third = manifest.studies
+        assert states(first, "label", manifest.names) == {"Oddity": 1}
+        assert states(first, "text_label", manifest.names) == {"Edema": 0, "No Finding": 1}
+        assert states(second, "label", manifest.names) == {"Pneumothorax": 1}
+        assert states(third, "text_label", manifest.names) == {"Cardiomegaly": 1}
+
+    def test_given_labels_of_texts_stay(self, folder):
+        table = write(folder / "t.csv", "report,Edema,Fracture", '"No edema. Heart is normal.",1,', "Fine.,,0")
+        manifest = load_sources([f"text-label={table}"], texts="sentence")
+        assert states(manifest.studies[0], "text_label", manifest.names) == {"Edema": 1}
+        assert manifest.studies[0]["text"] == "No edema. Heart is normal."
+
+    def test_sentences_without_a_finding_are_counted(self, folder):
+        table = write(folder / "t.csv", "report", '"Comparison with May. No edema. Stable."', '"Thank you."')
+        manifest = load_sources([f"text-label={table}"], texts="sentence", require_findings=True)
+        assert [study["sentences"] for study in manifest.studies] == [["No edema."]]
+        assert manifest.unlabelled == 3
+        assert "3 texts that speak of no finding left out." in manifest.summary()
+
+    def test_nothing_in_common_is_said(self, folder, caplog):
+        one = write(folder / "one.csv", "image,finding", "a.png,Oddity")
+        two = write(folder / "two.csv", "report", "No edema.")
+        load_sources([f"image-label={one}", f"text-label={two}"], columns={"label_column": "finding"})
+        assert (
+            "No finding is known of images and texts alike: the images have Oddity, the texts No Finding, Edema."
+            in (caplog.text)
+        )
+
+    def test_numbers_without_names_cannot_be_mixed(self, folder):
+        one = write(folder / "one.csv", "image,label", "a.png,1;0")
+        with pytest.raises(ValueError, match=r"^the labels of one have no names; name them"):
+            load_sources([f"image-label={one}"], columns={"label_column": "label"})
+
+
+class TestSources:
+    def test_equal_ids_of_two_sources_stay_apart(self, folder):
+        tables = [
+            write(folder / name, "image,study_id,patient,Edema,Fracture", "a.png,s1,p1,1,0")
+            for name in ("one.csv", "two.csv")
+        ]
+        manifest = load_sources([f"image-label={table}" for table in tables])
+        assert [(s["study_id"], s["patient_id"]) for s in manifest.studies] == [
+            ("one/s1", "one/p1"),
+            ("two/s1", "two/p1"),
+        ]
+        again = load_sources([f"image-label={tables[0]}"] * 2)
+        assert [s["study_id"] for s in again.studies] == ["one/s1", "one-2/s1"]
+
+    @pytest.mark.parametrize("packed", [True, False])
+    def test_openi_as_archive_and_folder(self, folder, packed):
+        inner = folder / "ecgen-radiology"
+        inner.mkdir()
+        for number, text in enumerate(("No edema.", "", "Cardiomegaly.")):
+            (inner / f"{number}.xml").write_text(XML.format(number=number, text=text))
+        place = inner
+        if packed:
+            place = folder / "reports.tgz"
+            with tarfile.open(place, "w:gz") as archive:
+                archive.add(inner, "ecgen-radiology")
+        manifest = load_sources([f"text-label=openi:{place}"])
+        assert [study["text"] for study in manifest.studies] == ["No edema.", "Cardiomegaly."]
+        assert "1 study without a report left out." in manifest.summary()
+
+    def test_an_archive_writes_nothing(self, folder):
+        place = folder / "evil.tgz"
+        (folder / "inner.xml").write_text(XML.format(number=1, text="No edema."))
+        with tarfile.open(place, "w:gz") as archive:
+            archive.add(folder / "inner.xml", "../../escaped.xml")
+        (folder / "inner.xml").unlink()
+        before = sorted(folder.parent.rglob("*"))
+        assert len(load_sources([f"text-label=openi:{place}"])) == 1
+        assert sorted(folder.parent.rglob("*")) == before
+
+    def test_chexpert_takes_its_own_splits_and_skips_a_wrong_label(self, folder):
+        header = "Path,Sex,Age,Frontal/Lateral," + ",".join(
+            reversed(load_sources([f"text-label={write(folder / 't.csv', 'report', 'No edema.')}"]).names)
+        )
+        path = "CheXpert/{}/patient{}/study1/view1_frontal.jpg,Male,50,Frontal"
+        blanks = "," * 12
+        write(
+            folder / "train.csv",
+            header,
+            path.format("train", 1) + f",1{blanks},",
+            path.format("train", 2) + f",7{blanks},",
+        )
+        write(folder / "valid.csv", header, path.format("valid", 3) + f",0{blanks},1")
+        with pytest.raises(StudyError, match=r"^study 'patient2/study1', Support Devices: the label is '7'"):
+            load_sources([f"image-label=chexpert:{folder}"])
+        manifest = load_sources([f"image-label=chexpert:{folder}"], on_error="skip")
+        assert [study["split"] for study in manifest.studies] == ["train", "val"]
+        assert [error.study_id for error in manifest.skipped] == ["patient2/study1"]
+        assert states(manifest.studies[1], "label", manifest.names) == {"No Finding": 1, "Support Devices": 0}
+
+    def test_splits_never_cut_a_patient(self, folder):
+        table = write(folder / "t.csv", "report,patient", *[f"No edema {i}.,p{i // 4}" for i in range(80)])
+        manifest = load_sources([f"text-label={table}"], seed=3)
+        splits = {}
+        for study in manifest.studies:
+            splits.setdefault(study["patient_id"], set()).add(study["split"])
+        assert all(len(found) == 1 for found in splits.values())
+        assert all(manifest.split(name) for name in ("train", "val", "test"))
+
+    def test_bad_rows_are_named_or_skipped(self, folder):
+        table = write(folder / "c.csv", "image,finding", "a.png,Edema", "gone.png,Edema", "b.png,Fracture")
+        texts = write(folder / "t.csv", "study_id,report", "s1,No edema.", "s2,  ", "s3,Edema.")
+        sources = [f"image-label={table}", f"text-label={texts}"]
+        with pytest.raises(StudyError, match=r"gone\.png does not exist"):
+            load_sources(sources, columns={"label_column": "finding"})
+        manifest = load_sources(sources, columns={"label_column": "finding"}, on_error="skip")
+        assert len(manifest) == 4
+        assert [error.study_id for error in manifest.skipped] == ["row 2", "s2"]
+        assert manifest.counts["skipped"] == 2
+
+    @pytest.mark.parametrize(
+        ("sources", "message"),
+        [
+            (
+                ["pictures=x.csv"],
+                r"^source must be KIND=PLACE with KIND one of image-text, image-label, text-label, rec",
+            ),
+            (["image-text"], r"received 'image-text'$"),
+            ([], r"^sources or data must name something to read, received neither$"),
+            (["text-label=openi:nowhere.tgz"], r"there is no file or folder nowhere\.tgz"),
+            (["image-label=TABLE"], r"^none of the 1 studies of t\.csv has an image and a label"),
+        ],
+    )
+    def test_clear_errors(self, folder, sources, message):
+        table = write(folder / "t.csv", "image,report", "a.png,No edema.")
+        with pytest.raises((ValueError, OSError), match=message):
+            load_sources([source.replace("TABLE", str(table)) for source in sources])
+
+    def test_a_column_that_no_table_has(self, folder):
+        table = write(folder / "t.csv", "report", "No edema.")
+        with pytest.raises(ValueError, match=r"^label_column: there is no column 'findng' in t\.csv$"):
+            load_sources([f"text-label={table}"], columns={"label_column": "findng"})
+
+    def test_the_fingerprint_sees_the_labels_of_texts(self, folder):
+        first = load_sources([f"text-label={write(folder / 't.csv', 'report,Edema,Fracture', 'Fine.,1,')}"])
+        second = load_sources([f"text-label={write(folder / 't.csv', 'report,Edema,Fracture', 'Fine.,0,')}"])
+        assert first.fingerprint() != second.fingerprint()
+
+
+class TestCache:
+    def test_each_text_once(self, tmp_path, monkeypatch):
+        calls = []
+        original = text_labels.label_report
+
+        def counted(text, vocabulary):
+            calls.append(text)
+            return original(text, vocabulary)
+
+        monkeypatch.setattr(text_labels, "label_report", counted)
+        cache = tmp_path / "labels.npz"
+        first = label_texts(["No edema.", "Edema.", "No edema."], cache=cache)
+        second = label_texts(["Edema.", "Fracture.", "No edema."], cache=cache)
+        assert calls == ["No edema.", "Edema.", "Fracture."]
+        np.testing.assert_array_equal(second[[0, 2]], first[[1, 0]])
+        assert b"edema" not in cache.read_bytes().lower()
+
+    def test_begins_anew_where_broken_or_of_another_vocabulary(self, tmp_path):
+        cache = tmp_path / "labels.npz"
+        cache.write_bytes(b"not an archive")
+        first = label_texts(["No edema."], cache=cache)
+        other = label_texts(["No edema."], "chest_ct", cache=cache)
+        assert first.shape[1] != other.shape[1]
+        np.testing.assert_array_equal(label_texts(["No edema."], cache=cache), first)
+        assert label_texts([]).shape == (0, 14)

@@ -1,0 +1,222 @@
+"""Studies of every kind in one batch, by the data contract."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose, Lambdad, MapTransform, Randomizable
+
+from medvl.data import StudyLoader, UnifiedDataset, study_key
+from medvl.engines import PrepareBatchImageText
+from medvl.errors import StudyError
+from medvl.transforms import LabelPolicy, LabelsToPromptd
+
+NAMES = ["No Finding", "Edema"]
+
+
+def study(kind, number, source=None, **more):
+    out = {"study_id": f"{source or kind}/{number}", "kind": kind, "source": source or kind}
+    if kind != "text-label":
+        out["image"] = torch.full((1, 2, 2), float(number))
+        out["label"] = np.array([0, 1], np.float32)
+    if kind != "image-label":
+        out["text"], out["text_label"] = f"text {number}", np.array([1, np.nan], np.float32)
+    return {**out, **more}
+
+
+def mixed_studies(pairs=3, labelled=4, texts=5):
+    return (
+        [study("image-text", i) for i in range(pairs)]
+        + [study("image-label", i) for i in range(labelled)]
+        + [study("text-label", i) for i in range(texts)]
+    )
+
+
+class Noise(Randomizable, MapTransform):
+    """A random step that leaves the values where the tests look."""
+
+    def __call__(self, data):
+        image = data["image"].clone()
+        image[..., 1:] += float(self.R.rand())
+        return {**data, "image": image}
+
+
+def text_chain():
+    return Compose(
+        [
+            LabelsToPromptd("label", names=NAMES, allow_missing_keys=True),
+            Lambdad("text", lambda text: text, overwrite="input_ids"),
+            Lambdad("input_ids", lambda text: torch.arange(len(text.split()))),
+        ]
+    )
+
+
+def dataset(studies=None, **options):
+    return UnifiedDataset(mixed_studies() if studies is None else studies, Noise("image"), text_chain(), **options)
+
+
+class TestCoupled:
+    def test_a_batch_holds_what_each_kind_has(self):
+        data = dataset()
+        assert len(data) == 12
+        batch = next(iter(StudyLoader(data, batch_sampler=data.sampler(12))))
+        assert batch["image"].shape == (7, 1, 2, 2)
+        assert batch["label"].shape == (7, 2)
+        assert len(batch["text"]) == len(batch["input_ids"]) == 12
+        assert batch["text_label"].shape == (12, 2)
+        assert batch["image_ids"].shape == (7,)
+        assert batch["text_ids"].shape == (12,)
+        assert len(batch["study_id"]) == 12
+        with_image = [i for i in batch["study_id"] if not i.startswith("text-label")]
+        assert batch["image_ids"].tolist() == [study_key(i) for i in with_image]
+        for number, study_id in enumerate(batch["study_id"]):
+            prompt = study_id.startswith("image-label")
+            assert batch["text_label"][number].nan_to_num(9).tolist() == ([0, 1] if prompt else [1, 9])
+            assert batch["text"][number].startswith("text ") != prompt
+
+    def test_without_prompts_an_image_has_no_text(self):
+        data = dataset(prompts=False)
+        batch = next(iter(StudyLoader(data, batch_sampler=data.sampler(12))))
+        assert (len(batch["image_ids"]), len(batch["text_ids"])) == (7, 8)
+
+    def test_rates_by_source_and_by_kind(self):
+        studies = [
+            *[study("image-text", i) for i in range(6)],
+            *[study("image-label", i, "a") for i in range(30)],
+            *[study("image-label", i, "b") for i in range(10)],
+            *[study("text-label", i) for i in range(6)],
+        ]
+        data = dataset(studies)
+        sampler = data.sampler(4, rates={"image-text": 0.5, "image-label": 0.25, "text-label": 0.25}, length=160)
+        sources = [data[i]["source"] for batch in sampler for i in batch]
+        found = {name: sources.count(name) for name in data.pools}
+        assert found == {"image-text": 80, "a": 30, "b": 10, "text-label": 40}
+        with pytest.raises(
+            ValueError, match=r"^rates: 'c' is no source or kind; the sources are image-text, a, b, text-l"
+        ):
+            data.sampler(4, rates={"c": 1.0})
+
+    def test_a_rate_of_an_empty_source(self):
+        data = dataset([study("text-label", 0, text_label=np.zeros((0, 2)), sentences=[]), study("image-text", 0)])
+        assert len(list(data.sampler(2))) == 1
+        with pytest.raises(ValueError, match=r"^rates: source 'text-label' has a rate but nothing to draw$"):
+            data.sampler(2, rates={"text-label": 0.5, "image-text": 0.5})
+
+    def test_a_sentence_at_a_time_with_its_own_label(self):
+        sentences = {"sentences": ["one", "two words", "now three words"], "text_label": np.eye(3, 2, dtype=np.float32)}
+        pair = study("image-text", 0, **sentences)
+        del pair["text"]
+        data = dataset([pair])
+        loader = StudyLoader(data, batch_sampler=data.sampler(1))
+        seen = []
+        for epoch in range(3):
+            loader.set_epoch(epoch)
+            (batch,) = loader
+            seen.append((batch["text"][0], tuple(batch["text_label"][0].tolist())))
+            assert batch["image_ids"].tolist() == batch["text_ids"].tolist()
+        assert sorted(seen) == [("now three words", (0, 0)), ("one", (1, 0)), ("two words", (0, 1))]
+
+
+class TestDecoupled:
+    def test_any_images_against_any_texts(self):
+        data = dataset(decoupled=True)
+        loader = StudyLoader(data, batch_sampler=data.sampler(3, num_texts=5))
+        batches = list(loader)
+        assert [(len(b["image_ids"]), len(b["text_ids"])) for b in batches] == [(2, 5), (2, 5), (3, 5)]
+        images = [i for b in batches for i in b["image_ids"].tolist()]
+        assert len(set(images)) == 7
+        kinds = {name.split("/")[0] for b in batches for name in b["study_id"]}
+        assert kinds == {"image-text", "image-label", "text-label"}
+
+    def test_an_image_and_its_report_keep_one_id(self):
+        data = dataset([study("image-text", 0)], decoupled=True)
+        (batch,) = StudyLoader(data, batch_sampler=data.sampler(1))
+        assert batch["image_ids"].tolist() == batch["text_ids"].tolist() == [study_key("image-text/0")]
+
+
+class TestViews:
+    def studies(self):
+        views = [study("image-text", 7, image=torch.full((1, 2, 2), float(v))) for v in range(3)]
+        return [*views, study("image-text", 9)]
+
+    def values(self, batch):
+        return sorted(batch["image"][:, 0, 0, 0].tolist())
+
+    def test_all_each_a_unit_with_its_study_s_report(self):
+        data = dataset(self.studies())
+        (batch,) = StudyLoader(data, batch_sampler=data.sampler(4))
+        assert self.values(batch) == [0, 1, 2, 9]
+        assert batch["image_ids"].tolist() == batch["text_ids"].tolist()
+
+    def test_sampled_in_turn(self):
+        data = dataset(self.studies(), views="sample")
+        loader = StudyLoader(data, batch_sampler=data.sampler(2))
+        seen = []
+        for epoch in range(3):
+            loader.set_epoch(epoch)
+            (batch,) = loader
+            assert len(batch["image_ids"]) == len(batch["text_ids"]) == 2
+            seen += self.values(batch)
+        assert sorted(seen) == [0, 1, 2, 9, 9, 9]
+
+    def test_pooled_come_together_with_one_text(self):
+        data = dataset(self.studies(), views="pool")
+        (batch,) = StudyLoader(data, batch_sampler=data.sampler(2))
+        assert self.values(batch) == [0, 1, 2, 9]
+        assert sorted(batch["text_ids"].tolist()) == sorted(set(batch["image_ids"].tolist()))
+
+
+class TestLoading:
+    @pytest.mark.parametrize("decoupled", [False, True])
+    def test_the_same_whatever_the_workers(self, decoupled):
+        def contents(workers):
+            data = dataset(decoupled=decoupled, seed=5)
+            loader = StudyLoader(data, batch_sampler=data.sampler(2), num_workers=workers)
+            out = []
+            for epoch in (1, 2):
+                loader.set_epoch(epoch)
+                out += [(b["study_id"], b["text"]) for b in loader]
+            return out
+
+        assert contents(0) == contents(14)  # more workers than studies
+
+    def test_bad_studies_are_named_or_skipped_and_counted(self):
+        studies = mixed_studies()
+        studies[0]["image"] = None
+        studies[3]["label"] = np.full(2, np.nan, np.float32)  # nothing to write a prompt of
+        studies[8]["text"] = None
+        chain = Compose([Lambdad("image", lambda x: x + 0)])
+        for number, key in ((0, "image"), (3, "label"), (8, "input_ids")):
+            broken = [study for i, study in enumerate(studies) if i == number or i in (1, 2)]
+            data = UnifiedDataset(broken, chain, text_chain())
+            with pytest.raises(StudyError, match=f"^study '{studies[number]['study_id']}', {key}: "):
+                list(StudyLoader(data, batch_sampler=data.sampler(3)))
+        data = UnifiedDataset(studies, chain, text_chain())
+        loader = StudyLoader(data, batch_sampler=data.sampler(4), on_error="skip", require=("image", "input_ids"))
+        kept = [i for batch in loader for i in batch["study_id"]]
+        assert set(loader.skipped) == {studies[i]["study_id"] for i in (0, 3, 8)}
+        assert len(kept) == 9
+
+    def test_a_batch_that_lost_a_side_is_passed_over(self):
+        studies = [study("image-label", 0), study("text-label", 0)]
+        studies[0]["image"] = None
+        data = UnifiedDataset(studies, Lambdad("image", lambda x: x + 0), text_chain(), prompts=False)
+        loader = StudyLoader(data, batch_sampler=data.sampler(2), on_error="skip", require=("image", "input_ids"))
+        assert list(loader) == []
+
+    def test_clear_errors(self):
+        with pytest.raises(ValueError, match=r"^studies must have a kind and a source, study 'a' has not$"):
+            UnifiedDataset([{"study_id": "a"}])
+        with pytest.raises(ValueError, match=r"^views must be one of \('all', 'sample', 'pool'\), received 'mean'$"):
+            dataset(views="mean")
+        with pytest.raises(ValueError, match="num_texts and text_rates are of decoupled"):
+            dataset().sampler(2, num_texts=3)
+
+
+def test_labels_become_numbers_for_the_loss():
+    data = dataset()
+    batch = next(iter(StudyLoader(data, batch_sampler=data.sampler(12))))
+    _, targets, _, _ = PrepareBatchImageText(label_policy=LabelPolicy())(batch, "cpu")
+    assert targets["image_labels"].tolist() == [[-1, 1]] * 7
+    assert {tuple(row) for row in targets["text_labels"].tolist()} == {(-1, 1), (1, 0)}
