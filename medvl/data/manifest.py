@@ -130,7 +130,7 @@ class Manifest:
         for study in self.studies:
             image = study.get("image")
             label = study.get("label")
-            parts = (
+            parts: tuple[Any, ...] = (
                 groups.setdefault(study["study_id"], len(groups)),
                 study.get("patient_id"),
                 study.get("split"),
