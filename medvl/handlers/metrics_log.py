@@ -65,7 +65,7 @@ class MetricsLog:
         line["lr"] = engine.optimizer.param_groups[0]["lr"]
         output = engine.state.output["pred"]
         if isinstance(output, dict) and "logit_scale" in output:
-            line["logit_scale"] = float(output["logit_scale"])
+            line["logit_scale"] = float(output["logit_scale"].detach())
         line["seconds"] = round(time.perf_counter() - self._started, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -47,6 +47,12 @@ from medvl.transforms.masking import (
     RandMaskPatchesd,
     RandMaskPatchesDict,
 )
+from medvl.transforms.masking import (
+    RandMaskPatches,
+    RandMaskPatchesD,
+    RandMaskPatchesd,
+    RandMaskPatchesDict,
+)
 from medvl.transforms.prompts import (
     AddPromptTokens,
     AddPromptTokensD,
@@ -119,6 +125,10 @@ __all__ = [
     "RadiographIntensityD",
     "RadiographIntensityDict",
     "RadiographIntensityd",
+    "RandMaskPatches",
+    "RandMaskPatchesD",
+    "RandMaskPatchesDict",
+    "RandMaskPatchesd",
     "RandMaskPatches",
     "RandMaskPatchesD",
     "RandMaskPatchesDict",
