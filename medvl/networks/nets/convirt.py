@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from medvl.networks.encoders import ImageEncoder
 from medvl.networks.nets.dual_encoder import DualEncoder
 from medvl.networks.nets.towers import BERT_BASE, BERT_SMALL, Preset, build_dual_encoder
 
@@ -19,7 +18,7 @@ def convirt(
     spatial_dims: int = 2,
     in_channels: int = 1,
     image_size: int = 224,
-    image_encoder: ImageEncoder | str | None = None,
+    image_encoder: Any = None,
     text_encoder: Any = None,
     embed_dim: int = 512,
     tokenizer: Any = None,
@@ -38,7 +37,7 @@ def convirt(
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
-        image_encoder: in place of the preset's: an encoder, or a backbone's name.
+        image_encoder: in place of the preset's: an encoder, or what it takes as backbone, such as a name.
         text_encoder: in place of the preset's: an encoder, a Hugging Face text model, its configuration or a local folder.
         embed_dim: width D of the joint space.
         tokenizer: the Hugging Face tokenizer; read from ``text_encoder`` where that is a folder which holds one. It sets

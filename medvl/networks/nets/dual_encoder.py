@@ -13,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from medvl.functional import scatter_patches, segment_mean
+from medvl.functional import scatter_patches
 from medvl.networks.blocks import (
     LogitScale,
     PatchContrastIntegrity,
@@ -50,6 +50,9 @@ class DualEncoder(
         embed_dim: width D of the joint space.
         projection_layers: layers of each projection, 1 or 2 (see :class:`~medvl.networks.blocks.ProjectionHead`).
         projection_bias: whether the projections have a bias.
+        image_projection: options of the images' :class:`~medvl.networks.blocks.ProjectionHead`, before the two above, as
+            ``{"layers": 2, "activation": "gelu"}``.
+        text_projection: the same for the texts.
         temperature: initial temperature tau of the logits.
         learnable_temperature: whether tau is learned.
         local_projections: whether patches and sentences have projections of their own. Then :meth:`forward` gives their
@@ -89,6 +92,8 @@ class DualEncoder(
         embed_dim: int = 512,
         projection_layers: int = 1,
         projection_bias: bool = True,
+        image_projection: Mapping[str, Any] | None = None,
+        text_projection: Mapping[str, Any] | None = None,
         temperature: float = 0.07,
         learnable_temperature: bool = True,
         local_projections: bool = False,
@@ -108,12 +113,15 @@ class DualEncoder(
             text_encoder = TextEncoder.from_config(text_encoder)
         self.image_encoder, self.text_encoder = image_encoder, text_encoder
 
-        def projection(encoder: ImageEncoder | TextEncoder) -> ProjectionHead:
-            return ProjectionHead(encoder.out_features, embed_dim, projection_layers, bias=projection_bias)
-
-        self.image_projection, self.text_projection = projection(image_encoder), projection(text_encoder)
-        self.patch_projection = projection(image_encoder) if local_projections else None
-        self.sentence_projection = projection(text_encoder) if local_projections else None
+        heads = {"layers": projection_layers, "bias": projection_bias}
+        image_head = {**heads, **(image_projection or {})}
+        text_head = {**heads, **(text_projection or {})}
+        self.image_projection = ProjectionHead(image_encoder.out_features, embed_dim, **image_head)
+        self.text_projection = ProjectionHead(text_encoder.out_features, embed_dim, **text_head)
+        self.patch_projection = self.sentence_projection = None
+        if local_projections:
+            self.patch_projection = ProjectionHead(image_encoder.out_features, embed_dim, **image_head)
+            self.sentence_projection = ProjectionHead(text_encoder.out_features, embed_dim, **text_head)
         self.patch_decoder = None if patch_decoder is None else _patch_decoder(image_encoder, patch_decoder)
         self.semantic_integrity = None if semantic_integrity is None else _integrity(image_encoder, semantic_integrity)
         self.logit_scale = LogitScale(temperature, learnable=learnable_temperature)
@@ -122,6 +130,8 @@ class DualEncoder(
             "embed_dim": embed_dim,
             "projection_layers": projection_layers,
             "projection_bias": projection_bias,
+            "image_projection": None if image_projection is None else dict(image_projection),
+            "text_projection": None if text_projection is None else dict(text_projection),
             "temperature": temperature,
             "learnable_temperature": learnable_temperature,
             "local_projections": local_projections,
@@ -219,12 +229,12 @@ class DualEncoder(
     def _embed_texts(
         self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, sentence_ids: torch.Tensor | None
     ) -> dict[str, torch.Tensor]:
-        features = self.text_encoder(input_ids, attention_mask)
+        local = self.sentence_projection is not None and sentence_ids is not None
+        features = self.text_encoder(input_ids, attention_mask, sentence_ids if local else None)
         output = {"text_embeds": unit(self.text_projection(features["embed"]))}
-        if self.sentence_projection is not None and sentence_ids is not None:
-            sentences, mask = segment_mean(features["tokens"], sentence_ids)
-            output["sentence_embeds"] = unit(self.sentence_projection(sentences))
-            output["sentence_mask"] = mask
+        if self.sentence_projection is not None and local:
+            output["sentence_embeds"] = unit(self.sentence_projection(features["sentences"]))
+            output["sentence_mask"] = features["sentence_mask"]
         return output
 
     def _integrity(

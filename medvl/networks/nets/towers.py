@@ -32,9 +32,10 @@ def build_dual_encoder(
     spatial_dims: int,
     in_channels: int,
     image_size: int,
-    image_encoder: ImageEncoder | str | None,
+    image_encoder: Any,
     text_encoder: Any,
     tokenizer: Any,
+    prompts: Mapping[str, Any] | None = None,
     **options: Any,
 ) -> DualEncoder:
     """The dual encoder of ``presets[preset]``, with the encoders given in place of its own.
@@ -46,9 +47,10 @@ def build_dual_encoder(
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
-        image_encoder: an encoder, or a backbone's name with its own defaults; the preset's where None.
+        image_encoder: an encoder, or what it takes as backbone, with its own defaults; the preset's where None.
         text_encoder: an encoder, a Hugging Face text model, its configuration or a local folder; the preset's where None.
         tokenizer: the Hugging Face tokenizer; read from ``text_encoder`` where that is a folder which holds one.
+        prompts: the text encoder's learned prompt tokens, unless an encoder is given.
         **options: of :class:`DualEncoder`, before the preset's.
 
     Raises:
@@ -58,7 +60,7 @@ def build_dual_encoder(
         raise ValueError(f"preset must be one of {', '.join(presets)}, received {preset!r}.")
     image, text = dict(presets[preset]["image"]), dict(presets[preset]["text"])
     if not isinstance(image_encoder, ImageEncoder):
-        image = {"backbone": image_encoder} if image_encoder else image
+        image = image if image_encoder is None else {"backbone": image_encoder}
         image_encoder = ImageEncoder(**image, spatial_dims=spatial_dims, in_channels=in_channels, image_size=image_size)
     if tokenizer is None and isinstance(text_encoder, str | Path) and _holds_tokenizer(text_encoder):
         tokenizer = load_tokenizer(text_encoder)
@@ -67,7 +69,7 @@ def build_dual_encoder(
             text["model"] = text_encoder
         elif tokenizer is not None:
             text["model"] = {**text["model"], "vocab_size": len(tokenizer)}
-        text_encoder = TextEncoder(**text)
+        text_encoder = TextEncoder(**text, prompts=prompts)
     vocabulary = text_encoder.model.get_input_embeddings().num_embeddings
     if tokenizer is not None and len(tokenizer) > vocabulary:
         raise ValueError(f"tokenizer has {len(tokenizer)} tokens, more than the text model's {vocabulary}.")
