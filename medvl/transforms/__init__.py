@@ -47,12 +47,6 @@ from medvl.transforms.masking import (
     RandMaskPatchesd,
     RandMaskPatchesDict,
 )
-from medvl.transforms.masking import (
-    RandMaskPatches,
-    RandMaskPatchesD,
-    RandMaskPatchesd,
-    RandMaskPatchesDict,
-)
 from medvl.transforms.prompts import (
     AddPromptTokens,
     AddPromptTokensD,
@@ -125,10 +119,6 @@ __all__ = [
     "RadiographIntensityD",
     "RadiographIntensityDict",
     "RadiographIntensityd",
-    "RandMaskPatches",
-    "RandMaskPatchesD",
-    "RandMaskPatchesDict",
-    "RandMaskPatchesd",
     "RandMaskPatches",
     "RandMaskPatchesD",
     "RandMaskPatchesDict",
