@@ -3,6 +3,7 @@
 from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
 from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
 from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
+from medvl.evaluation.compare import Comparable, Comparison, Difference, compare
 from medvl.evaluation.curves import auroc_and_average_precision, roc_curve
 from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import Embeddings, embed_studies
@@ -23,6 +24,9 @@ from medvl.evaluation.zero_shot import ZeroShotResult, zero_shot
 __all__ = [
     "COMPETITION",
     "RETRIEVAL_CLASSES",
+    "Comparable",
+    "Comparison",
+    "Difference",
     "DirectionResult",
     "Embeddings",
     "Estimate",
@@ -48,6 +52,7 @@ __all__ = [
     "auroc_and_average_precision",
     "best_f1_threshold",
     "bootstrap",
+    "compare",
     "dense_features",
     "embed_studies",
     "estimates",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from medvl.evaluation.bootstrap import Estimate, bootstrap, interval
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.tables import plain_table
 from medvl.functional import chance_recall_at_k, mean_rank, median_rank, recall_at_k, retrieval_ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHUFFLED_QUERIES = 2000
 """Queries drawn for one shuffle of the control; beyond that, more would only cost time."""
@@ -57,17 +60,48 @@ class DirectionResult:
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """Retrieval in both directions, with how many studies had no report and the settings."""
+    """Retrieval in both directions.
+
+    Args:
+        image_to_text: images ask for reports.
+        text_to_image: reports ask for images.
+        without_text: how many studies had no report and took no part.
+        study_ids: of the studies that ask, the same in both directions (Q,).
+        patient_ids: of these studies.
+        settings: depths, whether equal reports are one candidate, shuffles, resamples, level, seed.
+    """
 
     image_to_text: DirectionResult
     text_to_image: DirectionResult
     without_text: int
+    study_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
     settings: dict[str, Any]
 
     @property
     def directions(self) -> dict[str, DirectionResult]:
         """Both directions under their names."""
         return {"image_to_text": self.image_to_text, "text_to_image": self.text_to_image}
+
+    @property
+    def candidate_groups(self) -> np.ndarray:
+        """Groups of all candidates, reports first; an answer of the query's group is right."""
+        return np.concatenate([direction.candidate_groups for direction in self.directions.values()])
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the studies that ask."""
+        named = {}
+        for key, direction in self.directions.items():
+            values = _weighted_summary(direction.ranks, self.settings["ks"])(weights)
+            named.update({f"{key}/{name}": values[:, i] for i, name in enumerate(direction.values)})
+        return named
+
+    def case_table(self) -> pd.DataFrame:
+        """One row for each study that asks: ids, and the rank of the best right answer in each direction."""
+        import pandas as pd
+
+        ranks = {f"{key}_rank": direction.ranks for key, direction in self.directions.items()}
+        return pd.DataFrame({"study_id": self.study_ids, "patient_id": self.patient_ids, **ranks})
 
     def to_dict(self) -> dict[str, Any]:
         """Figures and settings as ``evaluation.json`` has them."""
@@ -171,6 +205,8 @@ def retrieval(
         image_to_text=_direction(image, text[first], groups, first, rows, patients, **options),
         text_to_image=_direction(text, image, groups, np.arange(len(rows)), rows, patients, **options),
         without_text=len(embeddings) - len(rows),
+        study_ids=tuple(embeddings.study_ids[row] for row in rows),
+        patient_ids=tuple(patients.tolist()),
         settings={"distinct_texts": distinct_texts, **options, "ks": list(ks)},
     )
 
