@@ -18,13 +18,13 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
-from medvl.data import Manifest, table_path
+from medvl.data import Manifest, parse_source, table_path
 from medvl.errors import StudyError
 from medvl.handlers import BestCheckpoint
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
 MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
-WEIGHTS = "weights.json"
+WEIGHTS, TEXT_LABELS = "weights.json", "text_labels.npz"
 KEEP = ("last", "best")
 
 # a resumed run may differ in these from the one it goes on with
@@ -105,11 +105,11 @@ class RunFolder:
         environment = {
             "seed": config["seed"],
             "data": manifest.name,
-            "table_sha256": file_sha256(table_path(config["data"], self.path)),
+            "tables_sha256": tables_sha256(config, self.path),
             "data_fingerprint": manifest.fingerprint(),
             "data_summary": manifest.summary(),
             "studies": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
-            "label_policy": None,
+            "label_policy": (config.get("prepare_batch") or {}).get("label_policy"),
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),
             "platform": platform.platform(),
@@ -188,6 +188,13 @@ def read_skipped(path: str | Path) -> list[StudyError]:
     """The studies that the run in this folder left out for an error."""
     lines = (Path(path) / SKIPPED).read_text().splitlines()
     return [StudyError(**json.loads(line)) for line in lines]
+
+
+def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
+    """Hashes of the tables that a run reads, of ``data`` and of ``sources``; a public set's folder is no table."""
+    places = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
+    tables = [table_path(place, folder) for place in places if place is not None]
+    return [file_sha256(table) for table in tables if table.is_file()]
 
 
 def file_sha256(path: str | Path) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,8 @@ import torch
 import yaml
 from monai.transforms import Compose, SelectItemsd
 
-from medvl.bundles.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, file_sha256
-from medvl.data import Manifest, StudyDataset, StudyLoader, read_manifest, table_path
+from medvl.bundles.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, file_sha256
+from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
 from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
 from medvl.text import load_prompts
@@ -73,7 +72,7 @@ class TrainedRun:
         columns: Mapping[str, Any] | None = None,
         on_error: str = "raise",
     ) -> Manifest:
-        """The studies of one split of a table.
+        """The studies of one split of a table; without one, of the table or the sources of the training.
 
         A table without a split column is split by patient as in training where it is the table of the training;
         any other table is taken whole.
@@ -87,17 +86,31 @@ class TrainedRun:
         Raises:
             ValueError: where the split has no study.
         """
+        if data is None and self.config.get("sources"):
+            return self._own_sources(split, on_error)
         table = table_path(data or self.config["data"], self.path)
-        same_table = table.is_file() and file_sha256(table) == self.environment["table_sha256"]
+        same_table = table.is_file() and file_sha256(table) in self.environment["tables_sha256"]
         given = {**_found(self.config["columns"], read_table(table).columns), **(columns or {})}
         manifest = read_manifest(table, on_error=on_error, **given)
         if same_table:
             manifest = manifest.with_splits(seed=self.environment["seed"])
         elif not any("split" in study for study in manifest.studies):
             split = "all"
-        if split != "all":
-            manifest = replace(manifest, studies=manifest.split(split))
-        return manifest.require("image")
+        return manifest.of_split(split).require("image")
+
+    def _own_sources(self, split: str, on_error: str) -> Manifest:
+        """The studies with an image of a split of the sources that the model was trained on."""
+        places = (parse_source(source) for source in self.config["sources"])
+        data = self.config["data"]
+        manifest = load_sources(
+            [f"{kind}={table_path(place, self.path)}" for kind, place in places],
+            None if data is None else table_path(data, self.path),
+            columns=self.config["columns"],
+            on_error=on_error,
+            seed=self.environment["seed"],
+            label_cache=self.path / TEXT_LABELS,
+        )
+        return manifest.of_split(split).require("image")
 
     def loader(
         self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", workers: int = 0

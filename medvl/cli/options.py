@@ -17,6 +17,16 @@ Data = Annotated[
         show_default=False,
     ),
 ]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="KIND=PLACE",
+        help="Repeated, a source of its own each: KIND image-text, image-label or text-label; PLACE a table, or openi:PATH, "
+        "chexpert:PATH or mimic-cxr:PATH.",
+        show_default=False,
+    ),
+]
 Output = Annotated[Path, typer.Option(help="Folder to write to.")]
 Seed = Annotated[int, typer.Option(help="Of everything that is random.", min=0)]
 Device = Annotated[

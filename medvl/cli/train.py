@@ -8,13 +8,24 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import say_skipped
-from medvl.cli.options import Data, Device, OnError, Seed, checked_on_error, column_options, device_named, settings_from
+from medvl.cli.options import (
+    Data,
+    Device,
+    OnError,
+    Seed,
+    Sources,
+    checked_on_error,
+    column_options,
+    device_named,
+    settings_from,
+)
 
 
 @column_options
 def train(
-    recipe: Annotated[str, typer.Argument(help="The method: convirt.")],
+    recipe: Annotated[str, typer.Argument(help="The method: convirt, medclip, umcl or mlip.")],
     data: Data = None,
+    source: Sources = None,
     output: Annotated[
         Path | None, typer.Option(help="The run folder; runs/RECIPE by default.", show_default=False)
     ] = None,
@@ -41,17 +52,19 @@ def train(
     ] = None,
     columns: dict[str, Any] | None = None,
 ) -> None:
-    """Train a recipe on a table of studies.
+    """Train a recipe on a table of studies, or (medclip, umcl) on sources of several kinds.
 
     Writes a run folder: model/ (what DualEncoder.from_pretrained reads), checkpoints/, config.yaml, metrics.jsonl,
     environment.json and skipped.jsonl. A run that was killed goes on with --resume, to the same weights.
 
     Example:  medvl train convirt --data cases.csv --report-column text --patient-column patient --output runs/first
+
+    Example:  medvl train medclip --source image-label=xrays.csv --source text-label=openi:reports.tgz --output runs/second
     """
     from medvl import bundles
 
-    if data is None:
-        raise ValueError("--data is needed: a table of studies (CSV, TSV or JSONL), or 'synthetic'.")
+    if data is None and not source:
+        raise ValueError("--data is needed: a table of studies (CSV, TSV or JSONL), or 'synthetic'; or --source.")
     overrides: dict[str, Any] = {
         "data": data,
         "output": str(output or Path("runs") / recipe),
@@ -66,6 +79,8 @@ def train(
         "columns": columns,
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
+    if source:
+        overrides |= {"sources": source, "data": data}
     run = bundles.train(recipe, {**overrides, **settings_from(settings or [])})
     say_skipped(bundles.read_skipped(run))
     typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from medvl.data.chexpert import CheXpert
 from medvl.data.collate import collate_studies, study_key
+from medvl.data.corpus import text_corpus
 from medvl.data.dataset import StudyDataset
 from medvl.data.load_sources import SourceManifest, load_sources
-from medvl.data.loader import StudyLoader
+from medvl.data.loader import StudyLoader, unified_loader
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.mimic_cxr import MIMIC_CXR
 from medvl.data.openi import OpenIReports
@@ -39,4 +40,6 @@ __all__ = [
     "split_by_patient",
     "study_key",
     "table_path",
+    "text_corpus",
+    "unified_loader",
 ]

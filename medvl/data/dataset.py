@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,6 +14,8 @@ from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data import Dataset
 
 from medvl.errors import StudyError
+
+Chain: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]] | Sequence[Callable]"
 
 
 class StudyDataset(Dataset):
@@ -28,7 +30,7 @@ class StudyDataset(Dataset):
 
     Args:
         studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
-        transform: a callable on dictionaries, usually MONAI's ``Compose``.
+        transform: a callable on dictionaries, usually MONAI's ``Compose``, or a list of them.
         seed: an integer, at least 0.
         cache_bytes: how many bytes of tensors to keep; 0 keeps none.
 
@@ -43,7 +45,7 @@ class StudyDataset(Dataset):
     def __init__(
         self,
         studies: Sequence[Mapping[str, Any]],
-        transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        transform: Chain | None = None,
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
@@ -157,8 +159,8 @@ def _plain_tensors() -> Iterator[None]:
 
 
 def _flatten(transform: Any) -> Iterator[Callable]:
-    if type(transform) is Compose and not transform.lazy:
-        for step in transform.transforms:
+    if (type(transform) is Compose and not transform.lazy) or isinstance(transform, list | tuple):
+        for step in getattr(transform, "transforms", transform):
             yield from _flatten(step)
     elif transform is not None:
         yield transform

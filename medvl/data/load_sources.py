@@ -13,6 +13,7 @@ import numpy as np
 
 from medvl.data.manifest import Manifest
 from medvl.data.sources import NamedColumns, parse_source, read_source, with_kinds
+from medvl.data.studies import table_path, write_synthetic
 from medvl.data.text_labels import label_texts
 from medvl.errors import check_on_error
 from medvl.text import load_vocabulary, split_sentences
@@ -60,13 +61,16 @@ def load_sources(
     vocabulary: str | Path = "chexpert14",
     label_cache: str | Path | None = None,
     require_findings: bool = False,
+    folder: str | Path = ".",
+    synthetic_length: int = 2000,
+    synthetic_size: int = 128,
 ) -> SourceManifest:
     """Reads sources, splits each by patient, labels the texts that have no label, and puts all labels in one order.
 
     A source is written ``KIND=PLACE``. KIND is ``image-text``, ``image-label`` or ``text-label``. PLACE is a table (see
     :func:`~medvl.data.read_manifest`), or a public set in its own layout: ``openi:PATH`` (archive or folder),
-    ``chexpert:PATH`` or ``mimic-cxr:PATH`` (folder). ``data`` is one more table, of which each row makes a study of the kind
-    that it has the cells for.
+    ``chexpert:PATH`` or ``mimic-cxr:PATH`` (folder), or "synthetic", the built-in set. ``data`` is one more table, of which
+    each row makes a study of the kind that it has the cells for.
 
     An image of the kind image-text without a label gets that of its report.
 
@@ -81,6 +85,9 @@ def load_sources(
         vocabulary: for the labels of texts.
         label_cache: a file for these labels, see :func:`label_texts`.
         require_findings: leave out texts that no finding is known of.
+        folder: where the synthetic set is written, see :func:`load_studies`.
+        synthetic_length: number of synthetic studies.
+        synthetic_size: side of the synthetic images in pixels.
 
     Returns:
         The studies. Those with a report have ``text`` (or the list ``sentences``) and ``text_label``: (K,), or (S, K).
@@ -101,10 +108,11 @@ def load_sources(
         places.insert(0, ("", str(data)))
     if not places:
         raise ValueError("sources or data must name something to read, received neither")
+    write_synthetic([place for _, place in places], folder, synthetic_length, synthetic_size, seed)
     given = NamedColumns(dict(columns or {}))
     parts: dict[str, Manifest] = {}
     for kind, place in places:
-        manifest = read_source(kind, place, given, on_error).with_splits(seed=seed)
+        manifest = read_source(kind, str(table_path(place, folder)), given, on_error).with_splits(seed=seed)
         parts[_free_name(place, parts)] = with_kinds(manifest, kind)
     given.require_all_found()
     return _merge(parts, texts, ExtractSections(sections), vocabulary, label_cache, require_findings)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -75,3 +75,47 @@ class StudyLoader(DataLoader):
             self.skipped.update((error.study_id, error) for error in errors)
             if batch and all(key in batch for key in self.require):
                 yield batch
+
+
+def unified_loader(
+    dataset: UnifiedDataset,
+    batch_size: int,
+    num_texts: int | None = None,
+    rates: Mapping[str, float] | None = None,
+    text_rates: Mapping[str, float] | None = None,
+    on_error: str = "raise",
+    num_workers: int = 0,
+    may_be_empty: bool = False,
+    **options: Any,
+) -> StudyLoader:
+    """The loader of a :class:`UnifiedDataset`, with its sampler; every batch has an image and a text.
+
+    Args:
+        dataset: the studies.
+        batch_size: see :meth:`UnifiedDataset.sampler`, as for the next three.
+        num_texts: see there.
+        rates: see there.
+        text_rates: see there.
+        on_error: see :class:`StudyLoader`.
+        num_workers: processes that load.
+        may_be_empty: give a loader without studies where there are no images or no texts, as in a validation split, in
+            place of an error.
+        **options: as for ``torch.utils.data.DataLoader``.
+
+    Raises:
+        ValueError: where there are no images or no texts; for the rest see :meth:`UnifiedDataset.sampler`.
+    """
+    missing = [side for side, found in (("image", dataset.images), ("text", dataset.texts)) if not len(found)]
+    if missing and may_be_empty:
+        return StudyLoader(UnifiedDataset([]), on_error=on_error)
+    if missing:
+        raise ValueError(f"the studies have no {missing[0]} to train on; expected images and texts")
+    sampler = dataset.sampler(batch_size, num_texts, rates, text_rates)
+    return StudyLoader(
+        dataset,
+        batch_sampler=sampler,
+        on_error=on_error,
+        require=("image", "input_ids"),
+        num_workers=num_workers,
+        **options,
+    )

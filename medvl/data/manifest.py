@@ -119,6 +119,10 @@ class Manifest:
             raise ValueError(f"{self.name} has no split column; use with_splits() to split it by patient")
         return [study for study in self.studies if study["split"] == name]
 
+    def of_split(self, name: str) -> Manifest:
+        """The manifest with the studies of one split; of every split for ``all``."""
+        return self if name == "all" else replace(self, studies=self.split(name))
+
     def fingerprint(self) -> str:
         """A SHA-256 of the studies' content: file names and sizes of images, texts, labels, groups and splits.
 

@@ -46,13 +46,25 @@ def load_studies(
         OSError: where the table cannot be read.
         ValueError: where the table is wrong or no study has all keys.
     """
-    if str(data) == SYNTHETIC:
-        dataset = SyntheticChestXRay(length=synthetic_length, size=synthetic_size, seed=seed)
-        dataset.write(Path(folder) / "data", progress=progress)
+    write_synthetic([data], folder, synthetic_length, synthetic_size, seed, progress)
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
     # split first: who is in which split must not depend on what a run asks of its studies
     return manifest.with_splits(seed=seed).require(*keys)
+
+
+def write_synthetic(
+    places: Iterable[str | Path | None],
+    folder: str | Path,
+    length: int,
+    size: int,
+    seed: int,
+    progress: Callable[[Iterable], Iterable] | None = None,
+) -> None:
+    """Writes the synthetic set to ``folder``/data where one of ``places`` is "synthetic"."""
+    if any(str(place) == SYNTHETIC for place in places):
+        dataset = SyntheticChestXRay(length=length, size=size, seed=seed)
+        dataset.write(Path(folder) / "data", progress=progress)
 
 
 def table_path(data: str | Path, folder: str | Path) -> Path:

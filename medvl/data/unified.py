@@ -9,7 +9,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
-from medvl.data.dataset import StudyDataset
+from medvl.data.dataset import Chain, StudyDataset
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
 from medvl.errors import StudyError
 
@@ -40,7 +40,7 @@ class UnifiedDataset(Dataset):
 
     Args:
         studies: dictionaries with ``study_id``, ``kind`` and ``source``, and what their kind has; see :func:`load_sources`.
-        image_transform: chain on images.
+        image_transform: chain on images: a MONAI ``Compose``, or a list of transforms.
         text_transform: chain on texts; it ends with ``input_ids`` (:class:`~medvl.transforms.TokenizeTextd`).
         decoupled: images and texts as entries of their own, for :class:`DecoupledBatchSampler`.
         prompts: whether images of the kind image-label get a prompt as their text.
@@ -72,8 +72,8 @@ class UnifiedDataset(Dataset):
     def __init__(
         self,
         studies: Sequence[Mapping[str, Any]],
-        image_transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
-        text_transform: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+        image_transform: Chain | None = None,
+        text_transform: Chain | None = None,
         *,
         decoupled: bool = False,
         prompts: bool = True,

@@ -31,10 +31,10 @@ def graded(finding: Finding, mild: float, moderate: float, severe: float) -> flo
 def change_shape(changes: Changes, finding: Finding, body: Body, draws: Draws) -> None:
     """What a finding does to the shape of the chest."""
     if finding.name == "Cardiomegaly":
-        changes.heart = graded(finding, 1.17, 1.3, 1.45)
+        changes.heart = graded(finding, 1.22, 1.36, 1.5)
     elif finding.name == "Atelectasis":
         for sign in SIGNS[finding.side]:
-            changes.dome[(sign + 1) // 2] += graded(finding, 0.03, 0.07, 0.12)
+            changes.dome[(sign + 1) // 2] += graded(finding, 0.05, 0.09, 0.14)
     elif finding.name == "Fracture":
         x, y = _rib_place(finding, body, draws)
         changes.ribs.append((x, y, 0.13, graded(finding, 0.05, 0.07, 0.09)))
@@ -123,7 +123,7 @@ def _consolidation(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarra
 def _opacity(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """A hazy patch through which vessels stay visible."""
     box, patch = _patch(chest, finding, draws, graded(finding, 0.24, 0.29, 0.34), 1.1)
-    _fill(chest, box, patch * graded(finding, 0.26, 0.36, 0.46))
+    _fill(chest, box, patch * graded(finding, 0.32, 0.43, 0.54))
     _mark(mask, box, patch * chest.lung[box])
 
 
@@ -151,7 +151,7 @@ def _atelectasis(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray)
             across = chest.across[box] - start
             path = chest.floor[box] - height
             path += across * slope
-            line = bump(path, max(graded(finding, 0.022, 0.027, 0.034), 1.1 * chest.canvas.pixel))
+            line = bump(path, max(graded(finding, 0.026, 0.032, 0.04), 1.1 * chest.canvas.pixel))
             line *= (across > 0) & (across < reach) & (sign * chest.x[box] > 0)
             _fill(chest, box, line * graded(finding, 0.7, 0.9, 1.0))
             _mark(mask, box, line * chest.lung[box])
@@ -191,7 +191,7 @@ def _fracture(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
     dx *= dx
     dy *= dy
     dx += dy
-    chest.bright[box] += smoothstep(0.5 * radius * radius - dx, radius * radius) * (0.6 * gain)
+    chest.bright[box] += smoothstep(0.5 * radius * radius - dx, radius * radius) * (0.9 * gain)
     _mark(mask, box, radius * radius - dx + 0.5, chest.canvas.nearest(x, y))
 
 

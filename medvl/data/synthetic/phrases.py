@@ -276,6 +276,10 @@ ABSENT: dict[str, tuple[str, ...]] = {
         "No lines or tubes are {seen}.",
         "There are no lines or tubes.",
         "No indwelling support devices.",
+        "No support device is {seen}.",
+        "There is no line, tube or other medical device.",
+        "No line or tube is {seen}.",
+        "There is no evidence of a medical device.",
     ),
 }
 
