@@ -1,5 +1,6 @@
 """The evaluation protocols of the field, and the report that shows them."""
 
+from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
 from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
 from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
 from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
@@ -34,8 +35,10 @@ __all__ = [
     "FindingClassifier",
     "FindingResult",
     "FineTuneResult",
+    "FunctionModel",
     "GroundedFinding",
     "GroundingResult",
+    "HuggingFaceModel",
     "LabelQueries",
     "LabelRetrievalResult",
     "LinearProbeResult",
