@@ -13,11 +13,13 @@ from medvl.networks.blocks import (
 )
 from medvl.networks.encoders import ImageEncoder, TextEncoder, load_tokenizer
 from medvl.networks.nets import DualEncoder, convirt, medclip, mlip, umcl
+from medvl.networks.reference import LoadReport, load_reference_weights
 
 __all__ = [
     "ContinuousPromptEmbedding",
     "DualEncoder",
     "ImageEncoder",
+    "LoadReport",
     "LogitScale",
     "PatchContrastIntegrity",
     "PatchDecoder",
@@ -26,6 +28,7 @@ __all__ = [
     "SemanticIntegrity",
     "TextEncoder",
     "convirt",
+    "load_reference_weights",
     "load_tokenizer",
     "medclip",
     "mlip",

@@ -1,0 +1,399 @@
+"""Published weights: the reference architectures, small and random, in their published layout, give the same embeddings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional as F
+from transformers import (
+    BertConfig,
+    BertModel,
+    CLIPConfig,
+    CLIPModel,
+    SwinConfig,
+    SwinModel,
+    VisionTextDualEncoderConfig,
+    VisionTextDualEncoderModel,
+    ViTConfig,
+)
+
+from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, load_reference_weights, medclip
+
+BERT = {
+    "vocab_size": 40,
+    "hidden_size": 16,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "max_position_embeddings": 16,
+}
+VIT = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+    "image_size": 32,
+    "patch_size": 16,
+}
+SWIN = {"image_size": 64, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}
+WIDTH = 8
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Every weight random, so that one in the wrong place shows; running statistics too."""
+    with torch.no_grad():
+        for name, value in [*module.named_parameters(), *module.named_buffers()]:
+            if value.is_floating_point():
+                value.normal_(std=0.2)
+                if "running_var" in name or name.endswith(("bn1.weight", "bn2.weight", "bn3.weight")):
+                    value.abs_().add_(0.5)
+    return module.eval()
+
+
+def tokens():
+    return torch.randint(4, 40, (3, 7)), torch.ones(3, 7, dtype=torch.long)
+
+
+def assert_same(model, image, reference_image, reference_text, ids, mask):
+    model.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(model.encode_image(image), F.normalize(reference_image, dim=1), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            model.encode_text(ids, mask), F.normalize(reference_text, dim=1), atol=1e-5, rtol=1e-5
+        )
+
+
+class Bottleneck(nn.Module):
+    """A block of the ResNet that is meant: stride in the 3 x 3 convolution."""
+
+    def __init__(self, inputs, planes, stride):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(inputs, planes, 1, bias=False), nn.BatchNorm2d(planes)
+        self.conv2, self.bn2 = nn.Conv2d(planes, planes, 3, stride, 1, bias=False), nn.BatchNorm2d(planes)
+        self.conv3, self.bn3 = nn.Conv2d(planes, planes * 4, 1, bias=False), nn.BatchNorm2d(planes * 4)
+        if stride != 1 or inputs != planes * 4:
+            shortcut = nn.Conv2d(inputs, planes * 4, 1, stride, bias=False), nn.BatchNorm2d(planes * 4)
+            self.downsample = nn.Sequential(*shortcut)
+
+    def forward(self, x):
+        y = torch.relu(self.bn1(self.conv1(x)))
+        y = self.bn3(self.conv3(torch.relu(self.bn2(self.conv2(y)))))
+        return torch.relu(y + (self.downsample(x) if hasattr(self, "downsample") else x))
+
+
+class ResNet50(nn.Module):
+    """ResNet-50 with torchvision's names, an eighth as wide."""
+
+    def __init__(self, width, classes):
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(3, width, 7, 2, 3, bias=False), nn.BatchNorm2d(width)
+        inputs = width
+        for stage, blocks in enumerate((3, 4, 6, 3), 1):
+            planes, made = width * 2 ** (stage - 1), []
+            for block in range(blocks):
+                made.append(Bottleneck(inputs, planes, 2 if block == 0 and stage > 1 else 1))
+                inputs = planes * 4
+            setattr(self, f"layer{stage}", nn.Sequential(*made))
+        self.fc = nn.Linear(inputs, classes, bias=False)
+
+    def forward(self, x):
+        x = F.max_pool2d(torch.relu(self.bn1(self.conv1(x))), 3, 2, 1)
+        return self.fc(self.layer4(self.layer3(self.layer2(self.layer1(x)))).mean((2, 3)))
+
+
+class MedCLIPText(nn.Module):
+    """MedCLIP's text tower: the mean of hidden layers 1, 2 and last."""
+
+    def __init__(self):
+        super().__init__()
+        self.model = BertModel(BertConfig(**BERT))
+        self.projection_head = nn.Linear(16, WIDTH, bias=False)
+
+    def forward(self, ids, mask):
+        states = self.model(ids, mask, output_hidden_states=True).hidden_states
+        return self.projection_head((states[1] + states[2] + states[-1]).div(3).mean(1))
+
+
+class Reference(nn.Module):
+    """A published model's two towers and scale under their published names."""
+
+    def __init__(self, vision, text):
+        super().__init__()
+        self.vision_model, self.text_model = vision, text
+        self.logit_scale = nn.Parameter(torch.tensor(2.5))
+
+
+def medclip_swin() -> Reference:
+    vision = nn.Module()
+    vision.model = SwinModel(SwinConfig(**SWIN))
+    vision.projection_head = nn.Linear(16, WIDTH, bias=False)
+    return randomised(Reference(vision, MedCLIPText()))
+
+
+def medclip_resnet() -> Reference:
+    vision = nn.Module()
+    vision.model = ResNet50(8, WIDTH)
+    return randomised(Reference(vision, MedCLIPText()))
+
+
+def older(weights):
+    """The names and constants that transformers 4 saved, which the published files have."""
+    swap = {
+        ".attention.q_proj.": ".attention.self.query.",
+        ".attention.k_proj.": ".attention.self.key.",
+        ".attention.v_proj.": ".attention.self.value.",
+        ".attention.o_proj.": ".attention.output.dense.",
+        ".attention.relative_position_bias.relative_position_bias_table": ".attention.self.relative_position_bias_table",
+        ".mlp.fc1.": ".intermediate.dense.",
+        ".mlp.fc2.": ".output.dense.",
+    }
+    out = {}
+    for name, value in weights.items():
+        for new, old in swap.items():
+            name = name.replace(new, old)
+        out[name] = value.clone()
+    out["text_model.model.embeddings.position_ids"] = torch.arange(16).unsqueeze(0)
+    return out
+
+
+def our_medclip(image_encoder, **options) -> DualEncoder:
+    return medclip(image_encoder=image_encoder, text_encoder={"model_type": "bert", **BERT}, embed_dim=WIDTH, **options)
+
+
+class TestMedCLIP:
+    @pytest.mark.parametrize("channels", [1, 3])
+    def test_resnet(self, tmp_path, channels):
+        reference = medclip_resnet()
+        torch.save(older(reference.state_dict()), tmp_path / "pytorch_model.bin")
+        encoder = ImageEncoder("resnet50", in_channels=channels, image_size=64, width=0.125)
+        model = our_medclip(encoder)
+        report = load_reference_weights(model, tmp_path)
+        image, (ids, mask) = torch.rand(2, channels, 64, 64), tokens()
+        with torch.no_grad():
+            expected = reference.vision_model.model(image.expand(-1, 3, -1, -1)), reference.text_model(ids, mask)
+        assert_same(model, image, *expected, ids, mask)
+        assert model.logit_scale().item() == pytest.approx(reference.logit_scale.exp().item())
+        assert report.missing == ()
+        assert set(report.left) == {
+            "text_model.model.embeddings.position_ids",
+            "text_model.model.pooler.dense.weight",
+            "text_model.model.pooler.dense.bias",
+        }
+        assert report.renamed["vision_model.model.fc.weight"] == ("image_projection.0.weight",)
+        assert len(report.used) + len(report.left) == len(older(reference.state_dict()))
+
+    @pytest.mark.parametrize("layout", ["older", "newer"])
+    def test_swin(self, tmp_path, layout):
+        reference = medclip_swin()
+        weights = older(reference.state_dict()) if layout == "older" else reference.state_dict()
+        weights["vision_model.model.encoder.layers.0.blocks.0.attention.self.relative_position_index"] = torch.zeros(
+            16, 16
+        )
+        save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "weights.safetensors")
+        model = our_medclip(ImageEncoder({"model_type": "swin", "num_channels": 3, **SWIN}, in_channels=1))
+        load_reference_weights(model, tmp_path / "weights.safetensors", source="medclip")
+        image, (ids, mask) = torch.rand(2, 1, 64, 64), tokens()
+        with torch.no_grad():
+            pooled = reference.vision_model.model(image.expand(-1, 3, -1, -1)).pooler_output
+            expected = reference.vision_model.projection_head(pooled), reference.text_model(ids, mask)
+        assert_same(model, image, *expected, ids, mask)
+
+
+class TestHuggingFace:
+    def test_clip(self, tmp_path):
+        text = {**BERT, "eos_token_id": 3, "bos_token_id": 1, "pad_token_id": 0}
+        reference = randomised(CLIPModel(CLIPConfig(text_config=text, vision_config=VIT, projection_dim=WIDTH)))
+        reference.save_pretrained(tmp_path)
+        model = DualEncoder(
+            ImageEncoder({"model_type": "clip_vision_model", **VIT}, in_channels=3),
+            TextEncoder({"model_type": "clip_text_model", **text}, pooling="last"),
+            embed_dim=WIDTH,
+            projection_bias=False,
+        )
+        report = load_reference_weights(model, tmp_path, source="huggingface")
+        assert report.missing == ()
+        image, (ids, mask) = torch.rand(2, 3, 32, 32), tokens()
+        ids[:, -1] = 3  # the end of the text, where CLIP looks
+        with torch.no_grad():
+            output = reference(input_ids=ids, attention_mask=mask, pixel_values=image)
+        assert_same(model, image, output.image_embeds, output.text_embeds, ids, mask)
+
+    def test_vision_text_dual_encoder(self, tmp_path):
+        configs = ViTConfig(**VIT), BertConfig(**BERT)
+        config = VisionTextDualEncoderConfig.from_vision_text_configs(*configs, projection_dim=WIDTH)
+        reference = randomised(VisionTextDualEncoderModel(config))
+        reference.save_pretrained(tmp_path, max_shard_size="20KB")
+        assert (tmp_path / "model.safetensors.index.json").is_file()
+        head = {"layers": 2, "activation": "tanh", "bias": (True, False), "hidden_features": 16}
+        model = DualEncoder(
+            ImageEncoder({"model_type": "vit", **VIT}, in_channels=3),
+            TextEncoder({"model_type": "bert", **BERT}, pooling="cls"),
+            embed_dim=WIDTH,
+            image_projection=head,
+            text_projection=head,
+        )
+        report = load_reference_weights(model, tmp_path, source="huggingface")
+        assert report.missing == ()
+        assert report.left == {}
+        image, (ids, mask) = torch.rand(2, 3, 32, 32), tokens()
+        with torch.no_grad():
+            output = reference(input_ids=ids, attention_mask=mask, pixel_values=image)
+        assert_same(model, image, output.image_embeds, output.text_embeds, ids, mask)
+        with pytest.raises(
+            ValueError, match=r"pooler.dense.* \(its shape .* does not fit (text|image)_projec"
+        ):
+            load_reference_weights(
+                DualEncoder(model.image_encoder, model.text_encoder, embed_dim=WIDTH), tmp_path, source="huggingface"
+            )
+
+
+class TimmBlock(nn.Module):
+    """A block of timm's ViT."""
+
+    def __init__(self, width, heads):
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = nn.LayerNorm(width, eps=1e-6), nn.LayerNorm(width, eps=1e-6)
+        self.attn, self.mlp = nn.Module(), nn.Module()
+        self.attn.qkv, self.attn.proj = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.mlp.fc1, self.mlp.fc2 = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x):
+        n, length, width = x.shape
+        qkv = self.attn.qkv(self.norm1(x)).reshape(n, length, 3, self.heads, width // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(*qkv).transpose(1, 2).reshape(n, length, width)
+        x = x + self.attn.proj(mixed)
+        return x + self.mlp.fc2(F.gelu(self.mlp.fc1(self.norm2(x))))
+
+
+class TimmViT(nn.Module):
+    """timm's ViT with its class token as the embedding."""
+
+    def __init__(self, width=16, size=32, patch=16):
+        super().__init__()
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, width))
+        self.pos_embed = nn.Parameter(torch.zeros(1, (size // patch) ** 2 + 1, width))
+        self.patch_embed = nn.Module()
+        self.patch_embed.proj = nn.Conv2d(3, width, patch, patch)
+        self.blocks = nn.Sequential(TimmBlock(width, 2), TimmBlock(width, 2))
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+
+    def forward(self, x):
+        x = self.patch_embed.proj(x).flatten(2).mT
+        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], 1) + self.pos_embed
+        return self.norm(self.blocks(x))[:, 0]
+
+
+class OpenCLIP(nn.Module):
+    """open_clip's layout of BiomedCLIP."""
+
+    def __init__(self):
+        super().__init__()
+        self.visual, self.text = nn.Module(), nn.Module()
+        self.visual.trunk, self.visual.head = TimmViT(), nn.Module()
+        self.visual.head.proj = nn.Linear(16, WIDTH, bias=False)
+        self.text.transformer = BertModel(BertConfig(**BERT), add_pooling_layer=False)
+        self.text.proj = nn.Sequential(nn.Linear(16, 12, bias=False), nn.GELU(), nn.Linear(12, WIDTH, bias=False))
+        self.logit_scale = nn.Parameter(torch.tensor(4.0))
+
+
+class TestOpenCLIP:
+    @pytest.mark.parametrize("wrapped", [False, True])
+    def test_biomedclip(self, tmp_path, wrapped):
+        reference = randomised(OpenCLIP())
+        weights = dict(reference.state_dict())
+        weights["text.transformer.embeddings.position_ids"] = torch.arange(16).unsqueeze(0)
+        if wrapped:  # as open_clip's training writes it
+            weights = {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in weights.items()}}
+        torch.save(weights, tmp_path / "open_clip_pytorch_model.bin")
+        model = DualEncoder(
+            ImageEncoder({"model_type": "vit", "num_channels": 3, "layer_norm_eps": 1e-6, **VIT}, in_channels=1),
+            TextEncoder({"model_type": "bert", **BERT}, pooling="cls"),
+            embed_dim=WIDTH,
+            projection_bias=False,
+            text_projection={"layers": 2, "activation": "gelu", "hidden_features": 12},
+        )
+        report = load_reference_weights(model, tmp_path, source="open_clip")
+        assert len(report.renamed["visual.trunk.blocks.0.attn.qkv.weight"]) == 3
+        image, (ids, mask) = torch.rand(2, 1, 32, 32), tokens()
+        with torch.no_grad():
+            embeds = reference.visual.head.proj(reference.visual.trunk(image.expand(-1, 3, -1, -1)))
+            text = reference.text.proj(reference.text.transformer(ids, mask).last_hidden_state[:, 0])
+        assert_same(model, image, embeds, text, ids, mask)
+
+
+class TestNeverHalf:
+    @pytest.fixture
+    def weights(self):
+        return older(medclip_resnet().state_dict())
+
+    def ours(self):
+        return our_medclip(ImageEncoder("resnet50", image_size=64, width=0.125))
+
+    def refused(self, tmp_path, weights, match, **options):
+        model = self.ours()
+        before = {name: value.clone() for name, value in model.state_dict().items()}
+        torch.save(weights, tmp_path / "weights.bin")
+        with pytest.raises(ValueError, match=match):
+            load_reference_weights(model, tmp_path / "weights.bin", **options)
+        assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+    def test_one_too_few(self, tmp_path, weights):
+        del weights["vision_model.model.layer3.2.conv1.weight"]
+        self.refused(
+            tmp_path, weights, "1 weights of the model are not in it, the first image_encoder.backbone.layer3.2.c"
+        )
+
+    def test_one_too_many(self, tmp_path, weights):
+        weights["vision_model.model.layer9.weight"] = torch.zeros(1)
+        self.refused(tmp_path, weights, r"the first vision_model.model.layer9.weight \(the model has no image_encoder")
+
+    def test_one_of_another_shape(self, tmp_path, weights):
+        weights["text_model.projection_head.weight"] = torch.zeros(WIDTH, 17)
+        self.refused(tmp_path, weights, r"its shape \(8, 17\) does not fit text_projection.0.weight of \(8, 16\)")
+
+    def test_another_source(self, tmp_path, weights):
+        self.refused(tmp_path, weights, "no part of this layout", source="open_clip")
+
+    def test_partly_where_asked_for(self, tmp_path, weights):
+        only_text = {name: value for name, value in weights.items() if name.startswith("text_model")}
+        only_text["other"] = torch.zeros(2)
+        torch.save(only_text, tmp_path / "text.bin")
+        model = self.ours()
+        report = load_reference_weights(model, tmp_path / "text.bin", allow_partial=True)
+        assert "image_encoder.backbone.conv1.weight" in report.missing
+        assert report.left["other"] == "no part of this layout"
+        name = "text_model.projection_head.weight"
+        assert torch.equal(model.text_projection[0].weight, only_text[name])
+        assert f"{len(report.missing)} missing" in str(report)
+        assert "left other: no part of this layout" in str(report)
+
+    def test_nothing_is_run(self, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return (open, (str(tmp_path / "ran"), "w"))
+
+        torch.save({"a": Trap()}, tmp_path / "pytorch_model.bin")
+        with pytest.raises(ValueError, match="holds more than weights, and is not read"):
+            load_reference_weights(self.ours(), tmp_path)
+        assert not (tmp_path / "ran").exists()
+
+    def test_wrong_paths_and_source(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r"holds no weights: looked for model\.safetensors"):
+            load_reference_weights(self.ours(), tmp_path)
+        with pytest.raises(FileNotFoundError, match="which does not exist"):
+            load_reference_weights(self.ours(), tmp_path / "nothing.bin")
+        with pytest.raises(
+            ValueError, match="source must be one of medclip, huggingface, open_clip, received 'gloria'"
+        ):
+            load_reference_weights(self.ours(), tmp_path, source="gloria")
+        torch.save([torch.zeros(1)], tmp_path / "list.bin")
+        with pytest.raises(ValueError, match="must hold a state dict of tensors, received a list"):
+            load_reference_weights(self.ours(), tmp_path / "list.bin")
