@@ -105,7 +105,8 @@ def unified_loader(
     Raises:
         ValueError: where there are no images or no texts; for the rest see :meth:`UnifiedDataset.sampler`.
     """
-    missing = [side for side, found in (("image", dataset.images), ("text", dataset.texts)) if not len(found)]
+    sides = {"image": len(dataset.images), "text": len(dataset.texts) + len(dataset.prompts)}
+    missing = [side for side, number in sides.items() if not number]
     if missing and may_be_empty:
         return StudyLoader(UnifiedDataset([]), on_error=on_error)
     if missing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -14,6 +14,7 @@ from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
 from medvl.errors import StudyError
 
 VIEWS = ("all", "sample", "pool")
+Text: TypeAlias = "tuple[int, bool]"  # its number among the texts, or where true among the prompts
 
 
 class UnifiedDataset(Dataset):
@@ -30,18 +31,18 @@ class UnifiedDataset(Dataset):
     text-label    report                report
     ============  ====================  =======================
 
-    A prompt has no words before ``text_transform`` writes them from the label (:class:`~medvl.transforms.LabelsToPromptd`).
+    A prompt has no words before ``prompt_transform`` writes them from the label (:class:`~medvl.transforms.LabelsToPromptd`).
     Where a study has ``sentences`` in place of ``text``, each is a text of its own with its own row of ``text_label``, and one
     of them is drawn at a time.
 
-    Items go through two chains, one on ``image`` and ``label``, one on ``text`` (for a prompt, on ``label``) and
-    ``text_label``; each keeps what is not random, as :class:`StudyDataset` does. An image and a text of one study have one
-    ``study_id``, so :func:`collate_studies` gives them equal ``image_ids`` and ``text_ids``.
+    Each goes through a chain of its own, which keeps what is not random, as :class:`StudyDataset` does. An image and a text of
+    one study have one ``study_id``, so :func:`collate_studies` gives them equal ``image_ids`` and ``text_ids``.
 
     Args:
         studies: dictionaries with ``study_id``, ``kind`` and ``source``, and what their kind has; see :func:`load_sources`.
         image_transform: chain on images: a MONAI ``Compose``, or a list of transforms.
-        text_transform: chain on texts; it ends with ``input_ids`` (:class:`~medvl.transforms.TokenizeTextd`).
+        text_transform: chain on ``text``; it ends with ``input_ids`` (:class:`~medvl.transforms.TokenizeTextd`).
+        prompt_transform: chain on the ``label`` that a prompt is written from; it ends likewise.
         decoupled: images and texts as entries of their own, for :class:`DecoupledBatchSampler`.
         prompts: whether images of the kind image-label get a prompt as their text.
         views: what is drawn of a study with several images: ``"all"``, each as a unit of its own; ``"sample"``, one, another
@@ -74,6 +75,7 @@ class UnifiedDataset(Dataset):
         studies: Sequence[Mapping[str, Any]],
         image_transform: Chain | None = None,
         text_transform: Chain | None = None,
+        prompt_transform: Chain | None = None,
         *,
         decoupled: bool = False,
         prompts: bool = True,
@@ -89,25 +91,31 @@ class UnifiedDataset(Dataset):
         self.studies, self.seed = studies, seed
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
-        self._entries: list[tuple[int | None, int | None]] = []
+        written: list[dict[str, Any]] = []
+        self._entries: list[tuple[int | None, Text | None]] = []
         self.pools: dict[str, list] = {}
         self.image_pools: dict[str, list] = {}
         self.text_pools: dict[str, list] = {}
         for views_of_study in _by_study(studies):
-            first = len(images), len(texts)
-            images += [_side(study, IMAGE_KEYS) for study in views_of_study if study["kind"] != "text-label"]
-            texts += _texts(views_of_study[0], prompts)
-            self._add_units(
-                views_of_study[0]["source"], range(first[0], len(images)), range(first[1], len(texts)), decoupled, views
-            )
+            study = views_of_study[0]
+            is_prompt = study["kind"] == "image-label"
+            found = _texts(study) if not is_prompt or prompts else []
+            side = written if is_prompt else texts
+            first = len(images), len(side)
+            images += [_side(view, IMAGE_KEYS) for view in views_of_study if view["kind"] != "text-label"]
+            side += found
+            numbers = [(number, is_prompt) for number in range(first[1], len(side))]
+            self._add_units(study["source"], range(first[0], len(images)), numbers, decoupled, views)
         self.images = StudyDataset(images, image_transform, seed, cache_bytes)
         self.texts = StudyDataset(texts, text_transform, seed, cache_bytes)
+        self.prompts = StudyDataset(written, prompt_transform, seed, cache_bytes)
 
-    def _add_units(self, source: str, images: range, texts: range, decoupled: bool, views: str) -> None:
+    def _add_units(self, source: str, images: range, texts: Sequence[Text], decoupled: bool, views: str) -> None:
         if decoupled:
-            for pools, numbers, side in ((self.image_pools, images, 0), (self.text_pools, texts, 1)):
-                entries = [self._entry((number, None) if side == 0 else (None, number)) for number in numbers]
-                pools.setdefault(source, []).extend(_units(entries, views if side == 0 else "sample"))
+            image_entries = [self._entry((image, None)) for image in images]
+            text_entries = [self._entry((None, text)) for text in texts]
+            self.image_pools.setdefault(source, []).extend(_units(image_entries, views))
+            self.text_pools.setdefault(source, []).extend(_units(text_entries, "sample"))
             return
         pool = self.pools.setdefault(source, [])
         if not images or not texts:
@@ -125,7 +133,7 @@ class UnifiedDataset(Dataset):
             number = len(images) * len(texts)
             pool.append(tuple(pairs[i % len(images)][(i + i // len(pairs)) % len(texts)] for i in range(number)))
 
-    def _entry(self, entry: tuple[int | None, int | None]) -> int:
+    def _entry(self, entry: tuple[int | None, Text | None]) -> int:
         self._entries.append(entry)
         return len(self._entries) - 1
 
@@ -136,6 +144,7 @@ class UnifiedDataset(Dataset):
         """Chooses the epoch that the random transforms are seeded with."""
         self.images.set_epoch(epoch)
         self.texts.set_epoch(epoch)
+        self.prompts.set_epoch(epoch)
 
     def load(self, progress: Callable[[Iterable], Iterable] | None = None, threads: int = 2) -> None:
         """Reads the images into the cache, see :meth:`StudyDataset.load`."""
@@ -152,7 +161,9 @@ class UnifiedDataset(Dataset):
         if image is not None:
             item |= self.images[image]
         if text is not None:
-            item |= {key: value for key, value in self.texts[text].items() if key not in IMAGE_KEYS}
+            number, is_prompt = text
+            found = (self.prompts if is_prompt else self.texts)[number]
+            item |= {key: value for key, value in found.items() if key not in IMAGE_KEYS}
         return item
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
@@ -240,9 +251,9 @@ def _side(study: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: study[key] for key in ("study_id", "source", *keys) if key in study}
 
 
-def _texts(study: Mapping[str, Any], prompts: bool) -> list[dict[str, Any]]:
+def _texts(study: Mapping[str, Any]) -> list[dict[str, Any]]:
     if study["kind"] == "image-label":
-        return [{**_side(study, ("label",)), "text_label": study["label"]}] if prompts else []
+        return [{**_side(study, ("label",)), "text_label": study["label"]}]
     if "sentences" not in study:
         return [_side(study, TEXT_KEYS)]
     return [

@@ -71,6 +71,24 @@ class Embeddings:
     def __len__(self) -> int:
         return len(self.image)
 
+    def rows(self, chosen: Sequence[int]) -> Embeddings:
+        """The embeddings of some rows, in the order given.
+
+        Example:
+            >>> Embeddings(torch.eye(3), torch.eye(3), study_ids=["a", "b", "c"]).rows([2, 0]).study_ids
+            ['c', 'a']
+        """
+        chosen = list(chosen)
+        return Embeddings(
+            self.image[chosen],
+            self.text[chosen],
+            None if self.texts is None else [self.texts[row] for row in chosen],
+            [self.study_ids[row] for row in chosen],
+            [self.patient_ids[row] for row in chosen],
+            None if self.labels is None else self.labels[chosen],
+            {new: self.thumbnails[old] for new, old in enumerate(chosen) if old in self.thumbnails},
+        )
+
     @property
     def has_text(self) -> Tensor:
         """Which rows have a report, boolean (N,)."""
@@ -184,13 +202,18 @@ def embed_studies(
     )
 
 
-def text_encoder(model: Any) -> Callable[[Sequence[str]], Tensor]:
+def text_encoder(model: Any, prompts: bool = False) -> Callable[[Sequence[str]], Tensor]:
     """``model.encode_text``, or ``model`` itself where it is a plain callable.
+
+    Args:
+        model: either.
+        prompts: whether prompts are to be encoded: by ``model.encode_prompts`` where it has one.
 
     Raises:
         TypeError: if it is neither.
     """
     encode = getattr(model, "encode_text", model)
+    encode = getattr(model, "encode_prompts", encode) if prompts else encode
     if not callable(encode):
         raise TypeError(f"encode_text must be a model with encode_text or a callable; received {type(model).__name__}")
     return encode

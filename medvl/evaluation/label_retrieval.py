@@ -213,7 +213,7 @@ def label_retrieval(
             )
         asked = [text for text, _ in queries]
         with torch.inference_mode():
-            embeds = unit_vectors("text", text_encoder(encode_text)(asked))
+            embeds = unit_vectors("text", text_encoder(encode_text, prompts=True)(asked))
         ids = tuple(asked)
         kinds["text_to_image"] = _ask(
             embeds, np.array([number for _, number in queries]), ids, ids, *candidates, classes, **options

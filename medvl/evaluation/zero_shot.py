@@ -250,7 +250,7 @@ def prompt_similarity(
     sets = [images] if isinstance(images, Embeddings) else list(images)
     distinct = list(dict.fromkeys(prompt for texts in prompts.values() for prompt in texts))
     with torch.inference_mode():
-        embeds = unit_vectors("prompt", text_encoder(encode_text)(distinct)).double()
+        embeds = unit_vectors("prompt", text_encoder(encode_text, prompts=True)(distinct)).double()
     width = sets[0].image.shape[1]
     if embeds.shape != (len(distinct), width):
         raise ValueError(

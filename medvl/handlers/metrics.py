@@ -76,7 +76,8 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
     Args:
         prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
         names: the K findings in the order of the columns of the batch's ``label``; those without prompts do not count.
-        encode_text: from M strings to (M, D), or an object that has such a method ``encode_text``, as the network.
+        encode_text: from M strings to (M, D), or an object with such a method ``encode_prompts`` or
+            ``encode_text``, as the network.
         metric: see :class:`~medvl.metrics.ZeroShotMetric`.
         uncertain: see there.
         ensemble: how several prompts count, ``"mean"`` or ``"max"``.
@@ -144,6 +145,8 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
 
     def _embed_prompts(self) -> Tensor:
         encode = getattr(self.encode_text, "encode_text", self.encode_text)
+        encode = getattr(self.encode_text, "encode_prompts", encode)
+        encode = getattr(self.encode_text, "encode_prompts", encode)
         with torch.no_grad():
             if not isinstance(self.encode_text, torch.nn.Module):
                 return encode(self.texts).detach()

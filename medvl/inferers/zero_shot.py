@@ -73,7 +73,9 @@ class ZeroShotInferer(Inferer):
         self.names = tuple(prompts)
         self.ensemble, self.window_pooling, self.logit_scale = ensemble, window_pooling, logit_scale
         self.encode = WindowEncoder(roi_size, overlap, sw_batch_size)
-        self.texts = TextBank([prompt for block in blocks for prompt in block])
+        self.texts = TextBank(
+            [prompt for block in blocks for prompt in block], methods=("encode_prompts", "encode_text")
+        )
         self.sizes = [len(block) for block in blocks]
         self._prompts: Tensor | None = None
         self._classes: Tensor | None = None

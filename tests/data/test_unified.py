@@ -45,15 +45,19 @@ class Noise(Randomizable, MapTransform):
 def text_chain():
     return Compose(
         [
-            LabelsToPromptd("label", names=NAMES, allow_missing_keys=True),
             Lambdad("text", lambda text: text, overwrite="input_ids"),
             Lambdad("input_ids", lambda text: torch.arange(len(text.split()))),
         ]
     )
 
 
+def prompt_chain():
+    return [LabelsToPromptd("label", names=NAMES), text_chain()]
+
+
 def dataset(studies=None, **options):
-    return UnifiedDataset(mixed_studies() if studies is None else studies, Noise("image"), text_chain(), **options)
+    studies = mixed_studies() if studies is None else studies
+    return UnifiedDataset(studies, Noise("image"), text_chain(), prompt_chain(), **options)
 
 
 class TestCoupled:
@@ -189,10 +193,10 @@ class TestLoading:
         chain = Compose([Lambdad("image", lambda x: x + 0)])
         for number, key in ((0, "image"), (3, "label"), (8, "input_ids")):
             broken = [study for i, study in enumerate(studies) if i == number or i in (1, 2)]
-            data = UnifiedDataset(broken, chain, text_chain())
+            data = UnifiedDataset(broken, chain, text_chain(), prompt_chain())
             with pytest.raises(StudyError, match=f"^study '{studies[number]['study_id']}', {key}: "):
                 list(StudyLoader(data, batch_sampler=data.sampler(3)))
-        data = UnifiedDataset(studies, chain, text_chain())
+        data = UnifiedDataset(studies, chain, text_chain(), prompt_chain())
         loader = StudyLoader(data, batch_sampler=data.sampler(4), on_error="skip", require=("image", "input_ids"))
         kept = [i for batch in loader for i in batch["study_id"]]
         assert set(loader.skipped) == {studies[i]["study_id"] for i in (0, 3, 8)}
@@ -201,7 +205,7 @@ class TestLoading:
     def test_a_batch_that_lost_a_side_is_passed_over(self):
         studies = [study("image-label", 0), study("text-label", 0)]
         studies[0]["image"] = None
-        data = UnifiedDataset(studies, Lambdad("image", lambda x: x + 0), text_chain(), prompts=False)
+        data = UnifiedDataset(studies, Lambdad("image", lambda x: x + 0), text_chain(), prompt_chain(), prompts=False)
         loader = StudyLoader(data, batch_sampler=data.sampler(2), on_error="skip", require=("image", "input_ids"))
         assert list(loader) == []
 

@@ -310,6 +310,17 @@ class DualEncoder(
         tokens = self.text_encoder.insert_prompt_tokens(**tokens, class_indices=class_indices)
         return self.encode_text(tokens["input_ids"], tokens["attention_mask"])
 
+    def encode_prompts(self, texts: Sequence[str] | str) -> torch.Tensor:
+        """Unit vectors (M, D) of prompts: with the learned prompt tokens where one set serves all classes, else as texts.
+
+        Args:
+            texts: M strings.
+        """
+        embedding = self.text_encoder.prompt_embedding
+        if embedding is None or embedding.num_classes is not None:
+            return self.encode_text(texts)
+        return self.encode_with_prompts(texts)
+
     def encode_sentences(
         self,
         texts: torch.Tensor | Sequence[str] | str,
