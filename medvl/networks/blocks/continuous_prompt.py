@@ -47,7 +47,7 @@ class PromptVectors(nn.Module):
         return self.vectors + self.mlp(hidden)
 
 
-class ContinuousPromptEmbedding(nn.Module):
+class ContinuousPromptEmbedding(nn.Embedding):
     r"""A text model's input embedding with learned prompt tokens past its table.
 
     Ids below V, the table's size, are looked up in the table; id V + k T + t is prompt token t (of T) of class k::
@@ -60,10 +60,14 @@ class ContinuousPromptEmbedding(nn.Module):
     https://arxiv.org/abs/2103.10385), added to p so that training starts where p does. Set by
     ``model.set_input_embeddings``, it works with every Hugging Face text model;
     :meth:`medvl.networks.TextEncoder.add_prompt_tokens` does so. :class:`medvl.transforms.AddPromptTokens` puts the ids
-    beside a class name. The table itself stays as it is, the same parameter as before, tied where it was tied.
+    beside a class name.
+
+    It takes over the table that it is given: the same parameter ``weight`` under the same name, tied where it was tied, looked
+    up by the same rule (BART's scales it). So saved weights of the model without prompt tokens fit, and
+    ``resize_token_embeddings`` keeps the tokens, whose ids then begin at the new V.
 
     Args:
-        embedding: the text model's table, V ids of width C.
+        embedding: the text model's table, V ids of width C; of one with prompt tokens the table alone is taken.
         num_tokens: T, at least 1.
         num_classes: K for a set of tokens of its own for each class, None for one shared set.
         initial_ids: where the vectors start: ids of a text, repeated or cut to T (one list, or K lists). None draws them
@@ -72,7 +76,7 @@ class ContinuousPromptEmbedding(nn.Module):
         hidden_features: width of the MLP and of the LSTM; C where not given.
 
     Raises:
-        TypeError: where ``embedding`` has no table of weights (V, C).
+        TypeError: where ``embedding`` is no ``nn.Embedding``.
         ValueError: for arguments out of range, or an initial id that the table does not hold.
 
     Example:
@@ -93,10 +97,8 @@ class ContinuousPromptEmbedding(nn.Module):
         reparameterisation: str = "none",
         hidden_features: int | None = None,
     ) -> None:
-        super().__init__()
-        weight = getattr(embedding, "weight", None)
-        if not isinstance(weight, torch.Tensor) or weight.ndim != 2:
-            raise TypeError(f"embedding must have a table of weights (V, C), received {type(embedding).__name__}.")
+        if not isinstance(embedding, nn.Embedding):
+            raise TypeError(f"embedding must be an nn.Embedding, received {type(embedding).__name__}.")
         for name, value in (
             ("num_tokens", num_tokens),
             ("num_classes", num_classes),
@@ -108,20 +110,42 @@ class ContinuousPromptEmbedding(nn.Module):
             raise ValueError(
                 f"reparameterisation must be one of {', '.join(REPARAMETERISATIONS)}, received {reparameterisation!r}."
             )
-        self.table = embedding
+        nn.Module.__init__(self)
+        self._adopt(embedding)
         self.num_tokens, self.num_classes = num_tokens, num_classes
-        initial = self._initial(weight.detach(), num_classes or 1, initial_ids)
-        self.prompts = PromptVectors(initial, reparameterisation, hidden_features).to(weight.device)
+        initial = self._initial(num_classes or 1, initial_ids)
+        self.prompts = PromptVectors(initial, reparameterisation, hidden_features).to(self.weight.device)
         self._options = {
             "num_tokens": num_tokens,
             "num_classes": num_classes,
             "reparameterisation": reparameterisation,
             "hidden_features": hidden_features,
         }
-        self.register_load_state_dict_pre_hook(_read_plain_table)
 
-    def _initial(self, table: torch.Tensor, sets: int, ids: Any) -> torch.Tensor:
-        table = table.float()
+    def _adopt(self, embedding: nn.Embedding) -> None:
+        """Takes over a table's parameters, settings and way of looking up."""
+        plain = type(embedding).forward in (nn.Embedding.forward, ContinuousPromptEmbedding.forward)
+        # A table with a rule of its own is kept for that rule. In a tuple, it is no second owner of the weights.
+        self._rule: tuple[nn.Embedding, ...] = () if plain else (embedding,)
+        module = vars(nn.Module())
+        for name, value in vars(embedding).items():
+            if name not in module:
+                setattr(self, name, value)
+        for name, parameter in embedding.named_parameters(recurse=False):
+            self.register_parameter(name, parameter)
+        for name, buffer in embedding.named_buffers(recurse=False):
+            self.register_buffer(name, buffer, persistent=name not in embedding._non_persistent_buffers_set)
+        self.training = embedding.training
+
+    def _look_up(self, input_ids: torch.Tensor) -> torch.Tensor:
+        if not self._rule:
+            return super().forward(input_ids)
+        own = {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers(recurse=False))}
+        return torch.func.functional_call(self._rule[0], own, (input_ids,))
+
+    @torch.no_grad()
+    def _initial(self, sets: int, ids: Any) -> torch.Tensor:
+        table = self._look_up(torch.arange(len(self.weight), device=self.weight.device)).float()
         if ids is None:
             noise = torch.randn(sets, self.num_tokens, table.shape[1], device=table.device)
             return table.mean() + noise * table.std()
@@ -137,26 +161,6 @@ class ContinuousPromptEmbedding(nn.Module):
             raise ValueError(f"initial_ids must be below the table's {len(table)}, received {wrong[0]}.")
         index = torch.tensor([[row[t % len(row)] for t in range(self.num_tokens)] for row in rows], device=table.device)
         return table[index]
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """The table (V, C)."""
-        return self.table.weight
-
-    @property
-    def num_embeddings(self) -> int:
-        """V, the ids of the table: the first prompt token's id."""
-        return len(self.weight)
-
-    @property
-    def embedding_dim(self) -> int:
-        """C."""
-        return self.weight.shape[1]
-
-    @property
-    def padding_idx(self) -> int | None:
-        """The table's padding id."""
-        return getattr(self.table, "padding_idx", None)
 
     @property
     def num_prompt_ids(self) -> int:
@@ -179,7 +183,7 @@ class ContinuousPromptEmbedding(nn.Module):
             ValueError: where an id is past the last prompt token's (checked on the CPU only: elsewhere the look-up itself
                 fails).
         """
-        size = self.num_embeddings
+        size = len(self.weight)
         if input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and input_ids.numel():
             largest = int(input_ids.max())
             if largest >= size + self.num_prompt_ids:
@@ -188,17 +192,11 @@ class ContinuousPromptEmbedding(nn.Module):
                 )
         is_prompt = input_ids >= size
         # Both look-ups get ids of their own range everywhere, so that shapes do not depend on the data.
-        own = self.table(input_ids.where(~is_prompt, 0))
+        own = self._look_up(input_ids.where(~is_prompt, 0))
         learned = self.prompts().flatten(0, 1)
         prompts = nn.functional.embedding((input_ids - size).where(is_prompt, 0), learned).to(own.dtype)
         return prompts.where(is_prompt.unsqueeze(-1), own)
 
     def extra_repr(self) -> str:
         """The options."""
-        return ", ".join(f"{name}={value!r}" for name, value in self._options.items())
-
-
-def _read_plain_table(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Lets weights that were saved before the prompt tokens came load into the table."""
-    if prefix + "weight" in state_dict:
-        state_dict.setdefault(prefix + "table.weight", state_dict.pop(prefix + "weight"))
+        return ", ".join([super().extra_repr(), *(f"{name}={value!r}" for name, value in self._options.items())])

@@ -219,10 +219,8 @@ class TextEncoder(nn.Module):
         """
         if position not in POSITIONS:
             raise ValueError(f"position must be one of {', '.join(POSITIONS)}, received {position!r}.")
-        table = self.model.get_input_embeddings()
-        table = table.table if isinstance(table, ContinuousPromptEmbedding) else table
         prompted = ContinuousPromptEmbedding(
-            table, num_tokens, num_classes, initial_ids, reparameterisation, hidden_features
+            self.model.get_input_embeddings(), num_tokens, num_classes, initial_ids, reparameterisation, hidden_features
         )
         self.model.set_input_embeddings(prompted)
         self.prompt_position = position
