@@ -2,19 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from medvl.cli.messages import say_skipped
-from medvl.cli.options import Data, Device, OnError, checked_on_error, column_options, device_named
+from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, column_options, device_named
 
 
 @column_options
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that medvl train has written.")],
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
     data: Data = None,
+    protocol: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What to measure: zero-shot, retrieval, linear-probe, segmentation, grounding. Several may follow, or the "
+            "option be repeated. By default what the data permit.",
+            show_default=False,
+        ),
+    ] = None,
+    mask_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A column with paths of masks for segmentation and grounding, as COLUMN or NAME=COLUMN; may be repeated.",
+            rich_help_panel=COLUMNS,
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write to; the run folder by default.", show_default=False)
     ] = None,
@@ -27,12 +45,32 @@ def evaluate(
     on_error: OnError = "raise",
     columns: dict[str, Any] | None = None,
 ) -> None:
-    """Evaluate a trained model: zero-shot classification where there are labels, retrieval where there are reports.
+    """Evaluate a trained model: zero-shot classification, retrieval, linear probe, segmentation and grounding.
 
     Prints the figures beside those of the same model with random weights, and writes evaluation.json and report.html.
     Without --data it evaluates the test split of the table that the model was trained on.
+
+    Example:  medvl evaluate runs/first --data cases.csv --protocol zero-shot retrieval
     """
-    evaluate_and_report(run, data, output or run, split, columns, checked_on_error(on_error), batch_size, device)
+    evaluate_and_report(
+        run,
+        data,
+        output or run,
+        split,
+        columns,
+        checked_on_error(on_error),
+        batch_size,
+        device,
+        protocols=_protocols(protocol, more or []),
+        mask_columns=mask_column or [],
+    )
+
+
+def _protocols(named: list[str] | None, more: list[str]) -> list[str] | None:
+    """The protocols named by the option, and those that stand behind it without repeating it."""
+    if more and not named:
+        raise ValueError(f"{more[0]!r} is not expected here; protocols are named by --protocol.")
+    return [name for entry in [*(named or []), *more] for name in entry.split(",")] or None
 
 
 def evaluate_and_report(
@@ -45,6 +83,8 @@ def evaluate_and_report(
     batch_size: int = 64,
     device: str | None = None,
     title: str | None = None,
+    protocols: Sequence[str] | None = None,
+    mask_columns: Sequence[str] = (),
 ) -> None:
     """Evaluates a run, prints the table of figures and writes the report."""
     from medvl.bundles import TrainedRun, evaluate_run
@@ -52,7 +92,18 @@ def evaluate_and_report(
     trained = TrainedRun(run, device_named(device))
     manifest = trained.studies(data, split, columns, on_error)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
-    result = evaluate_run(trained, manifest, loader, output, title=title, progress=True)
+    result = evaluate_run(
+        trained,
+        manifest,
+        loader,
+        output,
+        protocols=protocols,
+        data=data,
+        columns=columns,
+        mask_columns=mask_columns,
+        title=title,
+        progress=True,
+    )
     typer.echo(result.table())
     say_skipped([*manifest.skipped, *loader.skipped.values()])
     typer.echo(f"\nReport: {output / 'report.html'}")

@@ -1,4 +1,4 @@
-"""Zero-shot classification and retrieval of one model in one go, beside an untrained one."""
+"""The results of several protocols on one model, beside those of an untrained one."""
 
 from __future__ import annotations
 
@@ -9,27 +9,41 @@ from pathlib import Path
 from typing import Any
 
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.grounding import GroundingResult
+from medvl.evaluation.label_retrieval import LabelRetrievalResult
+from medvl.evaluation.linear_probe import LinearProbeResult
 from medvl.evaluation.retrieval import RetrievalResult, retrieval
+from medvl.evaluation.segmentation import SegmentationResult
 from medvl.evaluation.zero_shot import Prompts, ZeroShotResult, zero_shot
+
+PARTS = ("zero_shot", "retrieval", "label_retrieval", "linear_probe", "segmentation", "grounding")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of the protocols on one model, and of the same protocols on an untrained one.
+    """Results of the protocols on one model, and of the same protocols on an untrained one; None for what was not run.
 
     Args:
-        zero_shot: None where there are no labels or no prompts.
-        retrieval: None where no study has a report.
+        zero_shot: of :func:`medvl.evaluation.zero_shot`.
+        retrieval: of :func:`medvl.evaluation.retrieval`.
+        label_retrieval: of :func:`medvl.evaluation.label_retrieval`.
+        linear_probe: of :func:`medvl.evaluation.linear_probe`.
+        segmentation: of :func:`medvl.evaluation.segmentation`.
+        grounding: of :func:`medvl.evaluation.grounding`.
         untrained: the same of a model of the same architecture with random weights.
     """
 
     zero_shot: ZeroShotResult | None = None
     retrieval: RetrievalResult | None = None
+    label_retrieval: LabelRetrievalResult | None = None
+    linear_probe: LinearProbeResult | None = None
+    segmentation: SegmentationResult | None = None
+    grounding: GroundingResult | None = None
     untrained: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The content of ``evaluation.json``: plain dictionaries, lists, numbers and None."""
-        parts = {"zero_shot": self.zero_shot, "retrieval": self.retrieval, "untrained": self.untrained}
+        parts = {name: getattr(self, name) for name in (*PARTS, "untrained")}
         return {name: part.to_dict() for name, part in parts.items() if part is not None}
 
     def save(self, path: str | Path) -> Path:
@@ -41,12 +55,12 @@ class Evaluation:
 
     def table(self) -> str:
         """The figures as plain-text tables."""
-        other = self.untrained or Evaluation()
         tables = []
-        if self.zero_shot is not None:
-            tables.append(self.zero_shot.table(other.zero_shot))
-        if self.retrieval is not None:
-            tables.append(self.retrieval.table(other.retrieval))
+        for name in PARTS:
+            part = getattr(self, name)
+            other = getattr(self.untrained, name, None)
+            if part is not None:
+                tables.append(part.table() if other is None else part.table(other))
         return "\n\n".join(tables)
 
 
@@ -84,4 +98,4 @@ def evaluate(
         first = zero_shot(embeddings, prompts, encode_text, names, resamples=resamples, seed=seed, **options)
     if bool(embeddings.has_text.any()):
         second = retrieval(embeddings, resamples=resamples, seed=seed)
-    return Evaluation(first, second, untrained)
+    return Evaluation(first, second, untrained=untrained)

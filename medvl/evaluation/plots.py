@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from medvl.evaluation.calibration import ReliabilityCurve
 from medvl.evaluation.curves import roc_curve
 
 COLOURS = {"#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--first", "#050505": "--second"}
@@ -99,6 +100,32 @@ def roc_plot(
         axes.set_yticklabels(["0", "0.5", "1"])
         axes.set_xlabel("false positive rate", labelpad=2)
         axes.set_ylabel("true positive rate", labelpad=2)
+    return out[0]
+
+
+def calibration_plot(name: str, curve: ReliabilityCurve) -> str:
+    """One finding's reliability curve over the diagonal that perfect probabilities lie on.
+
+    Args:
+        name: the finding.
+        curve: its bins; a marker's area grows with the cases in it.
+
+    Returns:
+        The plot as SVG.
+    """
+    kept = curve.counts > 0
+    with _figure(200, 190, f"Calibration of {name}, expected calibration error {curve.error:.3f}.") as (figure, out):
+        axes = figure.add_subplot()
+        _bare(axes)
+        axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
+        predicted, observed, counts = curve.predicted[kept], curve.observed[kept], curve.counts[kept]
+        axes.plot(predicted, observed, color=FIRST, linewidth=1.4)
+        axes.scatter(predicted, observed, s=12 + 90 * counts / counts.max(), color=FIRST, linewidths=0)
+        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+        axes.set_xticklabels(["0", "0.5", "1"])
+        axes.set_yticklabels(["0", "0.5", "1"])
+        axes.set_xlabel("predicted probability", labelpad=2)
+        axes.set_ylabel("share present", labelpad=2)
     return out[0]
 
 

@@ -16,7 +16,17 @@ from medvl.evaluation.bootstrap import Estimate
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.evaluate import Evaluation
 from medvl.evaluation.plots import loss_curve, picture, roc_plot, similarity_matrix
+from medvl.evaluation.report_pictures import (
+    calibration_plots,
+    failure_cases,
+    grounding_cases,
+    report_queries,
+    segmentation_cases,
+    sentence_cases,
+)
+from medvl.evaluation.report_tables import report_tables, split_estimate
 from medvl.evaluation.retrieval import TITLES, RetrievalResult, metric_title, number_format
+from medvl.evaluation.sentence_maps import SentenceMaps
 from medvl.evaluation.zero_shot import ZeroShotResult
 
 MATRIX_STUDIES = 60
@@ -48,12 +58,15 @@ def write_report(
     names: Sequence[str] = (),
     show_text: bool = True,
     gallery: int = 6,
+    sentences: Sequence[SentenceMaps] = (),
 ) -> Path:
     """Write the report of an evaluation as one self-contained HTML file.
 
-    It shows the headline figures, the run, the loss curve, the tables with intervals, chance, the shuffled control and the
-    untrained model, ROC curves, the image-text similarity matrix, the nearest reports of some test images, the prompts and
-    the configuration. What is not given is left out. All text is escaped; nothing is loaded from elsewhere.
+    First come the headline figures, the run and the tables of every protocol, with intervals, chance, controls and the
+    untrained model; then the pictures: heat maps of findings and of reports' sentences over images, segmented cases, ROC and
+    calibration curves, the image-text similarity matrix, nearest reports and images with right and wrong marked, and
+    failures; last the prompts and the configuration. What is not given is left out. All text is escaped; nothing is loaded
+    from elsewhere.
 
     Args:
         path: the file; its folder is made. The file is written whole or not at all.
@@ -68,6 +81,7 @@ def write_report(
         names: the K findings of the labels' columns, to group the similarity matrix.
         show_text: False keeps every report's text out of the file; the gallery then names the studies.
         gallery: how many test images to show.
+        sentences: heat maps of reports' sentences (:func:`medvl.evaluation.sentence_maps`).
 
     Returns:
         The path.
@@ -85,23 +99,31 @@ def write_report(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    text = pages.get_template("report.html.j2").render(
-        title=title,
-        version=__version__,
-        headlines=headlines(evaluation),
-        notes=_words(notes),
-        remarks=remarks(evaluation),
-        loss=loss_curve(history),
-        zero_shot=evaluation.zero_shot,
-        untrained_zero_shot=other.zero_shot,
-        rocs=roc_plots(evaluation.zero_shot, other.zero_shot),
-        retrieval=retrieval_tables(evaluation.retrieval, other.retrieval),
-        has_untrained_retrieval=other.retrieval is not None,
-        matrix=_matrix(embeddings, names),
-        gallery=gallery_cases(evaluation.retrieval, embeddings, images, names, show_text, gallery),
-        configuration=_yaml(configuration),
-        environment=_yaml(environment),
-    )
+    parts = {
+        "title": title,
+        "version": __version__,
+        "headlines": headlines(evaluation),
+        "notes": _words(notes),
+        "remarks": remarks(evaluation),
+        "loss": loss_curve(history),
+        "zero_shot": evaluation.zero_shot,
+        "untrained_zero_shot": other.zero_shot,
+        "rocs": roc_plots(evaluation.zero_shot, other.zero_shot),
+        "calibration": calibration_plots(evaluation.zero_shot),
+        "retrieval": retrieval_tables(evaluation.retrieval, other.retrieval),
+        "has_untrained_retrieval": other.retrieval is not None,
+        "tables": report_tables(evaluation),
+        "grounded": grounding_cases(evaluation.grounding),
+        "sentences": sentence_cases(sentences, show_text),
+        "segmented": segmentation_cases(evaluation.segmentation),
+        "matrix": _matrix(embeddings, names),
+        "gallery": gallery_cases(evaluation.retrieval, embeddings, images, names, show_text, gallery),
+        "queries": report_queries(evaluation.retrieval, embeddings, images, show_text) if gallery else [],
+        "failures": failure_cases(evaluation.zero_shot, embeddings, images) if gallery else [],
+        "configuration": _yaml(configuration),
+        "environment": _yaml(environment),
+    }
+    text = pages.get_template("report.html.j2").render(**parts, contents=_contents(parts))
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
@@ -110,12 +132,42 @@ def write_report(
     return path
 
 
+CONTENTS = {
+    "run": ("Run", ("notes", "loss")),
+    "zero-shot": ("Zero-shot", ("zero_shot",)),
+    "retrieval": ("Retrieval", ("retrieval",)),
+    "tables": ("", ()),
+    "heat-maps": ("Heat maps", ("grounded",)),
+    "sentences": ("Sentences", ("sentences",)),
+    "segmented": ("Segmented cases", ("segmented",)),
+    "roc": ("ROC curves", ("rocs",)),
+    "calibration": ("Calibration", ("calibration",)),
+    "similarity": ("Similarity", ("matrix",)),
+    "gallery": ("Nearest reports", ("gallery",)),
+    "images": ("Nearest images", ("queries",)),
+    "failures": ("Failures", ("failures",)),
+    "prompts": ("Prompts", ("zero_shot",)),
+    "configuration": ("Configuration", ("configuration", "environment")),
+}
+"""Anchor of every section, its name in the list of contents, and the parts of which one must be given."""
+
+
+def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
+    listed: list[tuple[str, str]] = []
+    for anchor, (name, needs) in CONTENTS.items():
+        if anchor == "tables":
+            listed += [(table.anchor, table.title) for table in parts["tables"]]
+        elif any(parts[need] for need in needs):
+            listed.append((anchor, name))
+    return listed
+
+
 def headlines(evaluation: Evaluation) -> list[Headline]:
     """The few figures that one looks for first."""
     cards: list[Headline] = []
 
     def add(name: str, estimate: Estimate, spec: str, level: float, remark: str) -> None:
-        value, ends = _split(estimate, spec)
+        value, ends = split_estimate(estimate, spec)
         cards.append(Headline(name, value, f"{100 * level:g} % interval {ends}" if ends else "", remark))
 
     other = evaluation.untrained or Evaluation()
@@ -135,6 +187,21 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
         direction = evaluation.retrieval.image_to_text
         remark = f"of {len(direction.candidate_rows)} reports, chance {direction.chance['median_rank']:.1f}"
         add("Median rank of the right report", direction.values["median_rank"], ".1f", level, remark)
+    if evaluation.linear_probe is not None:
+        fraction, probe = max(evaluation.linear_probe.fractions.items())
+        remark = f"with {100 * fraction:g} % of the labels"
+        add("Linear probe AUROC", probe.macro["auroc"], ".3f", evaluation.linear_probe.settings["level"], remark)
+    if evaluation.segmentation is not None:
+        shots, dice = max(evaluation.segmentation.macro.items())
+        remark = f"with {shots} labelled cases"
+        if other.segmentation is not None:
+            remark += f", untrained {other.segmentation.macro[shots].value:.3f}"
+        add("Segmentation Dice", dice, ".3f", evaluation.segmentation.settings["level"], remark)
+    if evaluation.grounding is not None:
+        remark = "chance 0"
+        if other.grounding is not None:
+            remark += f", untrained {other.grounding.macro['cnr'].value:.2f}"
+        add("Grounding CNR", evaluation.grounding.macro["cnr"], ".2f", evaluation.grounding.settings["level"], remark)
     return cards
 
 
@@ -175,10 +242,12 @@ def retrieval_tables(result: RetrievalResult | None, untrained: RetrievalResult 
             rows.append(
                 {
                     "name": metric_title(name),
-                    "value": _split(estimate, spec),
+                    "value": split_estimate(estimate, spec),
                     "chance": format(direction.chance[name], spec),
-                    "shuffled": _split(direction.shuffled[name], spec),
-                    "untrained": _split(untrained.directions[key].values[name], spec) if untrained else ("", ""),
+                    "shuffled": split_estimate(direction.shuffled[name], spec),
+                    "untrained": split_estimate(untrained.directions[key].values[name], spec)
+                    if untrained
+                    else ("", ""),
                 }
             )
         queries, candidates = len(direction.query_rows), len(direction.candidate_rows)
@@ -276,12 +345,6 @@ def _present(embeddings: Embeddings, row: int, names: Sequence[str]) -> list[str
     if embeddings.labels is None or len(names) != embeddings.labels.shape[1]:
         return []
     return [name for name, state in zip(names, embeddings.labels[row].tolist(), strict=True) if state == 1]
-
-
-def _split(estimate: Estimate, spec: str) -> tuple[str, str]:
-    """Value and interval as two texts, so that they can stand on two lines."""
-    value, _, rest = estimate.format(spec).partition(" ")
-    return value, rest.strip("[]").replace(", ", "–")
 
 
 def _words(notes: Mapping[str, Any] | None) -> dict[str, str]:

@@ -7,13 +7,14 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 import torch
 
-from medvl.evaluation import Embeddings, Evaluation, evaluate, write_report
+from medvl.evaluation import Embeddings, Evaluation, evaluate, grounding, segmentation, sentence_maps, write_report
 from medvl.evaluation.report import matrix_order
 
 NAMES = ["No Finding", "Enlarged Cardiomediastinum", "Lung $x_1$ <i>Opacity</i>", "Pleural Effusion", "Pleural Other"]
@@ -52,6 +53,36 @@ class Page(HTMLParser):
         self.words.append(data)
 
 
+class Patches:
+    """A model whose heat maps rise to the right."""
+
+    def encode_patches(self, image):
+        column = torch.arange(3.0).repeat(len(image), 2) / 2
+        return torch.stack([column, (1 - column.square()).sqrt()], dim=2), (2, 3)
+
+    def encode_text(self, texts):
+        return torch.tensor([[1.0, 0.0]] * len(texts))
+
+
+def with_pictures(evaluation):
+    """The evaluation with segmentation and grounding, so that the page shows all its sections."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(8, 1, 32, 32, generator=generator)
+    masks = images[:, :1] > 0.7
+    cases = {
+        "image": images,
+        "mask": masks,
+        "patient_id": list("abcdefgh"),
+        "study_id": [f"s{i} & <b>" for i in range(8)],
+    }
+    grounded = grounding(Patches(), [cases], {NAMES[2]: ["opacity"]}, resamples=20)
+    train = [{"image": image, "mask": image > 0.7, "patient_id": str(i)} for i, image in enumerate(images.flip(0))]
+    segmented = segmentation(
+        lambda image: image, train, [cases], names=["Lung <i>"], shots=[2, 8], seeds=1, steps=5, width=4, resamples=20
+    )
+    return replace(evaluation, grounding=grounded, segmentation=segmented)
+
+
 def example(number=70, seed=0):
     generator = torch.Generator().manual_seed(seed)
     labels = (torch.rand(number, len(NAMES), generator=generator) < 0.3).float()
@@ -86,8 +117,8 @@ def material():
     with pytest.warns(RuntimeWarning, match="Pleural Other"):
         untrained = evaluate(example(seed=3)[0], encode_text, prompts=prompts, names=NAMES, resamples=50)
     with pytest.warns(RuntimeWarning, match="Pleural Other"):
-        evaluation = evaluate(embeddings, encode_text, prompts=prompts, names=NAMES, untrained=untrained, resamples=50)
-    return embeddings, evaluation
+        evaluation = evaluate(embeddings, encode_text, prompts=prompts, names=NAMES, resamples=50)
+    return embeddings, replace(with_pictures(evaluation), untrained=with_pictures(untrained))
 
 
 @pytest.fixture(scope="module")
@@ -103,6 +134,11 @@ def write(folder, material, **options):
         evaluation=evaluation,
         embeddings=embeddings,
         names=NAMES,
+        sentences=[
+            sentence_maps(
+                Patches(), torch.linspace(0, 1, 64 * 48).view(1, 64, 48), f"There is edema. {HOSTILE}", study_id="s0"
+            )
+        ],
         history=[{"epoch": e, "loss": 3 / e, "val_loss": 4 / e, "lr": 1e-4} for e in range(1, 9)],
         notes={"Data": f"table {HOSTILE}", "Studies": {"train": 100, "test": 70}, "Seconds": 12.34567},
         configuration={"recipe": "convirt", "comment": HOSTILE, "optimizer": {"lr": 1e-4}},
@@ -121,15 +157,35 @@ def test_the_page_is_well_formed_whole_and_small(report):
     anchors = {attributes["id"] for _, attributes in page.attributes if "id" in attributes}
     inside = [address for address in page.addresses if address.startswith("#")]
     assert {address[1:] for address in inside} <= anchors
-    for section in ("run", "zero-shot", "roc", "retrieval", "similarity", "gallery", "prompts", "configuration"):
+    sections = [
+        "run",
+        "zero-shot",
+        "retrieval",
+        "segmentation",
+        "grounding",
+        "heat-maps",
+        "sentences",
+        "segmented",
+        "roc",
+    ]
+    sections += ["calibration", "similarity", "gallery", "failures", "prompts", "configuration"]
+    for section in sections:
         assert section in anchors
         assert f"#{section}" in inside
+    # Tables first, then pictures: in the list of contents and on the page.
+    places = [text.index(f'<section id="{section}"') for section in sections]
+    assert places == sorted(places)
+    assert [text.index(f'href="#{section}"') for section in sections] == sorted(
+        text.index(f'href="#{section}"') for section in sections
+    )
 
 
 def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(report):
     text = report.read_text(encoding="utf-8")
     page = Page(text)
-    assert all(address.startswith(("#", "data:image/png;base64,")) for address in page.addresses)
+    assert all(
+        address.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,")) for address in page.addresses
+    )
     assert not {"script", "link", "iframe", "object", "i"} & set(page.tags)
     assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
     assert "@import" not in text
@@ -148,13 +204,17 @@ def test_hostile_text_arrives_as_text(report):
 def test_every_picture_says_what_it_shows(report):
     page = Page(report.read_text(encoding="utf-8"))
     images = [attributes for tag, attributes in page.attributes if tag == "img"]
-    assert len(images) == 6
+    # Six in the gallery, an image and a map of the sentence, one grounded finding, six segmented cases, and failures.
+    failures = sum("missed" in image["alt"] or "seen where there is none" in image["alt"] for image in images)
+    assert failures >= 2
+    assert len(images) == 6 + 2 + 1 + 6 + failures
     assert all(attributes["alt"].strip() for attributes in images)
     plots = [attributes for tag, attributes in page.attributes if tag == "svg"]
     assert all("aria-label" in attributes or attributes.get("aria-hidden") == "true" for attributes in plots)
     names = [attributes["aria-label"] for attributes in plots if "aria-label" in attributes]
     assert any(name.startswith("Loss by epoch: training loss from 3 at epoch 1 to 0.375 at epoch 8") for name in names)
     # Four of the five findings have both classes.
+    assert sum(name.startswith("Calibration of") for name in names) == 4
     assert sum(name.startswith("ROC curve of") for name in names) == 4
     assert sum(name.startswith("Similarity of 60 images") for name in names) == 1
 
@@ -261,8 +321,8 @@ def test_a_browser_shows_it_without_overflow_or_broken_pictures(report, tmp_path
     seen = json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert seen["scroll"] <= width
     assert seen["over"] == []
-    assert len(seen["pictures"]) == 6
+    assert len(seen["pictures"]) > 6 + 2 + 1 + 6
     assert all(complete and size > 0 for complete, size in seen["pictures"])
-    assert len(seen["plots"]) == 6
+    assert len(seen["plots"]) == 1 + 4 + 4 + 1
     assert min(seen["plots"]) > 120
     assert seen["small"] >= 7.5
