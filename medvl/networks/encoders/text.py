@@ -78,6 +78,8 @@ def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
 def _drop_pooler(model: PreTrainedModel) -> None:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
+    if isinstance(getattr(model, "head", None), nn.Linear):  # SigLIP's pooler goes by this name, and is always called
+        model.head = nn.Identity()
 
 
 def position_limit(model: PreTrainedModel) -> int:
