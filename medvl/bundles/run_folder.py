@@ -9,7 +9,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -143,13 +144,16 @@ class RunFolder:
     def train(self, trainer: Any, best: BestCheckpoint | None = None) -> None:
         """Runs what is left of the training: nothing where a restored run has no epoch left or had stopped early.
 
+        PyTorch's threads leave a core to each process that loads data: on a CPU, more of both only wait for each other.
+
         Args:
             trainer: the engine.
             best: the handler that may have stopped it.
         """
         epoch = trainer.state.epoch
         if epoch < trainer.state.max_epochs and not (best is not None and best.exhausted(epoch)):
-            trainer.run()
+            with _cores_left_to(trainer.data_loader.num_workers):
+                trainer.run()
 
     def finish(
         self, network: Any, prompts: Mapping[str, Any], keep: str = "last", best: BestCheckpoint | None = None
@@ -195,6 +199,17 @@ def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
     places = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
     tables = [table_path(place, folder) for place in places if place is not None]
     return [file_sha256(table) for table in tables if table.is_file()]
+
+
+@contextmanager
+def _cores_left_to(workers: int) -> Iterator[None]:
+    """Fewer PyTorch threads, so that each of ``workers`` processes has a core."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(1, threads - workers))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def file_sha256(path: str | Path) -> str:
