@@ -180,7 +180,7 @@ def linear_probe(
     if findings is None:
         findings = [name for name, any_state in zip(names, (~np.isnan(known)).any(axis=0), strict=True) if any_state]
     targets = [finding_targets(part, names, findings, uncertain) for part in (train, validation, test)]
-    features = [part.image.double().numpy() for part in (train, validation, test)]
+    features = [part.image.numpy() for part in (train, validation, test)]  # float32 halves the time
     _warn_one_class(targets[2], findings)
     parts = {}
     for fraction in fractions:
