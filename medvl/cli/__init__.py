@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medvl.cli.audit import audit
 from medvl.cli.demo import demo
 from medvl.cli.embed import embed
 from medvl.cli.evaluate import evaluate
@@ -27,7 +28,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, evaluate, embed, label):
+for command in (demo, train, evaluate, embed, label, audit):
     app.command()(command)
 
 

@@ -1,6 +1,7 @@
 """The evaluation protocols of the field, and the report that shows them."""
 
 from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
+from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
 from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
 from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
 from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
@@ -32,6 +33,7 @@ __all__ = [
     "Embeddings",
     "Estimate",
     "Evaluation",
+    "FalseNegativeAudit",
     "FindingClassifier",
     "FindingResult",
     "FineTuneResult",
@@ -52,6 +54,7 @@ __all__ = [
     "SingleLabelResult",
     "StructureResult",
     "ZeroShotResult",
+    "audit_false_negatives",
     "auroc_and_average_precision",
     "best_f1_threshold",
     "bootstrap",

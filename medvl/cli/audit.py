@@ -1,0 +1,43 @@
+"""``medvl audit``: how many negatives of a batch are none."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from medvl.cli.messages import say_skipped
+from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_options
+
+
+@column_options
+def audit(
+    data: Data = None,
+    source: Sources = None,
+    batch_size: Annotated[int, typer.Option(help="Studies in a batch.", min=2)] = 64,
+    split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
+    output: Annotated[Path, typer.Option(help="Folder for audit.json and audit.png.")] = Path("audit"),
+    on_error: OnError = "raise",
+    columns: dict[str, Any] | None = None,
+) -> None:
+    """Count the false negatives of a contrastive batch: pairs of studies that share all findings, some, or contradict.
+
+    Labels come from the table, or where it has none from the reports. The expectations over random batches are exact.
+
+    Example:  medvl audit --data cases.csv --label-column finding --batch-size 128
+    """
+    from medvl.data import load_sources
+    from medvl.evaluation import audit_false_negatives
+
+    manifest = load_sources(source or (), data, columns=columns, on_error=checked_on_error(on_error), folder=output)
+    studies = manifest.of_split(split).studies
+    found = audit_false_negatives(
+        [study.get("label", study.get("text_label")) for study in studies],
+        batch_size,
+        manifest.names,
+        [study["study_id"] for study in studies],
+    )
+    typer.echo(found.table())
+    say_skipped(manifest.skipped)
+    typer.echo(f"\nFigures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")
