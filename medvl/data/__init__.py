@@ -16,6 +16,7 @@ from medvl.data.sources import parse_source
 from medvl.data.splits import split_by_patient
 from medvl.data.studies import load_studies, table_path
 from medvl.data.synthetic import SyntheticChestXRay
+from medvl.data.synthetic_ct import SyntheticChestCT
 from medvl.data.text_labels import label_texts
 from medvl.data.unified import UnifiedDataset
 
@@ -29,6 +30,7 @@ __all__ = [
     "SourceManifest",
     "StudyDataset",
     "StudyLoader",
+    "SyntheticChestCT",
     "SyntheticChestXRay",
     "UnifiedDataset",
     "collate_studies",

@@ -1,0 +1,360 @@
+"""The synthetic chest CT set: volumes, masks, reports and labels, drawn when they are asked for."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nibabel
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from medvl.data.synthetic.canvas import bump, smoothstep
+from medvl.data.synthetic.draws import Draws, noise_bytes, patient_of, split_of
+from medvl.data.synthetic.findings import NAMES, Finding, draw_findings
+from medvl.data.synthetic.reports import compose_sentences, stated
+
+DRAWN = (
+    "Cardiomegaly",
+    "Pleural Effusion",
+    "Pneumothorax",
+    "Consolidation",
+    "Lung Opacity",
+    "Lung Lesion",
+    "Atelectasis",
+)
+"""The seven findings that are drawn, in the order of the masks."""
+
+SMALLEST, LARGEST = 32, 256
+AIR, LUNG, GROUND_GLASS, FAT, FLUID, TISSUE, BLOOD, BONE = -1000, -820, -520, -90, 8, 40, 50, 500
+LOW, HIGH = -1000, 400
+"""Hounsfield units, and the window from 0 to 1."""
+
+TEXTURE_CELLS = 17
+HEART = {"": 1.0, "mild": 1.16, "moderate": 1.28, "severe": 1.42}
+EFFUSION = {"mild": 0.3, "moderate": 0.42, "severe": 0.58}
+PNEUMOTHORAX = {"mild": 0.2, "moderate": 0.32, "severe": 0.48}
+ATELECTASIS = {"mild": 0.16, "moderate": 0.24, "severe": 0.34}
+RADIUS = {
+    "Consolidation": {"mild": 0.16, "moderate": 0.22, "severe": 0.28},
+    "Lung Opacity": {"mild": 0.2, "moderate": 0.26, "severe": 0.32},
+    "Lung Lesion": {"mild": 0.08, "moderate": 0.11, "severe": 0.15},
+}
+HEIGHT = {"upper": 0.42, "mid": 0.02, "lower": -0.36}
+SPOKEN = {
+    "chest radiograph": "chest CT",
+    "Follow-up radiograph": "Follow-up CT",
+    "radiographic": "CT",
+    "on this view": "on this scan",
+}
+"""What a report on a radiograph says, and how it goes for a CT."""
+
+
+@dataclass(frozen=True)
+class Body:
+    """One patient, shared by that patient's studies; lengths in half volumes."""
+
+    wide: float
+    deep: float
+    lung: float
+    dome: float
+    heart: float
+    rib_start: float
+
+    @classmethod
+    def draw(cls, draws: Draws) -> Body:
+        """A patient at random."""
+        return cls(
+            wide=draws.uniform(0.82, 0.9),
+            deep=draws.uniform(0.62, 0.7),
+            lung=draws.uniform(0.94, 1.06),
+            dome=draws.uniform(-0.66, -0.56),
+            heart=draws.uniform(0.92, 1.06),
+            rib_start=draws.uniform(0.0, 0.22),
+        )
+
+
+class SyntheticChestCT(Dataset):
+    """CT-like volumes of chest phantoms with findings of known place, side and severity, their masks, and reports on them.
+
+    The same seed and index give the same study on every machine, in any order and whatever the length. No patient is in it
+    and nothing is downloaded. Voxels are Hounsfield units, scaled so that -1000 is 0 and 400 is 1.
+
+    Each item is a dictionary:
+
+    - ``image``: float32 (1, size, size, size) in [0, 1], axes in RAS order as :class:`medvl.transforms.LoadStudyImage` gives
+      volumes: indices grow to the patient's right, front and head;
+    - ``mask``: uint8 (7, size, size, size), the voxels of each finding in ``drawable``, 0 or 1;
+    - ``report``, ``label``, ``text_label``, ``findings``, ``study_id``, ``patient_id`` and ``split`` as of
+      :class:`SyntheticChestXRay`. What is not drawn is NaN in ``label``; a report may deny it all the same.
+
+    Args:
+        length: number of studies, at least 1.
+        size: side of the volumes in voxels, 32 to 256.
+        seed: another seed, other patients; at least 0.
+
+    Raises:
+        TypeError: where an argument is not an integer.
+        ValueError: where it is out of its range.
+
+    Example:
+        >>> study = SyntheticChestCT(length=3, size=32)[2]
+        >>> study["image"].shape, study["mask"].shape, study["study_id"]
+        (torch.Size([1, 32, 32, 32]), torch.Size([7, 32, 32, 32]), 'synct0-s000002')
+    """
+
+    names = NAMES
+    drawable = DRAWN
+
+    def __init__(self, length: int = 400, size: int = 64, seed: int = 0) -> None:
+        for name, value, low, high in (
+            ("length", length, 1, None),
+            ("size", size, SMALLEST, LARGEST),
+            ("seed", seed, 0, None),
+        ):
+            if isinstance(value, bool) or not isinstance(value, int):
+                raise TypeError(f"{name} must be an integer, received {value!r}.")
+            if value < low or (high is not None and value > high):
+                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise ValueError(f"{name} must be {bounds}, received {value}.")
+        self.length, self.size, self.seed = length, size, seed
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        index = range(self.length)[index]
+        study = self.describe(index)
+        voxels, masks = self.draw(index, study["findings"])
+        return {
+            "image": torch.from_numpy((voxels.astype(np.float32) - LOW) / (HIGH - LOW)).clamp(0, 1).unsqueeze(0),
+            "mask": torch.from_numpy(masks),
+            **study,
+            "label": torch.from_numpy(study["label"]),
+            "text_label": torch.from_numpy(study["text_label"]),
+            "findings": [vars(finding) for finding in study["findings"]],
+        }
+
+    def describe(self, index: int) -> dict[str, Any]:
+        """All of a study but its voxels: findings, report, labels and ids."""
+        patient = f"synct{self.seed}-p{patient_of(self.seed, index):06d}"
+        findings = [f for f in draw_findings(Draws("ct", self.seed, "findings", index)) if f.name in DRAWN]
+        report, said = compose_ct_report(findings, Draws("ct", self.seed, "report", index))
+        present = {finding.name for finding in findings}
+        shown = {**{name: float(name in present) for name in DRAWN}, "No Finding": float(not present)}
+        return {
+            "report": report,
+            "label": _states(shown),
+            "text_label": _states(said),
+            "findings": findings,
+            "study_id": f"synct{self.seed}-s{index:06d}",
+            "patient_id": patient,
+            "split": split_of(patient),
+        }
+
+    def draw(self, index: int, findings: list[Finding]) -> tuple[np.ndarray, np.ndarray]:
+        """A study's volume in Hounsfield units, int16, and the masks of its findings, uint8 (7, size, size, size)."""
+        seed, size = self.seed, self.size
+        body = Body.draw(Draws("ct", seed, "patient", patient_of(seed, index)))
+        pose = Draws("ct", seed, "pose", index)
+        texture = noise_bytes(TEXTURE_CELLS**3, "ct", seed, "texture", index)
+        chest = ChestVolume(size, body, pose, findings, smooth_texture(texture, size))
+        masks = np.zeros((len(DRAWN), size, size, size), dtype=np.uint8)
+        for finding in findings:
+            region = chest.add(finding, Draws("ct", seed, "place", index, finding.name))
+            masks[DRAWN.index(finding.name)] = region > 0.5
+        noise = noise_bytes(2 * size**3, "ct", seed, "noise", index, size).reshape(2, size, size, size)
+        grain = (noise[0].astype(np.int16) + noise[1] - 255) // 8  # about 13 Hounsfield units
+        return np.clip(chest.hounsfield() + grain, -1024, 3071).astype(np.int16), masks
+
+    def write(self, folder: str | Path, progress: Callable[[Iterable], Iterable] | None = None) -> Path:
+        """Writes the set as files: NIfTI volumes in ``images/`` and the table ``cases.csv``, last and whole.
+
+        The columns are those of :meth:`SyntheticChestXRay.write`.
+
+        Args:
+            folder: made where it is missing.
+            progress: wraps the iteration over studies, as ``tqdm`` does.
+
+        Returns:
+            The path of ``cases.csv``.
+        """
+        folder = Path(folder)
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\n")
+        writer.writerow(["image", "study_id", "patient_id", "split", "report", *NAMES])
+        spacing = 360 / self.size
+        indices: Iterable[int] = range(self.length)
+        for index in progress(indices) if progress else indices:
+            study = self.describe(index)
+            voxels, _ = self.draw(index, study["findings"])
+            name = f"images/{study['study_id']}.nii.gz"
+            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing, spacing, spacing, 1.0])), folder / name)
+            cells = ["" if math.isnan(state) else str(int(state)) for state in study["label"]]
+            writer.writerow([name, *(study[k] for k in ("study_id", "patient_id", "split", "report")), *cells])
+        path = folder / "cases.csv"
+        partial = path.with_suffix(".partial")
+        partial.write_text(table.getvalue(), encoding="utf-8", newline="")
+        partial.replace(path)
+        return path
+
+
+class ChestVolume:
+    """One chest in body coordinates, ready for findings.
+
+    Coordinates run from -1 to 1: x to the patient's right, y to the front, z to the head.
+
+    Args:
+        size: voxels along each side.
+        body: the patient.
+        pose: draws where the patient lies in the scanner.
+        findings: those that change the shape of the chest.
+        texture: smooth noise (size, size, size) about 0.
+    """
+
+    def __init__(self, size: int, body: Body, pose: Draws, findings: list[Finding], texture: np.ndarray) -> None:
+        axis = ((np.arange(size, dtype=np.float32) * 2 + 1) / size - 1).astype(np.float32)
+        scale = np.float32(pose.uniform(0.96, 1.04))
+        offset = [np.float32(pose.uniform(-0.04, 0.04)) for _ in range(3)]
+        x, y, z = np.meshgrid(*((axis - shift) / scale for shift in offset), indexing="ij", copy=False)
+        self.x, self.y, self.z = (np.ascontiguousarray(v) for v in (x, y, z))
+        self.body, self.texture, self.edge = body, texture, max(0.05, 3.0 / size)
+        self.severity = {finding.name: finding.severity for finding in findings}
+        shell = self._ellipse(body.wide, body.deep)
+        self.inside = smoothstep(shell, self.edge)
+        self.chest = self._ellipse(body.wide - 0.09, body.deep - 0.09)
+        self.heart = self._heart()
+        self.lungs = self._lungs()
+        self.filled = np.zeros_like(self.x)
+        """How much of the lung is replaced, 0 to 1, and by what."""
+        self.filling = np.zeros_like(self.x)
+
+    def _ellipse(self, wide: float, deep: float) -> np.ndarray:
+        """Distance, roughly, to an elliptic cylinder along the body's axis; positive inside."""
+        square = (self.x / np.float32(wide)) ** 2
+        square += (self.y / np.float32(deep)) ** 2
+        return (1 - np.sqrt(square)) * np.float32(deep)
+
+    def _ball(self, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+        """Distance, roughly, to an ellipsoid; positive inside."""
+        square = np.zeros_like(self.x)
+        for axis, middle, radius in zip((self.x, self.y, self.z), centre, radii, strict=True):
+            square += ((axis - np.float32(middle)) / np.float32(radius)) ** 2
+        return (1 - np.sqrt(square)) * np.float32(min(radii))
+
+    def _heart(self) -> np.ndarray:
+        grow = self.body.heart * HEART[self.severity.get("Cardiomegaly", "")]
+        # The apex points to the patient's left and front.
+        ball = self._ball((-0.1 * grow, 0.14, -0.2), (0.3 * grow, 0.24 * (0.6 + 0.4 * grow), 0.27 * grow))
+        return smoothstep(ball, self.edge)
+
+    def _lungs(self) -> np.ndarray:
+        body, across = self.body, np.abs(self.x)
+        wall = np.minimum(self.chest, across - 0.12)
+        tip = self._ball((0, 0, -0.3), (1.3, 1.1, 1.1 * body.lung))  # rounds the apices
+        floor = self.z - np.float32(body.dome) - 0.3 * bump(across - 0.4, 0.5) * (1 - np.abs(self.y))
+        return smoothstep(np.minimum(np.minimum(wall, tip), floor), self.edge) * (1 - self.heart)
+
+    def _side(self, side: str) -> np.ndarray | float:
+        """1 on the side of a finding."""
+        return 1.0 if side == "bilateral" else (self.x > 0 if side == "right" else self.x < 0)
+
+    def add(self, finding: Finding, draws: Draws) -> np.ndarray:
+        """Draws a finding; returns where it is (size, size, size), 0 to 1."""
+        if finding.name == "Cardiomegaly":
+            return self.heart * self.inside
+        region = self._region(finding, draws) * self.lungs * self._side(finding.side)
+        value = {"Pneumothorax": AIR, "Pleural Effusion": FLUID, "Lung Opacity": GROUND_GLASS}.get(finding.name, TISSUE)
+        fresh = region > self.filled
+        self.filling[fresh] = value
+        np.maximum(self.filled, region, out=self.filled)
+        return region
+
+    def _region(self, finding: Finding, draws: Draws) -> np.ndarray:
+        severity = finding.severity
+        if finding.name == "Pleural Effusion":  # it lies at the back and at the base
+            depth = self.y * -0.8 - self.z * 0.35 - (0.62 - np.float32(EFFUSION[severity]))
+            return smoothstep(depth, self.edge)
+        if finding.name == "Pneumothorax":  # it lies at the front and at the apex
+            height = self.y * 0.7 + self.z * 0.45 - (0.68 - np.float32(PNEUMOTHORAX[severity]))
+            return smoothstep(height, self.edge)
+        if finding.name == "Atelectasis":  # a plate above the diaphragm
+            above = self.z - np.float32(self.body.dome) - 0.3 * bump(np.abs(self.x) - 0.4, 0.5)
+            return smoothstep(np.float32(ATELECTASIS[severity]) - above, self.edge) * smoothstep(0.1 - self.y, 0.2)
+        radius = RADIUS[finding.name][severity]
+        sign = 1 if finding.side == "right" else -1
+        centre = (
+            sign * draws.uniform(0.38, 0.5),
+            draws.uniform(-0.15, 0.12),
+            HEIGHT[finding.location] + draws.uniform(-0.06, 0.06),
+        )
+        ball = self._ball(centre, (radius, radius, radius))
+        soft = finding.name != "Lung Lesion"
+        return smoothstep(ball + 0.12 * self.texture if soft else ball, 3 * self.edge if soft else self.edge)
+
+    def hounsfield(self) -> np.ndarray:
+        """The volume in Hounsfield units, float32."""
+        x, y, z, body = self.x, self.y, self.z, self.body
+        units = np.full_like(x, TISSUE)
+        units += (FAT - TISSUE) * smoothstep(0.05 - self._ellipse(body.wide, body.deep), self.edge)
+        units += (BLOOD - TISSUE) * self.heart
+        vessels = bump(self.texture, 0.22) * 260
+        lung = LUNG + vessels * bump(np.abs(x) - 0.3, 0.6) + 40 * self.texture
+        lung += (self.filling + 25 * self.texture - lung) * self.filled
+        units += (lung - units) * self.lungs
+        # Trachea, spine, and ribs that slope down to the front.
+        units += (AIR - units) * smoothstep(0.055 - np.sqrt(x**2 + (y + 0.05) ** 2), 0.04) * (z > 0.25)
+        spine = smoothstep(0.12 - np.sqrt(x**2 + (y + np.float32(body.deep - 0.2)) ** 2), self.edge)
+        phase = (z + 0.35 * y + np.float32(body.rib_start)) / 0.22
+        phase = phase - np.floor(phase) - 0.5
+        rib = bump(phase, 0.28) * bump(self.chest + 0.035, 0.05)
+        units += (BONE - units) * np.maximum(spine, rib * (np.abs(x) > 0.1))
+        return AIR + (units - AIR) * self.inside
+
+
+def compose_ct_report(findings: list[Finding], draws: Draws) -> tuple[str, dict[str, float]]:
+    """The report of a study under FINDINGS and IMPRESSION, and the states that it states.
+
+    The sentences are those of the radiographs' reports, in the words of a CT.
+
+    Example:
+        >>> text, states = compose_ct_report([Finding("Pneumothorax", "severe", "left", "upper")], Draws("report"))
+        >>> "left" in text.lower(), states["Pneumothorax"]
+        (True, 1.0)
+    """
+    sentences = [s for s in compose_sentences(findings, draws) if s.section in ("FINDINGS", "IMPRESSION")]
+    sentences = [s for s in sentences if s.mentions or "lateral view" not in s.text] or sentences
+    sections: dict[str, list[str]] = {}
+    for sentence in sentences:
+        text = sentence.text
+        for radiograph, ct in SPOKEN.items():
+            text = text.replace(radiograph, ct)
+        sections.setdefault(sentence.section, []).append(text)
+    return "\n".join(f"{name}: {' '.join(texts)}" for name, texts in sections.items()), stated(sentences)
+
+
+def smooth_texture(raw: np.ndarray, size: int) -> np.ndarray:
+    """Smooth noise (size, size, size) between -1 and 1 from random bytes of a cubic grid, interpolated along each axis."""
+    cells = round(len(raw) ** (1 / 3))
+    values = raw.reshape(cells, cells, cells).astype(np.float32) / np.float32(127.5) - 1
+    place = (np.arange(size, dtype=np.float32) + np.float32(0.5)) * np.float32((cells - 1) / size)
+    left = np.minimum(place.astype(np.int64), cells - 2)
+    part = place - left.astype(np.float32)
+    part = part * part * (3 - 2 * part)
+    for axis in range(3):
+        weight = part.reshape([-1 if other == axis else 1 for other in range(3)])
+        low, high = values.take(left, axis), values.take(left + 1, axis)
+        values = low + (high - low) * weight
+    return values
+
+
+def _states(known: dict[str, float]) -> np.ndarray:
+    """States by name as an array in the order of :data:`NAMES`, NaN where unknown."""
+    return np.array([known.get(name, math.nan) for name in NAMES], dtype=np.float32)
