@@ -133,7 +133,7 @@ def grounding(
     names: Sequence[str] | None = None,
     thresholds: Sequence[float] = GROUNDING_THRESHOLDS,
     device: torch.device | str | None = None,
-    examples: int = 8,
+    examples: int = 10,
     resamples: int = 1000,
     level: float = 0.95,
     seed: int = 0,

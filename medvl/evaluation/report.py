@@ -200,8 +200,8 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     if evaluation.grounding is not None:
         remark = "chance 0"
         if other.grounding is not None:
-            remark += f", untrained {other.grounding.macro['cnr'].value:.2f}"
-        add("Grounding CNR", evaluation.grounding.macro["cnr"], ".2f", evaluation.grounding.settings["level"], remark)
+            remark += f", untrained {other.grounding.macro['cnr'].value:.3f}"
+        add("Grounding CNR", evaluation.grounding.macro["cnr"], ".3f", evaluation.grounding.settings["level"], remark)
     return cards
 
 

@@ -18,10 +18,11 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class ReportRow:
-    """A row: its name and its cells."""
+    """A row: its name, its cells, and a remark that stands below the name."""
 
     name: str
     cells: list[Cell]
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -124,27 +125,24 @@ def grounding_table(result: GroundingResult, untrained: GroundingResult | None) 
     """CNR, mIoU and pointing game for each finding, beside chance and an untrained model."""
     rows = []
     for name, finding in result.findings.items():
-        cells = [split_estimate(getattr(finding, key)) for key in MEASURES]
-        cells += [(_number(finding.area), ""), *_others(untrained, name), (str(finding.cases), "")]
-        rows.append(ReportRow(name, cells))
-    last = [split_estimate(result.macro[key]) for key in MEASURES] + [(_number(result.chance["pointing"]), "")]
-    last += [*_others(untrained, None), ("", "")]
+        cells = [split_estimate(getattr(finding, key)) for key in MEASURES] + _others(untrained, name)
+        share = "" if not finding.cases else f", {100 * finding.area:.1f} % of the picture"
+        rows.append(ReportRow(name, cells, f"{finding.cases} cases{share}"))
+    last = [split_estimate(result.macro[key]) for key in MEASURES] + _others(untrained, None)
     return ReportTable(
         "grounding",
         "Phrase grounding",
         "Does the heat map of a finding's sentences lie on the finding? CNR is the contrast between region and rest (0 by "
         "chance, negative where the map avoids it); mIoU the overlap over the thresholds "
         + ", ".join(f"{t:g}" for t in result.settings["thresholds"])
-        + " of the cosine; the pointing game the share of maps that are highest inside.",
+        + " of the cosine; the pointing game the share of maps whose highest patch lies inside.",
         [
             "Finding",
             *(TITLES[key] for key in MEASURES),
-            "Region's share",
-            *([f"Untrained {TITLES[key]}" for key in ("cnr", "pointing")] if untrained is not None else []),
-            "Cases",
+            *(["Untrained CNR", "Untrained pointing"] if untrained is not None else []),
         ],
         rows,
-        ReportRow("Mean", last),
+        ReportRow("Mean", last, f"chance {_number(result.chance['pointing'])}"),
         "The region's share of the picture is what chance gives for the pointing game, and for mIoU by marking everything.",
     )
 
@@ -152,7 +150,8 @@ def grounding_table(result: GroundingResult, untrained: GroundingResult | None) 
 def split_estimate(estimate: Estimate, spec: str = ".3f") -> Cell:
     """Value and interval as two texts, so that they can stand on two lines."""
     value, _, rest = estimate.format(spec).partition(" ")
-    return value, rest.strip("[]").replace(", ", "–")
+    ends = rest.strip("[]")
+    return value, ends.replace(", ", " to " if "-" in ends else "–")
 
 
 def _others(untrained: GroundingResult | None, name: str | None) -> list[Cell]:

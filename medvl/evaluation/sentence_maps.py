@@ -62,7 +62,7 @@ def sentence_maps(
         ...         return torch.ones(len(image), 4, 2), (2, 2)
         ...     def encode_text(self, texts):
         ...         return torch.ones(len(texts), 2)
-        >>> shown = sentence_maps(Model(), torch.zeros(1, 8, 8), "No effusion. There is pulmonary edema. Stable.")
+        >>> shown = sentence_maps(Model(), torch.zeros(1, 8, 8), "No effusion. There is pulmonary edema. Normal chest.")
         >>> shown.sentences, shown.maps.shape
         (['There is pulmonary edema.'], (1, 2, 2))
     """
@@ -70,7 +70,9 @@ def sentence_maps(
     sentences = []
     for start, end in split_sentences(report):
         sentence = " ".join(report[start:end].split())
-        if any(mention.assertion == "present" for mention in find_findings(sentence, words)):
+        mentions = find_findings(sentence, words)
+        # "No acute disease" states a finding too, the one that has no place.
+        if any(mention.assertion == "present" and mention.finding != "No Finding" for mention in mentions):
             sentences.append(sentence)
     if not sentences:
         return None
