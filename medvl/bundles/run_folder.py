@@ -161,7 +161,7 @@ class RunFolder:
         """Saves the trained network with its tokenizer, and the prompts to evaluate it with.
 
         The folder ``model`` appears whole or not at all. Which epoch's weights it holds is logged, and stands in
-        ``model/weights.json``.
+        ``model/weights.json``. LoRA adapters become part of the weights, so that the model needs peft no more.
 
         Args:
             network: the :class:`~medvl.networks.DualEncoder`.
@@ -179,6 +179,7 @@ class RunFolder:
         if epoch and best is not None:
             weights = {"epoch": epoch, "chosen_by": best.metric, "value": best.value}
         logger.info("model/ holds the weights of epoch %s", weights["epoch"])
+        network.text_encoder.merge_adapters()
         partial = self.path / f"{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         network.save_pretrained(partial)

@@ -10,6 +10,7 @@ from medvl.handlers.metrics import GroundingMetricHandler, RetrievalMetricHandle
 from medvl.handlers.metrics_log import MetricsLog, read_metrics
 from medvl.handlers.progress_bar import ProgressBar
 from medvl.handlers.run_checkpoint import RunCheckpoint
+from medvl.handlers.score_table import ScoreTable
 from medvl.handlers.skipped_log import SkippedLog
 from medvl.handlers.validation_metrics import validation_metrics
 
@@ -23,6 +24,7 @@ __all__ = [
     "ProgressBar",
     "RetrievalMetricHandler",
     "RunCheckpoint",
+    "ScoreTable",
     "SkippedLog",
     "ZeroShotMetricHandler",
     "read_metrics",

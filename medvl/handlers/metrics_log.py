@@ -15,7 +15,7 @@ class MetricsLog:
     """Appends a line to a JSON-lines file after each epoch: mean loss, its terms, validation metrics, rate, seconds.
 
     The keys are ``epoch``, ``iteration``, ``loss``, every term that the loss keeps in ``terms``, every metric of
-    ``evaluator`` with the prefix ``val_``, ``lr``, ``logit_scale`` where the network gives one, ``seconds``. Attach it
+    ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the groups), ``logit_scale`` where the network gives one, ``seconds``. Attach it
     after the validation handler, so that the metrics are those of the same epoch. Lines of epochs that a resumed run does
     again are dropped when it starts.
 
@@ -62,7 +62,7 @@ class MetricsLog:
         line.update((name, float(value) / self._steps) for name, value in self._sums.items())
         if self.evaluator is not None:
             line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())
-        line["lr"] = engine.optimizer.param_groups[0]["lr"]
+        line["lr"] = max(group["lr"] for group in engine.optimizer.param_groups)
         output = engine.state.output["pred"]
         if isinstance(output, dict) and "logit_scale" in output:
             line["logit_scale"] = float(output["logit_scale"].detach())
