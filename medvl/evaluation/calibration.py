@@ -24,7 +24,7 @@ class ReliabilityCurve:
 
     @property
     def error(self) -> float:
-        """Expected calibration error, sum_b n_b / N |observed_b - predicted_b|; NaN without a case."""
+        """Expected calibration error: mean gap between observed and predicted, bins weighed by cases; NaN without a case."""
         if not self.counts.sum():
             return float("nan")
         gaps = np.abs(self.observed - self.predicted)

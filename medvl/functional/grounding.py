@@ -56,7 +56,7 @@ def contrast_to_noise_ratio(maps: Tensor, masks: Tensor) -> Tensor:
 def iou_at_thresholds(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = GROUNDING_THRESHOLDS) -> Tensor:
     """Intersection over union of a region with the pixels of a heat map at or above each threshold.
 
-    With the region A and the prediction B_t = {p : map_p >= t}, IoU_t = |A and B_t| / |A or B_t|. An empty prediction has
+    With the region A and the prediction B_t = {p : map_p >= t}, IoU_t = #(A and B_t) / #(A or B_t). An empty prediction has
     IoU 0 and counts; leaving it out would reward maps that find nothing.
 
     Args:

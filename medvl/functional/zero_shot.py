@@ -47,7 +47,7 @@ def class_similarity(
 
     With v an image, t_p the prompts of class c, all unit vectors,
 
-        mean: s_c = <v, m_c / |m_c|>, m_c the mean of the t_p;    max: s_c = max_p <v, t_p>.
+        mean: s_c = <v, m_c / norm(m_c)>, m_c the mean of the t_p;    max: s_c = max_p <v, t_p>.
 
     Args:
         image_embeds: images (N, D); they need not be unit vectors.

@@ -127,6 +127,21 @@ def test_chance_by_hand():
     assert result.text_to_image.chance["mean_rank"] == pytest.approx((2 * 5 / 3 + 2 * 5 / 2) / 4)
 
 
+def test_figures_under_weights_and_the_table_of_cases_are_those_of_the_ranks():
+    embeddings = paired(30, noise=3.0, texts=[f"r{i % 20}" if i % 7 else "" for i in range(30)])
+    result = retrieval(embeddings, ks=[1, 5], resamples=5, shuffles=0)
+    table = result.case_table()
+    weights = np.random.default_rng(0).integers(0, 3, size=(4, len(table))).astype(np.float32)
+    figures = result.figures(weights)
+    for key in ("image_to_text", "text_to_image"):
+        for row in range(4):
+            ranks = np.repeat(table[f"{key}_rank"].to_numpy(), weights[row].astype(int))
+            assert figures[f"{key}/recall_at_5"][row] == pytest.approx((ranks <= 5).mean())
+            assert figures[f"{key}/median_rank"][row] == np.median(ranks)
+            assert figures[f"{key}/mean_rank"][row] == pytest.approx(ranks.mean())
+    assert table.study_id.tolist() == [str(i) for i in range(30) if i % 7]
+
+
 def test_studies_without_a_report_take_no_part_and_are_counted():
     embeddings = paired(30, texts=[f"r{i}" if i % 3 else "  " for i in range(30)])
     result = retrieval(embeddings, resamples=5)

@@ -167,3 +167,19 @@ def test_memory_is_bound_by_the_chunk():
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert float(out) < 300
+
+
+def test_precision_and_recall_equal_torchmetrics():
+    functional = pytest.importorskip("torchmetrics.functional.retrieval")
+    torch.manual_seed(2)
+    queries, candidates = torch.randn(12, 6), torch.randn(40, 6)
+    query_ids, candidate_ids = torch.randint(0, 5, (12,)), torch.randint(0, 5, (40,))
+    cosines = torch.nn.functional.cosine_similarity(queries[:, None], candidates[None], dim=2)
+    ranks = retrieval_ranks(queries, candidates, query_ids, candidate_ids)
+    for k in (1, 5, 10):
+        precision = precision_at_k(queries, candidates, query_ids, candidate_ids, k=k)
+        for row in range(12):
+            right = query_ids[row] == candidate_ids
+            expected = functional.retrieval_precision(cosines[row], right, top_k=k)
+            assert precision[row].item() == pytest.approx(expected.item())
+            assert (ranks[row] <= k) == bool(functional.retrieval_hit_rate(cosines[row], right, top_k=k))

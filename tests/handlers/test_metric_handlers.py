@@ -95,6 +95,17 @@ def test_handlers_give_the_metrics_over_the_epoch_and_renew_the_prompts():
     assert engine.state.best_metric == engine.state.metrics["r2"]
 
 
+def test_prompts_are_encoded_as_the_network_says():
+    class Prompted(Network):
+        def encode_prompts(self, texts):
+            return -self.encode_text(texts)
+
+    plain, prompted = (
+        ZeroShotMetricHandler({"Edema": PROMPTS["Edema"]}, NAMES, network) for network in (Network(), Prompted())
+    )
+    torch.testing.assert_close(prompted._embed_prompts(), -plain._embed_prompts())
+
+
 def test_a_decollating_engine_is_told_apart():
     engine = evaluator(Network(), decollate=True, r2=RetrievalMetricHandler())
     with pytest.raises(TypeError, match="received list: give the evaluator decollate=False"):
