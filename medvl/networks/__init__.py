@@ -12,6 +12,7 @@ from medvl.networks.blocks import (
     SemanticIntegrity,
 )
 from medvl.networks.encoders import ImageEncoder, TextEncoder, load_tokenizer
+from medvl.networks.export import export_towers
 from medvl.networks.nets import DualEncoder, convirt, medclip, mlip, umcl
 from medvl.networks.reference import LoadReport, load_reference_weights
 
@@ -28,6 +29,7 @@ __all__ = [
     "SemanticIntegrity",
     "TextEncoder",
     "convirt",
+    "export_towers",
     "load_reference_weights",
     "load_tokenizer",
     "medclip",

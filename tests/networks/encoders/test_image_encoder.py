@@ -1,0 +1,321 @@
+"""What each backbone of the image encoder promises: MONAI's own values, hidden patches, sizes, Hugging Face sources."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from monai.data import MetaTensor
+from monai.networks.nets import DenseNet, EfficientNetBN, ResNet, ViT
+from monai.networks.nets.resnet import resnet_params
+from monai.networks.nets.swin_unetr import SwinTransformer
+from torch import nn
+from transformers import (
+    BertConfig,
+    CLIPConfig,
+    CLIPModel,
+    ConvNextConfig,
+    ViTConfig,
+    ViTForImageClassification,
+    ViTModel,
+)
+
+from medvl.networks import ImageEncoder
+
+TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+HF_VIT = {**TRANSFORMER, "image_size": 32, "patch_size": 8}
+VIT = {"patch_size": 8, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
+DENSENET = {"init_features": 8, "growth_rate": 4, "block_config": (1, 2, 1)}
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)
+
+
+def load(reference: nn.Module, encoder: ImageEncoder) -> nn.Module:
+    """MONAI's own network with the encoder's weights, ready to compare; only its heads may stay as they were."""
+    report = reference.load_state_dict(encoder.backbone.state_dict(), strict=False)
+    assert not report.unexpected_keys
+    heads = ("fc.", "_fc.", "class_layers.", "norm_cross_attn.", "layers4.0.downsample.")
+    assert all(any(head in f"{name}." for head in heads) for name in report.missing_keys), report.missing_keys
+    encoder.eval()
+    return reference.eval()
+
+
+class TestValuesAreMonais:
+    """With the same weights the backbones give what MONAI's networks give before their heads."""
+
+    @pytest.mark.parametrize("name", ["resnet10", "resnet18"])
+    def test_resnet(self, name):
+        encoder = ImageEncoder(name, image_size=64, width=0.125)
+        block, layers, shortcut, bias, _ = resnet_params[name]
+        options = {"shortcut_type": shortcut, "bias_downsample": bias, "feed_forward": False, "conv1_t_stride": 2}
+        planes = [8, 16, 32, 64]
+        reference = load(ResNet(block, layers, planes, spatial_dims=2, n_input_channels=1, **options), encoder)
+        image = torch.rand(2, 1, 64, 64)
+        torch.testing.assert_close(encoder(image)["embed"], reference(image))
+
+    def test_densenet(self):
+        encoder = ImageEncoder("densenet121", **DENSENET)
+        reference = load(DenseNet(spatial_dims=2, in_channels=1, out_channels=1, **DENSENET), encoder)
+        reference.class_layers.out = nn.Identity()
+        image = torch.rand(2, 1, 40, 40)
+        torch.testing.assert_close(encoder(image)["embed"], reference(image))
+
+    def test_efficientnet_at_a_size_that_needs_no_other_padding(self):
+        encoder = ImageEncoder("efficientnet-b0")
+        reference = load(EfficientNetBN("efficientnet-b0", pretrained=False, in_channels=1), encoder)
+        reference._fc = nn.Identity()
+        image = torch.rand(1, 1, 64, 64)
+        torch.testing.assert_close(encoder(image)["embed"], reference(image))
+
+    @pytest.mark.parametrize("dims", [2, 3])
+    def test_vit(self, dims):
+        encoder = ImageEncoder("vit", spatial_dims=dims, image_size=16, mlp_dim=32, **VIT)
+        reference = load(ViT(1, (16,) * dims, (8,) * dims, 16, 32, 2, 2, spatial_dims=dims), encoder)
+        image = torch.rand(2, 1, *(16,) * dims)
+        torch.testing.assert_close(encoder(image)["patches"], reference(image)[0])
+
+    def test_swin_ends_before_the_merging_that_only_a_unet_needs(self):
+        sizes = {"embed_dim": 8, "depths": (1, 1, 2, 1), "num_heads": (1, 1, 2, 2)}
+        encoder = ImageEncoder("swin", window_size=3, patch_size=2, **sizes)
+        encoder.backbone.norm = nn.Identity()
+        reference = SwinTransformer(1, window_size=(3, 3), patch_size=(2, 2), patch_norm=True, spatial_dims=2, **sizes)
+        load(reference, encoder)
+        image = torch.rand(1, 1, 32, 32)
+        merging = reference.layers4[0].downsample
+        patches = encoder(image)["patches"].unflatten(1, (2, 2))
+        torch.testing.assert_close(merging(patches).movedim(-1, 1), reference(image, normalize=False)[-1])
+
+    def test_shortcut_of_resnet18_keeps_its_gradient(self):
+        """MONAI's detaches it; then the input's gradient passes the first stage's weights only by the other branch."""
+        encoder = ImageEncoder("resnet18", width=0.125).eval()
+        block = encoder.backbone.layer2[0]
+        nn.init.zeros_(block.conv2.weight)
+        x = torch.rand(1, 8, 8, 8, requires_grad=True)
+        block(x).sum().backward()
+        assert x.grad[..., ::2, ::2].min() == 1
+
+    @pytest.mark.parametrize(
+        ("name", "millions", "width"),
+        [("resnet50", 23.5, 2048), ("densenet121", 6.95, 1024), ("efficientnet-b0", 4.01, 1280), ("vit_base", 85.4, 768),
+         ("vit_small", 21.5, 384), ("swin_tiny", 27.5, 768)],
+    )  # fmt: skip
+    def test_sizes_of_the_papers(self, name, millions, width):
+        with torch.device("cpu" if name == "swin_tiny" else "meta"):  # MONAI's Swin reads numbers while it is built
+            encoder = ImageEncoder(name)
+        assert encoder.out_features == width
+        assert sum(value.numel() for value in encoder.parameters()) / 1e6 == pytest.approx(millions, rel=0.01)
+
+
+VISIBLE = {
+    "vit": {"backbone": "vit", **VIT},
+    "vit-cls": {"backbone": "vit", "pooling": "cls", **VIT},
+    "vit-sincos": {"backbone": "vit", "pos_embed_type": "sincos", **VIT},
+    "vit-perceptron": {"backbone": "vit", "proj_type": "perceptron", **VIT},
+    **{
+        f"hf-{kind}": {"backbone": {"model_type": kind, **HF_VIT}}
+        for kind in ("vit", "deit", "clip_vision_model", "siglip_vision_model", "dinov2", "dinov2_with_registers")
+    },
+}
+
+
+@pytest.mark.parametrize("options", VISIBLE.values(), ids=VISIBLE)
+class TestVisiblePatches:
+    def test_all_of_them_are_the_whole_image(self, options):
+        encoder = ImageEncoder(image_size=32, **options).eval()
+        image = torch.rand(2, 1, 32, 32)
+        whole, kept = encoder(image), encoder(image, visible=torch.arange(16).expand(2, -1))
+        torch.testing.assert_close(kept["patches"], whole["patches"], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(kept["embed"], whole["embed"], atol=1e-5, rtol=1e-5)
+
+    def test_hidden_pixels_do_not_matter_and_visible_ones_do(self, options):
+        encoder = ImageEncoder(image_size=32, **options).eval()
+        image, other = torch.rand(1, 1, 32, 32), torch.rand(1, 1, 32, 32)
+        other[..., 8:16, 16:24] = image[..., 8:16, 16:24]  # row 1, column 2 of the grid: patch 6
+        visible = torch.tensor([[6]])
+        assert torch.equal(encoder(image, visible)["embed"], encoder(other, visible)["embed"])
+        other[..., 8, 16] += 1
+        assert not torch.equal(encoder(image, visible)["embed"], encoder(other, visible)["embed"])
+
+    def test_order_and_positions_are_kept(self, options):
+        encoder = ImageEncoder(image_size=32, **options).eval()
+        for name, value in encoder.named_parameters():
+            if "position" in name and value.requires_grad:
+                nn.init.normal_(value)  # DeiT's start at zero
+        image = torch.rand(2, 1, 32, 32)
+        one = encoder(image, torch.tensor([[1, 7, 4], [0, 2, 15]]))
+        two = encoder(image, torch.tensor([[4, 1, 7], [15, 0, 2]]))
+        assert one["patches"].shape == (2, 3, encoder.out_features)
+        assert one["grid"] == (4, 4)
+        torch.testing.assert_close(one["patches"], two["patches"][:, [1, 2, 0]], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(one["embed"], two["embed"], atol=1e-5, rtol=1e-4)
+        blank = torch.zeros(1, 1, 32, 32)  # only the position tells its patches apart
+        assert not torch.allclose(
+            encoder(blank, torch.tensor([[0]]))["embed"], encoder(blank, torch.tensor([[9]]))["embed"]
+        )
+
+
+@pytest.mark.parametrize("kind", ["vit-cls", "hf-clip_vision_model"])
+def test_visible_patches_compile(kind):
+    torch._dynamo.reset()
+    encoder = ImageEncoder(image_size=32, **VISIBLE[kind]).eval()
+    image, visible = torch.rand(2, 1, 32, 32), torch.tensor([[1, 7, 4], [0, 2, 15]])
+    expected = encoder(image, visible)["embed"]
+    embed = torch.compile(encoder, backend="eager")(image, visible)["embed"]
+    torch.testing.assert_close(embed, expected, atol=1e-5, rtol=1e-4)
+    embed.sum().backward()
+    assert all(value.grad is not None for value in encoder.parameters() if value.requires_grad)
+
+
+class TestVisibleErrors:
+    def test_only_a_vit_takes_it(self):
+        visible = torch.zeros(1, 1, dtype=torch.long)
+        for backbone, name in (("resnet10", "ResNetBackbone"), ({"model_type": "swin"}, "HuggingFaceBackbone")):
+            encoder = ImageEncoder(backbone)
+            assert not encoder.takes_visible
+            assert encoder.patch_size is None
+            with pytest.raises(ValueError, match=f"visible needs a ViT backbone, received one of type {name}"):
+                encoder(torch.zeros(1, 1, 32, 32), visible=visible)
+
+    @pytest.mark.parametrize(
+        "visible", [torch.ones(2, 4, dtype=torch.bool), torch.zeros(3, 4).long(), torch.zeros(4).long()]
+    )
+    def test_shape_and_type(self, visible):
+        encoder = ImageEncoder("vit", image_size=32, **VIT)
+        assert encoder.patch_size == (8, 8)
+        with pytest.raises(
+            ValueError, match=r"visible must hold integer patch indices of shape \(2, P'\), received torch"
+        ):
+            encoder(torch.zeros(2, 1, 32, 32), visible=visible)
+
+    def test_three_dimensions(self):
+        encoder = ImageEncoder("vit", spatial_dims=3, image_size=16, **VIT).eval()
+        image = torch.rand(1, 1, 16, 16, 16)
+        kept = encoder(image, torch.tensor([[5]]))
+        other = torch.zeros_like(image)
+        other[..., 8:, :8, 8:] = image[..., 8:, :8, 8:]  # place (1, 0, 1) of a grid of 2 x 2 x 2: patch 5
+        assert kept["grid"] == (2, 2, 2)
+        assert torch.equal(kept["patches"], encoder(other, torch.tensor([[5]]))["patches"])
+
+
+class TestSizesThatDoNotFit:
+    def test_vit(self):
+        with pytest.raises(ValueError, match=r"image_size must be a multiple of patch_size 16, received 100\."):
+            ImageEncoder("vit", image_size=100)
+        with pytest.raises(
+            ValueError, match=r"sides of 32 pixels, as the ViT's position table has, received \(32, 40\)"
+        ):
+            ImageEncoder("vit", image_size=32, **VIT)(torch.zeros(1, 1, 32, 40))
+        with pytest.raises(ValueError, match=r"hidden_size must be a multiple of num_heads 3, received 16\."):
+            ImageEncoder("vit", image_size=32, **{**VIT, "num_heads": 3})
+        with pytest.raises(ValueError, match="pooling must be one of mean, cls, received 'max'"):
+            ImageEncoder("vit", image_size=32, pooling="max", **VIT)
+
+    def test_swin(self):
+        with pytest.raises(ValueError, match="depths must have a number for each of 4 stages, received 3"):
+            ImageEncoder("swin", depths=(1, 1, 1))
+        with pytest.raises(ValueError, match="num_heads of stage 1 must divide its 8 channels, received 3"):
+            ImageEncoder("swin", embed_dim=8)
+
+    def test_densenet(self):
+        with pytest.raises(ValueError, match=r"at least 13 pixels for this DenseNet, received \(12, 30\)"):
+            ImageEncoder("densenet121", **DENSENET)(torch.zeros(1, 1, 12, 30))
+        assert ImageEncoder("densenet121", **DENSENET).eval()(torch.zeros(1, 1, 13, 30))["grid"] == (1, 2)
+
+    def test_volume_for_images(self):
+        for encoder in (ImageEncoder("resnet10", width=0.125), ImageEncoder({"model_type": "vit", **HF_VIT})):
+            with pytest.raises(ValueError, match=r"shape \(N, 1, H, W\), received \(1, 1, 32, 32, 32\)"):
+                encoder(torch.zeros(1, 1, 32, 32, 32))
+
+    def test_hugging_face(self):
+        with pytest.raises(
+            ValueError, match=r"sides of 32 pixels, as the model's position table has, received \(40, 40\)"
+        ):
+            ImageEncoder({"model_type": "vit", **HF_VIT})(torch.zeros(1, 1, 40, 40))
+        with pytest.raises(ValueError, match=r"multiples of patch_size \(8, 8\), received \(36, 32\)"):
+            ImageEncoder({"model_type": "dinov2", **HF_VIT})(torch.zeros(1, 1, 36, 32))
+        with pytest.raises(ValueError, match=r"image_size must be 32, as the model's position table has, received 64"):
+            ImageEncoder({"model_type": "vit", **HF_VIT}, image_size=64)
+        with pytest.raises(ValueError, match=r"spatial_dims must be 2 with a Hugging Face model, received 3"):
+            ImageEncoder({"model_type": "vit", **HF_VIT}, spatial_dims=3)
+        with pytest.raises(ValueError, match=r"in_channels must be 1 or the model's 3, received 2"):
+            ImageEncoder(ViTConfig(**HF_VIT), in_channels=2)
+
+
+class TestHuggingFaceSources:
+    def test_dictionary_takes_the_channels_and_the_size_asked_for(self):
+        encoder = ImageEncoder({"model_type": "vit", **TRANSFORMER, "patch_size": 8}, in_channels=2, image_size=48)
+        assert encoder.backbone.model.config.num_channels == 2
+        assert encoder(torch.rand(1, 2, 48, 48))["grid"] == (6, 6)
+
+    def test_one_channel_is_repeated_over_a_models_three(self):
+        encoder = ImageEncoder(ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2)).eval()
+        assert (encoder.in_channels, encoder.backbone.model.config.num_channels) == (1, 3)
+        image = torch.rand(1, 1, 32, 32)
+        expected = encoder.backbone.model(image.repeat(1, 3, 1, 1))
+        torch.testing.assert_close(encoder(image)["embed"], expected.pooler_output)
+        torch.testing.assert_close(encoder(image)["patches"], expected.last_hidden_state.flatten(2).mT)
+
+    def test_size_is_the_models_own(self):
+        assert ImageEncoder(ViTConfig(**HF_VIT)).image_size == 32
+        assert ImageEncoder(ConvNextConfig(depths=[1, 1], hidden_sizes=[8, 16], num_stages=2)).image_size == 224
+
+    def test_local_folder(self, tmp_path):
+        model = ViTModel(ViTConfig(**HF_VIT), add_pooling_layer=False).eval()
+        model.save_pretrained(tmp_path)
+        encoder = ImageEncoder(str(tmp_path), in_channels=3).eval()
+        image = torch.rand(2, 3, 32, 32)
+        states = model(image).last_hidden_state
+        torch.testing.assert_close(encoder(image)["embed"], states[:, 0])
+        torch.testing.assert_close(encoder(image)["patches"], states[:, 1:])
+        assert str(tmp_path) not in str(encoder.to_config())
+
+    def test_vision_tower_of_a_clip_folder(self, tmp_path):
+        model = CLIPModel(CLIPConfig(vision_config=HF_VIT, text_config={**TRANSFORMER, "vocab_size": 50})).eval()
+        model.save_pretrained(tmp_path)
+        encoder = ImageEncoder(tmp_path, in_channels=3).eval()
+        image = torch.rand(2, 3, 32, 32)
+        torch.testing.assert_close(encoder(image)["embed"], model.vision_model(image).pooler_output)
+
+    def test_classifier_without_its_head(self):
+        model = ViTForImageClassification(ViTConfig(**HF_VIT))
+        assert ImageEncoder(model).backbone.model is model.vit
+
+    def test_folder_without_all_weights(self, tmp_path):
+        model = ViTModel(ViTConfig(**HF_VIT), add_pooling_layer=False)
+        weights = {name: value for name, value in model.state_dict().items() if name != "layernorm.bias"}
+        model.save_pretrained(tmp_path, state_dict=weights)
+        with pytest.raises(ValueError, match=r"lacks the weights layernorm.bias of its ViTModel"):
+            ImageEncoder(tmp_path)
+
+    def test_what_is_no_image_encoder(self):
+        with pytest.raises(ValueError, match="must be a vision model, received BertModel, which takes input_ids"):
+            ImageEncoder(BertConfig(vocab_size=30, **TRANSFORMER))
+        with pytest.raises(ValueError, match="received a ViTMAEModel, which hides and shuffles them itself"):
+            ImageEncoder({"model_type": "vit_mae", **HF_VIT})
+        with pytest.raises(ValueError, match="must have a model_type, received one without"):
+            ImageEncoder({"hidden_size": 8})
+
+
+class TestModules:
+    def test_monais_tensor_is_left_behind(self):
+        encoder = ImageEncoder("resnet10", width=0.125).eval()
+        image = torch.rand(1, 1, 32, 32)
+        embed = encoder(MetaTensor(image))["embed"]
+        assert type(embed) is torch.Tensor
+        assert torch.equal(embed, encoder(image)["embed"])
+
+    def test_module_that_gives_no_feature_map(self):
+        encoder = ImageEncoder(nn.Flatten(), out_features=4)
+        with pytest.raises(ValueError, match=r"feature map \(N, 4, h, w\), gave \(1, 4\)"):
+            encoder(torch.zeros(1, 1, 2, 2))
+
+    def test_options_belong_to_names(self):
+        with pytest.raises(ValueError, match="options width belong to a named backbone, received a Identity"):
+            ImageEncoder(nn.Identity(), out_features=1, width=2)
+
+    def test_configuration_of_an_earlier_release(self):
+        """What models saved by version 0.1 hold in their config.json."""
+        config = {"backbone": "resnet10", "width": 0.5, "spatial_dims": 2, "in_channels": 1, "image_size": 64}
+        assert ImageEncoder.from_config(config).to_config() == config
