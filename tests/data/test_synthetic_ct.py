@@ -1,0 +1,148 @@
+"""The synthetic chest CT: volumes, masks and reports agree, and are the same everywhere."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+
+import numpy as np
+import pytest
+import torch
+
+from medvl.data import SyntheticChestCT
+from medvl.data.synthetic.draws import Draws
+from medvl.data.synthetic.findings import Finding
+from medvl.data.synthetic_ct import DRAWN, compose_ct_report
+from medvl.text import label_report, load_vocabulary
+from medvl.transforms import LoadStudyImage
+
+SIZE = 32
+DATA = SyntheticChestCT(40, SIZE)
+
+
+@pytest.fixture(scope="module")
+def studies():
+    return [DATA[index] for index in range(24)]
+
+
+def drawn(*findings: Finding) -> tuple[np.ndarray, np.ndarray]:
+    """Volume and masks of the same chest with these findings."""
+    return SyntheticChestCT(1, 48).draw(0, list(findings))
+
+
+def test_form(studies):
+    for study in studies:
+        assert study["image"].shape == (1, SIZE, SIZE, SIZE)
+        assert study["image"].dtype == torch.float32
+        assert 0 <= study["image"].min() <= 0.05
+        assert 0.8 <= study["image"].max() <= 1
+        assert study["mask"].shape == (7, SIZE, SIZE, SIZE)
+        assert set(study["mask"].unique().tolist()) <= {0, 1}
+
+
+def test_masks_labels_and_findings_say_the_same(studies):
+    seen = set()
+    for study in studies:
+        present = {finding["name"] for finding in study["findings"]}
+        seen |= present
+        for name, mask in zip(DRAWN, study["mask"], strict=True):
+            assert bool(mask.any()) == (name in present), name
+            assert study["label"][DATA.names.index(name)] == float(name in present)
+        assert study["label"][DATA.names.index("Fracture")].isnan()
+        assert study["label"][DATA.names.index("No Finding")] == float(not present)
+    assert seen == set(DRAWN)
+
+
+def test_reports_are_read_as_they_were_written():
+    vocabulary = load_vocabulary("chexpert14")
+    wrong = []
+    for index in range(len(DATA)):
+        study = DATA.describe(index)
+        assert "radiograph" not in study["report"].lower()
+        read = np.asarray(label_report(study["report"], vocabulary), dtype=np.float32)
+        stated = np.isin(study["text_label"], (0, 1))
+        stated[DATA.names.index("No Finding")] = False  # follows from the others
+        wrong += [index] if (read[stated] != study["text_label"][stated]).any() else []
+    assert len(wrong) <= 2, wrong
+
+
+@pytest.mark.parametrize("name", ["Pleural Effusion", "Pneumothorax", "Consolidation", "Lung Lesion", "Atelectasis"])
+def test_a_side_is_the_patients(name):
+    """Indices grow to the patient's right."""
+    for side, half in (("right", slice(24, None)), ("left", slice(24))):
+        _, masks = drawn(Finding(name, "severe", side, "lower"))
+        mask = masks[DRAWN.index(name)]
+        assert mask[half].sum() > 0.95 * mask.sum() > 0
+
+
+def test_places_along_the_other_axes():
+    effusion = drawn(Finding("Pleural Effusion", "severe", "right"))[1][DRAWN.index("Pleural Effusion")]
+    pneumothorax = drawn(Finding("Pneumothorax", "severe", "right", "upper"))[1][DRAWN.index("Pneumothorax")]
+    middle = [np.argwhere(mask)[:, 1].mean() for mask in (effusion, pneumothorax)]
+    assert middle[0] < 24 < middle[1], "fluid lies at the back, air at the front"
+    heights = [
+        np.argwhere(drawn(Finding("Lung Lesion", "severe", "right", zone))[1][DRAWN.index("Lung Lesion")])[:, 2].mean()
+        for zone in ("lower", "mid", "upper")
+    ]
+    assert heights == sorted(heights)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_severity_is_size_and_shows(name):
+    empty, _ = drawn()
+    sizes = []
+    for severity in ("mild", "moderate", "severe"):
+        volume, masks = drawn(Finding(name, severity, "" if name == "Cardiomegaly" else "left", "lower"))
+        mask = masks[DRAWN.index(name)].astype(bool)
+        sizes.append(mask.sum())
+    assert sizes == sorted(sizes)
+    assert sizes[0] < sizes[2]
+    change = np.abs(volume.astype(float) - empty)
+    assert change[mask].mean() > 5 * change[~mask].mean(), "what changes is what the mask says"
+
+
+def test_same_study_anywhere():
+    study = SyntheticChestCT(8, SIZE)[7]
+    assert torch.equal(study["image"], DATA[7]["image"])
+    assert study["report"] == DATA[7]["report"]
+    assert not torch.equal(study["image"], SyntheticChestCT(8, SIZE, seed=1)[7]["image"])
+    voxels, masks = DATA.draw(3, DATA.describe(3)["findings"])
+    digest = hashlib.sha256(voxels.tobytes() + masks.tobytes()).hexdigest()
+    assert digest == "cc3b12dce0e7d94d8bddcb1a19540fc2ae4c5ce8c80409b355e182d427ce4354"
+
+
+def test_patients_stay_in_one_split():
+    splits: dict[str, set[str]] = {}
+    for index in range(len(DATA)):
+        study = DATA.describe(index)
+        splits.setdefault(study["patient_id"], set()).add(study["split"])
+    assert all(len(split) == 1 for split in splits.values())
+
+
+def test_files_read_back(tmp_path):
+    table = SyntheticChestCT(2, SIZE).write(tmp_path)
+    with table.open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["study_id"] for row in rows] == ["synct0-s000000", "synct0-s000001"]
+    image = LoadStudyImage()(tmp_path / rows[1]["image"])
+    scaled = ((torch.as_tensor(image).float() + 1000) / 1400).clamp(0, 1)
+    torch.testing.assert_close(scaled, DATA[1]["image"])
+
+
+def test_report_of_nothing_is_normal():
+    text, states = compose_ct_report([], Draws("any"))
+    assert states["No Finding"] == 1
+    assert text.startswith(("FINDINGS:", "IMPRESSION:"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"length": 0}, ValueError, "length must be at least 1, received 0"),
+        ({"size": 16}, ValueError, "size must be between 32 and 256, received 16"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, received 1.5"),
+    ],
+)
+def test_wrong_arguments(arguments, error, message):
+    with pytest.raises(error, match=message):
+        SyntheticChestCT(**arguments)
