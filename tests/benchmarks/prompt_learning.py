@@ -107,13 +107,26 @@ def learn(model: DualEncoder, split: Split, per_class: bool, seed: int, steps: i
     return torch.no_grad()(lambda wording: model.encode_with_prompts(sentences(wording), classes))
 
 
-def row(name: str, chosen: float, unseen: list[float]) -> str:
-    spread = statistics.pstdev(unseen)
-    return f"| {name} | {chosen:.3f} | {statistics.mean(unseen):.3f} | {spread:.3f} | {min(unseen):.3f} to {max(unseen):.3f} |"
+def gain(split: Split, scores: Tensor, others: Tensor, resamples: int) -> str:
+    """How much higher the AUROC of ``scores`` is, with the interval of 95 % over images drawn with replacement."""
+    generator = torch.Generator().manual_seed(0)
+    gains = []
+    for _ in range(resamples):
+        rows = torch.randint(len(scores), (len(scores),), generator=generator)
+        part = Split(split.image_embeds[rows], split.labels[rows])
+        gains.append(part.auroc(scores[rows]) - part.auroc(others[rows]))
+    low, high = torch.tensor(gains).quantile(torch.tensor([0.025, 0.975])).tolist()
+    return f"{split.auroc(scores) - split.auroc(others):+.3f} ({low:+.3f} to {high:+.3f})"
 
 
-def hand_written(model: DualEncoder, splits: dict[str, Split]) -> float:
-    """Prints what the wordings reach by themselves; returns the better of the two ways' AUROC, chosen on validation."""
+def row(name: str, chosen: float, gained: str, unseen: list[float]) -> str:
+    """A line of the table."""
+    spread = f"{statistics.mean(unseen):.3f} | {statistics.pstdev(unseen):.3f} | {min(unseen):.3f} to {max(unseen):.3f}"
+    return f"| {name} | {chosen:.3f} | {gained} | {spread} |"
+
+
+def hand_written(model: DualEncoder, splits: dict[str, Split]) -> Tensor:
+    """Prints what the wordings reach by themselves; returns the better way's scores on the test split."""
 
     @torch.no_grad()
     def scores(wording: str, split: Split, less_absent: bool) -> Tensor:
