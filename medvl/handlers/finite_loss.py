@@ -26,11 +26,12 @@ class FiniteLoss:
 
     def __call__(self, engine: Engine) -> None:
         loss = engine.state.output["loss"]
-        if torch.isfinite(loss).all():
-            return
-        ids = [str(study_id) for study_id in engine.state.batch.get(self.id_key, [])]
-        named = ", ".join(ids[: self.most]) + (f" and {len(ids) - self.most} more" if len(ids) > self.most else "")
-        raise ValueError(
-            f"the loss is {loss.item()} in epoch {engine.state.epoch}, iteration {engine.state.iteration}, "
-            f"on the studies {named}."
-        )
+        if not torch.isfinite(loss).all():
+            raise ValueError(f"the loss is {loss.item()} {where(engine, self.id_key, self.most)}")
+
+
+def where(engine: Engine, id_key: str = "study_id", most: int = 16) -> str:
+    """Epoch, iteration and studies of the batch that an engine is at, as the end of a sentence."""
+    ids = [str(study_id) for study_id in engine.state.batch.get(id_key, [])]
+    named = ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
+    return f"in epoch {engine.state.epoch}, iteration {engine.state.iteration}, on the studies {named}."

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch.nn.utils import clip_grad_norm_
+
+from medvl.handlers.finite_loss import where
 
 
 class GradientClipping:
     """Scales the gradients of a ``SupervisedTrainer``'s network down to a greatest norm before the optimiser's step.
 
-    Right under mixed precision too: the gradients are unscaled first.
+    Right under mixed precision too: the gradients are unscaled first. A norm that is NaN or infinite stops the run, naming
+    the batch's studies, where no gradient scaler is there to leave such a step out: it would spoil the weights.
 
     Args:
         max_norm: the greatest 2-norm of all gradients together, greater than 0.
@@ -29,6 +33,9 @@ class GradientClipping:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if engine.amp and engine.scaler is not None:
+        scaled = engine.amp and engine.scaler is not None
+        if scaled:
             engine.scaler.unscale_(engine.optimizer)
-        clip_grad_norm_(engine.network.parameters(), self.max_norm)
+        norm = clip_grad_norm_(engine.network.parameters(), self.max_norm)
+        if not scaled and not torch.isfinite(norm):
+            raise ValueError(f"the norm of the gradient is {norm.item()} {where(engine)}")

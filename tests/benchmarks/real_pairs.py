@@ -23,8 +23,8 @@ from medvl.cli.options import settings_from
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cxr-cases"
 SETTINGS = {
-    "convirt": {"epochs": 60, "image_size": 96, "learning_rate": 0.001, "flip_prob": 0.0},
-    "mlip": {"epochs": 60, "image_size": 96, "learning_rate": 0.001},
+    "convirt": {"epochs": 40, "image_size": 64, "learning_rate": 0.001, "flip_prob": 0.0},
+    "mlip": {"epochs": 40, "image_size": 64, "learning_rate": 0.001},
 }
 
 

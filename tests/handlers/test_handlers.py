@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import json
 
 import pytest
 import torch
+from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
 from torch import nn
 
@@ -17,6 +19,7 @@ from medvl.handlers import (
     GradientClipping,
     MetricsLog,
     RunCheckpoint,
+    ScoreTable,
     SkippedLog,
     read_metrics,
 )
@@ -201,6 +204,50 @@ class TestGradientClipping:
         assert max(norms) <= 0.01 * (1 + 1e-5)
         with pytest.raises(ValueError, match="max_norm must be greater than 0, received 0"):
             GradientClipping(0)
+
+    def test_a_gradient_that_is_no_number_stops_the_run_before_the_step(self):
+        class Spoil:
+            def attach(self, engine):
+                from monai.engines.utils import IterationEvents
+
+                def spoil(e):
+                    if e.state.iteration == 2:
+                        e.network.linear.bias.grad.fill_(float("nan"))
+
+                engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, spoil)
+
+        engine = trainer(lambda e, loader, opt: [Spoil(), GradientClipping()])
+        with pytest.raises(
+            ValueError, match=r"the norm of the gradient is nan in epoch 1, iteration 2, on the studies s"
+        ):
+            engine.run()
+        assert torch.isfinite(weights(engine)).all()
+
+
+class TestScoreTable:
+    def test_a_row_a_study(self, tmp_path):
+        batches = [
+            {"study_id": ["a", "b"], "scores": torch.tensor([[0.5, 0.25], [1.0, 0.0]])},
+            {"study_id": ["c"], "scores": torch.tensor([[0.125, 1.0]])},
+        ]
+        engine = Engine(lambda engine, batch: {"pred": batch["scores"], "label": batch})
+        ScoreTable(tmp_path / "out" / "scores.csv", ["Edema", "Mass, left"], digits=3).attach(engine)
+        for _ in range(2):  # a second run begins anew
+            engine.run(batches)
+        rows = list(csv.reader((tmp_path / "out" / "scores.csv").open()))
+        assert rows == [
+            ["study_id", "Edema", "Mass, left"],
+            ["a", "0.500", "0.250"],
+            ["b", "1.000", "0.000"],
+            ["c", "0.125", "1.000"],
+        ]
+
+    def test_scores_of_another_shape(self, tmp_path):
+        engine = Engine(lambda engine, batch: {"pred": torch.zeros(2, 3), "label": batch})
+        ScoreTable(tmp_path / "scores.csv", ["Edema"]).attach(engine)
+        with pytest.raises(ValueError, match=r"scores must have shape \(2, 1\), studies and names; received \(2, 3\)"):
+            engine.run([{"study_id": ["a", "b"]}])
+        assert not (tmp_path / "scores.csv").exists()
 
 
 class TestSkippedLog:
