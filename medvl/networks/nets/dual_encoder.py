@@ -382,9 +382,10 @@ class DualEncoder(
         distinct = {sentence: None for sentences in split for sentence in sentences}
         place = {sentence: number for number, sentence in enumerate(distinct)}
         embeds = self._encode_many(list(distinct))
-        rows = torch.tensor([place[sentence] for sentences in split for sentence in sentences], device=embeds.device)
-        owners = torch.tensor([i for i, sentences in enumerate(split) for _ in sentences], device=embeds.device)
-        sums = embeds.new_zeros(len(reports), embeds.shape[1]).index_add(0, owners, embeds[rows])
+        rows = [place[sentence] for sentences in split for sentence in sentences]
+        owners = [report for report, sentences in enumerate(split) for _ in sentences]
+        index = torch.tensor([rows, owners], dtype=torch.long, device=embeds.device)
+        sums = embeds.new_zeros(len(reports), embeds.shape[1]).index_add(0, index[1], embeds[index[0]])
         return F.normalize(sums, dim=-1)
 
     def _encode_many(self, texts: list[str]) -> torch.Tensor:
