@@ -101,10 +101,9 @@ class TrainedRun:
     def _own_sources(self, split: str, on_error: str) -> Manifest:
         """The studies with an image of a split of the sources that the model was trained on."""
         places = (parse_source(source) for source in self.config["sources"])
-        data = self.config["data"]
         manifest = load_sources(
             [f"{kind}={table_path(place, self.path)}" for kind, place in places],
-            None if data is None else table_path(data, self.path),
+            self.config["data"],
             columns=self.config["columns"],
             on_error=on_error,
             seed=self.environment["seed"],

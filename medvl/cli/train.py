@@ -80,7 +80,7 @@ def train(
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if source:
-        overrides |= {"sources": source, "data": data}
+        overrides["sources"] = source
     run = bundles.train(recipe, {**overrides, **settings_from(settings or [])})
     say_skipped(bundles.read_skipped(run))
     typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")

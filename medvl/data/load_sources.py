@@ -13,7 +13,7 @@ import numpy as np
 
 from medvl.data.manifest import Manifest
 from medvl.data.sources import NamedColumns, parse_source, read_source, with_kinds
-from medvl.data.studies import table_path, write_synthetic
+from medvl.data.studies import SYNTHETIC, table_path, write_synthetic
 from medvl.data.text_labels import label_texts
 from medvl.errors import check_on_error
 from medvl.text import load_vocabulary, split_sentences
@@ -70,7 +70,7 @@ def load_sources(
     A source is written ``KIND=PLACE``. KIND is ``image-text``, ``image-label`` or ``text-label``. PLACE is a table (see
     :func:`~medvl.data.read_manifest`), or a public set in its own layout: ``openi:PATH`` (archive or folder),
     ``chexpert:PATH`` or ``mimic-cxr:PATH`` (folder), or "synthetic", the built-in set. ``data`` is one more table, of which
-    each row makes a study of the kind that it has the cells for.
+    each row makes a study of the kind that it has the cells for; "synthetic", the recipes' default, gives way to sources.
 
     An image of the kind image-text without a label gets that of its report.
 
@@ -104,7 +104,7 @@ def load_sources(
     if texts not in TEXTS:
         raise ValueError(f"texts must be one of {TEXTS}, received {texts!r}")
     places = [parse_source(source) for source in sources]
-    if data is not None:
+    if data is not None and not (places and str(data) == SYNTHETIC):
         places.insert(0, ("", str(data)))
     if not places:
         raise ValueError("sources or data must name something to read, received neither")

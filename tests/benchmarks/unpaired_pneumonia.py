@@ -23,11 +23,10 @@ DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FINDING = "Pneumonia"
 
 COMMON = {
-    "data": None,
     "sources": [f"image-label={DATA / 'pneumonia' / 'cases.csv'}", f"text-label=openi:{DATA / 'openi-reports.tgz'}"],
     "columns": {"label_column": "finding"},
     "image_size": 32,
-    "epochs": 6,
+    "epochs": 4,
     "flip_prob": 0.0,
     "augmentation#crop": [0.8, 1.0],
     "augmentation#rotation": 10.0,
@@ -40,7 +39,7 @@ COMMON = {
     "progress": False,
 }
 OWN = {
-    "medclip": {"text_rates": {"image-label": 0.5, "text-label": 0.5}},
+    "medclip": {"max_length": 48, "text_rates": {"image-label": 0.5, "text-label": 0.5}},
     "umcl": {"source_rates": {"image-label": 0.8, "text-label": 0.2}, "max_length": 64},
 }
 
