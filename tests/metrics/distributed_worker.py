@@ -1,9 +1,10 @@
-"""One of two processes that each see a part of the cases: python distributed_worker.py RANK STORE OUT."""
+"""The second of two processes that each see a part of the cases: python distributed_worker.py STORE OUT."""
 
 from __future__ import annotations
 
 import json
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import torch
@@ -37,15 +38,17 @@ def figures(parts):
     return [metric.aggregate().item() for metric in (pairs, by_ids, zero_shot, grounding)]
 
 
-def main():
-    rank, store, out = int(sys.argv[1]), sys.argv[2], Path(sys.argv[3])
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
-    # 15 cases in batches of 4 on one rank and 8 on the other: unequal ranks and a short last batch.
-    first, last = (0, 15) if rank == 0 else (15, NUMBER)
-    result = figures([slice(start, min(start + 4, last)) for start in range(first, last, 4)])
-    out.write_text(json.dumps(result))
-    torch.distributed.destroy_process_group()
+def gathered(rank, store):
+    """The metrics over both processes, of which this one has a part of the cases."""
+    options = {"rank": rank, "world_size": 2, "timeout": timedelta(minutes=4)}
+    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", **options)
+    try:
+        # 15 cases in batches of 4 on one rank and 8 on the other: unequal ranks and a short last batch.
+        first, last = (0, 15) if rank == 0 else (15, NUMBER)
+        return figures([slice(start, min(start + 4, last)) for start in range(first, last, 4)])
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    main()
+    Path(sys.argv[2]).write_text(json.dumps(gathered(1, sys.argv[1])))
