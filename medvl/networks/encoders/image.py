@@ -162,7 +162,7 @@ class ImageEncoder(nn.Module):
             features = self.backbone(image)
         else:
             self._check_visible(visible, len(image))
-            features = self.backbone(image, visible)
+            features = self.backbone(image, visible.long())
         if isinstance(features, torch.Tensor):
             if features.ndim != image.ndim or features.shape[1] != self.out_features:
                 axes = "h, w" if self.spatial_dims == 2 else "h, w, d"

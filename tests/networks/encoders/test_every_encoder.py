@@ -85,7 +85,7 @@ CASES = [
     image_case("vit-cls", "vit", 32, 4, pooling="cls", backend=None, **VIT),
     image_case("vit-cls", "vit", 16, 2, dims=3, pooling="cls", backend=None, **VIT),
     image_case("swin", "swin", 32, 2, (33, 50), (3, 4), **SWIN),
-    image_case("swin", "swin", 32, 2, (33, 50, 17), (3, 4, 2), dims=3, **SWIN),
+    image_case("swin", "swin", 32, 2, (33, 50, 17), (3, 4, 2), dims=3, backend=None, **SWIN),
     image_case("hf-vit", {"model_type": "vit", **HF_VIT}, 32, 4),
     image_case("hf-deit", {"model_type": "deit", **HF_VIT}, 32, 4, backend=None),
     image_case("hf-clip", {"model_type": "clip_vision_model", **HF_VIT}, 32, 4),

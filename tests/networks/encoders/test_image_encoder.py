@@ -144,7 +144,7 @@ class TestVisiblePatches:
             if "position" in name and value.requires_grad:
                 nn.init.normal_(value)  # DeiT's start at zero
         image = torch.rand(2, 1, 32, 32)
-        one = encoder(image, torch.tensor([[1, 7, 4], [0, 2, 15]]))
+        one = encoder(image, torch.tensor([[1, 7, 4], [0, 2, 15]], dtype=torch.int32))
         two = encoder(image, torch.tensor([[4, 1, 7], [15, 0, 2]]))
         assert one["patches"].shape == (2, 3, encoder.out_features)
         assert one["grid"] == (4, 4)
@@ -270,6 +270,13 @@ class TestHuggingFaceSources:
         torch.testing.assert_close(encoder(image)["embed"], states[:, 0])
         torch.testing.assert_close(encoder(image)["patches"], states[:, 1:])
         assert str(tmp_path) not in str(encoder.to_config())
+
+    def test_local_folder_in_half_precision_is_ready_to_train(self, tmp_path):
+        ViTModel(ViTConfig(**HF_VIT, dtype="float16"), add_pooling_layer=False).half().save_pretrained(tmp_path)
+        encoder = ImageEncoder(tmp_path)
+        assert all(module.training for module in encoder.modules())
+        assert {value.dtype for value in encoder.parameters()} == {torch.float32}
+        assert {value.dtype for value in ImageEncoder.from_config(encoder.to_config()).parameters()} == {torch.float32}
 
     def test_vision_tower_of_a_clip_folder(self, tmp_path):
         model = CLIPModel(CLIPConfig(vision_config=HF_VIT, text_config={**TRANSFORMER, "vocab_size": 50})).eval()

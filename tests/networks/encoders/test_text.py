@@ -200,6 +200,19 @@ def test_models_with_heads_poolers_decoders_or_image_towers_give_their_text_part
     assert torch.equal(loaded(IDS, MASK)["embed"], encoder.eval()(IDS, MASK)["embed"])
 
 
+def test_a_folder_is_read_whole_in_float32_and_leaves_no_trace_of_its_place(tmp_path):
+    model = AutoModel.from_config(BertConfig(**BERT)).half()
+    model.save_pretrained(tmp_path / "half")
+    encoder = TextEncoder(tmp_path / "half").eval()
+    assert {value.dtype for value in encoder.parameters()} == {torch.float32}
+    assert torch.equal(encoder.model.embeddings.word_embeddings.weight, model.embeddings.word_embeddings.weight.float())
+    assert str(tmp_path) not in json.dumps(encoder.to_config())
+    weights = {k: v for k, v in model.state_dict().items() if not k.startswith(("encoder.layer.2", "pooler"))}
+    model.save_pretrained(tmp_path / "partial", state_dict=weights)
+    with pytest.raises(ValueError, match=r"lacks 16 of the 53 weights of a BertModel, such as encoder\.layer\.2\."):
+        TextEncoder(tmp_path / "partial")
+
+
 def test_prompt_tokens_find_their_place_and_class():
     encoder = make(prompts={"num_tokens": 2, "num_classes": 3, "position": "middle"})
     tokens = encoder.insert_prompt_tokens(IDS, MASK, SENTENCES, class_indices=[2, 0, 1])
@@ -257,6 +270,10 @@ def test_learning_moves_the_prompt_vectors_and_not_a_bit_of_anything_else():
         (
             lambda: make().add_prompt_tokens(2, position="left"),
             "position must be one of front, middle, end, received 'left'.",
+        ),
+        (
+            lambda: TextEncoder({"hidden_size": 8}),
+            "model must name its model_type, received a dictionary with hidden_size.",
         ),
         (
             lambda: TextEncoder("no-such-folder"),

@@ -175,9 +175,13 @@ def vision_tower(source: Source) -> PreTrainedModel:
     if isinstance(source, PreTrainedModel):
         model = source
     elif isinstance(source, PretrainedConfig):
-        model = AutoModel.from_config(source)
+        model = AutoModel.from_config(source, dtype=torch.float32)
     else:
-        model, report = AutoModel.from_pretrained(str(source), local_files_only=True, output_loading_info=True)
+        # As any other module that is built: to be trained, and in single precision whatever the file holds.
+        model, report = AutoModel.from_pretrained(
+            str(source), local_files_only=True, output_loading_info=True, dtype=torch.float32
+        )
+        model.train()
         missing = sorted(report["missing_keys"])
     if hasattr(model.config, "vision_config"):
         model = model.vision_model
