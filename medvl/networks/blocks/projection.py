@@ -47,6 +47,13 @@ class ProjectionHead(nn.Sequential):
         biases = (bias,) * layers if isinstance(bias, bool) else tuple(bias)
         if layers in (1, 2) and len(biases) != layers:
             raise ValueError(f"bias must be one value, or one for each of {layers} layers, received {bias!r}.")
+        for name, width in (
+            ("in_features", in_features),
+            ("out_features", out_features),
+            ("hidden_features", hidden_features),
+        ):
+            if width is not None and width < 1:
+                raise ValueError(f"{name} must be at least 1, received {width}.")
         if layers == 1:
             if hidden_features is not None:
                 raise ValueError(
@@ -62,8 +69,14 @@ class ProjectionHead(nn.Sequential):
             )
         else:
             raise ValueError(f"layers must be 1 or 2, received {layers!r}.")
-        self.out_features = out_features
+        self.in_features, self.out_features = in_features, out_features
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
-        """Projects ``features`` (..., C) to (..., D)."""
+        """Projects ``features`` (..., C) to (..., D).
+
+        Raises:
+            ValueError: where ``features`` has another width than C.
+        """
+        if features.shape[-1] != self.in_features:
+            raise ValueError(f"features must have width {self.in_features}, received {features.shape[-1]}.")
         return super().forward(features)

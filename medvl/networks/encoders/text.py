@@ -28,8 +28,10 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
     Of a model with a head, of an image-text model and of an encoder-decoder it is the part that encodes text. A pooler is
     taken off: no pooling here reads it, and its weights would never see a gradient.
 
+    Weights are read as float32, whatever precision they were saved in.
+
     Raises:
-        ValueError: for anything else; for a model that peft wrapped with its head on.
+        ValueError: for anything else; for a model that peft wrapped with its head on; for a folder that lacks weights.
     """
     if isinstance(model, nn.Module) and has_adapters(model):
         base = base_of(model)
@@ -38,17 +40,38 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
         _drop_pooler(base)
         return model
     if isinstance(model, Mapping):
+        if "model_type" not in model:
+            raise ValueError(
+                f"model must name its model_type, received a dictionary with {', '.join(model) or 'nothing'}."
+            )
         model = AutoConfig.for_model(**model)
     if isinstance(model, PretrainedConfig):
         model = _model_class(model)(model)
     elif isinstance(model, str | Path) and Path(model).is_dir():
-        config = AutoConfig.from_pretrained(str(model), local_files_only=True)
-        model = _model_class(config).from_pretrained(str(model), local_files_only=True)
+        return _read_folder(str(model))
     elif not isinstance(model, PreTrainedModel):
         raise ValueError(
             f"model must be a Hugging Face model, a configuration or a local folder, received {str(model)!r}."
         )
     return _encoder_of(model)
+
+
+def _read_folder(folder: str) -> PreTrainedModel:
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    whole, info = _model_class(config).from_pretrained(
+        folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
+    )
+    encoder = _encoder_of(whole)
+    wanted = {id(value) for value in encoder.parameters()}
+    # transformers fills what a folder lacks with random numbers.
+    weights = dict(whole.named_parameters())
+    lacking = sorted(name for name in info["missing_keys"] if id(weights.get(name)) in wanted)
+    if lacking:
+        raise ValueError(
+            f"model folder {folder!r} lacks {len(lacking)} of the {len(wanted)} weights of a {type(encoder).__name__}, such as "
+            f"{lacking[0]}."
+        )
+    return encoder
 
 
 def _model_class(config: PretrainedConfig) -> Any:
@@ -282,6 +305,7 @@ class TextEncoder(nn.Module):
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this encoder anew (with random weights), as plain values for JSON."""
         config: dict[str, Any] = {"model": self.model.config.to_dict(), "pooling": self.pooling}
+        config["model"].pop("_name_or_path", None)  # a place on this machine
         if self.prompt_embedding is not None:
             config["prompts"] = {**self.prompt_embedding.to_config(), "position": self.prompt_position}
         if has_adapters(self.model):

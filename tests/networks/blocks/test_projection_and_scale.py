@@ -1,0 +1,65 @@
+"""The projection heads, and the one place that turns a temperature into a scale."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from medvl.networks import LogitScale, ProjectionHead
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_projections_are_the_matrix_products_they_say(bias):
+    torch.manual_seed(0)
+    features = torch.randn(2, 3, 5)
+    linear = ProjectionHead(5, 4, bias=bias)
+    expected = features @ linear[0].weight.T + (linear[0].bias if bias else 0)
+    assert torch.allclose(linear(features), expected, atol=1e-6)
+    double = ProjectionHead(5, 4, layers=2, hidden_features=7, bias=bias)
+    hidden = (features @ double[0].weight.T + (double[0].bias if bias else 0)).clamp_min(0)
+    expected = hidden @ double[2].weight.T + (double[2].bias if bias else 0)
+    assert torch.allclose(double(features), expected, atol=1e-6)
+    assert (double.in_features, double.out_features) == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ProjectionHead(0, 4), "in_features must be at least 1, received 0."),
+        (lambda: ProjectionHead(4, 4, layers=2, hidden_features=0), "hidden_features must be at least 1, received 0."),
+        (lambda: ProjectionHead(4, 4, layers=3), "layers must be 1 or 2, received 3."),
+        (lambda: ProjectionHead(5, 4)(torch.zeros(2, 6)), "features must have width 5, received 6."),
+    ],
+)
+def test_widths_that_do_not_fit_are_named(call, message):
+    with pytest.raises(ValueError) as caught:  # noqa: PT011
+        call()
+    assert str(caught.value) == message
+
+
+def test_the_scale_stays_below_its_bound_and_can_come_down_again():
+    scale = LogitScale(0.07)
+    assert scale().item() == pytest.approx(1 / 0.07, rel=1e-6)
+    with torch.no_grad():
+        scale.log_scale.fill_(9.0)
+    assert scale().item() == pytest.approx(100)
+    optimizer = torch.optim.SGD(scale.parameters(), lr=0.1)
+    for _ in range(100):
+        optimizer.zero_grad()
+        scale().backward()
+        optimizer.step()
+    assert scale().item() < 100
+    assert LogitScale(0.01)().item() == pytest.approx(100)
+
+
+def test_the_scale_is_float32_under_autocast_and_its_gradient_is_the_exponentials():
+    scale = LogitScale(0.5)
+    with torch.autocast("cpu", torch.bfloat16):
+        value = scale()
+    assert value.dtype == torch.float32
+    value.backward()
+    assert scale.log_scale.grad.item() == pytest.approx(math.exp(scale.log_scale.item()))
+    fixed = LogitScale(0.5, learnable=False)
+    assert [list(fixed.parameters()), list(fixed.state_dict())] == [[], ["log_scale"]]
