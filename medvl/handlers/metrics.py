@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
 
 import torch
@@ -29,14 +30,31 @@ def prediction_and_batch(output: Any) -> tuple[Mapping[str, Any], Mapping[str, A
     return output[CommonKeys.PRED], output[CommonKeys.LABEL]
 
 
+def pair_ids(batch: Mapping[str, Any], num_images: int, num_texts: int, report_key: str) -> dict[str, Tensor | None]:
+    """Ids (N,) and (M,) by which images and texts belong together; see :class:`RetrievalMetricHandler`."""
+    image_ids, text_ids = batch.get("image_ids"), batch.get("text_ids")
+    reports = batch.get(report_key)
+    if isinstance(reports, Sequence) and not isinstance(reports, str) and len(reports) == num_images == num_texts:
+        words = [" ".join(str(report or "").lower().split()) for report in reports]
+        # A blank report belongs to its own study only.
+        if all(words) or image_ids is not None:
+            digests = [int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1 for text in words]
+            own = [0] * num_images if image_ids is None else image_ids.tolist()
+            ids = torch.tensor([d if text else i for d, text, i in zip(digests, words, own, strict=True)])
+            return {"image_ids": ids, "text_ids": ids}
+    return {"image_ids": image_ids, "text_ids": text_ids}
+
+
 class RetrievalMetricHandler(IgniteMetricHandler):
     """:class:`~medvl.metrics.RetrievalMetric` of the network's ``image_embeds`` and ``text_embeds``, once an epoch.
 
-    The batch's ``image_ids`` and ``text_ids`` say what belongs together; where it has none, the i-th image and text do.
+    An image and a text belong together where the report is the same up to case and white space, if the batch has a report
+    for every image and text; else where the batch's ``image_ids`` and ``text_ids`` are equal; else the i-th image and text do.
 
     Args:
         metric: see :class:`~medvl.metrics.RetrievalMetric`.
         direction: see there.
+        report_key: of the batch's reports, a list of strings; "" looks at the ids only.
         output_transform: from the engine's output to (network's output, batch).
 
     Example:
@@ -51,20 +69,18 @@ class RetrievalMetricHandler(IgniteMetricHandler):
         self,
         metric: str = "recall_at_10",
         direction: Literal["image_to_text", "text_to_image", "both"] = "both",
+        report_key: str = "report",
         output_transform: Callable[[Any], Any] = prediction_and_batch,
     ) -> None:
         super().__init__(RetrievalMetric(metric, direction), output_transform=output_transform, save_details=False)
+        self.report_key = report_key
 
     def update(self, output: Sequence[Any]) -> None:
         """Collect one batch."""
         prediction, batch = output
         self._is_reduced = False
-        self.metric_fn(
-            prediction["image_embeds"],
-            prediction["text_embeds"],
-            image_ids=batch.get("image_ids"),
-            text_ids=batch.get("text_ids"),
-        )
+        images, texts = prediction["image_embeds"], prediction["text_embeds"]
+        self.metric_fn(images, texts, **pair_ids(batch, len(images), len(texts), self.report_key))
 
 
 class ZeroShotMetricHandler(IgniteMetricHandler):

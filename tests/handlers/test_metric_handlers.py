@@ -95,6 +95,25 @@ def test_handlers_give_the_metrics_over_the_epoch_and_renew_the_prompts():
     assert engine.state.best_metric == engine.state.metrics["r2"]
 
 
+def test_equal_reports_are_right_answers():
+    # Each image lies nearest to the other study's copy of its own report.
+    prediction = {"image_embeds": torch.eye(3), "text_embeds": torch.eye(3)[[1, 0, 2]]}
+    ids = {"image_ids": torch.arange(3), "text_ids": torch.arange(3)}
+    for reports, recall in (
+        (["No  effusion.", "no effusion.", "Edema."], 1.0),
+        (["Clear.", "Effusion.", "Edema."], 1 / 3),
+        (["", None, "Edema."], 1 / 3),  # blank reports are not the same report
+        (["Clear."], 1 / 3),  # not one for each image
+        (None, 1 / 3),
+    ):
+        handler = RetrievalMetricHandler("recall_at_1", "image_to_text")
+        handler.update((prediction, {**ids, "report": reports}))
+        assert handler.compute() == pytest.approx(recall)
+    by_ids = RetrievalMetricHandler("recall_at_1", "image_to_text", report_key="")
+    by_ids.update((prediction, {**ids, "report": ["Same."] * 3}))
+    assert by_ids.compute() == pytest.approx(1 / 3)
+
+
 def test_prompts_are_encoded_as_the_network_says():
     class Prompted(Network):
         def encode_prompts(self, texts):
