@@ -25,7 +25,12 @@ LAYERS = [
 ]
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 IGNITE = {"engines", "handlers"}
-TRANSFORMERS = {"networks.encoders.text", "networks.encoders.backbones.hugging_face", "transforms.tokenize"}
+TRANSFORMERS = {
+    "networks.encoders.text",
+    "networks.encoders.text_models",
+    "networks.encoders.backbones.hugging_face",
+    "transforms.tokenize",
+}
 
 
 def module_name(path: Path) -> str:

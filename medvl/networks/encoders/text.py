@@ -7,116 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
-from transformers import AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
+from transformers import AutoTokenizer, PretrainedConfig
 
 from medvl.functional import insert_prompt_tokens, segment_mean
 from medvl.functional.prompt_tokens import POSITIONS
 from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptVectors
 from medvl.networks.encoders.adapters import adapter_prefix, adapters_config, add_adapters, base_of, has_adapters
 from medvl.networks.encoders.pooling import POOLINGS
-
-DEFAULT_LENGTH = 512
-"""Tokens a text where the model has neither a position table nor says how many it is meant for."""
-
-
-def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | str | Path) -> Any:
-    """A Hugging Face text model from itself, its configuration (random weights), or a local folder (its weights).
-
-    Of a model with a head, of an image-text model and of an encoder-decoder it is the part that encodes text. A pooler is
-    taken off: no pooling here reads it, and its weights would never see a gradient.
-
-    Weights are read as float32, whatever precision they were saved in.
-
-    Raises:
-        ValueError: for anything else; for a model that peft wrapped with its head on; for a folder that lacks weights.
-    """
-    if isinstance(model, nn.Module) and has_adapters(model):
-        base = base_of(model)
-        if base.base_model is not base:
-            raise ValueError(f"model is a {type(base).__name__} wrapped by peft: wrap the model without its head.")
-        _drop_pooler(base)
-        return model
-    if isinstance(model, Mapping):
-        if "model_type" not in model:
-            raise ValueError(
-                f"model must name its model_type, received a dictionary with {', '.join(model) or 'nothing'}."
-            )
-        model = AutoConfig.for_model(**model)
-    if isinstance(model, PretrainedConfig):
-        model = _model_class(model)(model)
-    elif isinstance(model, str | Path) and Path(model).is_dir():
-        return _read_folder(str(model))
-    elif not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"model must be a Hugging Face model, a configuration or a local folder, received {str(model)!r}."
-        )
-    return _encoder_of(model)
-
-
-def _read_folder(folder: str) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    whole, info = _model_class(config).from_pretrained(
-        folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
-    )
-    encoder = _encoder_of(whole)
-    wanted = {id(value) for value in encoder.parameters()}
-    # transformers fills what a folder lacks with random numbers.
-    weights = dict(whole.named_parameters())
-    lacking = sorted(name for name in info["missing_keys"] if id(weights.get(name)) in wanted)
-    if lacking:
-        raise ValueError(
-            f"model folder {folder!r} lacks {len(lacking)} of the {len(wanted)} weights of a {type(encoder).__name__}, such as "
-            f"{lacking[0]}."
-        )
-    return encoder
-
-
-def _model_class(config: PretrainedConfig) -> Any:
-    """The class without a head that belongs to a configuration; one tower's is not in transformers' own table."""
-    if type(config) in MODEL_MAPPING:
-        known = MODEL_MAPPING[type(config)]
-        return known[0] if isinstance(known, tuple) else known
-    name = type(config).__name__.replace("Config", "Model")
-    found = getattr(transformers, name, None)
-    if found is None:
-        raise ValueError(f"model is a {type(config).__name__}, for which transformers has no {name}.")
-    return found
-
-
-def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that gives the last hidden states of a text."""
-    if hasattr(model.config, "vision_config") and hasattr(model, "text_model"):
-        model = model.text_model
-    model = model.base_model
-    encoder = model.get_encoder()
-    if isinstance(encoder, PreTrainedModel) and encoder is not model:
-        return encoder
-    _drop_pooler(model)
-    return model
-
-
-def _drop_pooler(model: PreTrainedModel) -> None:
-    if getattr(model, "pooler", None) is not None:
-        model.pooler = None
-    if isinstance(getattr(model, "head", None), nn.Linear):  # SigLIP's pooler goes by this name, and is always called
-        model.head = nn.Identity()
-
-
-def position_limit(model: PreTrainedModel) -> int:
-    """The greatest number of tokens that a model's position table serves.
-
-    RoBERTa's table begins after its padding id, BART's and OPT's after an offset: those rows serve no token.
-    """
-    for name, module in model.named_modules():
-        last = name.rsplit(".", 1)[-1]
-        if isinstance(module, nn.Embedding) and ("position" in last or last == "wpe") and "relative" not in last:
-            skipped = 0 if module.padding_idx is None else module.padding_idx + 1
-            return module.num_embeddings - int(getattr(module, "offset", skipped))
-    length = getattr(model.config, "max_position_embeddings", None) or 0
-    return int(length) if length > 0 else DEFAULT_LENGTH
+from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
 
 
 def load_tokenizer(folder: str | Path) -> Any:
@@ -167,7 +66,7 @@ class TextEncoder(nn.Module):
         depth = self.model.config.num_hidden_layers
         if pooling == "last_layers" and depth < 2:
             raise ValueError(f"pooling='last_layers' needs at least 2 hidden layers, the model has {depth}.")
-        if pooling == "cls" and _is_causal(base_of(self.model)):
+        if pooling == "cls" and is_causal(base_of(self.model)):
             raise ValueError(
                 f"pooling='cls' reads the first token, which knows nothing of the text in the causal model "
                 f"{type(base_of(self.model)).__name__}: take 'last' or 'mean'."
@@ -403,19 +302,3 @@ class TextEncoder(nn.Module):
             largest = int(input_ids.max()) if input_ids.numel() else 0
             if largest >= self.vocab_size:
                 raise ValueError(f"input_ids holds {largest}, past the model's {self.vocab_size} ids.")
-
-
-@torch.no_grad()
-def _is_causal(model: PreTrainedModel) -> bool:
-    """Whether the first token's state is the same whatever follows; asked of the model itself, on two tokens."""
-    device = model.get_input_embeddings().weight.device
-    if device.type == "meta":
-        return False
-    training = model.training
-    model.eval()
-    try:
-        ids = torch.tensor([[0, 0], [0, 1]], device=device)
-        first = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].float()
-    finally:
-        model.train(training)
-    return torch.allclose(first[0], first[1], rtol=0, atol=1e-7 * float(first.abs().max()))
