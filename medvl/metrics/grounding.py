@@ -8,13 +8,13 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
 from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou, pointing_game
+from medvl.metrics.gathered import GatheredMetric
 
 
-class GroundingMetric(CumulativeIterationMetric):
+class GroundingMetric(GatheredMetric):
     """Mean of a grounding measure over the heat maps that have a region; see :mod:`medvl.functional.grounding`.
 
     Maps whose region is empty are left out, and counted in a warning. Empty predictions are not: they count as 0.

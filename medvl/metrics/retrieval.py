@@ -7,13 +7,13 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed
-from monai.metrics import CumulativeIterationMetric
 from torch import Tensor
 
 from medvl.functional import mean_rank, median_rank, recall_at_k, retrieval_ranks
+from medvl.metrics.gathered import GatheredMetric
 
 
-class RetrievalMetric(CumulativeIterationMetric):
+class RetrievalMetric(GatheredMetric):
     """Recall at k, median or mean rank over all images and texts of an epoch, on all ranks.
 
     Batches are only collected; the ranks are found once, among everything that was seen
@@ -21,8 +21,7 @@ class RetrievalMetric(CumulativeIterationMetric):
     belong together where their ids are equal; without ids the i-th text of a batch belongs to its i-th image. Give
     identical reports one id, or each counts as a miss of the other.
 
-    A distributed sampler must not repeat cases to fill its last batch (``even_divisible=False``), and every rank needs at
-    least one batch.
+    A distributed sampler must not repeat cases to fill its last batch (``even_divisible=False``).
 
     Args:
         metric: ``"recall_at_K"`` for any K, ``"median_rank"`` or ``"mean_rank"`` (lower is better for the ranks: give the

@@ -7,14 +7,15 @@ import warnings
 from typing import Any, Literal
 
 import torch
-from monai.metrics import CumulativeIterationMetric
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
+
+from medvl.metrics.gathered import GatheredMetric
 
 STATES = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
 
 
-class ZeroShotMetric(CumulativeIterationMetric):
+class ZeroShotMetric(GatheredMetric):
     """Area under the ROC curve or average precision of findings, over all cases of an epoch, on all ranks.
 
     Each finding counts the cases where its label is known: not mentioned (NaN) never counts, uncertain (-1) as told. A

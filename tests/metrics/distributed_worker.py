@@ -1,8 +1,9 @@
-"""The second of two processes that each see a part of the cases: python distributed_worker.py STORE OUT."""
+"""Two processes that each see a part of the cases: python distributed_worker.py FOLDER."""
 
 from __future__ import annotations
 
 import json
+import multiprocessing
 import sys
 from datetime import timedelta
 from pathlib import Path
@@ -38,17 +39,23 @@ def figures(parts):
     return [metric.aggregate().item() for metric in (pairs, by_ids, zero_shot, grounding)]
 
 
-def gathered(rank, store):
-    """The metrics over both processes, of which this one has a part of the cases."""
+def gathered(rank, folder):
+    """Write the metrics over both processes: each with a part of the cases; then all with the first, none with the second."""
     options = {"rank": rank, "world_size": 2, "timeout": timedelta(minutes=4)}
-    torch.distributed.init_process_group("gloo", init_method=f"file://{store}", **options)
-    try:
-        # 15 cases in batches of 4 on one rank and 8 on the other: unequal ranks and a short last batch.
-        first, last = (0, 15) if rank == 0 else (15, NUMBER)
-        return figures([slice(start, min(start + 4, last)) for start in range(first, last, 4)])
-    finally:
-        torch.distributed.destroy_process_group()
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", **options)
+    # 15 cases in batches of 4 on one rank and 8 on the other: unequal ranks and a short last batch.
+    first, last = (0, 15) if rank == 0 else (15, NUMBER)
+    shared = figures([slice(start, min(start + 4, last)) for start in range(first, last, 4)])
+    one_sided = figures([slice(None)] if rank == 0 else [])
+    Path(folder, f"{rank}.json").write_text(json.dumps([shared, one_sided]))
+    torch.distributed.destroy_process_group()
 
 
 if __name__ == "__main__":
-    Path(sys.argv[2]).write_text(json.dumps(gathered(1, sys.argv[1])))
+    # Forked, so that the imports are paid for once.
+    ranks = [multiprocessing.get_context("fork").Process(target=gathered, args=(rank, sys.argv[1])) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join()
+    sys.exit(max(abs(process.exitcode) for process in ranks))
