@@ -14,15 +14,10 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from medvl.functional import scatter_patches
-from medvl.networks.blocks import (
-    LogitScale,
-    PatchContrastIntegrity,
-    PatchDecoder,
-    ProjectionHead,
-    SemanticIntegrity,
-)
+from medvl.networks.blocks import LogitScale, PatchContrastIntegrity, ProjectionHead
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.folder import MODEL_CARD, find_folder, load_weights, save_folder, saved_tokenizer
+from medvl.networks.nets.masked import build_integrity, build_patch_decoder, own_sentences
 from medvl.networks.nets.strings import telling_sentences, tokenize
 from medvl.text import split_sentences
 
@@ -122,8 +117,10 @@ class DualEncoder(
         if local_projections:
             self.patch_projection = ProjectionHead(image_encoder.out_features, embed_dim, **image_head)
             self.sentence_projection = ProjectionHead(text_encoder.out_features, embed_dim, **text_head)
-        self.patch_decoder = None if patch_decoder is None else _patch_decoder(image_encoder, patch_decoder)
-        self.semantic_integrity = None if semantic_integrity is None else _integrity(image_encoder, semantic_integrity)
+        self.patch_decoder = None if patch_decoder is None else build_patch_decoder(image_encoder, patch_decoder)
+        self.semantic_integrity = (
+            None if semantic_integrity is None else build_integrity(image_encoder, semantic_integrity)
+        )
         self.logit_scale = LogitScale(temperature, learnable=learnable_temperature)
         self.tokenizer = tokenizer
         self.options = {
@@ -250,16 +247,9 @@ class DualEncoder(
             return block(image, output["visible_mask"])
         if block is None or "sentence_embeds" not in output:
             return None
-        sentences, mask = output["sentence_embeds"], output["sentence_mask"]
-        if image_ids is not None and text_ids is not None:
-            same = image_ids.unsqueeze(1) == text_ids.unsqueeze(0)  # (N, M)
-            own = same.int().argmax(1)
-            sentences, mask = sentences[own], mask[own] & same.any(1, keepdim=True)
-        elif len(sentences) != len(image):
-            raise ValueError(
-                f"semantic integrity needs image_ids and text_ids to tell an image's own report, received {len(image)} "
-                f"images and {len(sentences)} texts without them."
-            )
+        sentences, mask = own_sentences(
+            len(image), output["sentence_embeds"], output["sentence_mask"], image_ids, text_ids
+        )
         with torch.no_grad():
             whole, _ = self.encode_patches(image)
         return block(whole, sentences.detach(), output["visible_mask"], sentence_mask=mask)
@@ -437,27 +427,3 @@ def as_list(texts: Sequence[str] | str) -> list[str]:
 def _check_option(name: str, value: Any, known: Sequence[Any]) -> None:
     if value not in known:
         raise ValueError(f"{name} must be one of {', '.join(map(str, known))}, received {value!r}.")
-
-
-def _patch_size(image_encoder: ImageEncoder, option: str) -> tuple[int, ...]:
-    if not image_encoder.takes_visible or image_encoder.patch_size is None:
-        raise ValueError(
-            f"{option} needs an image encoder that takes visible patches, a ViT, received a "
-            f"{type(image_encoder.backbone).__name__}."
-        )
-    return image_encoder.patch_size
-
-
-def _patch_decoder(image_encoder: ImageEncoder, options: Mapping[str, Any]) -> PatchDecoder:
-    return PatchDecoder(
-        image_encoder.out_features,
-        patch_size=_patch_size(image_encoder, "patch_decoder"),
-        in_channels=image_encoder.in_channels,
-        spatial_dims=image_encoder.spatial_dims,
-        **options,
-    )
-
-
-def _integrity(image_encoder: ImageEncoder, source: str) -> nn.Module:
-    patch_size = _patch_size(image_encoder, "semantic_integrity")
-    return SemanticIntegrity() if source == "report" else PatchContrastIntegrity(patch_size)

@@ -36,12 +36,13 @@ def medclip(
     prompts, so that reports are embedded by their sentences.
 
     Args:
-        preset: "base" (ResNet-50, BERT-base; ``image_encoder="swin"`` gives its other tower) or "small" (a ResNet-10 of half
-            width, a BERT of two layers of width 128 without dropout, which learns in minutes on a CPU).
+        preset: "base" (ResNet-50, BERT-base) or "small" (a ResNet-10 of half width, a BERT of two layers of width 128 without
+            dropout, which learns in minutes on a CPU).
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
-        image_encoder: in place of the preset's: an encoder, or what it takes as backbone, such as a name.
+        image_encoder: in place of the preset's: an encoder, or what it takes as backbone, such as a name;
+            ``{"model_type": "swin", "num_channels": 3}`` is the paper's other tower.
         text_encoder: in place of the preset's: an encoder, a Hugging Face text model, its configuration or a local folder.
         embed_dim: width D of the joint space.
         tokenizer: the Hugging Face tokenizer; read from ``text_encoder`` where that is a folder which holds one. It sets
