@@ -37,6 +37,10 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
     ``sentence_ids``, ``text`` and ``text_label`` from the M with a text. From ``study_id`` come the integers ``image_ids``
     (N,) and ``text_ids`` (M,): an image and a text belong together where these are equal.
 
+    Images with a true ``pooled`` are views of one study, to be embedded as one (:class:`~medvl.networks.PooledViews`): there
+    are then more images than N, ``view_index`` holds the row, of N, of each, and ``label`` and ``image_ids`` have one row a
+    study.
+
     Args:
         items: studies; a :class:`StudyError` among them is passed on in ``errors``.
 
@@ -60,13 +64,20 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
     batch: dict[str, Any] = {"errors": errors}
     with_image = [study for study in studies if "image" in study]
     with_text = [study for study in studies if "input_ids" in study or "text" in study]
-    for key in dict.fromkeys(key for study in studies for key in study):
-        having = (with_image if key in IMAGE_KEYS else with_text if key in TEXT_KEYS else []) or studies
+    rows = with_image
+    if any(study.get("pooled") for study in with_image):
+        first = {study["study_id"]: study for study in reversed(with_image)}
+        rows = [study for study in with_image if first[study["study_id"]] is study]
+        place = {study["study_id"]: row for row, study in enumerate(rows)}
+        batch["view_index"] = torch.tensor([place[study["study_id"]] for study in with_image])
+    owners = {"image": with_image, **dict.fromkeys(IMAGE_KEYS[1:], rows), **dict.fromkeys(TEXT_KEYS, with_text)}
+    for key in dict.fromkeys(key for study in studies for key in study if key != "pooled"):
+        having = owners.get(key) or studies
         without = [str(study.get("study_id")) for study in having if key not in study]
         if without:
             raise ValueError(f"studies of one batch must share their keys, {key!r} is missing in study {without[0]!r}.")
         batch[key] = _collate_key(key, [study[key] for study in having])
-    for having, name in ((with_image, "image_ids"), (with_text, "text_ids")):
+    for having, name in ((rows, "image_ids"), (with_text, "text_ids")):
         if having and "study_id" in batch:
             batch[name] = torch.tensor([study_key(study["study_id"]) for study in having], dtype=torch.int64)
     return batch

@@ -46,7 +46,7 @@ class UnifiedDataset(Dataset):
         decoupled: images and texts as entries of their own, for :class:`DecoupledBatchSampler`.
         prompts: whether images of the kind image-label get a prompt as their text.
         views: what is drawn of a study with several images: ``"all"``, each as a unit of its own; ``"sample"``, one, another
-            one each time; ``"pool"``, all together, for a network that pools the embeddings of equal ``image_ids``.
+            one each time; ``"pool"``, all together, as one image to :class:`~medvl.networks.PooledViews`.
         seed: an integer, at least 0.
         cache_bytes: how many bytes of tensors to keep, of images and of texts each.
 
@@ -88,7 +88,7 @@ class UnifiedDataset(Dataset):
         without = next((study for study in studies if not {"kind", "source"} <= set(study)), None)
         if without is not None:
             raise ValueError(f"studies must have a kind and a source, study {without.get('study_id')!r} has not")
-        self.studies, self.seed = studies, seed
+        self.studies, self.seed, self._pooled = studies, seed, views == "pool"
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
         written: list[dict[str, Any]] = []
@@ -160,6 +160,8 @@ class UnifiedDataset(Dataset):
         item: dict[str, Any] = {}
         if image is not None:
             item |= self.images[image]
+            if self._pooled:
+                item["pooled"] = True
         if text is not None:
             number, is_prompt = text
             found = (self.prompts if is_prompt else self.texts)[number]

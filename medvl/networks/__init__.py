@@ -13,7 +13,7 @@ from medvl.networks.blocks import (
 )
 from medvl.networks.encoders import ImageEncoder, TextEncoder, load_tokenizer
 from medvl.networks.export import export_towers
-from medvl.networks.nets import DualEncoder, convirt, medclip, mlip, umcl
+from medvl.networks.nets import DualEncoder, PooledViews, convirt, medclip, mlip, umcl
 from medvl.networks.reference import LoadReport, load_reference_weights
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PatchContrastIntegrity",
     "PatchDecoder",
     "PatchSentenceAligner",
+    "PooledViews",
     "ProjectionHead",
     "SemanticIntegrity",
     "TextEncoder",

@@ -10,6 +10,8 @@ from monai.transforms import Compose, Lambdad, MapTransform, Randomizable
 from medvl.data import StudyLoader, UnifiedDataset, study_key
 from medvl.engines import PrepareBatchImageText
 from medvl.errors import StudyError
+from medvl.losses import CombinedLoss, SemanticMatchingLoss
+from medvl.networks import PooledViews
 from medvl.transforms import LabelPolicy, LabelsToPromptd
 
 NAMES = ["No Finding", "Edema"]
@@ -164,11 +166,42 @@ class TestViews:
             seen += self.values(batch)
         assert sorted(seen) == [0, 1, 2, 9, 9, 9]
 
-    def test_pooled_come_together_with_one_text(self):
+    def test_pooled_are_one_image_with_one_text(self):
+        class Mean(torch.nn.Module):
+            def forward(self, image, input_ids):
+                embeds = torch.stack([image.mean((1, 2, 3)), torch.ones(len(image))], dim=1)
+                return {"image_embeds": embeds, "text_embeds": torch.ones(len(input_ids), 2)}
+
         data = dataset(self.studies(), views="pool")
         (batch,) = StudyLoader(data, batch_sampler=data.sampler(2))
         assert self.values(batch) == [0, 1, 2, 9]
-        assert sorted(batch["text_ids"].tolist()) == sorted(set(batch["image_ids"].tolist()))
+        assert batch["label"].shape == (2, 2)
+        assert batch["image_ids"].tolist() == batch["text_ids"].tolist()
+        assert sorted(batch["view_index"].bincount().tolist()) == [1, 3]
+        prepare = PrepareBatchImageText(network_keys=("input_ids", "view_index"), label_policy=LabelPolicy())
+        image, targets, _, kwargs = prepare(batch, "cpu")
+        output = PooledViews(Mean())(image, **kwargs)
+        assert output["image_embeds"].shape == (2, 2)
+        assert output["image_embeds"].norm(dim=1).tolist() == pytest.approx([1, 1])
+        of_three = output["image_embeds"][batch["image_ids"].tolist().index(study_key("image-text/7"))]
+        views = [
+            image[i].mean() for i in (batch["view_index"] == batch["view_index"].mode().values).nonzero().flatten()
+        ]
+        assert float(of_three[0] / of_three[1]) == pytest.approx(float(sum(views) / 3), rel=1e-5)
+        loss = SemanticMatchingLoss()
+        assert torch.isfinite(CombinedLoss({"matching": loss})(output, targets))
+        with pytest.raises(
+            ValueError, match=r"^view_index must have shape \(4,\), one for each image, received \(3,\)"
+        ):
+            PooledViews(Mean())(image, kwargs["input_ids"], view_index=torch.tensor([0, 0, 1]))
+
+    def test_pooled_go_on_without_a_view_that_cannot_be_read(self):
+        studies = self.studies()
+        studies[0]["image"] = None
+        data = UnifiedDataset(studies, Lambdad("image", lambda x: x + 0), text_chain(), views="pool")
+        (batch,) = StudyLoader(data, batch_sampler=data.sampler(2), on_error="skip")
+        assert self.values(batch) == [1, 2, 9]
+        assert sorted(batch["view_index"].bincount().tolist()) == [1, 2]
 
 
 class TestLoading:

@@ -6,6 +6,7 @@ from medvl.networks.nets.convirt import convirt
 from medvl.networks.nets.dual_encoder import DualEncoder
 from medvl.networks.nets.medclip import medclip
 from medvl.networks.nets.mlip import mlip
+from medvl.networks.nets.pooled_views import PooledViews
 from medvl.networks.nets.umcl import umcl
 
-__all__ = ["DualEncoder", "convirt", "medclip", "mlip", "umcl"]
+__all__ = ["DualEncoder", "PooledViews", "convirt", "medclip", "mlip", "umcl"]
