@@ -156,7 +156,7 @@ def main() -> None:
             short = {"synthetic_length": 200, "epochs": 1} if options.quick else {}
             options.model = train("convirt", {**demo_overrides("convirt"), "output": folder, **short}) / "model"
         model = DualEncoder.from_pretrained(options.model).requires_grad_(False)
-    splits = embed(model, count, seed=1)
+    splits = embed(model, count, seed=2026)
     print(
         f"{', '.join(f'{name} {len(split.labels)}' for name, split in splits.items())} studies, {len(FINDINGS)} findings"
     )
