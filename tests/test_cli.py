@@ -366,5 +366,5 @@ class TestErrors:
 
 def test_help_teaches():
     out = subprocess.run([sys.executable, "-m", "medvl", "--help"], capture_output=True, text=True, check=True).stdout
-    for command in ("demo", "train", "evaluate", "embed", "label"):
+    for command in ("demo", "train", "evaluate", "embed", "label", "audit"):
         assert command in out
