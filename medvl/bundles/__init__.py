@@ -6,11 +6,12 @@ from medvl.bundles.evaluate import embed, evaluate_run
 from medvl.bundles.recipes import demo_overrides, recipe_config, recipes, train
 from medvl.bundles.run_folder import RunFolder, read_skipped, running_config
 from medvl.bundles.trained_run import TrainedRun, prompts_for
-from medvl.bundles.training import ready_network, training_handlers
+from medvl.bundles.training import TrainingHandlers, ready_network
 
 __all__ = [
     "RunFolder",
     "TrainedRun",
+    "TrainingHandlers",
     "demo_overrides",
     "embed",
     "evaluate_run",
@@ -21,5 +22,4 @@ __all__ = [
     "recipes",
     "running_config",
     "train",
-    "training_handlers",
 ]

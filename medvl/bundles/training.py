@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.engines import Evaluator
-from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler, ValidationHandler
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 
 from medvl.bundles.run_folder import METRICS, SKIPPED, TENSORBOARD, RunFolder
 from medvl.errors import StudyError
@@ -26,59 +26,75 @@ from medvl.networks import DualEncoder
 from medvl.networks.encoders.adapters import add_adapters
 
 
-def training_handlers(
-    run_folder: RunFolder,
-    loader: Any,
-    scheduler: Any,
-    checkpoint: RunCheckpoint,
-    *,
-    evaluator: Evaluator | None = None,
-    best: BestCheckpoint | None = None,
-    seed: int = 0,
-    max_norm: float = 1.0,
-    skipped: Iterable[StudyError] = (),
-    tensorboard: bool = False,
-    progress: bool = True,
-    more: Sequence[Any] = (),
-) -> list[Any]:
-    """The handlers of a ``SupervisedTrainer``, in the order in which they must act.
+class TrainingHandlers:
+    """The handlers that every recipe's trainer has beside the validation, attached in the order in which they must act.
 
-    An epoch draws from its own seed; a loss that is no number stops the run; gradients are clipped; the rate follows the
-    scheduler; the validation runs, its metric decides on the best epoch; the epoch is written to ``metrics.jsonl`` (and to
-    TensorBoard) and ``skipped.jsonl``; and last, the checkpoint, so that whatever it resumes has been written.
+    An epoch draws from its own seed; a loss or a gradient that is no number stops the run; gradients are clipped; the rate
+    follows the scheduler; the validation's metric decides on the best epoch; the epoch is written to ``metrics.jsonl`` (and to
+    TensorBoard) and ``skipped.jsonl``; and last comes the checkpoint, so that all which a resumed run builds on was written.
+
+    In the list of a trainer's handlers this stands after MONAI's ``ValidationHandler``, whose metrics it reads.
 
     Args:
         run_folder: where the records go.
         loader: the training loader.
         scheduler: of the learning rate, stepped after each iteration.
         checkpoint: writes the training state.
-        evaluator: validates after each epoch; not where its loader has no study.
+        evaluator: validates after each epoch; one whose loader has no study counts as None.
         best: chooses the best epoch.
         seed: of the run.
         max_norm: greatest norm of the gradient.
         skipped: studies that were left out when the data was read.
         tensorboard: whether every term of the loss, the rate and the validation's metrics go to TensorBoard too.
         progress: whether a progress bar is shown.
-        more: further handlers; they act before the checkpoint is written.
+
+    Raises:
+        ValueError: where the best epoch is asked for and there is no study to validate on.
     """
-    if evaluator is not None and not len(evaluator.data_loader.dataset):
-        evaluator = None
-    loaders = [loader] if evaluator is None else [loader, evaluator.data_loader]
-    handlers = [
-        EpochSeed(loader, seed=seed),
-        FiniteLoss(),
-        GradientClipping(max_norm),
-        LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
-        ValidationHandler(interval=1, validator=evaluator) if evaluator is not None else None,
-        best,
-        MetricsLog(run_folder.path / METRICS, evaluator),
-        _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard else None,
-        SkippedLog(run_folder.path / SKIPPED, errors=skipped, loaders=loaders),
-        *more,
-        checkpoint,
-        ProgressBar(progress),
-    ]
-    return [handler for handler in handlers if handler is not None]
+
+    def __init__(
+        self,
+        run_folder: RunFolder,
+        loader: Any,
+        scheduler: Any,
+        checkpoint: RunCheckpoint,
+        *,
+        evaluator: Evaluator | None = None,
+        best: BestCheckpoint | None = None,
+        seed: int = 0,
+        max_norm: float = 1.0,
+        skipped: Iterable[StudyError] = (),
+        tensorboard: bool = False,
+        progress: bool = True,
+    ) -> None:
+        if evaluator is not None and not len(evaluator.data_loader.dataset):
+            evaluator = None
+        if best is not None and evaluator is None:
+            raise ValueError(
+                "the best epoch is asked for (keep=best, or patience), but the validation split has no study."
+            )
+        handlers = [
+            EpochSeed(loader, seed=seed),
+            FiniteLoss(),
+            GradientClipping(max_norm),
+            LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
+            best,
+            MetricsLog(run_folder.path / METRICS, evaluator),
+            _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard else None,
+            SkippedLog(
+                run_folder.path / SKIPPED,
+                errors=skipped,
+                loaders=[loader] if evaluator is None else [loader, evaluator.data_loader],
+            ),
+            checkpoint,
+            ProgressBar(progress),
+        ]
+        self.handlers = [handler for handler in handlers if handler is not None]
+
+    def attach(self, engine: Any) -> None:
+        """Registers all of them with a trainer."""
+        for handler in self.handlers:
+            handler.attach(engine)
 
 
 def _tensorboard(folder: Path, evaluator: Evaluator | None) -> TensorBoardStatsHandler:

@@ -21,7 +21,7 @@ class BestCheckpoint:
 
     Attach it after the validation handler and before :class:`RunCheckpoint`, and give it to that among the ``objects``: what
     was best is then part of the run's state, and a resumed run keeps and stops exactly as an unbroken one. A file is written
-    whole or not at all. An epoch whose metric is NaN is never the best.
+    whole or not at all. An epoch whose metric is NaN, or which was not validated, is never the best.
 
     Args:
         folder: where the file ``best-0007.pt`` goes, numbered by epoch.
@@ -61,13 +61,8 @@ class BestCheckpoint:
         Raises:
             ValueError: where the validation gave no such metric.
         """
-        metrics = self.evaluator.state.metrics
-        if self.metric not in metrics:
-            raise ValueError(
-                f"the best epoch is chosen by the validation metric {self.metric!r}, but validation gave "
-                f"{', '.join(map(repr, metrics)) or 'none: is the validation split empty?'}"
-            )
-        value, epoch = float(metrics[self.metric]), engine.state.epoch
+        epoch = engine.state.epoch
+        value = self._metric() if self.evaluator.state.epoch == epoch else math.nan
         better = value < self.value if self.lower_is_better else value > self.value
         if better or (not self.epoch and not math.isnan(value)):
             self.epoch, self.value = epoch, value
@@ -75,6 +70,15 @@ class BestCheckpoint:
         elif self.exhausted(epoch):
             logger.info("stopped after epoch %d: no better %s since epoch %d", epoch, self.metric, self.epoch)
             engine.terminate()
+
+    def _metric(self) -> float:
+        metrics = self.evaluator.state.metrics
+        if self.metric not in metrics:
+            raise ValueError(
+                f"the best epoch is chosen by the validation metric {self.metric!r}, but validation gave "
+                f"{', '.join(map(repr, metrics)) or 'none'}"
+            )
+        return float(metrics[self.metric])
 
     def exhausted(self, epoch: int) -> bool:
         """Whether the best epoch lies ``patience`` epochs before ``epoch``, so that the run is over."""

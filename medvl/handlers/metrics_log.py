@@ -16,8 +16,8 @@ class MetricsLog:
 
     The keys are ``epoch``, ``iteration``, ``loss``, every term that the loss keeps in ``terms``, every metric of
     ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimiser's groups), ``logit_scale`` where the network
-    gives one, ``seconds``. Attach it after the validation handler, so that the metrics are those of the same epoch. Lines of
-    epochs that a resumed run does again are dropped when it starts.
+    gives one, ``seconds``. An epoch that was not validated has no ``val_`` keys. Attach it after the validation handler, so
+    that the metrics are those of the same epoch. Lines of epochs that a resumed run does again are dropped when it starts.
 
     Args:
         path: the file; its folder is made.
@@ -60,7 +60,7 @@ class MetricsLog:
         """Appends the epoch's line."""
         line: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         line.update((name, float(value) / self._steps) for name, value in self._sums.items())
-        if self.evaluator is not None:
+        if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())
         line["lr"] = max(group["lr"] for group in engine.optimizer.param_groups)
         output = engine.state.output["pred"]

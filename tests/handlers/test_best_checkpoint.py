@@ -34,7 +34,9 @@ def run(folder, epochs, metric="loss", losses=LOSSES, resume=False, **options):
 
     def validate(engine):
         weights[engine.state.epoch] = network.weight.item()
-        evaluator.state.metrics = {metric: losses[engine.state.epoch - 1]}
+        if losses[engine.state.epoch - 1] is not None:  # an epoch without validation leaves the old metrics behind
+            evaluator.state.epoch = engine.state.epoch
+            evaluator.state.metrics = {metric: losses[engine.state.epoch - 1]}
 
     best = BestCheckpoint(folder, network, evaluator, metric, **options)
     checkpoint = RunCheckpoint(folder, {"network": network, "optimizer": optimizer, "best": best})
@@ -103,12 +105,17 @@ def test_all_nan_leaves_the_weights_as_they_are(tmp_path):
     assert engine.network.weight.item() == weights[3]
 
 
+def test_epochs_without_validation_do_not_count_as_better(tmp_path):
+    _, best, _ = run(tmp_path, 6, losses=[None, 3.0, None, 2.0, None, 2.5])
+    assert (best.epoch, best.value) == (4, 2.0)
+
+
 def test_errors(tmp_path):
     with pytest.raises(ValueError, match="patience must be at least 1 or None, received 0"):
         run(tmp_path, 1, patience=0)
     network, evaluator = nn.Linear(1, 1), Engine(lambda engine, batch: None)
     best = BestCheckpoint(tmp_path, network, evaluator, "auroc")
-    with pytest.raises(ValueError, match=r"metric 'auroc', but validation gave none: is the validation split empty\?"):
+    with pytest.raises(ValueError, match="metric 'auroc', but validation gave none"):
         best(evaluator)
     evaluator.state.metrics = {"loss": 1.0}
     with pytest.raises(ValueError, match="'auroc', but validation gave 'loss'"):
