@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,7 @@ class Material:
     data: str | Path | None
     columns: Mapping[str, Any] | None
     progress: bool
+    _embedded: dict[str, Embeddings] = field(default_factory=dict)
 
     def evaluate(
         self, model: DualEncoder, wanted: Sequence[str], name: str = "", keep_images: int = 0
@@ -176,7 +177,7 @@ class Material:
         val = self.splits()[1]
         known = {study["study_id"] for study in self.manifest.studies}
         apart = val and not known & {study["study_id"] for study in val}
-        validation = self._embed(model, val, f"{name}validation") if apart else None
+        validation = self._embed(model, val, f"{name}validation split") if apart else None
         names = self.manifest.names
         prompts = self.run.prompts(labelled(embeddings, names))
         return zero_shot(embeddings, prompts, model, names, validation=validation, seed=seed)
@@ -263,9 +264,12 @@ class Material:
         return train, val, test
 
     def _embed(self, model: DualEncoder, studies: list[dict[str, Any]], name: str) -> Embeddings:
-        part = replace(self.manifest, studies=studies)
-        loader = self.run.loader(part, batch_size=self.loader.batch_size, on_error=self.loader.on_error)
-        return embed(model, loader, progress=self.progress, name=name)
+        # Two protocols may ask for the same split; the name says whose embeddings these are.
+        if name not in self._embedded:
+            part = replace(self.manifest, studies=studies)
+            loader = self.run.loader(part, batch_size=self.loader.batch_size, on_error=self.loader.on_error)
+            self._embedded[name] = embed(model, loader, progress=self.progress, name=name)
+        return self._embedded[name]
 
     def _masks(self) -> Masks:
         if self.masks is None:

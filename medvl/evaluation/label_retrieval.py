@@ -112,15 +112,16 @@ class LabelRetrievalResult:
             "settings": self.settings,
         }
 
-    def table(self) -> str:
-        """The figures as a plain-text table."""
+    def table(self, untrained: LabelRetrievalResult | None = None) -> str:
+        """The figures as a plain-text table, with an untrained model's beside them."""
         titles = {"image_to_image": "Image queries", "text_to_image": "Text queries"}
-        rows = [
-            [f"{titles[kind]}, {name.replace('precision_at_', 'P@')}", str(estimate), f"{self.chance[kind]:.3f}"]
-            for kind, part in self.queries.items()
-            for name, estimate in part.values.items()
-        ]
-        return plain_table(["Label match", "Value", "Chance"], rows)
+        rows = []
+        for kind, part in self.queries.items():
+            for name, estimate in part.values.items():
+                title = f"{titles[kind]}, {name.replace('precision_at_', 'P@')}"
+                row = [title, str(estimate), f"{self.chance[kind]:.3f}"]
+                rows.append(row + ([str(untrained.queries[kind].values[name])] if untrained else []))
+        return plain_table(["Label match", "Value", "Chance"] + (["Untrained"] if untrained else []), rows)
 
 
 def label_retrieval(

@@ -2,7 +2,7 @@
 
 The studies are drawn with another seed than the run's, so that none of them was seen in training.
 
-Run: python tests/benchmarks/grounding_synthetic.py RUN [--length 600] [--seed 1000] [--examples FILE.png]
+Run: python tests/benchmarks/grounding_synthetic.py RUN [--length 600] [--seed 1000]
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch.utils.data import default_collate
 
 from medvl.bundles import TrainedRun
 from medvl.data import SyntheticChestXRay
-from medvl.evaluation import GroundingResult, grounding
+from medvl.evaluation import grounding
 from medvl.evaluation.means import mean_of_means
 from medvl.transforms import RadiographIntensity, ResizeLongest
 
@@ -34,30 +34,11 @@ def batches(dataset: SyntheticChestXRay, size: int, batch_size: int = 64) -> Ite
         yield default_collate([{key: study[key] for key in KEYS} for study in studies])
 
 
-def draw_examples(result: GroundingResult, path: Path) -> None:
-    """The heat map of middling contrast of each finding, the true region outlined."""
-    import matplotlib.pyplot as plt
-
-    figure, grid = plt.subplots(2, 5, figsize=(12.5, 5.6), layout="constrained")
-    for axes, example in zip(grid.flat, result.examples, strict=False):
-        height, width = example.truth.shape
-        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        axes.imshow(example.picture, cmap="gray", extent=extent)
-        axes.imshow(example.heat, cmap="cividis", extent=extent, alpha=0.45, interpolation="bilinear")
-        axes.contour(np.asarray(example.truth, float), [0.5], colors="white", linewidths=1.4)
-        axes.set_title(f"{example.name}\nCNR {example.values['cnr']:.2f}", fontsize=10)
-        axes.axis("off")
-    for axes in grid.flat[len(result.examples) :]:
-        axes.axis("off")
-    figure.savefig(path, dpi=80)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--length", type=int, default=600)
     parser.add_argument("--seed", type=int, default=1000)
-    parser.add_argument("--examples", type=Path, help="where to draw a heat map of each finding")
     options = parser.parse_args()
 
     run = TrainedRun(options.run)
@@ -75,8 +56,6 @@ def main() -> None:
     difference[~np.isfinite(difference)] = np.nan
     gain = mean_of_means(difference, trained.patient_ids, resamples=1000, level=0.95, seed=0)
     print(f"\nCNR, trained - untrained, mean over findings, on the same cases: {gain}")
-    if options.examples is not None:
-        draw_examples(trained, options.examples)
 
 
 if __name__ == "__main__":

@@ -239,16 +239,31 @@ class TestDenseFeatures:
         assert self.shapes(Model(), torch.rand(1, 1, 4, 4)) == [(1, 1, 4, 4)]
 
 
-def test_a_hugging_face_model_and_a_dual_encoder_go_through_unchanged():
+def tokenizer(texts, **_):
+    return {"input_ids": torch.tensor([[5, len(text) % 10 + 3, 2] for text in texts])}
+
+
+def test_anybodys_model_goes_through_segmentation_and_grounding_unchanged():
     from transformers import CLIPConfig, CLIPModel
 
+    from medvl.evaluation import FunctionModel, HuggingFaceModel, grounding
     from medvl.networks import convirt
 
     sizes = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 8}
-    clip = CLIPModel(
-        CLIPConfig(text_config={**sizes, "vocab_size": 20}, vision_config={**sizes, "image_size": 32, "patch_size": 4})
+    text = {**sizes, "vocab_size": 20, "eos_token_id": 2}
+    clip = CLIPModel(CLIPConfig(text_config=text, vision_config={**sizes, "image_size": 32, "patch_size": 4}))
+    conv = nn.Conv2d(1, 512, 8, stride=8)
+    function = FunctionModel(
+        lambda images: conv(images).mean((2, 3)),
+        lambda texts: torch.ones(len(texts), 512),
+        encode_patches=lambda images: (conv(images).flatten(2).transpose(1, 2), (4, 4)),
     )
     train, test = squares(6, size=32), list(batches(squares(4, size=32, seed=1)))
-    for model in (clip, convirt("small", image_size=32, embed_dim=8)):
+    dual = convirt("small", image_size=32, embed_dim=8)
+    for model in (clip, HuggingFaceModel(clip, tokenizer), function, dual):
         result = segmentation(model, train, test, shots=[6], seeds=1, steps=5, width=4, resamples=5)
         assert 0 <= result.structures["mask"][6].dice.value <= 1
+    for model in (HuggingFaceModel(clip, tokenizer), function):
+        result = grounding(model, test, {"Square": ["a square"]}, resamples=5)
+        assert -10 < result.findings["Square"].cnr.value < 10
+        assert 0 <= result.findings["Square"].pointing.value <= 1
