@@ -41,7 +41,7 @@ from medvl.networks import DualEncoder
 
 EVALUATION, REPORT = "evaluation.json", "report.html"
 PROTOCOLS = ("zero-shot", "retrieval", "linear-probe", "segmentation", "grounding")
-GALLERY = 400  # studies whose picture is kept for the report
+GALLERY = 2000  # studies whose small picture is kept, for the report to choose from
 CLASS_QUERIES, CLASS_CASES = 10, 200  # of each class in retrieval by finding, and how many are searched at most
 SENTENCE_CASES = 4  # studies whose sentences are shown over their image
 
