@@ -75,8 +75,8 @@ def export_towers(
     files: dict[str, Path] = {}
     for name, tower, example, check, dynamic in _towers(model):
         with _evaluating(tower), torch.no_grad():
+            expected = tower(*check)  # first, as some Hugging Face models set themselves up in their first call
             program = torch.export.export(tower, example, dynamic_shapes={"inputs": dynamic}, strict=True)
-            expected = tower(*check)
             for kind in formats:
                 path = folder / f"{name}{FORMATS[kind]}"
                 (_write_torch if kind == "torch" else _write_onnx)(program, path, INPUTS[name])

@@ -34,7 +34,7 @@ def test_files_give_the_models_embeddings(tmp_path):
     from onnxruntime import InferenceSession
 
     torch.manual_seed(0)
-    model = DualEncoder(ImageEncoder("vit", image_size=32, **VIT), TextEncoder(BERT, "max"), embed_dim=8)
+    model = DualEncoder(ImageEncoder("vit", image_size=32, **VIT), TextEncoder(BERT, "last_layers"), embed_dim=8)
     model.train()
     files = export_towers(model, tmp_path / "deployed")
     assert model.training
