@@ -36,7 +36,8 @@ class PromptVectors(nn.Module):
             self.mlp = nn.Sequential(nn.Linear(entrance, hidden), nn.ReLU(), nn.Linear(hidden, width))
             # Small at first, so that training starts from the initial vectors, but not zero, so that every weight has a
             # gradient from the first step.
-            nn.init.normal_(self.mlp[-1].weight, std=1e-3 * float(initial.std().clamp_min(1e-6)) / hidden**0.5)
+            size = float(initial.square().mean().sqrt().clamp_min(1e-6))
+            nn.init.normal_(self.mlp[-1].weight, std=1e-3 * size / hidden**0.5)
             nn.init.zeros_(self.mlp[-1].bias)
 
     def forward(self) -> torch.Tensor:
@@ -148,7 +149,7 @@ class ContinuousPromptEmbedding(nn.Embedding):
         table = self._look_up(torch.arange(len(self.weight), device=self.weight.device)).float()
         if ids is None:
             noise = torch.randn(sets, self.num_tokens, table.shape[1], device=table.device)
-            return table.mean() + noise * table.std()
+            return table.mean() + noise * table.std(correction=0)
         rows = ids.tolist() if isinstance(ids, torch.Tensor) else [*ids]
         rows = rows if rows and isinstance(rows[0], Sequence) else [rows] * sets
         if len(rows) != sets or not all(len(row) for row in rows):
