@@ -21,6 +21,7 @@ from medvl.text.sections import is_header
 from medvl.transforms import ExtractSections
 
 TEXTS = ("report", "sentence")
+NO_FINDING = "no finding"
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def load_sources(
     ``chexpert:PATH`` or ``mimic-cxr:PATH`` (folder), or "synthetic", the built-in set. ``data`` is one more table, of which
     each row makes a study of the kind that it has the cells for; "synthetic", the recipes' default, gives way to sources.
 
-    An image of the kind image-text without a label gets that of its report.
+    An image of the kind image-text gets the label of its report, beside what its own label knows.
 
     Args:
         sources: ``KIND=PLACE`` each.
@@ -148,7 +149,7 @@ def _merge(
             if "label" in study:
                 merged["label"] = _reordered(study["label"], columns, len(names))
             studies.append(merged)
-    _add_texts(studies, texts, extract, vocabulary, label_cache, _index_of(words.names, names), len(names))
+    _add_texts(studies, texts, extract, vocabulary, label_cache, _index_of(words.names, names), names)
     unlabelled = 0
     if require_findings:
         studies, unlabelled = _speaking(studies)
@@ -208,7 +209,7 @@ def _add_texts(
     vocabulary: str | Path,
     label_cache: str | Path | None,
     columns: Sequence[int],
-    width: int,
+    names: Sequence[str],
 ) -> None:
     """Gives studies with a report ``text`` or ``sentences`` and ``text_label``, and images without a label their report's."""
     waiting: list[tuple[dict[str, Any], slice]] = []
@@ -226,12 +227,18 @@ def _add_texts(
             parts += study["sentences"]
         waiting.append((study, slice(len(flat), len(flat) + len(parts))))
         flat += parts
-    labels = _reordered(label_texts(flat, vocabulary, label_cache), columns, width)
+    labels = _reordered(label_texts(flat, vocabulary, label_cache), columns, len(names))
+    normal = [_normal(name) == NO_FINDING for name in names]
     for study, place in waiting:
         whole, by_sentence = labels[place][0], labels[place][1:]
         study["text_label"] = by_sentence if "sentences" in study else whole
         if study["kind"] == "image-text":
-            study.setdefault("label", whole)
+            study["label"] = _completed(study["label"], whole, normal) if "label" in study else whole
+
+
+def _completed(label: np.ndarray, reported: np.ndarray, normal: Sequence[bool]) -> np.ndarray:
+    """The label, and of what it does not know what the report says; that nothing was found is not added to a label."""
+    return np.where(np.isnan(label) & ~np.array(normal), reported, label)
 
 
 def _sentences(text: str) -> list[str]:

@@ -26,7 +26,7 @@ COMMON = {
     "sources": [f"image-label={DATA / 'pneumonia' / 'cases.csv'}", f"text-label=openi:{DATA / 'openi-reports.tgz'}"],
     "columns": {"label_column": "finding"},
     "image_size": 32,
-    "epochs": 4,
+    "epochs": 2,
     "flip_prob": 0.0,
     "augmentation#crop": [0.8, 1.0],
     "augmentation#rotation": 10.0,

@@ -62,7 +62,7 @@ class TestLabels:
         assert [study["kind"] for study in manifest.studies] == ["image-text", "image-text", "text-label"]
         assert [study["source"] for study in manifest.studies] == ["cases:image-text"] * 2 + ["cases:text-label"]
         first, second, third = manifest.studies
-        assert states(first, "label", manifest.names) == {"Oddity": 1}
+        assert states(first, "label", manifest.names) == {"Oddity": 1, "Edema": 0}
         assert states(first, "text_label", manifest.names) == {"Edema": 0, "No Finding": 1}
         assert states(second, "label", manifest.names) == {"Pneumothorax": 1}
         assert states(third, "text_label", manifest.names) == {"Cardiomegaly": 1}
