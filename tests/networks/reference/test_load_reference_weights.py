@@ -246,9 +246,7 @@ class TestHuggingFace:
         with torch.no_grad():
             output = reference(input_ids=ids, attention_mask=mask, pixel_values=image)
         assert_same(model, image, output.image_embeds, output.text_embeds, ids, mask)
-        with pytest.raises(
-            ValueError, match=r"pooler.dense.* \(its shape .* does not fit (text|image)_projec"
-        ):
+        with pytest.raises(ValueError, match=r"pooler.dense.* \(its shape .* does not fit (text|image)_projec"):
             load_reference_weights(
                 DualEncoder(model.image_encoder, model.text_encoder, embed_dim=WIDTH), tmp_path, source="huggingface"
             )
