@@ -5,16 +5,17 @@ from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
 from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
 from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
 from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
-from medvl.evaluation.compare import Comparable, Comparison, Difference, compare
+from medvl.evaluation.compare import CaseMeans, Comparable, Comparison, Difference, compare
 from medvl.evaluation.curves import auroc_and_average_precision, roc_curve
 from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import Embeddings, embed_studies
 from medvl.evaluation.evaluate import Evaluation, evaluate
 from medvl.evaluation.fine_tune import FindingClassifier, FineTuneResult, fine_tune
-from medvl.evaluation.grounding import GroundedFinding, GroundingResult, grounding, phrase_maps
+from medvl.evaluation.grounding import GroundedFinding, GroundingResult, grounding
 from medvl.evaluation.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
 from medvl.evaluation.linear_probe import LinearProbeResult, ProbeResult, linear_probe
 from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
+from medvl.evaluation.phrase_maps import phrase_maps
 from medvl.evaluation.report import write_report
 from medvl.evaluation.retrieval import DirectionResult, RetrievalResult, retrieval
 from medvl.evaluation.segmentation import SegmentationResult, StructureResult, segmentation
@@ -26,6 +27,7 @@ from medvl.evaluation.zero_shot import ZeroShotResult, zero_shot
 __all__ = [
     "COMPETITION",
     "RETRIEVAL_CLASSES",
+    "CaseMeans",
     "Comparable",
     "Comparison",
     "Difference",

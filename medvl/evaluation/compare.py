@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ SAME = ("study_ids", "patient_ids", "classes", "targets", "candidate_ids", "cand
 
 
 class Comparable(Protocol):
-    """What :func:`compare` asks of a result; every protocol's result has it, and yours may."""
+    """What :func:`compare` asks of a result; yours may have it, or be wrapped in :class:`CaseMeans`."""
 
     @property
     def study_ids(self) -> Sequence[str]:
@@ -32,6 +32,46 @@ class Comparable(Protocol):
     def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Figures (B,) by name for weights (B, N) of the cases."""
         ...
+
+
+@dataclass(frozen=True)
+class CaseMeans:
+    """Figures that are means of one value a case, such as Dice or a hit, in the form that :func:`compare` takes.
+
+    Args:
+        values: by figure, one number a case (N,); NaN does not count.
+        study_ids: of the N cases.
+        patient_ids: of the N cases.
+
+    Raises:
+        ValueError: if a length differs.
+
+    Example:
+        >>> means = CaseMeans({"dice": np.array([0.5, 1.0, math.nan])}, ["a", "b", "c"], ["p", "p", "q"])
+        >>> means.figures(np.array([[1.0, 1.0, 1.0], [2.0, 0.0, 1.0]]))["dice"].tolist()
+        [0.75, 0.5]
+    """
+
+    values: Mapping[str, np.ndarray]
+    study_ids: Sequence[str]
+    patient_ids: Sequence[str]
+
+    def __post_init__(self) -> None:
+        for name, given in {**self.values, "patient_ids": self.patient_ids}.items():
+            if len(given) != len(self.study_ids):
+                raise ValueError(
+                    f"{name} must have one entry for each of the {len(self.study_ids)} cases; received {len(given)}"
+                )
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Weighted means (B,) for weights (B, N) of the cases; NaN where no case with a value has weight."""
+        named = {}
+        for name, given in self.values.items():
+            known = ~np.isnan(given)
+            total = weights @ known.astype(float)
+            with np.errstate(invalid="ignore"):
+                named[name] = weights @ np.where(known, given, 0.0) / total
+        return named
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from medvl.evaluation import (
+    CaseMeans,
     Embeddings,
     auroc_and_average_precision,
     compare,
@@ -94,6 +95,24 @@ def test_equal_models_differ_in_nothing_and_few_patients_prove_nothing():
     assert math.isnan(one.differences["auroc"].p_value)
     assert json.loads(json.dumps(one.to_dict(), allow_nan=False))["auroc"]["p_value"] is None
     assert "n/a" in one.table()
+
+
+def test_means_of_case_values_are_compared_without_those_that_are_not_defined():
+    generator = np.random.default_rng(0)
+    ids = [str(i) for i in range(60)]
+    hits = (generator.random(60) < 0.5).astype(float)
+    hits[:10] = np.nan
+    better = np.where(generator.random(60) < 0.4, 1.0, hits)
+    better[:10] = np.nan
+    first, second = (CaseMeans({"hit": values}, ids, ids) for values in (better, hits))
+    found = compare(first, second, resamples=500).differences["hit"]
+    assert found.first == pytest.approx(np.nanmean(better))
+    assert found.difference.value == pytest.approx(np.nanmean(better - hits))
+    # The interval of a paired mean, from the normal distribution.
+    half = 1.96 * np.nanstd(better - hits) / np.sqrt(50)
+    assert found.difference.high - found.difference.low == pytest.approx(2 * half, rel=0.15)
+    with pytest.raises(ValueError, match="hit must have one entry for each of the 60 cases; received 10"):
+        CaseMeans({"hit": hits[:10]}, ids, ids)
 
 
 def test_other_cases_are_refused():
