@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from medvl.evaluation.bootstrap import Estimate
 from medvl.evaluation.embeddings import thumbnail
-from medvl.evaluation.means import mean_estimates, mean_of_means
+from medvl.evaluation.means import mean_estimates, mean_of_means, weighted_mean_of_means
 from medvl.evaluation.phrase_maps import enlarge, evaluating, patch_encoder, patch_maps, phrase_embeddings, point_hits
 from medvl.evaluation.segmentation import checked_masks
 from medvl.evaluation.tables import plain_table
@@ -109,6 +109,13 @@ class GroundingResult:
             "findings": {name: result.to_dict() for name, result in self.findings.items()},
             "cases": len(self.study_ids),
             "settings": self.settings,
+        }
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Means over findings (B,) of each measure for weights (B, N); see :func:`medvl.evaluation.compare`."""
+        return {
+            name: weighted_mean_of_means(np.where(np.isfinite(values), values, np.nan))(weights)
+            for name, values in zip(MEASURES, self.case_values, strict=True)
         }
 
     def table(self, untrained: GroundingResult | None = None) -> str:

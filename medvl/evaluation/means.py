@@ -26,10 +26,16 @@ def mean_estimates(
 
 def mean_of_means(values: np.ndarray, patients: Sequence[str], *, resamples: int, level: float, seed: int) -> Estimate:
     """Mean over columns of the mean over cases of values (N, K); NaN cells and columns of nothing but NaN left out."""
-    given = values[:, ~np.isnan(values).all(axis=0)]
-    if not given.shape[1]:
+    if np.isnan(values).all():
         return Estimate(math.nan)
-    means = weighted_means(given)
+    mean = weighted_mean_of_means(values)
+    low, high = interval(bootstrap(mean, patients, resamples=resamples, seed=seed), level)
+    return Estimate(float(mean(np.ones((1, len(values))))[0]), float(low), float(high))
+
+
+def weighted_mean_of_means(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from weights (B, N) to the mean (B,) over columns of the means of values (N, K), NaN left out."""
+    means = weighted_means(values)
 
     def mean(weights: np.ndarray) -> np.ndarray:
         columns = means(weights)
@@ -38,8 +44,7 @@ def mean_of_means(values: np.ndarray, patients: Sequence[str], *, resamples: int
         with np.errstate(invalid="ignore"):
             return np.where(known, columns, 0.0).sum(axis=1) / known.sum(axis=1)
 
-    low, high = interval(bootstrap(mean, patients, resamples=resamples, seed=seed), level)
-    return Estimate(float(mean(np.ones((1, len(given))))[0]), float(low), float(high))
+    return mean
 
 
 def weighted_means(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:

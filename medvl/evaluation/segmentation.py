@@ -15,7 +15,7 @@ from torch import Tensor
 from medvl.evaluation.bootstrap import Estimate
 from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import thumbnail
-from medvl.evaluation.means import mean_estimates, mean_of_means, nan_mean
+from medvl.evaluation.means import mean_estimates, mean_of_means, nan_mean, weighted_mean_of_means
 from medvl.evaluation.segmentation_decoder import fit_decoder
 from medvl.evaluation.tables import plain_table
 
@@ -100,6 +100,13 @@ class SegmentationResult:
             },
             "cases": len(self.study_ids),
             "settings": self.settings,
+        }
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean Dice (B,) by number of labelled cases for weights (B, N); see :func:`medvl.evaluation.compare`."""
+        return {
+            f"dice_with_{shots}": weighted_mean_of_means(values)(weights)
+            for shots, values in zip(self.settings["shots"], self.case_dice, strict=True)
         }
 
     def table(self, untrained: SegmentationResult | None = None) -> str:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from medvl.evaluation import grounding, phrase_maps
+from medvl.evaluation import compare, grounding, phrase_maps
 from medvl.evaluation.phrase_maps import point_hits
 
 
@@ -193,3 +193,20 @@ def test_a_trained_mode_comes_back_and_volumes_work():
     assert model.training
     assert math.isfinite(result.findings["A"].cnr.value)
     assert result.examples == []
+
+
+def test_two_models_compare_on_the_same_cases():
+    class Wrong(Pixels):
+        def encode_text(self, texts):
+            return -super().encode_text(texts)
+
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(30, 1, 1, 4, generator=generator)
+    masks = (images == images.amax(-1, keepdim=True)).long()
+    cases = {"image": images, "mask": masks}
+    ours, theirs = (grounding(model, [cases], {"A": ["bright"]}, resamples=50) for model in (Pixels(), Wrong()))
+    assert ours.figures(np.ones((1, 30)))["cnr"][0] == pytest.approx(ours.macro["cnr"].value)
+    result = compare(ours, theirs, resamples=200)
+    assert result.differences["pointing"].first == 1.0
+    assert result.differences["cnr"].difference.low > 0
+    assert result.differences["cnr"].p_value < 0.05

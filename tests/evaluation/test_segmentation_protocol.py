@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from medvl.evaluation import dense_features, segmentation
+from medvl.evaluation import compare, dense_features, segmentation
 from medvl.evaluation.segmentation import dice_scores
 
 
@@ -55,6 +55,9 @@ def test_the_answer_in_the_features_is_found_with_few_cases_and_noise_is_not():
     assert list(result.structures["mask"]) == [2, 8]
     assert result.macro[8].value == pytest.approx(result.structures["mask"][8].dice.value)
     assert len(result.structures["mask"][8].by_seed) == 2
+    comparison = compare(result, result, resamples=20)
+    assert comparison.differences["dice_with_8"].first == pytest.approx(result.macro[8].value)
+    assert comparison.differences["dice_with_8"].difference.value == 0
     assert [example.dice for example in result.examples] == sorted(example.dice for example in result.examples)
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["structures"]["mask"]["8"]["dice"]["value"] == result.structures["mask"][8].dice.value
