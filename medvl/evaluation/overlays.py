@@ -79,10 +79,14 @@ def _outlined(picture: np.ndarray, region: np.ndarray, colour: tuple[int, int, i
     from PIL import Image
 
     height, width = picture.shape[:2]
-    image = Image.fromarray((np.asarray(region, bool) * np.uint8(255)).astype(np.uint8))
+    region = np.asarray(region, bool)
+    image = Image.fromarray(region * np.uint8(255))
     inside = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR)) >= 128
-    if not inside.any() and np.asarray(region).any():
-        inside = np.asarray(image.resize((width, height), Image.Resampling.NEAREST)) > 0
+    if not inside.any():
+        # A region of less than a pixel is shown as one.
+        rows, columns = np.nonzero(region)
+        inside = np.zeros((height, width), bool)
+        inside[rows * height // region.shape[0], columns * width // region.shape[1]] = True
     edge = inside & ~_shrunk(inside)
     halo = _grown(edge) & ~edge
     if dashed:
