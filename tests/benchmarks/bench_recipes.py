@@ -53,8 +53,9 @@ class Recipe:
         workflow.parser.update({**settings, **fixed, "val_interval": 10**6, **overrides})
         self.parts: Callable[[str], Any] = workflow.parser.get_parsed_content
         self.trainer = self.parts("train#trainer")
+        self.clock: Callable[[], float] = time.process_time
         self.ends: list[float] = []
-        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.ends.append(time.process_time()))
+        self.trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda _: self.ends.append(self.clock()))
 
     def feed(self, batches: Batches) -> None:
         """Lets the trainer draw from batches in memory."""
