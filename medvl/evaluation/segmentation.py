@@ -131,7 +131,7 @@ def segmentation(
     names: Sequence[str] = ("mask",),
     shots: Sequence[int] = (5, 10, 50),
     seeds: int = 3,
-    steps: int = 200,
+    steps: int = 100,
     width: int = 32,
     device: torch.device | str | None = None,
     examples: int = 6,

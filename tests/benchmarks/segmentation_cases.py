@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("--report-column", default="text")
     parser.add_argument("--shots", type=int, nargs="+", default=[5, 10, 50])
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=100)
     options = parser.parse_args()
 
     run = TrainedRun(options.run)
