@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-import numpy as np
 from torch.utils.data import Dataset
 
 from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
@@ -39,7 +38,8 @@ class UnifiedDataset(Dataset):
     one study have one ``study_id``, so :func:`collate_studies` gives them equal ``image_ids`` and ``text_ids``.
 
     Args:
-        studies: dictionaries with ``study_id``, ``kind`` and ``source``, and what their kind has; see :func:`load_sources`.
+        studies: dictionaries with ``study_id``, ``kind`` and ``source``, and what their kind has, as :func:`load_sources` gives
+            them: ``image`` and ``label``, ``text`` (or ``report``, or ``sentences``) and ``text_label``.
         image_transform: chain on images: a MONAI ``Compose``, or a list of transforms.
         text_transform: chain on ``text``; it ends with ``input_ids`` (:class:`~medvl.transforms.TokenizeTextd`).
         prompt_transform: chain on the ``label`` that a prompt is written from; it ends likewise.
@@ -99,7 +99,7 @@ class UnifiedDataset(Dataset):
         for views_of_study in _by_study(studies):
             study = views_of_study[0]
             is_prompt = study["kind"] == "image-label"
-            found = _texts(study) if not is_prompt or prompts else []
+            found = _texts(views_of_study) if not is_prompt or prompts else []
             side = written if is_prompt else texts
             first = len(images), len(side)
             images += [_side(view, IMAGE_KEYS) for view in views_of_study if view["kind"] != "text-label"]
@@ -129,9 +129,8 @@ class UnifiedDataset(Dataset):
         pairs = [[(self._entry((image, text)),) for text in texts] for image in images]
         if views == "all":
             pool += map(tuple, pairs)
-        else:  # every view meets every sentence
-            number = len(images) * len(texts)
-            pool.append(tuple(pairs[i % len(images)][(i + i // len(pairs)) % len(texts)] for i in range(number)))
+        else:  # every view meets every text
+            pool.append(tuple(of_image[number] for number in range(len(texts)) for of_image in pairs))
 
     def _entry(self, entry: tuple[int | None, Text | None]) -> int:
         self._entries.append(entry)
@@ -253,15 +252,19 @@ def _side(study: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: study[key] for key in ("study_id", "source", *keys) if key in study}
 
 
-def _texts(study: Mapping[str, Any]) -> list[dict[str, Any]]:
-    if study["kind"] == "image-label":
-        return [{**_side(study, ("label",)), "text_label": study["label"]}]
-    if "sentences" not in study:
-        return [_side(study, TEXT_KEYS)]
-    return [
-        {**_side(study, ()), "text": sentence, "text_label": label}
-        for sentence, label in zip(study["sentences"], np.atleast_2d(study["text_label"]), strict=True)
-    ]
+def _texts(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The distinct texts of a study's views, which mostly share one; of labelled images a prompt to be written."""
+    if views[0]["kind"] == "image-label":
+        return [{**_side(views[0], ("label",)), "text_label": views[0]["label"]}]
+    found: dict[Any, dict[str, Any]] = {}
+    for study in views:
+        if "sentences" not in study:
+            text = study.get("text", study.get("report"))
+            found.setdefault(text, {**_side(study, TEXT_KEYS), "text": text})
+            continue
+        for sentence, label in zip(study["sentences"], study["text_label"], strict=True):
+            found.setdefault(sentence, {**_side(study, ()), "text": sentence, "text_label": label})
+    return list(found.values())
 
 
 def _units(entries: Sequence[int], views: str) -> list[tuple]:

@@ -166,6 +166,19 @@ class TestViews:
             seen += self.values(batch)
         assert sorted(seen) == [0, 1, 2, 9, 9, 9]
 
+    def test_every_view_meets_every_report(self):
+        views = [
+            study("image-text", 7, image=torch.full((1, 2, 2), float(v)), text=f"report {min(v, 1)}") for v in range(3)
+        ]
+        data = dataset(views, views="sample")
+        loader = StudyLoader(data, batch_sampler=data.sampler(1))
+        seen = set()
+        for epoch in range(6):
+            loader.set_epoch(epoch)
+            (batch,) = loader
+            seen.add((float(batch["image"][0, 0, 0, 0]), batch["text"][0]))
+        assert len(seen) == 6
+
     def test_pooled_are_one_image_with_one_text(self):
         class Mean(torch.nn.Module):
             def forward(self, image, input_ids):
