@@ -46,7 +46,9 @@ RADIUS = {
     "Lung Opacity": {"mild": 0.2, "moderate": 0.26, "severe": 0.32},
     "Lung Lesion": {"mild": 0.08, "moderate": 0.11, "severe": 0.15},
 }
-HEIGHT = {"upper": 0.42, "mid": 0.02, "lower": -0.36}
+HEIGHT = {"upper": 0.42, "mid": 0.1, "lower": -0.2}
+DEPTH = {"upper": (-0.15, 0.1), "mid": (-0.25, 0.05), "lower": (-0.34, -0.18)}
+"""Where a zone's findings lie along z and y: at the base behind the heart and above the diaphragm, whatever their sizes."""
 SPOKEN = {
     "chest radiograph": "chest CT",
     "Follow-up radiograph": "Follow-up CT",
@@ -292,7 +294,7 @@ class ChestVolume:
         sign = 1 if finding.side == "right" else -1
         centre = (
             sign * draws.uniform(0.38, 0.5),
-            draws.uniform(-0.15, 0.12),
+            draws.uniform(*DEPTH[finding.location]),
             HEIGHT[finding.location] + draws.uniform(-0.06, 0.06),
         )
         ball = self._ball(centre, (radius, radius, radius))

@@ -101,6 +101,13 @@ def test_severity_is_size_and_shows(name):
     assert change[mask].mean() > 5 * change[~mask].mean(), "what changes is what the mask says"
 
 
+def test_no_finding_is_hidden_by_what_lies_before_it():
+    for index in range(0, 300, 7):
+        findings = DATA.describe(index)["findings"]
+        _, masks = DATA.draw(index, findings)
+        assert all(masks[DRAWN.index(finding.name)].sum() >= 3 for finding in findings), index
+
+
 def test_same_study_anywhere():
     study = SyntheticChestCT(8, SIZE)[7]
     assert torch.equal(study["image"], DATA[7]["image"])
