@@ -1,18 +1,24 @@
-"""Draws the pictures of the pages on grounding and segmentation from a run on synthetic images.
+"""Draws the pictures of the pages on grounding, segmentation and the report from a run on synthetic images.
 
-medvl train convirt --data synthetic --image-size 128 --output runs/synthetic
-python docs/make_evaluation_pictures.py runs/synthetic
+medvl demo --output runs/demo
+python docs/make_evaluation_pictures.py runs/demo
+
+The picture of the report is a screenshot by Chromium and is passed over where there is none.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
+from PIL import Image
 from torch.utils.data import default_collate
 
 from medvl.bundles import TrainedRun
@@ -63,6 +69,25 @@ def draw(examples: Sequence[Any], columns: int, path: Path) -> None:
     figure.savefig(path, dpi=70)
 
 
+def photograph(report: Path, path: Path, size: tuple[int, int] = (1280, 1330)) -> None:
+    """The upper part of a report in a browser's window, in few colours."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome")
+    if browser is None or not report.is_file():
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        shot = Path(folder) / "report.png"
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            f"--user-data-dir={folder}/profile",
+        ]
+        window = [f"--screenshot={shot}", f"--window-size={size[0]},{size[1]}"]
+        subprocess.run([browser, *options, *window, report.resolve().as_uri()], check=True, capture_output=True)
+        Image.open(shot).convert("P", palette=Image.Palette.ADAPTIVE, colors=64).save(path, optimize=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
@@ -83,6 +108,7 @@ def main() -> None:
     test = [study for study in hearts if study["patient_id"] not in known]
     result = segmentation(run.model, train, batches(test), names=[HEART], shots=[10], seeds=1)
     draw(result.examples, 6, IMAGES / "segmentation_examples.png")
+    photograph(options.run / "report.html", IMAGES / "report.png")
 
 
 if __name__ == "__main__":

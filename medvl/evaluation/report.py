@@ -190,6 +190,8 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     if evaluation.linear_probe is not None:
         fraction, probe = max(evaluation.linear_probe.fractions.items())
         remark = f"with {100 * fraction:g} % of the labels"
+        if other.linear_probe is not None:
+            remark += f", untrained {other.linear_probe.fractions[fraction].macro['auroc'].value:.3f}"
         add("Linear probe AUROC", probe.macro["auroc"], ".3f", evaluation.linear_probe.settings["level"], remark)
     if evaluation.segmentation is not None:
         shots, dice = max(evaluation.segmentation.macro.items())
