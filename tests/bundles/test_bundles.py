@@ -299,6 +299,19 @@ class TestConveniences:
         bundles.train("convirt", {**settings, "resume": True})
         assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
 
+    def test_a_run_that_breaks_names_the_studies_and_keeps_the_last_good_epoch(self, table, tmp_path):
+        breaks = {"_target_": "torch.optim.lr_scheduler.LambdaLR", "optimizer": "@optimizer"}
+        breaks["lr_lambda"] = "$lambda step: 0.0 if step < 2 else 1e30"  # two steps an epoch
+        with pytest.raises(
+            ValueError, match=r"is (nan|inf) in epoch 2, iteration 4, on the studies \d+\.png, \d+\.png"
+        ):
+            bundles.train("mlip", tiny(table, tmp_path / "run", scheduler=breaks, epochs=3))
+        (good,) = (tmp_path / "run" / "checkpoints").glob("epoch*")
+        assert good.name == "epoch-0001.pt"
+        states = torch.load(good, weights_only=True)["network"]
+        assert all(torch.isfinite(value).all() for value in states.values())
+        assert not (tmp_path / "run" / "model").exists()
+
     def test_validation_every_other_epoch(self, table, tmp_path):
         bundles.train("convirt", tiny(table, tmp_path / "run", val_interval=2, keep="best"))
         lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
