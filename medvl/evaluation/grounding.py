@@ -154,7 +154,7 @@ def grounding(
     region and B the rest of the picture,
 
         CNR = (mean_A - mean_B) / sqrt(var_A + var_B),   signed,
-        mIoU = mean over thresholds t of |A and {map >= t}| / |A or {map >= t}|,   0 where nothing reaches t,
+        mIoU = mean over thresholds t of #(A and {map >= t}) / #(A or {map >= t}),   0 where nothing reaches t,
         pointing game: is the centre of the highest patch in A?
 
     (Boecking et al., 2022, https://arxiv.org/abs/2204.09817; Zhang et al., 2018). Only cases with a region count: an empty

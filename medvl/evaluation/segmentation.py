@@ -142,9 +142,9 @@ def segmentation(
 ) -> SegmentationResult:
     """Train a light decoder on a frozen encoder's feature maps with few labelled cases, and measure Dice on the test cases.
 
-    With P the predicted and G the true pixels of a structure,
+    With P the predicted and G the true pixels of a structure and # their number,
 
-        Dice = 2 |P and G| / (|P| + |G|),
+        Dice = 2 #(P and G) / (#P + #G),
 
     averaged over the test cases that have the structure (an empty prediction there scores 0) and over the seeds. A case
     without the structure has no Dice: where nothing is predicted it is 0 / 0, and to call that 1 would let an empty

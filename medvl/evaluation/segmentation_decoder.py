@@ -56,7 +56,7 @@ class SegmentationDecoder(nn.Module):
             getattr(self, f"scale_{place}").copy_(torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0.0))
 
     def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Logits (N, K, *size) of maps (N, C, h, w[, d]), finest first."""
+        """Logits (N, K, H, W[, D]) of maps (N, C, h, w[, d]), finest first, at the ``size`` (H, W[, D])."""
         joined: Tensor | None = None
         for place in reversed(range(len(self.lateral))):
             features = (maps[place] - getattr(self, f"mean_{place}")) * getattr(self, f"scale_{place}")
@@ -68,7 +68,7 @@ class SegmentationDecoder(nn.Module):
         return self._enlarge(self.head(joined), size)
 
     def predict(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
-        """Masks (N, K, *size), boolean: where the probability is above one half."""
+        """Masks (N, K, H, W[, D]), boolean: where the probability is above one half."""
         device = self.head.weight.device
         with torch.no_grad():
             return self([features.float().to(device) for features in maps], size) > 0
