@@ -239,7 +239,7 @@ class TestEvaluate:
         assert "Macro" in out
         assert "Image to report, R@10" in out
         figures = json.loads((tmp_path / "evaluation.json").read_text())
-        assert set(figures) == {"zero_shot", "retrieval", "untrained"}
+        assert set(figures) == {"zero_shot", "retrieval", "linear_probe", "untrained"}
         assert set(figures["zero_shot"]["findings"]) == set(FINDINGS)
         assert len(figures["zero_shot"]["macro"]["auroc"]["interval"]) == 2
         assert {"recall_at_10", "median_rank", "chance"} <= set(figures["retrieval"]["image_to_text"])
