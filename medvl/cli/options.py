@@ -149,5 +149,13 @@ def settings_from(pairs: list[str]) -> dict[str, Any]:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ValueError(f"--set must be KEY=VALUE, received {pair!r}.")
-        settings[key.strip()] = yaml.safe_load(value)
+        settings[key.strip()] = _number(yaml.safe_load(value))
     return settings
+
+
+def _number(value: Any) -> Any:
+    """YAML takes 1e-4 for text; nobody who types it does."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value

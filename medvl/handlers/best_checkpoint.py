@@ -28,7 +28,7 @@ class BestCheckpoint:
         network: whose weights are kept.
         evaluator: the validation engine with the metric in its ``state.metrics``.
         metric: the metric's name.
-        lower_is_better: by default for metrics whose name ends in "loss".
+        lower_is_better: by default for metrics whose name ends in "loss" or "rank".
         patience: stop the trainer after so many epochs without a better one, at least 1; None never stops.
 
     Raises:
@@ -48,7 +48,7 @@ class BestCheckpoint:
             raise ValueError(f"patience must be at least 1 or None, received {patience}.")
         self.folder, self.network, self.evaluator = Path(folder), network, evaluator
         self.metric, self.patience = metric, patience
-        self.lower_is_better = metric.endswith("loss") if lower_is_better is None else lower_is_better
+        self.lower_is_better = metric.endswith(("loss", "rank")) if lower_is_better is None else lower_is_better
         self.epoch, self.value = 0, math.nan  # of the best so far; 0 where there is none
 
     def attach(self, engine: Engine) -> None:

@@ -39,5 +39,11 @@ def validation_metrics(
         known = {name: prompts[name] for name in names if name in prompts} if prompts else {}
         metrics[monitor] = ZeroShotMetricHandler(known, names, network, metric=monitor)  # type: ignore[arg-type]
     elif monitor != "loss":
-        metrics[monitor] = RetrievalMetricHandler(monitor)
+        try:
+            metrics[monitor] = RetrievalMetricHandler(monitor)
+        except ValueError:
+            raise ValueError(
+                "monitor must be 'loss', 'auroc', 'auprc', 'recall_at_K', 'median_rank' or 'mean_rank', "
+                f"received {monitor!r}."
+            ) from None
     return metrics

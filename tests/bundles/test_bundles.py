@@ -20,6 +20,8 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from medvl import bundles
+from medvl.cli.options import settings_from
+from medvl.handlers import validation_metrics
 from medvl.networks import DualEncoder
 
 RECIPES = ("convirt", "medclip", "mlip", "umcl")
@@ -334,6 +336,22 @@ class TestConveniences:
         with pytest.raises(RuntimeError) as caught:
             bundles.train("convirt", tiny(bare, tmp_path / "run", monitor="auroc", keep="best"))
         assert "monitor='auroc' needs studies with labels, received none" in innermost(caught.value)
+
+
+def test_an_unknown_monitor_is_named():
+    with pytest.raises(ValueError, match="monitor must be 'loss', .* or 'mean_rank', received 'rcall'"):
+        validation_metrics(torch.nn.MSELoss(), "rcall")
+
+
+def test_numbers_on_the_command_line_are_numbers():
+    given = ["learning_rate=1e-4", "rates={text_encoder: 0.1}", "text_encoder=null", "output=runs/1", "resume=true"]
+    assert settings_from(given) == {
+        "learning_rate": 0.0001,
+        "rates": {"text_encoder": 0.1},
+        "text_encoder": None,
+        "output": "runs/1",
+        "resume": True,
+    }
 
 
 def test_the_configuration_that_ran_is_written(trained):

@@ -65,6 +65,8 @@ def test_a_metric_other_than_a_loss_is_better_the_higher(tmp_path):
     assert (best.epoch, best.value) == (1, 5.0)
     _, best, _ = run(tmp_path, 8, metric="auroc", lower_is_better=True)
     assert best.epoch == 5
+    _, best, _ = run(tmp_path, 8, metric="median_rank")
+    assert best.epoch == 5
 
 
 @pytest.mark.parametrize(("patience", "stopped"), [(1, 3), (2, 4), (3, 8), (4, 9)])
