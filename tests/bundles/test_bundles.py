@@ -339,7 +339,7 @@ class TestConveniences:
 
 
 def test_an_unknown_monitor_is_named():
-    with pytest.raises(ValueError, match="monitor must be 'loss', .* or 'mean_rank', received 'rcall'"):
+    with pytest.raises(ValueError, match=r"monitor must be 'loss', .* or 'mean_rank', received 'rcall'"):
         validation_metrics(torch.nn.MSELoss(), "rcall")
 
 
