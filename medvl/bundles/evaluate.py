@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -68,7 +68,8 @@ def evaluate_run(
         loader: their batches (:meth:`TrainedRun.loader`).
         output: the folder of ``evaluation.json`` and ``report.html``.
         protocols: some of :data:`PROTOCOLS`. None takes what the data permit: zero-shot where there are labels, retrieval
-            where there are reports, grounding where there are masks, segmentation where ``mask_columns`` name some.
+            where there are reports, grounding where there are masks; the linear probe where there are labels and
+            segmentation where ``mask_columns`` name masks, if the table also has studies to learn from.
         data: the table of ``manifest``; that of the training where None.
         columns: names of the table's columns, as for :meth:`TrainedRun.studies`.
         mask_columns: columns with paths of masks, each as ``COLUMN`` or ``NAME=COLUMN`` (:func:`find_masks`).
@@ -85,7 +86,7 @@ def evaluate_run(
     start = time.perf_counter()
     masks = find_masks(run, manifest, data, mask_columns)
     material = Material(run, manifest, loader, masks, data, columns, progress)
-    wanted = choose_protocols(protocols, manifest, masks, bool(mask_columns))
+    wanted = choose_protocols(protocols, manifest, masks, bool(mask_columns), material.can_learn)
     other = None
     if untrained:
         other = material.evaluate(run.untrained(), wanted, "untrained ")[0]
@@ -109,7 +110,11 @@ def evaluate_run(
 
 
 def choose_protocols(
-    protocols: Sequence[str] | None, manifest: Manifest, masks: Masks | None, mask_columns: bool
+    protocols: Sequence[str] | None,
+    manifest: Manifest,
+    masks: Masks | None,
+    mask_columns: bool,
+    can_learn: Callable[[], bool],
 ) -> list[str]:
     """The protocols asked for, or those that the data permit, in the order of :data:`PROTOCOLS`.
 
@@ -127,6 +132,10 @@ def choose_protocols(
     if protocols is None:
         # The decoders of segmentation take their time, so that masks must have been named for it.
         permitted = [name for name in PROTOCOLS if needs[name][0] and (name != "segmentation" or mask_columns)]
+        # A table of test studies alone has nothing to learn from.
+        learned = {"linear-probe", "segmentation"} & set(permitted)
+        if learned and not can_learn():
+            permitted = [name for name in permitted if name not in learned]
         if not permitted:
             raise ValueError(f"{manifest.name} has neither labels nor reports to evaluate on; name their columns.")
         return permitted
@@ -246,6 +255,12 @@ class Material:
         whole = self.run.studies(self.data, "all", self.columns, self.loader.on_error)
         whole = whole.with_splits(seed=self.run.environment["seed"])
         return whole.split("train"), whole.split("val")
+
+    def can_learn(self) -> bool:
+        """Whether there are studies to learn from, to choose by and to measure on."""
+        train, val = self.splits()
+        taken = {study["study_id"] for study in (*train, *val)}
+        return bool(train and val) and any(study["study_id"] not in taken for study in self.manifest.studies)
 
     def parts(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[dict[str, Any]]]:
         """Studies to learn from, to choose by and to measure on: the table's splits, or a split by patient.

@@ -148,6 +148,22 @@ class TestProtocols:
         assert "n/a" in result.table()
         assert json.loads((tmp_path / "evaluation.json").read_text())["zero_shot"]["macro"]["auroc"]["value"] is None
 
+    def test_a_table_of_test_studies_alone_is_measured_without_what_must_learn(self, run, tmp_path):
+        table = squares(tmp_path / "squares", number=4)
+        rows = table.read_text().splitlines()
+        more = ["Edema,Fracture,split", "1,0,test", "0,1,test", "0,0,test", "1,1,test"]
+        table.write_text("\n".join(f"{row},{cells}" for row, cells in zip(rows, more, strict=True)) + "\n")
+        columns = {"label_column": ["Edema", "Fracture"]}
+        manifest = run.studies(table, "test", columns)
+        options = {"data": table, "columns": columns, "mask_columns": ["square"], "untrained": False}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            evaluate_run(run, manifest, run.loader(manifest), tmp_path, **options)
+        content = json.loads((tmp_path / "evaluation.json").read_text())
+        assert set(content) == {"zero_shot", "retrieval", "grounding"}
+        with pytest.raises(ValueError, match="has no studies both to learn from and to measure on"):
+            evaluate_run(run, manifest, run.loader(manifest), tmp_path, protocols=["linear-probe"], **options)
+
 
 class TestMasks:
     def test_masks_lie_on_their_images(self, run, tmp_path):
