@@ -63,7 +63,7 @@ def _cardiomegaly(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray
 def _effusion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """Fluid at the base with a meniscus that climbs the chest wall; a little of it only blunts the angle."""
     for sign in SIGNS[finding.side]:
-        level = graded(finding, 0.03, 0.2, 0.42) + draws.uniform(-0.02, 0.05)
+        level = graded(finding, 0.06, 0.22, 0.44) + draws.uniform(-0.02, 0.05)
         climb = graded(finding, 0.2, 0.22, 0.16)
         box = _half(chest, sign, level + climb)
         height = bump(chest.outer[box] - chest.across[box], 0.34)
@@ -79,7 +79,7 @@ def _effusion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
 def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """Air between chest wall and lung: darker, without vessels, inside a thin pleural line."""
     (sign,) = SIGNS[finding.side]
-    gap = graded(finding, 0.1, 0.17, 0.28) + draws.uniform(0.0, 0.02)
+    gap = graded(finding, 0.12, 0.19, 0.3) + draws.uniform(0.0, 0.02)
     box = _half(chest, sign, 1.3)
     y = chest.y[box]
     # wider at the apex, closing toward the base unless it is large
@@ -130,7 +130,7 @@ def _opacity(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> 
 def _lesion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """One round nodule, or a mass where severe; at times a second nodule in the same zone."""
     for _ in range(2 if draws.chance(0.25) else 1):
-        radius = max(graded(finding, 0.05, 0.075, 0.12), 1.3 * chest.canvas.pixel)
+        radius = max(graded(finding, 0.06, 0.09, 0.14), 1.3 * chest.canvas.pixel)
         x, y = _place(finding, draws, 0.1, 0.07)
         box = chest.canvas.box(x - 1.3 * radius, x + 1.3 * radius, y - 1.3 * radius, y + 1.3 * radius)
         dx, dy = chest.x[box] - x, chest.y[box] - y

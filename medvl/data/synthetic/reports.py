@@ -30,8 +30,8 @@ MENTIONED = {
     "Lung Lesion": 0.2,
     "Atelectasis": 0.15,
     "Edema": 0.25,
-    "Fracture": 0.2,
-    "Support Devices": 0.15,
+    "Fracture": 0.25,
+    "Support Devices": 0.3,
 }
 """How often a finding that is absent is mentioned."""
 
