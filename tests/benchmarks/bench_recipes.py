@@ -99,7 +99,7 @@ def bare_hugging_face(batches: Batches, size: int, vocabulary: int, embed_dim: i
     vision, text = ViTConfig(**VIT, image_size=size, num_channels=1), BertConfig(**BERT, vocab_size=vocabulary)
     config = VisionTextDualEncoderConfig.from_vision_text_configs(vision, text, projection_dim=embed_dim)
     network = VisionTextDualEncoderModel(config).train()
-    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4)
+    optimizer = torch.optim.Adam(network.parameters(), lr=1e-4, weight_decay=1e-6)  # as the recipe's
 
     def epoch() -> list[float]:
         ends = []
