@@ -20,4 +20,5 @@ def demo(
     from medvl.bundles import demo_overrides, train
 
     run = train("convirt", {**demo_overrides("convirt"), "output": str(output), "seed": seed, "resume": True})
-    evaluate_and_report(run, None, output, title="medvl demo: ConVIRT on synthetic chest X-rays")
+    title = "medvl demo: ConVIRT on synthetic chest X-rays"
+    evaluate_and_report(run, None, output, title=title, protocols=("zero-shot", "retrieval", "grounding"))

@@ -22,7 +22,7 @@ from medvl.data.synthetic.findings import DEVICES, Finding, image_states
 DATASET = SyntheticChestXRay(length=400, size=64, seed=0)
 STUDIES = [DATASET.describe(i) for i in range(400)]
 
-GOLDEN_IMAGE = "58f0561c34fcef69dfe021f6f56966c1b1a5d8b0e9b20d42b2baa63e29083dda"
+GOLDEN_IMAGE = "b1906d0228f062e2df35f6f8d06c36b8b26e2fc64b4abc3b208a123f60b58380"
 GOLDEN_REPORT = "08eff21b3840cb92da0379b480de7a44faae5472f86ec99675d87d2a26ff3f2f"
 
 FINGERPRINT = """

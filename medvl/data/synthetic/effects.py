@@ -31,7 +31,7 @@ def graded(finding: Finding, mild: float, moderate: float, severe: float) -> flo
 def change_shape(changes: Changes, finding: Finding, body: Body, draws: Draws) -> None:
     """What a finding does to the shape of the chest."""
     if finding.name == "Cardiomegaly":
-        changes.heart = graded(finding, 1.22, 1.36, 1.5)
+        changes.heart = graded(finding, 1.24, 1.39, 1.54)
     elif finding.name == "Atelectasis":
         for sign in SIGNS[finding.side]:
             changes.dome[(sign + 1) // 2] += graded(finding, 0.05, 0.09, 0.14)
@@ -104,7 +104,7 @@ def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray
     beside = chest.lung[box] * (1 - chest.centre[box])  # the mediastinum hides what is behind it
     air *= beside
     chest.vessel_gain[box] *= 1 - air
-    chest.bright[box] -= air * 0.16
+    chest.bright[box] -= air * 0.19
     line *= beside
     line *= 0.22
     chest.bright[box] += line
@@ -123,26 +123,30 @@ def _consolidation(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarra
 def _opacity(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """A hazy patch through which vessels stay visible."""
     box, patch = _patch(chest, finding, draws, graded(finding, 0.24, 0.29, 0.34), 1.1)
-    _fill(chest, box, patch * graded(finding, 0.32, 0.43, 0.54))
+    _fill(chest, box, patch * graded(finding, 0.38, 0.5, 0.62))
     _mark(mask, box, patch * chest.lung[box])
 
 
 def _lesion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
     """One round nodule, or a mass where severe; at times a second nodule in the same zone."""
     for _ in range(2 if draws.chance(0.25) else 1):
-        radius = max(graded(finding, 0.06, 0.09, 0.14), 1.3 * chest.canvas.pixel)
+        radius = max(graded(finding, 0.075, 0.11, 0.17), 1.3 * chest.canvas.pixel)
         x, y = _place(finding, draws, 0.1, 0.07)
         box = chest.canvas.box(x - 1.3 * radius, x + 1.3 * radius, y - 1.3 * radius, y + 1.3 * radius)
         dx, dy = chest.x[box] - x, chest.y[box] - y
         ball = smoothstep(radius * radius - dx * dx - dy * dy, radius * radius)
-        ball *= graded(finding, 0.7, 0.8, 0.9)
+        ball *= graded(finding, 0.8, 0.9, 1.0)
         _fill(chest, box, ball)
         _mark(mask, box, ball, chest.canvas.nearest(x, y))
 
 
 def _atelectasis(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
-    """Linear bands above a raised diaphragm."""
+    """Linear bands and haze above a raised diaphragm."""
     for sign in SIGNS[finding.side]:
+        box = _half(chest, sign, 0.45)
+        haze = smoothstep(graded(finding, 0.18, 0.25, 0.32) - chest.floor[box], 0.2)
+        haze *= sign * chest.x[box] > 0
+        _fill(chest, box, haze * graded(finding, 0.2, 0.3, 0.4))
         for band in range(int(graded(finding, 1, 2, 3))):
             start, reach = draws.uniform(0.22, 0.3), draws.uniform(0.3, 0.4)
             height = 0.1 + 0.095 * band + draws.uniform(0.0, 0.03)
@@ -182,10 +186,10 @@ def _fracture(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
     """A gap in the rib that :func:`change_shape` has broken, a fragment out of line, and a haematoma around them."""
     x, y = _rib_place(finding, chest.body, draws)
     sign = 1 if x > 0 else -1
-    length, gain = graded(finding, 0.07, 0.09, 0.12), graded(finding, 0.25, 0.3, 0.35)
+    length, gain = graded(finding, 0.07, 0.09, 0.12), graded(finding, 0.3, 0.38, 0.46)
     _line(chest, [(x - sign * 0.005, y - length), (x + sign * 0.03, y + length)], 0.04, -0.5 * gain)
     _line(chest, [(x + sign * 0.01, y - 0.2 * length), (x + sign * (0.02 + length), y - 1.2 * length)], 0.042, gain)
-    radius = max(0.08 + length, 1.5 * chest.canvas.pixel)
+    radius = max(0.12 + length, 1.5 * chest.canvas.pixel)
     box = chest.canvas.box(x - radius, x + radius, y - radius, y + radius)
     dx, dy = chest.x[box] - x, chest.y[box] - y
     dx *= dx
@@ -208,11 +212,11 @@ def _devices(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> 
     elif finding.location == "pacemaker":
         x, y = sign * 0.56, -0.5 + jitter
         lead = [(x, y), (sign * 0.3, -0.62), (sign * 0.06 - 0.05, -0.45), (-0.1, 0.05), (0.1, 0.38), (0.26, 0.4)]
-        paths = [(lead, 0.024), ([(x - 0.035, y), (x + 0.035, y + 0.03)], 0.14)]
+        paths = [(lead, 0.024), ([(x - 0.035, y), (x + 0.035, y + 0.03)], 0.17)]
     else:
         paths = [([(sign * 0.86, 0.4 + jitter), (sign * 0.62, 0.12), (sign * 0.5, -0.3), (sign * 0.4, -0.52)], 0.038)]
     for path, width in paths:
-        for box, ink in _line(chest, path, max(width, 1.1 * chest.canvas.pixel), 0.55):
+        for box, ink in _line(chest, path, max(width, 1.2 * chest.canvas.pixel), 0.65):
             _mark(mask, box, ink * 1.6)
 
 
