@@ -178,7 +178,7 @@ class RunFolder:
         weights: dict[str, Any] = {"epoch": "last"}
         if epoch and best is not None:
             weights = {"epoch": epoch, "chosen_by": best.metric, "value": best.value}
-        logger.info("model/ holds the weights of epoch %s", weights["epoch"])
+        logger.info("model/ holds the weights of the %s epoch", keep)
         network.text_encoder.merge_adapters()
         partial = self.path / f"{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
