@@ -25,6 +25,9 @@ EXPONENT_BOUND = 40.0
 # Elements of one tile: fits the last cache of a CPU; keeps a GPU busy.
 CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**19, 2**24
 
+# Embeddings that are measured at once: lengths and products make a copy of them.
+ROWS = 1024
+
 
 # Up to this many logits the plain loss is the faster one.
 PLAIN_ELEMENTS = 2**18
@@ -87,7 +90,9 @@ class TiledContrast(torch.autograd.Function):
         tile_size: int,
     ) -> tuple[Tensor, ...]:
         ctx.rule, ctx.tile_size = rule, tile_size
-        image_inverse, text_inverse = inverse_length(image_embeds), inverse_length(text_embeds)
+        image_inverse, text_inverse = (
+            torch.cat([inverse_length(rows) for rows in embeds.split(ROWS)]) for embeds in (image_embeds, text_embeds)
+        )
         for images, texts in tiles(len(image_embeds), len(text_embeds), tile_size, image_embeds.device):
             if images.start == 0:
                 text_units = text_embeds[texts] * text_inverse[texts]
@@ -132,7 +137,8 @@ def _to_raw(grad: Tensor, embeds: Tensor, inverse: Tensor, scale: Tensor) -> Ten
         <u, dL/du> of every unit vector u: the part that a vector of fixed length does not feel, and whose sum is the
         gradient of the scale.
     """
-    along = torch.linalg.vecdot(embeds, grad).unsqueeze(1) * inverse
+    parts = zip(embeds.split(ROWS), grad.split(ROWS), strict=True)
+    along = torch.cat([torch.linalg.vecdot(*part) for part in parts]).unsqueeze(1) * inverse
     grad.addcmul_(along * inverse, embeds, value=-1).mul_(inverse * scale)
     return along
 
