@@ -167,27 +167,46 @@ class RunningLogSumExp:
 
 
 class SoftTargetRule:
-    """For soft-target cross entropy: log sum exp of logits, and their mean under the targets, by row and by column."""
+    """For soft-target cross entropy: log sum exp of logits, and their mean under the targets, by row and by column.
 
-    def __init__(self, targets: LogTargets, row_norms: Tensor, column_norms: Tensor, logit_bound: float) -> None:
-        self.targets, self.row_norms, self.column_norms = targets, row_norms, column_norms
+    Where the targets' logarithms are bounded, what normalises them is summed on the way. Else it must be known before:
+    every block goes into ``norms``, then :meth:`settle`.
+    """
+
+    def __init__(
+        self, targets: LogTargets, like: Tensor, counts: tuple[int, int], logit_bound: float, gather: bool
+    ) -> None:
+        self.targets, self.gather = targets, gather
         self.logits_bounded, self.targets_bounded = logit_bound <= EXPONENT_BOUND, targets.bound <= EXPONENT_BOUND
-        self.lse = RunningLogSumExp(row_norms, len(row_norms), len(column_norms), self.logits_bounded)
-        self.row_means, self.column_means = torch.zeros_like(row_norms), torch.zeros_like(column_norms)
+        self.lse = RunningLogSumExp(like, *counts, self.logits_bounded)
+        self.norms = RunningLogSumExp(like, *counts, self.targets_bounded)
+        self.row_means, self.column_means = (like.new_zeros(count) for count in counts)
+
+    def settle(self) -> None:
+        """Take what ``norms`` holds as final; rows and columns without a target do not count."""
+        rows, columns = self.norms.result()
+        if self.gather:
+            columns = gather_rows(columns.unsqueeze(0)).logsumexp(0)
+        self.row_counts, self.column_counts = rows > -torch.inf, columns > -torch.inf
+        self.row_norms, self.column_norms = rows.where(self.row_counts, 0.0), columns.where(self.column_counts, 0.0)
 
     def read(self, logits: Tensor, images: slice, texts: slice) -> None:
         weights = self.targets.block(images, texts)
-        row_norms, column_norms = self.row_norms[images], self.column_norms[texts]
         if self.targets_bounded:
-            weights = weights.exp_().mul_(logits)
-            self.row_means[images] += weights.sum(1) * (-row_norms).exp()
-            self.column_means[texts] += weights.sum(0) * (-column_norms).exp()
+            self.norms.add(weights, images, texts)  # leaves the exponentials in their place
+            weights.mul_(logits)
+            self.row_means[images] += weights.sum(1)
+            self.column_means[texts] += weights.sum(0)
         else:
-            self.row_means[images] += (weights - row_norms.unsqueeze(1)).exp_().mul_(logits).sum(1)
-            self.column_means[texts] += weights.sub_(column_norms).exp_().mul_(logits).sum(0)
+            self.row_means[images] += (weights - self.row_norms[images].unsqueeze(1)).exp_().mul_(logits).sum(1)
+            self.column_means[texts] += weights.sub_(self.column_norms[texts]).exp_().mul_(logits).sum(0)
         self.lse.add(logits, images, texts)
 
     def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self.targets_bounded:
+            self.settle()
+            self.row_means *= (-self.row_norms).exp()
+            self.column_means *= (-self.column_norms).exp()
         return *self.lse.result(), self.row_means, self.column_means
 
     def slope(
@@ -247,17 +266,17 @@ def tiled_soft_target_cross_entropy(
     Returns:
         The terms of every image and of every text, and for each of them whether it has a target.
     """
-    with torch.no_grad():
-        row_norms, column_norms = _target_norms(image_embeds, text_embeds, targets, tile_size)
-        if gather:
-            column_norms = gather_rows(column_norms.unsqueeze(0)).logsumexp(0)
-    row_counts, column_counts = row_norms > -torch.inf, column_norms > -torch.inf
-    rule = SoftTargetRule(
-        targets, row_norms.where(row_counts, 0.0), column_norms.where(column_counts, 0.0), float(scale.detach().abs())
-    )
+    counts = len(image_embeds), len(text_embeds)
+    rule = SoftTargetRule(targets, image_embeds.detach(), counts, float(scale.detach().abs()), gather)
+    if not rule.targets_bounded:
+        with torch.no_grad():
+            for part in tiles(*counts, tile_size, image_embeds.device):
+                rule.norms.add(targets.block(*part), *part)
+            rule.settle()
     rows, columns, row_means, column_means = TiledContrast.apply(
         image_embeds, text_embeds, scale, None, rule, tile_size
     )
+    row_counts, column_counts = rule.row_counts, rule.column_counts
     row_terms = (rows - row_means).where(row_counts, 0.0)
     if gather:
         columns = gather_rows(columns.unsqueeze(0)).logsumexp(0)
@@ -265,14 +284,3 @@ def tiled_soft_target_cross_entropy(
         row_terms, row_counts = gather_rows(row_terms), gather_rows(row_counts)
     column_terms = (columns - column_means).where(column_counts, 0.0)
     return (row_terms, column_terms), (row_counts, column_counts)
-
-
-def _target_norms(
-    image_embeds: Tensor, text_embeds: Tensor, targets: LogTargets, tile_size: int
-) -> tuple[Tensor, Tensor]:
-    norms = RunningLogSumExp(
-        image_embeds.detach(), len(image_embeds), len(text_embeds), targets.bound <= EXPONENT_BOUND
-    )
-    for images, texts in tiles(len(image_embeds), len(text_embeds), tile_size, image_embeds.device):
-        norms.add(targets.block(images, texts), images, texts)
-    return norms.result()

@@ -90,8 +90,6 @@ class ImageEncoder(nn.Module):
         if named:
             self.backbone = build_backbone(backbone, spatial_dims, in_channels, image_size or 224, **options)
             self._config = {"backbone": backbone, **options}
-            if spatial_dims == 2:  # the order of weights in memory that convolutions are fastest in
-                self.backbone.to(memory_format=torch.channels_last)
         elif is_hugging_face(backbone):
             if spatial_dims != 2:
                 raise ValueError(f"spatial_dims must be 2 with a Hugging Face model, received {spatial_dims}.")
