@@ -311,7 +311,10 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("arguments", "sentence"),
         [
-            (["train", "convrt", "--data", "x.csv"], "recipe must be one of convirt, medclip, mlip, umcl, received 'convrt'"),
+            (
+                ["train", "convrt", "--data", "x.csv"],
+                "recipe must be one of convirt, medclip, mlip, umcl, received 'convrt'",
+            ),
             (["train", "convirt"], "--data is needed"),
             (["train", "convirt", "--data", "nowhere.csv"], "nowhere.csv"),
             (["train", "convirt", "--data", "TABLE", "--report-column", "txt"], "'txt'"),
