@@ -28,7 +28,6 @@ CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**19, 2**24
 # Embeddings that are measured at once: lengths and products make a copy of them.
 ROWS = 1024
 
-
 # Up to this many logits the plain loss is the faster one.
 PLAIN_ELEMENTS = 2**18
 
