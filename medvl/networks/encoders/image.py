@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -149,7 +150,8 @@ class ImageEncoder(nn.Module):
 
         Raises:
             ValueError: where ``image`` has another number of dimensions or channels, or a size that the backbone cannot
-                take; ``visible`` of another shape than (N, P'), or with a backbone that is no ViT.
+                take; ``visible`` of another shape than (N, P'), with a patch that the image does not have (on an accelerator,
+                where looking would stall it, torch's own error), or with a backbone that is no ViT.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
@@ -161,7 +163,7 @@ class ImageEncoder(nn.Module):
         if visible is None:
             features = self.backbone(image)
         else:
-            self._check_visible(visible, len(image))
+            self._check_visible(visible, image)
             features = self.backbone(image, visible.long())
         if isinstance(features, torch.Tensor):
             if features.ndim != image.ndim or features.shape[1] != self.out_features:
@@ -172,14 +174,23 @@ class ImageEncoder(nn.Module):
             features = PatchFeatures.of_map(features)
         return features._asdict()
 
-    def _check_visible(self, visible: torch.Tensor, count: int) -> None:
-        if not self.takes_visible:
+    def _check_visible(self, visible: torch.Tensor, image: torch.Tensor) -> None:
+        if self.patch_size is None:
             raise ValueError(f"visible needs a ViT backbone, received one of type {type(self.backbone).__name__}.")
-        if visible.ndim != 2 or len(visible) != count or visible.dtype not in (torch.int64, torch.int32):
+        shape_fits = visible.ndim == 2 and len(visible) == len(image) and visible.shape[1] > 0
+        if not shape_fits or visible.dtype not in (torch.int64, torch.int32):
             raise ValueError(
-                f"visible must hold integer patch indices of shape ({count}, P'), "
+                f"visible must hold integer patch indices of shape ({len(image)}, P'), "
                 f"received {visible.dtype} of shape {tuple(visible.shape)}."
             )
+        if visible.device.type == "cpu" and not torch.compiler.is_compiling():
+            patches = math.prod(side // patch for side, patch in zip(image.shape[2:], self.patch_size, strict=True))
+            low, high = (int(index) for index in visible.aminmax())
+            if low < 0 or high >= patches:
+                raise ValueError(
+                    f"visible must hold indices from 0 to {patches - 1} for images of {tuple(image.shape[2:])} pixels, "
+                    f"received {low if low < 0 else high}."
+                )
 
 
 def _kind(backbone: Any) -> str:

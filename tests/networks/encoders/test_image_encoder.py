@@ -181,7 +181,8 @@ class TestVisibleErrors:
                 encoder(torch.zeros(1, 1, 32, 32), visible=visible)
 
     @pytest.mark.parametrize(
-        "visible", [torch.ones(2, 4, dtype=torch.bool), torch.zeros(3, 4).long(), torch.zeros(4).long()]
+        "visible",
+        [torch.ones(2, 4, dtype=torch.bool), torch.zeros(3, 4).long(), torch.zeros(4).long(), torch.zeros(2, 0).long()],
     )
     def test_shape_and_type(self, visible):
         encoder = ImageEncoder("vit", image_size=32, **VIT)
@@ -190,6 +191,20 @@ class TestVisibleErrors:
             ValueError, match=r"visible must hold integer patch indices of shape \(2, P'\), received torch"
         ):
             encoder(torch.zeros(2, 1, 32, 32), visible=visible)
+
+    @pytest.mark.parametrize("wrong", [16, -1])
+    @pytest.mark.parametrize("backbone", ["vit", "hugging_face"])
+    def test_patches_that_the_image_does_not_have(self, backbone, wrong):
+        if backbone == "vit":
+            encoder = ImageEncoder("vit", image_size=32, **VIT)
+        else:
+            sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+            encoder = ImageEncoder({"model_type": "vit", "image_size": 32, "patch_size": 8, **sizes})
+        with pytest.raises(
+            ValueError,
+            match=rf"visible must hold indices from 0 to 15 for images of \(32, 32\) pixels, received {wrong}\.",
+        ):
+            encoder(torch.zeros(1, 1, 32, 32), visible=torch.tensor([[3, wrong]]))
 
     def test_three_dimensions(self):
         encoder = ImageEncoder("vit", spatial_dims=3, image_size=16, **VIT).eval()
@@ -211,6 +226,8 @@ class TestSizesThatDoNotFit:
             ImageEncoder("vit", image_size=32, **VIT)(torch.zeros(1, 1, 32, 40))
         with pytest.raises(ValueError, match=r"hidden_size must be a multiple of num_heads 3, received 16\."):
             ImageEncoder("vit", image_size=32, **{**VIT, "num_heads": 3})
+        with pytest.raises(ValueError, match=r"hidden_size must be a multiple of 6, .* is 'sincos', received 16\."):
+            ImageEncoder("vit", spatial_dims=3, image_size=32, pos_embed_type="sincos", **VIT)
         with pytest.raises(ValueError, match="pooling must be one of mean, cls, received 'max'"):
             ImageEncoder("vit", image_size=32, pooling="max", **VIT)
 

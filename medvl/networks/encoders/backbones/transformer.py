@@ -71,6 +71,11 @@ class ViTBackbone(ViT):
         options = {"num_heads": max(width // 64, 1), "mlp_dim": 4 * width, **options}
         if width % options["num_heads"]:
             raise ValueError(f"hidden_size must be a multiple of num_heads {options['num_heads']}, received {width}.")
+        if options.get("pos_embed_type") == "sincos" and width % (2 * spatial_dims):
+            raise ValueError(
+                f"hidden_size must be a multiple of {2 * spatial_dims}, a sine and a cosine for each axis, where "
+                f"pos_embed_type is 'sincos', received {width}."
+            )
         super().__init__(
             in_channels=in_channels,
             img_size=(image_size,) * spatial_dims,
