@@ -24,6 +24,7 @@ from medvl.evaluation import (
     LinearProbeResult,
     SegmentationResult,
     SentenceMaps,
+    SingleLabelResult,
     ZeroShotResult,
     embed_studies,
     grounding,
@@ -34,13 +35,15 @@ from medvl.evaluation import (
     sentence_maps,
     write_report,
     zero_shot,
+    zero_shot_single_label,
 )
-from medvl.evaluation.balanced import RETRIEVAL_CLASSES, exclusive_classes
+from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
+from medvl.evaluation.multi_label import checked_labels
 from medvl.handlers import read_metrics
 from medvl.networks import DualEncoder
 
 EVALUATION, REPORT = "evaluation.json", "report.html"
-PROTOCOLS = ("zero-shot", "retrieval", "linear-probe", "segmentation", "grounding")
+PROTOCOLS = ("zero-shot", "single-label", "retrieval", "linear-probe", "segmentation", "grounding")
 GALLERY = 2000  # studies whose small picture is kept, for the report to choose from
 CLASS_QUERIES, CLASS_CASES = 10, 200  # of each class in retrieval by finding, and how many are searched at most
 SENTENCE_CASES = 4  # studies whose sentences are shown over their image
@@ -56,6 +59,7 @@ def evaluate_run(
     data: str | Path | None = None,
     columns: Mapping[str, Any] | None = None,
     mask_columns: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
     title: str | None = None,
     untrained: bool = True,
     progress: bool = False,
@@ -68,11 +72,14 @@ def evaluate_run(
         loader: their batches (:meth:`TrainedRun.loader`).
         output: the folder of ``evaluation.json`` and ``report.html``.
         protocols: some of :data:`PROTOCOLS`. None takes what the data permit: zero-shot where there are labels, retrieval
-            where there are reports, grounding where there are masks; the linear probe where there are labels and
-            segmentation where ``mask_columns`` name masks, if the table also has studies to learn from.
+            where there are reports, grounding where there are masks, single-label where ``classes`` are named; the linear
+            probe where there are labels and segmentation where ``mask_columns`` name masks, if the table also has studies
+            to learn from.
         data: the table of ``manifest``; that of the training where None.
         columns: names of the table's columns, as for :meth:`TrainedRun.studies`.
         mask_columns: columns with paths of masks, each as ``COLUMN`` or ``NAME=COLUMN`` (:func:`find_masks`).
+        classes: findings that single-label zero-shot tells apart. None takes the five of CheXpert's competition (5x200)
+            where the table has them all, else every finding that some study shows.
         title: heading of the report.
         untrained: whether the same model with random weights is evaluated beside it.
         progress: whether progress bars are shown.
@@ -85,8 +92,8 @@ def evaluate_run(
     """
     start = time.perf_counter()
     masks = find_masks(run, manifest, data, mask_columns)
-    material = Material(run, manifest, loader, masks, data, columns, progress)
-    wanted = choose_protocols(protocols, manifest, masks, bool(mask_columns), material.can_learn)
+    material = Material(run, manifest, loader, masks, data, columns, progress, classes)
+    wanted = choose_protocols(protocols, manifest, masks, bool(mask_columns), bool(classes), material.can_learn)
     other = None
     if untrained:
         other = material.evaluate(run.untrained(), wanted, "untrained ")[0]
@@ -114,6 +121,7 @@ def choose_protocols(
     manifest: Manifest,
     masks: Masks | None,
     mask_columns: bool,
+    classes: bool,
     can_learn: Callable[[], bool],
 ) -> list[str]:
     """The protocols asked for, or those that the data permit, in the order of :data:`PROTOCOLS`.
@@ -124,14 +132,17 @@ def choose_protocols(
     reports = any("report" in study for study in manifest.studies)
     needs = {
         "zero-shot": (bool(manifest.names), "labels; name their columns by --label-column"),
+        "single-label": (bool(manifest.names), "labels; name their columns by --label-column"),
         "retrieval": (reports, "reports; name their column by --report-column"),
         "linear-probe": (bool(manifest.names), "labels; name their columns by --label-column"),
         "segmentation": (masks is not None, "masks; name their columns by --mask-column"),
         "grounding": (masks is not None, "masks; name their columns by --mask-column"),
     }
     if protocols is None:
-        # The decoders of segmentation take their time, so that masks must have been named for it.
-        permitted = [name for name in PROTOCOLS if needs[name][0] and (name != "segmentation" or mask_columns)]
+        # The decoders of segmentation take their time, and single-label asks zero-shot's question once more: each must
+        # have been asked for, by name or by what it needs.
+        asked = {"segmentation": mask_columns, "single-label": classes}
+        permitted = [name for name in PROTOCOLS if needs[name][0] and asked.get(name, True)]
         # A table of test studies alone has nothing to learn from.
         learned = {"linear-probe", "segmentation"} & set(permitted)
         if learned and not can_learn():
@@ -158,6 +169,7 @@ class Material:
     data: str | Path | None
     columns: Mapping[str, Any] | None
     progress: bool
+    classes: Sequence[str] | None = None
     _embedded: dict[str, Embeddings] = field(default_factory=dict)
 
     def evaluate(
@@ -166,10 +178,12 @@ class Material:
         """The figures of one model, and its embeddings where some protocol needs them."""
         seed = self.run.environment["seed"]
         result, embeddings = Evaluation(), None
-        if {"zero-shot", "retrieval", "linear-probe"} & set(wanted):
+        if {"zero-shot", "single-label", "retrieval", "linear-probe"} & set(wanted):
             embeddings = embed(model, self.loader, keep_images, self.progress, f"{name}embed")
         if embeddings is not None and "zero-shot" in wanted:
             result = replace(result, zero_shot=self.zero_shot(model, embeddings, name, seed))
+        if embeddings is not None and "single-label" in wanted:
+            result = replace(result, single_label=self.single_label(model, embeddings, seed))
         if embeddings is not None and "retrieval" in wanted:
             by_finding = self.label_retrieval(model, embeddings, seed)
             result = replace(result, retrieval=retrieval(embeddings, seed=seed), label_retrieval=by_finding)
@@ -190,6 +204,13 @@ class Material:
         names = self.manifest.names
         prompts = self.run.prompts(labelled(embeddings, names))
         return zero_shot(embeddings, prompts, model, names, validation=validation, seed=seed)
+
+    def single_label(self, model: DualEncoder, embeddings: Embeddings, seed: int) -> SingleLabelResult:
+        """Which one of the classes does an image show?"""
+        names = self.manifest.names
+        classes = self.classes or default_classes(embeddings, names)
+        prompts = {name: sides["present"] for name, sides in self.run.prompts(classes).items()}
+        return zero_shot_single_label(embeddings, prompts, model, names, seed=seed)
 
     def label_retrieval(self, model: DualEncoder, embeddings: Embeddings, seed: int) -> LabelRetrievalResult | None:
         """Retrieval by finding among the classes of the 8x200 layout that have cases enough; None for fewer than two."""
@@ -324,6 +345,14 @@ def labelled(embeddings: Embeddings, names: Sequence[str]) -> list[str]:
         return []
     known = (~embeddings.labels.isnan()).any(0)
     return [name for name, given in zip(names, known.tolist(), strict=True) if given]
+
+
+def default_classes(embeddings: Embeddings, names: Sequence[str]) -> list[str]:
+    """The five findings of CheXpert's competition where all are among the names, else every finding that is present."""
+    if set(COMPETITION) <= set(names):
+        return list(COMPETITION)
+    shown = (checked_labels(embeddings, names) == 1).any(0)
+    return [name for name, somewhere in zip(names, shown.tolist(), strict=True) if somewhere]
 
 
 def embed(

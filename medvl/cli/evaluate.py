@@ -20,8 +20,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to measure: zero-shot, retrieval, linear-probe, segmentation, grounding. Several may follow, or the "
-            "option be repeated. By default what the data permit.",
+            help="What to measure: zero-shot, single-label, retrieval, linear-probe, segmentation, grounding. Several may "
+            "follow, or the option be repeated. By default what the data permit.",
             show_default=False,
         ),
     ] = None,
@@ -30,6 +30,15 @@ def evaluate(
         typer.Option(
             help="A column with paths of masks for segmentation and grounding, as COLUMN or NAME=COLUMN; may be repeated.",
             rich_help_panel=COLUMNS,
+            show_default=False,
+        ),
+    ] = None,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class",
+            help="A finding that single-label tells apart from the others, repeated for each. By default the five of "
+            "CheXpert's competition (5x200) where the table has them, else every finding.",
             show_default=False,
         ),
     ] = None,
@@ -47,6 +56,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained model: zero-shot classification, retrieval, linear probe, segmentation and grounding.
 
+    zero-shot asks of each finding whether it is there; single-label which one of several classes an image shows.
     Prints the figures beside those of the same model with random weights, and writes evaluation.json and report.html.
     Without --data it evaluates the test split of the table that the model was trained on.
 
@@ -63,6 +73,7 @@ def evaluate(
         device,
         protocols=_protocols(protocol, more or []),
         mask_columns=mask_column or [],
+        classes=classes,
     )
 
 
@@ -85,6 +96,7 @@ def evaluate_and_report(
     title: str | None = None,
     protocols: Sequence[str] | None = None,
     mask_columns: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
 ) -> None:
     """Evaluates a run, prints the table of figures and writes the report."""
     from medvl.bundles import TrainedRun, evaluate_run
@@ -101,6 +113,7 @@ def evaluate_and_report(
         data=data,
         columns=columns,
         mask_columns=mask_columns,
+        classes=classes,
         title=title,
         progress=True,
     )

@@ -14,9 +14,10 @@ from medvl.evaluation.label_retrieval import LabelRetrievalResult
 from medvl.evaluation.linear_probe import LinearProbeResult
 from medvl.evaluation.retrieval import RetrievalResult, retrieval
 from medvl.evaluation.segmentation import SegmentationResult
+from medvl.evaluation.single_label import SingleLabelResult
 from medvl.evaluation.zero_shot import Prompts, ZeroShotResult, zero_shot
 
-PARTS = ("zero_shot", "retrieval", "label_retrieval", "linear_probe", "segmentation", "grounding")
+PARTS = ("zero_shot", "single_label", "retrieval", "label_retrieval", "linear_probe", "segmentation", "grounding")
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Evaluation:
         linear_probe: of :func:`medvl.evaluation.linear_probe`.
         segmentation: of :func:`medvl.evaluation.segmentation`.
         grounding: of :func:`medvl.evaluation.grounding`.
+        single_label: of :func:`medvl.evaluation.zero_shot_single_label`.
         untrained: the same of a model of the same architecture with random weights.
     """
 
@@ -39,6 +41,7 @@ class Evaluation:
     linear_probe: LinearProbeResult | None = None
     segmentation: SegmentationResult | None = None
     grounding: GroundingResult | None = None
+    single_label: SingleLabelResult | None = None
     untrained: Evaluation | None = None
 
     def to_dict(self) -> dict[str, Any]:

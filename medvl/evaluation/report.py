@@ -177,6 +177,12 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
         if other.zero_shot is not None:
             remark += f", untrained {other.zero_shot.macro['auroc'].value:.3f}"
         add("Zero-shot macro AUROC", auroc, ".3f", evaluation.zero_shot.settings["level"], remark)
+    if evaluation.single_label is not None:
+        single = evaluation.single_label
+        remark = f"of {len(single.classes)} classes, chance {single.chance:.3f}"
+        if other.single_label is not None:
+            remark += f", untrained {other.single_label.values['accuracy'].value:.3f}"
+        add("Single-label accuracy", single.values["accuracy"], ".3f", single.settings["level"], remark)
     if evaluation.retrieval is not None:
         level = evaluation.retrieval.settings["level"]
         for key, direction in evaluation.retrieval.directions.items():

@@ -1,4 +1,4 @@
-"""The report's tables of the protocols that are one row a thing: linear probe, label match, segmentation, grounding."""
+"""The report's tables of the protocols that are one row a thing: single label, linear probe, segmentation and so on."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from medvl.evaluation.grounding import MEASURES, TITLES, GroundingResult
 from medvl.evaluation.label_retrieval import LabelRetrievalResult
 from medvl.evaluation.linear_probe import LinearProbeResult
 from medvl.evaluation.segmentation import SegmentationResult
+from medvl.evaluation.single_label import SingleLabelResult
 
 Cell = tuple[str, str]
 """A value and its interval, which stands below it."""
@@ -42,6 +43,8 @@ def report_tables(evaluation: Evaluation) -> list[ReportTable]:
     """The tables of what was run, in the order of the page."""
     other = evaluation.untrained or Evaluation()
     tables = []
+    if evaluation.single_label is not None:
+        tables.append(single_label_table(evaluation.single_label, other.single_label))
     if evaluation.label_retrieval is not None:
         tables.append(label_retrieval_table(evaluation.label_retrieval, other.label_retrieval))
     if evaluation.linear_probe is not None:
@@ -51,6 +54,30 @@ def report_tables(evaluation: Evaluation) -> list[ReportTable]:
     if evaluation.grounding is not None:
         tables.append(grounding_table(evaluation.grounding, other.grounding))
     return tables
+
+
+def single_label_table(result: SingleLabelResult, untrained: SingleLabelResult | None) -> ReportTable:
+    """F1 of each class, and how often the studies of a class were called which one."""
+
+    def row(name: str, of: str | None, calls: list[str], remark: str) -> ReportRow:
+        results = [result] if untrained is None else [result, untrained]
+        cells = [split_estimate(r.values["macro_f1"] if of is None else r.class_f1[of]) for r in results]
+        return ReportRow(name, [*cells, *((call, "") for call in calls)], remark)
+
+    accuracy = f"accuracy {result.values['accuracy']}, chance {result.chance:.3f}"
+    if untrained is not None:
+        accuracy += f", untrained {untrained.values['accuracy']}"
+    return ReportTable(
+        "single-label",
+        "Single-label zero-shot",
+        "Which one of the classes does an image show? Over images that show one of them alone.",
+        ["Class", "F1", *(["Untrained F1"] if untrained is not None else []), *(f"Called {c}" for c in result.classes)],
+        [
+            row(name, name, [str(count) for count in counts], f"{counts.sum()} cases")
+            for name, counts in zip(result.classes, result.confusion, strict=True)
+        ],
+        row("Mean", None, [""] * len(result.classes), accuracy),
+    )
 
 
 def label_retrieval_table(result: LabelRetrievalResult, untrained: LabelRetrievalResult | None) -> ReportTable:

@@ -88,14 +88,20 @@ class SingleLabelResult:
             "settings": self.settings,
         }
 
-    def table(self) -> str:
-        """The figures as a plain-text table."""
+    def table(self, untrained: SingleLabelResult | None = None) -> str:
+        """The figures as a plain-text table, with an untrained model's F1 and accuracy beside them."""
         rows = [
             [name, str(int((self.targets == c).sum())), str(self.class_f1[name])] for c, name in enumerate(self.classes)
         ]
         rows.append(["Macro", str(len(self.targets)), str(self.values["macro_f1"])])
+        head = ["Class", "Cases", "F1"]
         accuracy = f"Accuracy {self.values['accuracy']}, chance {self.chance:.3f}"
-        return plain_table(["Class", "Cases", "F1"], rows, rule_before_last=True) + "\n" + accuracy
+        if untrained is not None:
+            head.append("Untrained F1")
+            for row, other in zip(rows, [*untrained.class_f1.values(), untrained.values["macro_f1"]], strict=True):
+                row.append(str(other))
+            accuracy += f", untrained {untrained.values['accuracy']}"
+        return plain_table(head, rows, rule_before_last=True) + "\n" + accuracy
 
 
 def zero_shot_single_label(

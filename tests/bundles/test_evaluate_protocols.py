@@ -18,6 +18,7 @@ from medvl.bundles import TrainedRun, evaluate_run, train
 from medvl.bundles.masks import find_masks, masked_dataset
 from medvl.errors import StudyError
 from medvl.evaluation import segmentation
+from medvl.evaluation.balanced import COMPETITION
 
 SMALL = {"image_size": 32, "batch_size": 16, "epochs": 1, "embed_dim": 8, "vocab_size": 200, "progress": False}
 
@@ -92,7 +93,9 @@ class TestProtocols:
     def test_wrong_protocols_are_named(self, medvl, folder, tmp_path):
         code, _, err = medvl("evaluate", folder, "--output", tmp_path, "--protocol", "retreival")
         assert code == 2
-        assert "--protocol must be among zero-shot, retrieval, linear-probe, segmentation, grounding" in err
+        assert (
+            "--protocol must be among zero-shot, single-label, retrieval, linear-probe, segmentation, grounding" in err
+        )
         assert "received 'retreival'" in err
         code, _, err = medvl("evaluate", folder, "extra", "--output", tmp_path)
         assert code == 2
@@ -101,6 +104,43 @@ class TestProtocols:
         code, _, err = medvl("evaluate", folder, "--data", table, "--output", tmp_path, "--protocol", "grounding")
         assert code == 2
         assert "--protocol grounding: cases.csv has no masks; name their columns by --mask-column." in err
+
+    def test_single_label_by_a_column_of_class_names(self, medvl, folder, tmp_path):
+        table = squares(tmp_path / "squares", number=9)
+        rows = table.read_text().splitlines()
+        classes = ["class", *["Edema", "Fracture", "No Finding"] * 3]
+        table.write_text("\n".join(f"{row},{name}" for row, name in zip(rows, classes, strict=True)) + "\n")
+        arguments = ["--data", table, "--label-column", "class", "--output", tmp_path]
+        code, out, err = medvl("evaluate", folder, *arguments, "--protocol", "single-label")
+        assert code == 0, err
+        content = json.loads((tmp_path / "evaluation.json").read_text())
+        assert set(content) == {"single_label", "untrained"}
+        assert content["single_label"]["classes"] == ["Edema", "Fracture", "No Finding"]
+        assert np.array(content["single_label"]["confusion"]).sum(1).tolist() == [3, 3, 3]
+        assert "3 in place of 200 studies of each class" in err
+        assert "chance 0.333, untrained" in out
+        page = (tmp_path / "report.html").read_text()
+        assert 'id="single-label"' in page
+        assert "Called No Finding" in page
+        # Classes that are named ask for it, beside what is measured by default.
+        code, _, err = medvl("evaluate", folder, *arguments, "--class", "Edema", "--class", "Fracture")
+        assert code == 0, err
+        content = json.loads((tmp_path / "evaluation.json").read_text())
+        assert {"zero_shot", "single_label"} <= set(content)
+        assert content["single_label"]["classes"] == ["Edema", "Fracture"]
+        code, _, err = medvl("evaluate", folder, *arguments, "--class", "Edema", "--class", "Nodule")
+        assert code == 2
+        assert "classes must be two or more different ones of ['Edema', 'Fracture', 'No Finding']" in err
+        assert "received ['Nodule']" in err
+
+    def test_single_label_takes_the_five_of_the_competition_where_they_are(self, run, tmp_path):
+        manifest = run.studies(split="all")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)
+            result = evaluate_run(
+                run, manifest, run.loader(manifest), tmp_path, protocols=["single-label"], untrained=False
+            )
+        assert result.single_label.classes == COMPETITION
 
     def test_segmentation_and_grounding_by_mask_columns(self, medvl, folder, tmp_path, monkeypatch):
         short = functools.partial(segmentation, steps=3, seeds=1)
