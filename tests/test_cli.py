@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -230,6 +231,17 @@ class TestTrain:
         assert {line["study_id"] for line in skipped} == {truncated, row}
         assert "2 studies were skipped for an error" in err
 
+    def test_a_run_that_breaks_says_why_once(self, medvl, tmp_path, caplog):
+        table = write_table(tmp_path)
+        broken = ["--set", "learning_rate=1e30", "--set", "warmup=0"]
+        code, _, err = medvl(
+            "train", "convirt", "--data", table, "--output", tmp_path / "a", *SMALL, *columns(), *broken
+        )
+        assert code == 2
+        assert err.splitlines()[-1].startswith("Error: the loss is nan in epoch 1, iteration ")
+        assert err.count("the loss is") == 1
+        assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
 
 class TestEvaluate:
     def test_table_json_and_report(self, medvl, trained, tmp_path):
@@ -266,6 +278,17 @@ class TestEvaluate:
         a, b, c = run.model.state_dict(), run.untrained().state_dict(), run.untrained().state_dict()
         assert any(not np.array_equal(a[k], b[k]) for k in a)
         assert all(np.array_equal(b[k], c[k]) for k in b)
+
+    def test_a_run_of_an_earlier_version_is_named(self, medvl, trained, tmp_path):
+        run = shutil.copytree(trained[1], tmp_path / "run")
+        environment = json.loads((run / "environment.json").read_text())
+        del environment["tables_sha256"]
+        (run / "environment.json").write_text(json.dumps(environment))
+        code, _, err = medvl("evaluate", run)
+        assert code == 2
+        assert err.startswith(
+            f"Error: {run / 'environment.json'} holds no tables_sha256: the run was trained by an earlier"
+        )
 
     def test_unfinished_run(self, medvl, tmp_path):
         code, _, err = medvl("evaluate", tmp_path)

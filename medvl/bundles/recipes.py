@@ -47,6 +47,11 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
     """
     overrides = dict(overrides or {})
     workflow = ConfigWorkflow(str(recipe_config(recipe)), logging_file=False, workflow_type="train")
+    if "sources" in overrides and "sources" not in workflow.parser:
+        others = " and ".join(name for name in recipes() if "sources" in _settings(name))
+        raise ValueError(
+            f"{recipe} learns from images paired with their reports, one table given as --data; --source is for {others}."
+        )
     for key in overrides:
         outer = key.rpartition("#")[0]  # a component takes arguments that its file does not mention
         if key not in workflow.parser and not (outer and outer in workflow.parser):
@@ -57,6 +62,11 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
     workflow.run()
     workflow.finalize()
     return Path(workflow.parser["output"])
+
+
+def _settings(recipe: str) -> dict[str, Any]:
+    """What a recipe's ``train.yaml`` says."""
+    return ConfigParser.load_config_file(str(recipe_config(recipe)))
 
 
 def demo_overrides(recipe: str) -> dict[str, Any]:

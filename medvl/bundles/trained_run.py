@@ -20,6 +20,8 @@ from medvl.text import load_prompts
 from medvl.transforms import ExtractSectionsd, image_preprocessing
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
+RECORDS = ("seed", "tables_sha256", "data_summary", "studies")
+"""What of a run's ``environment.json`` is needed to read data as the training did, and to report on it."""
 
 
 class TrainedRun:
@@ -31,6 +33,7 @@ class TrainedRun:
 
     Raises:
         FileNotFoundError: where the folder holds no finished run.
+        ValueError: where its records are those of an earlier version.
     """
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
@@ -44,6 +47,12 @@ class TrainedRun:
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
         self.config: dict[str, Any] = yaml.safe_load((self.path / CONFIG).read_text())
         self.environment: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
+        missing = [name for name in RECORDS if name not in self.environment]
+        if missing:
+            raise ValueError(
+                f"{self.path / ENVIRONMENT} holds no {' and no '.join(missing)}: the run was trained by an earlier version of "
+                f"medvl; train it anew to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
+            )
         self.model = DualEncoder.from_pretrained(self.path / MODEL).to(device)
 
     def untrained(self) -> DualEncoder:

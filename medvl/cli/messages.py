@@ -30,11 +30,15 @@ class _EchoHandler(logging.Handler):
 
 
 def set_up_messages() -> None:
-    """Messages and warnings as plain lines on standard error; MONAI's log is left out, for what matters in it is raised."""
+    """Our messages and warnings as plain lines on standard error.
+
+    The logs of MONAI and Ignite are left out, for what matters in them is raised and said once.
+    """
     own = logging.getLogger("medvl")
     own.handlers, own.propagate = [_EchoHandler()], False
     own.setLevel(logging.INFO)
-    logging.getLogger("monai").setLevel(logging.CRITICAL)
+    for name in ("monai", "ignite"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     said: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
