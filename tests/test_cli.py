@@ -17,8 +17,6 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from medvl import cli
-
 TEXTS = [
     "The heart is enlarged. No pleural effusion.",
     "Left pleural effusion. No pneumothorax.",
@@ -58,23 +56,6 @@ def write_table(folder: Path, count: int = 24) -> Path:
 
 def columns() -> list[str]:
     return ["--report-column", "text", "--label-column", "finding", "--patient-column", "patient"]
-
-
-@pytest.fixture
-def medvl(monkeypatch, capsys):
-    """Runs the command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["medvl", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture(scope="module")

@@ -212,6 +212,13 @@ class TestMlip:
         assert torch.isfinite(loss(output, targets))
         assert set(loss.terms) == {"global", "local", "reconstruction"}
 
+    def test_killed_and_resumed_ends_with_the_same_weights(self, trained, table, tmp_path, killed_at):
+        settings = tiny(table, tmp_path / "run", keep="best", monitor="auroc", resume=True)
+        with killed_at(3):  # of two steps an epoch
+            bundles.train("mlip", settings)
+        assert [path.name for path in (tmp_path / "run" / "checkpoints").glob("epoch*")] == ["epoch-0001.pt"]
+        assert same_weights(trained, bundles.train("mlip", settings))
+
     def test_another_patch_size_reaches_mask_and_loss(self, table, tmp_path):
         encoder = {"_target_": "medvl.networks.ImageEncoder", "backbone": "vit_tiny", "patch_size": 8, "num_layers": 1}
         overrides = {"network_def#image_encoder": {**encoder, "image_size": 32}, "epochs": 1}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import functools
 import json
-import sys
 import warnings
 
 import numpy as np
@@ -13,7 +12,6 @@ import pytest
 import torch
 from PIL import Image
 
-from medvl import cli
 from medvl.bundles import TrainedRun, evaluate_run, train
 from medvl.bundles.masks import find_masks, masked_dataset
 from medvl.errors import StudyError
@@ -34,21 +32,6 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(folder):
     return TrainedRun(folder)
-
-
-@pytest.fixture
-def medvl(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medvl", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def squares(folder, number=12, blank=()):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -11,8 +10,7 @@ from monai.bundle import run as run_bundle
 from PIL import Image
 from safetensors.numpy import load_file
 
-from medvl import cli
-from medvl.bundles import TrainedRun, recipe_config
+from medvl.bundles import TrainedRun, recipe_config, train
 from medvl.data import load_sources
 
 TEXTS = [
@@ -62,23 +60,6 @@ def sources(tmp_path):
     return [f"{kind}={tmp_path / name}.csv" for name, kind in kinds.items()]
 
 
-@pytest.fixture
-def medvl(monkeypatch, capsys):
-    """Runs the command in this process: (exit code, standard output, standard error)."""
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["medvl", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as stop:
-            code = int(stop.code or 0)
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
 def arguments(recipe, sources, output, *more, **settings):
     line = ["train", recipe, "--output", output, "--label-column", "finding", *more]
     line += [part for source in sources for part in ("--source", source)]
@@ -119,6 +100,24 @@ def test_both_roads_give_the_same_numbers(medvl, sources, tmp_path, recipe):
     code, out, err = medvl("evaluate", tmp_path / "command", "--split", "all", "--output", tmp_path / "evaluation")
     assert code == 0, err
     assert "Pneumothorax" in out
+
+
+@pytest.mark.parametrize("recipe", ["medclip", "umcl"])
+def test_killed_and_resumed_ends_with_the_same_weights(sources, tmp_path, killed_at, recipe):
+    settings = {**SMALL, **OWN[recipe], "sources": sources, "columns": {"label_column": "finding"}, "epochs": 3}
+    whole = train(recipe, {**settings, "output": str(tmp_path / "whole")})
+    settings |= {"output": str(tmp_path / "broken"), "resume": True}
+    steps = [json.loads(line)["iteration"] for line in (whole / "metrics.jsonl").read_text().splitlines()]
+    for iteration in (steps[0] + 2, steps[1] + 1):  # in the second epoch and, resumed, in the third
+        with killed_at(iteration):
+            train(recipe, settings)
+    assert not (tmp_path / "broken" / "model").exists()
+    broken = train(recipe, settings)
+    first, second = (load_file(run / "model" / "model.safetensors") for run in (whole, broken))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[name], second[name]) for name in first)
+    lines = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
+    assert [line["iteration"] for line in lines] == steps
 
 
 def test_prompt_tokens_of_umcl_are_learned_and_used(medvl, sources, tmp_path):
