@@ -163,7 +163,8 @@ def grounding(
 
     Args:
         model: anything with ``encode_patches(image)``, which gives patch embeddings (N, P, D) and their grid, and
-            ``encode_sentences`` or ``encode_text``.
+            ``encode_sentences`` or ``encode_text``. ``phrases`` go by ``encode_prompts`` where it has one and no sentence
+            head of its own, so that learned prompt tokens stand in front of them as in zero-shot classification.
         batches: dictionaries with ``image`` (N, C, H, W[, D]), ``mask`` (N, K, H, W[, D]), 0 or 1, and, where known,
             ``study_id`` and ``patient_id``; without ``phrases`` also ``phrase``, N strings, and one mask each (K = 1).
         phrases: the phrases of each finding; None takes each image's own ``phrase``.
@@ -205,7 +206,9 @@ def grounding(
     with evaluating(model), torch.inference_mode():
         fixed = None
         if phrases is not None:
-            fixed = torch.stack([_ensemble(phrase_embeddings(model, list(phrases[name]))) for name in used])
+            fixed = torch.stack(
+                [_ensemble(phrase_embeddings(model, list(phrases[name]), prompts=True)) for name in used]
+            )
         for batch in batches:
             images, truth = checked_masks(batch["image"], batch["mask"], names)
             texts = fixed if fixed is not None else phrase_embeddings(model, _own_phrases(batch, len(images)))[:, None]

@@ -33,14 +33,21 @@ def patch_maps(model: Any, images: Tensor, texts: Tensor) -> Tensor:
     return (texts @ patches.transpose(1, 2)).unflatten(2, tuple(int(side) for side in grid))
 
 
-def phrase_embeddings(model: Any, phrases: Sequence[str]) -> Tensor:
+def phrase_embeddings(model: Any, phrases: Sequence[str], prompts: bool = False) -> Tensor:
     """Unit vectors (S, D) of S phrases, by ``encode_sentences`` where the model has it, else by ``encode_text``.
 
     A phrase of several sentences has the mean of their unit vectors.
+
+    Args:
+        model: as for :func:`grounding`.
+        phrases: S strings.
+        prompts: whether they are prompts and no one's words. ``encode_prompts`` then comes first, as in zero-shot
+            classification, but for a model that has learned to match sentences with patches (``sentence_projection``).
     """
     encode = getattr(model, "encode_sentences", None)
-    if not callable(encode):
-        return F.normalize(torch.as_tensor(text_encoder(model)(list(phrases))).float(), dim=-1)
+    by_prompts = prompts and hasattr(model, "encode_prompts") and getattr(model, "sentence_projection", None) is None
+    if by_prompts or not callable(encode):
+        return F.normalize(torch.as_tensor(text_encoder(model, prompts)(list(phrases))).float(), dim=-1)
     embeds, mask = encode(list(phrases))
     return F.normalize((F.normalize(embeds.float(), dim=-1) * mask.unsqueeze(-1)).sum(dim=1), dim=-1)
 

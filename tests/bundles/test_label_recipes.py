@@ -132,6 +132,11 @@ def test_prompt_tokens_of_umcl_are_learned_and_used(medvl, sources, tmp_path):
     assert not np.allclose(plain.detach(), prompted.detach(), atol=1e-4)
 
 
+def test_umcl_without_labelled_images_has_no_tokens_that_would_never_learn(sources, tmp_path):
+    settings = {**SMALL, **OWN["umcl"], "sources": sources[1:], "output": str(tmp_path / "run"), "batch_size": 36}
+    assert TrainedRun(train("umcl", settings)).model.text_encoder.prompt_embedding is None
+
+
 @pytest.mark.parametrize("recipe", ["medclip", "umcl"])
 def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     train = {name: [] for name in ("labelled", "paired", "texts")}

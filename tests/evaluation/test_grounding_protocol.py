@@ -130,6 +130,25 @@ def test_several_phrases_count_as_the_mean_of_their_unit_vectors_and_sentences_a
     torch.testing.assert_close(maps[0, :, 0], torch.tensor([[both[0], both[1]], [0.0, 1.0]]))
 
 
+def test_phrases_of_findings_are_prompts_and_images_own_ones_are_not():
+    class Prompted(Pixels):
+        """Looks for the opposite of what a prompt says."""
+
+        def encode_prompts(self, texts):
+            return self.encode_text(texts).flip(1)
+
+        def encode_sentences(self, texts):
+            return self.encode_text(texts)[:, None], torch.ones(len(texts), 1, dtype=torch.bool)
+
+    cases = batch([1.0, 0.6, 0.2, 0.1], masks=[[[0, 0, 0, 1]]], phrase=["dark"])
+    given = {"phrases": {"A": ["bright"]}, "resamples": 5}
+    assert grounding(Prompted(), [cases], **given).findings["A"].pointing.value == 1.0
+    assert grounding(Prompted(), [cases], resamples=5).findings["phrase"].pointing.value == 1.0
+    matcher = Prompted()
+    matcher.sentence_projection = torch.nn.Identity()  # what it matches with patches are sentences
+    assert grounding(matcher, [cases], **given).findings["A"].pointing.value == 0.0
+
+
 def test_patients_are_resampled_not_images():
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(40, 1, 1, 4, generator=generator)
