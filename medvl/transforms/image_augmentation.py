@@ -1,7 +1,8 @@
-"""Random views of a radiograph, as in ConVIRT."""
+"""Random views of a radiograph or a volume, as in ConVIRT."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, ClassVar
@@ -30,19 +31,20 @@ _PAPER_IMAGE_SIZE = 224
 
 
 class RandRadiographAffine(Randomizable, Transform):
-    """Random crop, flip, rotation, translation and scale of a 2D image in one resampling.
+    """Random crop, flip, rotation, translation and scale of a radiograph or a volume in one resampling.
 
     A point p of the output, in coordinates from -1 to 1, shows the input at c + s F R(a) (p - t) / z: c and s are the
-    crop's centre and side, F the flip, a the angle, t the translation and z the scale. One resampling blurs less, takes
-    less time and shows what lies beyond the crop's edge; beyond the image's edge there are zeros.
+    crop's centre and side, F the flip, a the angle (in a volume one about each axis), t the translation and z the scale. One
+    resampling blurs less, takes less time and shows what lies beyond the crop's edge; beyond the image's edge there are zeros.
 
     Args:
-        crop: least and greatest share of the image's area that a crop keeps, in (0, 1].
-        flip_prob: probability of a horizontal flip, in [0, 1].
+        crop: least and greatest share of the image's area (or volume) that a crop keeps, in (0, 1].
+        flip_prob: probability of a flip from left to right, in [0, 1]: along a radiograph's rows, and along the first axis of
+            a volume in RAS order.
         rotation: greatest angle either way, in degrees.
         translation: greatest shift either way, as a share of the side.
         scale: least and greatest magnification, above 0.
-        size: side of the square output in pixels; None keeps the input's size.
+        size: side of the square or cubic output in pixels; None keeps the input's size.
 
     Example:
         >>> augment = RandRadiographAffine(crop=(1, 1), flip_prob=1, rotation=0, translation=0, scale=(1, 1))
@@ -73,50 +75,60 @@ class RandRadiographAffine(Randomizable, Transform):
         self.translation = translation
         self.scale = (float(scale[0]), float(scale[1]))
         self.size = size
-        self._draw = np.zeros(8)
+        self._draw: list[float] = []
 
-    def randomize(self, data: Any = None) -> None:
-        # All eight numbers every time: what one of them decides does not shift the random stream of the next image.
-        self._draw = self.R.uniform(size=8)
+    def randomize(self, data: Any) -> None:
+        """Draws anew for an image (C, H, W[, D])."""
+        dims = np.ndim(data) - 1
+        if dims not in (2, 3):
+            raise ValueError(f"image: expected the shape (C, H, W) or (C, H, W, D), received {tuple(np.shape(data))}")
+        # All numbers every time: what one of them decides does not shift the random stream of the next image.
+        self._draw = self.R.uniform(size=3 + _rotations(dims) + 2 * dims).tolist()
 
-    def matrix(self, height: int, width: int) -> Tensor:
-        """The (2, 3) matrix of the last draw, from output to input coordinates, for an image of this size."""
-        crop, flip, angle, shift_x, shift_y, scale, centre_x, centre_y = self._draw
-        side = math.sqrt(_between(crop, *self.crop))
-        radians = math.radians(_between(angle, -self.rotation, self.rotation))
+    def matrix(self, sides: Sequence[int]) -> Tensor:
+        """The matrix (2, 3) or (3, 4) of the last draw, from output to input coordinates, for an image of these sides.
+
+        As torch's ``affine_grid`` has it, its first coordinate runs along the last axis.
+        """
+        dims = len(sides)
+        angles = _rotations(dims)
+        crop, flip, *turns = self._draw[: 2 + angles]
+        shifts, (scale, *centres) = self._draw[2 + angles : 2 + angles + dims], self._draw[2 + angles + dims :]
+        side = _between(crop, *self.crop) ** (1 / dims)
         zoom = side / _between(scale, *self.scale)
-        mirror = -1.0 if flip < self.flip_prob else 1.0
-        cos, sin, aspect = math.cos(radians) * zoom, math.sin(radians) * zoom, height / width
-        xx, xy, yx, yy = mirror * cos, -mirror * sin * aspect, sin / aspect, cos
+        lengths = sides[::-1]
+        turn = _rotation([math.radians(_between(share, -self.rotation, self.rotation)) for share in turns])
         # A share of the side is twice that in coordinates from -1 to 1.
-        move_x, move_y = (2 * _between(shift, -self.translation, self.translation) for shift in (shift_x, shift_y))
-        x, y = (_between(centre, side - 1, 1 - side) for centre in (centre_x, centre_y))
-        return torch.tensor(
-            [[xx, xy, x - xx * move_x - xy * move_y], [yx, yy, y - yx * move_x - yy * move_y]], dtype=torch.float32
-        )
+        move = [2 * _between(share, -self.translation, self.translation) for share in shifts]
+        rows = []
+        for axis, centre in enumerate(centres):
+            mirror = -1.0 if flip < self.flip_prob and axis == (0 if dims == 2 else 2) else 1.0
+            row = [mirror * zoom * turn[axis][i] * lengths[i] / lengths[axis] for i in range(dims)]
+            offset = _between(centre, side - 1, 1 - side) - sum(a * b for a, b in zip(row, move, strict=True))
+            rows.append([*row, offset])
+        return torch.tensor(rows, dtype=torch.float32)
 
     def __call__(self, image: np.ndarray | Tensor, randomize: bool = True) -> Tensor:
         """Draw and resample.
 
         Args:
-            image: (C, H, W), floating point.
+            image: (C, H, W[, D]), floating point.
             randomize: draw anew; False repeats the last draw.
 
         Returns:
-            (C, H, W), or (C, size, size).
+            (C, H, W[, D]), or (C, size, size[, size]).
 
         Raises:
-            ValueError: the image is not 2D.
+            ValueError: the image is neither 2D nor 3D, or not what was drawn for.
         """
         tensor = plain_float(image)
-        if tensor.ndim != 3:
-            raise ValueError(f"image: expected the shape (C, H, W), received {tuple(tensor.shape)}")
         if randomize:
-            self.randomize()
-        channels, height, width = tensor.shape
-        size = [1, channels, self.size or height, self.size or width]
-        matrix = self.matrix(height, width).to(tensor)
-        grid = F.affine_grid(matrix[None], size, align_corners=False)
+            self.randomize(tensor)
+        channels, *sides = tensor.shape
+        if len(self._draw) != 3 + _rotations(len(sides)) + 2 * len(sides):
+            raise ValueError(f"image: {len(sides)}D, but the last draw was made for another number of axes, or never.")
+        size = [1, channels, *([self.size] * len(sides) if self.size else sides)]
+        grid = F.affine_grid(self.matrix(sides)[None].to(tensor), size, align_corners=False)
         return F.grid_sample(tensor[None], grid, mode="bilinear", padding_mode="zeros", align_corners=False)[0]
 
 
@@ -157,13 +169,14 @@ class RandRadiographAffined(Randomizable, MapTransform):
         self.transform.set_random_state(state=self.R)
         return self
 
-    def randomize(self, data: Any = None) -> None:
+    def randomize(self, data: Any) -> None:
         self.transform.randomize(data)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
-        self.randomize()
-        for key in self.key_iterator(d):
+        for number, key in enumerate(self.key_iterator(d)):
+            if number == 0:
+                self.randomize(d[key])
             d[key] = self.transform(d[key], randomize=False)
         return d
 
@@ -190,12 +203,12 @@ def image_augmentation(
     Brightness b and contrast k turn a value v into b v and then into m + k (v - m), m being the image's mean.
 
     Args:
-        image_size: side of the square output, in pixels.
-        keys: keys of the images, (C, H, W) in [0, 1].
-        crop: least and greatest share of the area that a crop keeps.
-        flip_prob: probability of a horizontal flip; it moves a finding to the other side, so set 0 where reports tell
+        image_size: side of the square or cubic output, in pixels.
+        keys: keys of the images, (C, H, W[, D]) in [0, 1].
+        crop: least and greatest share of the area (or volume) that a crop keeps.
+        flip_prob: probability of a flip from left to right; it moves a finding to the other side, so set 0 where reports tell
             left from right.
-        rotation: greatest angle either way, in degrees.
+        rotation: greatest angle either way, in degrees; in a volume about each axis.
         translation: greatest shift either way, as a share of the side.
         scale: least and greatest magnification.
         brightness: least and greatest factor b.
@@ -222,7 +235,7 @@ def image_augmentation(
             RandRadiographAffined(keys, crop, flip_prob, rotation, translation, scale, size=image_size, **missing),
             RandScaleIntensityd(keys, factors=[factor - 1 for factor in brightness], prob=1.0, **missing),
             RandScaleIntensityFixedMeand(keys, factors=[factor - 1 for factor in contrast], prob=1.0, **missing),
-            RandGaussianSmoothd(keys, sigma_x=sigma, sigma_y=sigma, prob=blur_prob, **missing),
+            RandGaussianSmoothd(keys, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma, prob=blur_prob, **missing),
             EnsureTyped(keys, track_meta=False, **missing),
         ]
     )
@@ -230,3 +243,19 @@ def image_augmentation(
 
 def _between(share: float, low: float, high: float) -> float:
     return low + share * (high - low)
+
+
+def _rotations(dims: int) -> int:
+    """Angles of a rotation."""
+    return dims * (dims - 1) // 2
+
+
+def _rotation(angles: Sequence[float]) -> list[list[float]]:
+    """The rotation by one angle in the plane, or by three in space, about one axis after the other."""
+    dims = 2 if len(angles) == 1 else 3
+    matrix = [[float(row == column) for column in range(dims)] for row in range(dims)]
+    for (i, j), angle in zip(itertools.combinations(range(dims), 2), angles, strict=True):
+        cos, sin = math.cos(angle), math.sin(angle)
+        for row in matrix:
+            row[i], row[j] = cos * row[i] + sin * row[j], cos * row[j] - sin * row[i]
+    return matrix

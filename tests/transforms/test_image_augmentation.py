@@ -49,7 +49,7 @@ def test_flip_is_left_to_right():
 @pytest.mark.parametrize("shape", [(1, 12, 12), (1, 10, 16)])
 def test_rotation_keeps_shapes(shape):
     rotate = affine(rotation=20)
-    rotate._draw = np.array([0, 1, 1, 0.5, 0.5, 0, 0.5, 0.5])  # the greatest angle
+    rotate._draw = [0, 1, 1, 0.5, 0.5, 0, 0.5, 0.5]  # the greatest angle
     _, height, width = shape
     rows, columns = np.meshgrid(np.arange(height), np.arange(width), indexing="ij")
     angle = math.radians(20)
@@ -64,7 +64,7 @@ def test_rotation_keeps_shapes(shape):
 
 def test_translation_is_a_share_of_the_side():
     shift = affine(translation=0.25)
-    shift._draw = np.array([0, 1, 0.5, 1, 0.5, 0, 0.5, 0.5])
+    shift._draw = [0, 1, 0.5, 1, 0.5, 0, 0.5, 0.5]
     shifted = shift(gradient(), randomize=False)
     torch.testing.assert_close(shifted[:, :, 4:], gradient()[:, :, :12], rtol=0, atol=0.01)
     assert shifted[:, :, :4].abs().max() == 0  # nothing lies beyond the image
@@ -72,7 +72,7 @@ def test_translation_is_a_share_of_the_side():
 
 def test_scale_magnifies():
     zoom = affine(scale=(2, 2))
-    zoom._draw = np.array([0, 1, 0.5, 0.5, 0.5, 0, 0.5, 0.5])
+    zoom._draw = [0, 1, 0.5, 0.5, 0.5, 0, 0.5, 0.5]
     step = zoom(gradient(), randomize=False).diff(dim=-1)[0, 3:13, 3:12]
     torch.testing.assert_close(step, torch.full_like(step, 0.5), rtol=0, atol=0.01)
 
@@ -93,8 +93,58 @@ def test_crop_keeps_a_share_of_the_area_inside_the_image():
 def test_output_size():
     assert affine(size=20)(torch.rand(1, 32, 32)).shape == (1, 20, 20)
     assert affine()(torch.rand(2, 32, 30)).shape == (2, 32, 30)
-    with pytest.raises(ValueError, match=r"image: expected the shape \(C, H, W\), received \(1, 4, 4, 4\)"):
-        affine()(torch.rand(1, 4, 4, 4))
+    assert affine(size=20)(torch.rand(1, 8, 9, 10)).shape == (1, 20, 20, 20)
+    with pytest.raises(ValueError, match=r"image: expected the shape \(C, H, W\) or \(C, H, W, D\), received \(4, 4\)"):
+        affine()(torch.rand(4, 4))
+
+
+class TestVolumes:
+    def test_without_changes_the_volume_stays(self):
+        volume = torch.rand(2, 7, 8, 9)
+        torch.testing.assert_close(affine()(volume), volume, rtol=0, atol=1e-5)
+
+    def test_flip_is_along_the_first_axis_left_to_right_in_ras(self):
+        volume = torch.rand(1, 6, 7, 8)
+        torch.testing.assert_close(affine(flip_prob=1)(volume), volume.flip(1), rtol=0, atol=1e-5)
+
+    @pytest.mark.parametrize("axis", [1, 2, 3])
+    def test_each_angle_turns_about_one_axis(self, axis):
+        """Turned about one axis, every slice across it is turned as an image of its own is."""
+        volume = torch.rand(1, 8, 9, 10)
+        rotate = affine(rotation=20)
+        angles = np.full(3, 0.5)
+        angles[axis - 1] = 1  # the greatest; the first angle turns the plane of the last two axes
+        rotate._draw = [0, 1, *angles, 0.5, 0.5, 0.5, 0, 0.5, 0.5, 0.5]
+        turned = rotate(volume, randomize=False)
+        flat = affine(rotation=20)
+        flat._draw = [0, 1, 1, 0.5, 0.5, 0, 0.5, 0.5]
+        expected = torch.stack([flat(part, randomize=False) for part in volume.unbind(axis)], axis)
+        torch.testing.assert_close(turned, expected, rtol=0, atol=1e-5)
+
+    def test_crop_keeps_its_share_of_the_volume(self):
+        """A crop of an eighth, in the middle, magnifies twice."""
+        volume = torch.rand(1, 8, 8, 8)
+        crop = affine(crop=(0.125, 0.125))
+        crop._draw = [0, 1, 0.5, 0.5, 0.5, 0.5, 0.5, 0.5, 0, 0.5, 0.5, 0.5]
+        middle = volume[:, 2:6, 2:6, 2:6]
+        expected = torch.nn.functional.interpolate(middle[None], size=8, mode="trilinear")[0]
+        torch.testing.assert_close(
+            crop(volume, randomize=False)[:, 1:7, 1:7, 1:7], expected[:, 1:7, 1:7, 1:7], rtol=0, atol=1e-5
+        )
+
+    def test_a_draw_for_images_does_not_fit_a_volume(self):
+        augment = affine()
+        augment(torch.rand(1, 8, 8))
+        with pytest.raises(ValueError, match="image: 3D, but the last draw was made for another number of axes"):
+            augment(torch.rand(1, 8, 8, 8), randomize=False)
+
+    def test_the_chain(self):
+        volume = torch.rand(1, 12, 12, 12)
+        one, other = (image_augmentation(16).set_random_state(seed)({"image": volume})["image"] for seed in (0, 1))
+        assert one.shape == (1, 16, 16, 16)
+        assert type(one) is torch.Tensor
+        assert not torch.equal(one, other)
+        assert torch.equal(one, image_augmentation(16).set_random_state(0)({"image": volume})["image"])
 
 
 @pytest.mark.parametrize(
