@@ -136,6 +136,13 @@ class TestTrain:
         assert code == 2
         assert "seed is 3 but was 0 in the run at" in err
 
+    def test_a_refused_run_writes_nothing(self, medvl, tmp_path):
+        (tmp_path / "config.yaml").write_text("seed: 0\n")
+        code, _, err = medvl("train", "convirt", "--data", "synthetic", "--output", tmp_path, *SMALL)
+        assert code == 2
+        assert "already holds a run" in err
+        assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
     def test_resuming_a_finished_run_changes_nothing(self, medvl, trained):
         table, run = trained
         before = (run / "model" / "model.safetensors").read_bytes()
@@ -334,6 +341,26 @@ class TestErrors:
             (
                 ["train", "convirt", "--data", "TABLE", "--on-error", "ignore"],
                 "--on-error must be raise or skip, received 'ignore'",
+            ),
+            (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "learning_rate=fast"],
+                "learning_rate must be a number, as 0.0005, received 'fast'",
+            ),
+            (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "progress=1"],
+                "progress must be true or false, received 1",
+            ),
+            (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "text_encoder=bert"],
+                "a tokenizer is read from a local folder (nothing is downloaded), there is no folder bert",
+            ),
+            (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--output", "TABLE"],
+                "cases.csv: File exists",
+            ),
+            (
+                ["train", "medclip", "--source", "image-label=foo:somewhere"],
+                "source 'foo:somewhere': the layout before the colon must be one of openi, chexpert, mimic-cxr",
             ),
             (["embed", "nowhere"], "nowhere holds no trained model"),
         ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import logging
 from collections.abc import Mapping
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +44,7 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
         The run's folder.
 
     Raises:
-        ValueError: an unknown recipe, or a key that the recipe does not have.
+        ValueError: an unknown recipe, a key that the recipe does not have, or a value that is no number where one stood.
     """
     overrides = dict(overrides or {})
     workflow = ConfigWorkflow(str(recipe_config(recipe)), logging_file=False, workflow_type="train")
@@ -57,11 +58,26 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
         if key not in workflow.parser and not (outer and outer in workflow.parser):
             near = difflib.get_close_matches(key, [str(known) for known in workflow.parser.get()], 1)
             raise ValueError(f"{recipe} has no setting {key!r}{f', did you mean {near[0]!r}?' if near else '.'}")
+        _check_kind(key, overrides[key], workflow.parser.get(key))
     workflow.parser.update(overrides)
     workflow.initialize()
     workflow.run()
     workflow.finalize()
     return Path(workflow.parser["output"])
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """A number in place of a number, yes or no in place of yes or no; an expression or null may stand for anything."""
+    if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
+        return
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(f"{key} must be true or false, received {value!r}.")
+    if _is_number(default) and not _is_number(value):
+        raise ValueError(f"{key} must be a number, as {default}, received {value!r}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 def _settings(recipe: str) -> dict[str, Any]:

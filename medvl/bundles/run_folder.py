@@ -89,6 +89,21 @@ class RunFolder:
         """Where the training state is saved."""
         return self.path / CHECKPOINTS
 
+    def claim(self, config: Mapping[str, Any]) -> Path:
+        """The folder's path, where this run may write to it; called before anything is written there.
+
+        Args:
+            config: the bundle's configuration.
+
+        Raises:
+            ValueError: where the folder holds a run and ``resume`` is not asked for, or the run there had other settings.
+        """
+        if (self.path / CONFIG).exists():
+            if not self.resume:
+                raise ValueError(f"{self.path} already holds a run; go on with it (--resume) or choose another folder.")
+            self._check_same(config)
+        return self.path
+
     def start(self, config: Mapping[str, Any], manifest: Manifest, trainer: Any, checkpoint: Any) -> None:
         """Writes the records, and restores the newest checkpoint where the run is resumed.
 
@@ -99,9 +114,9 @@ class RunFolder:
             checkpoint: the trainer's :class:`~medvl.handlers.RunCheckpoint`.
 
         Raises:
-            ValueError: where the folder holds a run and ``resume`` is not asked for, or the run there had other settings
-                or other data.
+            ValueError: as :meth:`claim`; where the run there had other data.
         """
+        self.claim(config)
         logger.info(manifest.summary())
         environment = {
             "seed": config["seed"],
@@ -118,10 +133,10 @@ class RunFolder:
             "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         }
-        if (self.path / CONFIG).exists():
-            if not self.resume:
-                raise ValueError(f"{self.path} already holds a run; go on with it (--resume) or choose another folder.")
-            self._check_same(config, environment)
+        if (self.path / ENVIRONMENT).exists():
+            before = json.loads((self.path / ENVIRONMENT).read_text())
+            if before["data_fingerprint"] != environment["data_fingerprint"]:
+                raise ValueError(f"{manifest.name} has changed since the run at {self.path} began; start a new run.")
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         _write(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
@@ -129,7 +144,7 @@ class RunFolder:
             checkpoint.restore(map_location=trainer.state.device)
             trainer.state.max_epochs = config["epochs"]
 
-    def _check_same(self, config: Mapping[str, Any], environment: Mapping[str, Any]) -> None:
+    def _check_same(self, config: Mapping[str, Any]) -> None:
         before = yaml.safe_load((self.path / CONFIG).read_text())
         for key in sorted(set(config) | set(before)):
             if key not in FREE_ON_RESUME and config.get(key) != before.get(key):
@@ -137,9 +152,6 @@ class RunFolder:
                     f"{key} is {config.get(key)!r} but was {before.get(key)!r} in the run at {self.path}; "
                     "resume it with the same settings."
                 )
-        environment_before = json.loads((self.path / ENVIRONMENT).read_text())
-        if environment_before["data_fingerprint"] != environment["data_fingerprint"]:
-            raise ValueError(f"{environment['data']} has changed since the run at {self.path} began; start a new run.")
 
     def train(self, trainer: Any, best: BestCheckpoint | None = None) -> None:
         """Runs what is left of the training: nothing where a restored run has no epoch left or had stopped early.

@@ -17,6 +17,8 @@ def error_sentence(error: BaseException) -> tuple[str, bool]:
     """One sentence for the user, and whether the error is one of input (or a defect of the program)."""
     while error.__cause__ is not None and str(error).startswith(WRAPPERS):
         error = error.__cause__
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}", True
     expected = isinstance(error, ValueError | TypeError | OSError | KeyError)
     text = " ".join((str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split())
     return (text or type(error).__name__) if expected else f"{type(error).__name__}: {text}", expected

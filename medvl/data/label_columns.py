@@ -20,6 +20,9 @@ from medvl.text import load_vocabulary
 # In the order of CheXpert's own CSV; projects disagree on the order, so always go by name.
 CHEXPERT_COLUMNS = load_vocabulary("chexpert14").names
 
+LONGEST_NAME = 100
+"""Characters of a class's name; a longer one is a text, of a column that was taken by mistake."""
+
 MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
 
 
@@ -120,6 +123,9 @@ def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequen
 def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
     texts = (token for tokens in cells for token in tokens if isinstance(token, str | int | float))
     present = {str(text).strip() for text in texts if not is_missing(text)}
+    longest = max(map(len, present), default=0)
+    if label_names is None and longest > LONGEST_NAME:  # a text is not repeated, see below
+        raise ValueError(f"label_column: {column} holds texts of up to {longest} characters, expected names of classes")
     names = tuple(label_names) if label_names is not None else tuple(sorted(present))
     place = {name: i for i, name in enumerate(names)}
 

@@ -91,6 +91,8 @@ class Manifest:
                 kept.append(study)
             else:
                 left_out[missing] += 1
+        if not kept and not self.studies and self.skipped:
+            raise ValueError(f"every row of {self.name} was skipped for an error, the first: {self.skipped[0]}")
         if not kept:
             wanted = " and ".join(_article(key) for key in keys)
             absent = [_article(key) for key in keys if not self.counts.get(key, 1)]

@@ -69,6 +69,8 @@ def read_source(kind: str, place: str, columns: NamedColumns, on_error: str) -> 
     layout, sign, path = place.partition(":")
     if sign and layout in READERS:
         return READERS[layout](path, on_error)
+    if sign and len(layout) > 1 and not Path(place).exists():  # one letter is a drive
+        raise ValueError(f"source {place!r}: the layout before the colon must be one of {', '.join(READERS)}")
     options = columns.of(place)
     if kind == "text-label":
         options["image_column"] = None

@@ -44,13 +44,19 @@ def load_studies(
 
     Raises:
         OSError: where the table cannot be read.
-        ValueError: where the table is wrong or no study has all keys.
+        ValueError: where the table is wrong, or fewer than two studies of the training split have all keys.
     """
     write_synthetic([data], folder, synthetic_length, synthetic_size, seed, progress)
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
     # split first: who is in which split must not depend on what a run asks of its studies
-    return manifest.with_splits(seed=seed).require(*keys)
+    manifest = manifest.with_splits(seed=seed).require(*keys)
+    number = len(manifest.split("train"))
+    if number < 2:
+        raise ValueError(
+            f"the training split of {manifest.name} has {number} of its {len(manifest)} studies, expected at least 2"
+        )
+    return manifest
 
 
 def write_synthetic(

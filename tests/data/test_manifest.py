@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from medvl.data import read_manifest, split_by_patient
+from medvl.data import load_studies, read_manifest, split_by_patient
 from medvl.data.label_columns import CHEXPERT_COLUMNS
 from medvl.errors import StudyError
 
@@ -43,6 +43,23 @@ def test_require_without_a_common_study(folder):
     manifest = read_manifest(write(folder, "image,report\na.png,\n,Clear.\n"))
     with pytest.raises(ValueError, match=r"none of the 2 studies of cases.csv has an image and a report$"):
         manifest.require("image", "report")
+
+
+def test_require_where_every_row_was_skipped(folder):
+    manifest = read_manifest(write(folder, "image,report\nx.png,Clear.\ny.png,Clear.\n"), on_error="skip")
+    with pytest.raises(
+        ValueError, match=r"every row of cases.csv was skipped for an error, the first: study 'row 1', im"
+    ):
+        manifest.require("image", "report")
+
+
+@pytest.mark.parametrize(("splits", "number"), [(("val", "test", "test"), 0), (("train", "val", "test"), 1)])
+def test_a_run_needs_two_studies_to_train_on(folder, splits, number):
+    rows = "".join(f"{name}.png,Clear.,{split}\n" for name, split in zip("abc", splits, strict=True))
+    table = write(folder, "image,report,split\n" + rows)
+    message = f"the training split of cases.csv has {number} of its 3 studies, expected at least 2"
+    with pytest.raises(ValueError, match=message):
+        load_studies(table, folder)
 
 
 def test_quotes_inside_a_text_are_kept(folder):
@@ -285,6 +302,12 @@ def test_no_patient_text_in_errors(folder):
             "c.csv",
             {"label_column": ["image", "report"], "label_names": ["p"]},
             "label_names: received 1 names for 2 label columns",
+        ),
+        (
+            f"image,report\na.png,{'Clear lungs. ' * 9}\n",
+            "c.csv",
+            {"label_column": "report"},
+            "label_column: report holds texts of up to 116 characters, expected names of classes",
         ),
         ("", "c.csv", {}, "path: c.csv is empty"),
         (" \n\n", "c.jsonl", {}, "path: c.jsonl is empty"),

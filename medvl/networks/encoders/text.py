@@ -19,7 +19,13 @@ from medvl.networks.encoders.text_models import build_text_model, is_causal, pos
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The Hugging Face tokenizer saved in a local folder."""
+    """The Hugging Face tokenizer saved in a local folder.
+
+    Raises:
+        ValueError: where there is no such folder.
+    """
+    if not Path(folder).is_dir():
+        raise ValueError(f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}.")
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
