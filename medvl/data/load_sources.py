@@ -17,7 +17,7 @@ from medvl.data.studies import SYNTHETIC, table_path, write_synthetic
 from medvl.data.text_labels import label_texts
 from medvl.errors import check_on_error
 from medvl.text import load_vocabulary, split_sentences
-from medvl.text.sections import is_header
+from medvl.text.headers import is_header
 from medvl.transforms import ExtractSections
 
 TEXTS = ("report", "sentence")
@@ -65,6 +65,7 @@ def load_sources(
     folder: str | Path = ".",
     synthetic_length: int = 2000,
     synthetic_size: int = 128,
+    spatial_dims: int = 2,
 ) -> SourceManifest:
     """Reads sources, splits each by patient, labels the texts that have no label, and puts all labels in one order.
 
@@ -89,6 +90,7 @@ def load_sources(
         folder: where the synthetic set is written, see :func:`load_studies`.
         synthetic_length: number of synthetic studies.
         synthetic_size: side of the synthetic images in pixels.
+        spatial_dims: 2 for synthetic radiographs, 3 for synthetic CT.
 
     Returns:
         The studies. Those with a report have ``text`` (or the list ``sentences``) and ``text_label``: (K,), or (S, K).
@@ -109,7 +111,7 @@ def load_sources(
         places.insert(0, ("", str(data)))
     if not places:
         raise ValueError("sources or data must name something to read, received neither")
-    write_synthetic([place for _, place in places], folder, synthetic_length, synthetic_size, seed)
+    write_synthetic([place for _, place in places], folder, synthetic_length, synthetic_size, seed, spatial_dims)
     given = NamedColumns(dict(columns or {}))
     parts: dict[str, Manifest] = {}
     for kind, place in places:

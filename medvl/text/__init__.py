@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from medvl.text.augment import augment_text
 from medvl.text.findings import Mention, find_findings, label_report
+from medvl.text.headers import SECTION_ALIASES
 from medvl.text.label_table import LabelSummary, label_table
 from medvl.text.prompts import PromptTemplates, load_prompts
-from medvl.text.sections import SECTION_ALIASES, extract_sections
+from medvl.text.sections import extract_sections
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
 from medvl.text.vocabulary import Vocabulary, load_vocabulary, vocabulary_names

@@ -85,6 +85,7 @@ class _Sentence:
                 if handler is not None:
                     handler(self, index, (start, end), value)
         self._use_cue_backwards(len(self.items))
+        self._describe_last()
         return self.found
 
     # What a cue in front governs, and where that ends.
@@ -175,8 +176,8 @@ class _Sentence:
         self._use_cue_backwards(index)
         self._end_cue()
         self.pending = self.option = self.joint = None
+        self._describe_last()
         self.clause = self.subclause = len(self.found)
-        self.side = self.severity = None
         self.structures_comma = True
 
     def _comma(self, index: int, words: Words, value: Any) -> None:
@@ -190,14 +191,17 @@ class _Sentence:
                 or ((self.after_verb or statement is not None) and not goes_on)
             ):
                 self._end_cue()
+        self._describe_last()
         self.subclause = len(self.found)
         self.joint = self.joint or "comma"
         self.option = None
-        self.side = self.severity = None
         self.structures_comma = True
 
     def _colon(self, index: int, words: Words, value: Any) -> None:
-        self._end_cue()
+        opens_list = self.cue is not None and self.cue[1] == words[0] and len(self.found) == self.subclause
+        if not opens_list:
+            self._end_cue()
+        self._describe_last()
         self.pending = None
         self.colon = words[1]
 
@@ -206,10 +210,12 @@ class _Sentence:
             statement, structure = self._opens_statement(index)
             if statement is not None or structure or self.after_verb:
                 self._end_cue()
+        both_sides = self.side if self._follows_side(index, words) else None
+        self._describe_last()
+        self.side = both_sides
         self.subclause = len(self.found)
         self.joint = "conjunction"
         self.option = None
-        self.side = self.severity = None
 
     def _opens_statement(self, index: int) -> tuple[int | None, bool]:
         """What comes before the next finding: a word that opens a statement of its own, or a body part."""
@@ -274,6 +280,19 @@ class _Sentence:
 
     def _blocker(self, index: int, words: Words, value: Any) -> None:
         self._term(index, words, value, Kind.BLOCKER)
+
+    def _describe_last(self) -> None:
+        """Where a clause ends, a side and a severity that found no finding speak of the one before: "edema is mild"."""
+        last = self.found[-1] if len(self.found) > self.clause and self.joint != "conjunction" else None
+        if last is not None and last.kind == Kind.TERM:
+            last.side = last.side or self.side
+            last.severity = last.severity or self.severity
+        self.side = self.severity = None
+
+    def _follows_side(self, index: int, words: Words) -> bool:
+        """Whether a side stands right before "and": "right and left effusions"."""
+        meanings, _, end = self.items[index - 1] if index else ([], 0, -1)
+        return end == words[0] and any(kind == Kind.SIDE for kind, _ in meanings)
 
     def _side(self, index: int, words: Words, value: str) -> None:
         last = self.found[-1] if len(self.found) > self.subclause else None

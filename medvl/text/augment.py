@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from medvl.text.findings import find_findings, label_report
+from medvl.text.headers import is_header
 from medvl.text.prompts import RandomSource
-from medvl.text.sections import is_header
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span, require_text
 from medvl.text.vocabulary import Vocabulary, load_vocabulary

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, Found, resolve
+from medvl.text.headers import section_name
 from medvl.text.phrases import TOKEN
-from medvl.text.sections import section_name
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span, require_text
 from medvl.text.vocabulary import Kind, Vocabulary, load_vocabulary
@@ -113,15 +113,19 @@ def _named(found: Found, vocabulary: Vocabulary) -> list[tuple[str, str]]:
 
 
 def _observed_sentences(text: str) -> list[Span]:
-    """Sentences of the sections that report what is seen."""
-    sentences = split_sentences(text)
-    kept, skipping = [], False
-    for sentence in sentences:
+    """Sentences of the sections that report what is seen; a blank line after its text ends one that does not."""
+    kept: list[Span] = []
+    skipping, told = False, -1
+    for sentence in split_sentences(text):
         start, end = sentence
         if text[end - 1] not in ".!?" and (name := section_name(text[start:end])) is not None:
-            skipping = name in SKIPPED_SECTIONS
-        elif not skipping:
-            kept.append(sentence)
+            skipping, told = name in SKIPPED_SECTIONS, -1
+            continue
+        if skipping and (told < 0 or text.count("\n", told, start) < 2):
+            told = end
+            continue
+        skipping = False
+        kept.append(sentence)
     return kept
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from medvl.text.sections import header_start, is_header
+from medvl.text.headers import header_start, is_header
 from medvl.text.spans import Span, require_text
 
 _BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
@@ -13,10 +13,11 @@ _BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 # One pass over the text stops at each place where a sentence might end. The leading class lets the engine skip plain
 # text quickly; the look-behinds choose the branch. No branch can fail after an unbounded repetition.
 _CANDIDATE = re.compile(
-    rf"""[.!?:\[(0-9{_BREAK}](?:
+    rf"""[.!?:\uff1a\[\](0-9\-\u2013\u2014{_BREAK}](?:
         (?<=[.!?])[.!?]*(?:["')\]>\u201d\u2019]|&gt;)*   # terminators with closing quotes and brackets
       | (?<=[{_BREAK}])\s*                               # a line's end and the blank lines after it
-      | (?<=:)
+      | (?<=[:\uff1a\]])[*\]:]*                           # what may end a header: a colon, a bracket
+      | (?<=[-\u2013\u2014])(?=\s)                        # or a dash
       | (?<=\[)\*\*[^\[\]]{{0,200}}\]                    # [** a de-identification mark **]
       | (?<=[0-9])[0-9]?[.)](?=\s)                       # 1. or 1)
       | (?<=\()[0-9]{{1,2}}\)(?=\s)                      # (1)
@@ -40,7 +41,8 @@ _ENDS_BEFORE_CAPITAL = _words(
     """
     a.m p.m am pm etc jr sr m.d md ph.d u.s u.k inc ltd dept hosp no nos ca resp bilat rt lt mod sm lg incl
     max min avg hx dx tx fx sx rx w wt ht poss prob neg pos temp est ref vol dist ant post lat sup inf med pt
-    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm evid
+    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm evid adv mm cm ml cc
+    jan feb mar apr jun jul aug sep sept oct nov dec
     """
 )
 _TITLES = _words("dr mr mrs ms prof")
@@ -233,6 +235,8 @@ class _Splitter:
             return True
         if previous.lower() in _LETTERED:
             return False
+        if self._lower_follows(end):
+            return True
         return previous.istitle() and word.istitle() and word.lower() not in _STARTERS
 
     def _all_lower(self) -> bool:
@@ -266,16 +270,17 @@ class _Splitter:
         heading = self.text[self.content : begin] if begin - self.content <= _HEADING else "-"
         return value == 1 and heading.replace(" ", "").isalpha() and bool(following and following[0].isupper())
 
-    def _colon(self, begin: int, end: int) -> None:
-        start = header_start(self.text, self.start, begin)
-        if start is None:
+    def _header(self, begin: int, end: int) -> None:
+        """A colon, dash or closing bracket may end a header, which is a sentence of its own."""
+        text = self.text
+        start = header_start(text, self.start, begin)
+        if start is None or (text[begin] == "]" and text[start] != "["):
             return
-        if start > self.start:
-            stop = start
-            while stop > self.start and self.text[stop - 1].isspace():
-                stop -= 1
-            if stop > self.start:
-                self._close(stop, start)
+        stop = start
+        while stop > self.start and text[stop - 1].isspace():
+            stop -= 1
+        if stop > self.start:
+            self._close(stop, start)
         self._close(end, end)
 
     def _line_end(self, begin: int, end: int) -> None:
@@ -292,7 +297,7 @@ class _Splitter:
         text = self.text
         if len(text[begin:end].rstrip(" \t").splitlines()) > 1:
             return True
-        if text[stop - 1] == ":" or is_header(text[self.start : min(stop, self.start + 60)]) or _ITEM.match(text, end):
+        if text[stop - 1] == ":" or is_header(text[self.start : min(stop, self.start + 80)]) or _ITEM.match(text, end):
             return True
         if text[stop - 1] in ",(/-" or self._word_before(stop) in _CONTINUES:
             return False
@@ -314,5 +319,5 @@ _HANDLERS: dict[str, Callable[[_Splitter, int, int], None]] = {
     **dict.fromkeys(".!?", _Splitter._terminator),
     **dict.fromkeys(_BREAK, _Splitter._line_end),
     **dict.fromkeys("(0123456789", _Splitter._number),
-    ":": _Splitter._colon,
+    **dict.fromkeys(":\uff1a]-\u2013\u2014", _Splitter._header),
 }

@@ -12,7 +12,7 @@ from monai.transforms import MapTransform, Randomizable, Transform
 from numpy.typing import NDArray
 
 from medvl.text import extract_sections, split_sentences
-from medvl.text.sections import is_header
+from medvl.text.headers import is_header
 from medvl.text.spans import require_text
 from medvl.transforms.study import named, require_one_key
 

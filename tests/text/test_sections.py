@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from medvl.text import extract_sections
@@ -24,6 +26,26 @@ def contents(text):
         ("FINDINGS: LUNGS: Clear.\nHEART: Normal.", {"findings": "LUNGS: Clear.\nHEART: Normal."}),
         ("IMPRESSION: A.\nADDENDUM: x\nIMPRESSION: B.", {"impression": "A.", "addendum": "x", "impression 2": "B."}),
         ("FINDINGS:\nIMPRESSION: B.", {"findings": "", "impression": "B."}),
+        ("Findings - A. Impression - B.", {"findings": "A.", "impression": "B."}),
+        ("FINDINGS \u2013 A\nIMPRESSION \u2014 B", {"findings": "A", "impression": "B"}),
+        ("FINDINGS & IMPRESSION: A.", {"findings": "A."}),
+        ("IMPRESSION/CONCLUSION: B.", {"impression": "B."}),
+        ("IMPRESSION AND PLAN: B.", {"impression": "B."}),
+        ("FINDINGS (CT CHEST): A.\nFINAL DIAGNOSIS: B.", {"findings": "A.", "impression": "B."}),
+        ("Radiologist's impression: B.", {"impression": "B."}),
+        ("findings\nclear\nimpression\nnormal", {"findings": "clear", "impression": "normal"}),
+        ("HX: c\nCOMP: d\nIMP: b", {"history": "c", "comparison": "d", "impression": "b"}),
+        ("PRIOR STUDY: d. DISCUSSION: a.", {"comparison": "d.", "findings": "a."}),
+        ("COMPARISON/CORRELATION: d\nFINDINGS: a", {"comparison": "d", "findings": "a"}),
+        ("**FINDINGS:** A.\n**IMPRESSION:** B.", {"findings": "A.", "impression": "B."}),
+        ("## Findings\nA.\n## Impression\nB.", {"findings": "A.", "impression": "B."}),
+        ("[FINDINGS] A. [IMPRESSION] B.", {"findings": "A.", "impression": "B."}),
+        ("1. FINDINGS: a\n2. IMPRESSION: b", {"findings": "a", "impression": "b"}),
+        ("Indication: cough Findings: a Impression: b", {"indication": "cough", "findings": "a", "impression": "b"}),
+        ("INDICATION: pain after\nfindings: a", {"indication": "pain after", "findings": "a"}),
+        ("\ufeffFINDINGS\uff1a a\r\nIMPRESSION\uff1a b", {"findings": "a", "impression": "b"}),
+        ("FINDINGS: a, compare with comparison: b.", {"findings": "a, compare with comparison: b."}),
+        ("These findings: a. The impression was normal.", {}),
         ("The impression is of a normal chest.", {}),
         ("", {}),
     ],
@@ -35,3 +57,10 @@ def test_sections(text, expected):
 def test_what_is_not_text_is_named():
     with pytest.raises(TypeError, match="text must be a str, got NoneType"):
         extract_sections(None)
+
+
+def test_a_header_is_found_at_once_in_a_long_sentence():
+    text = "no findings: " * 20_000
+    begin = time.process_time()
+    assert extract_sections(text) == {}
+    assert time.process_time() - begin < 5

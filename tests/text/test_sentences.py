@@ -74,6 +74,12 @@ def assert_nothing_lost(text):
         ("...", ["..."]),
         ("", []),
         (" \n\t\u00a0", []),
+        ("Nodule of 5 mm. in the apex. Stable.", ["Nodule of 5 mm. in the apex.", "Stable."]),
+        ("Exam of Jan. 5, 2010. Stable.", ["Exam of Jan. 5, 2010.", "Stable."]),
+        ("In the L. lung base. R. lung clear.", ["In the L. lung base.", "R. lung clear."]),
+        ("Findings - No edema. Impression - Clear.", ["Findings -", "No edema.", "Impression -", "Clear."]),
+        ("**FINDINGS:** No edema.", ["**FINDINGS:**", "No edema."]),
+        ("[FINDINGS] No [gross] edema - none.", ["[FINDINGS]", "No [gross] edema - none."]),
     ],
 )
 def test_boundaries(text, expected):

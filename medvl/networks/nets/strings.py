@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from medvl.text import split_sentences
-from medvl.text.sections import is_header
+from medvl.text.headers import is_header
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
