@@ -6,18 +6,19 @@ import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
 from medvl.data.label_columns import CHEXPERT_COLUMNS
-from medvl.errors import StudyError, check_on_error
+from medvl.data.study_list import StudyList
+from medvl.errors import StudyError
 
 _STATES = {"": np.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}
 _VIEWS = ("frontal", "lateral")
 
 
-class CheXpert(Sequence[dict[str, Any]]):
+class CheXpert(StudyList):
     """A split of CheXpert as a datalist, one dictionary a study.
 
     Each study holds ``study_id`` ("patient00001/study1"), ``patient_id``, ``image`` (list of paths), ``views`` ("frontal"
@@ -52,7 +53,7 @@ class CheXpert(Sequence[dict[str, Any]]):
         check_files: bool = False,
         on_error: str = "raise",
     ) -> None:
-        check_on_error(on_error)
+        super().__init__(on_error)
         views = (views,) if isinstance(views, str) else tuple(views)
         if not views or set(views) - set(_VIEWS):
             raise ValueError(f"views must be some of {_VIEWS}, got {views}")
@@ -60,27 +61,22 @@ class CheXpert(Sequence[dict[str, Any]]):
         table = self.folder / f"{split}.csv"
         if not table.is_file():
             raise FileNotFoundError(f"split: there is no file {table}")
-        self.skipped: list[StudyError] = []
         studies: dict[str, dict[str, Any]] = {}
         images: dict[str, list[tuple[str, str]]] = defaultdict(list)
         with table.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             _check_columns(table.name, reader.fieldnames or [], self.names)
             for row in reader:
-                try:
+                with self._reading_a_study():
                     study_id, patient = _identity(row["Path"])
                     view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
-                    if view.strip().lower() not in views:
+                    view = view.strip().lower()
+                    if view not in views:
                         continue
                     path = self._image(row["Path"], study_id, check_files)
                     details = _details(row, study_id)
-                except StudyError as error:
-                    if on_error == "raise":
-                        raise
-                    self.skipped.append(error)
-                    continue
-                images[study_id].append((path, view.strip().lower()))
-                studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient, **details})
+                    images[study_id].append((path, view))
+                    studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient, **details})
         self._studies = [
             {**study, "image": [path for path, _ in images[key]], "views": [view for _, view in images[key]]}
             for key, study in studies.items()
@@ -92,18 +88,6 @@ class CheXpert(Sequence[dict[str, Any]]):
         if check and not path.is_file():
             raise StudyError(study_id, "image", f"the file {name} does not exist")
         return str(path)
-
-    def __len__(self) -> int:
-        return len(self._studies)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self._studies[index]
 
 
 def _check_columns(name: str, columns: Sequence[str], names: Sequence[str]) -> None:

@@ -7,17 +7,18 @@ import gzip
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import IO, Any
 
 from medvl.data.chexpert import parse_states
 from medvl.data.label_columns import CHEXPERT_COLUMNS
-from medvl.errors import StudyError, check_on_error
+from medvl.data.study_list import StudyList
+from medvl.errors import StudyError
 
 _SPLITS = {"train": "train", "val": "validate", "validate": "validate", "test": "test"}
 _LABELLERS = ("chexpert", "negbio")
 
 
-class MIMIC_CXR(Sequence[dict[str, Any]]):
+class MIMIC_CXR(StudyList):
     """A split of MIMIC-CXR or MIMIC-CXR-JPG as a datalist, one dictionary a study.
 
     Each study holds ``study_id`` ("s50414267"), ``patient_id`` ("p10000032"), ``image`` (list of paths), ``views`` (the
@@ -56,7 +57,7 @@ class MIMIC_CXR(Sequence[dict[str, Any]]):
         check_files: bool = False,
         on_error: str = "raise",
     ) -> None:
-        check_on_error(on_error)
+        super().__init__(on_error)
         if split not in _SPLITS:
             raise ValueError(f"split must be one of {sorted(_SPLITS)}, got {split!r}")
         if labeller not in _LABELLERS:
@@ -73,15 +74,9 @@ class MIMIC_CXR(Sequence[dict[str, Any]]):
             position = positions.get(row["dicom_id"], "")
             if row["split"] == _SPLITS[split] and (wanted is None or position in wanted):
                 images[row["subject_id"], row["study_id"]].append((row["dicom_id"], position))
-        self._studies: list[dict[str, Any]] = []
-        self.skipped: list[StudyError] = []
         for (subject, study), found in images.items():
-            try:
+            with self._reading_a_study():
                 self._studies.append(self._study(subject, study, found, labels.get(study), check_files))
-            except StudyError as error:
-                if on_error == "raise":
-                    raise
-                self.skipped.append(error)
 
     def _rows(self, table: str, required: bool) -> Iterator[dict[str, str]]:
         found = sorted(path for path in self.folder.glob(f"mimic-cxr-*-{table}.csv*") if path.suffix in (".csv", ".gz"))
@@ -117,18 +112,6 @@ class MIMIC_CXR(Sequence[dict[str, Any]]):
         elif check and not path.is_file():
             raise StudyError(study_id, "image", f"neither {dicom}.jpg nor {dicom}.dcm exists")
         return str(path)
-
-    def __len__(self) -> int:
-        return len(self._studies)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self._studies[index]
 
 
 def _open_text(path: Path) -> IO[str]:

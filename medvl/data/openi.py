@@ -5,16 +5,18 @@ from __future__ import annotations
 import os
 import tarfile
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterator, Sequence
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
-from medvl.errors import StudyError, check_on_error
+from medvl.data.study_list import StudyList
+from medvl.errors import StudyError
 
 _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
 
-class OpenIReports(Sequence[dict[str, Any]]):
+class OpenIReports(StudyList):
     """Reports of the Indiana collection (Demner-Fushman et al. 2016) as a datalist.
 
     Each study is a dictionary with ``study_id`` ("CXR17"), ``report`` (sections with their headers, one a line),
@@ -30,7 +32,7 @@ class OpenIReports(Sequence[dict[str, Any]]):
 
     Raises:
         FileNotFoundError: if ``path`` is not there, or holds no XML file.
-        ValueError: for an unknown ``on_error``.
+        ValueError: for an unknown ``on_error``, or a file that is no archive or a broken one.
         medvl.errors.StudyError: for a report that cannot be read, unless skipped.
 
     Example:
@@ -40,35 +42,17 @@ class OpenIReports(Sequence[dict[str, Any]]):
     """
 
     def __init__(self, path: str | Path, images: str | Path | None = None, on_error: str = "raise") -> None:
-        check_on_error(on_error)
+        super().__init__(on_error)
         path = Path(path)
         if not path.exists():
             raise FileNotFoundError(f"path: there is no file or folder {path}")
-        self.skipped: list[StudyError] = []
         files = None if images is None else _image_files(Path(images))
-        studies = []
         for name, content in _xml_files(path):
-            try:
-                studies.append(_study(name, content, files))
-            except StudyError as error:
-                if on_error == "raise":
-                    raise
-                self.skipped.append(error)
-        if not studies and not self.skipped:
+            with self._reading_a_study():
+                self._studies.append(_study(name, content, files))
+        if not self._studies and not self.skipped:
             raise FileNotFoundError(f"path: there is no XML report in {path}")
-        self._studies = sorted(studies, key=lambda study: (_number(study["study_id"]), study["study_id"]))
-
-    def __len__(self) -> int:
-        return len(self._studies)
-
-    @overload
-    def __getitem__(self, index: int) -> dict[str, Any]: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> list[dict[str, Any]]: ...
-
-    def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
-        return self._studies[index]
+        self._studies.sort(key=lambda study: (_number(study["study_id"]), study["study_id"]))
 
 
 def _number(study_id: str) -> int:
@@ -82,12 +66,15 @@ def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
             yield file.name, file.read_bytes()
         return
     # A stream: nothing is unpacked to the disk, so no name in the archive can lead outside a folder.
-    with tarfile.open(path, "r:*") as archive:
-        for member in archive:
-            if member.isfile() and member.name.endswith(".xml"):
-                content = archive.extractfile(member)
-                if content is not None:
-                    yield os.path.basename(member.name), content.read()
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                if member.isfile() and member.name.endswith(".xml"):
+                    content = archive.extractfile(member)
+                    if content is not None:
+                        yield os.path.basename(member.name), content.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar): {error}") from error
 
 
 def _image_files(folder: Path) -> dict[str, str]:

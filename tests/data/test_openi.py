@@ -77,6 +77,10 @@ def test_missing_things_are_named(folder, tmp_path):
     empty.mkdir()
     with pytest.raises(FileNotFoundError, match="path: there is no XML report in"):
         OpenIReports(empty)
+    for content in (b"study,report", b"\x1f\x8b\x08\x00 cut short"):
+        (tmp_path / "bad.tgz").write_bytes(content)
+        with pytest.raises(ValueError, match=r"bad\.tgz cannot be read as an archive"):
+            OpenIReports(tmp_path / "bad.tgz")
     with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'warn'"):
         OpenIReports(folder, on_error="warn")
 
