@@ -12,8 +12,8 @@ import torch
 from monai.transforms import Compose, SelectItemsd, Transform
 
 from medvl.bundles.trained_run import TrainedRun, complete_study
-from medvl.data import Manifest, StudyDataset, SyntheticChestXRay, table_path
-from medvl.data.studies import SYNTHETIC
+from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestXRay, table_path
+from medvl.data.studies import SYNTHETIC, synthetic_set
 from medvl.data.tables import read_table
 from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest, image_preprocessing
 
@@ -35,7 +35,7 @@ class Masks:
         self,
         names: Sequence[str],
         studies: Mapping[int, list[str | None]] | None = None,
-        synthetic: SyntheticChestXRay | None = None,
+        synthetic: SyntheticChestXRay | SyntheticChestCT | None = None,
     ) -> None:
         self.names, self._paths, self._synthetic = tuple(names), studies, synthetic
 
@@ -134,7 +134,7 @@ def _drawn(run: TrainedRun, manifest: Manifest, data: str | Path | None) -> Mask
     if str(data or config["data"]) != SYNTHETIC or config["data"] != SYNTHETIC or not known:
         return None
     size = int(config.get("synthetic_size") or config["image_size"])
-    drawn = SyntheticChestXRay(int(config["synthetic_length"]), max(size, 32), int(config["seed"]))
+    drawn = synthetic_set(int(config["synthetic_length"]), size, int(config["seed"]), run.model.spatial_dims)
     masks = Masks(drawn.drawable, synthetic=drawn)
     first = masks.given(manifest.studies[:1])[0]
     written = LoadStudyImage()(first["image"])[0].numpy()

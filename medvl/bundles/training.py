@@ -150,4 +150,5 @@ def ready_network(
     elif frozen_text_layers is not None:
         network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
     # the order of weights in memory that convolutions are fastest in
-    return network.to(device, memory_format=torch.channels_last)
+    channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
+    return network.to(device, memory_format=channels_last)

@@ -8,6 +8,7 @@ from typing import Any
 
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
+from medvl.data.synthetic_ct import SyntheticChestCT
 
 SYNTHETIC = "synthetic"
 
@@ -22,6 +23,7 @@ def load_studies(
     seed: int = 0,
     synthetic_length: int = 2000,
     synthetic_size: int = 128,
+    spatial_dims: int = 2,
     progress: Callable[[Iterable], Iterable] | None = None,
 ) -> Manifest:
     """Reads the studies that have all ``keys`` and gives each a split, by patient where the table has none.
@@ -37,6 +39,7 @@ def load_studies(
         seed: of the splits, and of the synthetic set.
         synthetic_length: number of synthetic studies.
         synthetic_size: side of the synthetic images in pixels.
+        spatial_dims: 2 for synthetic radiographs, 3 for synthetic CT.
         progress: wraps the iteration over the synthetic studies as they are written, as ``tqdm`` does.
 
     Returns:
@@ -46,7 +49,7 @@ def load_studies(
         OSError: where the table cannot be read.
         ValueError: where the table is wrong, or fewer than two studies of the training split have all keys.
     """
-    write_synthetic([data], folder, synthetic_length, synthetic_size, seed, progress)
+    write_synthetic([data], folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
     # split first: who is in which split must not depend on what a run asks of its studies
@@ -65,12 +68,23 @@ def write_synthetic(
     length: int,
     size: int,
     seed: int,
+    spatial_dims: int = 2,
     progress: Callable[[Iterable], Iterable] | None = None,
 ) -> None:
     """Writes the synthetic set to ``folder``/data where one of ``places`` is "synthetic"."""
     if any(str(place) == SYNTHETIC for place in places):
-        dataset = SyntheticChestXRay(length=length, size=size, seed=seed)
-        dataset.write(Path(folder) / "data", progress=progress)
+        synthetic_set(length, size, seed, spatial_dims).write(Path(folder) / "data", progress=progress)
+
+
+def synthetic_set(length: int, size: int, seed: int, spatial_dims: int = 2) -> SyntheticChestXRay | SyntheticChestCT:
+    """The built-in set: radiographs, or in three dimensions CT.
+
+    Raises:
+        ValueError: for a number of dimensions other than 2 and 3.
+    """
+    if spatial_dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, received {spatial_dims}.")
+    return (SyntheticChestXRay if spatial_dims == 2 else SyntheticChestCT)(length, size, seed)
 
 
 def table_path(data: str | Path, folder: str | Path) -> Path:

@@ -92,7 +92,7 @@ class LoadStudyImage(Transform):
 
     def _checked(self, gray: Tensor, what: str) -> Tensor:
         if self.spatial_dims is not None and gray.ndim != self.spatial_dims + 1:
-            raise ValueError(f"{what} has {gray.ndim - 1} dimensions, expected an image of {self.spatial_dims}")
+            raise ValueError(f"{what} has {gray.ndim - 1} dimensions, expected {self.spatial_dims} (spatial_dims)")
         return gray
 
     def _read(self, path: str, kind: str) -> Tensor:

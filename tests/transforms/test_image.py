@@ -526,7 +526,7 @@ def test_preprocessing_takes_no_other_dimensions(tmp_path):
     with pytest.raises((ValueError, RuntimeError)) as raised:
         image_preprocessing(4)({"image": tmp_path / "a.nii"})
     messages = [str(raised.value), str(raised.value.__cause__)]
-    assert any("a.nii has 3 dimensions, expected an image of 2" in message for message in messages)
+    assert any("a.nii has 3 dimensions, expected 2 (spatial_dims)" in message for message in messages)
     with pytest.raises(ValueError, match="spatial_dims: expected 2 or 3, received 4"):
         image_preprocessing(4, spatial_dims=4)
 
