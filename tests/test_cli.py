@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -297,6 +298,22 @@ def test_embed(medvl, trained, tmp_path):
         assert arrays["label"].shape == (24, 4)
 
 
+def test_images_alone_are_embedded_but_give_nothing_to_evaluate(medvl, trained, tmp_path):
+    table, run = trained
+    images = table.with_name("images.csv")
+    images.write_text("image\n0.png\n1.png\n")
+    code, out, err = medvl("embed", run, "--data", images, "--output", tmp_path / "e.npz")
+    assert code == 0, err
+    assert "2 studies in" in out
+    with np.load(tmp_path / "e.npz") as arrays:
+        np.testing.assert_allclose(np.linalg.norm(arrays["image_embeds"], axis=1), 1, rtol=1e-5)
+    code, _, err = medvl("evaluate", run, "--data", images)
+    assert (code, err) == (2, "Error: images.csv has neither labels nor reports to evaluate on; name their columns.\n")
+    code, _, err = medvl("embed", run, "--data", images, "--report-column", "text")
+    assert code == 2
+    assert "report_column: images.csv has no column 'text'" in err
+
+
 class TestLabel:
     def test_states_and_what_decided_them(self, medvl, tmp_path):
         table = write_table(tmp_path, 4)
@@ -327,6 +344,7 @@ class TestErrors:
                 "recipe must be one of convirt, medclip, mlip, umcl, received 'convrt'",
             ),
             (["train", "convirt"], "--data is needed"),
+            (["audit"], "--data is needed"),
             (["train", "convirt", "--data", "nowhere.csv"], "nowhere.csv"),
             (["train", "convirt", "--data", "TABLE", "--report-column", "txt"], "'txt'"),
             (
@@ -396,6 +414,10 @@ class TestErrors:
     def test_debug_shows_the_traceback(self, medvl):
         with pytest.raises(ValueError, match="recipe must be one of"):
             medvl("train", "convrt", "--data", "x.csv", "--debug")
+
+
+def test_version(medvl):
+    assert medvl("--version") == (0, f"medvl {version('medvl')}\n", "")
 
 
 def test_help_teaches():

@@ -146,12 +146,16 @@ class RunFolder:
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
         before = yaml.safe_load((self.path / CONFIG).read_text())
-        for key in sorted(set(config) | set(before)):
-            if key not in FREE_ON_RESUME and config.get(key) != before.get(key):
-                raise ValueError(
-                    f"{key} is {config.get(key)!r} but was {before.get(key)!r} in the run at {self.path}; "
-                    "resume it with the same settings."
-                )
+        changed = [
+            f"{key} is {config.get(key)!r} but was {before.get(key)!r}"
+            for key in sorted(set(config) | set(before))
+            if key not in FREE_ON_RESUME and config.get(key) != before.get(key)
+        ]
+        if changed:  # the shortest says most: a number, and not the component that it stands in
+            raise ValueError(
+                f"{min(changed, key=len)} in the run at {self.path}; "
+                "resume it with the same settings, or choose another folder."
+            )
 
     def train(self, trainer: Any, best: BestCheckpoint | None = None) -> None:
         """Runs what is left of the training: nothing where a restored run has no epoch left or had stopped early.

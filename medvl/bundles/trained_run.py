@@ -99,7 +99,10 @@ class TrainedRun:
             return self._own_sources(split, on_error)
         table = table_path(data or self.config["data"], self.path)
         same_table = table.is_file() and file_sha256(table) in self.environment["tables_sha256"]
-        given = {**_found(self.config["columns"], read_table(table).columns), **(columns or {})}
+        present = read_table(table).columns
+        given = {**_found(self.config["columns"], present), **(columns or {})}
+        if "report" not in present:  # images alone can be embedded and scored
+            given.setdefault("report_column", None)
         manifest = read_manifest(table, on_error=on_error, **given)
         if same_table:
             manifest = manifest.with_splits(seed=self.environment["seed"])

@@ -32,8 +32,19 @@ for command in (demo, train, evaluate, embed, label, audit):
     app.command()(command)
 
 
+def _say_version(asked: bool) -> None:
+    if asked:
+        from medvl import __version__
+
+        typer.echo(f"medvl {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_say_version, is_eager=True)
+    ] = False,
     debug: Annotated[
         bool, typer.Option("--debug", help="Show the traceback of an error (anywhere on the line).")
     ] = False,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import say_skipped
-from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_options
+from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_options, require_input
 
 
 @column_options
@@ -27,6 +27,7 @@ def audit(
 
     Example:  medvl audit --data cases.csv --label-column finding --batch-size 128
     """
+    require_input(data, source)
     from medvl.data import load_sources
     from medvl.evaluation import audit_false_negatives
 

@@ -28,7 +28,7 @@ def label(
 
     from medvl.text import label_table
 
-    with tqdm(desc="label", unit="report") as bar:
+    with tqdm(desc="label", unit="report", delay=1) as bar:
         summary = label_table(
             file, column, output, vocabulary, by, explain, progress=lambda done: bar.update(done - bar.n)
         )

@@ -120,6 +120,12 @@ def columns_named(
     return {name: value for name, value in named.items() if value is not None}
 
 
+def require_input(data: str | None, source: list[str] | None) -> None:
+    """Asks for something to read."""
+    if data is None and not source:
+        raise ValueError("--data is needed: a table of studies (CSV, TSV or JSONL), or 'synthetic'; or --source.")
+
+
 def device_named(name: str | None) -> str:
     """The device's name; CUDA where there is one and none is named."""
     import torch

@@ -17,6 +17,7 @@ from medvl.cli.options import (
     checked_on_error,
     column_options,
     device_named,
+    require_input,
     settings_from,
 )
 
@@ -63,8 +64,7 @@ def train(
     """
     from medvl import bundles
 
-    if data is None and not source:
-        raise ValueError("--data is needed: a table of studies (CSV, TSV or JSONL), or 'synthetic'; or --source.")
+    require_input(data, source)
     overrides: dict[str, Any] = {
         "data": data,
         "output": str(output or Path("runs") / recipe),
