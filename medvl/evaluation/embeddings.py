@@ -235,13 +235,14 @@ def unit_vectors(name: str, embeds: Any) -> Tensor:
 
 
 def thumbnail(image: Tensor) -> np.ndarray:
-    """A small picture (H, W), uint8, of an image (C, H, W) or of the middle slice of a volume (C, H, W, D).
+    """A small picture (H, W), uint8, of an image (C, H, W), or of a volume (C, X, Y, Z) in RAS order.
 
+    A volume shows its middle axial slice as radiologists see it: the patient's right on the left, the front at the top.
     The darkest and the brightest percent of the pixels are cut off, so that one bright marker does not turn all else black.
     """
     plane = image.detach().float().cpu()
     if plane.ndim == 4:
-        plane = plane[..., plane.shape[-1] // 2]
+        plane = plane[..., plane.shape[-1] // 2].flip(1, 2).transpose(1, 2)
     plane = plane.mean(dim=0)
     shrink = THUMBNAIL_SIZE / max(plane.shape)
     if shrink < 1:

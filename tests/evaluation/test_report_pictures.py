@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from medvl.evaluation import Embeddings, retrieval, sentence_maps, zero_shot
+from medvl.evaluation.embeddings import thumbnail
 from medvl.evaluation.overlays import WIDTH, overlay
 from medvl.evaluation.report_pictures import failure_cases, report_queries
 
@@ -129,3 +130,15 @@ def test_nearest_images_mark_right_and_wrong_as_ranks_have_them():
         assert right == ([case["rank"]] if case["rank"] <= 4 else [])
     hidden = report_queries(result, embeddings, None, show_text=False)
     assert all(case["text"].startswith("Report of study") for case in hidden)
+
+
+def test_a_volume_is_seen_from_the_feet():
+    """Bright on the patient's right (greatest x) and dim at the front (greatest y) of the middle slice."""
+    volume = torch.zeros(1, 8, 6, 5)
+    volume[:, -1, :, 2] = 1.0
+    volume[:, :-1, -1, 2] = 0.5
+    picture = thumbnail(volume)
+    assert picture.shape == (6, 8)
+    assert (picture[:, 0] == 255).all()
+    assert (picture[0, 1:] == 128).all()
+    assert not picture[1:, 1:].any()
