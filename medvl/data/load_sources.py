@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,7 @@ def load_sources(
     synthetic_length: int = 2000,
     synthetic_size: int = 128,
     spatial_dims: int = 2,
+    progress: Callable[[Iterable], Iterable] | None = None,
 ) -> SourceManifest:
     """Reads sources, splits each by patient, labels the texts that have no label, and puts all labels in one order.
 
@@ -91,6 +92,7 @@ def load_sources(
         synthetic_length: number of synthetic studies.
         synthetic_size: side of the synthetic images in pixels.
         spatial_dims: 2 for synthetic radiographs, 3 for synthetic CT.
+        progress: wraps the iteration over the synthetic studies as they are written, as ``tqdm`` does.
 
     Returns:
         The studies. Those with a report have ``text`` (or the list ``sentences``) and ``text_label``: (K,), or (S, K).
@@ -111,7 +113,9 @@ def load_sources(
         places.insert(0, ("", str(data)))
     if not places:
         raise ValueError("sources or data must name something to read, received neither")
-    write_synthetic([place for _, place in places], folder, synthetic_length, synthetic_size, seed, spatial_dims)
+    write_synthetic(
+        [place for _, place in places], folder, synthetic_length, synthetic_size, seed, spatial_dims, progress
+    )
     given = NamedColumns(dict(columns or {}))
     parts: dict[str, Manifest] = {}
     for kind, place in places:

@@ -179,6 +179,15 @@ def test_monais_command_gives_the_same_weights_from_any_directory(trained, table
     assert same_weights(trained, tmp_path / "run")
 
 
+@pytest.mark.parametrize("shown", [True, False])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_drawing_the_synthetic_set_is_long_work_with_a_bar(recipe, shown, tmp_path, capsys):
+    workflow = ConfigWorkflow(str(bundles.recipe_config(recipe)), logging_file=False)
+    workflow.parser.update({"output": str(tmp_path), "synthetic_length": 20, "image_size": 32, "progress": shown})
+    assert len(workflow.parser.get_parsed_content("manifest")) == 20
+    assert ("draw images: 100%" in capsys.readouterr().err) == shown
+
+
 class TestMlip:
     def test_terms_and_metrics_are_logged_apart(self, trained):
         lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
