@@ -365,6 +365,14 @@ class TestErrors:
                 "learning_rate must be a number, as 0.0005, received 'fast'",
             ),
             (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "epochs=2.5"],
+                "epochs must be a whole number, as 50, received 2.5",
+            ),
+            (
+                ["train", "medclip", "--source", "image-label=TABLE", "--label-column", "fnding"],
+                "label_column: there is no column 'fnding' in cases.csv",
+            ),
+            (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "progress=1"],
                 "progress must be true or false, received 1",
             ),
@@ -386,7 +394,7 @@ class TestErrors:
     def test_one_sentence(self, medvl, tmp_path, monkeypatch, arguments, sentence):
         monkeypatch.chdir(tmp_path)
         table = write_table(tmp_path, 4)
-        code, _, err = medvl(*[str(table) if a == "TABLE" else a for a in arguments])
+        code, _, err = medvl(*[a.replace("TABLE", str(table)) for a in arguments])
         assert code == 2
         lines = err.strip().splitlines()
         assert lines[-1].startswith("Error: ")

@@ -72,8 +72,9 @@ def _check_kind(key: str, value: Any, default: Any) -> None:
         return
     if isinstance(default, bool) and not isinstance(value, bool):
         raise ValueError(f"{key} must be true or false, received {value!r}.")
-    if _is_number(default) and not _is_number(value):
-        raise ValueError(f"{key} must be a number, as {default}, received {value!r}.")
+    whole = isinstance(default, int)
+    if _is_number(default) and not (_is_number(value) and (not whole or float(value).is_integer())):
+        raise ValueError(f"{key} must be a {'whole ' * whole}number, as {default}, received {value!r}.")
 
 
 def _is_number(value: Any) -> bool:

@@ -33,7 +33,7 @@ def train(
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training split.", min=1, show_default=False)
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Studies in a step.", min=1, show_default=False)] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Studies in a step.", min=2, show_default=False)] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels that images are scaled to.", min=16, show_default=False)
     ] = None,

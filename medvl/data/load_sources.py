@@ -117,11 +117,11 @@ def load_sources(
         [place for _, place in places], folder, synthetic_length, synthetic_size, seed, spatial_dims, progress
     )
     given = NamedColumns(dict(columns or {}))
+    read = [read_source(kind, str(table_path(place, folder)), given, on_error) for kind, place in places]
+    given.require_all_found()  # before a study is missed for want of a column
     parts: dict[str, Manifest] = {}
-    for kind, place in places:
-        manifest = read_source(kind, str(table_path(place, folder)), given, on_error).with_splits(seed=seed)
-        parts[_free_name(place, parts)] = with_kinds(manifest, kind)
-    given.require_all_found()
+    for (kind, place), manifest in zip(places, read, strict=True):
+        parts[_free_name(place, parts)] = with_kinds(manifest.with_splits(seed=seed), kind)
     return _merge(parts, texts, ExtractSections(sections), vocabulary, label_cache, require_findings)
 
 

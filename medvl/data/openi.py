@@ -74,7 +74,7 @@ def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
                     if content is not None:
                         yield os.path.basename(member.name), content.read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar): {error}") from error
+        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar)") from error
 
 
 def _image_files(folder: Path) -> dict[str, str]:

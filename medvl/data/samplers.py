@@ -163,7 +163,7 @@ class DecoupledBatchSampler(Sampler[list[int]]):
         )
         self.texts = MixedBatchSampler(
             text_pools,
-            num_texts or num_images,
+            num_images if num_texts is None else num_texts,
             text_rates,
             steps=len(self.images),
             seed=seed + 1,

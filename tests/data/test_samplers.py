@@ -138,3 +138,7 @@ class TestDecoupled:
     def test_one_side_empty(self):
         with pytest.raises(ValueError, match=r"^text_pools must hold at least one unit, received none$"):
             DecoupledBatchSampler([range(3)], [[]], 2)
+
+    def test_no_texts_asked_for(self):
+        with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
+            DecoupledBatchSampler([range(3)], [range(3)], 2, num_texts=0)
