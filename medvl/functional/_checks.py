@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from numbers import Integral
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -21,14 +21,17 @@ def as_matrix(value: Tensor, name: str, axes: str) -> Tensor:
 
 
 def as_mask(mask: Tensor | None, name: str, embeds: Tensor) -> Tensor | None:
-    """A mask (rows, elements) of True and False for embeddings (rows, elements, D)."""
-    if mask is None:
-        return None
+    """A mask (rows, elements) of True and False for embeddings (rows, elements, D), where there is one."""
+    return None if mask is None else as_full_mask(mask, name, embeds)
+
+
+def as_full_mask(mask: Tensor, name: str, like: Tensor) -> Tensor:
+    """A mask of True and False for the first two axes of ``like``."""
     if not isinstance(mask, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(mask).__name__}")
-    if mask.shape != embeds.shape[:2]:
-        raise ValueError(f"{name} must have shape {tuple(embeds.shape[:2])}, got {tuple(mask.shape)}")
-    return as_plain(mask).to(device=embeds.device, dtype=torch.bool)
+    if mask.shape != like.shape[:2]:
+        raise ValueError(f"{name} must have shape {tuple(like.shape[:2])}, got {tuple(mask.shape)}")
+    return as_plain(mask).to(device=like.device, dtype=torch.bool)
 
 
 def check_axes(value: Tensor, name: str, axes: str) -> None:
@@ -41,8 +44,8 @@ def as_labels(value: Tensor | None, name: str) -> Tensor:
     """Label vectors (rows, K) of any real dtype as plain floating point."""
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor (rows, K), got {type(value).__name__}")
-    if value.ndim != 2:
-        raise ValueError(f"{name} must have shape (rows, K), got {tuple(value.shape)}")
+    if value.ndim != 2 or not value.shape[1]:
+        raise ValueError(f"{name} must have shape (rows, K), K at least 1, got {tuple(value.shape)}")
     return as_float(value)
 
 
@@ -90,6 +93,7 @@ def as_scale(logit_scale: Tensor | float | None, temperature: float, like: Tenso
 def as_number(value: Tensor | float, name: str, like: Tensor) -> Tensor:
     """One number as a tensor () beside ``like``."""
     if not isinstance(value, Tensor):
+        check_number(value, name)
         return like.new_tensor(float(value))
     if value.numel() != 1:
         raise ValueError(f"{name} must be one number, got shape {tuple(value.shape)}")
@@ -102,14 +106,22 @@ def check_option(value: object, name: str, options: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, options))}, got {value!r}")
 
 
+def check_number(value: object, name: str) -> None:
+    """Raise where ``value`` is no number (a text from a configuration file, a tensor that would get no gradient)."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+
+
 def check_positive(value: float, name: str) -> None:
     """Raise where a number is not above zero."""
+    check_number(value, name)
     if not value > 0:
         raise ValueError(f"{name} must be above 0, got {value}")
 
 
 def check_share(value: float, name: str) -> None:
     """Raise where a number is not in [0, 1]."""
+    check_number(value, name)
     if not 0 <= value <= 1:
         raise ValueError(f"{name} must be between 0 and 1, got {value}")
 

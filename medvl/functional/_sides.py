@@ -9,7 +9,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_float, as_ids, as_labels
+from medvl.functional._checks import as_float, as_full_mask, as_ids, as_labels
 from medvl.functional.distributed import gather_rows, process_rank
 
 Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
@@ -52,7 +52,9 @@ def make_side(
         labels = as_labels(labels, f"{name}_labels").to(device)
         _check_rows(labels, f"{name}_labels", count)
     if label_mask is not None:
-        labels = _mask_labels(name, labels, label_mask)
+        if labels is None:
+            raise ValueError(f"{name}_label_mask needs {name}_labels, got none")
+        labels = labels.masked_fill(~as_full_mask(label_mask, f"{name}_label_mask", labels), torch.nan)
     if weights is not None:
         if not isinstance(weights, Tensor):
             raise TypeError(f"weights must be a tensor, got {type(weights).__name__}")
@@ -90,13 +92,3 @@ def check_together(images: Tensor | None, texts: Tensor | None, what: str) -> No
 def _check_rows(value: Tensor, name: str, count: int) -> None:
     if len(value) != count:
         raise ValueError(f"{name} must have {count} rows, one for each row of the embeddings, got {len(value)}")
-
-
-def _mask_labels(name: str, labels: Tensor | None, label_mask: Tensor) -> Tensor:
-    if labels is None:
-        raise ValueError(f"{name}_label_mask needs {name}_labels, got none")
-    if label_mask.shape != labels.shape:
-        raise ValueError(
-            f"{name}_label_mask must have the shape of {name}_labels {tuple(labels.shape)}, got {tuple(label_mask.shape)}"
-        )
-    return labels.masked_fill(~label_mask.to(device=labels.device, dtype=torch.bool), torch.nan)

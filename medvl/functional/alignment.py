@@ -59,6 +59,8 @@ def patch_sentence_plan(
     """
     check_option(matching, "matching", MATCHINGS)
     check_positive(attention_temperature, "attention_temperature")
+    if not similarity.numel():
+        return torch.zeros_like(similarity)
     if matching == "transport":
         return sinkhorn(1 - similarity, epsilon, patch_mask, sentence_mask)
     patch_share, sentence_share = (
@@ -268,7 +270,8 @@ def semantic_integrity(
     with torch.no_grad(), torch.autocast(images.embeds.device.type, enabled=False):
         similarity = torch.einsum("npd,nsd->nps", unit_vectors(images.embeds), unit_vectors(texts.embeds))
         lowest = torch.finfo(similarity.dtype).min
-        best = similarity.masked_fill(~texts.mask.unsqueeze(1), lowest).amax(2)
+        # One more column, so that there is a largest where no report has a sentence.
+        best = pad(similarity.masked_fill(~texts.mask.unsqueeze(1), lowest), (0, 1), value=lowest).amax(2)
         best = best.masked_fill(~texts.mask.any(1, keepdim=True), 0.0)
         attention = (best / temperature).masked_fill(~images.mask, lowest).softmax(1)
         return (attention * (visible & images.mask)).sum(1)

@@ -63,7 +63,6 @@ def image_text_contrastive_loss(
         >>> round(image_text_contrastive_loss(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
         0.3133
     """
-    check_share(image_weight, "image_weight")
     image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
     sides = with_ids(
         make_side("image", image_embeds, ids=image_ids, weights=weights), make_side("text", text_embeds, ids=text_ids)
@@ -140,7 +139,6 @@ def image_text_label_contrastive_loss(
         >>> round(image_text_label_contrastive_loss(torch.eye(2), torch.eye(2), labels, labels, temperature=1.0).item(), 4)
         0.8133
     """
-    check_share(image_weight, "image_weight")
     image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
     return _contrast(
         *matched_sides(
@@ -168,12 +166,13 @@ def _contrast(
     texts: Side,
     make_targets: Callable[[Side, Side], LogTargets],
     scale: Tensor,
-    image_share: float,
+    image_weight: float,
     reduction: str,
     gather: bool,
     tile_size: int | str | None,
 ) -> Tensor:
     """The steps that all softmax losses share, on one process or on many."""
+    check_share(image_weight, "image_weight")
     check_option(reduction, "reduction", REDUCTIONS)
     gather = gather and is_distributed()
     count = total_rows(len(images), images.embeds.device) if gather else len(images)
@@ -185,20 +184,20 @@ def _contrast(
         targets = make_targets(images, texts)
         if tile is None:
             logits = unit_vectors(images.embeds) @ unit_vectors(texts.embeds).T * scale
-            return contrast_logits(logits, targets.block(ALL, ALL), images, texts, image_share, reduction)
+            return contrast_logits(logits, targets.block(ALL, ALL), images, texts, image_weight, reduction)
         terms, counts = tiled_soft_target_cross_entropy(images.embeds, texts.embeds, targets, scale, tile, gather)
         if gather:
             images = images.gathered("ids", "weights")
-        return _join_terms(terms, counts, images, texts, image_share, reduction)
+        return _join_terms(terms, counts, images, texts, image_weight, reduction)
 
 
 def contrast_logits(
-    logits: Tensor, log_targets: Tensor, images: Side, texts: Side, image_share: float, reduction: str
+    logits: Tensor, log_targets: Tensor, images: Side, texts: Side, image_weight: float, reduction: str
 ) -> Tensor:
     """Loss of an (N, M) matrix of logits; of the sides, ids and weights are used."""
     terms = soft_target_cross_entropy(logits, log_targets)
-    counts = log_targets.amax(1) > -torch.inf, log_targets.amax(0) > -torch.inf
-    return _join_terms(terms, counts, images, texts, image_share, reduction)
+    has_target = log_targets > -torch.inf
+    return _join_terms(terms, (has_target.any(1), has_target.any(0)), images, texts, image_weight, reduction)
 
 
 def _join_terms(
@@ -206,11 +205,11 @@ def _join_terms(
     counts: tuple[Tensor, Tensor],
     images: Side,
     texts: Side,
-    image_share: float,
+    image_weight: float,
     reduction: str,
 ) -> Tensor:
     """Weigh the image and text terms and reduce them; the mean of each is over those that count."""
-    shares, weights = (image_share, 1 - image_share), _term_weights(images, texts, *counts)
+    shares, weights = (image_weight, 1 - image_weight), _term_weights(images, texts, *counts)
     weighted = [share * weight * term for share, weight, term in zip(shares, weights, terms, strict=True)]
     if reduction == "mean":
         images_mean, texts_mean = (term.sum() / n.sum().clamp_min(1) for term, n in zip(weighted, counts, strict=True))
@@ -235,4 +234,4 @@ def _term_weights(images: Side, texts: Side, image_counts: Tensor, text_counts: 
 
 def _mean_one(weights: Tensor, counts: Tensor) -> Tensor:
     weights = weights * counts
-    return weights * (counts.sum() / weights.sum().clamp_min(1e-12))
+    return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny) * counts.sum()

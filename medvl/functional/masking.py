@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_float, as_matrix, as_plain, check_option
+from medvl.functional._checks import as_float, as_full_mask, as_matrix, check_option
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -129,9 +129,7 @@ def masked_patch_loss(
             f"patch_prediction must have shape {tuple(pixels.shape)} for image {tuple(image.shape)} in patches of "
             f"{patch_size}, got {tuple(prediction.shape)}"
         )
-    if visible_mask.shape != prediction.shape[:2]:
-        raise ValueError(f"visible_mask must have shape {tuple(prediction.shape[:2])}, got {tuple(visible_mask.shape)}")
-    hidden = ~as_plain(visible_mask).to(device=prediction.device, dtype=torch.bool)
+    hidden = ~as_full_mask(visible_mask, "visible_mask", prediction)
     with torch.autocast(prediction.device.type, enabled=False):
         if normalise:
             mean = pixels.mean(2, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_plain
+from medvl.functional._checks import as_float, as_plain
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -28,9 +28,10 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     if mask.shape != values.shape[:-1]:
         raise ValueError(f"mask must have shape {tuple(values.shape[:-1])}, got {tuple(mask.shape)}")
     kept = as_plain(mask).to(torch.bool).unsqueeze(-1)
-    # A value that is not kept may be anything, NaN included: it is replaced, not multiplied by 0.
-    total = values.masked_fill(~kept, 0.0).sum(-2)
-    return total / kept.sum(-2).clamp_min(1).to(values.dtype)
+    # A value that is not kept may be anything, NaN included: it is replaced, not multiplied by 0. In half precision the sum
+    # of many tokens overflows.
+    total = as_float(values.masked_fill(~kept, 0.0)).sum(-2)
+    return (total / kept.sum(-2).clamp_min(1)).to(values.dtype)
 
 
 def segment_mean(values: Tensor, segment_ids: Tensor, num_segments: int | None = None) -> tuple[Tensor, Tensor]:
@@ -68,7 +69,9 @@ def segment_mean(values: Tensor, segment_ids: Tensor, num_segments: int | None =
         raise ValueError(f"segment_ids must be below num_segments {count}, got {largest - 1}")
     # Values of no segment are summed in one more, which is cut off.
     slots = segment_ids.where(segment_ids >= 0, count)
-    sums = values.new_zeros(len(values), count + 1, values.shape[2])
-    sums = sums.scatter_add(1, slots.unsqueeze(-1).expand_as(values), values)[:, :count]
-    sizes = values.new_zeros(len(values), count + 1).scatter_add(1, slots, values.new_ones(slots.shape))[:, :count]
-    return sums / sizes.clamp_min(1).unsqueeze(-1), sizes > 0
+    # Added one by one: in half precision the sum of a long segment would stop growing.
+    wide = as_float(values)
+    sums = wide.new_zeros(len(wide), count + 1, wide.shape[2])
+    sums = sums.scatter_add(1, slots.unsqueeze(-1).expand_as(wide), wide)[:, :count]
+    sizes = wide.new_zeros(len(wide), count + 1).scatter_add(1, slots, wide.new_ones(slots.shape))[:, :count]
+    return (sums / sizes.clamp_min(1).unsqueeze(-1)).to(values.dtype), sizes > 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medvl.functional._checks import as_float, check_option, check_positive, wide_dtype
+from medvl.functional._checks import as_float, as_plain, check_option, check_positive, wide_dtype
 
 GRADIENTS = ("exact", "constant")
 
@@ -44,7 +44,7 @@ def sinkhorn(
         column_mask: (..., S).
         tolerance: iteration ends where every sum over the longer axis is within this relative distance of its
             marginal (the others are exact to rounding). float32 reaches 1e-6.
-        max_iterations: at most this many scalings.
+        max_iterations: at most this many scalings, at least 1.
         gradient: ``"exact"`` differentiates the plan itself, through the equations that define it rather than through
             the iterations: the gradient that unrolled iterations converge to, in the memory of one plan. It is the
             default because it is the derivative of what was computed. ``"constant"`` holds the plan constant and gives
@@ -54,7 +54,7 @@ def sinkhorn(
         (..., P, S), sums to 1; all 0 where a mask keeps nothing.
 
     Raises:
-        TypeError: for a cost that is not floating point.
+        TypeError: for a cost that is not floating point, or a mask that is no tensor.
         ValueError: for a cost of less than two axes, masks that do not fit it, or an option outside its range.
 
     Example:
@@ -68,9 +68,13 @@ def sinkhorn(
         raise ValueError(f"cost must have shape (..., P, S), got {tuple(cost.shape)}")
     check_positive(epsilon, "epsilon")
     check_positive(tolerance, "tolerance")
+    if not max_iterations >= 1:
+        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
     check_option(gradient, "gradient", GRADIENTS)
     rows = _marginal(cost, row_mask, -2, "row_mask")
     columns = _marginal(cost, column_mask, -1, "column_mask")
+    if not cost.numel():
+        return torch.zeros_like(as_float(cost))
     with torch.autocast(cost.device.type, enabled=False):
         scores = as_float(cost).reshape(-1, *cost.shape[-2:]) / -epsilon
         scores = scores if gradient == "exact" else scores.detach()
@@ -89,12 +93,14 @@ def _marginal(cost: Tensor, mask: Tensor | None, axis: int, name: str) -> Tensor
     shape = (*cost.shape[:-2], cost.shape[axis])
     if mask is None:
         mask = torch.ones(shape, dtype=torch.bool, device=cost.device)
+    elif not isinstance(mask, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(mask).__name__}")
     else:
         try:
-            mask = mask.to(torch.bool).expand(shape)
+            mask = as_plain(mask).to(torch.bool).expand(shape)
         except RuntimeError:
             raise ValueError(f"{name} must have shape {shape} or broadcast to it, got {tuple(mask.shape)}") from None
-    weights = as_float(mask.to(cost.dtype)).reshape(-1, shape[-1])
+    weights = as_float(mask.to(cost.dtype)).reshape(cost.shape[:-2].numel(), shape[-1])
     return weights / weights.sum(-1, keepdim=True).clamp_min(1)
 
 
@@ -151,6 +157,7 @@ def _iterate(scores: Tensor, rows: Tensor, columns: Tensor, tolerance: float, ma
         if kernel is None:
             kernel = (scores + f.unsqueeze(2)).add_(g.unsqueeze(1)).exp_()
             kernel_t = kernel.transpose(1, 2).contiguous()
+        length = min(length, max_iterations - done)
         for _ in range(length):
             u, received = _scale_rows(v, kernel, kernel_t, rows)
             v = (columns / received).where(column_kept, 0.0)

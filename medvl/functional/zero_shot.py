@@ -6,7 +6,8 @@ from typing import Literal
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+
+from medvl.functional.similarity import unit_vectors
 
 Ensemble = Literal["mean", "max"]
 
@@ -31,9 +32,9 @@ def class_embeddings(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes:
                 [ 0.0000, -1.0000]])
     """
     number = _check(prompt_embeds, prompt_classes, num_classes)
-    units = F.normalize(prompt_embeds.to(torch.promote_types(prompt_embeds.dtype, torch.float32)), dim=1)
+    units = unit_vectors(prompt_embeds.to(torch.promote_types(prompt_embeds.dtype, torch.float32)))
     sums = units.new_zeros(number, units.shape[1]).index_add(0, prompt_classes, units)
-    return F.normalize(sums, dim=1)
+    return unit_vectors(sums)
 
 
 def class_similarity(
@@ -78,12 +79,17 @@ def class_similarity(
             f"{tuple(image_embeds.shape)} and {tuple(prompt_embeds.shape)}"
         )
     dtype = torch.promote_types(torch.promote_types(image_embeds.dtype, prompt_embeds.dtype), torch.float32)
-    images, prompts = F.normalize(image_embeds.to(dtype), dim=1), prompt_embeds.to(dtype)
+    images, prompts = image_embeds.to(dtype), prompt_embeds.to(dtype)
     if ensemble == "mean":
-        return images @ class_embeddings(prompts, prompt_classes, number).T
-    cosines = images @ F.normalize(prompts, dim=1).T
-    best = cosines.new_full((len(images), number), -torch.inf)
-    return best.scatter_reduce(1, prompt_classes.expand_as(cosines), cosines, "amax")
+        cosines = class_embeddings(prompts, prompt_classes, number) @ images.T
+    else:
+        # Rows are prompts, those of a class together: the largest of a run of rows is read at the speed of memory.
+        rows = unit_vectors(prompts[prompt_classes.argsort(stable=True)]) @ images.T
+        sizes = torch.bincount(prompt_classes, minlength=number).tolist()
+        cosines = torch.stack([block.amax(0) for block in rows.split(sizes)])
+    # Dividing the few cosines costs less than scaling every image; those of a zero vector are 0 as they are.
+    lengths = images.norm(dim=1)
+    return (cosines / lengths.masked_fill(lengths == 0, 1)).T
 
 
 def _check(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None) -> int:

@@ -70,6 +70,9 @@ def test_semantic_integrity_by_loop():
         assert float(got[i]) == pytest.approx(float(share), rel=1e-9)
     assert not semantic_integrity(patches.requires_grad_(), sentences, visible).requires_grad
 
+    nothing = semantic_integrity(patches, sentences[:, :0], visible)
+    torch.testing.assert_close(nothing, visible.double().mean(1))
+
 
 def test_wrong_arguments():
     with pytest.raises(ValueError, match="matching must be one of 'transport', 'attention', 'max', got 'mean'"):

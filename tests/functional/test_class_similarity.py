@@ -31,6 +31,15 @@ def test_similarity_equals_a_loop(ensemble):
     assert (found < 0).any()
 
 
+@pytest.mark.parametrize("ensemble", ["mean", "max"])
+def test_a_zero_vector_is_similar_to_nothing(ensemble):
+    images = torch.tensor([[0.0, 0.0], [3.0, 4.0]], requires_grad=True)
+    found = class_similarity(images, torch.eye(2), torch.tensor([1, 0]), ensemble)
+    torch.testing.assert_close(found, torch.tensor([[0.0, 0.0], [0.8, 0.6]]))
+    found.sum().backward()
+    assert images.grad.abs().max() <= 1
+
+
 def test_wrong_arguments_are_named():
     prompts, images = torch.eye(3), torch.ones(2, 3)
     with pytest.raises(ValueError, match=r"every class needs a prompt; classes \[1\] of 3 have none"):

@@ -88,6 +88,19 @@ def test_segment_mean_by_loop():
     assert torch.autograd.gradcheck(lambda x: segment_mean(x, ids, 5)[0], (values,))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_means_of_many_values_in_half_precision(dtype):
+    """A sum in half precision overflows, or stops growing once what is added falls below its last digit."""
+    values = torch.linspace(100, 200, 1000, dtype=torch.float64)[None, :, None].to(dtype)
+    expected = values.double().mean()
+    for mean in (
+        masked_mean(values, torch.ones(1, 1000)),
+        segment_mean(values, torch.zeros(1, 1000, dtype=torch.long))[0],
+    ):
+        assert mean.dtype == dtype
+        assert mean.item() == pytest.approx(expected.item(), rel=4e-3)
+
+
 def test_segment_mean_without_segments():
     means, mask = segment_mean(torch.ones(2, 3, 4), torch.full((2, 3), -1))
     assert means.shape == (2, 0, 4)

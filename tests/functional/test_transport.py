@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from medvl.functional import sinkhorn
+from medvl.functional import sinkhorn, transport
 
 
 def cost(*shape, dtype=torch.float32, seed=0):
@@ -146,5 +146,27 @@ def test_wrong_arguments():
         sinkhorn(torch.ones(2, 3, 4), row_mask=torch.ones(2, 4))
     with pytest.raises(ValueError, match=r"epsilon must be above 0, got 0"):
         sinkhorn(torch.ones(2, 2), 0)
+    with pytest.raises(TypeError, match=r"row_mask must be a tensor, got list"):
+        sinkhorn(torch.ones(2, 2), row_mask=[True, False])
+    with pytest.raises(ValueError, match=r"max_iterations must be at least 1, got 0"):
+        sinkhorn(torch.ones(2, 2), max_iterations=0)
     with pytest.raises(ValueError, match=r"gradient must be one of 'exact', 'constant', got 'none'"):
         sinkhorn(torch.ones(2, 2), gradient="none")
+
+
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 0, 3), (0, 3, 2)])
+def test_nothing_to_transport(shape):
+    matrix = torch.ones(shape, requires_grad=True)
+    assert sinkhorn(matrix).shape == shape
+
+
+def test_no_more_scalings_than_asked_for(monkeypatch):
+    scalings = []
+    scale_rows = transport._scale_rows
+    monkeypatch.setattr(transport, "_scale_rows", lambda *given: scalings.append(1) or scale_rows(*given))
+    matrix = cost(6, 5)
+    for most in (1, 6):
+        scalings.clear()
+        sinkhorn(matrix, 0.001, tolerance=1e-12, max_iterations=most)
+        # Beside the scalings, one product measures the error and one tries each Newton step.
+        assert len(scalings) <= most + 2 * (1 + most // transport.FIRST_ROUND)

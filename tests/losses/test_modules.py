@@ -230,13 +230,18 @@ def embeds(n=2, d=3, dtype=torch.float32):
         (SemanticMatchingLoss, {"image_labels": embeds(3, 4), "text_labels": embeds(2, 4)}, ValueError,
          r"image_labels must have 2 rows, one for each row of the embeddings, got 3"),
         (SemanticMatchingLoss, {"image_labels": torch.ones(2), "text_labels": embeds(2, 4)}, ValueError,
-         r"image_labels must have shape \(rows, K\), got \(2,\)"),
+         r"image_labels must have shape \(rows, K\), K at least 1, got \(2,\)"),
         (SemanticMatchingLoss, {"image_labels": embeds(), "text_labels": embeds(), "image_label_mask": embeds(2, 1)},
-         ValueError, r"image_label_mask must have the shape of image_labels \(2, 3\), got \(2, 1\)"),
+         ValueError, r"image_label_mask must have shape \(2, 3\), got \(2, 1\)"),
         (ImageTextLabelContrastiveLoss, {"image_labels": embeds()}, ValueError,
          r"image_labels and text_labels must come together, got no text_labels"),
         (SigmoidContrastiveLoss, {"image_label_mask": embeds()}, ValueError,
          r"image_label_mask needs image_labels, got none"),
+        (SemanticMatchingLoss, {"image_labels": embeds(), "text_labels": embeds(), "text_label_mask": [[True]]},
+         TypeError, r"text_label_mask must be a tensor, got list"),
+        (ImageTextLabelContrastiveLoss, {"image_labels": embeds(2, 0), "text_labels": embeds(2, 0)}, ValueError,
+         r"image_labels must have shape \(rows, K\), K at least 1, got \(2, 0\)"),
+        (ImageTextContrastiveLoss, {"logit_scale": "14"}, TypeError, "logit_scale must be a number, got '14'"),
     ],
 )  # fmt: skip
 def test_errors_name_argument_received_and_expected(loss, arguments, error, message):
@@ -270,6 +275,7 @@ def test_patch_sentence_errors(arguments, message):
          r"patch_size must divide every spatial axis of image \(1, 1, 5, 4\), got 2"),
         ({"image": torch.ones(1, 1, 4, 4).int()}, TypeError, r"image must be floating point, got torch.int32"),
         ({"visible_mask": torch.ones(1, 3)}, ValueError, r"visible_mask must have shape \(1, 4\), got \(1, 3\)"),
+        ({"visible_mask": [[True] * 4]}, TypeError, "visible_mask must be a tensor, got list"),
     ],
 )  # fmt: skip
 def test_masked_patch_errors(arguments, error, message):
@@ -295,3 +301,61 @@ def test_masked_patch_errors(arguments, error, message):
 def test_unknown_options(loss, options, message):
     with pytest.raises(ValueError, match=message):
         loss(**options)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (ImageTextContrastiveLoss, {"temperature": "1e-1"}, "temperature must be a number, got '1e-1'"),
+        (ImageTextContrastiveLoss, {"image_weight": None}, "image_weight must be a number, got None"),
+        # It would be used and never learned.
+        (SemanticMatchingLoss, {"temperature": torch.tensor(0.5)}, r"temperature must be a number, got tensor\(0.5"),
+        (PatchSentenceMatchingLoss, {"epsilon": "0.05"}, "epsilon must be a number, got '0.05'"),
+    ],
+)
+def test_options_that_are_no_numbers(loss, options, message):
+    with pytest.raises(TypeError, match=message):
+        loss(**options)
+
+
+@plain_and_tiled
+@pytest.mark.parametrize(("images", "texts"), [(0, 0), (0, 2), (2, 0)])
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "masked"])
+def test_a_side_without_rows_teaches_nothing(name, images, texts, tile_size):
+    rows = {
+        "image_embeds": torch.ones(images, 3),
+        "text_embeds": torch.ones(texts, 3),
+        "patch_embeds": torch.ones(images, 4, 3),
+        "sentence_embeds": torch.ones(texts, 2, 3),
+        "image_ids": torch.arange(images),
+        "text_ids": torch.arange(texts),
+        "image_labels": torch.ones(images, 2),
+        "text_labels": torch.ones(texts, 2),
+    }
+    leaves = [value.requires_grad_() for key, value in rows.items() if key.endswith("embeds")]
+    loss = CombinedLoss({"only": LOSSES[name](tile_size=tile_size)})(rows, {})
+    loss.backward()
+    assert loss.item() == 0 or (name == "sigmoid" and loss.item() > 0)
+    assert all(leaf.grad is None or not leaf.grad.abs().sum() for leaf in leaves)
+
+
+@plain_and_tiled
+@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
+@pytest.mark.parametrize(("patches", "sentences"), [(0, 2), (3, 0)])
+def test_a_batch_without_any_patch_or_sentence_teaches_nothing(matching, patches, sentences, tile_size):
+    """What a network gives for a batch whose texts are all empty."""
+    loss = PatchSentenceMatchingLoss(matching=matching, tile_size=tile_size)
+    embeds = [torch.ones(2, count, 5, requires_grad=True) for count in (patches, sentences)]
+    value = loss(*embeds)
+    value.backward()
+    assert value.item() == 0
+    assert all(part.grad is None or not part.grad.abs().sum() for part in embeds)
+
+
+def test_tiny_weights_are_scaled_like_any():
+    given = batch()
+    arguments = [given[key] for key in ("image_embeds", "text_embeds", "image_ids", "text_ids")]
+    weights = torch.tensor([1.0, 2.0, 3.0, 4.0])
+    loss = ImageTextContrastiveLoss()
+    torch.testing.assert_close(loss(*arguments, weights * 1e-15), loss(*arguments, weights))
+    assert loss(*arguments, weights * 0).item() == 0
