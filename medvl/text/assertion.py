@@ -28,31 +28,32 @@ class Found:
         self.decided = False
 
 
-def resolve(items: list[Item], vocabulary: Vocabulary) -> list[Found]:
+def resolve(items: list[Item], length: int, vocabulary: Vocabulary) -> list[Found]:
     """Decide every finding of one sentence.
 
     Args:
         items: phrases of the sentence, as :meth:`medvl.text.phrases.Phrases.scan` gives them.
+        length: number of the sentence's words.
         vocabulary: what the phrases came from.
 
     Returns:
         The findings in order, with what was decided about each.
     """
-    return _Sentence(items, vocabulary).resolve()
+    return _Sentence(items, length, vocabulary).resolve()
 
 
 class _Sentence:
     """Where one pass stands: the cue in force, the findings and body parts of the clause, the last side and severity."""
 
-    def __init__(self, items: list[Item], vocabulary: Vocabulary) -> None:
-        self.items, self.vocabulary = items, vocabulary
+    def __init__(self, items: list[Item], length: int, vocabulary: Vocabulary) -> None:
+        self.items, self.length, self.vocabulary = items, length, vocabulary
         self.found: list[Found] = []
         self.state: str | None = None
         self.cue: Words | None = None
         self.cue_used = self.former = False
         self.after_verb = False
         self.clause = self.subclause = 0
-        self.colon = -1
+        self.colon = self.verb = -1
         self.joint: str | None = None
         self.pending: tuple[str, Words] | None = None
         self.structures: list[tuple[int, Words]] = []
@@ -162,11 +163,14 @@ class _Sentence:
     def _use_cue_backwards(self, index: int) -> None:
         """A cue that ends its clause and governs nothing may speak of what came before.
 
-        A hedge does ("pneumonia possible"), and a denial after a colon ("pneumothorax: no").
+        A hedge does ("pneumonia possible"), and a denial after a colon or a verb ("pneumothorax: no", "effusion is not").
         """
         if self.cue is None or self.cue_used or len(self.found) == self.subclause:
             return
-        answer = self.state == ABSENT and self.colon == self.cue[0]
+        end = self.items[index][1] if index < len(self.items) else self.length
+        answer = self.state == ABSENT and (
+            self.cue[0] == self.colon or (self.cue[0] == self.verb and self.cue[1] == end)
+        )
         if (self.state == UNCERTAIN or answer) and self.cue[1] == self.items[index - 1][2]:
             self._decide_backwards(self.state or ABSENT, self.cue)
 
@@ -220,21 +224,30 @@ class _Sentence:
     def _opens_statement(self, index: int) -> tuple[int | None, bool]:
         """What comes before the next finding: a word that opens a statement of its own, or a body part."""
         statement = None
-        for meanings, _, _ in self.items[index + 1 : index + 1 + _LOOK_AHEAD]:
-            for kind, _ in meanings:
+        for place in range(index + 1, min(index + 1 + _LOOK_AHEAD, len(self.items))):
+            for kind, _ in self.items[place][0]:
                 if kind == Kind.STRUCTURE:
                     return statement, True
                 if kind == Kind.CONTINUING:
                     statement = kind
-                elif kind in (Kind.MODIFIER, Kind.SEVERITY) and statement is None:
+                elif kind in _MODIFYING and statement is None:
                     statement = Kind.MODIFIER
+                elif kind == Kind.TERM and self._goes_on_to_say(place):
+                    return Kind.CONTINUING, False
                 elif kind in _ENDS_LOOK:
                     return statement, False
         return statement, False
 
+    def _goes_on_to_say(self, index: int) -> bool:
+        """Whether a finding is the subject of "is stable", "is small" and the like."""
+        following = self.items[index + 1 : index + 3]
+        kinds = [{kind for kind, _ in meanings} for meanings, _, _ in following]
+        return len(kinds) == 2 and Kind.VERB in kinds[0] and not kinds[1].isdisjoint((Kind.CONTINUING, Kind.SEVERITY))
+
     def _verb(self, index: int, words: Words, value: Any) -> None:
         if self.cue_used:
             self.after_verb = True
+        self.verb = words[1]
         self.structures_verb = True
         self.joint = self.option = None
 
@@ -345,6 +358,7 @@ class _Sentence:
         self.severity = None
 
 
+_MODIFYING = frozenset((Kind.MODIFIER, Kind.SEVERITY, Kind.UNCERTAINTY))
 _ENDS_LOOK = frozenset(
     (
         Kind.TERM,
@@ -357,7 +371,6 @@ _ENDS_LOOK = frozenset(
         Kind.LINKER,
         Kind.ALTERNATIVE,
         Kind.NEGATION,
-        Kind.UNCERTAINTY,
         Kind.HISTORY,
         Kind.FORMER,
         Kind.VERSUS,

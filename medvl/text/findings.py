@@ -95,7 +95,7 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
     for sentence in _observed_sentences(clean):
         tokens = list(TOKEN.finditer(lower, sentence.start, sentence.end))
         words = vocabulary.phrases.read([token[0] for token in tokens])
-        for found in resolve(vocabulary.phrases.scan(words), vocabulary):
+        for found in resolve(vocabulary.phrases.scan(words), len(words), vocabulary):
             span = place(tokens[found.words[0]].start(), tokens[found.words[1] - 1].end())
             cue = place(tokens[found.cue[0]].start(), tokens[found.cue[1] - 1].end()) if found.cue else None
             for name, assertion in _named(found, vocabulary):
@@ -184,8 +184,8 @@ def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") 
     states: dict[str, float] = {}
     blocked = normal = False
     for start, end in _observed_sentences(clean):
-        items = phrases.scan(phrases.read(TOKEN.findall(lower, start, end)))
-        for found in resolve(items, vocabulary):
+        words = phrases.read(TOKEN.findall(lower, start, end))
+        for found in resolve(phrases.scan(words), len(words), vocabulary):
             state = STATES.get(found.assertion)
             if state is None:
                 continue
