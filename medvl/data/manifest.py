@@ -122,8 +122,21 @@ class Manifest:
         return [study for study in self.studies if study["split"] == name]
 
     def of_split(self, name: str) -> Manifest:
-        """The manifest with the studies of one split; of every split for ``all``."""
-        return self if name == "all" else replace(self, studies=self.split(name))
+        """The manifest with the studies of one split; of every split for ``all``.
+
+        Raises:
+            ValueError: another name, or a split without a study.
+        """
+        if name == "all":
+            return self
+        if name not in SPLITS:
+            raise ValueError(f"split must be {', '.join(SPLITS)} or all, received {name!r}")
+        studies = self.split(name)
+        if not studies:
+            raise ValueError(
+                f"{self.name} has {_count(len(self.studies), 'study', 'studies')} and none in the split {name}"
+            )
+        return replace(self, studies=studies)
 
     def fingerprint(self) -> str:
         """A SHA-256 of the studies' content: file names and sizes of images, texts, labels, groups and splits.

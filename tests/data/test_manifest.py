@@ -53,6 +53,16 @@ def test_require_where_every_row_was_skipped(folder):
         manifest.require("image", "report")
 
 
+def test_the_manifest_of_a_split(folder):
+    manifest = read_manifest(write(folder, "image,report,split\na.png,Clear.,train\nb.png,Clear.,val\n"))
+    assert [study["row"] for study in manifest.of_split("val").studies] == [2]
+    assert len(manifest.of_split("all")) == 2
+    with pytest.raises(ValueError, match="split must be train, val, test or all, received 'tests'"):
+        manifest.of_split("tests")
+    with pytest.raises(ValueError, match=r"cases\.csv has 2 studies and none in the split test"):
+        manifest.of_split("test")
+
+
 @pytest.mark.parametrize(("splits", "number"), [(("val", "test", "test"), 0), (("train", "val", "test"), 1)])
 def test_a_run_needs_two_studies_to_train_on(folder, splits, number):
     rows = "".join(f"{name}.png,Clear.,{split}\n" for name, split in zip("abc", splits, strict=True))
