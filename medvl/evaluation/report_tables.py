@@ -58,25 +58,27 @@ def report_tables(evaluation: Evaluation) -> list[ReportTable]:
 
 def single_label_table(result: SingleLabelResult, untrained: SingleLabelResult | None) -> ReportTable:
     """F1 of each class, and how often the studies of a class were called which one."""
-
-    def row(name: str, of: str | None, calls: list[str], remark: str) -> ReportRow:
-        results = [result] if untrained is None else [result, untrained]
-        cells = [split_estimate(r.values["macro_f1"] if of is None else r.class_f1[of]) for r in results]
-        return ReportRow(name, [*cells, *((call, "") for call in calls)], remark)
-
-    accuracy = f"accuracy {result.values['accuracy']}, chance {result.chance:.3f}"
+    results = [result] if untrained is None else [result, untrained]
+    rows = [
+        ReportRow(
+            f"{name} ({counts.sum()})",
+            [*(split_estimate(part.class_f1[name]) for part in results), *((str(count), "") for count in counts)],
+        )
+        for name, counts in zip(result.classes, result.confusion, strict=True)
+    ]
+    means = [split_estimate(part.values["macro_f1"]) for part in results]
+    accuracy = f"Accuracy {result.values['accuracy']}, chance {result.chance:.3f}"
     if untrained is not None:
         accuracy += f", untrained {untrained.values['accuracy']}"
     return ReportTable(
         "single-label",
         "Single-label zero-shot",
-        "Which one of the classes does an image show? Over images that show one of them alone.",
+        "Which one of the classes does an image show? Over images that show one of them alone; behind each class the number "
+        "of its images, and in its row what they were called.",
         ["Class", "F1", *(["Untrained F1"] if untrained is not None else []), *(f"Called {c}" for c in result.classes)],
-        [
-            row(name, name, [str(count) for count in counts], f"{counts.sum()} cases")
-            for name, counts in zip(result.classes, result.confusion, strict=True)
-        ],
-        row("Mean", None, [""] * len(result.classes), accuracy),
+        rows,
+        ReportRow("Mean", [*means, *[("", "")] * len(result.classes)]),
+        f"{accuracy}.",
     )
 
 
