@@ -265,7 +265,9 @@ class _Sentence:
         if state == PAST and self.former and value in self.vocabulary.chronic:
             state, cue = PRESENT, None
         found = Found(value, kind, words, state, cue)
-        found.joined = self.joint if len(self.found) > self.clause else None
+        # What had a verb of its own is said; the next finding begins another statement.
+        if len(self.found) > self.clause and self.found[-1].words[1] > self.verb:
+            found.joined = self.joint
         if state == PRESENT and self.option is not None:
             self._choose(found)
         found.side, found.severity = self.side, self.severity

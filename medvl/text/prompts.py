@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import yaml
+from medvl.text.vocabulary import read_yaml
 
 STATES = ("present", "absent", "uncertain")
 _STATE_OF_NUMBER = {1: "present", 0: "absent", -1: "uncertain"}
@@ -36,7 +36,7 @@ class PromptTemplates:
     (:meth:`present`, :meth:`absent`, :meth:`uncertain`) walks that product in a fixed order that changes every part from
     one prompt to the next, so a short list is a varied one; :meth:`sample` draws from the whole product. Absence is said
     of the finding itself, never of one severity of it. A name that the file does not know gets its generic templates,
-    so ``"COVID-19"`` works. Names are matched without regard to case.
+    so ``"COVID-19"`` works. Names are matched without regard to case; ``_`` is a space.
 
     Args:
         data: what a prompt file holds: ``version``, ``generic`` templates for each state, and ``findings``, each with
@@ -117,10 +117,12 @@ class PromptTemplates:
 
     def _parts(self, name: str, state: str) -> tuple[Sequence[str], tuple[Sequence[str], ...], Sequence[str]]:
         """Templates, (severity, subtype, location) choices and extra sentences of one class and state."""
-        if not isinstance(name, str) or not name.strip():
+        words = name.replace("_", " ").split() if isinstance(name, str) else []
+        if not words:
             raise ValueError(f"name must be a non-empty class name, got {name!r}")
         state = _state_name(state)
-        shown, entry = self._entries.get(name.strip().lower(), (name.strip(), {}))
+        name = " ".join(words)
+        shown, entry = self._entries.get(name.lower(), (name, {}))
         own = entry.get(state)
         if own is not None and not any("{" in template for template in own):
             return (), ((), (), ()), tuple(own)
@@ -201,9 +203,8 @@ def _check_texts(texts: Any, where: str, filled: bool) -> None:
 
 
 @lru_cache(maxsize=32)
-def _load(path: str) -> PromptTemplates:
-    with open(path, encoding="utf-8") as file:
-        return PromptTemplates(yaml.safe_load(file), source=Path(path).name)
+def _load(path: str, changed: int) -> PromptTemplates:
+    return PromptTemplates(read_yaml(Path(path)), source=Path(path).name)
 
 
 def load_prompts(name: str | Path | PromptTemplates = "chexpert14") -> PromptTemplates:
@@ -229,4 +230,4 @@ def load_prompts(name: str | Path | PromptTemplates = "chexpert14") -> PromptTem
     path = _FOLDER / f"{name}.yaml" if str(name) in known else Path(name)
     if not path.is_file():
         raise FileNotFoundError(f"prompts {str(name)!r}: neither a file nor one of the built-in {known}")
-    return _load(str(path))
+    return _load(str(path), path.stat().st_mtime_ns)

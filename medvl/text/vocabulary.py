@@ -207,7 +207,8 @@ def _check_file(data: Any, source: str) -> None:
             raise ValueError(f"{source}: {key} must be a mapping, got {type(data[key]).__name__}")
 
 
-def _read_yaml(path: Path) -> Any:
+def read_yaml(path: Path) -> Any:
+    """What a YAML file holds; a file that is no YAML is a ``ValueError`` that names it."""
     try:
         # Bare words stay strings: the "no" of a list of negations is a word, not a truth value.
         return yaml.load(path.read_text(encoding="utf-8"), Loader=_WordLoader)
@@ -227,12 +228,12 @@ _WordLoader.yaml_implicit_resolvers = {
 
 @lru_cache(maxsize=1)
 def _assertion_cues() -> dict[str, Any]:
-    return dict(_read_yaml(_FOLDER / f"{_ASSERTION}.yaml"))
+    return dict(read_yaml(_FOLDER / f"{_ASSERTION}.yaml"))
 
 
 @lru_cache(maxsize=32)
 def _load(path: str, changed: int) -> Vocabulary:
-    return Vocabulary(_read_yaml(Path(path)), source=Path(path).name)
+    return Vocabulary(read_yaml(Path(path)), source=Path(path).name)
 
 
 def vocabulary_names() -> list[str]:

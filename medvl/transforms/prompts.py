@@ -85,11 +85,11 @@ class LabelsToPrompt(Randomizable, Transform):
         return " ".join(self.prompts.sample(name, state, self.R) for name, state in picked)
 
     def _choose(self, label: torch.Tensor | np.ndarray | Sequence[float]) -> list[tuple[str, str]]:
-        values = torch.as_tensor(label, dtype=torch.float32).tolist()
-        if not isinstance(values, list) or len(values) != len(self.names):
-            raise ValueError(f"label must have {len(self.names)} states, got shape {tuple(np.shape(label))}")
+        values = torch.as_tensor(label, dtype=torch.float32)
+        if values.shape != (len(self.names),):
+            raise ValueError(f"label must have {len(self.names)} states, got shape {tuple(values.shape)}")
         states = {}
-        for name, value in zip(self.names, values, strict=True):
+        for name, value in zip(self.names, values.tolist(), strict=True):
             if value == value:
                 if value not in _STATE_NAMES:
                     raise ValueError(f"label must hold 1, 0, -1 or NaN, got {value:g} for {name}")

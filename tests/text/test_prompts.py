@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 
 import numpy as np
@@ -63,6 +64,18 @@ def test_sampling_draws_every_sentence(tmp_path):
     assert {prompts.sample("edema", "present", rng) for _ in range(100)} == {"Edema.", "Mild edema.", "Wet lungs."}
     assert prompts.absent("Edema") == ["No edema."]
     assert prompts.uncertain("Other") == ["Maybe other."]
+    path.write_text(yaml.safe_dump({"version": 1, "generic": generic, "findings": {"Edema": None, "Third": None}}))
+    os.utime(path, (1, 1))
+    assert load_prompts(path).names == ("Edema", "Third")
+    path.write_text("version: [1")
+    with pytest.raises(ValueError, match=r"mine\.yaml: not valid YAML"):
+        load_prompts(path)
+
+
+@pytest.mark.parametrize("name", ["pleural_effusion", " Pleural  Effusion ", "PLEURAL EFFUSION"])
+def test_names_are_found_in_other_spellings(name):
+    assert PROMPTS.absent(name) == PROMPTS.absent("Pleural Effusion")
+    assert PROMPTS.present("Hiatal_Hernia")[0] == "Hiatal hernia."
 
 
 @pytest.mark.parametrize(
@@ -86,7 +99,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="state must be one of present, absent, uncertain"):
         PROMPTS.sample("Edema", "maybe", random.Random(0))
     with pytest.raises(ValueError, match="name must be a non-empty class name"):
-        PROMPTS.present(" ")
+        PROMPTS.present(" _ ")
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
         PROMPTS.present("Edema", limit=0)
     with pytest.raises(FileNotFoundError, match="neither a file nor one of the built-in"):

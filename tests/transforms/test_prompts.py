@@ -60,6 +60,8 @@ def test_nothing_known_is_not_called_normal():
 def test_wrong_labels_are_named():
     with pytest.raises(ValueError, match=r"label must have 2 states, got shape \(3,\)"):
         LabelsToPrompt(["A", "B"])([1, 0, 1])
+    with pytest.raises(ValueError, match=r"label must have 1 states, got shape \(1, 1\)"):
+        LabelsToPrompt(["A"])([[1]])
     with pytest.raises(ValueError, match="label must hold 1, 0, -1 or NaN, got 2 for B"):
         LabelsToPrompt(["A", "B"])([1, 2])
     with pytest.raises(ValueError, match="names must be a sequence of finding names"):
