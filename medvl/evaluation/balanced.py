@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.multi_label import checked_labels
+from medvl.evaluation.multi_label import check_states, checked_labels
 
 COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five findings of CheXpert's competition: the classes of the 5x200 layout (Huang et al., 2021)."""
@@ -44,7 +44,8 @@ def exclusive_classes(
         Class numbers (N,), -1 where a study is of none.
 
     Raises:
-        ValueError: if labels are missing or too wide, or a class is not among the names, or stands there twice.
+        ValueError: if labels are missing or too wide, a state is none of 1, 0, -1 and NaN, or a class is not among the
+            names, or stands there twice.
 
     Example:
         >>> import torch
@@ -61,6 +62,7 @@ def exclusive_classes(
         )
     columns = [list(names).index(name) for name in classes]
     others = [list(names).index(name) for name in dict.fromkeys((*classes, *(among or ())))]
+    check_states(labels[:, others])
     shown = labels == 1
     disturbed = shown | (labels == -1)
     found = np.full(len(labels), -1)

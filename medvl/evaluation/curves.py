@@ -35,6 +35,8 @@ def auroc_and_average_precision(
     """
     if np.isnan(scores).any():
         raise ValueError(f"scores holds {int(np.isnan(scores).sum())} NaN among {len(scores)} cases")
+    # Whole numbers without a sign, and truth values, have no order from the highest down by their negatives.
+    scores = np.asarray(scores, float)
     if weights is None:
         weights = np.ones((1, len(scores)), np.float32)
     if not len(scores):
@@ -58,7 +60,7 @@ def auroc_and_average_precision(
     ahead = alarms - (total - positive) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         lost = np.einsum("bn,bn->b", positive, ahead, dtype=float) / (num_positive * num_negative)
-        precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+        precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
         average = np.einsum("bn,bn->b", positive, precision, dtype=float) / num_positive
     return np.where(one_class, np.nan, 1 - lost), np.where(one_class, np.nan, average)
 
@@ -78,6 +80,7 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         >>> print(false_rate, true_rate)
         [0.  0.  0.5 0.5 1. ] [0.  0.5 0.5 1.  1. ]
     """
+    scores = np.asarray(scores, float)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.concatenate([scores[order][1:] != scores[order][:-1], [True]]))
     hits = np.cumsum(targets[order])[ends]

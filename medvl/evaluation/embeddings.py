@@ -57,8 +57,8 @@ class Embeddings:
                 f"{tuple(text.shape)} and {tuple(self.image.shape)}"
             )
         self.text = F.normalize(text.detach().float().cpu(), dim=1)
-        self.study_ids = [str(i) for i in self.study_ids] or [str(i) for i in range(number)]
-        self.patient_ids = [str(i) for i in self.patient_ids] or list(self.study_ids)
+        self.study_ids = id_texts(self.study_ids) or id_texts(range(number))
+        self.patient_ids = id_texts(self.patient_ids) or list(self.study_ids)
         for name in ("texts", "study_ids", "patient_ids", "labels"):
             value = getattr(self, name)
             if value is not None and len(value) != number:
@@ -200,6 +200,35 @@ def embed_studies(
         labels=torch.stack([torch.as_tensor(row) for row in columns["label"]]) if columns["label"] else None,
         thumbnails=thumbnails,
     )
+
+
+def id_texts(ids: Iterable[Any]) -> list[str]:
+    """Ids as texts; whole numbers that a loader made a tensor of read as numbers.
+
+    Example:
+        >>> id_texts(torch.tensor([7, 12])), id_texts(["a", 3])
+        (['7', '12'], ['a', '3'])
+    """
+    return [str(i.item() if isinstance(i, Tensor) else i) for i in ids]
+
+
+def batch_ids(batch: Mapping[str, Any], number: int, start: int) -> tuple[list[str], list[str]]:
+    """Study and patient ids of a batch's cases; without them a case is known by its place, and is its own patient.
+
+    Args:
+        batch: may have ``study_id`` and ``patient_id``.
+        number: of cases in it.
+        start: cases before it.
+
+    Raises:
+        ValueError: if there are ids, and not one for each case.
+    """
+    given = {key: id_texts(ids) for key in ("study_id", "patient_id") if (ids := batch.get(key)) is not None}
+    for key, ids in given.items():
+        if len(ids) != number:
+            raise ValueError(f"{key} must have one entry for each of the {number} images; received {len(ids)}")
+    studies = given.get("study_id", id_texts(range(start, start + number)))
+    return studies, given.get("patient_id", studies)
 
 
 def text_encoder(model: Any, prompts: bool = False) -> Callable[[Sequence[str]], Tensor]:

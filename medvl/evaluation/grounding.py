@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medvl.evaluation.bootstrap import Estimate
-from medvl.evaluation.embeddings import thumbnail
+from medvl.evaluation.embeddings import batch_ids, thumbnail
 from medvl.evaluation.means import mean_estimates, mean_of_means, weighted_mean_of_means
 from medvl.evaluation.phrase_maps import enlarge, evaluating, patch_encoder, patch_maps, phrase_embeddings, point_hits
 from medvl.evaluation.segmentation import checked_masks
@@ -233,11 +233,10 @@ class _Tally:
         self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, batch: Mapping[str, Any], images: Tensor, maps: Tensor, truth: Tensor) -> None:
-        start, number = len(self.study_ids), len(images)
-        studies = [str(i) for i in batch.get("study_id") or range(start, start + number)]
-        known = batch.get("patient_id")
+        number = len(images)
+        studies, patients = batch_ids(batch, number, len(self.study_ids))
         self.study_ids += studies
-        self.patient_ids += studies if known is None else [str(i) for i in known]
+        self.patient_ids += patients
         large = enlarge(maps, truth.shape[2:]).flatten(0, 1)
         masks = truth.flatten(0, 1)
         measured = (

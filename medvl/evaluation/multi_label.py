@@ -194,10 +194,15 @@ def finding_targets(embeddings: Embeddings, names: Sequence[str], used: Sequence
     if uncertain not in UNCERTAIN:
         raise ValueError(f"uncertain must be one of {', '.join(UNCERTAIN)}; received {uncertain!r}")
     states = labels.numpy()[:, [list(names).index(name) for name in used]].astype(float)
+    check_states(states)
+    return np.where(states == -1, UNCERTAIN[uncertain], states)
+
+
+def check_states(states: np.ndarray) -> None:
+    """Raise where a state is none of 1, 0, -1 and NaN."""
     wrong = ~(np.isnan(states) | np.isin(states, (-1, 0, 1)))
     if wrong.any():
         raise ValueError(f"labels must be 1, 0, -1 or NaN; received {states[wrong][0]}")
-    return np.where(states == -1, UNCERTAIN[uncertain], states)
 
 
 def checked_labels(embeddings: Embeddings, names: Sequence[str]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -165,51 +165,48 @@ def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
 def headlines(evaluation: Evaluation) -> list[Headline]:
     """The few figures that one looks for first."""
     cards: list[Headline] = []
+    other = evaluation.untrained or Evaluation()
 
-    def add(name: str, estimate: Estimate, spec: str, level: float, remark: str) -> None:
+    def card(name: str, estimate: Estimate, remark: str, level: float, spec: str = ".3f") -> None:
         value, ends = split_estimate(estimate, spec)
         cards.append(Headline(name, value, f"{100 * level:g} % interval {ends}" if ends else "", remark))
 
-    other = evaluation.untrained or Evaluation()
-    if evaluation.zero_shot is not None:
-        auroc = evaluation.zero_shot.macro["auroc"]
-        remark = "chance 0.500"
-        if other.zero_shot is not None:
-            remark += f", untrained {other.zero_shot.macro['auroc'].value:.3f}"
-        add("Zero-shot macro AUROC", auroc, ".3f", evaluation.zero_shot.settings["level"], remark)
-    if evaluation.single_label is not None:
-        single = evaluation.single_label
+    def add(name: str, result: Any, untrained: Any, figure: Callable[[Any], Estimate], remark: str) -> None:
+        if untrained is not None:
+            remark += f", untrained {figure(untrained).value:.3f}"
+        card(name, figure(result), remark, result.settings["level"])
+
+    if (zero := evaluation.zero_shot) is not None:
+        add("Zero-shot macro AUROC", zero, other.zero_shot, lambda part: part.macro["auroc"], "chance 0.500")
+    if (single := evaluation.single_label) is not None:
         remark = f"of {len(single.classes)} classes, chance {single.chance:.3f}"
-        if other.single_label is not None:
-            remark += f", untrained {other.single_label.values['accuracy'].value:.3f}"
-        add("Single-label accuracy", single.values["accuracy"], ".3f", single.settings["level"], remark)
+        add("Single-label accuracy", single, other.single_label, lambda part: part.values["accuracy"], remark)
     if evaluation.retrieval is not None:
-        level = evaluation.retrieval.settings["level"]
+        level, deepest = evaluation.retrieval.settings["level"], max(evaluation.retrieval.settings["ks"])
         for key, direction in evaluation.retrieval.directions.items():
-            deepest = [name for name in direction.values if name.startswith("recall")][-1]
-            value, chance = direction.values[deepest], direction.chance[deepest]
+            recall = f"recall_at_{deepest}"
+            value, chance = direction.values[recall], direction.chance[recall]
             remark = f"{value.value / chance:.1f} times the chance of {chance:.3f}"
-            add(f"{TITLES[key]} {metric_title(deepest)}", value, ".3f", level, remark)
+            card(f"{TITLES[key]} {metric_title(recall)}", value, remark, level)
         direction = evaluation.retrieval.image_to_text
         remark = f"of {len(direction.candidate_rows)} reports, chance {direction.chance['median_rank']:.1f}"
-        add("Median rank of the right report", direction.values["median_rank"], ".1f", level, remark)
-    if evaluation.linear_probe is not None:
-        fraction, probe = max(evaluation.linear_probe.fractions.items())
+        card("Median rank of the right report", direction.values["median_rank"], remark, level, ".1f")
+    if (probe := evaluation.linear_probe) is not None:
+        fraction = max(probe.fractions)
         remark = f"with {100 * fraction:g} % of the labels"
-        if other.linear_probe is not None:
-            remark += f", untrained {other.linear_probe.fractions[fraction].macro['auroc'].value:.3f}"
-        add("Linear probe AUROC", probe.macro["auroc"], ".3f", evaluation.linear_probe.settings["level"], remark)
-    if evaluation.segmentation is not None:
-        shots, dice = max(evaluation.segmentation.macro.items())
+        add(
+            "Linear probe AUROC",
+            probe,
+            other.linear_probe,
+            lambda part: part.fractions[fraction].macro["auroc"],
+            remark,
+        )
+    if (segmented := evaluation.segmentation) is not None:
+        shots = max(segmented.macro)
         remark = f"with {shots} labelled cases"
-        if other.segmentation is not None:
-            remark += f", untrained {other.segmentation.macro[shots].value:.3f}"
-        add("Segmentation Dice", dice, ".3f", evaluation.segmentation.settings["level"], remark)
-    if evaluation.grounding is not None:
-        remark = "chance 0"
-        if other.grounding is not None:
-            remark += f", untrained {other.grounding.macro['cnr'].value:.3f}"
-        add("Grounding CNR", evaluation.grounding.macro["cnr"], ".3f", evaluation.grounding.settings["level"], remark)
+        add("Segmentation Dice", segmented, other.segmentation, lambda part: part.macro[shots], remark)
+    if (grounded := evaluation.grounding) is not None:
+        add("Grounding CNR", grounded, other.grounding, lambda part: part.macro["cnr"], "chance 0")
     return cards
 
 

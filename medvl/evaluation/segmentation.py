@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medvl.evaluation.bootstrap import Estimate
 from medvl.evaluation.dense_features import dense_features
-from medvl.evaluation.embeddings import thumbnail
+from medvl.evaluation.embeddings import batch_ids, id_texts, thumbnail
 from medvl.evaluation.means import mean_estimates, mean_of_means, nan_mean, weighted_mean_of_means
 from medvl.evaluation.segmentation_decoder import fit_decoder
 from medvl.evaluation.tables import plain_table
@@ -176,8 +176,10 @@ def segmentation(
 
     Raises:
         ValueError: if there is no labelled or test case, masks have another shape than (K, H, W[, D]) or other values than
-            0 and 1, a number of shots is below 1, or a patient is in both parts.
+            0 and 1, a number of shots or of seeds is below 1, or a patient is in both parts.
     """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1; received {seeds}")
     shots = _usable(shots, len(train))
     features = dense_features(model)
     orders = [np.random.default_rng([seed, s]).permutation(len(train)) for s in range(seeds)]
@@ -248,13 +250,11 @@ class _Tally:
         self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
 
     def add(self, batch: Mapping[str, Any], images: Tensor, truth: Tensor, predicted: Tensor, priors: Tensor) -> None:
-        start = len(self.study_ids)
         number = len(truth)
-        studies = [str(i) for i in batch.get("study_id") or range(start, start + number)]
-        known = batch.get("patient_id")
+        studies, patients = batch_ids(batch, number, len(self.study_ids))
         self.study_ids += studies
-        self.patient_ids += studies if known is None else [str(i) for i in known]
-        shared = self.train_patients & set(self.patient_ids[start:]) if known is not None else set()
+        self.patient_ids += patients
+        shared = self.train_patients & set(patients) if batch.get("patient_id") is not None else set()
         if shared:
             raise ValueError(f"a patient must not be in train and test; received {min(shared)!r} in both")
         # (shots * seeds, N, K) as (shots, seeds, N, K)
@@ -370,7 +370,7 @@ def _labelled(
     patients: set[str] = set()
     for start in range(0, len(rows), BATCH):
         cases = [train[row] for row in rows[start : start + BATCH]]
-        patients |= {str(case["patient_id"]) for case in cases if case.get("patient_id") is not None}
+        patients |= set(id_texts(case["patient_id"] for case in cases if case.get("patient_id") is not None))
         images = torch.stack([torch.as_tensor(case["image"]).as_subclass(Tensor) for case in cases])
         truth = torch.stack([torch.as_tensor(case["mask"]).as_subclass(Tensor) for case in cases])
         images, truth = checked_masks(images, truth, names)

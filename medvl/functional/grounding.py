@@ -81,8 +81,8 @@ def iou_at_thresholds(maps: Tensor, masks: Tensor, thresholds: Sequence[float] =
     columns = []
     for threshold in thresholds:
         called = values >= threshold
-        columns.append((called & inside).sum(dim=1) / (called | inside).sum(dim=1))
-    return torch.stack(columns, dim=1).to(values.dtype).masked_fill(~inside.any(dim=1, keepdim=True), torch.nan)
+        columns.append((called & inside).sum(dim=1).to(values.dtype) / (called | inside).sum(dim=1))
+    return torch.stack(columns, dim=1).masked_fill(~inside.any(dim=1, keepdim=True), torch.nan)
 
 
 def mean_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = GROUNDING_THRESHOLDS) -> Tensor:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou, pointing_game
@@ -17,7 +16,8 @@ from medvl.metrics.gathered import GatheredMetric
 class GroundingMetric(GatheredMetric):
     """Mean of a grounding measure over the heat maps that have a region; see :mod:`medvl.functional.grounding`.
 
-    Maps whose region is empty are left out, and counted in a warning. Empty predictions are not: they count as 0.
+    Maps whose region is empty are left out, and counted in a warning, and so are those of two flat levels, whose contrast is
+    infinite. Empty predictions are not: they count as 0.
 
     Args:
         metric: ``"mean_iou"``, ``"pointing_game"`` or ``"contrast_to_noise_ratio"`` (signed).
@@ -27,6 +27,7 @@ class GroundingMetric(GatheredMetric):
         ValueError: for another metric.
 
     Example:
+        >>> import torch
         >>> metric = GroundingMetric("pointing_game")
         >>> metric(torch.tensor([[[[0.9, 0.1]]], [[[0.2, 0.8]]]]), torch.tensor([[[[1, 0]]], [[[1, 0]]]]))
         tensor([[1.],
@@ -64,7 +65,7 @@ class GroundingMetric(GatheredMetric):
         return self.measure(maps, masks).reshape(y_pred.shape[:2])
 
     def aggregate(self) -> Tensor:
-        """The mean (), NaN where no map has a region.
+        """The mean (), NaN where no map has a value.
 
         Raises:
             ValueError: if nothing was added.
@@ -72,11 +73,12 @@ class GroundingMetric(GatheredMetric):
         values = self.get_buffer()
         if values is None:
             raise ValueError("GroundingMetric.aggregate needs at least one batch; received none")
-        without = int(values.isnan().sum())
-        if without:
+        known = values.isfinite()
+        if not bool(known.all()):
             warnings.warn(
-                f"{without} of {values.numel()} heat maps have no region (or no rest of the picture) and are left out",
+                f"{int((~known).sum())} of {values.numel()} heat maps have no region (or no rest of the picture), or an "
+                "infinite contrast, and are left out",
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return torch.nanmean(values)
+        return values[known].mean()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,6 +11,7 @@ import torch.distributed
 from torch import Tensor
 
 from medvl.functional import mean_rank, median_rank, recall_at_k, retrieval_ranks
+from medvl.functional._checks import as_ids
 from medvl.metrics.gathered import GatheredMetric
 
 
@@ -72,11 +74,11 @@ class RetrievalMetric(GatheredMetric):
         self,
         y_pred: Tensor,
         y: Tensor | None = None,
-        image_ids: Tensor | None = None,
-        text_ids: Tensor | None = None,
+        image_ids: Tensor | Sequence[str] | None = None,
+        text_ids: Tensor | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> list[Tensor]:
-        """Collect images (N, D) and texts (M, D) with their ids (N,) and (M,)."""
+        """Collect images (N, D) and texts (M, D) with their ids (N,) and (M,), integers or texts."""
         if y is None or y_pred.ndim != 2 or y.ndim != 2 or y_pred.shape[1] != y.shape[1]:
             received = None if y is None else tuple(y.shape)
             raise ValueError(
@@ -97,17 +99,12 @@ class RetrievalMetric(GatheredMetric):
             rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
             image_ids = text_ids = torch.arange(len(y), device=y.device) + self._seen + (rank << 40)
             self._seen += len(y)
-        if image_ids.shape != y_pred.shape[:1] or text_ids.shape != y.shape[:1]:
-            raise ValueError(
-                f"image_ids must have shape {tuple(y_pred.shape[:1])} and text_ids {tuple(y.shape[:1])}; received "
-                f"{tuple(image_ids.shape)} and {tuple(text_ids.shape)}"
-            )
         # A MetaTensor would follow the embeddings into the ranks, slowly; half precision would make ties.
         return [
             y_pred.as_subclass(Tensor).float(),
             y.as_subclass(Tensor).float(),
-            image_ids.to(y_pred.device),
-            text_ids.to(y.device),
+            as_ids(image_ids, "image_ids", len(y_pred), y_pred.device),
+            as_ids(text_ids, "text_ids", len(y), y.device),
         ]
 
     def aggregate(self) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
+from medvl.functional._checks import wide_dtype
 from medvl.metrics.gathered import GatheredMetric
 
 STATES = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
@@ -62,13 +63,15 @@ class ZeroShotMetric(GatheredMetric):
             raise ValueError(
                 f"scores and labels must have one shape (N, K); received {tuple(y_pred.shape)} and {received}"
             )
-        if bool(y_pred.isnan().any()):
-            raise ValueError(f"scores hold {int(y_pred.isnan().sum())} NaN among {len(y_pred)} cases")
+        wrong = ~y_pred.isfinite()
+        if bool(wrong.any()):
+            raise ValueError(f"scores hold {int(wrong.sum())} NaN or infinite values among {len(y_pred)} cases")
         labels = y.as_subclass(Tensor).float()
         wrong = ~(labels.isnan() | (labels == -1) | (labels == 0) | (labels == 1))
         if bool(wrong.any()):
             raise ValueError(f"labels must be 1, 0, -1 or NaN; received {labels[wrong][0].item():g}")
-        return [y_pred.as_subclass(Tensor).float(), labels]
+        # In float32, scores near 1 that differ in float64 would tie.
+        return [y_pred.as_subclass(Tensor).to(wide_dtype(y_pred.device)), labels]
 
     def aggregate(self, reduction: Literal["mean", "none"] | None = None) -> Tensor:
         """The mean () or one value for each finding (K,), float64; NaN where a finding has one class only.

@@ -45,6 +45,19 @@ def test_roc_points_equal_scikit_learn(ties):
     np.testing.assert_allclose(true_rate, expected_true)
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.int64, bool])
+def test_scores_and_weights_of_any_kind_of_number(kind):
+    scores, targets = np.array([0, 3, 1, 2, 1]).astype(kind), np.array([False, True, True, False, False])
+    weights = np.array([[1, 2, 1, 1, 3]])
+    auroc, precision = auroc_and_average_precision(scores, targets, weights)
+    assert auroc[0] == pytest.approx(roc_auc_score(targets, scores, sample_weight=weights[0]), rel=1e-12)
+    assert precision[0] == pytest.approx(average_precision_score(targets, scores, sample_weight=weights[0]), rel=1e-12)
+    for got, expected in zip(
+        roc_curve(scores, targets), sklearn_roc_curve(targets, scores, drop_intermediate=False), strict=False
+    ):
+        np.testing.assert_allclose(got, expected)
+
+
 def test_ties_are_worth_a_half_and_no_more():
     auroc, _ = auroc_and_average_precision(np.zeros(10), np.arange(10) < 3)
     assert auroc.tolist() == [0.5]

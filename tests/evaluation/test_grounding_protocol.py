@@ -190,6 +190,11 @@ def test_wrong_arguments_are_named():
         grounding(object(), [cases], {"A": ["bright"]})
     with pytest.raises(ValueError, match="at least one batch"):
         grounding(Pixels(), [], {"A": ["bright"]})
+    with pytest.raises(ValueError, match="patient_id must have one entry for each of the 1 images; received 2"):
+        grounding(Pixels(), [{**cases, "patient_id": ["a", "b"]}], {"A": ["bright"]})
+    named = {**cases, "study_id": np.array(["x"]), "patient_id": torch.tensor([5])}
+    result = grounding(Pixels(), [named], {"A": ["bright"]}, resamples=5)
+    assert (result.study_ids, result.patient_ids) == (["x"], ["5"])
 
 
 def test_a_trained_mode_comes_back_and_volumes_work():

@@ -162,8 +162,23 @@ def test_a_patient_in_both_parts_is_an_error():
         segmentation(bright, cases, batches(cases), shots=[4], seeds=1, steps=1, width=4, resamples=5)
 
 
+def test_ids_may_be_whole_numbers_as_a_loader_collates_them():
+    train = [{**case, "patient_id": number} for number, case in enumerate(squares(2))]
+    (test,) = batches(squares(2, seed=1))
+    options = {"shots": [2], "seeds": 1, "steps": 1, "width": 4, "resamples": 5}
+    numbered = {**test, "study_id": torch.tensor([7, 8]), "patient_id": torch.tensor([3, 4])}
+    result = segmentation(bright, train, [numbered], **options)
+    assert (result.study_ids, result.patient_ids) == (["7", "8"], ["3", "4"])
+    with pytest.raises(ValueError, match="a patient must not be in train and test; received '1' in both"):
+        segmentation(bright, train, [{**numbered, "patient_id": torch.tensor([3, 1])}], **options)
+
+
 def test_wrong_arguments_are_named():
     cases = squares(2)
+    with pytest.raises(ValueError, match="seeds must be at least 1; received 0"):
+        segmentation(bright, cases, [], shots=[1], seeds=0)
+    with pytest.raises(ValueError, match="study_id must have one entry for each of the 2 images; received 1"):
+        segmentation(bright, cases, [{**next(batches(cases)), "study_id": ["a"]}], shots=[1], seeds=1, steps=1, width=4)
     with pytest.raises(ValueError, match=r"shots must be numbers of labelled cases of at least 1; received \[0\]"):
         segmentation(bright, cases, [], shots=[0])
     with pytest.raises(ValueError, match="train must hold at least one labelled case"):

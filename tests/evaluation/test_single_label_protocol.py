@@ -159,6 +159,9 @@ def test_wrong_arguments_are_named():
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES[:2])
     with pytest.raises(ValueError, match="the number of studies of each class must be at least 1; received 0"):
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, per_class=0)
+    odd = Embeddings(torch.ones(1, 1), torch.ones(1, 1), labels=torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
+    with pytest.raises(ValueError, match=r"labels must be 1, 0, -1 or NaN; received 2.0"):
+        exclusive_classes(odd, NAMES, ["Edema", "Fracture"])
     with pytest.raises(ValueError, match="prompt embeddings hold NaN"):
         zero_shot_single_label(
             embeddings, PROMPTS, lambda texts: torch.full((len(texts), 8), torch.nan), NAMES, per_class=5

@@ -109,6 +109,8 @@ def test_batches_of_one_of_none_and_of_half_precision():
         half = measure(maps.bfloat16(), masks)
         assert half.dtype == torch.float32
         torch.testing.assert_close(half, measure(maps.bfloat16().float(), masks))
+    third = iou_at_thresholds(torch.ones(1, 1, 3, dtype=torch.float64), torch.tensor([[[1, 0, 0]]]), [0.5])
+    assert third.item() == 1 / 3
 
 
 def test_iou_equals_torchmetrics():

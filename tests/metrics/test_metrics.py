@@ -72,6 +72,14 @@ def test_retrieval_takes_fewer_texts_than_images_and_resets():
     assert metric.aggregate() == 4
 
 
+def test_retrieval_takes_texts_as_ids():
+    images, texts = embeddings(5)
+    named, numbered = RetrievalMetric("mean_rank"), RetrievalMetric("mean_rank")
+    named(images, texts, image_ids=["s1", "s1", "s2", "s3", "s4"], text_ids=["s1", "s2", "s2", "s3", "s4"])
+    numbered(images, texts, image_ids=torch.tensor([1, 1, 2, 3, 4]), text_ids=torch.tensor([1, 2, 2, 3, 4]))
+    assert named.aggregate() == numbered.aggregate() > 1
+
+
 def test_retrieval_recall_equals_torchmetrics():
     functional = pytest.importorskip("torchmetrics.functional.retrieval")
     images, texts = embeddings()
@@ -96,6 +104,14 @@ def test_zero_shot_equals_scikit_learn_on_the_known_labels(name, reference, batc
         known = ~truth.isnan()
         assert value == pytest.approx(reference(truth[known], scores[known, column]))
     assert metric.aggregate().item() == pytest.approx(metric.aggregate("none").mean().item())
+
+
+def test_scores_that_differ_in_float64_do_not_tie():
+    metric = ZeroShotMetric()
+    metric(torch.tensor([[1.0], [1 - 1e-12]], dtype=torch.float64), torch.tensor([[1.0], [0.0]]))
+    assert metric.aggregate() == 1
+    with pytest.raises(ValueError, match="scores hold 1 NaN or infinite values among 2 cases"):
+        metric(torch.tensor([[torch.inf], [1.0]]), torch.ones(2, 1))
 
 
 def test_zero_shot_equals_torchmetrics():
@@ -148,6 +164,14 @@ def test_empty_regions_are_left_out_and_empty_predictions_count():
         assert metric.aggregate() == 0
 
 
+def test_an_infinite_contrast_is_left_out():
+    metric = GroundingMetric("contrast_to_noise_ratio")
+    maps = torch.tensor([[[[1.0, 1.0, 0.0, 0.0]]], [[[3.0, 5.0, 0.0, 2.0]]]])
+    metric(maps, torch.tensor([[[[1, 1, 0, 0]]]]).expand(2, -1, -1, -1))
+    with pytest.warns(RuntimeWarning, match="1 of 2 heat maps have no region .* or an infinite contrast"):
+        assert metric.aggregate().item() == pytest.approx(3 / math.sqrt(2))
+
+
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="metric must be 'recall_at_K', 'median_rank' or 'mean_rank'; received 'r@0'"):
         RetrievalMetric("r@0")
@@ -159,13 +183,13 @@ def test_wrong_arguments_are_named():
         RetrievalMetric()(torch.ones(2, 3), torch.ones(3, 3))
     with pytest.raises(ValueError, match="image_ids and text_ids must be given together"):
         RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(2))
-    with pytest.raises(ValueError, match=r"text_ids \(2,\); received \(2,\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"text_ids must have shape \(2,\), .* got \(3,\)"):
         RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(2), text_ids=torch.arange(3))
     mixed = RetrievalMetric()
     mixed(torch.ones(2, 3), torch.ones(2, 3))
     with pytest.raises(ValueError, match="ids must be given with every batch or with none"):
         mixed(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(2), text_ids=torch.arange(2))
-    with pytest.raises(ValueError, match="scores hold 1 NaN among 2 cases"):
+    with pytest.raises(ValueError, match="scores hold 1 NaN or infinite values among 2 cases"):
         ZeroShotMetric()(torch.tensor([[torch.nan], [1.0]]), torch.ones(2, 1))
     with pytest.raises(
         ValueError, match=r"scores and labels must have one shape \(N, K\); received \(2, 1\) and \(2, 3\)"
