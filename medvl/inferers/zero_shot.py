@@ -9,7 +9,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from medvl.functional.zero_shot import class_embeddings
+from medvl.functional.zero_shot import Ensemble, class_similarity
 from medvl.inferers.texts import TextBank
 from medvl.inferers.windows import WindowEncoder, pool_windows
 
@@ -59,7 +59,7 @@ class ZeroShotInferer(Inferer):
     def __init__(
         self,
         prompts: Prompts,
-        ensemble: str = "mean",
+        ensemble: Ensemble = "mean",
         roi_size: int | Sequence[int] | None = None,
         overlap: float = 0.25,
         sw_batch_size: int = 4,
@@ -76,9 +76,7 @@ class ZeroShotInferer(Inferer):
         self.texts = TextBank(
             [prompt for block in blocks for prompt in block], methods=("encode_prompts", "encode_text")
         )
-        self.sizes = [len(block) for block in blocks]
-        self._prompts: Tensor | None = None
-        self._classes: Tensor | None = None
+        self.classes = torch.tensor([number for number, block in enumerate(blocks) for _ in block])  # of each prompt
 
     def __call__(self, inputs: Tensor, network: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Probabilities of a batch.
@@ -105,27 +103,9 @@ class ZeroShotInferer(Inferer):
     def _logits(self, image_embeds: Tensor, network: Any) -> Tensor:
         """Cosines (N, K) with each class; for findings, those with present less those with absent."""
         images = image_embeds.float()
-        classes = self._class_vectors(network).to(images.device)
-        if classes.shape[1] != images.shape[-1]:
-            raise ValueError(
-                f"image embeddings have width {images.shape[-1]}, the prompts' embeddings {classes.shape[1]}."
-            )
-        cosines = classes @ images.T  # rows are classes or prompts: a class's prompts lie together
-        if self.ensemble == "max":
-            cosines = torch.stack([block.amax(0) for block in cosines.split(self.sizes)])
-        # Dividing the few cosines costs less than scaling every image.
-        similarity = (cosines / images.norm(dim=-1).clamp_min(torch.finfo(images.dtype).tiny)).T
+        prompts, classes = self.texts(network).to(images.device), self.classes.to(images.device)
+        similarity = class_similarity(images, prompts, classes, self.ensemble)
         return similarity[:, 0::2] - similarity[:, 1::2] if self.pairs else similarity
-
-    def _class_vectors(self, network: Any) -> Tensor:
-        """One unit vector a class, or for the largest over prompts one a prompt; kept as long as the prompts' are."""
-        prompts = self.texts(network)
-        if self.ensemble == "max":
-            return prompts
-        if self._classes is None or self._prompts is not prompts:
-            classes = torch.arange(len(self.sizes)).repeat_interleave(torch.tensor(self.sizes))
-            self._prompts, self._classes = prompts, class_embeddings(prompts, classes.to(prompts.device))
-        return self._classes
 
     def _probabilities(self, logits: Tensor, network: Any) -> Tensor:
         scale = network_logit_scale(network) if self.logit_scale is None else self.logit_scale

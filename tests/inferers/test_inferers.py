@@ -120,7 +120,7 @@ class TestZeroShot:
             ZeroShotInferer(FINDINGS, ensemble="sum")
         with pytest.raises(ValueError, match="window_pooling must be one of mean, max, received 'min'"):
             ZeroShotInferer(FINDINGS, window_pooling="min")
-        with pytest.raises(ValueError, match="width 4, the prompts' embeddings 6"):
+        with pytest.raises(ValueError, match=r"received \(1, 4\) and \(7, 6\)"):
             ZeroShotInferer(FINDINGS).classify(torch.ones(1, 4), network)
 
 
