@@ -279,6 +279,23 @@ class TestEvaluate:
             f"Error: {run / 'environment.json'} holds no tables_sha256: the run was trained by an earlier"
         )
 
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("config.yaml", "config.yaml is damaged: it holds no settings."),
+            ("environment.json", "environment.json is damaged: Expecting value"),
+            ("model/prompts.json", "model/prompts.json is damaged: Expecting value"),
+            ("model/config.json", "model cannot be loaded: Expecting value"),
+            ("model/model.safetensors", "model cannot be loaded: "),
+        ],
+    )
+    def test_a_damaged_file_is_named(self, medvl, trained, tmp_path, name, said):
+        run = shutil.copytree(trained[1], tmp_path / "run")
+        (run / name).write_bytes(b"")
+        code, _, err = medvl("evaluate", run, "--split", "all", "--protocol", "zero-shot")
+        assert code == 2
+        assert err.splitlines()[-1].startswith(f"Error: {run / said}")
+
     def test_unfinished_run(self, medvl, tmp_path):
         code, _, err = medvl("evaluate", tmp_path)
         assert (code, err) == (2, f"Error: {tmp_path} holds no trained model: no run.\n")

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import yaml
 from monai.transforms import Compose, SelectItemsd
+from safetensors import SafetensorError
 
 from medvl.bundles.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, file_sha256
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
@@ -33,7 +34,7 @@ class TrainedRun:
 
     Raises:
         FileNotFoundError: where the folder holds no finished run.
-        ValueError: where its records are those of an earlier version.
+        ValueError: where its records are those of an earlier version, or a file of it is damaged.
     """
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
@@ -45,15 +46,18 @@ class TrainedRun:
                 else "no run"
             )
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
-        self.config: dict[str, Any] = yaml.safe_load((self.path / CONFIG).read_text())
-        self.environment: dict[str, Any] = json.loads((self.path / ENVIRONMENT).read_text())
+        self.config = _record(self.path / CONFIG)
+        self.environment = _record(self.path / ENVIRONMENT)
         missing = [name for name in RECORDS if name not in self.environment]
         if missing:
             raise ValueError(
                 f"{self.path / ENVIRONMENT} holds no {' and no '.join(missing)}: the run was trained by an earlier version of "
                 f"medvl; train it anew to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
             )
-        self.model = DualEncoder.from_pretrained(self.path / MODEL).to(device)
+        try:
+            self.model = DualEncoder.from_pretrained(self.path / MODEL).to(device)
+        except (ValueError, SafetensorError) as error:
+            raise ValueError(f"{self.path / MODEL} cannot be loaded: {error}") from error
 
     def untrained(self) -> DualEncoder:
         """A model of the same architecture and tokenizer with random weights."""
@@ -71,7 +75,7 @@ class TrainedRun:
     def prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the templates."""
         saved = self.path / MODEL / PROMPTS
-        known = json.loads(saved.read_text()) if saved.is_file() else {}
+        known = _record(saved) if saved.is_file() else {}
         return {name: known.get(name) or prompts_for([name])[name] for name in names}
 
     def studies(
@@ -138,6 +142,17 @@ class TrainedRun:
         )
         dataset = StudyDataset(studies, transform)
         return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=workers)
+
+
+def _record(path: Path) -> dict[str, Any]:
+    """The content of a YAML or JSON file of a run, which is a dictionary."""
+    try:
+        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no settings.")
+    return content
 
 
 def _found(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
