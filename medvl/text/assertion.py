@@ -53,7 +53,7 @@ class _Sentence:
         self.cue_used = self.former = False
         self.after_verb = False
         self.clause = self.subclause = 0
-        self.colon = self.verb = -1
+        self.colon = self.comma = self.verb = self.aside = -1
         self.joint: str | None = None
         self.pending: tuple[str, Words] | None = None
         self.structures: list[tuple[int, Words]] = []
@@ -129,6 +129,7 @@ class _Sentence:
             self._decide_backwards(ABSENT, words)
         else:
             self._open(ABSENT, words)
+            self.aside = words[0] if words[0] == self.comma else -1
 
     def _negation_after(self, index: int, words: Words, value: Any) -> None:
         self._decide_backwards(ABSENT, words)
@@ -163,15 +164,18 @@ class _Sentence:
     def _use_cue_backwards(self, index: int) -> None:
         """A cue that ends its clause and governs nothing may speak of what came before.
 
-        A hedge does ("pneumonia possible"), and a denial after a colon or a verb ("pneumothorax: no", "effusion is not").
+        A hedge does ("pneumonia possible"), and a denial after a colon, a verb or a comma does ("pneumothorax: no",
+        "effusion is not", "edema, now resolved").
         """
-        if self.cue is None or self.cue_used or len(self.found) == self.subclause:
+        if self.cue is None or self.cue_used:
             return
-        end = self.items[index][1] if index < len(self.items) else self.length
-        answer = self.state == ABSENT and (
-            self.cue[0] == self.colon or (self.cue[0] == self.verb and self.cue[1] == end)
-        )
-        if (self.state == UNCERTAIN or answer) and self.cue[1] == self.items[index - 1][2]:
+        begin, end = self.cue
+        closes = end == (self.items[index][1] if index < len(self.items) else self.length)
+        aside = closes and begin == self.aside and len(self.found) > self.clause and self.found[-1].assertion == PRESENT
+        if len(self.found) == self.subclause and not aside:
+            return
+        answer = self.state == ABSENT and (aside or begin == self.colon or (closes and begin == self.verb))
+        if (self.state == UNCERTAIN or answer) and end == self.items[index - 1][2]:
             self._decide_backwards(self.state or ABSENT, self.cue)
 
     # Where clauses and statements end.
@@ -198,6 +202,7 @@ class _Sentence:
         self._describe_last()
         self.subclause = len(self.found)
         self.joint = self.joint or "comma"
+        self.comma = words[1]
         self.option = None
         self.structures_comma = True
 

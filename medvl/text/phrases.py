@@ -8,7 +8,7 @@ from typing import Any
 
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
 TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
-_GRAMMAR = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&]")
+_GRAMMAR = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&,]")
 _FUZZY_LENGTH = 7
 _MEMORY = 1 << 16
 
@@ -31,7 +31,7 @@ def expand(phrase: str) -> list[tuple[str, ...]]:
     """
     text = str(phrase).lower()
     tokens = _GRAMMAR.findall(text)
-    if re.search(r"[^a-z'()|?/&\s-]", text) or not tokens:
+    if re.search(r"[^a-z'()|?/&,\s-]", text) or not tokens:
         raise ValueError(f"the phrase {phrase!r} must be words, (a|b) and (...)?")
     options, rest = _alternatives(tokens)
     if rest:
