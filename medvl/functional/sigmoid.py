@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
+from torch.nn.functional import logsigmoid
 
 from medvl.functional._checks import as_embeds, as_number, as_scale, check_option
 from medvl.functional._sides import Ids, make_side
@@ -57,7 +57,9 @@ def sigmoid_contrastive_loss(
         targets = match_targets(images, texts, match)
         if tile is None:
             logits = unit_vectors(images.embeds) @ unit_vectors(texts.embeds).T * scale + offset
-            terms = (softplus(logits) - targets.block(ALL, ALL).exp() * logits).sum(1)
+            weights = targets.block(ALL, ALL).exp()
+            # Of a positive with a large logit, log(1 + exp(x)) - x would leave the rounding of x.
+            terms = -(weights * logsigmoid(logits) + (1 - weights) * logsigmoid(-logits)).sum(1)
         else:
             rule = SigmoidRule(targets, images.embeds.detach(), len(images))
             (terms,) = TiledContrast.apply(images.embeds, texts.embeds, scale, offset, rule, tile)

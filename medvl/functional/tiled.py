@@ -241,8 +241,9 @@ class SigmoidRule:
 
     def read(self, logits: Tensor, images: slice, texts: slice) -> None:
         weights = self.targets.block(images, texts).exp_()
-        self.rows[images] -= weights.mul_(logits).sum(1)
-        self.rows[images] += torch.nn.functional.softplus(logits).sum(1)
+        # max(x, 0) - y x + log(1 + exp(-|x|)), in which nothing large is left over to round a small term.
+        unlikely = torch.nn.functional.softplus(-logits.abs())
+        self.rows[images] += unlikely.add_(logits.clamp_min(0).sub_(weights.mul_(logits))).sum(1)
 
     def result(self) -> tuple[Tensor]:
         return (self.rows,)

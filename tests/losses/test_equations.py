@@ -272,3 +272,21 @@ def test_masked_patch(normalise, reduction, hidden):
         (),
         rtol=2e-5,
     )
+
+
+@pytest.mark.parametrize("tile_size", [None, 1])
+def test_a_small_sigmoid_loss_keeps_its_digits(tile_size):
+    """Positives have the logit 10 and negatives -10: each of the four terms is log(1 + exp(-10))."""
+    eye = torch.eye(2)
+    loss = SigmoidContrastiveLoss(temperature=1 / 20, bias=-10.0, tile_size=tile_size)(eye, eye)
+    assert loss.item() == pytest.approx(2 * math.log1p(math.exp(-10)), rel=1e-5)
+
+
+@pytest.mark.parametrize("tile_size", [None, 1])
+@pytest.mark.parametrize("logit", [0.0, 15.0, 25.0, -25.0])
+def test_sigmoid_gradients_are_exact_at_zero_and_at_large_logits(logit, tile_size):
+    units, ids = torch.eye(4, dtype=torch.float64), torch.arange(4)
+    bias = torch.tensor(logit, dtype=torch.float64, requires_grad=True)
+    SigmoidContrastiveLoss(tile_size=tile_size)(units * 0, units, ids, ids, logit_bias=bias).backward()
+    # Every logit is the bias; each image has one positive and three negatives.
+    torch.testing.assert_close(bias.grad, 4 * bias.detach().sigmoid() - 1, rtol=1e-12, atol=1e-12)
