@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medvl.evaluation.bootstrap import Estimate, bootstrap, interval
+from medvl.evaluation.bootstrap import Estimate, estimates, interval
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.tables import plain_table
-from medvl.functional import chance_recall_at_k, mean_rank, median_rank, recall_at_k, retrieval_ranks
+from medvl.functional import chance_recall_at_k, retrieval_ranks
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -90,11 +90,11 @@ class RetrievalResult:
 
     def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Figures (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the studies that ask."""
-        named = {}
-        for key, direction in self.directions.items():
-            values = _weighted_summary(direction.ranks, self.settings["ks"])(weights)
-            named.update({f"{key}/{name}": values[:, i] for i, name in enumerate(direction.values)})
-        return named
+        return {
+            f"{key}/{name}": values
+            for key, direction in self.directions.items()
+            for name, values in _figures(direction.ranks, self.settings["ks"])(weights).items()
+        }
 
     def case_table(self) -> pd.DataFrame:
         """One row for each study that asks: ids, and the rank of the best right answer in each direction."""
@@ -264,34 +264,23 @@ def _direction(
             stacklevel=3,
         )
     query_groups, candidate_groups = torch.as_tensor(groups), torch.as_tensor(groups[kept])
-    ranks = retrieval_ranks(queries, candidates, query_groups, candidate_groups)
-    low, high = interval(
-        bootstrap(_weighted_summary(ranks.numpy(), ks), patients, resamples=resamples, seed=seed), level
-    )
-    summary = _summary(ranks, ks)
+    ranks = retrieval_ranks(queries, candidates, query_groups, candidate_groups).numpy()
+    values = estimates(_figures(ranks, ks), patients, resamples=resamples, level=level, seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    controls = []
-    for _ in range(shuffles):
+    controls = np.full((max(shuffles, 1), len(values)), np.nan)
+    for row in range(shuffles):
         order = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
         asked = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
-        controls.append(
-            list(
-                _summary(
-                    retrieval_ranks(queries[asked], candidates, query_groups[order], candidate_groups), ks
-                ).values()
-            )
-        )
-    control = np.array(controls) if controls else np.full((1, len(summary)), np.nan)
-    control_low, control_high = interval(control, level)
-    names = list(summary)
+        shuffled = retrieval_ranks(queries[asked], candidates, query_groups[order], candidate_groups).numpy()
+        controls[row] = [value[0] for value in _figures(shuffled, ks)(np.ones((1, len(shuffled)))).values()]
+    low, high = interval(controls, level)
     return DirectionResult(
-        values={name: Estimate(summary[name], float(low[i]), float(high[i])) for i, name in enumerate(names)},
+        values=values,
         chance=_chance(groups, groups[kept], ks),
         shuffled={
-            name: Estimate(float(control[:, i].mean()), float(control_low[i]), float(control_high[i]))
-            for i, name in enumerate(names)
+            name: Estimate(float(controls[:, i].mean()), float(low[i]), float(high[i])) for i, name in enumerate(values)
         },
-        ranks=ranks.numpy(),
+        ranks=ranks,
         query_rows=rows,
         candidate_rows=rows[kept],
         query_groups=groups,
@@ -299,26 +288,20 @@ def _direction(
     )
 
 
-def _summary(ranks: Tensor, ks: Sequence[int]) -> dict[str, float]:
-    values = {f"recall_at_{k}": float(recall_at_k(ranks, k)) for k in ks}
-    return {**values, "median_rank": float(median_rank(ranks)), "mean_rank": float(mean_rank(ranks))}
-
-
-def _weighted_summary(ranks: np.ndarray, ks: Sequence[int]) -> Any:
-    """The function from weights (B, Q) to the figures (B, len(ks) + 2) in the order of :func:`_summary`."""
+def _figures(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The function from weights (B, Q) of the queries to recall at each depth, median and mean rank (B,)."""
     order = np.argsort(ranks, kind="stable")
     ordered = ranks[order].astype(float)
-    columns = np.stack([*(ordered <= k for k in ks), ordered], axis=1).astype(np.float64)
 
-    def summary(weights: np.ndarray) -> np.ndarray:
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
         weights = weights[:, order].astype(np.float64)
         total = weights.sum(axis=1)
-        means = weights @ columns / total[:, None]
         reached = np.cumsum(weights, axis=1)
         middle = [ordered[(reached > place[:, None]).argmax(axis=1)] for place in ((total - 1) // 2, total // 2)]
-        return np.concatenate([means[:, :-1], (middle[0] + middle[1])[:, None] / 2, means[:, -1:]], axis=1)
+        recalls = {f"recall_at_{k}": weights @ (ordered <= k) / total for k in ks}
+        return {**recalls, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": weights @ ordered / total}
 
-    return summary
+    return figures
 
 
 def _chance(query_groups: np.ndarray, candidate_groups: np.ndarray, ks: Sequence[int]) -> dict[str, float]:

@@ -121,8 +121,8 @@ def masked_patch_loss(
     """
     check_option(reduction, "reduction", REDUCTIONS)
     prediction = as_matrix(patch_prediction, "patch_prediction", "N P pixels")
-    if not image.is_floating_point():
-        raise TypeError(f"image must be floating point, got {image.dtype}")
+    if not isinstance(image, Tensor) or not image.is_floating_point():
+        raise TypeError(f"image must be floating point, got {getattr(image, 'dtype', type(image).__name__)}")
     pixels = patchify(as_float(image), patch_size)
     if pixels.shape != prediction.shape:
         raise ValueError(
@@ -136,7 +136,8 @@ def masked_patch_loss(
             # A patch of one shade has no spread to divide by: its target is 0.
             spread = (pixels - mean).square().mean(2, keepdim=True).add(1e-6).sqrt()
             pixels = (pixels - mean) / spread
-        errors = (prediction - pixels).square().mean(2).where(hidden, 0.0)
+        # Left out before they are squared: a visible patch may be anything, and gets no gradient.
+        errors = (prediction - pixels).masked_fill(~hidden.unsqueeze(2), 0.0).square().mean(2)
     if reduction == "none":
         return errors
     return errors.sum() / hidden.sum().clamp_min(1) if reduction == "mean" else errors.sum()

@@ -23,7 +23,7 @@ class CombinedLoss(nn.Module):
         losses: name to loss, or to (loss, weight).
 
     Raises:
-        TypeError: where a term is neither a loss nor a (loss, weight) pair.
+        TypeError: where ``losses`` is no dictionary, or a term is neither a loss nor a (loss, weight) pair.
         ValueError: where there are no terms.
 
     Example:
@@ -38,6 +38,8 @@ class CombinedLoss(nn.Module):
 
     def __init__(self, losses: Mapping[str, nn.Module | Sequence[Any]]) -> None:
         super().__init__()
+        if not isinstance(losses, Mapping):
+            raise TypeError(f"losses must be a dictionary of losses by name, got {type(losses).__name__}")
         if not losses:
             raise ValueError("losses must name at least one loss, got none")
         pairs = {name: _loss_and_weight(name, term) for name, term in losses.items()}

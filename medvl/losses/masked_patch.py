@@ -26,6 +26,7 @@ class MaskedPatchLoss(nn.Module):
         reduction: ``"mean"`` over hidden patches, ``"sum"``, or ``"none"`` for (N, P) with 0 at visible patches.
 
     Raises:
+        TypeError: for a patch size that is no whole number or sequence of them.
         ValueError: for an unknown reduction.
 
     Example:
@@ -39,6 +40,8 @@ class MaskedPatchLoss(nn.Module):
     def __init__(self, patch_size: int | Sequence[int] = 16, normalise: bool = True, reduction: str = "mean") -> None:
         super().__init__()
         check_option(reduction, "reduction", REDUCTIONS)
+        if not isinstance(patch_size, int | Sequence) or isinstance(patch_size, str):
+            raise TypeError(f"patch_size must be a whole number or one for each axis, got {patch_size!r}")
         self.patch_size = patch_size if isinstance(patch_size, int) else tuple(patch_size)
         self.normalise, self.reduction = normalise, reduction
 

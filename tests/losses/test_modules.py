@@ -274,6 +274,7 @@ def test_patch_sentence_errors(arguments, message):
         ({"image": torch.ones(1, 1, 5, 4)}, ValueError,
          r"patch_size must divide every spatial axis of image \(1, 1, 5, 4\), got 2"),
         ({"image": torch.ones(1, 1, 4, 4).int()}, TypeError, r"image must be floating point, got torch.int32"),
+        ({"image": [[1.0]]}, TypeError, "image must be floating point, got list"),
         ({"visible_mask": torch.ones(1, 3)}, ValueError, r"visible_mask must have shape \(1, 4\), got \(1, 3\)"),
         ({"visible_mask": [[True] * 4]}, TypeError, "visible_mask must be a tensor, got list"),
     ],
@@ -282,6 +283,17 @@ def test_masked_patch_errors(arguments, error, message):
     right = {"patch_prediction": torch.ones(1, 4, 4), "image": torch.ones(1, 1, 4, 4), "visible_mask": torch.ones(1, 4)}
     with pytest.raises(error, match=message):
         MaskedPatchLoss(2)(**right | arguments)
+
+
+def test_a_visible_patch_may_be_anything():
+    image = torch.ones(1, 1, 4, 4)
+    image[..., 0, 0] = torch.nan
+    prediction = torch.ones(1, 4, 4, requires_grad=True)
+    loss = MaskedPatchLoss(2, normalise=False)(prediction, image * 3, torch.tensor([[True, False, False, False]]))
+    loss.backward()
+    assert loss.item() == 4
+    assert prediction.grad[0, 0].tolist() == [0, 0, 0, 0]
+    assert prediction.grad[0, 1:].flatten().tolist() == pytest.approx([-1 / 3] * 12)
 
 
 @pytest.mark.parametrize(
@@ -311,6 +323,8 @@ def test_unknown_options(loss, options, message):
         # It would be used and never learned.
         (SemanticMatchingLoss, {"temperature": torch.tensor(0.5)}, r"temperature must be a number, got tensor\(0.5"),
         (PatchSentenceMatchingLoss, {"epsilon": "0.05"}, "epsilon must be a number, got '0.05'"),
+        (MaskedPatchLoss, {"patch_size": 2.0}, "patch_size must be a whole number or one for each axis, got 2.0"),
+        (CombinedLoss, {"losses": [MaskedPatchLoss()]}, "losses must be a dictionary of losses by name, got list"),
     ],
 )
 def test_options_that_are_no_numbers(loss, options, message):
