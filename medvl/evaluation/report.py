@@ -23,6 +23,7 @@ from medvl.evaluation.report_pictures import (
     report_queries,
     segmentation_cases,
     sentence_cases,
+    word_end,
 )
 from medvl.evaluation.report_tables import report_tables, split_estimate
 from medvl.evaluation.retrieval import TITLES, RetrievalResult, metric_title, number_format
@@ -283,8 +284,7 @@ def gallery_cases(
         text = embeddings.texts[row].strip()
         if len(text) <= EXCERPT * 1.2:
             return {"excerpt": text, "rest": ""}
-        cut = text.rfind(" ", 0, EXCERPT)
-        cut = cut if cut > 0 else EXCERPT
+        cut = word_end(text, EXCERPT)
         return {"excerpt": text[:cut], "rest": text[cut:]}
 
     cases = []

@@ -22,6 +22,8 @@ FAILURES = 8
 WRONG = 0.1
 """Share of the other class that a case must be on the wrong side of to be shown as a failure."""
 REPORT_QUERIES, NEAREST_IMAGES = 3, 4
+QUERY_TEXT = 320
+"""Characters shown of a report that asks."""
 
 
 def grounding_cases(result: GroundingResult | None) -> list[dict[str, Any]]:
@@ -162,7 +164,7 @@ def report_queries(
         text = embeddings.texts[row].strip() if show_text else f"Report of study {embeddings.study_ids[row]}"
         cases.append(
             {
-                "text": text if len(text) <= 320 else text[: text.rfind(" ", 0, 320)] + " …",
+                "text": text if len(text) <= QUERY_TEXT else text[: word_end(text, QUERY_TEXT)] + " …",
                 "study": embeddings.study_ids[row],
                 "rank": int(direction.ranks[query]),
                 "candidates": len(direction.candidate_rows),
@@ -178,6 +180,17 @@ def report_queries(
             }
         )
     return cases
+
+
+def word_end(text: str, length: int) -> int:
+    """Where to cut a text to at most ``length`` characters: behind its last whole word, or in a word longer than that.
+
+    Example:
+        >>> word_end("No effusion.", 5), word_end("Pneumothorax.", 5)
+        (2, 5)
+    """
+    cut = text.rfind(" ", 0, length)
+    return cut if cut > 0 else length
 
 
 def _range(heat: np.ndarray) -> str:

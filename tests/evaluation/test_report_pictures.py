@@ -130,6 +130,8 @@ def test_nearest_images_mark_right_and_wrong_as_ranks_have_them():
         assert right == ([case["rank"]] if case["rank"] <= 4 else [])
     hidden = report_queries(result, embeddings, None, show_text=False)
     assert all(case["text"].startswith("Report of study") for case in hidden)
+    embeddings.texts = ["x" * 2000] * 12
+    assert {case["text"] for case in report_queries(result, embeddings, None, show_text=True)} == {"x" * 320 + " …"}
 
 
 def test_a_volume_is_seen_from_the_feet():
