@@ -63,17 +63,13 @@ class RandRadiographAffine(Randomizable, Transform):
         scale: Sequence[float] = (0.95, 1.05),
         size: int | None = None,
     ) -> None:
-        if not 0 < crop[0] <= crop[1] <= 1:
-            raise ValueError(f"crop: expected two shares in (0, 1], the lesser first, received {tuple(crop)}")
-        if not 0 < scale[0] <= scale[1]:
-            raise ValueError(f"scale: expected two magnifications above 0, the lesser first, received {tuple(scale)}")
+        self.crop = _range("crop", crop, "two shares in (0, 1]", highest=1)
+        self.scale = _range("scale", scale, "two magnifications above 0")
         if not 0 <= flip_prob <= 1:
             raise ValueError(f"flip_prob: expected a probability in [0, 1], received {flip_prob}")
-        self.crop = (float(crop[0]), float(crop[1]))
         self.flip_prob = flip_prob
         self.rotation = rotation
         self.translation = translation
-        self.scale = (float(scale[0]), float(scale[1]))
         self.size = size
         self._draw: list[float] = []
 
@@ -228,17 +224,33 @@ def image_augmentation(
     """
     if image_size < 1:
         raise ValueError(f"image_size: expected at least 1 pixel, received {image_size}")
-    sigma = tuple(value * image_size / _PAPER_IMAGE_SIZE for value in blur_sigma)
+    factors = {
+        name: _range(name, given, "two factors above 0")
+        for name, given in (("brightness", brightness), ("contrast", contrast))
+    }
+    sigma = tuple(
+        value * image_size / _PAPER_IMAGE_SIZE for value in _range("blur_sigma", blur_sigma, "two deviations above 0")
+    )
     missing = {"allow_missing_keys": allow_missing_keys}
     return Compose(
         [
             RandRadiographAffined(keys, crop, flip_prob, rotation, translation, scale, size=image_size, **missing),
-            RandScaleIntensityd(keys, factors=[factor - 1 for factor in brightness], prob=1.0, **missing),
-            RandScaleIntensityFixedMeand(keys, factors=[factor - 1 for factor in contrast], prob=1.0, **missing),
+            RandScaleIntensityd(keys, factors=[factor - 1 for factor in factors["brightness"]], prob=1.0, **missing),
+            RandScaleIntensityFixedMeand(
+                keys, factors=[factor - 1 for factor in factors["contrast"]], prob=1.0, **missing
+            ),
             RandGaussianSmoothd(keys, sigma_x=sigma, sigma_y=sigma, sigma_z=sigma, prob=blur_prob, **missing),
             EnsureTyped(keys, track_meta=False, **missing),
         ]
     )
+
+
+def _range(name: str, given: Sequence[float], expected: str, highest: float = math.inf) -> tuple[float, float]:
+    """Two numbers above 0 and up to ``highest``, the lesser first."""
+    low, high = given if isinstance(given, Sequence) and len(given) == 2 else (math.nan, math.nan)
+    if not 0 < low <= high <= highest:
+        raise ValueError(f"{name}: expected {expected}, the lesser first, received {given!r}")
+    return float(low), float(high)
 
 
 def _between(share: float, low: float, high: float) -> float:

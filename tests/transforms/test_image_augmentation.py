@@ -147,12 +147,21 @@ class TestVolumes:
         assert torch.equal(one, image_augmentation(16).set_random_state(0)({"image": volume})["image"])
 
 
+def test_bad_intensities():
+    with pytest.raises(ValueError, match="brightness: expected two factors above 0"):
+        image_augmentation(32, brightness=0.5)
+    with pytest.raises(ValueError, match=r"blur_sigma: expected two deviations above 0, .* received \[3, 1\]"):
+        image_augmentation(32, blur_sigma=[3, 1])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"crop": (0, 1)}, r"crop: expected two shares in \(0, 1\], the lesser first, received \(0, 1\)"),
         ({"crop": (0.9, 0.5)}, r"crop: expected two shares"),
         ({"scale": (0, 1)}, r"scale: expected two magnifications above 0, the lesser first, received \(0, 1\)"),
+        ({"crop": 2}, r"crop: expected two shares in \(0, 1\], the lesser first, received 2"),
+        ({"scale": (1, 1, 1)}, r"scale: expected two magnifications above 0, the lesser first, received \(1, 1, 1\)"),
         ({"flip_prob": 2}, r"flip_prob: expected a probability in \[0, 1\], received 2"),
     ],
 )
