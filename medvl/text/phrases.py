@@ -17,7 +17,7 @@ def expand(phrase: str) -> list[tuple[str, ...]]:
     """List the word sequences of a phrase in the notation of the vocabularies.
 
     Args:
-        phrase: words; ``(a|b c)`` are alternatives and ``(...)?`` may be left out. Hyphens are like spaces.
+        phrase: words; ``(a|b c)`` are alternatives and ``(...)?`` may be left out; a comma is a word. Hyphens are like spaces.
 
     Returns:
         Different sequences of lower-case words.
