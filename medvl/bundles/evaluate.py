@@ -155,6 +155,8 @@ def choose_protocols(
             raise ValueError(f"--protocol must be among {', '.join(PROTOCOLS)}, received {name!r}.")
         if not needs[name][0]:
             raise ValueError(f"--protocol {name}: {manifest.name} has no {needs[name][1]}.")
+    if classes and "single-label" not in protocols:
+        raise ValueError(f"--class is for --protocol single-label, received --protocol {' '.join(protocols)}.")
     return [name for name in PROTOCOLS if name in protocols]
 
 

@@ -87,6 +87,10 @@ class TestProtocols:
         code, _, err = medvl("evaluate", folder, "--data", table, "--output", tmp_path, "--protocol", "grounding")
         assert code == 2
         assert "--protocol grounding: cases.csv has no masks; name their columns by --mask-column." in err
+        arguments = ("--protocol", "zero-shot", "--class", "Edema")
+        code, _, err = medvl("evaluate", folder, "--output", tmp_path, *arguments)
+        assert code == 2
+        assert "--class is for --protocol single-label, received --protocol zero-shot." in err
 
     def test_single_label_by_a_column_of_class_names(self, medvl, folder, tmp_path):
         table = squares(tmp_path / "squares", number=9)
