@@ -25,12 +25,10 @@ from medvl.evaluation.multi_label import (
 )
 from medvl.evaluation.tables import plain_table
 from medvl.functional import class_similarity
+from medvl.functional.zero_shot import network_logit_scale
 
 if TYPE_CHECKING:
     import pandas as pd
-
-DEFAULT_LOGIT_SCALE = 1 / 0.07
-"""Scale of the similarities for a model that has none of its own: CLIP's initial one."""
 
 Prompts = Mapping[str, Mapping[str, Sequence[str]]]
 
@@ -177,7 +175,7 @@ def zero_shot(
     used = [name for name in names if name in prompts]
     targets = finding_targets(embeddings, names, used, uncertain)
     if logit_scale is None:
-        logit_scale = model_logit_scale(encode_text)
+        logit_scale = network_logit_scale(encode_text)
     sides = {f"{side} {name}": prompts[name][side] for name in used for side in ("present", "absent")}
     similarity = prompt_similarity(
         embeddings if validation is None else [embeddings, validation], sides, encode_text, ensemble
@@ -226,14 +224,6 @@ def zero_shot(
             "seed": seed,
         },
     )
-
-
-def model_logit_scale(model: Any) -> float:
-    """The scale of a model's logits (1 / tau), from its ``logit_scale``; 1 / 0.07 where it has none."""
-    scale = getattr(model, "logit_scale", None)
-    if isinstance(scale, torch.nn.Module):
-        scale = scale()
-    return DEFAULT_LOGIT_SCALE if scale is None else float(torch.as_tensor(scale).detach())
 
 
 def prompt_similarity(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from torch import Tensor
 from medvl.functional.similarity import unit_vectors
 
 Ensemble = Literal["mean", "max"]
+
+DEFAULT_LOGIT_SCALE = 1 / 0.07
+"""For a network that has none of its own: CLIP's initial one."""
 
 
 def class_embeddings(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None = None) -> Tensor:
@@ -90,6 +93,14 @@ def class_similarity(
     # Dividing the few cosines costs less than scaling every image; those of a zero vector are 0 as they are.
     lengths = images.norm(dim=1)
     return (cosines / lengths.masked_fill(lengths == 0, 1)).T
+
+
+def network_logit_scale(network: Any) -> float:
+    """The scale of a network's logits (1 / tau), from its ``logit_scale``, a number or a module; 1 / 0.07 where it has none."""
+    scale = getattr(getattr(network, "module", network), "logit_scale", None)  # inside DistributedDataParallel
+    if isinstance(scale, torch.nn.Module):
+        scale = scale()
+    return DEFAULT_LOGIT_SCALE if scale is None else float(torch.as_tensor(scale).detach())
 
 
 def _check(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None) -> int:

@@ -9,11 +9,10 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from medvl.functional.zero_shot import Ensemble, class_similarity
+from medvl.functional.zero_shot import Ensemble, class_similarity, network_logit_scale
 from medvl.inferers.texts import TextBank
 from medvl.inferers.windows import WindowEncoder, pool_windows
 
-DEFAULT_LOGIT_SCALE = 1 / 0.07
 SIDES = ("present", "absent")
 POOLINGS = ("mean", "max")
 
@@ -111,14 +110,6 @@ class ZeroShotInferer(Inferer):
         scale = network_logit_scale(network) if self.logit_scale is None else self.logit_scale
         logits = logits * scale
         return logits.sigmoid() if self.pairs else logits.softmax(1)
-
-
-def network_logit_scale(network: Any) -> float:
-    """The scale of a network's logits (1 / tau), from its ``logit_scale``; 1 / 0.07 where it has none."""
-    scale = getattr(getattr(network, "module", network), "logit_scale", None)
-    if isinstance(scale, torch.nn.Module):
-        scale = scale()
-    return DEFAULT_LOGIT_SCALE if scale is None else float(torch.as_tensor(scale).detach())
 
 
 def _blocks(prompts: Prompts) -> tuple[list[list[str]], bool]:

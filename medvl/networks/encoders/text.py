@@ -25,7 +25,9 @@ def load_tokenizer(folder: str | Path) -> Any:
         ValueError: where there is no such folder.
     """
     if not Path(folder).is_dir():
-        raise ValueError(f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}.")
+        raise ValueError(
+            f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}."
+        )
     return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
