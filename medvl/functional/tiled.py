@@ -22,11 +22,11 @@ from medvl.functional.targets import LogTargets
 # exponential of a tile serves rows and columns, beyond it each needs its own shift.
 EXPONENT_BOUND = 40.0
 
-# Elements of one tile: fits the last cache of a CPU; keeps a GPU busy.
-CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**19, 2**24
+# Elements of one tile: fits a core's own cache; keeps a GPU busy.
+CPU_TILE_ELEMENTS, GPU_TILE_ELEMENTS = 2**18, 2**24
 
 # Embeddings that are measured at once: lengths and products make a copy of them.
-ROWS = 1024
+ROWS = 512
 
 # Up to this many logits the plain loss is the faster one.
 PLAIN_ELEMENTS = 2**18
@@ -48,7 +48,7 @@ def choose_tile_size(
         return tile_size
     if count_images * count_texts <= PLAIN_ELEMENTS:
         return None
-    return 1024 if device.type == "cpu" else 4096
+    return 512 if device.type == "cpu" else 4096
 
 
 class TileRule(Protocol):
