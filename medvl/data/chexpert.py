@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.label_columns import CHEXPERT_COLUMNS
+from medvl.data.label_columns import CHEXPERT_COLUMNS, is_missing
 from medvl.data.study_list import StudyList
 from medvl.errors import StudyError
 
@@ -83,8 +83,10 @@ class CheXpert(StudyList):
         ]
 
     def _image(self, name: str, study_id: str, check: bool) -> str:
-        # The CSV's paths begin with the data set's own folder, which may have been renamed.
-        path = self.folder.joinpath(*PurePosixPath(name).parts[1:])
+        # Most CSVs' paths begin with the data set's own folder, which may have been renamed; the test set's do not.
+        parts = PurePosixPath(name).parts
+        split = next(i for i, part in enumerate(parts) if part.startswith("patient")) - 1
+        path = self.folder.joinpath(*parts[max(split, 0) :])
         if check and not path.is_file():
             raise StudyError(study_id, "image", f"the file {name} does not exist")
         return str(path)
@@ -109,8 +111,11 @@ def _details(row: dict[str, str], study_id: str) -> dict[str, Any]:
     details: dict[str, Any] = {"label": parse_states(row, study_id)}
     if row.get("Sex"):
         details["sex"] = row["Sex"]
-    if row.get("Age"):
-        details["age"] = float(row["Age"])
+    if not is_missing(row.get("Age")):
+        try:
+            details["age"] = float(row["Age"])
+        except ValueError as error:
+            raise StudyError(study_id, "Age", f"received {row['Age'][:20]!r}, expected a number or blank") from error
     return details
 
 
@@ -126,7 +131,7 @@ def parse_states(row: dict[str, str], study_id: str, names: Sequence[str] = CHEX
         float32 (K,): 1 present, 0 absent, -1 uncertain, NaN not mentioned.
 
     Raises:
-        medvl.errors.StudyError: for a cell that is none of 1, 0, -1 or blank.
+        medvl.errors.StudyError: for a cell that is none of 1, 0, -1 or blank, or a row that ends before it.
 
     Example:
         >>> parse_states({"Edema": "-1.0", "Fracture": ""}, "s1", ["Fracture", "Edema"]).tolist()
@@ -134,7 +139,9 @@ def parse_states(row: dict[str, str], study_id: str, names: Sequence[str] = CHEX
     """
     states = []
     for name in names:
-        cell = (row.get(name) or "").strip()
+        if row.get(name, "") is None:  # so DictReader fills a row that was cut short
+            raise StudyError(study_id, name, "the row ends before this column, expected 1, 0, -1 or blank")
+        cell = row.get(name, "").strip()
         if cell not in _STATES:
             raise StudyError(study_id, name, f"the label is {cell[:20]!r}, expected 1, 0, -1 or blank")
         states.append(_STATES[cell])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from hashlib import blake2b
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -84,15 +85,14 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
 
 
 def _collate_key(key: str, values: list[Any]) -> Any:
-    if isinstance(values[0], np.ndarray):
-        values = [torch.from_numpy(np.ascontiguousarray(value)) for value in values]
+    values = [torch.from_numpy(np.ascontiguousarray(v)) if isinstance(v, np.ndarray) else v for v in values]
     if key in PADDING:
-        return pad_sequence(values, batch_first=True, padding_value=PADDING[key])
+        return pad_sequence(list(map(torch.as_tensor, values)), batch_first=True, padding_value=PADDING[key])
     if isinstance(values[0], torch.Tensor):
         shapes = sorted({tuple(value.shape) for value in values})
         if len(shapes) > 1:
             raise ValueError(f"{key!r} must have one shape within a batch, received {shapes[0]} and {shapes[1]}.")
         return torch.stack([value.as_tensor() if hasattr(value, "as_tensor") else value for value in values])
-    if isinstance(values[0], bool | int | float) and all(isinstance(value, bool | int | float) for value in values):
+    if all(isinstance(value, Real) for value in values):  # NumPy's numbers too
         return torch.tensor(values)
     return values

@@ -107,18 +107,13 @@ class StudyDataset(Dataset):
 
         This is what a ``DataLoader`` calls, so that a bad study neither kills a worker nor loses its message there.
         """
-        items: list[dict[str, Any] | StudyError] = []
-        for index in indices:
-            try:
-                items.append(self[index])
-            except StudyError as error:
-                items.append(StudyError(error.study_id, error.key, error.reason))  # without a traceback to pickle
-        return items
+        return items_or_errors(self, indices)
 
     def _prepare(self, index: int) -> dict[str, Any] | StudyError:
         """The study after the deterministic steps, from the cache where it is there."""
         if index in self._cache:
-            return self._cache[index]
+            cached = self._cache[index]
+            return without_traceback(cached) if isinstance(cached, StudyError) else cached
         size = 0
         item: dict[str, Any] | StudyError
         try:
@@ -129,7 +124,7 @@ class StudyDataset(Dataset):
         except StudyError as error:
             item = error
         if self.cache_bytes and self._cached_bytes + size <= self.cache_bytes:
-            self._cache[index] = item
+            self._cache[index] = without_traceback(item) if isinstance(item, StudyError) else item
             self._cached_bytes += size
         return item
 
@@ -145,6 +140,22 @@ class StudyDataset(Dataset):
                 where = ", ".join(map(str, keys)) if isinstance(keys, tuple | list) else type(step).__name__
                 raise StudyError(study_id, where, _reason(error)) from error
         return item
+
+
+def items_or_errors(dataset: Dataset, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
+    """The items of a dataset, and of studies that fail their errors."""
+    items: list[dict[str, Any] | StudyError] = []
+    for index in indices:
+        try:
+            items.append(dataset[index])
+        except StudyError as error:
+            items.append(without_traceback(error))
+    return items
+
+
+def without_traceback(error: StudyError) -> StudyError:
+    """The same error, fit to pickle and to keep: a traceback holds on to what its functions held, whole batches."""
+    return StudyError(error.study_id, error.key, error.reason)
 
 
 @contextmanager

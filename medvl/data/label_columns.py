@@ -25,6 +25,8 @@ LONGEST_NAME = 100
 
 MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
 
+_STATE_WORDS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans
+
 
 class CellError(ValueError):
     """A cell that cannot be used: its column and, in words, what it holds and what was expected."""
@@ -86,7 +88,8 @@ def label_reader(
     column = table.require(label_column, "label_column")
     cells = [tokens for row in table.rows if (tokens := _tokens(row.cells.get(column))) is not None]
     numeric = sum(map(_is_numeric, cells))
-    if cells and 2 * numeric >= len(cells):
+    by_name = any(str(token).strip() in (label_names or ()) for tokens in cells for token in tokens)
+    if cells and not by_name and 2 * numeric >= len(cells):
         return _state_list(column, cells, label_names)
     return _class_names(column, cells, label_names)
 
@@ -170,6 +173,8 @@ def _is_numeric(tokens: Sequence[Any]) -> bool:
 def _number(token: Any) -> float | None:
     if isinstance(token, list | dict):
         return None
+    if isinstance(token, str) and (word := token.strip().lower()) in _STATE_WORDS:
+        return _STATE_WORDS[word]
     try:
         return float(token)
     except ValueError:

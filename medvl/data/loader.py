@@ -25,13 +25,14 @@ class StudyLoader(DataLoader):
         on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
             its batch and records it in ``skipped``; a batch left with no study at all is passed over.
         require: keys without which a batch is passed over, as one that has lost its only image.
-        **options: as for ``torch.utils.data.DataLoader``.
+        **options: as for ``torch.utils.data.DataLoader``; a ``sampler`` (a ``DistributedSampler``, where each process is to
+            have its share) is told the epoch.
 
     Attributes:
         skipped: the errors of the studies left out so far, by study id.
 
     Raises:
-        ValueError: where ``on_error`` is neither "raise" nor "skip".
+        ValueError: where ``on_error`` is neither "raise" nor "skip", or for ``shuffle`` beside a sampler.
 
     Example:
         >>> loader = StudyLoader(StudyDataset([{"study_id": str(i), "age": i} for i in range(5)]), batch_size=2)
@@ -54,6 +55,8 @@ class StudyLoader(DataLoader):
         options.setdefault("collate_fn", collate_studies)
         # one generator for the order and one for what torch draws for its workers: their number must not change the order
         self._order = torch.Generator()
+        if shuffle and options.get("sampler") is not None:
+            raise ValueError("shuffle and sampler exclude each other: the sampler decides on the order")
         if shuffle:
             options["sampler"] = RandomSampler(dataset, generator=self._order)
         super().__init__(dataset, batch_size=batch_size, generator=torch.Generator(), **options)
@@ -64,8 +67,9 @@ class StudyLoader(DataLoader):
         self.dataset.set_epoch(epoch)
         seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
         self._order.manual_seed(int(seed) >> 1)
-        if hasattr(self.batch_sampler, "set_epoch"):
-            self.batch_sampler.set_epoch(epoch)
+        for sampler in (self.sampler, self.batch_sampler):
+            if hasattr(sampler, "set_epoch"):
+                sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         for batch in super().__iter__():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,7 +194,8 @@ def read_manifest(
         split_column: train, val or test (or training, valid, validation, dev). Default: ``split`` if there is one.
         patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one.
         study_column: rows of one study are views that belong to the same report. Default: ``study_id`` or ``study`` if
-            there is one, else rows that name the same image are one study.
+            there is one, else rows that name the same image are one study. An id that several patients have, as where
+            each patient's studies are numbered from 1, gets the patient before it ("p7/1").
         on_error: ``"raise"`` the first bad row's error, or ``"skip"`` such rows and keep their errors in ``skipped``.
 
     Returns:
@@ -245,6 +246,7 @@ def read_manifest(
             if on_error == "raise":
                 raise bad from error
             skipped.append(bad)
+    _settle_patients(studies)
     leaking = _patients_in_two_splits(studies)
     if leaking and on_error == "raise":
         raise leaking[min(leaking)]
@@ -343,6 +345,21 @@ def _split_name(cell: Any, column: str) -> str:
     return name
 
 
+def _settle_patients(studies: Sequence[dict[str, Any]]) -> None:
+    """One patient a study: a cell left blank is filled from the study's other rows, and ids that count the studies of each
+    patient anew get the patient before them, lest two patients' images and reports be taken for one study's."""
+    patients: dict[str, set[str]] = defaultdict(set)
+    for study in studies:
+        if "patient_id" in study:
+            patients[study["study_id"]].add(study["patient_id"])
+    for study in studies:
+        own = patients[study["study_id"]]
+        if len(own) == 1:
+            (study["patient_id"],) = own
+        elif "patient_id" in study:
+            study["study_id"] = f"{study['patient_id']}/{study['study_id']}"
+
+
 def _patients_in_two_splits(studies: Sequence[Mapping[str, Any]]) -> dict[int, StudyError]:
     """By row number, the studies whose patient is also in a split of which evaluation must be clean.
 
@@ -366,10 +383,10 @@ def _patients_in_two_splits(studies: Sequence[Mapping[str, Any]]) -> dict[int, S
 
 
 def _size(path: str) -> int:
-    """Bytes of a file, or of all files in a folder."""
+    """Bytes of a file, or of all files in a folder; 0 for one that is not there, which loading it will tell."""
     if os.path.isdir(path):
         return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
-    return os.path.getsize(path)
+    return os.path.getsize(path) if os.path.exists(path) else 0
 
 
 def _article(key: str) -> str:

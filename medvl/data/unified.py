@@ -8,11 +8,15 @@ from typing import Any, TypeAlias
 from torch.utils.data import Dataset
 
 from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
-from medvl.data.dataset import Chain, StudyDataset
+from medvl.data.dataset import Chain, StudyDataset, items_or_errors
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
 from medvl.errors import StudyError
 
 VIEWS = ("all", "sample", "pool")
+# What a study of each kind has, each by one of these names.
+_TEXT = ("text", "sentences", "report")
+_NEEDED = {"image-text": (("image",), _TEXT), "image-label": (("image",), ("label",)), "text-label": (_TEXT,)}
+
 Text: TypeAlias = "tuple[int, bool]"  # its number among the texts, or where true among the prompts
 
 
@@ -56,7 +60,7 @@ class UnifiedDataset(Dataset):
         text_pools: the units of texts, where they are decoupled.
 
     Raises:
-        ValueError: for unknown ``views``, or a study without a kind.
+        ValueError: for unknown ``views``, or a study without an id, a source or a kind, or what its kind has.
 
     Example:
         >>> studies = [
@@ -85,9 +89,8 @@ class UnifiedDataset(Dataset):
     ) -> None:
         if views not in VIEWS:
             raise ValueError(f"views must be one of {VIEWS}, received {views!r}")
-        without = next((study for study in studies if not {"kind", "source"} <= set(study)), None)
-        if without is not None:
-            raise ValueError(f"studies must have a kind and a source, study {without.get('study_id')!r} has not")
+        for study in studies:
+            _check(study)
         self.studies, self.seed, self._pooled = studies, seed, views == "pool"
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
@@ -169,13 +172,7 @@ class UnifiedDataset(Dataset):
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
         """Several entries; one that fails stands in the list as its error, as in :class:`StudyDataset`."""
-        items: list[dict[str, Any] | StudyError] = []
-        for index in indices:
-            try:
-                items.append(self[index])
-            except StudyError as error:
-                items.append(StudyError(error.study_id, error.key, error.reason))
-        return items
+        return items_or_errors(self, indices)
 
     def sampler(
         self,
@@ -237,6 +234,17 @@ class UnifiedDataset(Dataset):
         if empty:
             raise ValueError(f"rates: source {empty[0]!r} has a rate but nothing to draw")
         return shares
+
+
+def _check(study: Mapping[str, Any]) -> None:
+    name = f"study {study.get('study_id')!r}"
+    if not {"kind", "source"} <= set(study):
+        raise ValueError(f"studies must have a kind and a source, {name} has not")
+    if study["kind"] not in _NEEDED:
+        raise ValueError(f"kind must be one of {tuple(_NEEDED)}, received {study['kind']!r} of {name}")
+    for choice in (("study_id",), *_NEEDED[study["kind"]]):
+        if not any(key in study for key in choice):
+            raise ValueError(f"{name} is of the kind {study['kind']} and has no {' or '.join(choice)}")
 
 
 def _by_study(studies: Sequence[Mapping[str, Any]]) -> Iterable[list[Mapping[str, Any]]]:

@@ -80,5 +80,26 @@ def test_errors_name_what_is_wrong(tmp_path):
         StudyError, match="study 'patient00001/study1', Edema: the label is '2', expected 1, 0, -1 or blank"
     ):
         CheXpert(write(tmp_path, [row(1, 1, "Frontal", Edema="2")]))
+    with pytest.raises(
+        StudyError, match="study 'patient00001/study1', Age: received 'old', expected a number or blank"
+    ):
+        CheXpert(write(tmp_path, [row(1, 1, "Frontal", Age="old")]))
     with pytest.raises(StudyError, match="the path has no patient and study folder"):
         CheXpert(write(tmp_path, [{"Path": "a/b.jpg", "Frontal/Lateral": "Frontal"}]))
+
+
+def test_a_row_that_was_cut_short_is_an_error(tmp_path):
+    write(tmp_path, ROWS)
+    table = tmp_path / "train.csv"
+    table.write_text(table.read_text().rstrip().rsplit(",", 3)[0] + "\n")
+    with pytest.raises(StudyError, match="study 'patient00002/study1', Pleural Other: the row ends before this column"):
+        CheXpert(tmp_path)
+    assert len(CheXpert(tmp_path, on_error="skip")) == 2
+
+
+def test_paths_of_the_test_set_have_no_folder_of_the_data_set(tmp_path):
+    image = tmp_path / "test" / "patient64741" / "study1" / "view1_frontal.jpg"
+    image.parent.mkdir(parents=True)
+    image.touch()
+    write(tmp_path, [{"Path": image.relative_to(tmp_path), "Edema": "1.0"}], ["Path", *NAMES], "test.csv")
+    assert CheXpert(tmp_path, "test", check_files=True)[0]["image"] == [str(image)]

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose, Lambdad, MapTransform, RandGaussianNoised, Randomizable
+from torch.utils.data import SequentialSampler
+from torch.utils.data.distributed import DistributedSampler
 
 from medvl.data import StudyDataset, StudyLoader, collate_studies, study_key
 from medvl.errors import StudyError
@@ -106,6 +108,15 @@ class TestDataset:
             dataset[8]
         assert dataset[-1]["study_id"] == "s7"
 
+    def test_a_cached_error_holds_on_to_nothing(self):
+        dataset = StudyDataset(studies(), [FailOn("image", {3.0})], cache_bytes=1 << 20)
+        for _ in range(3):
+            errors = [item for item in dataset.__getitems__(range(8)) if isinstance(item, StudyError)]
+            assert [error.__traceback__ for error in errors] == [None]
+            with pytest.raises(StudyError) as caught:
+                dataset[3]
+        assert len(caught.traceback) == 2, "this line and the one that raises, not those of the epochs before"
+
     def test_pickles_and_stops_as_an_iterable(self):
         dataset = pickle.loads(pickle.dumps(noisy()))
         assert [item["age"] for item in dataset] == list(range(8))
@@ -142,6 +153,21 @@ class TestLoader:
         with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'ignore'"):
             loader("ignore", ())
 
+    def test_a_sampler_decides_on_the_order_and_is_told_the_epoch(self):
+        dataset = noisy()
+        with pytest.raises(ValueError, match="shuffle and sampler exclude each other"):
+            StudyLoader(dataset, batch_size=2, shuffle=True, sampler=SequentialSampler(dataset))
+        loaders = [
+            StudyLoader(dataset, batch_size=2, sampler=DistributedSampler(dataset, 2, rank)) for rank in range(2)
+        ]
+        orders = []
+        for epoch in range(2):
+            for loader in loaders:
+                loader.set_epoch(epoch)
+            orders.append([study for loader in loaders for batch in loader for study in batch["study_id"]])
+        assert sorted(orders[0]) == sorted(orders[1]) == [f"s{i}" for i in range(8)]
+        assert orders[0] != orders[1]
+
 
 class TestCollate:
     def test_pads_stacks_and_lists(self):
@@ -167,6 +193,23 @@ class TestCollate:
         assert batch["study_id"] == ["a", "b"]
         assert batch["image_ids"].tolist() == [study_key("a"), study_key("b")] == batch["text_ids"].tolist()
         assert batch["errors"] == []
+
+    def test_numbers_arrays_and_lists_of_every_library(self):
+        batch = collate_studies(
+            [
+                {
+                    "study_id": "a",
+                    "age": np.float32(7),
+                    "row": np.int64(1),
+                    "label": torch.ones(2),
+                    "input_ids": [2, 3],
+                },
+                {"study_id": "b", "age": 8.5, "row": 2, "label": np.zeros(2, np.float32), "input_ids": [2, 9, 3]},
+            ]
+        )
+        assert (batch["age"].tolist(), batch["row"].tolist()) == ([7, 8.5], [1, 2])
+        assert batch["label"].tolist() == [[1, 1], [0, 0]]
+        assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3]]
 
     def test_errors_are_passed_on(self):
         error = StudyError("x", "image", "gone")

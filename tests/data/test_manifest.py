@@ -151,6 +151,21 @@ def test_views_of_a_study_share_its_id(folder):
     assert [study["study_id"] for study in manifest.studies] == ["a.png", "a.png"]
 
 
+def test_ids_that_several_patients_have_stay_apart(folder):
+    rows = "patient,study,image,report\np,1,a.png,One.\nq,1,b.png,Two.\np,2,c.png,Three.\n"
+    studies = read_manifest(write(folder, rows)).studies
+    assert [study["study_id"] for study in studies] == ["p/1", "q/1", "2"]
+
+
+def test_a_study_belongs_to_one_patient(folder):
+    rows = "patient,study,image,report\n,1,a.png,One.\np,1,b.png,One.\n,2,c.png,Two.\n"
+    studies = read_manifest(write(folder, rows)).studies
+    assert [study.get("patient_id") for study in studies] == ["p", "p", None]
+    rows = "patient,study,image,report,split\n,1,a.png,One.,train\np,1,b.png,One.,test\n"
+    with pytest.raises(StudyError, match="the patient is in train and in test"):
+        read_manifest(write(folder, rows))
+
+
 # Labels
 
 
@@ -174,6 +189,23 @@ def test_columns_by_name(folder):
     assert "label" not in manifest.studies[1]
     assert read_manifest(path, label_column=["mass", "tb"], label_names=["Mass", "TB"]).names == ("Mass", "TB")
     assert read_manifest(path, label_column=["tb"]).names == read_manifest(path, label_column="tb").names == ("tb",)
+
+
+@pytest.mark.parametrize("columns", ["tb", ["tb", "mass"]])
+def test_booleans_are_states_and_no_classes(folder, columns):
+    manifest = read_manifest(
+        write(folder, "image,tb,mass\na.png,True,\nb.png,False,true\nc.png,,\n"), label_column=columns
+    )
+    assert manifest.names == tuple([columns] if isinstance(columns, str) else columns)
+    assert [study["label"][0] for study in manifest.studies[:2]] == [1, 0]
+    assert "label" not in manifest.studies[2]
+
+
+def test_names_of_classes_may_be_numbers(folder):
+    manifest = read_manifest(
+        write(folder, "image,grade\na.png,2\nb.png,0\n"), label_column="grade", label_names=["0", "1", "2"]
+    )
+    assert [study["label"].tolist() for study in manifest.studies] == [[0, 0, 1], [1, 0, 0]]
 
 
 @pytest.mark.parametrize("separator", ["|", ";"])

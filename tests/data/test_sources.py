@@ -153,6 +153,7 @@ class TestSources:
         assert [study["split"] for study in manifest.studies] == ["train", "val"]
         assert [error.study_id for error in manifest.skipped] == ["patient2/study1"]
         assert states(manifest.studies[1], "label", manifest.names) == {"No Finding": 1, "Support Devices": 0}
+        assert len(manifest.fingerprint()) == 64, "images that are not there are found out when they are loaded"
 
     def test_splits_never_cut_a_patient(self, folder):
         table = write(folder / "t.csv", "report,patient", *[f"No edema {i}.,p{i // 4}" for i in range(80)])

@@ -258,6 +258,14 @@ class TestLoading:
     def test_clear_errors(self):
         with pytest.raises(ValueError, match=r"^studies must have a kind and a source, study 'a' has not$"):
             UnifiedDataset([{"study_id": "a"}])
+        with pytest.raises(ValueError, match=r"^kind must be one of .* received 'images' of study 'a'$"):
+            UnifiedDataset([{"study_id": "a", "kind": "images", "source": "x"}])
+        with pytest.raises(ValueError, match=r"^study 'a' is of the kind image-label and has no label$"):
+            UnifiedDataset([{"study_id": "a", "kind": "image-label", "source": "x", "image": "a.png"}])
+        with pytest.raises(
+            ValueError, match=r"^study 'a' is of the kind text-label and has no text or sentences or report$"
+        ):
+            UnifiedDataset([{"study_id": "a", "kind": "text-label", "source": "x"}])
         with pytest.raises(ValueError, match=r"^views must be one of \('all', 'sample', 'pool'\), received 'mean'$"):
             dataset(views="mean")
         with pytest.raises(ValueError, match="num_texts and text_rates are of decoupled"):
