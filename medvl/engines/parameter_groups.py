@@ -28,14 +28,14 @@ def parameter_groups(
     Args:
         network: as a :class:`~medvl.networks.DualEncoder`.
         learning_rate: above 0.
-        rates: factors by prefix of the parameters' names, as ``{"text_encoder": 0.1}``.
+        rates: factors of at least 0 by prefix of the parameters' names, as ``{"text_encoder": 0.1}``.
         layer_decay: in (0, 1]; 1 for the same rate in all layers.
 
     Returns:
         Dictionaries with ``params`` and ``lr``, in the order of the network's parameters.
 
     Raises:
-        ValueError: a prefix that no parameter has; a decay outside (0, 1]; nothing to train.
+        ValueError: a rate, factor or decay out of its range; a prefix that no parameter has; nothing to train.
 
     Example:
         >>> network = nn.ModuleDict({"tower": nn.Sequential(), "head": nn.Linear(2, 2)})
@@ -45,9 +45,14 @@ def parameter_groups(
         >>> [(group["lr"], len(group["params"])) for group in groups]
         [(0.2, 2), (0.4, 2), (0.8, 2), (1.6, 2)]
     """
+    if not learning_rate > 0:
+        raise ValueError(f"learning_rate must be above 0, received {learning_rate}.")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], received {layer_decay}.")
     factors = dict(rates or {})
+    for prefix, factor in factors.items():
+        if not factor >= 0:
+            raise ValueError(f"rates: the factor of {prefix!r} must be at least 0, received {factor}.")
     names = [name for name, _ in network.named_parameters()]
     for prefix in factors:
         if not any(_under(name, prefix) for name in names):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
+from monai.utils import ensure_tuple
 
 from medvl.transforms import LabelPolicy
 
@@ -37,10 +38,10 @@ class PrepareBatchImageText:
     def __init__(
         self,
         image_key: str = "image",
-        network_keys: tuple[str, ...] = NETWORK_KEYS,
+        network_keys: str | Sequence[str] = NETWORK_KEYS,
         label_policy: LabelPolicy | None = None,
     ) -> None:
-        self.image_key, self.network_keys, self.label_policy = image_key, tuple(network_keys), label_policy
+        self.image_key, self.network_keys, self.label_policy = image_key, ensure_tuple(network_keys), label_policy
 
     def __call__(
         self,

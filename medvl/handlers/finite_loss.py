@@ -6,6 +6,8 @@ import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 
+from medvl.handlers.step import where
+
 
 class FiniteLoss:
     """Stops a trainer at the first loss that is NaN or infinite, naming epoch, iteration and the batch's studies.
@@ -28,10 +30,3 @@ class FiniteLoss:
         loss = engine.state.output["loss"]
         if not torch.isfinite(loss).all():
             raise ValueError(f"the loss is {loss.item()} {where(engine, self.id_key, self.most)}")
-
-
-def where(engine: Engine, id_key: str = "study_id", most: int = 16) -> str:
-    """Epoch, iteration and studies of the batch that an engine is at, as the end of a sentence."""
-    ids = [str(study_id) for study_id in engine.state.batch.get(id_key, [])]
-    named = ", ".join(ids[:most]) + (f" and {len(ids) - most} more" if len(ids) > most else "")
-    return f"in epoch {engine.state.epoch}, iteration {engine.state.iteration}, on the studies {named}."

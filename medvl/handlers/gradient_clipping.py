@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch.nn.utils import clip_grad_norm_
 
-from medvl.handlers.finite_loss import where
+from medvl.handlers.step import where
 
 
 class GradientClipping:
     """Scales the gradients of a ``SupervisedTrainer``'s network down to a greatest norm before the optimiser's step.
 
-    Right under mixed precision too: the gradients are unscaled first. A norm that is NaN or infinite stops the run, naming
-    the batch's studies, where no gradient scaler is there to leave such a step out: it would spoil the weights.
+    Right under mixed precision too: the gradients are unscaled first. Where the trainer accumulates them over several
+    iterations, their sum is clipped. A norm that is NaN or infinite stops the run, naming the batch's studies, where no
+    gradient scaler is there to leave such a step out: it would spoil the weights.
 
     Args:
         max_norm: the greatest 2-norm of all gradients together, greater than 0.
@@ -33,6 +36,10 @@ class GradientClipping:
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        length = engine.state.epoch_length or math.inf
+        done = (engine.state.iteration - 1) % length + 1
+        if done % getattr(engine, "accumulation_steps", 1) and done < length:
+            return
         scaled = engine.amp and engine.scaler is not None
         if scaled:
             engine.scaler.unscale_(engine.optimizer)

@@ -162,7 +162,6 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
     def _embed_prompts(self) -> Tensor:
         encode = getattr(self.encode_text, "encode_text", self.encode_text)
         encode = getattr(self.encode_text, "encode_prompts", encode)
-        encode = getattr(self.encode_text, "encode_prompts", encode)
         with torch.no_grad():
             if not isinstance(self.encode_text, torch.nn.Module):
                 return encode(self.texts).detach()

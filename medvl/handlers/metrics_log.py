@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from medvl.handlers.step import step_output
+
 
 class MetricsLog:
     """Appends a line to a JSON-lines file after each epoch: mean loss, its terms, validation metrics, rate, seconds.
@@ -49,7 +51,7 @@ class MetricsLog:
 
     def add_step(self, engine: Engine) -> None:
         """Adds one step's loss and terms, without waiting for the device."""
-        values = {"loss": engine.state.output["loss"]}
+        values = {"loss": step_output(engine)["loss"]}
         values.update(getattr(engine.loss_function, "terms", {}))
         for name, value in values.items():
             value = torch.as_tensor(value).detach()
@@ -63,9 +65,9 @@ class MetricsLog:
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())
         line["lr"] = max(group["lr"] for group in engine.optimizer.param_groups)
-        output = engine.state.output["pred"]
+        output = step_output(engine)["pred"]
         if isinstance(output, dict) and "logit_scale" in output:
-            line["logit_scale"] = float(output["logit_scale"].detach())
+            line["logit_scale"] = float(output["logit_scale"])
         line["seconds"] = round(time.perf_counter() - self._started, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

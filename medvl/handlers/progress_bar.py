@@ -7,6 +7,8 @@ from typing import Any
 from ignite.engine import Engine, Events
 from tqdm.auto import tqdm
 
+from medvl.handlers.step import step_output
+
 
 class ProgressBar:
     """Shows steps done, time left, the epoch and its running mean loss.
@@ -36,7 +38,7 @@ class ProgressBar:
 
     def step(self, engine: Engine) -> None:
         """Moves the bar on."""
-        loss = float(engine.state.output["loss"].detach())
+        loss = float(step_output(engine)["loss"])
         step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         self._loss = loss if step == 1 else self._loss + (loss - self._loss) / step
         self._bar.set_postfix_str(f"epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {self._loss:.3f}", False)

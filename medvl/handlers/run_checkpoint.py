@@ -37,10 +37,11 @@ class RunCheckpoint:
             raise ValueError(f"keep must be at least 1, received {keep}.")
         self.folder, self.keep = Path(folder), keep
         self.objects = {name: value for name, value in objects.items() if value is not None}
+        self._engine: Engine | None = None
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler with a trainer."""
-        self.objects["trainer"] = engine
+        self.objects["trainer"] = self._engine = engine
         if getattr(engine, "scaler", None) is not None:
             self.objects["scaler"] = engine.scaler
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
@@ -69,7 +70,7 @@ class RunCheckpoint:
         return None
 
     def restore(self, map_location: Any = None) -> Path | None:
-        """Loads the newest whole checkpoint into the objects.
+        """Loads the newest whole checkpoint into the objects; the trainer keeps its own ``max_epochs``.
 
         Returns:
             The file that was read; None where there is none.
@@ -83,6 +84,8 @@ class RunCheckpoint:
         states = torch.load(path, map_location=map_location, weights_only=True)
         if set(states) != set(self.objects):
             raise ValueError(f"{path} holds {', '.join(sorted(states))}, expected {', '.join(sorted(self.objects))}.")
+        if self._engine is not None:
+            states["trainer"]["max_epochs"] = self._engine.state.max_epochs  # how far to go is said anew
         for name, value in self.objects.items():
             value.load_state_dict(states[name])
         return path

@@ -56,3 +56,8 @@ def test_does_not_change_the_batch():
     assert image.dtype == torch.float64
     assert batch["image"].dtype == torch.float32
     assert (targets["note"], args, kwargs) == ("x", (), {})
+
+
+def test_one_key_of_the_network():
+    batch = {"image": torch.rand(2, 4), "input_ids": torch.ones(2, 3)}
+    assert list(PrepareBatchImageText(network_keys="input_ids")(batch, "cpu")[3]) == ["input_ids"]

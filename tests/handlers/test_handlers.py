@@ -9,6 +9,7 @@ import pytest
 import torch
 from ignite.engine import Engine
 from monai.engines import SupervisedTrainer
+from monai.engines.utils import IterationEvents
 from torch import nn
 
 from medvl.data import StudyDataset, StudyLoader
@@ -18,6 +19,7 @@ from medvl.handlers import (
     FiniteLoss,
     GradientClipping,
     MetricsLog,
+    ProgressBar,
     RunCheckpoint,
     ScoreTable,
     SkippedLog,
@@ -100,7 +102,6 @@ class TestRunCheckpoint:
 
         second = trainer(resuming, epochs=5)
         assert saved[0].restore().name == "epoch-0003.pt"
-        second.state.max_epochs = 5
         second.run()
         assert second.state.epoch == 5
         assert torch.equal(weights(whole), weights(second))
@@ -186,6 +187,40 @@ class TestFiniteLoss:
             engine.run()
         assert torch.isfinite(weights(engine)).all()
 
+    @pytest.mark.parametrize("batch", [{"image": torch.ones(2, 3)}, (torch.ones(2, 3), torch.ones(2, 1))])
+    def test_batches_of_somebody_else_without_ids(self, batch):
+        network = nn.Linear(3, 1)
+        engine = SupervisedTrainer(
+            device="cpu",
+            max_epochs=1,
+            train_data_loader=[batch],
+            network=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            loss_function=lambda pred, target: pred.mean() * float("nan"),
+            prepare_batch=lambda batch, *args, **kwargs: (torch.ones(2, 3), torch.ones(2, 1)),
+        )
+        FiniteLoss().attach(engine)
+        with pytest.raises(ValueError, match=r"^the loss is nan in epoch 1, iteration 1\.$"):
+            engine.run()
+
+
+def test_logs_of_a_trainer_that_decollates(tmp_path):
+    network = nn.Linear(3, 1)
+    engine = SupervisedTrainer(
+        device="cpu",
+        max_epochs=1,
+        train_data_loader=[{"image": torch.ones(2, 3), "label": torch.ones(2, 1)}] * 2,
+        network=network,
+        optimizer=torch.optim.SGD(network.parameters(), lr=0.0),
+        loss_function=nn.MSELoss(),
+    )
+    MetricsLog(tmp_path / "metrics.jsonl").attach(engine)
+    ProgressBar(enabled=False).attach(engine)
+    engine.run()
+    with torch.no_grad():
+        loss = nn.MSELoss()(network(torch.ones(2, 3)), torch.ones(2, 1))
+    assert read_metrics(tmp_path / "metrics.jsonl")[0]["loss"] == pytest.approx(float(loss))
+
 
 class TestGradientClipping:
     def test_norm_is_bounded(self):
@@ -204,6 +239,37 @@ class TestGradientClipping:
         assert max(norms) <= 0.01 * (1 + 1e-5)
         with pytest.raises(ValueError, match="max_norm must be greater than 0, received 0"):
             GradientClipping(0)
+
+    def test_accumulated_gradients_are_clipped_once_before_the_step(self):
+        norms = []
+
+        def steps(accumulation, handlers):
+            network = nn.Linear(3, 1)
+            nn.init.ones_(network.weight)
+            engine = SupervisedTrainer(
+                device="cpu",
+                max_epochs=1,
+                train_data_loader=[(torch.full((2, 3), value), torch.zeros(2, 1)) for value in (1.0, -1.0, 2.0)],
+                network=network,
+                optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+                loss_function=lambda pred, target: pred.mean(),
+                prepare_batch=lambda batch, *args, **kwargs: batch,
+                accumulation_steps=accumulation,
+                decollate=False,
+            )
+            for handler in handlers:
+                handler.attach(engine)
+            engine.add_event_handler(
+                IterationEvents.MODEL_COMPLETED, lambda e: norms.append(round(e.network.weight.grad.norm().item(), 4))
+            )
+            engine.run()
+
+        steps(2, [])
+        plain, norms[:] = list(norms), []
+        steps(2, [GradientClipping(0.5)])
+        assert plain == [0.866, 0.0, 1.7321]
+        assert norms[:2] == [0.866, 0.0], "left alone until their sum is whole, which is below the limit"
+        assert norms[2] < 0.5, "the last step of an epoch has but one iteration's"
 
     def test_a_gradient_that_is_no_number_stops_the_run_before_the_step(self):
         class Spoil:
