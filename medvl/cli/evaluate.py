@@ -15,7 +15,7 @@ from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, 
 @column_options
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that medvl train has written.")],
-    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="")] = None,
+    more: Annotated[list[str] | None, typer.Argument(hidden=True, metavar="PROTOCOL")] = None,
     data: Data = None,
     protocol: Annotated[
         list[str] | None,
