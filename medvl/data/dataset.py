@@ -14,6 +14,7 @@ from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data import Dataset
 
 from medvl.errors import StudyError
+from medvl.transforms.study import study_name
 
 Chain: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]] | Sequence[Callable]"
 
@@ -129,7 +130,7 @@ class StudyDataset(Dataset):
         return item
 
     def _apply(self, steps: Sequence[Callable], item: dict[str, Any]) -> dict[str, Any]:
-        study_id = str(item.get("study_id", "without an id"))
+        study_id = study_name(item)
         for step in steps:
             try:
                 item = step(item)

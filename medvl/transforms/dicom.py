@@ -17,6 +17,12 @@ from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, g
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GEOMETRY = {"00200037": "ImageOrientationPatient", "00200032": "ImagePositionPatient", "00280030": "PixelSpacing"}
+_FRAME_GROUPS = (
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelMeasuresSequence",
+    "PixelValueTransformationSequence",
+)
 
 
 def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.float32]:
@@ -28,19 +34,25 @@ def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.fl
 
     Returns:
         (rows, columns); MONOCHROME1 is inverted within the range that its bits can hold, so that it equals the same
-        image in MONOCHROME2; colour is reduced to its luminance.
+        image in MONOCHROME2; padding (Pixel Padding Value) is as dark as the darkest pixel; colour is reduced to its
+        luminance. Of an enhanced CT, MR or tomosynthesis (rows, columns, frames), in the order of their places and
+        without a window, as frames may have windows of their own.
 
     Raises:
-        ValueError: there are no pixels, several frames, or no decoder for the way they are compressed.
+        ValueError: there are no pixels, several frames that make no volume, or no decoder for the way they are compressed.
     """
     if not any(keyword in dataset for keyword in _PIXELS):
         raise ValueError(f"it holds no image (modality {dataset.get('Modality', 'not given')})")
     if "SegmentSequence" in dataset:
         raise ValueError("it holds a segmentation, expected an image")
-    frames = int(dataset.get("NumberOfFrames", None) or 1)
-    if frames > 1:
-        raise ValueError(f"it holds {frames} frames, expected one image in a file (a volume is a folder of slices)")
+    if int(dataset.get("NumberOfFrames", None) or 1) > 1:
+        headers = _frame_headers(dataset)
+        frames = _decode(dataset)
+        return np.stack(
+            [apply_modality_lut(frames[i], headers[i]).astype(np.float32) for i in _places(headers, "frames")], axis=-1
+        )
     pixels = _decode(dataset)
+    padding = _padding(dataset, pixels)
     photometric = dataset.get("PhotometricInterpretation", "MONOCHROME2")
     if photometric == "PALETTE COLOR":
         pixels = apply_color_lut(pixels, dataset)
@@ -54,7 +66,56 @@ def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.fl
     pixels = pixels.astype(np.float32)
     if photometric == "MONOCHROME1":
         pixels = sum(_gray_range(dataset, pixels, window)) - pixels
+    if padding is not None and padding.any() and not padding.all():
+        pixels[padding] = pixels[~padding].min()
     return pixels
+
+
+def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where stored values mean that there is nothing, beside the round field of a CT for example (DICOM PS3.3 C.7.5.1.1.2)."""
+    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
+    if value is None:
+        return None
+    # Wrapped to the pixels' type: -2000 is often written as the unsigned number of the same bits.
+    low, high = np.sort(np.array([value, value if limit is None else limit]).astype(pixels.dtype))
+    return (pixels >= low) & (pixels <= high)
+
+
+def _frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """What the functional groups of a multi-frame image say of each frame's place and values (DICOM PS3.3 C.7.6.16)."""
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    headers = []
+    for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []:
+        header = pydicom.Dataset()
+        for group in _FRAME_GROUPS:
+            found = frame.get(group) or shared[0].get(group)
+            if found:
+                header.update(found[0])
+        headers.append(header)
+    number = int(dataset.NumberOfFrames)
+    if len(headers) != number or any(
+        header.get(keyword) is None for header in headers for keyword in _GEOMETRY.values()
+    ):
+        raise ValueError(
+            f"it holds {number} frames, expected one image, or a volume of which every frame has a place "
+            "(enhanced CT or MR, tomosynthesis)"
+        )
+    return headers
+
+
+def _places(headers: Sequence[pydicom.Dataset], what: str) -> list[int]:
+    """The order of a volume's slices along their common normal."""
+    directions = np.array([header.ImageOrientationPatient for header in headers], dtype=float)
+    if not np.allclose(directions, directions[0], atol=1e-3):
+        raise ValueError(f"its {what} lie at an angle to each other, expected one volume of parallel ones")
+    normal = np.cross(directions[0, :3], directions[0, 3:])
+    places = np.array([header.ImagePositionPatient for header in headers], dtype=float) @ normal
+    order = np.argsort(places, kind="stable")
+    if same := int((np.diff(places[order]) < 1e-3).sum()):
+        raise ValueError(
+            f"{same} of its {len(places)} {what} lie where another does, expected one volume (of one time)"
+        )
+    return order.tolist()
 
 
 def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
@@ -98,7 +159,7 @@ def _gray_range(dataset: pydicom.Dataset, pixels: NDArray[np.float32], window: b
 
 
 class StudyDicomReader(PydicomReader):
-    """MONAI's DICOM reader with rows first, the gray pipeline of :func:`dicom_pixels`, and series checked to be whole.
+    """MONAI's DICOM reader with rows first, the gray pipeline of :func:`dicom_pixels`, and series checked to be one volume.
 
     A series keeps its rescaled values: in MR every slice has a window of its own.
 
@@ -141,6 +202,9 @@ class StudyDicomReader(PydicomReader):
             raise ValueError(
                 "a slice of the series lacks ImageOrientationPatient or ImagePositionPatient, expected both"
             )
+        if self.has_series:
+            for place, number in enumerate(_places(datasets, "slices")):
+                datasets[number].InstanceNumber = place  # by which MONAI sorts them
         return super()._combine_dicom_series(datasets, [name for _, name in slices])
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:
@@ -148,11 +212,17 @@ class StudyDicomReader(PydicomReader):
 
     def _get_meta_dict(self, img: pydicom.Dataset) -> dict[str, Any]:
         # MONAI turns the whole data set into JSON, pixels included, and then keeps these three.
-        return {
+        last = None
+        if int(img.get("NumberOfFrames", None) or 1) > 1:
+            headers = _frame_headers(img)
+            order = _places(headers, "frames")
+            img, last = headers[order[0]], headers[order[-1]]
+        meta: dict[str, Any] = {
             tag: {"Value": [float(value) for value in img[keyword].value]}
             for tag, keyword in _GEOMETRY.items()
             if img.get(keyword) is not None
         }
+        return meta if last is None else meta | {"lastImagePositionPatient": np.asarray(last.ImagePositionPatient)}
 
     def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
         if len(metadata[MetaKeys.SPATIAL_SHAPE]) < 3:

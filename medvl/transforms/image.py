@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medvl.transforms.load_image import LoadStudyImaged, plain_float
+from medvl.transforms.study import named
 
 _PERCENTILE_SAMPLES = 1 << 16
 
@@ -101,7 +102,7 @@ class RadiographIntensityd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
+            d[key] = named(d, key, self.transform, d[key])
         return d
 
 
@@ -132,8 +133,11 @@ class PadToSquare(Transform):
 
         Returns:
             (C, S, S[, S]) with S the longest side.
+
+        Raises:
+            ValueError: the image has another number of axes.
         """
-        tensor = plain_float(image)
+        tensor = _channel_first(image)
         sides = tensor.shape[1:]
         longest = max(sides)
         if all(side == longest for side in sides):
@@ -164,7 +168,7 @@ class PadToSquared(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
+            d[key] = named(d, key, self.transform, d[key])
         return d
 
 
@@ -200,8 +204,11 @@ class ResizeLongest(Transform):
 
         Returns:
             (C, H', W'[, D']) with ``size`` as the longest side and at least one pixel in the others.
+
+        Raises:
+            ValueError: the image has another number of axes.
         """
-        tensor = plain_float(image)
+        tensor = _channel_first(image)
         sides = tensor.shape[1:]
         longest = max(sides)
         target = [max(1, round(side * self.size / longest)) for side in sides]
@@ -230,11 +237,17 @@ class ResizeLongestd(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
+            d[key] = named(d, key, self.transform, d[key])
         return d
 
 
 ResizeLongestD = ResizeLongestDict = ResizeLongestd
+
+
+def _channel_first(image: np.ndarray | Tensor) -> Tensor:
+    if np.ndim(image) not in (3, 4):
+        raise ValueError(f"image: expected the shape (C, H, W) or (C, H, W, D), received {tuple(np.shape(image))}")
+    return plain_float(image)
 
 
 def image_preprocessing(

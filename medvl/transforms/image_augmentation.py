@@ -41,8 +41,8 @@ class RandRadiographAffine(Randomizable, Transform):
         crop: least and greatest share of the image's area (or volume) that a crop keeps, in (0, 1].
         flip_prob: probability of a flip from left to right, in [0, 1]: along a radiograph's rows, and along the first axis of
             a volume in RAS order.
-        rotation: greatest angle either way, in degrees.
-        translation: greatest shift either way, as a share of the side.
+        rotation: greatest angle either way, in degrees, at least 0.
+        translation: greatest shift either way, as a share of the side, at least 0.
         scale: least and greatest magnification, above 0.
         size: side of the square or cubic output in pixels; None keeps the input's size.
 
@@ -67,6 +67,11 @@ class RandRadiographAffine(Randomizable, Transform):
         self.scale = _range("scale", scale, "two magnifications above 0")
         if not 0 <= flip_prob <= 1:
             raise ValueError(f"flip_prob: expected a probability in [0, 1], received {flip_prob}")
+        for name, value in (("rotation", rotation), ("translation", translation)):
+            if isinstance(value, Sequence) or not value >= 0:
+                raise ValueError(f"{name}: expected one number of at least 0, received {value!r}")
+        if size is not None and size < 1:
+            raise ValueError(f"size: expected at least 1 pixel or None, received {size}")
         self.flip_prob = flip_prob
         self.rotation = rotation
         self.translation = translation
@@ -224,6 +229,8 @@ def image_augmentation(
     """
     if image_size < 1:
         raise ValueError(f"image_size: expected at least 1 pixel, received {image_size}")
+    if not 0 <= blur_prob <= 1:
+        raise ValueError(f"blur_prob: expected a probability in [0, 1], received {blur_prob}")
     factors = {
         name: _range(name, given, "two factors above 0")
         for name, given in (("brightness", brightness), ("contrast", contrast))

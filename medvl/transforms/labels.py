@@ -87,6 +87,9 @@ class ApplyLabelPolicy(Transform):
         uncertain: see :class:`LabelPolicy`.
         missing: see :class:`LabelPolicy`.
 
+    Raises:
+        ValueError: for a policy beside other numbers than the default's; for the rest see :class:`LabelPolicy`.
+
     Example:
         >>> ApplyLabelPolicy(uncertain=0.5)([1, -1]).tolist()
         [1.0, 0.5]
@@ -100,7 +103,10 @@ class ApplyLabelPolicy(Transform):
         uncertain: float = 0.0,
         missing: float = 0.0,
     ) -> None:
-        self.policy = LabelPolicy(present, absent, uncertain, missing) if policy is None else policy
+        own = LabelPolicy(present, absent, uncertain, missing)
+        if policy is not None and repr(own) != repr(LabelPolicy()):
+            raise ValueError(f"policy and numbers of its own exclude each other, got {policy!r} and {own!r}")
+        self.policy = own if policy is None else policy
 
     def __call__(self, states: torch.Tensor | np.ndarray | Sequence[float]) -> torch.Tensor:
         """Return float32 numbers of the same shape."""

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from medvl.transforms.dicom import StudyDicomReader
+from medvl.transforms.study import named
 
 # Listed, because among all that Pillow reads there are formats that start other programs (EPS).
 _PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
@@ -35,8 +36,8 @@ class LoadStudyImage(Transform):
     camera's EXIF rotation is applied. DICOM is rescaled, its first VOI table or window applied, MONOCHROME1 inverted:
     here, because only the file's header tells; :class:`RadiographIntensity` then works on any image.
 
-    NIfTI volumes and folders with a DICOM series come out as (1, X, Y, Z) in RAS orientation: indices grow to the
-    patient's right, front and head. A NIfTI file of a single slice comes out as DICOM would show it, (1, H, W): head or
+    NIfTI volumes, folders with a DICOM series and DICOM files of many frames (enhanced CT and MR, tomosynthesis) come out
+    as (1, X, Y, Z) in RAS orientation: indices grow to the patient's right, front and head. A NIfTI file of a single slice comes out as DICOM would show it, (1, H, W): head or
     front at the top, the patient's right (in a sagittal slice the front) at the left.
 
     Args:
@@ -149,7 +150,7 @@ class LoadStudyImaged(MapTransform):
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         d = dict(data)
         for key in self.key_iterator(d):
-            d[key] = self.transform(d[key])
+            d[key] = named(d, key, self.transform, d[key])
         return d
 
 

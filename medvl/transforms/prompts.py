@@ -11,10 +11,11 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
 
+from medvl.errors import StudyError
 from medvl.functional import insert_prompt_tokens
 from medvl.functional.prompt_tokens import POSITIONS, text_span
 from medvl.text import PromptTemplates, load_prompts
-from medvl.transforms.study import named, require_one_key
+from medvl.transforms.study import named, require_one_key, study_name
 
 NO_FINDING = "No Finding"
 TOKEN_KEYS = ("input_ids", "attention_mask", "sentence_ids")
@@ -35,8 +36,8 @@ class LabelsToPrompt(Randomizable, Transform):
         max_findings: most findings in one text.
 
     Raises:
-        ValueError: for an unknown ``mode``, ``max_findings`` below 1, no names; for a label of another length or with
-            values that are no states, or one without any state.
+        ValueError: for an unknown ``mode``, ``max_findings`` below 1, no names or one twice; for a label of another length
+            or with values that are no states, or one without any state.
 
     Example:
         >>> write = LabelsToPrompt(["No Finding", "Edema"]).set_random_state(seed=0)
@@ -59,6 +60,8 @@ class LabelsToPrompt(Randomizable, Transform):
             raise ValueError(f"max_findings must be at least 1, got {max_findings}")
         if isinstance(names, str) or not len(names):
             raise ValueError(f"names must be a sequence of finding names, got {names!r}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"names must differ, got {list(names)}")
         self.names = tuple(names)
         self.prompts = load_prompts(prompts)
         self.mode, self.max_findings = mode, max_findings
@@ -99,7 +102,7 @@ class LabelsToPrompt(Randomizable, Transform):
         absent = [(n, s) for n, s in states.items() if s == "absent" and n.lower() != NO_FINDING.lower()]
         chosen = found or normal or absent
         if not chosen:
-            raise ValueError("label has no state to write: every finding is NaN (not mentioned)")
+            raise ValueError("label has no state to write: every finding (No Finding apart) is NaN (not mentioned)")
         return chosen
 
 
@@ -249,6 +252,9 @@ class AddPromptTokensd(MapTransform):
         class_key: the key of the class, an index, read where ``per_class``.
         allow_missing_keys: do nothing for a study without tokens.
 
+    Raises:
+        medvl.errors.StudyError: where the other two keys, or that of the class, are missing beside the token ids.
+
     Example:
         >>> add = AddPromptTokensd(num_tokens=1, vocab_size=9)
         >>> out = add({"input_ids": [2, 5, 3], "attention_mask": [1, 1, 1], "sentence_ids": [-1, 0, -1]})
@@ -277,6 +283,10 @@ class AddPromptTokensd(MapTransform):
         out = dict(data)
         for key in self.key_iterator(data):
             prefix = str(key).removesuffix("input_ids")
+            needed = [prefix + name for name in TOKEN_KEYS] + [self.class_key] * self.add.per_class
+            missing = [name for name in needed if name not in data]
+            if missing:
+                raise StudyError(study_name(data), missing[0], f"there is no such key, expected it beside {key}")
             tokens = {name: data[prefix + name] for name in TOKEN_KEYS}
             index = int(data[self.class_key]) if self.add.per_class else 0
             added = named(data, key, self.add, tokens, index)

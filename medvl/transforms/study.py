@@ -1,4 +1,4 @@
-"""What the dictionary transforms of text share: errors that name the study, and the check of a single key."""
+"""What the dictionary transforms share: errors that name the study, and the check of a single key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def named(data: Mapping[Hashable, Any], key: Hashable, call: Callable[..., Resul
         What ``call`` returns.
 
     Raises:
-        StudyError: for the ``TypeError`` or ``ValueError`` of ``call``.
+        StudyError: for the ``TypeError``, ``ValueError`` or ``OSError`` of ``call``.
 
     Example:
         >>> named({"study_id": "s1"}, "report", int, "one")
@@ -34,8 +34,13 @@ def named(data: Mapping[Hashable, Any], key: Hashable, call: Callable[..., Resul
         return call(*args)
     except StudyError:
         raise
-    except (TypeError, ValueError) as error:
-        raise StudyError(str(data.get("study_id", "unknown")), str(key), str(error)) from error
+    except (TypeError, ValueError, OSError) as error:
+        raise StudyError(study_name(data), str(key), str(error)) from error
+
+
+def study_name(data: Mapping[Any, Any]) -> str:
+    """The study's id, for an error."""
+    return str(data.get("study_id", "without an id"))
 
 
 def require_one_key(keys: Sequence[Hashable]) -> None:

@@ -34,6 +34,7 @@ class TokenizeText(Transform):
     Raises:
         ValueError: if ``max_length`` is below 3, if the tokenizer is not a fast one, or if padding is asked of a
             tokenizer without a padding token.
+        OSError: at the first call, if the folder holds no tokenizer.
 
     Example:
         >>> tokenizer = train_tokenizer(["no effusion . heart is normal ."])
@@ -57,7 +58,11 @@ class TokenizeText(Transform):
     def tokenizer(self) -> PreTrainedTokenizerBase:
         """The tokenizer, read from its folder when first needed."""
         if self._tokenizer is None:
-            self._tokenizer = self._checked(AutoTokenizer.from_pretrained(self.source, local_files_only=True))
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=True)
+            except (OSError, ValueError) as error:
+                raise OSError(f"tokenizer: there is none in {self.source!r}, expected a local folder of one") from error
+            self._tokenizer = self._checked(tokenizer)
         return self._tokenizer
 
     def _checked(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:

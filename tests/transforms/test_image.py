@@ -22,6 +22,7 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from medvl.data import read_manifest
+from medvl.errors import StudyError
 from medvl.transforms import (
     LoadStudyImage,
     LoadStudyImaged,
@@ -338,6 +339,99 @@ def test_a_series_that_is_none(tmp_path, tags, message):
         load(folder)
 
 
+def test_the_places_of_slices_decide_and_not_their_numbers(tmp_path):
+    folder = write_series(tmp_path / "series", VOLUME)
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber = (int(dataset.InstanceNumber) * 3) % 5
+        dataset.save_as(path)
+    np.testing.assert_array_equal(load(folder), VOLUME)
+    np.testing.assert_allclose(np.diag(LoadStudyImage(keep_meta=True)(folder).affine)[:3], [0.5, 0.5, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"ImagePositionPatient": [0, 0, 2.0]}, "1 of its 5 slices lie where another does, expected one volume"),
+        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, "its slices lie at an angle to each other"),
+    ],
+)
+def test_a_series_of_several_times_or_with_a_localiser_is_no_volume(tmp_path, tags, message):
+    folder = write_series(tmp_path / "series", VOLUME, SeriesInstanceUID="1.2.3")
+    geometry = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 9.0], **tags}
+    more = {"SeriesInstanceUID": "1.2.3", "InstanceNumber": 5, "PixelSpacing": [0.5, 0.5]}
+    write_dicom(folder / "more.dcm", VOLUME[:, :, 0].T.copy(), **more, **geometry)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def group(**tags):
+    dataset = pydicom.Dataset()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    return dataset
+
+
+def write_frames(path, volume, order, **frame):
+    """A RAS volume as one enhanced file: slices as :func:`write_series` has them, in any order."""
+    slices = volume[::-1, ::-1].transpose(2, 1, 0)[order]
+    dataset = pydicom.dcmread(write_dicom(path, np.ascontiguousarray(slices[0])))
+    dataset.NumberOfFrames = len(order)
+    dataset.PixelData = np.ascontiguousarray(slices).tobytes()
+    dataset.SharedFunctionalGroupsSequence = [
+        group(
+            PlaneOrientationSequence=[group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
+            PixelMeasuresSequence=[group(PixelSpacing=[0.5, 0.5])],
+        )
+    ]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        group(
+            PlanePositionSequence=[group(ImagePositionPatient=[0, 0, 2.0 * number])],
+            PixelValueTransformationSequence=[group(RescaleSlope=number + 1, RescaleIntercept=-10)],
+            **frame,
+        )
+        for number in order
+    ]
+    dataset.save_as(path)
+    return str(path)
+
+
+def test_an_enhanced_file_is_a_volume(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", VOLUME, [2, 0, 3, 1])
+    np.testing.assert_array_equal(load(path), VOLUME * np.arange(1, 5) - 10)
+    kept = LoadStudyImage(keep_meta=True)(path)
+    series = LoadStudyImage(keep_meta=True)(write_series(tmp_path / "series", VOLUME))
+    torch.testing.assert_close(kept.affine, series.affine)
+    with pytest.raises(ValueError, match=r"a\.dcm has 3 dimensions, expected 2"):
+        load(path, spatial_dims=2)
+
+
+def test_frames_without_a_place_are_no_volume(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", VOLUME, [0, 1, 2, 3], PlaneOrientationSequence=[group()])
+    with pytest.raises(
+        ValueError, match="it holds 4 frames, expected one image, or a volume of which every frame has a"
+    ):
+        load(path)
+    path = write_frames(tmp_path / "b.dcm", VOLUME, [0, 1, 1, 2])
+    with pytest.raises(ValueError, match="1 of its 4 frames lie where another does, expected one volume"):
+        load(path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("value", [-2000, 63536])
+def test_padding_is_as_dark_as_the_darkest_pixel(tmp_path, photometric, value):
+    stored = PICTURE.astype(np.int16) + 7
+    stored[0, :2] = -2000
+    path = write_dicom(tmp_path / "a.dcm", stored, photometric, RescaleSlope=2, RescaleIntercept=-1000)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)  # both stand for the same bits
+    dataset.save_as(path)
+    image = load(path)
+    real = stored[stored > -2000] * 2 - 1000.0
+    assert image[0, 0] == image[0, 1] == image.min() == image[stored > -2000].min()
+    assert np.ptp(image) == np.ptp(real)
+
+
 def test_a_series_of_unequal_slices(tmp_path):
     folder = write_series(tmp_path / "series", VOLUME, SeriesInstanceUID="1.2.3")
     write_dicom(folder / "scout.dcm", PICTURE[:2, :2], SeriesInstanceUID="1.2.3", InstanceNumber=9)
@@ -499,6 +593,12 @@ def test_resizing_keeps_proportions_and_means():
         ResizeLongest(0)
 
 
+@pytest.mark.parametrize("transform", [ResizeLongest(8), PadToSquare()])
+def test_an_image_without_its_channel_is_refused(transform):
+    with pytest.raises(ValueError, match=r"expected the shape \(C, H, W\) or \(C, H, W, D\), received \(6, 4\)"):
+        transform(torch.rand(6, 4))
+
+
 def test_preprocessing_of_every_format_is_the_same(tmp_path):
     blocks = np.kron(PICTURE, np.ones((16, 16), np.uint8))
     Image.fromarray(blocks).save(tmp_path / "a.png")
@@ -529,6 +629,14 @@ def test_preprocessing_takes_no_other_dimensions(tmp_path):
     assert any("a.nii has 3 dimensions, expected 2 (spatial_dims)" in message for message in messages)
     with pytest.raises(ValueError, match="spatial_dims: expected 2 or 3, received 4"):
         image_preprocessing(4, spatial_dims=4)
+
+
+@pytest.mark.parametrize("chain", [LoadStudyImaged("image"), image_preprocessing(8)])
+def test_dictionary_versions_name_the_study(tmp_path, chain):
+    with pytest.raises((StudyError, RuntimeError)) as raised:  # RuntimeError is what MONAI's Compose makes of an error
+        chain({"study_id": "s7", "image": tmp_path / "none.png"})
+    error = raised.value if isinstance(raised.value, StudyError) else raised.value.__cause__
+    assert str(error) == f"study 's7', image: the file {tmp_path / 'none.png'} does not exist"
 
 
 def test_dictionary_versions_follow_monai():

@@ -163,6 +163,8 @@ def test_bad_intensities():
         ({"crop": 2}, r"crop: expected two shares in \(0, 1\], the lesser first, received 2"),
         ({"scale": (1, 1, 1)}, r"scale: expected two magnifications above 0, the lesser first, received \(1, 1, 1\)"),
         ({"flip_prob": 2}, r"flip_prob: expected a probability in \[0, 1\], received 2"),
+        ({"rotation": (-5, 5)}, r"rotation: expected one number of at least 0, received \(-5, 5\)"),
+        ({"translation": -0.1}, r"translation: expected one number of at least 0, received -0\.1"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -170,6 +172,13 @@ def test_bad_arguments(options, message):
         RandRadiographAffine(**options)
     with pytest.raises(ValueError, match=message):
         image_augmentation(32, **options)
+
+
+def test_sizes_and_probabilities_are_checked():
+    with pytest.raises(ValueError, match="size: expected at least 1 pixel or None, received 0"):
+        RandRadiographAffine(size=0)
+    with pytest.raises(ValueError, match=r"blur_prob: expected a probability in \[0, 1\], received 3"):
+        image_augmentation(32, blur_prob=3)
 
 
 def test_image_size_is_checked():

@@ -24,6 +24,14 @@ def test_policy_turns_each_state_into_its_number(kind):
     assert numbers.tolist() == [2, -3, 0.5, 7]
 
 
+def test_a_policy_and_numbers_exclude_each_other():
+    assert ApplyLabelPolicy(LabelPolicy(absent=0))([0]).tolist() == [0]
+    with pytest.raises(
+        ValueError, match=r"policy and numbers of its own exclude each other, got LabelPolicy\(present=1"
+    ):
+        ApplyLabelPolicyd("label", LabelPolicy(), absent=0)
+
+
 def test_policy_keeps_shape_and_input():
     states = torch.tensor([STATES, STATES])
     before = states.clone()

@@ -128,3 +128,17 @@ def test_length_is_kept_at_the_cost_of_the_text():
 def test_arguments_are_checked(arguments, message):
     with pytest.raises(ValueError, match=message):
         AddPromptTokens(**{"num_tokens": 2, "vocab_size": 10, **arguments})
+
+
+def test_names_differ():
+    with pytest.raises(ValueError, match=r"names must differ, got \['Edema', 'Edema'\]"):
+        LabelsToPrompt(["Edema", "Edema"])
+
+
+@pytest.mark.parametrize(
+    ("study", "missing"), [({"input_ids": [2, 5, 3]}, "attention_mask"), (dict(TOKENS), "class_index")]
+)
+def test_a_key_missing_beside_the_tokens_is_named(study, missing):
+    add = AddPromptTokensd(num_tokens=1, vocab_size=9, per_class=True)
+    with pytest.raises(StudyError, match=f"study 's1', {missing}: there is no such key, expected it beside input_ids"):
+        add({**study, "study_id": "s1"})

@@ -90,6 +90,10 @@ def test_dictionary_form(tmp_path):
     assert set(out) == {"report", "report_input_ids", "report_attention_mask", "report_sentence_ids"}
     with pytest.raises(StudyError, match="study 's1', text: text must be a str, got float"):
         transform({"text": float("nan"), "study_id": "s1"})
+    with pytest.raises(
+        OSError, match=r"^tokenizer: there is none in '/no/such/folder', expected a local folder of one$"
+    ):
+        TokenizeText("/no/such/folder")("No effusion.")
     with pytest.raises(ValueError, match="tokenizer must be a Hugging Face tokenizer or the folder of one, got None"):
         TokenizeTextd()
     with pytest.raises(ValueError, match="max_length must be at least 3, got 2"):
