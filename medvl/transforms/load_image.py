@@ -37,8 +37,9 @@ class LoadStudyImage(Transform):
     here, because only the file's header tells; :class:`RadiographIntensity` then works on any image.
 
     NIfTI volumes, folders with a DICOM series and DICOM files of many frames (enhanced CT and MR, tomosynthesis) come out
-    as (1, X, Y, Z) in RAS orientation: indices grow to the patient's right, front and head. A NIfTI file of a single slice comes out as DICOM would show it, (1, H, W): head or
-    front at the top, the patient's right (in a sagittal slice the front) at the left.
+    as (1, X, Y, Z) in RAS orientation: indices grow to the patient's right, front and head. A NIfTI file of a single slice
+    comes out as DICOM would show it, (1, H, W): head or front at the top, the patient's right (in a sagittal slice the
+    front) at the left.
 
     Args:
         window: apply the VOI table or window of a DICOM image. False gives rescaled values (Hounsfield units); a series
