@@ -4,5 +4,6 @@ from __future__ import annotations
 
 from medvl.engines.parameter_groups import parameter_groups
 from medvl.engines.prepare_batch import PrepareBatchImageText
+from medvl.engines.schedule import warmup_cosine
 
-__all__ = ["PrepareBatchImageText", "parameter_groups"]
+__all__ = ["PrepareBatchImageText", "parameter_groups", "warmup_cosine"]

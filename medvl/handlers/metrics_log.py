@@ -67,7 +67,7 @@ class MetricsLog:
         line["lr"] = max(group["lr"] for group in engine.optimizer.param_groups)
         output = step_output(engine)["pred"]
         if isinstance(output, dict) and "logit_scale" in output:
-            line["logit_scale"] = float(output["logit_scale"])
+            line["logit_scale"] = float(output["logit_scale"].detach())
         line["seconds"] = round(time.perf_counter() - self._started, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 from tqdm.auto import tqdm
 
@@ -38,7 +39,7 @@ class ProgressBar:
 
     def step(self, engine: Engine) -> None:
         """Moves the bar on."""
-        loss = float(step_output(engine)["loss"])
+        loss = float(torch.as_tensor(step_output(engine)["loss"]).detach())
         step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         self._loss = loss if step == 1 else self._loss + (loss - self._loss) / step
         self._bar.set_postfix_str(f"epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {self._loss:.3f}", False)
