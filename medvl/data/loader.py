@@ -23,7 +23,8 @@ class StudyLoader(DataLoader):
         batch_size: studies in a batch, at least 1; leave it out where ``batch_sampler`` is given.
         shuffle: whether to draw a new order each epoch.
         on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
-            its batch and records it in ``skipped``; a batch left with no study at all is passed over.
+            its batch and records it in ``skipped``; a batch left with no study at all is passed over, and where that leaves
+            no batch, iterating raises ``ValueError``.
         require: keys without which a batch is passed over, as one that has lost its only image.
         **options: as for ``torch.utils.data.DataLoader``; a ``sampler`` (a ``DistributedSampler``, where each process is to
             have its share) is told the epoch.
@@ -72,13 +73,22 @@ class StudyLoader(DataLoader):
                 sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
+        left_out: dict[str, StudyError] = {}
+        empty = True
         for batch in super().__iter__():
             errors = batch.pop("errors", [])
             if errors and self.on_error == "raise":
                 raise errors[0]
-            self.skipped.update((error.study_id, error) for error in errors)
+            left_out.update((error.study_id, error) for error in errors)
+            self.skipped.update(left_out)
             if batch and all(key in batch for key in self.require):
+                empty = False
                 yield batch
+        if empty and left_out:
+            first = next(iter(left_out.values()))
+            raise ValueError(
+                f"no batch is left, since {len(left_out)} studies were skipped for an error, the first: {first}"
+            )
 
 
 def unified_loader(

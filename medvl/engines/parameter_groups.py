@@ -27,7 +27,7 @@ def parameter_groups(
 
     Args:
         network: as a :class:`~medvl.networks.DualEncoder`.
-        learning_rate: above 0.
+        learning_rate: at least 0.
         rates: factors of at least 0 by prefix of the parameters' names, as ``{"text_encoder": 0.1}``.
         layer_decay: in (0, 1]; 1 for the same rate in all layers.
 
@@ -45,8 +45,8 @@ def parameter_groups(
         >>> [(group["lr"], len(group["params"])) for group in groups]
         [(0.2, 2), (0.4, 2), (0.8, 2), (1.6, 2)]
     """
-    if not learning_rate > 0:
-        raise ValueError(f"learning_rate must be above 0, received {learning_rate}.")
+    if not learning_rate >= 0:
+        raise ValueError(f"learning_rate must be at least 0, received {learning_rate}.")
     if not 0 < layer_decay <= 1:
         raise ValueError(f"layer_decay must be in (0, 1], received {layer_decay}.")
     factors = dict(rates or {})

@@ -150,6 +150,11 @@ class TestLoader:
         assert {key: error.reason for key, error in skipping.skipped.items()} == dict.fromkeys(
             ["s2", "s3", "s5"], "the file is truncated"
         )
+        with pytest.raises(
+            ValueError,
+            match=r"no batch is left, since 8 studies were skipped for an error, the first: study 's0', image",
+        ):
+            list(loader("skip", set(map(float, range(8)))))
         with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'ignore'"):
             loader("ignore", ())
 

@@ -62,8 +62,8 @@ def test_errors():
     network = nn.ModuleDict({"tower": nn.Linear(1, 1)})
     with pytest.raises(ValueError, match="no parameter's name begins with 'twoer'; the network's parts are tower"):
         parameter_groups(network, 1.0, {"twoer": 1.0})
-    with pytest.raises(ValueError, match="learning_rate must be above 0, received 0"):
-        parameter_groups(network, 0.0)
+    with pytest.raises(ValueError, match="learning_rate must be at least 0, received -1"):
+        parameter_groups(network, -1.0)
     with pytest.raises(ValueError, match="the factor of 'tower' must be at least 0, received -1"):
         parameter_groups(network, 1.0, {"tower": -1.0})
     with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\], received 0"):
