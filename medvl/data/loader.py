@@ -86,9 +86,7 @@ class StudyLoader(DataLoader):
                 yield batch
         if empty and left_out:
             first = next(iter(left_out.values()))
-            raise ValueError(
-                f"no batch is left, since {len(left_out)} studies were skipped for an error, the first: {first}"
-            )
+            raise ValueError(f"no batch is left: {len(left_out)} skipped for an error, the first: {first}")
 
 
 def unified_loader(
