@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -19,6 +21,12 @@ NAMES = (
     "open_clip_pytorch_model.bin",
 )
 """What a folder of weights may hold, the first found is read."""
+ENTRIES = ("state_dict", "model_state_dict", "model")
+"""Under what training checkpoints keep the weights."""
+PREFIXES = ("module.", "_orig_mod.", "model.")
+"""What parallel, compiled and training wrappers put before every name."""
+BROKEN = (EOFError, KeyError, OSError, RuntimeError, SafetensorError, json.JSONDecodeError)
+"""What reading a file that is cut short, or of another kind, raises."""
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
@@ -26,14 +34,24 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: a folder, a ``.safetensors`` file, an ``.index.json`` of several files, or a file that ``torch.save`` wrote,
-            which is read with ``weights_only=True``. A state dict under ``state_dict``, as training checkpoints have it, and
-            the prefix ``module.`` are unwrapped.
+            which is read with ``weights_only=True``. A state dict under ``state_dict``, ``model_state_dict`` or ``model``, as
+            training checkpoints have it, and ``module.``, ``_orig_mod.`` or ``model.`` before every name are unwrapped.
 
     Raises:
         FileNotFoundError: where there is no such file.
-        ValueError: where a file holds anything but weights.
+        ValueError: where a file holds anything but weights, or is not whole.
     """
-    path = Path(path)
+    weights = _read(Path(path))
+    while prefix := next((prefix for prefix in PREFIXES if _all_begin(weights, prefix)), None):
+        weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _all_begin(weights: dict[str, Tensor], prefix: str) -> bool:
+    return bool(weights) and all(name.startswith(prefix) for name in weights)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
@@ -41,17 +59,22 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         path = found[0]
     if not path.is_file():
         raise FileNotFoundError(f"path must be a file or folder of weights, received {path}, which does not exist.")
-    if path.name.endswith(".index.json"):
-        parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
-        return {name: value for part in parts for name, value in read_weights(path.parent / Path(part).name).items()}
-    if path.suffix == ".safetensors":
-        return load_file(path)
     try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than weights, and is not read: it could run code.") from error
-    if isinstance(weights, dict) and isinstance(weights.get("state_dict"), dict):
-        weights = weights["state_dict"]
+        if path.name.endswith(".index.json"):
+            parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+            return {name: value for part in parts for name, value in _read(path.parent / Path(part).name).items()}
+        weights = load_file(path) if path.suffix == ".safetensors" else _load_weights_only(path)
+    except BROKEN as error:
+        raise ValueError(f"{path} is no whole file of weights ({type(error).__name__}: {error}).") from error
+    if isinstance(weights, dict):
+        weights = next((weights[entry] for entry in ENTRIES if isinstance(weights.get(entry), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path} must hold a state dict of tensors, received a {type(weights).__name__}.")
-    return {name.removeprefix("module."): value for name, value in weights.items()}
+    return weights
+
+
+def _load_weights_only(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError(f"{path} holds more than weights, and is not read: it could run code.") from error

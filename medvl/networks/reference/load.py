@@ -73,7 +73,8 @@ def load_reference_weights(
 
     Args:
         model: the dual encoder; its weights are written in place.
-        path: a folder or a file of weights (safetensors, or ``torch.save``'s, read with ``weights_only=True``).
+        path: a folder or a file of weights (safetensors, or ``torch.save``'s, read with ``weights_only=True``), those of a
+            training checkpoint or a wrapped model included.
         source: who published it.
         allow_partial: whether published weights that have no place, and weights of the model that find none, are allowed;
             the report lists them.
@@ -84,7 +85,7 @@ def load_reference_weights(
 
     Raises:
         FileNotFoundError: where there is no file.
-        ValueError: an unknown source; a file that holds more than weights; and, unless ``allow_partial``, weights that do not
+        ValueError: an unknown source; a file that holds more than weights, or is cut short; and, unless ``allow_partial``, weights that do not
             fit: the message names the first ones.
 
     Example:

@@ -373,6 +373,31 @@ class TestNeverHalf:
         assert f"{len(report.missing)} missing" in str(report)
         assert "left other: no part of this layout" in str(report)
 
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+    def test_wrappers_are_taken_off(self, tmp_path, weights, suffix):
+        expected = self.ours()
+        torch.save(weights, tmp_path / "plain.pt")
+        load_reference_weights(expected, tmp_path / "plain.pt")
+        wrapped = {f"module._orig_mod.model.{name}": value.contiguous() for name, value in weights.items()}
+        path = tmp_path / f"wrapped{suffix}"
+        if suffix == ".pt":
+            torch.save({"model_state_dict": wrapped, "epoch": 3}, path)
+        else:
+            save_file(wrapped, path)
+        model = self.ours()
+        load_reference_weights(model, path)
+        assert all(torch.equal(value, expected.state_dict()[name]) for name, value in model.state_dict().items())
+
+    @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
+    @pytest.mark.parametrize("share", [0.0, 0.5])
+    def test_files_that_are_cut_short(self, tmp_path, weights, suffix, share):
+        path = tmp_path / f"weights{suffix}"
+        save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
+        whole = path.read_bytes()
+        path.write_bytes(whole[: int(share * len(whole))])
+        with pytest.raises(ValueError, match=rf"weights{suffix} is no whole file of weights \("):
+            load_reference_weights(self.ours(), path)
+
     def test_nothing_is_run(self, tmp_path):
         class Trap:
             def __reduce__(self):
