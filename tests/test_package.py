@@ -29,6 +29,7 @@ TRANSFORMERS = {
     "networks.encoders.text",
     "networks.encoders.text_models",
     "networks.encoders.backbones.hugging_face",
+    "networks.encoders.model_class",
     "transforms.tokenize",
 }
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medvl.functional._modes import evaluating
+
 TEXTS_AT_ONCE = 256
 
 
@@ -46,15 +48,20 @@ class TextBank:
 
     def clear(self) -> None:
         """Forgets the embeddings."""
-        self._network: Any = lambda: None
+        self._network: weakref.ref[Any] | None = None
         self._state: tuple[Any, ...] | None = None
         self._embeds: Tensor | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """All but the embeddings: a copy, which may meet another network, computes its own."""
+        return {**vars(self), "_network": None, "_state": None, "_embeds": None}
 
     def __call__(self, network: Any) -> Tensor:
         """The texts' unit vectors (M, D), float32, on the network's device, without gradient."""
         network = getattr(network, "module", network)  # inside DistributedDataParallel
         state = _state(network)
-        if self._embeds is None or self._network() is not network or state != self._state:
+        known = self._network is not None and self._network() is network and state == self._state
+        if self._embeds is None or not known:
             self._embeds = self._encode(network)
             self._network, self._state = weakref.ref(network), state
         return self._embeds
@@ -64,19 +71,11 @@ class TextBank:
         if method is None:
             raise TypeError(f"network must have {' or '.join(self.methods)}, received a {type(network).__name__}.")
         encode = getattr(network, method)
-        training = isinstance(network, nn.Module) and network.training
-        if training:
-            network.eval()  # dropout would stay in the embeddings
-        try:
-            with torch.no_grad():
-                texts = [
-                    self._distinct[start : start + TEXTS_AT_ONCE]
-                    for start in range(0, len(self._distinct), TEXTS_AT_ONCE)
-                ]
-                embeds = torch.cat([torch.as_tensor(encode(part)).float() for part in texts])
-        finally:
-            if training:
-                network.train()
+        parts = [
+            self._distinct[start : start + TEXTS_AT_ONCE] for start in range(0, len(self._distinct), TEXTS_AT_ONCE)
+        ]
+        with evaluating(network), torch.no_grad():  # dropout would stay in the embeddings
+            embeds = torch.cat([torch.as_tensor(encode(part)).float() for part in parts])
         if embeds.ndim != 2 or len(embeds) != len(self._distinct):
             raise ValueError(
                 f"{method} must give ({len(self._distinct)}, D) for {len(self._distinct)} texts, received "

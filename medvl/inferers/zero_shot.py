@@ -114,11 +114,11 @@ class ZeroShotInferer(Inferer):
 
 def _blocks(prompts: Prompts) -> tuple[list[list[str]], bool]:
     """The lists of prompts in order, and whether they come in pairs of present and absent."""
-    pairs = [isinstance(entry, Mapping) for entry in prompts.values()]
+    pairs = [isinstance(entry, Mapping) for entry in prompts.values()] if isinstance(prompts, Mapping) else []
     if not pairs or any(pairs) != all(pairs):
         raise ValueError(
             "prompts must give every class a list of prompts, or every finding one under 'present' and one under 'absent', "
-            f"received {dict(prompts)!r}."
+            f"received {prompts!r}."
         )
     named: list[tuple[str, Any]] = []
     for name, entry in prompts.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
+from medvl.functional._modes import evaluating
 from medvl.networks.nets import DualEncoder
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
@@ -74,7 +74,7 @@ def export_towers(
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     for name, tower, example, check, dynamic in _towers(model):
-        with _evaluating(tower), torch.no_grad():
+        with evaluating(tower), torch.no_grad():
             expected = tower(*check)  # first, as some Hugging Face models set themselves up in their first call
             program = torch.export.export(tower, example, dynamic_shapes={"inputs": dynamic}, strict=True)
             for kind in formats:
@@ -113,17 +113,6 @@ def _towers(model: DualEncoder) -> Iterator[tuple[str, Tower, Any, Any, Any]]:
     both = {0: count, 1: Dim("tokens", min=2, max=longest)}
     tower = Tower(model.text_encoder, model.text_projection)
     yield "text_tower", tower, texts(2, min(longest, 16)), texts(3, min(longest, 11)), (both, both)
-
-
-@contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    training = [part for part in module.modules() if part.training]
-    module.eval()
-    try:
-        yield
-    finally:
-        for part in training:
-            part.training = True
 
 
 def _write_torch(program: ExportedProgram, path: Path, names: list[str]) -> None:

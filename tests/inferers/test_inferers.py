@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import pytest
 import torch
@@ -105,6 +107,7 @@ class TestZeroShot:
         ("prompts", "message"),
         [
             ({}, "prompts must give every class a list of prompts"),
+            (["edema"], r"prompts must give every class a list of prompts, .*, received \['edema'\]\.$"),
             ({"A": ["a"], "B": {"present": ["b"], "absent": ["no b"]}}, "prompts must give every class a list"),
             ({"A": "a"}, r"prompts of 'A' must be a list of at least one string, received 'a'"),
             ({"A": {"present": ["a"]}}, r"prompts of 'A', absent must be a list of at least one string, received None"),
@@ -154,6 +157,19 @@ class TestTextsOnce:
         network.train()
         torch.testing.assert_close(ZeroShotInferer(FINDINGS)(image, network), expected)
         assert network.training
+
+    def test_a_part_that_stays_in_evaluation_does_so(self, network, image):
+        network.train().dropout.eval()
+        ZeroShotInferer(FINDINGS)(image, network)
+        assert network.training
+        assert not network.dropout.training
+
+    def test_copies_encode_for_their_own_network(self, network, image):
+        inferer = ZeroShotInferer(FINDINGS)
+        expected = inferer(image, network)
+        for other in (copy.deepcopy(inferer), pickle.loads(pickle.dumps(inferer))):
+            assert torch.equal(other(image, network), expected)
+        assert len(network.encoded) == 3
 
     def test_in_inference_mode(self, network, image):
         with torch.inference_mode():

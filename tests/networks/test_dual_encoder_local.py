@@ -137,6 +137,15 @@ class TestReports:
         torch.testing.assert_close(model.encode_reports(REPORTS), expected)
         assert model.encode_reports([]).shape == (0, 6)
 
+    def test_texts_in_parts_and_none(self, monkeypatch):
+        model = build()
+        expected = model.encode_text(REPORTS)
+        monkeypatch.setattr("medvl.networks.nets.dual_encoder.TEXTS_AT_ONCE", 2)
+        torch.testing.assert_close(model.encode_text(REPORTS), expected)
+        assert model.encode_text([]).shape == (0, 6)
+        with pytest.raises(ValueError, match="texts must hold at least one string, received none"):
+            build(local_projections=True).encode_sentences([])
+
     def test_unknown(self):
         with pytest.raises(ValueError, match="report_encoding must be one of whole, sentences, received 'words'"):
             build(report_encoding="words")

@@ -181,15 +181,16 @@ class ContinuousPromptEmbedding(nn.Embedding):
         """Embeds ids (...) below V + K T as vectors (..., C).
 
         Raises:
-            ValueError: where an id is past the last prompt token's (checked on the CPU only: elsewhere the look-up itself
-                fails).
+            ValueError: where an id is negative or past the last prompt token's (checked on the CPU only: elsewhere the
+                look-up itself fails).
         """
         size = len(self.weight)
         if input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and input_ids.numel():
-            largest = int(input_ids.max())
-            if largest >= size + self.num_prompt_ids:
+            low, high = (int(value) for value in input_ids.aminmax())
+            if low < 0 or high >= size + self.num_prompt_ids:
                 raise ValueError(
-                    f"input_ids holds {largest}, past the table's {size} ids and the {self.num_prompt_ids} prompt ids."
+                    f"input_ids holds {low if low < 0 else high}, outside the table's {size} ids and the "
+                    f"{self.num_prompt_ids} prompt ids."
                 )
         is_prompt = input_ids >= size
         # Both look-ups get ids of their own range everywhere, so that shapes do not depend on the data.

@@ -84,6 +84,9 @@ class PatchDecoder(nn.Module):
         sizes = (patch_size,) * spatial_dims if isinstance(patch_size, int) else tuple(patch_size)
         if len(sizes) != spatial_dims:
             raise ValueError(f"patch_size must have {spatial_dims} numbers, one an axis, received {sizes}.")
+        for name, number in (("patch_size", min(sizes)), ("num_layers", num_layers), ("num_heads", num_heads)):
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, received {number}.")
         if features % num_heads:
             raise ValueError(f"features must be divisible by num_heads {num_heads}, received {features}.")
         if features < 2 * spatial_dims:

@@ -83,6 +83,9 @@ class ImageEncoder(nn.Module):
         super().__init__()
         if spatial_dims not in (2, 3):
             raise ValueError(f"spatial_dims must be 2 or 3, received {spatial_dims!r}.")
+        for name, number in (("in_channels", in_channels), ("image_size", image_size)):
+            if number is not None and not (isinstance(number, int) and number > 0):
+                raise ValueError(f"{name} must be one number of at least 1, received {number!r}.")
         self.backbone: nn.Module
         self._config: dict[str, Any] | None = None
         named = isinstance(backbone, str) and backbone in NAMES
@@ -150,8 +153,9 @@ class ImageEncoder(nn.Module):
 
         Raises:
             ValueError: where ``image`` has another number of dimensions or channels, or a size that the backbone cannot
-                take; ``visible`` of another shape than (N, P'), with a patch that the image does not have (on an accelerator,
-                where looking would stall it, torch's own error), or with a backbone that is no ViT.
+                take; where it is one image, so small that batch norm is left with one value a channel to train on; where
+                ``visible`` has another shape than (N, P'), a patch that the image does not have (on an accelerator, where
+                looking would stall it, torch's own error), or a backbone that is no ViT.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
@@ -160,11 +164,17 @@ class ImageEncoder(nn.Module):
             )
         if isinstance(image, MetaTensor):
             image = image.as_tensor()
-        if visible is None:
-            features = self.backbone(image)
-        else:
+        if visible is not None:
             self._check_visible(visible, image)
-            features = self.backbone(image, visible.long())
+        try:
+            features = self.backbone(image) if visible is None else self.backbone(image, visible.long())
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise ValueError(
+                f"image must hold more or larger images to train a backbone with batch norm, which is left with one value of "
+                f"each channel, received {len(image)} of {tuple(image.shape[2:])} pixels."
+            ) from error
         if isinstance(features, torch.Tensor):
             if features.ndim != image.ndim or features.shape[1] != self.out_features:
                 axes = "h, w" if self.spatial_dims == 2 else "h, w, d"

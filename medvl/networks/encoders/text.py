@@ -246,7 +246,9 @@ class TextEncoder(nn.Module):
                 )
             names = [name for name, _ in weights]
             first = next(i for i, name in enumerate(names) if name.startswith(f"{stacks[0]}."))
-            frozen = tuple(f"{stacks[0]}.{layer}." for layer in range(layers))
+            # XLM and FlauBERT keep the parts of their layers in lists side by side.
+            beside = [stack for stack in stacks if stack.rpartition(".")[0] == stacks[0].rpartition(".")[0]]
+            frozen = tuple(f"{stack}.{layer}." for stack in beside for layer in range(layers))
             # What comes before the layers makes their input: the embeddings of tokens, positions and types.
             weights = [(n, v) for i, (n, v) in enumerate(weights) if i < first or n.startswith(frozen)]
         for _, value in weights:
@@ -292,8 +294,11 @@ class TextEncoder(nn.Module):
         return result
 
     def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, sentence_ids: torch.Tensor | None) -> None:
-        if input_ids.ndim != 2:
-            raise ValueError(f"input_ids must have the shape (M, L), received {tuple(input_ids.shape)}.")
+        if input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32):
+            raise ValueError(
+                f"input_ids must be integers of shape (M, L), received {input_ids.dtype} of shape "
+                f"{tuple(input_ids.shape)}."
+            )
         for name, value in (("attention_mask", attention_mask), ("sentence_ids", sentence_ids)):
             if value is not None and value.shape != input_ids.shape:
                 raise ValueError(
@@ -305,8 +310,11 @@ class TextEncoder(nn.Module):
                 f"input_ids has {input_ids.shape[1]} tokens a text, more than the model's {self.max_length} positions; "
                 "tokenize with a smaller max_length."
             )
-        # On another device the largest id would have to be waited for; there the look-up itself fails.
-        if input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and self.prompt_embedding is None:
-            largest = int(input_ids.max()) if input_ids.numel() else 0
-            if largest >= self.vocab_size:
-                raise ValueError(f"input_ids holds {largest}, past the model's {self.vocab_size} ids.")
+        # On another device the ids would have to be waited for; there the look-up itself fails.
+        looks = input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and input_ids.numel()
+        if looks and self.prompt_embedding is None:
+            low, high = (int(value) for value in input_ids.aminmax())
+            if low < 0 or high >= self.vocab_size:
+                raise ValueError(
+                    f"input_ids holds {low if low < 0 else high}, outside the model's {self.vocab_size} ids."
+                )

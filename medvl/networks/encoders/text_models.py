@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import MODEL_MAPPING
 
+from medvl.functional._modes import evaluating
 from medvl.networks.encoders.adapters import base_of, has_adapters
+from medvl.networks.encoders.model_class import model_class
 
 DEFAULT_LENGTH = 512
 """Tokens a text where the model has neither a position table nor says how many it is meant for."""
@@ -27,12 +27,17 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
     Weights are read as float32, whatever precision they were saved in.
 
     Raises:
-        ValueError: for anything else; for a model that peft wrapped with its head on; for a folder that lacks weights.
+        ValueError: for anything else; for a model that peft wrapped with its head on, or gave prompt tokens; for a folder
+            that lacks weights.
     """
     if isinstance(model, nn.Module) and has_adapters(model):
         base = base_of(model)
         if base.base_model is not base:
             raise ValueError(f"model is a {type(base).__name__} wrapped by peft: wrap the model without its head.")
+        if any(config.is_prompt_learning for config in model.peft_config.values()):
+            raise ValueError(
+                "model has prompt tokens of peft, which no mask of the text knows: learn some by add_prompt_tokens."
+            )
         _drop_pooler(base)
         return model
     if isinstance(model, Mapping):
@@ -42,7 +47,7 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
             )
         model = AutoConfig.for_model(**model)
     if isinstance(model, PretrainedConfig):
-        model = _model_class(model)(model)
+        model = model_class(model)(model)
     elif isinstance(model, str | Path) and Path(model).is_dir():
         return _read_folder(str(model))
     elif not isinstance(model, PreTrainedModel):
@@ -54,7 +59,7 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
 
 def _read_folder(folder: str) -> PreTrainedModel:
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    whole, info = _model_class(config).from_pretrained(
+    whole, info = model_class(config).from_pretrained(
         folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
     )
     encoder = _encoder_of(whole)
@@ -68,18 +73,6 @@ def _read_folder(folder: str) -> PreTrainedModel:
             f"{lacking[0]}."
         )
     return encoder
-
-
-def _model_class(config: PretrainedConfig) -> Any:
-    """The class without a head that belongs to a configuration; one tower's is not in transformers' own table."""
-    if type(config) in MODEL_MAPPING:
-        known = MODEL_MAPPING[type(config)]
-        return known[0] if isinstance(known, tuple) else known
-    name = type(config).__name__.replace("Config", "Model")
-    found = getattr(transformers, name, None)
-    if found is None:
-        raise ValueError(f"model is a {type(config).__name__}, for which transformers has no {name}.")
-    return found
 
 
 def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
@@ -121,11 +114,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     device = model.get_input_embeddings().weight.device
     if device.type == "meta":
         return False
-    training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         ids = torch.tensor([[0, 0], [0, 1]], device=device)
         first = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].float()
-    finally:
-        model.train(training)
     return torch.allclose(first[0], first[1], rtol=0, atol=1e-7 * float(first.abs().max()))

@@ -224,7 +224,7 @@ class DualEncoder(
         return output
 
     def _embed_texts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, sentence_ids: torch.Tensor | None
+        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, sentence_ids: torch.Tensor | None = None
     ) -> dict[str, torch.Tensor]:
         local = self.sentence_projection is not None and sentence_ids is not None
         features = self.text_encoder(input_ids, attention_mask, sentence_ids if local else None)
@@ -270,16 +270,20 @@ class DualEncoder(
         """Unit vectors (M, D) of texts, each taken as a whole.
 
         Args:
-            texts: token ids (M, L), or M strings, which the model's tokenizer splits and cuts at the text tower's length.
+            texts: token ids (M, L), or M strings, which the model's tokenizer splits and cuts at the text tower's length; any
+                number of them, which are encoded some at a time.
             attention_mask: (M, L) of token ids, nonzero = keep.
 
         Raises:
             ValueError: strings where the model has no tokenizer.
         """
-        if not isinstance(texts, torch.Tensor):
-            tokens = self.tokenize(texts)
-            texts, attention_mask = tokens["input_ids"], tokens["attention_mask"]
-        return unit(self.text_projection(self.text_encoder(texts, attention_mask)["embed"]))
+        if isinstance(texts, torch.Tensor):
+            return self._embed_texts(texts, attention_mask)["text_embeds"]
+        texts = as_list(texts)
+        if not texts:
+            return torch.zeros(0, self.options["embed_dim"], device=self.device)
+        batches = [self.tokenize(texts[i : i + TEXTS_AT_ONCE]) for i in range(0, len(texts), TEXTS_AT_ONCE)]
+        return torch.cat([self.encode_text(batch["input_ids"], batch["attention_mask"]) for batch in batches])
 
     def encode_with_prompts(
         self, texts: Sequence[str] | str, class_indices: torch.Tensor | Sequence[int] | None = None
@@ -351,7 +355,7 @@ class DualEncoder(
                 "encode_sentences takes strings where the model has no local_projections, received token ids."
             )
         split = [[text[start:end] for start, end in split_sentences(text)] for text in as_list(texts)]
-        embeds = self._encode_many([sentence for sentences in split for sentence in sentences])
+        embeds = self.encode_text([sentence for sentences in split for sentence in sentences])
         rows = embeds.split([len(sentences) for sentences in split])
         kept = [torch.ones(len(row), dtype=torch.bool, device=embeds.device) for row in rows]
         return pad_sequence(list(rows), batch_first=True), pad_sequence(kept, batch_first=True)
@@ -367,23 +371,16 @@ class DualEncoder(
         """
         reports = as_list(reports)
         if self.options["report_encoding"] == "whole":
-            return self._encode_many(reports)
+            return self.encode_text(reports)
         split = [telling_sentences(report) or [report] for report in reports]
         distinct = {sentence: None for sentences in split for sentence in sentences}
         place = {sentence: number for number, sentence in enumerate(distinct)}
-        embeds = self._encode_many(list(distinct))
+        embeds = self.encode_text(list(distinct))
         rows = [place[sentence] for sentences in split for sentence in sentences]
         owners = [report for report, sentences in enumerate(split) for _ in sentences]
         index = torch.tensor([rows, owners], dtype=torch.long, device=embeds.device)
         sums = embeds.new_zeros(len(reports), embeds.shape[1]).index_add(0, index[1], embeds[index[0]])
         return F.normalize(sums, dim=-1)
-
-    def _encode_many(self, texts: list[str]) -> torch.Tensor:
-        """:meth:`encode_text` of any number of strings, some at a time."""
-        parts = [
-            self.encode_text(texts[start : start + TEXTS_AT_ONCE]) for start in range(0, len(texts), TEXTS_AT_ONCE)
-        ]
-        return torch.cat(parts) if parts else torch.zeros(0, self.options["embed_dim"], device=self.device)
 
     def tokenize(self, texts: Sequence[str] | str, room_for: int = 0) -> dict[str, torch.Tensor]:
         """``input_ids``, ``attention_mask`` and, by a fast tokenizer, ``sentence_ids`` (M, L) of M strings.

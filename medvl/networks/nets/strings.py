@@ -32,7 +32,12 @@ def tokenize(tokenizer: Any, texts: Sequence[str], max_length: int) -> dict[str,
 
     A token's sentence is the one that its last character lies in; special and padding tokens have -1. Without a fast
     tokenizer, which knows the characters behind each token, there are no ``sentence_ids``.
+
+    Raises:
+        ValueError: where there is no text.
     """
+    if not texts:
+        raise ValueError("texts must hold at least one string, received none.")
     batch = tokenizer(
         list(texts),
         padding=True,

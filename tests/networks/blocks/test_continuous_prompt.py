@@ -33,9 +33,12 @@ def test_every_id_is_looked_up_where_it_belongs(classes):
         assert torch.equal(out[tuple(place)], expected)
 
 
-def test_ids_past_the_last_prompt_token_are_an_error():
-    with pytest.raises(ValueError, match=r"^input_ids holds 12, past the table's 10 ids and the 2 prompt ids\.$"):
-        seeded(num_tokens=2)(torch.tensor([3, 12]))
+@pytest.mark.parametrize("wrong", [12, -1])
+def test_ids_that_neither_table_nor_prompts_have_are_an_error(wrong):
+    with pytest.raises(
+        ValueError, match=rf"^input_ids holds {wrong}, outside the table's 10 ids and the 2 prompt ids\.$"
+    ):
+        seeded(num_tokens=2)(torch.tensor([3, wrong]))
 
 
 @pytest.mark.parametrize(

@@ -106,6 +106,8 @@ def test_autocast_gives_numbers_close_to_float32():
     [
         ({"features": 15}, r"features must be divisible by num_heads 2, received 15\."),
         ({"features": 2}, r"features must be at least 4 for 2 axes, received 2\."),
+        ({"patch_size": 0}, r"patch_size must be at least 1, received 0\."),
+        ({"num_layers": 0}, r"num_layers must be at least 1, received 0\."),
         ({"patch_size": (4, 4, 4)}, r"patch_size must have 2 numbers, one an axis, received \(4, 4, 4\)\."),
     ],
 )

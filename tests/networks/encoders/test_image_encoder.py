@@ -11,6 +11,8 @@ from monai.networks.nets.swin_unetr import SwinTransformer
 from torch import nn
 from transformers import (
     BertConfig,
+    BlipVisionConfig,
+    BlipVisionModel,
     CLIPConfig,
     CLIPModel,
     ConvNextConfig,
@@ -247,6 +249,32 @@ class TestSizesThatDoNotFit:
             with pytest.raises(ValueError, match=r"shape \(N, 1, H, W\), received \(1, 1, 32, 32, 32\)"):
                 encoder(torch.zeros(1, 1, 32, 32, 32))
 
+    def test_numbers_that_are_none(self):
+        with pytest.raises(ValueError, match=r"^image_size must be one number of at least 1, received \(32, 40\)\.$"):
+            ImageEncoder("vit", image_size=(32, 40))
+        with pytest.raises(ValueError, match=r"^in_channels must be one number of at least 1, received 0\.$"):
+            ImageEncoder("resnet10", in_channels=0)
+        with pytest.raises(
+            ValueError,
+            match=r"^patch_size must be a number of at least 1, or 2 of them, one an axis, received \(8, 8, 8\)\.$",
+        ):
+            ImageEncoder("vit", image_size=32, patch_size=(8, 8, 8))
+        with pytest.raises(ValueError, match=r"^window_size must be a number of at least 1, .* received 0\.$"):
+            ImageEncoder("swin", window_size=0)
+
+    @pytest.mark.parametrize(
+        "backbone", ["resnet10", {"model_type": "resnet", "embedding_size": 8, "depths": [1], "hidden_sizes": [8]}]
+    )
+    def test_too_few_pixels_for_batch_norm(self, backbone):
+        encoder, side = ImageEncoder(backbone), 32 if backbone == "resnet10" else 4
+        image = torch.rand(1, 1, side, side)
+        with pytest.raises(
+            ValueError, match=rf"left with one value of each channel, received 1 of \({side}, {side}\) pixels\.$"
+        ):
+            encoder.train()(image)
+        assert encoder.eval()(image)["grid"] == (1, 1)
+        assert encoder.train()(image.expand(2, -1, -1, -1))["grid"] == (1, 1)
+
     def test_hugging_face(self):
         with pytest.raises(
             ValueError, match=r"sides of 32 pixels, as the model's position table has, received \(40, 40\)"
@@ -303,6 +331,19 @@ class TestHuggingFaceSources:
         encoder = ImageEncoder(tmp_path, in_channels=3).eval()
         image = torch.rand(2, 3, 32, 32)
         torch.testing.assert_close(encoder(image)["embed"], model.vision_model(image).pooler_output)
+
+    def test_tower_that_transformers_table_lacks_is_built_anew(self):
+        encoder = ImageEncoder(BlipVisionModel(BlipVisionConfig(**HF_VIT))).eval()
+        again = ImageEncoder.from_config(encoder.to_config()).eval()
+        again.load_state_dict(encoder.state_dict())
+        image = torch.rand(1, 1, 32, 32)
+        assert torch.equal(again(image)["patches"], encoder(image)["patches"])
+
+    def test_width_is_that_of_the_last_map_whatever_the_configuration_calls_it(self):
+        widths = {"hidden_sizes": [8, 8, 8], "neck_hidden_sizes": [4, 4, 4, 4, 8, 8, 24], "num_attention_heads": 2}
+        encoder = ImageEncoder({"model_type": "mobilevit", **widths}, image_size=64).eval()
+        assert encoder.out_features == 24
+        assert encoder(torch.rand(1, 1, 64, 64))["patches"].shape == (1, 4, 24)
 
     def test_classifier_without_its_head(self):
         model = ViTForImageClassification(ViTConfig(**HF_VIT))

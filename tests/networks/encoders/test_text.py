@@ -248,11 +248,19 @@ def test_learning_moves_the_prompt_vectors_and_not_a_bit_of_anything_else():
     assert [p.data_ptr() for p in prompts.parameters()] == [prompts.vectors.data_ptr()]
 
 
+def test_freezing_takes_every_list_that_a_models_layers_are_kept_in():
+    encoder = TextEncoder({"model_type": "flaubert", "n_words": 40, "emb_dim": 8, "n_layers": 3, "n_heads": 2}, "mean")
+    encoder.freeze(2)
+    layers = [name for name, value in encoder.named_parameters() if value.requires_grad]
+    assert layers
+    assert all(".2." in name for name in layers), layers
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: make(pooling="sum"), "pooling must be one of cls, mean, max, last_layers, last, received 'sum'."),
-        (lambda: make()(IDS[0]), "input_ids must have the shape (M, L), received (6,)."),
+        (lambda: make()(IDS[0]), "input_ids must be integers of shape (M, L), received torch.int64 of shape (6,)."),
         (
             lambda: make()(IDS, MASK[:, :4]),
             "input_ids and attention_mask must share one shape (M, L), received (3, 6) and (3, 4).",
@@ -261,7 +269,12 @@ def test_learning_moves_the_prompt_vectors_and_not_a_bit_of_anything_else():
             lambda: make()(IDS, MASK, SENTENCES[:2]),
             "input_ids and sentence_ids must share one shape (M, L), received (3, 6) and (2, 6).",
         ),
-        (lambda: make()(IDS + 36), "input_ids holds 50, past the model's 40 ids."),
+        (
+            lambda: make()(IDS.float()),
+            "input_ids must be integers of shape (M, L), received torch.float32 of shape (3, 6).",
+        ),
+        (lambda: make()(IDS - 1), "input_ids holds -1, outside the model's 40 ids."),
+        (lambda: make()(IDS + 36), "input_ids holds 50, outside the model's 40 ids."),
         (lambda: make().freeze(4), "layers must be between 0 and the model's 3, received 4."),
         (
             lambda: TextEncoder({"model_type": "albert", **BERT, "embedding_size": 8}).freeze(1),
@@ -324,6 +337,13 @@ class TestAdapters:
         assert torch.allclose(encoder(IDS, MASK)["embed"], with_adapters, atol=1e-5)
         assert "adapters" not in encoder.to_config()
         assert TextEncoder.from_config(encoder.to_config()).state_dict().keys() == encoder.state_dict().keys()
+
+    def test_prompt_tokens_of_peft_are_refused(self):
+        peft = pytest.importorskip("peft")
+        config = peft.PromptTuningConfig(num_virtual_tokens=3, task_type="FEATURE_EXTRACTION")
+        model = peft.get_peft_model(AutoModel.from_config(BertConfig(**BERT)), config)
+        with pytest.raises(ValueError, match=r"prompt tokens of peft, .* learn some by add_prompt_tokens"):
+            TextEncoder(model)
 
     def test_a_head_under_them_is_refused(self):
         peft = pytest.importorskip("peft")

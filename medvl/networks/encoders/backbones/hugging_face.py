@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
+from medvl.functional._modes import evaluating
 from medvl.functional.masking import gather_patches
 from medvl.networks.encoders.backbones.features import PatchFeatures
+from medvl.networks.encoders.model_class import model_class
 
 Source: TypeAlias = PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path
 
@@ -82,38 +85,32 @@ class HuggingFaceBackbone(nn.Module):
         if self.takes_visible:
             self.model.embeddings.register_forward_hook(_keep_visible)
 
+    @torch.no_grad()
     def _width(self) -> int:
-        """Channels of the patches: from the configuration where it says so, else from one image."""
-        config = self.model.config
-        if hasattr(self.model, "num_features"):  # windowed models name the first stage's width in the configuration
-            return int(self.model.num_features)
-        if getattr(config, "hidden_sizes", None):
-            return int(config.hidden_sizes[-1])
-        if hasattr(config, "hidden_size"):
-            return int(config.hidden_size)
-        training = self.model.training
-        with torch.no_grad():
-            image = torch.zeros(1, self.channels, self.image_size, self.image_size)
-            states = self.model.eval()(pixel_values=image.to(self.model.device)).last_hidden_state
-        self.model.train(training)
+        """Channels of the patches: from a ViT's configuration; others, which mean many things by one name, show one image."""
+        if self.takes_visible:
+            return int(self.model.config.hidden_size)
+        image = torch.zeros(1, self.channels, self.image_size, self.image_size, device=self.model.device)
+        with evaluating(self.model):
+            states = self.model(pixel_values=image.to(self.model.dtype)).last_hidden_state
         return int(states.shape[1 if states.ndim == 4 else 2])
 
     def to_config(self) -> dict[str, Any]:
         """The model's configuration as a dictionary that builds it anew."""
         config = self.model.config.to_dict()
         config.pop("_name_or_path", None)  # a place on this machine
-        return config
+        return {"num_channels": self.channels, **config}  # BLIP's has none, and would be built for the image's
 
     def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> PatchFeatures:
         if image.shape[1] != self.channels:
             image = image.expand(-1, self.channels, -1, -1)
-        self._check_size(tuple(image.shape[2:]))
-        grid = self._grid(tuple(image.shape[2:]))
+        size = tuple(image.shape[2:])
+        self._check_size(size)
         if visible is None:
             output = self.model(pixel_values=image)
         else:
             self.model.embeddings.visible = visible
-            self.model.embeddings.patches = grid[0] * grid[1]
+            self.model.embeddings.patches = math.prod(self._grid(size))
             try:
                 output = self.model(pixel_values=image)
             finally:
@@ -122,10 +119,11 @@ class HuggingFaceBackbone(nn.Module):
         if states.ndim == 4:
             features = PatchFeatures.of_map(states)
             return features if pooled is None else features._replace(embed=pooled.flatten(1))
-        prefix = states.shape[1] - (grid[0] * grid[1] if visible is None else visible.shape[1])
+        grid = self._grid(size)
+        prefix = states.shape[1] - (math.prod(grid) if visible is None else visible.shape[1])
         if prefix < 0:
             raise ValueError(
-                f"{type(self.model).__name__} gives {states.shape[1]} tokens for an image of {tuple(image.shape[2:])} pixels, "
+                f"{type(self.model).__name__} gives {states.shape[1]} tokens for an image of {size} pixels, "
                 f"fewer than the {grid[0]} x {grid[1]} patches expected; use sides that are multiples of the model's stride."
             )
         patches = states[:, prefix:]
@@ -175,11 +173,12 @@ def vision_tower(source: Source) -> PreTrainedModel:
     if isinstance(source, PreTrainedModel):
         model = source
     elif isinstance(source, PretrainedConfig):
-        model = AutoModel.from_config(source, dtype=torch.float32)
+        model = model_class(source)(source)
     else:
         # As any other module that is built: to be trained, and in single precision whatever the file holds.
-        model, report = AutoModel.from_pretrained(
-            str(source), local_files_only=True, output_loading_info=True, dtype=torch.float32
+        config = AutoConfig.from_pretrained(str(source), local_files_only=True)
+        model, report = model_class(config).from_pretrained(
+            str(source), config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
         )
         model.train()
         missing = sorted(report["missing_keys"])

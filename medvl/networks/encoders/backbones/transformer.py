@@ -31,8 +31,13 @@ SWINS: dict[str, dict[str, Any]] = {
 VIT_POOLINGS = ("mean", "cls")
 
 
-def _each_axis(value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
-    return (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+def _each_axis(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
+    sides = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
+    if len(sides) != spatial_dims or min(sides) < 1:
+        raise ValueError(
+            f"{name} must be a number of at least 1, or {spatial_dims} of them, one an axis, received {value}."
+        )
+    return sides
 
 
 class ViTBackbone(ViT):
@@ -63,7 +68,7 @@ class ViTBackbone(ViT):
     ) -> None:
         if pooling not in VIT_POOLINGS:
             raise ValueError(f"pooling must be one of {', '.join(VIT_POOLINGS)}, received {pooling!r}.")
-        sides = _each_axis(patch_size, spatial_dims)
+        sides = _each_axis("patch_size", patch_size, spatial_dims)
         if any(image_size % side for side in sides):
             raise ValueError(f"image_size must be a multiple of patch_size {patch_size}, received {image_size}.")
         options = {**VITS[name], **options}
@@ -158,8 +163,8 @@ class SwinBackbone(SwinTransformer):
                 raise ValueError(f"num_heads of stage {stage + 1} must divide its {width} channels, received {heads}.")
         super().__init__(
             in_chans=in_channels,
-            patch_size=_each_axis(patch_size, spatial_dims),
-            window_size=_each_axis(window_size, spatial_dims),
+            patch_size=_each_axis("patch_size", patch_size, spatial_dims),
+            window_size=_each_axis("window_size", window_size, spatial_dims),
             spatial_dims=spatial_dims,
             **options,
         )
