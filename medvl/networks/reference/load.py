@@ -85,8 +85,8 @@ def load_reference_weights(
 
     Raises:
         FileNotFoundError: where there is no file.
-        ValueError: an unknown source; a file that holds more than weights, or is cut short; and, unless ``allow_partial``, weights that do not
-            fit: the message names the first ones.
+        ValueError: an unknown source; a file that holds more than weights, or is cut short; and, unless ``allow_partial``,
+            weights that do not fit: the message names the first ones.
 
     Example:
         >>> import tempfile
