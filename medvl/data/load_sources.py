@@ -51,7 +51,7 @@ class SourceManifest(Manifest):
 
 
 def load_sources(
-    sources: Sequence[str] = (),
+    sources: str | Sequence[str] = (),
     data: str | Path | None = None,
     *,
     columns: Mapping[str, Any] | None = None,
@@ -78,7 +78,7 @@ def load_sources(
     An image of the kind image-text gets the label of its report, beside what its own label knows.
 
     Args:
-        sources: ``KIND=PLACE`` each.
+        sources: ``KIND=PLACE`` each, or one.
         data: a table with studies of any kind.
         columns: arguments of :func:`~medvl.data.read_manifest` that name columns, for every table that has them.
         on_error: ``"raise"`` or ``"skip"`` bad rows, as :func:`~medvl.data.read_manifest` does.
@@ -108,7 +108,7 @@ def load_sources(
     check_on_error(on_error)
     if texts not in TEXTS:
         raise ValueError(f"texts must be one of {TEXTS}, received {texts!r}")
-    places = [parse_source(source) for source in sources]
+    places = [parse_source(source) for source in ([sources] if isinstance(sources, str) else sources)]
     if data is not None and not (places and str(data) == SYNTHETIC):
         places.insert(0, ("", str(data)))
     if not places:

@@ -386,7 +386,10 @@ def _size(path: str) -> int:
     """Bytes of a file, or of all files in a folder; 0 for one that is not there, which loading it will tell."""
     if os.path.isdir(path):
         return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
-    return os.path.getsize(path) if os.path.exists(path) else 0
+    try:
+        return os.path.getsize(path)
+    except FileNotFoundError:
+        return 0
 
 
 def _article(key: str) -> str:

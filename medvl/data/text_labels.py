@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 import medvl.text
 from medvl.text import Vocabulary, label_report, load_vocabulary
+from medvl.text.spans import require_text
 
 NOT_MENTIONED = -2  # NaN, in the cache's whole numbers
 
@@ -38,6 +39,7 @@ def label_texts(
         (M, K): 1 present, 0 absent, -1 uncertain, NaN not mentioned.
 
     Raises:
+        TypeError: for one text in place of a sequence, or what is no text in it.
         ValueError: for a cache with a loaded vocabulary.
 
     Example:
@@ -48,6 +50,9 @@ def label_texts(
     loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
         raise ValueError("cache needs the vocabulary's name or path, which tell whether it has changed")
+    if isinstance(texts, str):
+        raise TypeError("texts must be a sequence of texts, received one text")
+    texts = [require_text(text, "each of texts") for text in texts]
     keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
     version = "" if cache is None else _version(str(vocabulary))
     known = {} if cache is None else _read(Path(cache), version)

@@ -106,6 +106,7 @@ class TestSources:
             ("one/s1", "one/p1"),
             ("two/s1", "two/p1"),
         ]
+        assert [s["study_id"] for s in load_sources(f"image-label={tables[0]}").studies] == ["s1"]
         again = load_sources([f"image-label={tables[0]}"] * 2)
         assert [s["study_id"] for s in again.studies] == ["one/s1", "one-2/s1"]
 
@@ -202,6 +203,13 @@ class TestSources:
         first = load_sources([f"text-label={write(folder / 't.csv', 'report,Edema,Fracture', 'Fine.,1,')}"])
         second = load_sources([f"text-label={write(folder / 't.csv', 'report,Edema,Fracture', 'Fine.,0,')}"])
         assert first.fingerprint() != second.fingerprint()
+
+
+def test_texts_to_label_are_texts():
+    with pytest.raises(TypeError, match="texts must be a sequence of texts, received one text"):
+        label_texts("No edema.")
+    with pytest.raises(TypeError, match="each of texts must be a str, got NoneType"):
+        label_texts(["No edema.", None])
 
 
 class TestCache:
