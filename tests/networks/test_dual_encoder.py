@@ -1,15 +1,14 @@
-"""Encoders, projections, scale, and the dual encoder made of them."""
+"""The dual encoder: what it embeds, learns and saves."""
 
 from __future__ import annotations
 
 import json
-import math
 
 import pytest
 import torch
 from torch import nn
 
-from medvl.networks import DualEncoder, ImageEncoder, LogitScale, ProjectionHead, TextEncoder, convirt
+from medvl.networks import DualEncoder, ImageEncoder, TextEncoder
 
 BERT = {
     "model_type": "bert",
@@ -35,132 +34,6 @@ def tokens(texts=3, length=6):
     mask = torch.ones_like(ids)
     mask[1:, 4:] = 0
     return ids, mask
-
-
-class TestImageEncoder:
-    @pytest.mark.parametrize(("dims", "shape", "grid"), [(2, (64, 96), (2, 3)), (3, (32, 32, 64), (1, 1, 2))])
-    def test_shapes(self, dims, shape, grid):
-        encoder = ImageEncoder("resnet10", spatial_dims=dims, in_channels=2, width=0.125)
-        output = encoder(torch.rand(1, 2, *shape))
-        assert output["grid"] == grid
-        assert output["patches"].shape == (1, math.prod(grid), encoder.out_features)
-        torch.testing.assert_close(output["embed"], output["patches"].mean(1))
-
-    def test_patches_are_in_row_major_order(self):
-        encoder = ImageEncoder(nn.Identity(), out_features=1)
-        image = torch.arange(6.0).reshape(1, 1, 2, 3)
-        assert encoder(image)["patches"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
-
-    @pytest.mark.parametrize("shape", [(1, 64, 64), (1, 3, 64, 64), (1, 1, 64, 64, 64)])
-    def test_wrong_shape(self, shape):
-        with pytest.raises(ValueError, match=r"image must have the shape \(N, 1, H, W\), received"):
-            ImageEncoder("resnet10", width=0.125)(torch.zeros(shape))
-
-    def test_wrong_arguments(self):
-        with pytest.raises(ValueError, match=r"backbone must be one of resnet10, .* received 'resnet9'"):
-            ImageEncoder("resnet9")
-        with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, received 4"):
-            ImageEncoder("resnet10", spatial_dims=4)
-        with pytest.raises(ValueError, match="out_features"):
-            ImageEncoder(nn.Identity())
-
-
-class TestTextEncoder:
-    @pytest.mark.parametrize("pooling", ["cls", "mean", "max", "last_layers"])
-    def test_padding_changes_nothing(self, pooling):
-        encoder = TextEncoder(BERT, pooling).eval()
-        ids, mask = tokens()
-        padded = encoder(ids, mask)["embed"]
-        for row in range(len(ids)):
-            kept = mask[row].bool()
-            alone = encoder(ids[row : row + 1, kept], mask[row : row + 1, kept])["embed"]
-            torch.testing.assert_close(padded[row : row + 1], alone, atol=1e-5, rtol=1e-5)
-
-    def test_poolings_are_what_they_say(self):
-        ids, mask = tokens()
-        encoders = {}
-        for name in ("cls", "mean", "max", "last_layers"):
-            torch.manual_seed(3)
-            encoders[name] = TextEncoder(BERT, name).eval()
-        states = encoders["cls"].model(ids, attention_mask=mask, output_hidden_states=True).hidden_states
-        row, kept = 2, mask[2].bool()
-        expected = {
-            "cls": states[-1][row, 0],
-            "mean": states[-1][row, kept].mean(0),
-            "max": states[-1][row, kept].amax(0),
-            "last_layers": ((states[1] + states[2] + states[3]) / 3)[row, kept].mean(0),
-        }
-        for name, value in expected.items():
-            torch.testing.assert_close(encoders[name](ids, mask)["embed"][row], value)
-
-    @pytest.mark.parametrize("pooling", ["mean", "max", "last_layers"])
-    def test_a_text_without_tokens_is_zero(self, pooling):
-        ids, mask = tokens()
-        mask[0] = 0
-        embed = TextEncoder(BERT, pooling)(ids, mask)["embed"]
-        assert embed[0].abs().max() == 0
-        assert torch.isfinite(embed).all()
-
-    def test_freeze(self):
-        encoder = TextEncoder(BERT)
-        encoder.freeze(2)
-        trained = {name.split(".")[2] for name, p in encoder.model.named_parameters() if p.requires_grad}
-        assert trained == {"2"}
-        encoder.freeze()
-        assert not any(p.requires_grad for p in encoder.parameters())
-        with pytest.raises(ValueError, match="between 0 and the model's 3, received 4"):
-            encoder.freeze(4)
-
-    def test_errors(self, tmp_path):
-        with pytest.raises(ValueError, match=r"pooling must be one of cls, mean, max, last_layers.* received 'sum'"):
-            TextEncoder(BERT, "sum")
-        with pytest.raises(ValueError, match="13 tokens a text, more than the model's 12 positions"):
-            TextEncoder(BERT)(torch.ones(1, 13, dtype=torch.long))
-        with pytest.raises(ValueError, match="local folder, received"):
-            TextEncoder(str(tmp_path / "nowhere"))
-        with pytest.raises(ValueError, match="at least 2 hidden layers, the model has 1"):
-            TextEncoder({**BERT, "num_hidden_layers": 1}, "last_layers")
-        with pytest.raises(ValueError, match=r"share one shape \(M, L\), received \(2, 3\) and \(2, 4\)"):
-            TextEncoder(BERT)(torch.ones(2, 3, dtype=torch.long), torch.ones(2, 4))
-
-    def test_reads_a_local_folder(self, tmp_path):
-        encoder = TextEncoder(BERT, "mean").eval()
-        encoder.model.save_pretrained(tmp_path)
-        ids, mask = tokens()
-        torch.testing.assert_close(
-            TextEncoder(tmp_path, "mean").eval()(ids, mask)["embed"], encoder(ids, mask)["embed"]
-        )
-
-
-class TestBlocks:
-    def test_projection(self):
-        head = ProjectionHead(4, 3, layers=2, hidden_features=5)
-        x = torch.rand(2, 4)
-        first, _, second = head
-        torch.testing.assert_close(head(x), second(torch.relu(first(x))))
-        with pytest.raises(ValueError, match="layers must be 1 or 2, received 3"):
-            ProjectionHead(4, 3, layers=3)
-        with pytest.raises(ValueError, match="hidden_features needs layers=2"):
-            ProjectionHead(4, 3, hidden_features=5)
-
-    def test_scale_is_bounded_but_can_come_down(self):
-        scale = LogitScale(0.01)
-        with torch.no_grad():
-            scale.log_scale += 1
-        assert scale().item() == pytest.approx(100, rel=1e-5)
-        scale().backward()
-        assert scale.log_scale.grad.item() == pytest.approx(100, rel=1e-5)
-        with torch.no_grad():
-            scale.log_scale -= 3
-        assert scale().item() == pytest.approx(100 * math.exp(-2), rel=1e-5)
-
-    def test_fixed_scale_is_no_parameter_but_is_saved(self):
-        scale = LogitScale(0.1, learnable=False)
-        assert not list(scale.parameters())
-        assert "log_scale" in scale.state_dict()
-        for wrong in (0, -1, 0.001, math.nan):
-            with pytest.raises(ValueError, match="temperature must be at least"):
-                LogitScale(wrong)
 
 
 class TestDualEncoder:
@@ -225,28 +98,3 @@ class TestDualEncoder:
         model = DualEncoder(encoder, TextEncoder(BERT), embed_dim=8)
         with pytest.raises(ValueError, match="given as a Conv2d module"):
             model.save_pretrained(tmp_path)
-
-
-class TestConVIRT:
-    def test_paper_choices(self):
-        model = convirt("small", image_size=64, embed_dim=32)
-        assert model.text_encoder.pooling == "max"
-        assert len(list(model.image_projection)) == 3
-        assert model.logit_scale().item() == pytest.approx(10)
-        assert not list(model.logit_scale.parameters())
-        assert model.image_size == 64
-
-    def test_given_encoders_replace_the_preset(self):
-        image, text = ImageEncoder("resnet10", width=0.125), TextEncoder(BERT, "mean")
-        model = convirt(image_encoder=image, text_encoder=text, embed_dim=4)
-        assert model.image_encoder is image
-        assert model.text_encoder is text
-        assert convirt("small", text_encoder=BERT).text_encoder.out_features == 16
-
-    def test_three_dimensions(self):
-        model = convirt("small", spatial_dims=3, image_size=32, embed_dim=4, text_encoder=BERT)
-        assert model.encode_image(torch.rand(2, 1, 32, 32, 32)).shape == (2, 4)
-
-    def test_unknown_preset(self):
-        with pytest.raises(ValueError, match="preset must be one of base, small, received 'huge'"):
-            convirt("huge")

@@ -113,6 +113,7 @@ def test_given_parts_replace_the_preset(name):
     assert model.image_encoder is image
     assert model.text_encoder is text
     assert model.logit_scale().item() == pytest.approx(2)
+    assert FACTORIES[name]("small", image_size=32, text_encoder=TINY_TEXT).text_encoder.out_features == 8
 
 
 def test_a_backbones_name_or_configuration():

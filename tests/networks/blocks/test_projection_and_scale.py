@@ -29,6 +29,10 @@ def test_projections_are_the_matrix_products_they_say(bias):
     [
         (lambda: ProjectionHead(0, 4), "in_features must be at least 1, received 0."),
         (lambda: ProjectionHead(4, 4, layers=2, hidden_features=0), "hidden_features must be at least 1, received 0."),
+        (
+            lambda: ProjectionHead(4, 3, hidden_features=5),
+            "hidden_features needs layers=2, received hidden_features=5, layers=1.",
+        ),
         (lambda: ProjectionHead(4, 4, layers=3), "layers must be 1 or 2, received 3."),
         (lambda: ProjectionHead(5, 4)(torch.zeros(2, 6)), "features must have width 5, received 6."),
     ],
@@ -63,3 +67,11 @@ def test_the_scale_is_float32_under_autocast_and_its_gradient_is_the_exponential
     assert scale.log_scale.grad.item() == pytest.approx(math.exp(scale.log_scale.item()))
     fixed = LogitScale(0.5, learnable=False)
     assert [list(fixed.parameters()), list(fixed.state_dict())] == [[], ["log_scale"]]
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 0.001, math.nan])
+def test_a_temperature_whose_scale_is_out_of_bounds_is_named(wrong):
+    with pytest.raises(
+        ValueError, match=rf"temperature must be at least 1 / 100 \(the greatest scale\), received {wrong}"
+    ):
+        LogitScale(wrong)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from monai.data import MetaTensor
@@ -244,10 +246,11 @@ class TestSizesThatDoNotFit:
             ImageEncoder("densenet121", **DENSENET)(torch.zeros(1, 1, 12, 30))
         assert ImageEncoder("densenet121", **DENSENET).eval()(torch.zeros(1, 1, 13, 30))["grid"] == (1, 2)
 
-    def test_volume_for_images(self):
+    @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 3, 32, 32), (1, 1, 32, 32, 32)])
+    def test_axes_and_channels(self, shape):
         for encoder in (ImageEncoder("resnet10", width=0.125), ImageEncoder({"model_type": "vit", **HF_VIT})):
-            with pytest.raises(ValueError, match=r"shape \(N, 1, H, W\), received \(1, 1, 32, 32, 32\)"):
-                encoder(torch.zeros(1, 1, 32, 32, 32))
+            with pytest.raises(ValueError, match=rf"shape \(N, 1, H, W\), received {re.escape(str(shape))}"):
+                encoder(torch.zeros(shape))
 
     def test_numbers_that_are_none(self):
         with pytest.raises(ValueError, match=r"^image_size must be one number of at least 1, received \(32, 40\)\.$"):
@@ -366,6 +369,21 @@ class TestHuggingFaceSources:
 
 
 class TestModules:
+    def test_cells_are_patches_in_row_major_order_and_their_mean_the_embedding(self):
+        encoder = ImageEncoder(nn.Identity(), out_features=1)
+        output = encoder(torch.arange(6.0).reshape(1, 1, 2, 3))
+        assert output["patches"].flatten().tolist() == [0, 1, 2, 3, 4, 5]
+        assert output["embed"].tolist() == [[2.5]]
+        assert output["grid"] == (2, 3)
+
+    def test_what_is_no_backbone(self):
+        with pytest.raises(ValueError, match=r"backbone must be one of resnet10, .* received 'resnet9'"):
+            ImageEncoder("resnet9")
+        with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, received 4"):
+            ImageEncoder("resnet10", spatial_dims=4)
+        with pytest.raises(ValueError, match="out_features, the channels of the feature map, is needed"):
+            ImageEncoder(nn.Identity())
+
     def test_monais_tensor_is_left_behind(self):
         encoder = ImageEncoder("resnet10", width=0.125).eval()
         image = torch.rand(1, 1, 32, 32)
