@@ -196,11 +196,16 @@ class TextEncoder(nn.Module):
                 f"class_indices must be {'None' if classes is None else 'given'} for prompt tokens "
                 f"{'shared by all classes' if classes is None else f'of {classes} classes'}."
             )
-        index = torch.zeros(1, dtype=torch.long) if class_indices is None else torch.as_tensor(class_indices)
-        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < (classes or 1):
-            raise ValueError(f"class_indices must be below {classes}, received {index.tolist()}.")
-        first = (self.vocab_size + index.to(input_ids.device) * tokens).expand(len(input_ids)).unsqueeze(1)
-        prompt_ids = first + torch.arange(tokens, device=input_ids.device)
+        prompt_ids = self.vocab_size + torch.arange(tokens, device=input_ids.device)
+        if classes is not None:
+            index = torch.as_tensor(class_indices, device=input_ids.device)
+            fits = index.shape == input_ids.shape[:1] and not index.is_floating_point()
+            if not fits or not ((index >= 0) & (index < classes)).all():
+                raise ValueError(
+                    f"class_indices must be one class from 0 to {classes - 1} for each of {len(input_ids)} texts, "
+                    f"received {index.tolist()}."
+                )
+            prompt_ids = prompt_ids + index.unsqueeze(1) * tokens
         values = insert_prompt_tokens(input_ids, attention_mask, sentence_ids, prompt_ids, self.prompt_position)
         return dict(zip(("input_ids", "attention_mask", "sentence_ids"), values, strict=True))
 

@@ -224,8 +224,10 @@ def test_prompt_tokens_find_their_place_and_class():
     assert encoder(**tokens)["sentences"].shape == (3, 3, 8)
     with pytest.raises(ValueError, match=r"^class_indices must be given for prompt tokens of 3 classes\.$"):
         encoder.insert_prompt_tokens(IDS, MASK, SENTENCES)
-    with pytest.raises(ValueError, match=r"^class_indices must be below 3, received \[0, 1, 3\]\.$"):
-        encoder.insert_prompt_tokens(IDS, MASK, SENTENCES, [0, 1, 3])
+    for wrong in ([0, 1, 3], [0, -1, 1], [0, 1], 2, [0.0, 1.0, 2.0]):
+        expected = f"class_indices must be one class from 0 to 2 for each of 3 texts, received {wrong}."
+        with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
+            encoder.insert_prompt_tokens(IDS, MASK, SENTENCES, wrong)
     encoder.add_prompt_tokens(2)
     with pytest.raises(ValueError, match=r"^class_indices must be None for prompt tokens shared by all classes\.$"):
         encoder.insert_prompt_tokens(IDS, MASK, SENTENCES, [0, 1, 2])
