@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +10,12 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
-from torch.utils.data import Dataset
 
 from medvl.data.synthetic.canvas import bump, smoothstep
 from medvl.data.synthetic.draws import Draws, noise_bytes, patient_of, split_of
-from medvl.data.synthetic.findings import NAMES, Finding, draw_findings
+from medvl.data.synthetic.findings import Finding, draw_findings
 from medvl.data.synthetic.reports import compose_sentences, stated
+from medvl.data.synthetic.study_set import SyntheticSet, states_in_order
 
 DRAWN = (
     "Cardiomegaly",
@@ -31,7 +28,6 @@ DRAWN = (
 )
 """The seven findings that are drawn, in the order of the masks."""
 
-SMALLEST, LARGEST = 32, 256
 AIR, LUNG, GROUND_GLASS, FAT, FLUID, TISSUE, BLOOD, BONE = -1000, -820, -520, -90, 8, 40, 50, 500
 LOW, HIGH = -1000, 400
 """Hounsfield units, and the window from 0 to 1."""
@@ -82,7 +78,7 @@ class Body:
         )
 
 
-class SyntheticChestCT(Dataset):
+class SyntheticChestCT(SyntheticSet):
     """CT-like volumes of chest phantoms with findings of known place, side and severity, their masks, and reports on them.
 
     The same seed and index give the same study on every machine, in any order and whatever the length. No patient is in it
@@ -111,37 +107,12 @@ class SyntheticChestCT(Dataset):
         (torch.Size([1, 32, 32, 32]), torch.Size([7, 32, 32, 32]), 'synct0-s000002')
     """
 
-    names = NAMES
     drawable = DRAWN
+    sizes = (32, 256)
+    suffix = ".nii.gz"
 
     def __init__(self, length: int = 400, size: int = 64, seed: int = 0) -> None:
-        for name, value, low, high in (
-            ("length", length, 1, None),
-            ("size", size, SMALLEST, LARGEST),
-            ("seed", seed, 0, None),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, received {value!r}.")
-            if value < low or (high is not None and value > high):
-                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ValueError(f"{name} must be {bounds}, received {value}.")
-        self.length, self.size, self.seed = length, size, seed
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = range(self.length)[index]
-        study = self.describe(index)
-        voxels, masks = self.draw(index, study["findings"])
-        return {
-            "image": torch.from_numpy((voxels.astype(np.float32) - LOW) / (HIGH - LOW)).clamp(0, 1).unsqueeze(0),
-            "mask": torch.from_numpy(masks),
-            **study,
-            "label": torch.from_numpy(study["label"]),
-            "text_label": torch.from_numpy(study["text_label"]),
-            "findings": [vars(finding) for finding in study["findings"]],
-        }
+        super().__init__(length, size, seed)
 
     def describe(self, index: int) -> dict[str, Any]:
         """All of a study but its voxels: findings, report, labels and ids."""
@@ -152,8 +123,8 @@ class SyntheticChestCT(Dataset):
         shown = {**{name: float(name in present) for name in DRAWN}, "No Finding": float(not present)}
         return {
             "report": report,
-            "label": _states(shown),
-            "text_label": _states(said),
+            "label": states_in_order(shown),
+            "text_label": states_in_order(said),
             "findings": findings,
             "study_id": f"synct{self.seed}-s{index:06d}",
             "patient_id": patient,
@@ -187,25 +158,14 @@ class SyntheticChestCT(Dataset):
         Returns:
             The path of ``cases.csv``.
         """
-        folder = Path(folder)
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["image", "study_id", "patient_id", "split", "report", *NAMES])
+        return self._write(folder, masks=False, progress=progress)
+
+    def _scaled(self, pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy((pixels.astype(np.float32) - LOW) / (HIGH - LOW)).clamp(0, 1)
+
+    def _save(self, pixels: np.ndarray, path: Path) -> None:
         spacing = 360 / self.size
-        indices: Iterable[int] = range(self.length)
-        for index in progress(indices) if progress else indices:
-            study = self.describe(index)
-            voxels, _ = self.draw(index, study["findings"])
-            name = f"images/{study['study_id']}.nii.gz"
-            nibabel.save(nibabel.Nifti1Image(voxels, np.diag([spacing, spacing, spacing, 1.0])), folder / name)
-            cells = ["" if math.isnan(state) else str(int(state)) for state in study["label"]]
-            writer.writerow([name, *(study[k] for k in ("study_id", "patient_id", "split", "report")), *cells])
-        path = folder / "cases.csv"
-        partial = path.with_suffix(".partial")
-        partial.write_text(table.getvalue(), encoding="utf-8", newline="")
-        partial.replace(path)
-        return path
+        nibabel.save(nibabel.Nifti1Image(pixels, np.diag([spacing, spacing, spacing, 1.0])), path)
 
 
 class ChestVolume:
@@ -355,8 +315,3 @@ def smooth_texture(raw: np.ndarray, size: int) -> np.ndarray:
         low, high = values.take(left, axis), values.take(left + 1, axis)
         values = low + (high - low) * weight
     return values
-
-
-def _states(known: dict[str, float]) -> np.ndarray:
-    """States by name as an array in the order of :data:`NAMES`, NaN where unknown."""
-    return np.array([known.get(name, math.nan) for name in NAMES], dtype=np.float32)

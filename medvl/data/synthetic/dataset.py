@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import math
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,20 +9,19 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch.utils.data import Dataset
 
 from medvl.data.synthetic.anatomy import Body, Changes, Chest, Exposure
 from medvl.data.synthetic.canvas import Canvas
 from medvl.data.synthetic.draws import Draws, noise_bytes, patient_of, split_of
 from medvl.data.synthetic.effects import change_shape, draw_finding, draw_marker
-from medvl.data.synthetic.findings import DRAWABLE, NAMES, Finding, draw_findings, image_states
+from medvl.data.synthetic.findings import DRAWABLE, Finding, draw_findings, image_states
 from medvl.data.synthetic.reports import compose_report
+from medvl.data.synthetic.study_set import SyntheticSet, states_in_order
 
-SMALLEST, LARGEST = 32, 1024
 TEXTURE_BYTES = 13 * 13
 
 
-class SyntheticChestXRay(Dataset):
+class SyntheticChestXRay(SyntheticSet):
     """Chest X-ray phantoms with findings of known place, side and severity, their masks, and reports on them.
 
     The same seed and index give the same study on every machine, in any order and whatever the length. At another size a
@@ -58,37 +54,12 @@ class SyntheticChestXRay(Dataset):
         (torch.Size([1, 64, 64]), torch.Size([10, 64, 64]), 'syn0-s000002', 'syn0-p000000')
     """
 
-    names = NAMES
     drawable = DRAWABLE
+    sizes = (32, 1024)
+    suffix = ".png"
 
     def __init__(self, length: int = 2000, size: int = 128, seed: int = 0) -> None:
-        for name, value, low, high in (
-            ("length", length, 1, None),
-            ("size", size, SMALLEST, LARGEST),
-            ("seed", seed, 0, None),
-        ):
-            if isinstance(value, bool) or not isinstance(value, int):
-                raise TypeError(f"{name} must be an integer, received {value!r}.")
-            if value < low or (high is not None and value > high):
-                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ValueError(f"{name} must be {bounds}, received {value}.")
-        self.length, self.size, self.seed = length, size, seed
-
-    def __len__(self) -> int:
-        return self.length
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        index = range(self.length)[index]
-        study = self.describe(index)
-        pixels, masks = self.draw(index, study["findings"])
-        return {
-            "image": torch.from_numpy(pixels).unsqueeze(0).float() / 255,
-            "mask": torch.from_numpy(masks),
-            **study,
-            "label": torch.from_numpy(study["label"]),
-            "text_label": torch.from_numpy(study["text_label"]),
-            "findings": [vars(finding) for finding in study["findings"]],
-        }
+        super().__init__(length, size, seed)
 
     def describe(self, index: int) -> dict[str, Any]:
         """All of a study but its pixels: findings, report, labels and ids."""
@@ -97,8 +68,8 @@ class SyntheticChestXRay(Dataset):
         report, stated = compose_report(findings, Draws(self.seed, "report", index))
         return {
             "report": report,
-            "label": _states(image_states(findings)),
-            "text_label": _states(stated),
+            "label": states_in_order(image_states(findings)),
+            "text_label": states_in_order(stated),
             "findings": findings,
             "study_id": f"syn{self.seed}-s{index:06d}",
             "patient_id": patient,
@@ -143,35 +114,10 @@ class SyntheticChestXRay(Dataset):
         Returns:
             The path of ``cases.csv``.
         """
-        folder = Path(folder)
-        (folder / "images").mkdir(parents=True, exist_ok=True)
-        table = io.StringIO()
-        writer = csv.writer(table, lineterminator="\n")
-        writer.writerow(["image", "study_id", "patient_id", "split", "report", *NAMES])
-        indices: Iterable[int] = range(self.length)
-        for index in progress(indices) if progress else indices:
-            study = self.describe(index)
-            pixels, regions = self.draw(index, study["findings"])
-            name = f"images/{study['study_id']}.png"
-            Image.fromarray(pixels).save(folder / name)
-            if masks:
-                self._write_masks(folder / "masks" / study["study_id"], regions)
-            cells = ["" if math.isnan(state) else str(int(state)) for state in study["label"]]
-            writer.writerow([name, *(study[k] for k in ("study_id", "patient_id", "split", "report")), *cells])
-        path = folder / "cases.csv"
-        partial = path.with_suffix(".partial")
-        partial.write_text(table.getvalue(), encoding="utf-8", newline="")
-        partial.replace(path)
-        return path
+        return self._write(folder, masks, progress)
 
-    @staticmethod
-    def _write_masks(folder: Path, regions: np.ndarray) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, region in zip(DRAWABLE, regions, strict=True):
-            if region.any():
-                Image.fromarray(region * np.uint8(255)).save(folder / f"{name}.png")
+    def _scaled(self, pixels: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(pixels).float() / 255
 
-
-def _states(known: dict[str, float]) -> np.ndarray:
-    """States by name as an array in the order of :data:`NAMES`, NaN where unknown."""
-    return np.array([known.get(name, math.nan) for name in NAMES], dtype=np.float32)
+    def _save(self, pixels: np.ndarray, path: Path) -> None:
+        Image.fromarray(pixels).save(path)
