@@ -38,7 +38,7 @@ class MIMIC_CXR(StudyList):
 
     Raises:
         FileNotFoundError: if the table of splits, or where ``views`` are asked for that of metadata, is not there.
-        ValueError: for an unknown split, labeller or ``on_error``.
+        ValueError: for an unknown split, labeller or ``on_error``, or a table without the columns that name its studies.
         medvl.errors.StudyError: for a label that is no state, or an image that is not there.
 
     Example:
@@ -64,13 +64,12 @@ class MIMIC_CXR(StudyList):
             raise ValueError(f"labeller must be one of {_LABELLERS}, got {labeller!r}")
         self.folder = Path(folder)
         self.reports = self.folder if reports is None else Path(reports)
-        positions = {
-            row["dicom_id"]: row.get("ViewPosition") or "" for row in self._rows("metadata", views is not None)
-        }
-        labels = {row["study_id"]: row for row in self._rows(labeller, False)}
+        metadata = self._rows("metadata", ["dicom_id"], required=views is not None)
+        positions = {row["dicom_id"]: row.get("ViewPosition") or "" for row in metadata}
+        labels = {row["study_id"]: row for row in self._rows(labeller, ["study_id"], required=False)}
         wanted = None if views is None else ({views} if isinstance(views, str) else set(views))
         images: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-        for row in self._rows("split", True):
+        for row in self._rows("split", ["dicom_id", "study_id", "subject_id", "split"]):
             position = positions.get(row["dicom_id"], "")
             if row["split"] == _SPLITS[split] and (wanted is None or position in wanted):
                 images[row["subject_id"], row["study_id"]].append((row["dicom_id"], position))
@@ -78,14 +77,20 @@ class MIMIC_CXR(StudyList):
             with self._reading_a_study():
                 self._studies.append(self._study(subject, study, found, labels.get(study), check_files))
 
-    def _rows(self, table: str, required: bool) -> Iterator[dict[str, str]]:
+    def _rows(self, table: str, columns: Sequence[str], required: bool = True) -> Iterator[dict[str, str]]:
         found = sorted(path for path in self.folder.glob(f"mimic-cxr-*-{table}.csv*") if path.suffix in (".csv", ".gz"))
         if not found:
             if required:
                 raise FileNotFoundError(f"folder: there is no table mimic-cxr-*-{table}.csv in {self.folder}")
             return
         with _open_text(found[0]) as file:
-            yield from csv.DictReader(file)
+            reader = csv.DictReader(file)
+            missing = [column for column in columns if column not in (reader.fieldnames or [])]
+            if missing:
+                raise ValueError(
+                    f"{found[0].name} has no column {', '.join(missing)}; expected MIMIC-CXR's own columns"
+                )
+            yield from reader
 
     def _study(
         self, subject: str, study: str, images: list[tuple[str, str]], labels: dict[str, str] | None, check: bool

@@ -78,5 +78,8 @@ def test_errors_name_what_is_wrong(folder, tmp_path):
     write(folder, "chexpert", [{"study_id": "50", "Edema": "7"}])
     with pytest.raises(StudyError, match="study 's50', Edema: the label is '7'"):
         MIMIC_CXR(folder)
+    write(folder, "chexpert", [{"study": "50", "Edema": "1"}])
+    with pytest.raises(ValueError, match=r"chexpert\.csv.* has no column study_id; expected MIMIC-CXR's own columns"):
+        MIMIC_CXR(folder)
     with pytest.raises(FileNotFoundError, match="there is no table"):
         MIMIC_CXR(folder / "files")
