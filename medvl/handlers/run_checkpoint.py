@@ -72,6 +72,8 @@ class RunCheckpoint:
     def restore(self, map_location: Any = None) -> Path | None:
         """Loads the newest whole checkpoint into the objects; the trainer keeps its own ``max_epochs``.
 
+        ignite begins a run anew that has no epoch left: call ``run`` only where ``state.epoch`` is below ``max_epochs``.
+
         Returns:
             The file that was read; None where there is none.
 
