@@ -13,13 +13,16 @@ from torch.nn import functional as F
 from medvl.functional._modes import evaluating
 
 TEXTS_AT_ONCE = 256
+VALUES = 4
+"""Of each weight, by which a change is known."""
 
 
 class TextBank:
     """Unit vectors of fixed texts by a network, computed at the first call and again only when its weights have changed.
 
-    Weights count as changed when they were written in place, as optimizers and ``load_state_dict`` do, or when another
-    network comes. Writing to ``parameter.data`` goes unnoticed: call :meth:`clear` after that.
+    Weights count as changed when they were written in place, as optimizers and ``load_state_dict`` do, when another network
+    comes, or when some values in the middle of any weight differ. Writing to the ``data`` of a few other values goes
+    unnoticed: call :meth:`clear` after that.
 
     Args:
         texts: M strings; equal ones are encoded once.
@@ -85,8 +88,17 @@ class TextBank:
 
 
 def _state(network: Any) -> tuple[Any, ...]:
-    """What changes when a network's weights do: torch counts what is written to a tensor in place."""
+    """What changes when a network's weights do: torch's count of what is written in place, and some values of each weight.
+
+    Fused optimizers, ``parameter.data`` and ``vector_to_parameters`` write past the count.
+    """
     if not isinstance(network, nn.Module):
         return ()
-    tensors = [*network.parameters(), *network.buffers()]
-    return tuple((id(t), t.device, 0 if t.is_inference() else t._version) for t in tensors)
+    weights = [weight.detach() for weight in network.parameters() if weight.numel()]
+    written = tuple(
+        (id(t), t.device, 0 if t.is_inference() else t._version) for t in (*network.parameters(), *network.buffers())
+    )
+    # From the middle, as the first row of a table is often that of padding, which no step changes; a view, never a copy.
+    rows = [weight[tuple(side // 2 for side in weight.shape[:-1])].reshape(-1)[:VALUES] for weight in weights]
+    values = torch.cat([row.to(rows[0].device, torch.float32) for row in rows]).cpu().numpy().tobytes() if rows else b""
+    return (*written, values)

@@ -135,13 +135,15 @@ class TestTextsOnce:
         assert len(network.encoded) == 1
         assert len(network.encoded[0]) == len(set(network.encoded[0])) == 7
 
-    @pytest.mark.parametrize("change", ["step", "load", "other"])
+    @pytest.mark.parametrize("change", ["step", "fused step", "data", "load", "other"])
     def test_again_when_weights_change(self, network, image, change):
         inferer = ZeroShotInferer(FINDINGS)
         before = inferer(image, network)
-        if change == "step":
+        if "step" in change:
             network.weight.grad = torch.randn(WIDTH, WIDTH, generator=torch.Generator().manual_seed(1))
-            torch.optim.Adam(network.parameters(), lr=0.5).step()
+            torch.optim.Adam(network.parameters(), lr=0.5, fused="fused" in change).step()
+        elif change == "data":
+            network.weight.data.neg_()
         elif change == "load":
             network.load_state_dict({"weight": -torch.eye(WIDTH)})
         else:
