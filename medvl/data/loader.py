@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, RandomSampler
+from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
+from medvl.data.samplers import process_place
 from medvl.data.unified import UnifiedDataset
 from medvl.errors import StudyError, check_on_error
 
@@ -21,13 +22,13 @@ class StudyLoader(DataLoader):
     Args:
         dataset: the studies, a :class:`StudyDataset` or :class:`UnifiedDataset`.
         batch_size: studies in a batch, at least 1; leave it out where ``batch_sampler`` is given.
-        shuffle: whether to draw a new order each epoch.
+        shuffle: whether to draw a new order each epoch; where ``torch.distributed`` runs, each process then has its own share
+            (all of one length, for which a few studies may be drawn twice).
         on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
             its batch and records it in ``skipped``; a batch left with no study at all is passed over, and where that leaves
             no batch, iterating raises ``ValueError``.
         require: keys without which a batch is passed over, as one that has lost its only image.
-        **options: as for ``torch.utils.data.DataLoader``; a ``sampler`` (a ``DistributedSampler``, where each process is to
-            have its share) is told the epoch.
+        **options: as for ``torch.utils.data.DataLoader``; a ``sampler`` is told the epoch.
 
     Attributes:
         skipped: the errors of the studies left out so far, by study id.
@@ -59,7 +60,12 @@ class StudyLoader(DataLoader):
         if shuffle and options.get("sampler") is not None:
             raise ValueError("shuffle and sampler exclude each other: the sampler decides on the order")
         if shuffle:
-            options["sampler"] = RandomSampler(dataset, generator=self._order)
+            replicas, rank = process_place()
+            options["sampler"] = (
+                DistributedSampler(dataset, replicas, rank, seed=dataset.seed)
+                if replicas > 1
+                else RandomSampler(dataset, generator=self._order)
+            )
         super().__init__(dataset, batch_size=batch_size, generator=torch.Generator(), **options)
         self.set_epoch(0)
 

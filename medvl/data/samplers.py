@@ -63,7 +63,7 @@ class MixedBatchSampler(Sampler[list[int]]):
                 raise ValueError(f"{name} must be at least 1, received {value}")
         if length is not None and steps is not None:
             raise ValueError(f"length and steps exclude each other, received {length} and {steps}")
-        self.num_replicas, self.rank = _place(num_replicas, rank)
+        self.num_replicas, self.rank = process_place(num_replicas, rank)
         self.pools = [list(map(_alternatives, pool)) for pool in pools]
         sizes = [len(pool) for pool in self.pools]
         shares = _shares(sizes, rates)
@@ -200,7 +200,8 @@ def _shares(sizes: Sequence[int], rates: Sequence[float] | None) -> list[float]:
     return [rate / sum(given) for rate in given]
 
 
-def _place(num_replicas: int | None, rank: int | None) -> tuple[int, int]:
+def process_place(num_replicas: int | None = None, rank: int | None = None) -> tuple[int, int]:
+    """How many processes share the work, and which of them this is; by default as ``torch.distributed`` has it, or alone."""
     distributed = torch.distributed.is_available() and torch.distributed.is_initialized()
     if num_replicas is None:
         num_replicas = torch.distributed.get_world_size() if distributed else 1

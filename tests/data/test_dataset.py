@@ -165,6 +165,19 @@ class TestLoader:
         loaders = [
             StudyLoader(dataset, batch_size=2, sampler=DistributedSampler(dataset, 2, rank)) for rank in range(2)
         ]
+        self.check_shares(loaders)
+
+    def test_each_process_has_its_share(self, monkeypatch):
+        monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+        monkeypatch.setattr("torch.distributed.get_world_size", lambda: 2)
+        loaders = []
+        for rank in range(2):
+            monkeypatch.setattr("torch.distributed.get_rank", lambda rank=rank: rank)
+            loaders.append(StudyLoader(noisy(), batch_size=2, shuffle=True))
+        self.check_shares(loaders)
+
+    @staticmethod
+    def check_shares(loaders):
         orders = []
         for epoch in range(2):
             for loader in loaders:
