@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 from torch import nn
+
+from medvl.handlers.run_checkpoint import save_whole
 
 logger = logging.getLogger(__name__)
 
@@ -107,14 +108,7 @@ class BestCheckpoint:
         return self.folder / f"best-{epoch:04d}.pt"
 
     def _save(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(self.epoch)
-        partial = path.with_suffix(".partial")
-        with partial.open("wb") as file:
-            torch.save(self.network.state_dict(), file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        save_whole(self.network.state_dict(), self._path(self.epoch))
         # The one before stays: until the run's next checkpoint is written, a resumed run takes that for the best.
         for old in sorted(self.folder.glob("best-*.pt"))[:-2]:
             old.unlink()

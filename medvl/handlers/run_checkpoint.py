@@ -14,6 +14,17 @@ from ignite.engine import Engine, Events
 PATTERN = "epoch-*.pt"
 
 
+def save_whole(state: Mapping[str, Any], path: Path) -> None:
+    """Saves what torch can save, whole or not at all; the folder is made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    with partial.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
 class RunCheckpoint:
     """Writes a trainer's state after each epoch and restores it from the newest file that is whole.
 
@@ -47,15 +58,8 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / f"epoch-{engine.state.epoch:04d}.pt"
-        partial = path.with_suffix(".partial")
         states = {name: value.state_dict() for name, value in self.objects.items()}
-        with partial.open("wb") as file:
-            torch.save(states, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+        save_whole(states, self.folder / f"epoch-{engine.state.epoch:04d}.pt")
         for old in sorted(self.folder.glob(PATTERN))[: -self.keep]:
             old.unlink()
 
