@@ -65,7 +65,9 @@ class TextBank:
         state = _state(network)
         known = self._network is not None and self._network() is network and state == self._state
         if self._embeds is None or not known:
-            self._embeds = self._encode(network)
+            # Dropout would stay in the embeddings; made in inference mode, they could take no part in training.
+            with evaluating(network), torch.inference_mode(False), torch.no_grad():
+                self._embeds = self._encode(network)
             self._network, self._state = weakref.ref(network), state
         return self._embeds
 
@@ -77,8 +79,7 @@ class TextBank:
         parts = [
             self._distinct[start : start + TEXTS_AT_ONCE] for start in range(0, len(self._distinct), TEXTS_AT_ONCE)
         ]
-        with evaluating(network), torch.no_grad():  # dropout would stay in the embeddings
-            embeds = torch.cat([torch.as_tensor(encode(part)).float() for part in parts])
+        embeds = torch.cat([torch.as_tensor(encode(part)).float() for part in parts])
         if embeds.ndim != 2 or len(embeds) != len(self._distinct):
             raise ValueError(
                 f"{method} must give ({len(self._distinct)}, D) for {len(self._distinct)} texts, received "

@@ -180,6 +180,14 @@ class TestTextsOnce:
             assert torch.equal(first, inferer(image, network))
         assert len(network.encoded) == 1
 
+    def test_of_inference_mode_take_part_in_training(self, network, image):
+        inferer = RetrievalInferer(["edema", "no edema"])
+        with torch.inference_mode():
+            inferer(image, network)
+        inferer(image.requires_grad_(), network).sum().backward()
+        assert image.grad.any()
+        assert len(network.encoded) == 1
+
     def test_network_without_the_method(self, image):
         class Images(nn.Module):
             encode_image = Network.encode_image
