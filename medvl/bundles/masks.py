@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.data import MetaTensor
 from monai.transforms import Compose, SelectItemsd, Transform
 
 from medvl.bundles.trained_run import TrainedRun, complete_study
@@ -73,18 +74,21 @@ class LoadMasks(Transform):
             drawn = dataset.draw(index, dataset.describe(index)["findings"])[1]
             return {**study, MASK: self.shape(torch.from_numpy(drawn).float()) >= 0.5}
         empty = torch.zeros(1, *[self.image_size] * len(sides), dtype=torch.bool)
-        masks = [empty if path is None else self._file(path, sides) for path in regions]
+        masks = [empty if path is None else self._file(path, study["image"]) for path in regions]
         return {**study, MASK: torch.cat(masks)}
 
-    def _file(self, path: str, sides: Sequence[int]) -> torch.Tensor:
+    def _file(self, path: str, image: torch.Tensor) -> torch.Tensor:
         values = self.read(path)
-        own = values.shape[1:]
+        own, sides = values.shape[1:], image.shape[1:]
         ratios = [side / mask for side, mask in zip(sides, own, strict=True)]
         if max(ratios) > min(ratios) * (1 + PROPORTIONS):
             raise ValueError(
                 f"{Path(path).name} has the shape {tuple(own)}, which is not of the proportions of its image, {tuple(sides)}"
             )
-        return self.shape((values > values.max() / 2).float()) >= 0.5
+        inside = (values > values.max() / 2).float()
+        if isinstance(image, MetaTensor):  # a volume's resizing goes by the size of its voxels
+            inside = MetaTensor(inside, meta=image.meta)
+        return self.shape(inside) >= 0.5
 
 
 def find_masks(

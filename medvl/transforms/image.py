@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from monai.config import KeysCollection
+from monai.data import MetaTensor
 from monai.transforms import Compose, MapTransform, Transform
 from monai.utils import TransformBackends
 from torch import Tensor
@@ -50,12 +51,15 @@ class RadiographIntensity(Transform):
             image: (C, H, W[, D]).
 
         Returns:
-            float32 in [0, 1], of the same shape.
+            float32 in [0, 1], of the same shape; a ``MetaTensor`` for one that tells how large its voxels are.
 
         Raises:
             ValueError: a value is NaN or infinite.
         """
-        tensor = plain_float(image)
+        scaled = self._scaled(plain_float(image))
+        return MetaTensor(scaled, meta=image.meta) if isinstance(image, MetaTensor) and _voxel_sides(image) else scaled
+
+    def _scaled(self, tensor: Tensor) -> Tensor:
         if tensor.numel() == 0:
             raise ValueError(f"the image has the shape {tuple(tensor.shape)}, which holds no pixel")
         low, high = (float(bound) for bound in torch.aminmax(tensor))
@@ -179,7 +183,8 @@ class ResizeLongest(Transform):
     """Resize so that the longest side has a given length, the proportions kept.
 
     2D: bilinear, antialiased when it shrinks (MONAI's ``Resize`` smooths the whole image first, which takes far longer).
-    3D: area when it shrinks, trilinear when it grows.
+    3D: area along axes that shrink, trilinear along those that grow. Where a ``MetaTensor`` tells that a volume's voxels are
+    not cubes, as those of thick slices, the proportions are those of the body and not of the numbers of voxels.
 
     Args:
         size: length of the longest side afterwards, in pixels.
@@ -210,13 +215,16 @@ class ResizeLongest(Transform):
         """
         tensor = _channel_first(image)
         sides = tensor.shape[1:]
-        longest = max(sides)
-        target = [max(1, round(side * self.size / longest)) for side in sides]
+        lengths = [side * length for side, length in zip(sides, _voxel_sides(image) or [1.0] * len(sides), strict=True)]
+        target = [max(1, round(length * self.size / max(lengths))) for length in lengths]
         if list(sides) == target:
             return tensor
         if len(sides) == 2:
             return F.interpolate(tensor[None], target, mode="bilinear", antialias=True)[0]
-        return F.interpolate(tensor[None], target, mode="area" if longest > self.size else "trilinear")[0]
+        less = [min(pair) for pair in zip(sides, target, strict=True)]
+        if less != list(sides):
+            tensor = F.interpolate(tensor[None], less, mode="area")[0]
+        return tensor if less == target else F.interpolate(tensor[None], target, mode="trilinear")[0]
 
 
 class ResizeLongestd(MapTransform):
@@ -244,6 +252,14 @@ class ResizeLongestd(MapTransform):
 ResizeLongestD = ResizeLongestDict = ResizeLongestd
 
 
+def _voxel_sides(image: np.ndarray | Tensor) -> list[float] | None:
+    """How long a volume's voxels are along each axis, where its metadata tells that."""
+    if not isinstance(image, MetaTensor) or image.ndim != 4:
+        return None
+    sides = [float(side) for side in image.pixdim]
+    return sides if all(0 < side < math.inf for side in sides) else None
+
+
 def _channel_first(image: np.ndarray | Tensor) -> Tensor:
     if np.ndim(image) not in (3, 4):
         raise ValueError(f"image: expected the shape (C, H, W) or (C, H, W, D), received {tuple(np.shape(image))}")
@@ -256,7 +272,7 @@ def image_preprocessing(
     """The deterministic chain for training and evaluation alike: read, scale to [0, 1], resize, pad to a square.
 
     The longest side is resized to ``image_size`` and the rest padded with the minimum: the whole image stays in view and
-    keeps its proportions.
+    keeps its proportions, a volume those of the body, whatever the distance of its slices.
 
     Args:
         image_size: side of the square or cube, in pixels.
@@ -276,7 +292,9 @@ def image_preprocessing(
         raise ValueError(f"spatial_dims: expected 2 or 3, received {spatial_dims}")
     return Compose(
         [
-            LoadStudyImaged(keys, spatial_dims=spatial_dims, allow_missing_keys=allow_missing_keys),
+            LoadStudyImaged(
+                keys, keep_meta=spatial_dims == 3, spatial_dims=spatial_dims, allow_missing_keys=allow_missing_keys
+            ),
             RadiographIntensityd(keys, allow_missing_keys=allow_missing_keys),
             ResizeLongestd(keys, image_size, allow_missing_keys=allow_missing_keys),
             PadToSquared(keys, allow_missing_keys=allow_missing_keys),

@@ -593,6 +593,20 @@ def test_resizing_keeps_proportions_and_means():
         ResizeLongest(0)
 
 
+def test_thick_slices_keep_the_proportions_of_the_body(tmp_path):
+    # A cube of 8 mm: 8 x 8 pixels in 4 slices of 2 mm, brighter from slice to slice.
+    stored = np.broadcast_to(np.arange(4, dtype=np.float32), (8, 8, 4))
+    nibabel.Nifti1Image(stored, np.diag([1, 1, 2, 1])).to_filename(tmp_path / "a.nii")
+    image = image_preprocessing(8, spatial_dims=3)({"image": tmp_path / "a.nii"})["image"]
+    assert type(image) is torch.Tensor
+    assert image.shape == (1, 8, 8, 8)
+    assert (image[0, 3, 3].diff() >= 0).all(), "nothing was padded"
+    assert image[0, 3, 3, [0, -1]].tolist() == [0, 1]
+    half = ResizeLongest(4)(MetaTensor(torch.rand(1, 8, 8, 4), affine=torch.diag(torch.tensor([1.0, 1, 2, 1]))))
+    assert half.shape == (1, 4, 4, 4)
+    assert ResizeLongest(4)(torch.rand(1, 8, 8, 4)).shape == (1, 4, 4, 2)
+
+
 @pytest.mark.parametrize("transform", [ResizeLongest(8), PadToSquare()])
 def test_an_image_without_its_channel_is_refused(transform):
     with pytest.raises(ValueError, match=r"expected the shape \(C, H, W\) or \(C, H, W, D\), received \(6, 4\)"):
