@@ -333,7 +333,10 @@ class TestHuggingFaceSources:
         model.save_pretrained(tmp_path)
         encoder = ImageEncoder(tmp_path, in_channels=3).eval()
         image = torch.rand(2, 3, 32, 32)
-        torch.testing.assert_close(encoder(image)["embed"], model.vision_model(image).pooler_output)
+        expected = model.vision_model(image)
+        torch.testing.assert_close(encoder(image)["embed"], expected.pooler_output)
+        normed = model.vision_model.post_layernorm(expected.last_hidden_state[:, 1:])
+        torch.testing.assert_close(encoder(image)["patches"], normed)
 
     def test_tower_that_transformers_table_lacks_is_built_anew(self):
         encoder = ImageEncoder(BlipVisionModel(BlipVisionConfig(**HF_VIT))).eval()

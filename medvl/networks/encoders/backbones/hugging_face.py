@@ -32,6 +32,9 @@ VISIBLE_TYPES = {
 # Those whose position table holds one image size (DINO's interpolate theirs).
 FIXED_SIZE_TYPES = VISIBLE_TYPES - {"dinov2", "dinov2_with_registers"} | {"beit", "data2vec-vision"}
 
+# Their last layer norm is for the class token alone, before the projection; patches that share the projection need it too.
+NORM_LEFT_TYPES = {"clip_vision_model", "altclip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model"}
+
 
 def is_hugging_face(backbone: Any) -> bool:
     """Whether this is a Hugging Face model, its configuration, or a local folder that holds one."""
@@ -44,7 +47,7 @@ class HuggingFaceBackbone(nn.Module):
     """A Hugging Face vision model that gives patch features.
 
     Where the model has a two-dimensional feature map, its cells are the patches; where it has a sequence, the tokens after
-    the class and register tokens. The embedding is what the model pools itself, else the class token, else the mean of the
+    the class and register tokens, after the model's last layer norm. The embedding is what the model pools itself, else the class token, else the mean of the
     patches. A dense pooler over the class token (ViT's, DeiT's) is left out, as Hugging Face's classifiers do.
 
     Args:
@@ -127,6 +130,8 @@ class HuggingFaceBackbone(nn.Module):
                 f"fewer than the {grid[0]} x {grid[1]} patches expected; use sides that are multiples of the model's stride."
             )
         patches = states[:, prefix:]
+        if self.model.config.model_type in NORM_LEFT_TYPES:
+            patches = self.model.post_layernorm(patches)
         if pooled is None:
             pooled = states[:, 0] if prefix else patches.mean(1)
         return PatchFeatures(pooled, patches, grid)
