@@ -50,9 +50,12 @@ class PrepareBatchImageText:
         non_blocking: bool = False,
         **kwargs: Any,
     ) -> tuple[torch.Tensor | None, dict[str, Any], tuple, dict[str, torch.Tensor]]:
-        """Returns (images, batch, no positional arguments, keyword arguments) for MONAI's engines."""
+        """Returns (images, batch, no positional arguments, keyword arguments) for MONAI's engines.
+
+        What an engine's ``to_kwargs`` say of type and memory format is meant for images, and leaves tokens as they are.
+        """
         moved: dict[str, Any] = {
-            key: value.to(device=device, non_blocking=non_blocking, **kwargs)
+            key: value.to(device=device, non_blocking=non_blocking, **(kwargs if key == self.image_key else {}))
             if isinstance(value, torch.Tensor)
             else value
             for key, value in batch.items()

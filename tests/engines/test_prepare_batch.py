@@ -61,3 +61,12 @@ def test_does_not_change_the_batch():
 def test_one_key_of_the_network():
     batch = {"image": torch.rand(2, 4), "input_ids": torch.ones(2, 3)}
     assert list(PrepareBatchImageText(network_keys="input_ids")(batch, "cpu")[3]) == ["input_ids"]
+
+
+def test_type_and_memory_format_are_for_the_image():
+    batch = {"image": torch.rand(2, 1, 4, 4), "input_ids": torch.ones(2, 3, dtype=torch.long)}
+    options = {"dtype": torch.float64, "memory_format": torch.channels_last}
+    image, targets, _, _ = PrepareBatchImageText()(batch, "cpu", **options)
+    assert image.dtype == torch.float64
+    assert image.is_contiguous(memory_format=torch.channels_last)
+    assert targets["input_ids"].dtype == torch.long
