@@ -41,7 +41,8 @@ def medclip(
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
-        image_encoder: in place of the preset's: an encoder, or what it takes as backbone, such as a name;
+        image_encoder: in place of the preset's: an encoder, whose dimensions, channels and size then count, or what it takes
+            as backbone, such as a name;
             ``{"model_type": "swin", "num_channels": 3}`` is the paper's other tower.
         text_encoder: in place of the preset's: an encoder, a Hugging Face text model, its configuration or a local folder.
         embed_dim: width D of the joint space.

@@ -46,7 +46,8 @@ def mlip(
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
-        image_encoder: in place of the preset's: an encoder, or what it takes as backbone, such as a name.
+        image_encoder: in place of the preset's: an encoder, whose dimensions, channels and size then count, or what it takes
+            as backbone, such as a name.
         text_encoder: in place of the preset's: an encoder, a Hugging Face text model, its configuration or a local folder.
         embed_dim: width D of the joint space.
         tokenizer: the Hugging Face tokenizer; read from ``text_encoder`` where that is a folder which holds one. It sets

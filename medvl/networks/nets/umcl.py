@@ -38,13 +38,15 @@ def umcl(
         spatial_dims: 2 or 3.
         in_channels: channels of the image.
         image_size: side of the images in pixels.
-        image_encoder: in place of the preset's: an encoder, or what it takes as backbone, such as a name.
+        image_encoder: in place of the preset's: an encoder, whose dimensions, channels and size then count, or what it takes
+            as backbone, such as a name.
         text_encoder: in place of the preset's: an encoder, a Hugging Face text model, its configuration or a local folder.
         embed_dim: width D of the joint space.
         tokenizer: the Hugging Face tokenizer; read from ``text_encoder`` where that is a folder which holds one. It sets
             the preset's vocabulary size.
         num_prompt_tokens: learned tokens that :class:`medvl.transforms.AddPromptTokens` or
-            :meth:`DualEncoder.encode_with_prompts` put beside a class name; 0 for none.
+            :meth:`DualEncoder.encode_with_prompts` put beside a class name; 0 for none. A given
+            :class:`~medvl.networks.TextEncoder` keeps those that it has.
         **options: of :class:`DualEncoder`, in place of this function's.
 
     Raises:
