@@ -80,6 +80,10 @@ def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     if hasattr(model.config, "vision_config") and hasattr(model, "text_model"):
         model = model.text_model
     model = model.base_model
+    if model.main_input_name != "input_ids":
+        raise ValueError(
+            f"model must be a text model, received a {type(model).__name__}, which takes {model.main_input_name}."
+        )
     encoder = model.get_encoder()
     if isinstance(encoder, PreTrainedModel) and encoder is not model:
         return encoder

@@ -291,6 +291,10 @@ def test_freezing_takes_every_list_that_a_models_layers_are_kept_in():
             "model must name its model_type, received a dictionary with hidden_size.",
         ),
         (
+            lambda: TextEncoder({"model_type": "vit", **SHAPE, "image_size": 8, "patch_size": 4}),
+            "model must be a text model, received a ViTModel, which takes pixel_values.",
+        ),
+        (
             lambda: TextEncoder("no-such-folder"),
             "model must be a Hugging Face model, a configuration or a local folder, received 'no-such-folder'.",
         ),

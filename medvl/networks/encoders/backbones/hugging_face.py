@@ -47,8 +47,9 @@ class HuggingFaceBackbone(nn.Module):
     """A Hugging Face vision model that gives patch features.
 
     Where the model has a two-dimensional feature map, its cells are the patches; where it has a sequence, the tokens after
-    the class and register tokens, after the model's last layer norm. The embedding is what the model pools itself, else the class token, else the mean of the
-    patches. A dense pooler over the class token (ViT's, DeiT's) is left out, as Hugging Face's classifiers do.
+    the class and register tokens, after the model's last layer norm. The embedding is what the model pools itself, else the
+    class token, else the mean of the patches. A dense pooler over the class token (ViT's, DeiT's) is left out, as Hugging
+    Face's classifiers do.
 
     Args:
         source: a model; its configuration (object or dictionary with ``model_type``), built with random weights; or a local
