@@ -175,7 +175,7 @@ def read_manifest(
     study_column: str | None = None,
     on_error: str = "raise",
 ) -> Manifest:
-    """Read a CSV, TSV or JSONL table of studies into a MONAI datalist.
+    """Read a CSV, TSV, JSON or JSONL table of studies into a MONAI datalist.
 
     A column that is named must exist. A cell may be empty: a study without a report, an image or a label simply has no
     such key. A row with neither image nor report, an image file that does not exist, a state that is not one, a label of
@@ -183,7 +183,7 @@ def read_manifest(
 
     Args:
         path: the table; relative image paths are relative to its folder.
-        image_column: paths of PNG, JPEG, TIFF, DICOM or NIfTI files or of folders that hold a DICOM series; in JSONL a
+        image_column: paths of PNG, JPEG, TIFF, DICOM or NIfTI files or of folders that hold a DICOM series; in JSON a
             list of paths gives one study dictionary for each view. None for a table without images.
         report_column: raw report text. None for a table without reports; the default name may also be absent where the
             table has labels.

@@ -31,7 +31,7 @@ def load_studies(
     The synthetic set is written to ``folder``/data as images and a table, and then read like any other table.
 
     Args:
-        data: a CSV, TSV or JSONL file, or "synthetic".
+        data: a CSV, TSV, JSON or JSONL file, or "synthetic".
         folder: the run's folder.
         keys: what a study must have; the others are counted in the manifest's ``left_out``.
         columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are left out.

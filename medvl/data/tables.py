@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV or JSONL file as they stand, with the place of each row for error messages."""
+"""Rows of a CSV, TSV, JSON or JSONL file as they stand, with the place of each row for error messages."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Row:
 
     Args:
         number: 1 for the first row below the header.
-        line: the line of the file on which the row ends (quoted cells may hold line breaks).
-        cells: column name to value; strings, or any JSON value in a JSONL file.
+        line: the line of the file on which the row ends (quoted cells may hold line breaks); 0 in a JSON file.
+        cells: column name to value; strings, or any JSON value in a JSON or JSONL file.
         problem: why the row as a whole cannot be read; empty for a sound row.
     """
 
@@ -34,7 +34,7 @@ class Row:
     @property
     def place(self) -> str:
         """``"row 3 (line 4)"``."""
-        return f"row {self.number} (line {self.line})"
+        return f"row {self.number} (line {self.line})" if self.line else f"row {self.number}"
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Table:
 
     Args:
         path: the file.
-        columns: the names in the header, in order; in a JSONL file every key that occurs.
+        columns: the names in the header, in order; in a JSON or JSONL file every key that occurs.
         rows: one :class:`Row` for each row.
         encoding: how the bytes were read, ``"utf-8"`` unless the file is something else.
     """
@@ -67,7 +67,10 @@ class Table:
 
 
 def read_table(path: str | Path) -> Table:
-    """Read a table of ``.csv``, ``.tsv``, ``.tab``, ``.jsonl`` or ``.ndjson``.
+    """Read a table of ``.csv``, ``.tsv``, ``.tab``, ``.jsonl``, ``.ndjson`` or ``.json``.
+
+    A JSON file holds a list of objects, or as MONAI's datalists do one list for each split (``{"training": [...],
+    "validation": [...]}``), whose name is then the column ``split`` of those that have none.
 
     A byte order mark, Windows line ends, quoted line breaks and a semicolon or tab as the separator of a ``.csv`` are
     understood. A file that is not UTF-8 is read as UTF-16 where its byte order mark says so, else as Windows-1252 (which
@@ -85,14 +88,16 @@ def read_table(path: str | Path) -> Table:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in _DELIMITERS and suffix not in _JSON_LINES:
-        raise ValueError(f"path: {path.name} is not a table this can read; expected .csv, .tsv or .jsonl")
+    if suffix not in _DELIMITERS and suffix not in _JSON_LINES and suffix != ".json":
+        raise ValueError(f"path: {path.name} is not a table this can read; expected .csv, .tsv or .jsonl (or .json)")
     if not path.is_file():
         raise FileNotFoundError(f"path: there is no file {path}")
     text, encoding = _decode(path.read_bytes())
     if not text.strip():
         raise ValueError(f"path: {path.name} is empty; expected a header and at least one row")
-    if suffix in _JSON_LINES:
+    if suffix == ".json":
+        columns, rows = _parse_json(text, path.name)
+    elif suffix in _JSON_LINES:
         columns, rows = _parse_json_lines(text, path.name)
     else:
         columns, rows = _parse_delimited(text, path.name, _DELIMITERS[suffix])
@@ -146,6 +151,31 @@ def _check_columns(columns: Sequence[str], name: str) -> None:
     repeated = sorted({column for column in columns if column and columns.count(column) > 1})
     if repeated:
         raise ValueError(f"path: {name} has more than one column named {', '.join(map(repr, repeated))}")
+
+
+def _parse_json(text: str, name: str) -> tuple[list[str], list[Row]]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        # Only the decoder's own words, as below.
+        raise ValueError(f"path: {name} is not valid JSON ({getattr(error, 'msg', type(error).__name__)})") from error
+    if isinstance(value, dict):
+        sections = {split: entries for split, entries in value.items() if isinstance(entries, list)}
+        value = [
+            {"split": split, **entry} if isinstance(entry, dict) else entry
+            for split, entries in sections.items()
+            for entry in entries
+        ]
+    if not isinstance(value, list) or not any(isinstance(entry, dict) for entry in value):
+        raise ValueError(
+            f"path: {name} holds no list of objects; expected one object a study, or such a list for each split"
+        )
+    problem = "it is not a JSON object; expected {...} with one key a column"
+    rows = [
+        Row(number, 0, entry) if isinstance(entry, dict) else Row(number, 0, {}, problem)
+        for number, entry in enumerate(value, start=1)
+    ]
+    return list(dict.fromkeys(column for row in rows for column in row.cells)), rows
 
 
 def _parse_json_lines(text: str, name: str) -> tuple[list[str], list[Row]]:

@@ -144,6 +144,33 @@ def test_json_lines(folder):
     assert manifest.studies[3]["patient_id"] == "p"
 
 
+def test_json_is_a_list_or_a_datalist_of_monai(folder):
+    rows = [{"image": "a.png", "report": "One.", "patient": 7}, {"image": ["b.png", "c.png"], "report": "Two."}]
+    studies = read_manifest(write(folder, json.dumps(rows, indent=2), "cases.json")).studies
+    assert [study["report"] for study in studies] == ["One.", "Two.", "Two."]
+    assert "split" not in studies[0]
+    datalist = {"name": "cases", "training": rows[:1], "validation": [{**rows[1], "split": "test"}], "test": ["c.png"]}
+    path = write(folder, json.dumps(datalist), "datalist.json")
+    with pytest.raises(StudyError, match="study 'row 3', report: row 3: it is not a JSON object"):
+        read_manifest(path)
+    manifest = read_manifest(path, on_error="skip")
+    assert [study["split"] for study in manifest.studies] == ["train", "test", "test"]
+    assert manifest.counts["skipped"] == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('[{"image": "a.png",}]', r"path: cases\.json is not valid JSON \("),
+        ('{"name": "x"}', r"path: cases\.json holds no list of objects"),
+        ("[1, 2]", r"path: cases\.json holds no list of objects"),
+    ],
+)
+def test_bad_json(folder, text, message):
+    with pytest.raises(ValueError, match=message):
+        read_manifest(write(folder, text, "cases.json"))
+
+
 def test_views_of_a_study_share_its_id(folder):
     manifest = read_manifest(write(folder, "study_id,image,report\ns,a.png,One.\ns,b.png,One.\nt,c.png,Two.\n"))
     assert [study["study_id"] for study in manifest.studies] == ["s", "s", "t"]
