@@ -152,16 +152,18 @@ class ImageEncoder(nn.Module):
             ``visible``; ``grid`` (h, w[, d]), of the whole image.
 
         Raises:
-            ValueError: where ``image`` has another number of dimensions or channels, or a size that the backbone cannot
-                take; where it is one image, so small that batch norm is left with one value a channel to train on; where
-                ``visible`` has another shape than (N, P'), a patch that the image does not have (on an accelerator, where
-                looking would stall it, torch's own error), or a backbone that is no ViT.
+            ValueError: where ``image`` has another number of dimensions or channels, whole numbers, or a size that the
+                backbone cannot take; where it is one image, so small that batch norm is left with one value a channel to
+                train on; where ``visible`` has another shape than (N, P'), a patch that the image does not have (on an
+                accelerator, where looking would stall it, torch's own error), or a backbone that is no ViT.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
             raise ValueError(
                 f"image must have the shape (N, {self.in_channels}, {axes}), received {tuple(image.shape)}."
             )
+        if not image.is_floating_point():
+            raise ValueError(f"image must hold floating point values, received {image.dtype}.")
         if isinstance(image, MetaTensor):
             image = image.as_tensor()
         if visible is not None:

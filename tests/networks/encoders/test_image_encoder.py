@@ -252,6 +252,10 @@ class TestSizesThatDoNotFit:
             with pytest.raises(ValueError, match=rf"shape \(N, 1, H, W\), received {re.escape(str(shape))}"):
                 encoder(torch.zeros(shape))
 
+    def test_whole_numbers(self):
+        with pytest.raises(ValueError, match=r"^image must hold floating point values, received torch\.uint8\.$"):
+            ImageEncoder("resnet10", width=0.125)(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
+
     def test_numbers_that_are_none(self):
         with pytest.raises(ValueError, match=r"^image_size must be one number of at least 1, received \(32, 40\)\.$"):
             ImageEncoder("vit", image_size=(32, 40))
