@@ -25,8 +25,8 @@ class StudyLoader(DataLoader):
         shuffle: whether to draw a new order each epoch; where ``torch.distributed`` runs, each process then has its own share
             (all of one length, for which a few studies may be drawn twice).
         on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
-            its batch and records it in ``skipped``; a batch left with no study at all is passed over, and where that leaves
-            no batch, iterating raises ``ValueError``.
+            its batch and records it in ``skipped``; a batch left with no study at all is passed over, and where no study at
+            all is left, iterating raises ``ValueError``.
         require: keys without which a batch is passed over, as one that has lost its only image.
         **options: as for ``torch.utils.data.DataLoader``; a ``sampler`` is told the epoch.
 
@@ -80,19 +80,19 @@ class StudyLoader(DataLoader):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         left_out: dict[str, StudyError] = {}
-        empty = True
+        all_lost = True
         for batch in super().__iter__():
             errors = batch.pop("errors", [])
             if errors and self.on_error == "raise":
                 raise errors[0]
             left_out.update((error.study_id, error) for error in errors)
             self.skipped.update(left_out)
+            all_lost &= not batch
             if batch and all(key in batch for key in self.require):
-                empty = False
                 yield batch
-        if empty and left_out:
+        if all_lost and left_out:
             first = next(iter(left_out.values()))
-            raise ValueError(f"no batch is left: {len(left_out)} skipped for an error, the first: {first}")
+            raise ValueError(f"no study is left: {len(left_out)} skipped for an error, the first: {first}")
 
 
 def unified_loader(

@@ -152,7 +152,7 @@ class TestLoader:
         )
         with pytest.raises(
             ValueError,
-            match=r"no batch is left: 8 skipped for an error, the first: study 's0', image",
+            match=r"no study is left: 8 skipped for an error, the first: study 's0', image",
         ):
             list(loader("skip", set(map(float, range(8)))))
         with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'ignore'"):
