@@ -51,7 +51,9 @@ def as_labels(value: Tensor | None, name: str) -> Tensor:
 
 def as_plain(value: Tensor) -> Tensor:
     """The same tensor without its subclass (MONAI's ``MetaTensor`` survives every operation, slowly)."""
-    return value if type(value) in (Tensor, torch.nn.Parameter) else value.as_subclass(Tensor)
+    # Tracing has subclasses of its own, by which it follows a tensor.
+    plain = type(value) in (Tensor, torch.nn.Parameter) or torch.compiler.is_compiling()
+    return value if plain else value.as_subclass(Tensor)
 
 
 def wide_dtype(device: torch.device) -> torch.dtype:

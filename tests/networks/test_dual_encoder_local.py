@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from torch.nn import functional as F
 
 from medvl.functional import gather_patches
@@ -174,6 +175,15 @@ class TestMasked:
         expected = F.normalize(model.patch_projection(patches), dim=-1)
         torch.testing.assert_close(gather_patches(output["patch_embeds"], VISIBLE), expected)
         assert torch.equal(output["patch_mask"], output["visible_mask"])
+
+    def test_monais_tensors_are_left_behind(self, image):
+        model = masked()
+        plain = {**model.tokenize(REPORTS), "visible": VISIBLE}
+        expected = model(image, **plain)
+        output = model(MetaTensor(image), **{name: MetaTensor(value) for name, value in plain.items()})
+        for name, value in output.items():
+            assert type(value) is torch.Tensor, name
+            assert torch.equal(value, expected[name]), name
 
     def test_hidden_pixels_change_nothing(self, image):
         model = masked()

@@ -72,3 +72,16 @@ def test_what_is_missing_is_said_first(tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"ONNX needs onnxruntime: pip install medvl\[onnx\]"):
         export_towers(model, tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_encoders_are_traced_with_masks_and_patches_that_vary(strict):
+    text, image = TextEncoder(BERT, "mean").eval(), ImageEncoder("vit", image_size=32, **VIT).eval()
+    ids, mask = texts(2, 6)
+    traced = torch.export.export(text, (ids, torch.ones_like(mask)), strict=strict).module()
+    torch.testing.assert_close(traced(ids, mask)["embed"], text(ids, mask)["embed"])
+    inputs = torch.rand(2, 1, 32, 32), torch.tensor([[5, 7], [9, 11]])
+    traced = torch.export.export(
+        image, (torch.rand(2, 1, 32, 32), torch.tensor([[0, 1], [2, 3]])), strict=strict
+    ).module()
+    torch.testing.assert_close(traced(*inputs)["patches"], image(*inputs)["patches"])

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from monai.data import MetaTensor
 from torch import nn
 
+from medvl.functional._checks import as_plain
 from medvl.networks.encoders.backbones import (
     NAMES,
     HuggingFaceBackbone,
@@ -164,9 +164,9 @@ class ImageEncoder(nn.Module):
             )
         if not image.is_floating_point():
             raise ValueError(f"image must hold floating point values, received {image.dtype}.")
-        if isinstance(image, MetaTensor):
-            image = image.as_tensor()
+        image = as_plain(image)
         if visible is not None:
+            visible = as_plain(visible)
             self._check_visible(visible, image)
         try:
             features = self.backbone(image) if visible is None else self.backbone(image, visible.long())

@@ -11,6 +11,7 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig
 
 from medvl.functional import insert_prompt_tokens, segment_mean
+from medvl.functional._checks import as_plain
 from medvl.functional.prompt_tokens import POSITIONS
 from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptVectors
 from medvl.networks.encoders.adapters import adapter_prefix, adapters_config, add_adapters, base_of, has_adapters
@@ -286,8 +287,8 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: shapes that differ, more tokens than the model has positions, or ids that it does not have.
         """
-        if attention_mask is None:
-            attention_mask = torch.ones_like(input_ids)
+        input_ids = as_plain(input_ids)
+        attention_mask = torch.ones_like(input_ids) if attention_mask is None else as_plain(attention_mask)
         self._check(input_ids, attention_mask, sentence_ids)
         all_layers = self.pooling == "last_layers"
         output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=all_layers)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from medvl.functional import scatter_patches
+from medvl.functional._checks import as_plain
 from medvl.networks.blocks import LogitScale, PatchContrastIntegrity, ProjectionHead
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.folder import MODEL_CARD, find_folder, load_weights, save_folder, saved_tokenizer
@@ -208,6 +209,7 @@ class DualEncoder(
         return output
 
     def _embed_images(self, image: torch.Tensor, visible: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        visible = None if visible is None else as_plain(visible)
         features = self.image_encoder(image) if visible is None else self.image_encoder(image, visible=visible)
         output = {"image_embeds": unit(self.image_projection(features["embed"]))}
         patches = math.prod(features["grid"])
