@@ -19,6 +19,7 @@ import torch
 import yaml
 from monai.bundle import ConfigParser
 
+from medvl.bundles.processes import is_first_process, wait_for_others
 from medvl.data import Manifest, parse_source, table_path
 from medvl.errors import StudyError
 from medvl.handlers import BestCheckpoint
@@ -92,17 +93,25 @@ class RunFolder:
     def claim(self, config: Mapping[str, Any]) -> Path:
         """The folder's path, where this run may write to it; called before anything is written there.
 
+        Of several processes the first goes on, and the others wait until it has read its studies (:meth:`share`): what it
+        draws or labels on the way is written once.
+
         Args:
             config: the bundle's configuration.
 
         Raises:
             ValueError: where the folder holds a run and ``resume`` is not asked for, or the run there had other settings.
         """
-        if (self.path / CONFIG).exists():
-            if not self.resume:
-                raise ValueError(f"{self.path} already holds a run; go on with it (--resume) or choose another folder.")
-            self._check_same(config)
+        if is_first_process():
+            self._check_free(config)
+        else:
+            wait_for_others()
         return self.path
+
+    def share(self, manifest: Manifest) -> None:
+        """Lets the other processes read the studies that this one, the first, has read."""
+        if is_first_process():
+            wait_for_others()
 
     def start(self, config: Mapping[str, Any], manifest: Manifest, trainer: Any, checkpoint: Any) -> None:
         """Writes the records, and restores the newest checkpoint where the run is resumed.
@@ -116,7 +125,13 @@ class RunFolder:
         Raises:
             ValueError: as :meth:`claim`; where the run there had other data.
         """
-        self.claim(config)
+        if is_first_process():
+            self._write_records(config, manifest)
+        if self.resume:
+            checkpoint.restore(map_location=trainer.state.device)
+
+    def _write_records(self, config: Mapping[str, Any], manifest: Manifest) -> None:
+        self._check_free(config)
         logger.info(manifest.summary())
         environment = {
             "seed": config["seed"],
@@ -140,9 +155,12 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         _write(self.path / CONFIG, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True))
         _write(self.path / ENVIRONMENT, json.dumps(environment, indent=2) + "\n")
-        if self.resume:
-            checkpoint.restore(map_location=trainer.state.device)
-            trainer.state.max_epochs = config["epochs"]
+
+    def _check_free(self, config: Mapping[str, Any]) -> None:
+        if (self.path / CONFIG).exists():
+            if not self.resume:
+                raise ValueError(f"{self.path} already holds a run; go on with it (--resume) or choose another folder.")
+            self._check_same(config)
 
     def _check_same(self, config: Mapping[str, Any]) -> None:
         before = yaml.safe_load((self.path / CONFIG).read_text())
@@ -190,6 +208,8 @@ class RunFolder:
         """
         if keep not in KEEP or (keep == "best" and best is None):
             raise ValueError(f"keep must be 'last', or 'best' with a BestCheckpoint, received {keep!r}.")
+        if not is_first_process():
+            return
         epoch = best.restore_best() if keep == "best" and best is not None else 0
         weights: dict[str, Any] = {"epoch": "last"}
         if epoch and best is not None:

@@ -10,6 +10,7 @@ import torch
 from monai.engines import Evaluator
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 
+from medvl.bundles.processes import is_first_process
 from medvl.bundles.run_folder import METRICS, SKIPPED, TENSORBOARD, RunFolder
 from medvl.errors import StudyError
 from medvl.handlers import (
@@ -80,14 +81,14 @@ class TrainingHandlers:
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             best,
             MetricsLog(run_folder.path / METRICS, evaluator),
-            _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard else None,
+            _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard and is_first_process() else None,
             SkippedLog(
                 run_folder.path / SKIPPED,
                 errors=skipped,
                 loaders=[loader] if evaluator is None else [loader, evaluator.data_loader],
             ),
             checkpoint,
-            ProgressBar(progress),
+            ProgressBar(progress and is_first_process()),
         ]
         self.handlers = [handler for handler in handlers if handler is not None]
 

@@ -13,7 +13,7 @@ import typer
 Data = Annotated[
     str | None,
     typer.Option(
-        help="A table of studies (CSV, TSV or JSONL), image paths relative to it; or 'synthetic', the built-in set.",
+        help="A table of studies (CSV, TSV, JSONL or JSON), image paths relative to it; or 'synthetic', the built-in set.",
         show_default=False,
     ),
 ]
@@ -123,7 +123,7 @@ def columns_named(
 def require_input(data: str | None, source: list[str] | None) -> None:
     """Asks for something to read."""
     if data is None and not source:
-        raise ValueError("--data is needed: a table of studies (CSV, TSV or JSONL), or 'synthetic'; or --source.")
+        raise ValueError("--data is needed: a table of studies (CSV, TSV, JSONL or JSON), or 'synthetic'; or --source.")
 
 
 def device_named(name: str | None) -> str:

@@ -82,5 +82,7 @@ def train(
     if source:
         overrides["sources"] = source
     run = bundles.train(recipe, {**overrides, **settings_from(settings or [])})
+    if not bundles.is_first_process():
+        return
     say_skipped(bundles.read_skipped(run))
     typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")

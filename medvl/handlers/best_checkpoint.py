@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
+from medvl.functional.distributed import process_rank
 from medvl.handlers.run_checkpoint import save_whole
 
 logger = logging.getLogger(__name__)
@@ -108,6 +109,8 @@ class BestCheckpoint:
         return self.folder / f"best-{epoch:04d}.pt"
 
     def _save(self) -> None:
+        if process_rank():
+            return
         save_whole(self.network.state_dict(), self._path(self.epoch))
         # The one before stays: until the run's next checkpoint is written, a resumed run takes that for the best.
         for old in sorted(self.folder.glob("best-*.pt"))[:-2]:

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
+from medvl.functional.distributed import process_rank
+
 
 class EpochSeed:
-    """Seeds torch and the data loader from (seed, epoch) at the start of each epoch.
+    """Seeds torch and the data loader from (seed, epoch) at the start of each epoch, torch in each process differently.
 
     What an epoch draws (order, augmentation, dropout) then depends on nothing that happened before it, and a run resumed
     at an epoch's end is bit-identical to one that was never stopped (on the CPU).
@@ -29,6 +31,8 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        torch.manual_seed(int(np.random.SeedSequence([self.seed, epoch]).generate_state(1)[0]))
+        rank = process_rank()  # no two processes drop the same units
+        entropy = [self.seed, epoch, rank] if rank else [self.seed, epoch]
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.loader.set_epoch(epoch)
         engine.set_data(self.loader)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from medvl.functional.distributed import is_distributed, process_rank
 from medvl.handlers.step import step_output
 
 
@@ -20,6 +21,7 @@ class MetricsLog:
     ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimiser's groups), ``logit_scale`` where the network
     gives one, ``seconds``. An epoch that was not validated has no ``val_`` keys. Attach it after the validation handler, so
     that the metrics are those of the same epoch. Lines of epochs that a resumed run does again are dropped when it starts.
+    Of several processes the first writes the mean over all.
 
     Args:
         path: the file; its folder is made.
@@ -41,6 +43,8 @@ class MetricsLog:
 
     def drop_later_lines(self, engine: Engine) -> None:
         """Keeps the lines of the epochs before the one that starts now."""
+        if process_rank():
+            return
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= engine.state.epoch]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
@@ -61,7 +65,9 @@ class MetricsLog:
     def write_line(self, engine: Engine) -> None:
         """Appends the epoch's line."""
         line: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
-        line.update((name, float(value) / self._steps) for name, value in self._sums.items())
+        line.update((name, _mean_over_processes(value / self._steps)) for name, value in self._sums.items())
+        if process_rank():
+            return
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())
         line["lr"] = max(group["lr"] for group in engine.optimizer.param_groups)
@@ -71,6 +77,14 @@ class MetricsLog:
         line["seconds"] = round(time.perf_counter() - self._started, 3)
         with self.path.open("a") as file:
             file.write(json.dumps(line) + "\n")
+
+
+def _mean_over_processes(value: torch.Tensor) -> float:
+    if not is_distributed():
+        return float(value)
+    total = value.clone()
+    torch.distributed.all_reduce(total)
+    return float(total) / torch.distributed.get_world_size()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:

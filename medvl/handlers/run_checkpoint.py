@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
+from medvl.functional.distributed import process_rank
+
 PATTERN = "epoch-*.pt"
 
 
@@ -30,7 +32,7 @@ class RunCheckpoint:
 
     A file is written under another name and then renamed, which is atomic: a process killed at any moment leaves the old
     file or the new one, never half of one. (MONAI's ``CheckpointSaver`` writes in place.) Files are read with
-    ``weights_only=True``.
+    ``weights_only=True``. Of several processes the first writes, and all read.
 
     Args:
         folder: where the files ``epoch-0007.pt`` go; made when the first is written.
@@ -58,6 +60,8 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
+        if process_rank():
+            return
         states = {name: value.state_dict() for name, value in self.objects.items()}
         save_whole(states, self.folder / f"epoch-{engine.state.epoch:04d}.pt")
         for old in sorted(self.folder.glob(PATTERN))[: -self.keep]:

@@ -7,13 +7,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from ignite.engine import Engine, Events
 
 from medvl.errors import StudyError
+from medvl.functional.distributed import is_distributed, process_rank
 
 
 class SkippedLog:
     """Writes every study that could not be used to a JSON-lines file, after each epoch: ``study_id``, ``key``, ``reason``.
+
+    Of several processes the first writes what all have skipped.
 
     Args:
         path: the file.
@@ -31,6 +35,12 @@ class SkippedLog:
 
     def __call__(self, engine: Engine) -> None:
         found = [error for loader in self.loaders for error in loader.skipped.values()]
+        if is_distributed():
+            parts: list[Any] = [None] * torch.distributed.get_world_size()
+            torch.distributed.all_gather_object(parts, found)
+            found = list({error.study_id: error for part in parts for error in part}.values())
+        if process_rank():
+            return
         lines = [{"study_id": e.study_id, "key": e.key, "reason": e.reason} for e in [*self.errors, *found]]
         self.path.parent.mkdir(parents=True, exist_ok=True)
         self.path.write_text("".join(json.dumps(line) + "\n" for line in lines))

@@ -59,6 +59,12 @@ class TestValuesAreMonais:
         image = torch.rand(2, 1, 64, 64)
         torch.testing.assert_close(encoder(image)["embed"], reference(image))
 
+    @pytest.mark.parametrize("name", ["resnet10", "resnet50"])
+    def test_the_norm_of_a_resnet_is_that_of_all_its_layers(self, name):
+        backbone = ImageEncoder(name, width=0.125, norm=("group", {"num_groups": 2})).backbone
+        kinds = {type(part) for part in backbone.modules() if "Norm" in type(part).__name__}
+        assert kinds == {nn.GroupNorm}
+
     def test_densenet(self):
         encoder = ImageEncoder("densenet121", **DENSENET)
         reference = load(DenseNet(spatial_dims=2, in_channels=1, out_channels=1, **DENSENET), encoder)

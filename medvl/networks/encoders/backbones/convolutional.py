@@ -42,6 +42,7 @@ class ResNetBackbone(ResNet):
             "shortcut_type": shortcut_type,
             "bias_downsample": bool(bias_downsample),
         }
+        self._norm = options.get("norm", "batch")
         super().__init__(
             block=block,
             layers=layers,
@@ -53,6 +54,10 @@ class ResNetBackbone(ResNet):
             **{**defaults, **options},
         )
         self.out_features = self.in_planes
+
+    def _make_layer(self, *args: Any, **options: Any) -> nn.Sequential:
+        # MONAI's own gives its blocks batch norm whatever was asked for.
+        return super()._make_layer(*args, **{"norm": self._norm, **options})
 
     def _downsample_basic_block(self, x: torch.Tensor, planes: int, stride: int, spatial_dims: int = 3) -> torch.Tensor:
         # MONAI's own detaches the shortcut here, so that no gradient would pass it in resnet18 and resnet34.
