@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medvl.functional._modes import evaluating
+
 STAGES = 4
 """Stages of a network that are used, the coarsest: a ResNet's four, at a quarter to a 32nd of the image's side."""
 
@@ -64,16 +66,9 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
 
 def _frozen(model: Any, features: Callable[[Tensor], list[Tensor]]) -> Callable[[Tensor], list[Tensor]]:
     def run(image: Tensor) -> list[Tensor]:
-        was_training = isinstance(model, nn.Module) and model.training
-        if was_training:
-            model.eval()
-        try:
-            # Not inference mode: what is learned on these maps needs ordinary tensors.
-            with torch.no_grad():
-                return [features_.detach() for features_ in features(image)]
-        finally:
-            if was_training:
-                model.train()
+        # Not inference mode: what is learned on these maps needs ordinary tensors.
+        with evaluating(model), torch.no_grad():
+            return [features_.detach() for features_ in features(image)]
 
     return run
 

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvl.functional._modes import evaluating
+
 THUMBNAIL_SIZE = 192
 """Longest side in pixels of the pictures that :func:`embed_studies` keeps."""
 
@@ -164,28 +166,21 @@ def embed_studies(
     texts: list[Tensor] = []
     thumbnails: dict[int, np.ndarray] = {}
     seen = 0
-    was_training = isinstance(model, torch.nn.Module) and model.training
-    if was_training:
-        model.eval()
-    try:
-        with torch.inference_mode():
-            for batch in batches:
-                # A MetaTensor would follow the embeddings through all that comes, slowly.
-                pixels = torch.as_tensor(batch["image"]).as_subclass(Tensor)
-                for row in range(max(0, min(len(pixels), keep_images - seen))):
-                    thumbnails[seen + row] = thumbnail(pixels[row])
-                images.append(model.encode_image(pixels if device is None else pixels.to(device)).float().cpu())
-                seen += len(pixels)
-                reports = [str(report or "") for report in batch.get("report", [""] * len(pixels))]
-                texts.append(_embed_reports(model, reports, images[-1].shape[1]))
-                columns["report"].extend(reports)
-                for key in ("label", "study_id", "patient_id"):
-                    columns[key].extend(batch.get(key, []))
-                if progress is not None:
-                    progress(len(pixels))
-    finally:
-        if was_training:
-            model.train()
+    with evaluating(model), torch.inference_mode():
+        for batch in batches:
+            # A MetaTensor would follow the embeddings through all that comes, slowly.
+            pixels = torch.as_tensor(batch["image"]).as_subclass(Tensor)
+            for row in range(max(0, min(len(pixels), keep_images - seen))):
+                thumbnails[seen + row] = thumbnail(pixels[row])
+            images.append(model.encode_image(pixels if device is None else pixels.to(device)).float().cpu())
+            seen += len(pixels)
+            reports = [str(report or "") for report in batch.get("report", [""] * len(pixels))]
+            texts.append(_embed_reports(model, reports, images[-1].shape[1]))
+            columns["report"].extend(reports)
+            for key in ("label", "study_id", "patient_id"):
+                columns[key].extend(batch.get(key, []))
+            if progress is not None:
+                progress(len(pixels))
     if not images:
         raise ValueError("batches must hold at least one batch of studies; received none")
     for key, values in columns.items():

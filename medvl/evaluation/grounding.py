@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from medvl.evaluation.bootstrap import Estimate
 from medvl.evaluation.embeddings import batch_ids, thumbnail
 from medvl.evaluation.means import mean_estimates, mean_of_means, weighted_mean_of_means
-from medvl.evaluation.phrase_maps import enlarge, evaluating, patch_encoder, patch_maps, phrase_embeddings, point_hits
+from medvl.evaluation.phrase_maps import enlarge, patch_encoder, patch_maps, phrase_embeddings, point_hits
 from medvl.evaluation.segmentation import checked_masks
 from medvl.evaluation.tables import plain_table
 from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou
+from medvl.functional._modes import evaluating
 
 MEASURES = ("cnr", "miou", "pointing")
 TITLES = {"cnr": "CNR", "miou": "mIoU", "pointing": "Pointing game"}

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from medvl.evaluation.embeddings import text_encoder
 from medvl.functional import pointing_game
+from medvl.functional._modes import evaluating
 
 
 def phrase_maps(model: Any, images: Tensor, phrases: Sequence[str]) -> Tensor:
@@ -99,18 +100,3 @@ def patch_encoder(model: Any) -> Callable[[Tensor], tuple[Tensor, Sequence[int]]
             f"{type(model).__name__}"
         )
     return encode
-
-
-class evaluating:
-    """Evaluation mode for a while, for a model that is a module."""
-
-    def __init__(self, model: Any) -> None:
-        self.model = model if isinstance(model, nn.Module) and model.training else None
-
-    def __enter__(self) -> None:
-        if self.model is not None:
-            self.model.eval()
-
-    def __exit__(self, *_: Any) -> None:
-        if self.model is not None:
-            self.model.train()

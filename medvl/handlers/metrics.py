@@ -8,11 +8,11 @@ from typing import Any, Literal
 
 import torch
 from monai.handlers import IgniteMetricHandler
-from monai.networks import eval_mode
 from monai.utils import CommonKeys
 from torch import Tensor
 
 from medvl.functional import GROUNDING_THRESHOLDS, class_similarity
+from medvl.functional._modes import evaluating
 from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
 
 
@@ -162,12 +162,9 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
     def _embed_prompts(self) -> Tensor:
         encode = getattr(self.encode_text, "encode_text", self.encode_text)
         encode = getattr(self.encode_text, "encode_prompts", encode)
-        with torch.no_grad():
-            if not isinstance(self.encode_text, torch.nn.Module):
-                return encode(self.texts).detach()
-            # MONAI's evaluator puts a network back into training mode after each forward pass.
-            with eval_mode(self.encode_text):
-                return encode(self.texts).detach()
+        # MONAI's evaluator puts a network back into training mode after each forward pass.
+        with evaluating(self.encode_text), torch.no_grad():
+            return encode(self.texts).detach()
 
 
 class GroundingMetricHandler(IgniteMetricHandler):
