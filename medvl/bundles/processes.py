@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
@@ -28,7 +29,8 @@ def start_processes() -> None:
                 f"--nproc_per_node must be at most {gpus}, the GPUs of this machine, received {local + 1} or more."
             )
         torch.cuda.set_device(local)
-    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    # The others wait while the first reads its studies and labels their reports, which a large set takes long for.
+    dist.init_process_group("nccl" if torch.cuda.is_available() else "gloo", timeout=timedelta(hours=2))
 
 
 def count_processes() -> int:

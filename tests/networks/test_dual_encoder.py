@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -66,6 +67,11 @@ class TestDualEncoder:
         ids, mask = tokens(1)
         output = small_model().train()(torch.rand(1, 1, 64, 64), ids, mask)
         assert torch.isfinite(output["image_embeds"]).all()
+
+    @pytest.mark.parametrize("place", ["runs/first/model", "./model", "~/model", "/runs/first", Path("runs/first")])
+    def test_a_folder_that_is_not_there_is_not_looked_up_in_the_hub(self, place):
+        with pytest.raises(FileNotFoundError, match="is no folder, expected one that save_pretrained wrote"):
+            DualEncoder.from_pretrained(place)
 
     def test_folder_is_all_one_needs(self, tmp_path):
         model = small_model(projection_layers=2, temperature=0.2).eval()

@@ -17,7 +17,7 @@ from medvl.functional import scatter_patches
 from medvl.functional._checks import as_plain
 from medvl.networks.blocks import LogitScale, PatchContrastIntegrity, ProjectionHead
 from medvl.networks.encoders import ImageEncoder, TextEncoder
-from medvl.networks.nets.folder import MODEL_CARD, find_folder, load_weights, save_folder, saved_tokenizer
+from medvl.networks.nets.folder import MODEL_CARD, check_place, find_folder, load_weights, save_folder, saved_tokenizer
 from medvl.networks.nets.masked import build_integrity, build_patch_decoder, own_sentences
 from medvl.networks.nets.strings import telling_sentences, tokenize
 from medvl.text import split_sentences
@@ -401,6 +401,20 @@ class DualEncoder(
 
     def _save_pretrained(self, save_directory: Path) -> None:
         save_folder(save_directory, self, self.to_config(), self.tokenizer)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> DualEncoder:
+        """Reads a saved model, in evaluation mode.
+
+        Args:
+            pretrained_model_name_or_path: the folder that ``save_pretrained`` wrote, or a name in the Hugging Face Hub.
+            **options: of huggingface_hub's ``ModelHubMixin.from_pretrained``; arguments of this class, such as ``tokenizer``.
+
+        Raises:
+            FileNotFoundError: a folder that is not there, or holds no saved model.
+        """
+        check_place(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **kwargs: Any) -> DualEncoder:

@@ -46,6 +46,18 @@ def find_folder(model_id: str, **options: Any) -> Path:
     return folder
 
 
+def check_place(place: str | Path) -> None:
+    """Tells a folder that is not there before its name is looked up in the Hub, where names are NAME or OWNER/NAME.
+
+    Raises:
+        FileNotFoundError: for what can only be a folder, and is none.
+    """
+    path = Path(place)
+    only_folder = isinstance(place, Path) or path.is_absolute() or len(path.parts) > 2 or str(place)[:1] in (".", "~")
+    if only_folder and not path.is_dir():
+        raise FileNotFoundError(f"{place} is no folder, expected one that save_pretrained wrote, or a name in the Hub.")
+
+
 def load_weights(model: nn.Module, folder: Path) -> None:
     """Reads every weight of the model from the folder; one too many or too few is an error."""
     load_model(model, str(folder / WEIGHTS), strict=True)
