@@ -109,7 +109,8 @@ class ZeroShotInferer(Inferer):
     def _probabilities(self, logits: Tensor, network: Any) -> Tensor:
         scale = network_logit_scale(network) if self.logit_scale is None else self.logit_scale
         logits = logits * scale
-        return logits.sigmoid() if self.pairs else logits.softmax(1)
+        # Classes lie in memory one after the other (class_similarity): along them, softmax takes a fraction of the time.
+        return logits.sigmoid() if self.pairs else logits.T.softmax(0).T
 
 
 def _blocks(prompts: Prompts) -> tuple[list[list[str]], bool]:
