@@ -21,10 +21,10 @@ import numpy as np
 from PIL import Image
 from torch.utils.data import default_collate
 
-from medvl.bundles import TrainedRun
 from medvl.data import SyntheticChestXRay
 from medvl.evaluation import grounding, segmentation
 from medvl.transforms import RadiographIntensity, ResizeLongest
+from medvl.workflows import TrainedRun
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

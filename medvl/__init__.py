@@ -24,6 +24,8 @@ _SUBPACKAGES = (
     "networks",
     "text",
     "transforms",
+    "utils",
+    "workflows",
 )
 
 

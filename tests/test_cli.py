@@ -247,7 +247,7 @@ class TestEvaluate:
         assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
 
     def test_splits_are_those_of_the_training(self, trained):
-        from medvl.bundles import TrainedRun
+        from medvl.workflows import TrainedRun
 
         table, path = trained
         run = TrainedRun(path)
@@ -261,7 +261,7 @@ class TestEvaluate:
         assert len(run.studies(other)) == 24, "another table without splits is taken whole"
 
     def test_untrained_differs_and_is_seeded(self, trained):
-        from medvl.bundles import TrainedRun
+        from medvl.workflows import TrainedRun
 
         run = TrainedRun(trained[1])
         a, b, c = run.model.state_dict(), run.untrained().state_dict(), run.untrained().state_dict()

@@ -8,7 +8,6 @@ from monai.engines import SupervisedTrainer
 from monai.transforms import Compose, SelectItemsd
 from monai.utils import set_determinism
 
-from medvl.bundles import prompts_for
 from medvl.data import StudyDataset, StudyLoader, SyntheticChestXRay, read_manifest
 from medvl.engines import PrepareBatchImageText
 from medvl.evaluation import embed_studies, evaluate
@@ -16,6 +15,7 @@ from medvl.handlers import EpochSeed, MetricsLog, ProgressBar
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss
 from medvl.networks import convirt
 from medvl.transforms import RandSentenced, TokenizeTextd, image_augmentation, image_preprocessing, train_tokenizer
+from medvl.workflows import prompts_for
 
 set_determinism(0)
 table = SyntheticChestXRay(length=800, size=64).write("first-dual-encoder/data")

@@ -10,13 +10,13 @@ from monai.handlers import ROCAUC, LrScheduleHandler, ValidationHandler, from_en
 from monai.transforms import Compose, EnsureChannelFirstd, LoadImaged, RandRotated, ScaleIntensityd
 from monai.utils import set_determinism
 
-from medvl.bundles import prompts_for
 from medvl.data import SyntheticChestXRay, read_manifest
 from medvl.engines import PrepareBatchImageText
 from medvl.inferers import ZeroShotInferer
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss
 from medvl.networks import convirt
 from medvl.transforms import TokenizeTextd, train_tokenizer
+from medvl.workflows import prompts_for
 
 set_determinism(0)
 

@@ -4,11 +4,11 @@ Runs in about two minutes on two CPU cores and writes the folder volumes/. Swap 
 NIfTI files or folders with a DICOM series. `medvl train convirt --data cases.csv --set spatial_dims=3` does the first half.
 """
 
-from medvl.bundles import TrainedRun, embed, train
 from medvl.data import SyntheticChestCT
 from medvl.evaluation import retrieval, zero_shot
 from medvl.inferers import RetrievalInferer, ZeroShotInferer
 from medvl.transforms import image_preprocessing
+from medvl.workflows import TrainedRun, embed, train
 
 table = SyntheticChestCT(length=600, size=32).write("volumes/data")
 

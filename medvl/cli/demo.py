@@ -17,7 +17,7 @@ def demo(
     The images are drawn and the reports composed by the library itself; no data is downloaded and no patient is in it.
     A demonstration that was interrupted goes on where it stopped.
     """
-    from medvl.bundles import demo_overrides, train
+    from medvl.workflows import demo_overrides, train
 
     run = train("convirt", {**demo_overrides("convirt"), "output": str(output), "seed": seed, "resume": True})
     title = "medvl demo: ConVIRT on synthetic chest X-rays"

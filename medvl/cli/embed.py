@@ -23,8 +23,8 @@ def embed(
     columns: dict[str, Any] | None = None,
 ) -> None:
     """Write image and text embeddings with ids: image_embeds (N, D), text_embeds (N, D), study_id, patient_id, label."""
-    from medvl.bundles import TrainedRun
-    from medvl.bundles import embed as embed_loader
+    from medvl.workflows import TrainedRun
+    from medvl.workflows import embed as embed_loader
 
     trained = TrainedRun(run, device_named(device))
     manifest = trained.studies(data, split, columns, checked_on_error(on_error))

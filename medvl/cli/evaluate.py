@@ -99,7 +99,7 @@ def evaluate_and_report(
     classes: Sequence[str] | None = None,
 ) -> None:
     """Evaluates a run, prints the table of figures and writes the report."""
-    from medvl.bundles import TrainedRun, evaluate_run
+    from medvl.workflows import TrainedRun, evaluate_run
 
     trained = TrainedRun(run, device_named(device))
     manifest = trained.studies(data, split, columns, on_error)

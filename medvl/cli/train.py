@@ -62,7 +62,8 @@ def train(
 
     Example:  medvl train medclip --source image-label=xrays.csv --source text-label=openi:reports.tgz --output runs/second
     """
-    from medvl import bundles
+    from medvl import workflows
+    from medvl.utils.distributed import is_rank_zero
 
     require_input(data, source)
     overrides: dict[str, Any] = {
@@ -81,8 +82,8 @@ def train(
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if source:
         overrides["sources"] = source
-    run = bundles.train(recipe, {**overrides, **settings_from(settings or [])})
-    if not bundles.is_first_process():
+    run = workflows.train(recipe, {**overrides, **settings_from(settings or [])})
+    if not is_rank_zero():
         return
-    say_skipped(bundles.read_skipped(run))
+    say_skipped(workflows.read_skipped(run))
     typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")

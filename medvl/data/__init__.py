@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from medvl.data.chexpert import CheXpert
 from medvl.data.collate import collate_studies, study_key
 from medvl.data.corpus import text_corpus
 from medvl.data.dataset import StudyDataset
 from medvl.data.load_sources import SourceManifest, load_sources
 from medvl.data.loader import StudyLoader, unified_loader
 from medvl.data.manifest import Manifest, read_manifest
-from medvl.data.mimic_cxr import MIMIC_CXR
-from medvl.data.openi import OpenIReports
+from medvl.data.public.chexpert import CheXpert
+from medvl.data.public.mimic_cxr import MIMIC_CXR
+from medvl.data.public.openi import OpenIReports
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
 from medvl.data.sources import parse_source
 from medvl.data.splits import split_by_patient
 from medvl.data.studies import load_studies, table_path
 from medvl.data.synthetic import SyntheticChestXRay
-from medvl.data.synthetic_ct import SyntheticChestCT
+from medvl.data.synthetic.chest_ct import SyntheticChestCT
 from medvl.data.text_labels import label_texts
 from medvl.data.unified import UnifiedDataset
 

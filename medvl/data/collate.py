@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 PADDING = {"input_ids": 0, "attention_mask": 0, "sentence_ids": -1}
 

@@ -13,8 +13,8 @@ from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data import Dataset
 
-from medvl.errors import StudyError
 from medvl.transforms.study import study_name
+from medvl.utils.errors import StudyError
 
 Chain: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]] | Sequence[Callable]"
 

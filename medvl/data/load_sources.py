@@ -15,10 +15,10 @@ from medvl.data.manifest import Manifest
 from medvl.data.sources import NamedColumns, parse_source, read_source, with_kinds
 from medvl.data.studies import SYNTHETIC, table_path, write_synthetic
 from medvl.data.text_labels import label_texts
-from medvl.errors import check_on_error
 from medvl.text import load_vocabulary, split_sentences
 from medvl.text.headers import is_header
 from medvl.transforms import ExtractSections
+from medvl.utils.errors import check_on_error
 
 TEXTS = ("report", "sentence")
 NO_FINDING = "no finding"

@@ -13,7 +13,7 @@ from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
 from medvl.data.samplers import process_place
 from medvl.data.unified import UnifiedDataset
-from medvl.errors import StudyError, check_on_error
+from medvl.utils.errors import StudyError, check_on_error
 
 
 class StudyLoader(DataLoader):
@@ -24,7 +24,7 @@ class StudyLoader(DataLoader):
         batch_size: studies in a batch, at least 1; leave it out where ``batch_sampler`` is given.
         shuffle: whether to draw a new order each epoch; where ``torch.distributed`` runs, each process then has its own share
             (all of one length, for which a few studies may be drawn twice).
-        on_error: "raise" stops at the first bad study with its :class:`~medvl.errors.StudyError`; "skip" leaves it out of
+        on_error: "raise" stops at the first bad study with its :class:`~medvl.utils.errors.StudyError`; "skip" leaves it out of
             its batch and records it in ``skipped``; a batch left with no study at all is passed over, and where no study at
             all is left, iterating raises ``ValueError``.
         require: keys without which a batch is passed over, as one that has lost its only image.

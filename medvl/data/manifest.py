@@ -14,7 +14,7 @@ from typing import Any
 from medvl.data.label_columns import CellError, LabelReader, is_missing, label_reader
 from medvl.data.splits import SPLITS, patient_of, split_by_patient
 from medvl.data.tables import Row, Table, read_table
-from medvl.errors import StudyError, check_on_error
+from medvl.utils.errors import StudyError, check_on_error
 
 # The first of these that the table has is used where the caller names no column.
 _PATIENT_COLUMNS = ("patient_id", "patient", "subject_id")

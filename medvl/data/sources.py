@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.chexpert import CheXpert
 from medvl.data.manifest import Manifest, read_manifest
-from medvl.data.mimic_cxr import MIMIC_CXR
-from medvl.data.openi import OpenIReports
+from medvl.data.public.chexpert import CheXpert
+from medvl.data.public.mimic_cxr import MIMIC_CXR
+from medvl.data.public.openi import OpenIReports
 from medvl.data.tables import read_table
 
 #: What each kind of source must have.

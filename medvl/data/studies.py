@@ -8,7 +8,7 @@ from typing import Any
 
 from medvl.data.manifest import Manifest, read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
-from medvl.data.synthetic_ct import SyntheticChestCT
+from medvl.data.synthetic.chest_ct import SyntheticChestCT
 
 SYNTHETIC = "synthetic"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, overload
 
-from medvl.errors import StudyError, check_on_error
+from medvl.utils.errors import StudyError, check_on_error
 
 
 class StudyList(Sequence[dict[str, Any]]):

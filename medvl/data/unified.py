@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
 from medvl.data.dataset import Chain, StudyDataset, items_or_errors
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 VIEWS = ("all", "sample", "pool")
 # What a study of each kind has, each by one of these names.

@@ -2,27 +2,27 @@
 
 from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
 from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
-from medvl.evaluation.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
-from medvl.evaluation.bootstrap import Estimate, bootstrap, estimates, interval
-from medvl.evaluation.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
-from medvl.evaluation.compare import CaseMeans, Comparable, Comparison, Difference, compare
-from medvl.evaluation.curves import auroc_and_average_precision, roc_curve
-from medvl.evaluation.dense_features import dense_features
 from medvl.evaluation.embeddings import Embeddings, embed_studies
 from medvl.evaluation.evaluate import Evaluation, evaluate
-from medvl.evaluation.fine_tune import FindingClassifier, FineTuneResult, fine_tune
-from medvl.evaluation.grounding import GroundedFinding, GroundingResult, grounding
-from medvl.evaluation.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
-from medvl.evaluation.linear_probe import LinearProbeResult, ProbeResult, linear_probe
-from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
-from medvl.evaluation.phrase_maps import phrase_maps
-from medvl.evaluation.report import write_report
-from medvl.evaluation.retrieval import DirectionResult, RetrievalResult, retrieval
-from medvl.evaluation.segmentation import SegmentationResult, StructureResult, segmentation
-from medvl.evaluation.segmentation_decoder import SegmentationDecoder
-from medvl.evaluation.sentence_maps import SentenceMaps, sentence_maps
-from medvl.evaluation.single_label import SingleLabelResult, zero_shot_single_label
-from medvl.evaluation.zero_shot import ZeroShotResult, zero_shot
+from medvl.evaluation.protocols.dense_features import dense_features
+from medvl.evaluation.protocols.fine_tune import FindingClassifier, FineTuneResult, fine_tune
+from medvl.evaluation.protocols.grounding import GroundedFinding, GroundingResult, grounding
+from medvl.evaluation.protocols.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
+from medvl.evaluation.protocols.linear_probe import LinearProbeResult, ProbeResult, linear_probe
+from medvl.evaluation.protocols.phrase_maps import phrase_maps
+from medvl.evaluation.protocols.retrieval import DirectionResult, RetrievalResult, retrieval
+from medvl.evaluation.protocols.segmentation import SegmentationResult, StructureResult, segmentation
+from medvl.evaluation.protocols.segmentation_decoder import SegmentationDecoder
+from medvl.evaluation.protocols.single_label import SingleLabelResult, zero_shot_single_label
+from medvl.evaluation.protocols.zero_shot import ZeroShotResult, zero_shot
+from medvl.evaluation.report.page import write_report
+from medvl.evaluation.report.sentence_maps import SentenceMaps, sentence_maps
+from medvl.evaluation.statistics.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
+from medvl.evaluation.statistics.bootstrap import Estimate, bootstrap, estimates, interval
+from medvl.evaluation.statistics.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
+from medvl.evaluation.statistics.compare import CaseMeans, Comparable, Comparison, Difference, compare
+from medvl.evaluation.statistics.curves import auroc_and_average_precision, roc_curve
+from medvl.evaluation.statistics.multi_label import FindingResult, MultiLabelCases
 
 __all__ = [
     "COMPETITION",

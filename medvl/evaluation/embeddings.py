@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medvl.functional._modes import evaluating
+from medvl.utils.modes import eval_mode
 
 THUMBNAIL_SIZE = 192
 """Longest side in pixels of the pictures that :func:`embed_studies` keeps."""
@@ -166,7 +166,7 @@ def embed_studies(
     texts: list[Tensor] = []
     thumbnails: dict[int, np.ndarray] = {}
     seen = 0
-    with evaluating(model), torch.inference_mode():
+    with eval_mode(model), torch.inference_mode():
         for batch in batches:
             # A MetaTensor would follow the embeddings through all that comes, slowly.
             pixels = torch.as_tensor(batch["image"]).as_subclass(Tensor)

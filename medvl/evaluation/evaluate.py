@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.grounding import GroundingResult
-from medvl.evaluation.label_retrieval import LabelRetrievalResult
-from medvl.evaluation.linear_probe import LinearProbeResult
-from medvl.evaluation.retrieval import RetrievalResult, retrieval
-from medvl.evaluation.segmentation import SegmentationResult
-from medvl.evaluation.single_label import SingleLabelResult
-from medvl.evaluation.zero_shot import Prompts, ZeroShotResult, zero_shot
+from medvl.evaluation.protocols.grounding import GroundingResult
+from medvl.evaluation.protocols.label_retrieval import LabelRetrievalResult
+from medvl.evaluation.protocols.linear_probe import LinearProbeResult
+from medvl.evaluation.protocols.retrieval import RetrievalResult, retrieval
+from medvl.evaluation.protocols.segmentation import SegmentationResult
+from medvl.evaluation.protocols.single_label import SingleLabelResult
+from medvl.evaluation.protocols.zero_shot import Prompts, ZeroShotResult, zero_shot
 
 PARTS = ("zero_shot", "single_label", "retrieval", "label_retrieval", "linear_probe", "segmentation", "grounding")
 

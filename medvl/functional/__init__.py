@@ -1,4 +1,4 @@
-"""Tensor mathematics on plain torch tensors; imports nothing else of medvl, nor monai, nor transformers."""
+"""Tensor mathematics on plain torch tensors; imports neither monai nor transformers."""
 
 from medvl.functional.alignment import (
     patch_sentence_matching_loss,
@@ -11,9 +11,6 @@ from medvl.functional.contrastive import (
     image_text_label_contrastive_loss,
     semantic_matching_loss,
     soft_target_cross_entropy,
-)
-from medvl.functional.distributed import (
-    gather_rows,
 )
 from medvl.functional.grounding import (
     GROUNDING_THRESHOLDS,
@@ -68,7 +65,6 @@ __all__ = [
     "class_similarity",
     "contrast_to_noise_ratio",
     "gather_patches",
-    "gather_rows",
     "image_text_contrastive_loss",
     "image_text_label_contrastive_loss",
     "insert_prompt_tokens",

@@ -9,8 +9,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_float, as_full_mask, as_ids, as_labels
-from medvl.functional.distributed import gather_rows, process_rank
+from medvl.utils.distributed import all_gather_with_grad, get_rank
+from medvl.utils.tensors import as_float, as_full_mask, as_ids, as_labels
 
 Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
 
@@ -32,7 +32,7 @@ class Side:
         """The same of every process; all of it, or only the tensors named."""
         names = names or tuple(field.name for field in fields(self))
         parts = {name: getattr(self, name) for name in names}
-        return replace(self, **{name: gather_rows(part) for name, part in parts.items() if part is not None})
+        return replace(self, **{name: all_gather_with_grad(part) for name, part in parts.items() if part is not None})
 
 
 def make_side(
@@ -77,7 +77,7 @@ def with_ids(images: Side, texts: Side) -> tuple[Side, Side]:
             "image_ids and text_ids are needed where the numbers of images and texts differ, "
             f"got {len(images)} images and {len(texts)} texts"
         )
-    ids = torch.arange(len(images), device=images.embeds.device) + (process_rank() << 40)
+    ids = torch.arange(len(images), device=images.embeds.device) + (get_rank() << 40)
     return replace(images, ids=ids), replace(texts, ids=ids)
 
 

@@ -11,14 +11,15 @@ from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from medvl.functional._checks import as_mask, as_matrix, as_scale, check_option, check_positive, check_same, check_share
 from medvl.functional._sides import Ids, Side, make_side, with_ids
 from medvl.functional.contrastive import REDUCTIONS, contrast_logits
-from medvl.functional.distributed import gather_rows, is_distributed, longest
 from medvl.functional.similarity import unit_vectors
 from medvl.functional.targets import ALL, id_targets
 from medvl.functional.tiled import check_tile_size
 from medvl.functional.transport import sinkhorn
+from medvl.utils.checks import check_fraction, check_option, check_positive
+from medvl.utils.distributed import all_gather_with_grad, all_reduce_max, is_distributed
+from medvl.utils.tensors import as_mask, as_matrix, as_scale, check_same
 
 MATCHINGS = ("transport", "attention", "max")
 
@@ -205,7 +206,7 @@ def patch_sentence_matching_loss(
         0.3133
     """
     check_option(reduction, "reduction", REDUCTIONS)
-    check_share(image_weight, "image_weight")
+    check_fraction(image_weight, "image_weight")
     plan = partial(patch_sentence_plan, matching=matching, epsilon=epsilon, attention_temperature=attention_temperature)
     images, texts = with_ids(
         *_patch_sentence_sides(patch_embeds, sentence_embeds, patch_mask, sentence_mask, image_ids, text_ids, weights)
@@ -219,7 +220,7 @@ def patch_sentence_matching_loss(
     if gather:
         # Each process scores its own images; the (N, M) scores are small beside what they are made of.
         images = replace(images, mask=has_patches).gathered("mask", "ids", "weights")
-        scores, has_patches = gather_rows(scores), images.mask
+        scores, has_patches = all_gather_with_grad(scores), images.mask
     log_targets = id_targets(images, texts).block(ALL, ALL)
     # Without patches or sentences a score says nothing: it teaches nothing as a positive.
     log_targets = log_targets.masked_fill(~(has_patches.unsqueeze(1) & texts.mask.any(1)), -torch.inf)
@@ -228,7 +229,7 @@ def patch_sentence_matching_loss(
 
 def _pad_sentences(texts: Side) -> Side:
     """As many sentences as the process with the most has."""
-    missing = longest(texts.embeds.shape[1], texts.embeds.device) - texts.embeds.shape[1]
+    missing = all_reduce_max(texts.embeds.shape[1], texts.embeds.device) - texts.embeds.shape[1]
     return replace(texts, embeds=pad(texts.embeds, (0, 0, 0, missing)), mask=pad(texts.mask, (0, missing)))
 
 

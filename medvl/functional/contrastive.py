@@ -8,12 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_embeds, as_scale, check_option, check_share
 from medvl.functional._sides import Ids, Side, check_together, make_side, with_ids
-from medvl.functional.distributed import is_distributed, total_rows
 from medvl.functional.similarity import Similarity, softmax_targets, unit_vectors
 from medvl.functional.targets import ALL, LogTargets, id_targets, match_targets, similarity_targets
 from medvl.functional.tiled import choose_tile_size, tiled_soft_target_cross_entropy
+from medvl.utils.checks import check_fraction, check_option
+from medvl.utils.distributed import all_reduce_sum, is_distributed
+from medvl.utils.tensors import as_embeds, as_scale
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -172,10 +173,10 @@ def _contrast(
     tile_size: int | str | None,
 ) -> Tensor:
     """The steps that all softmax losses share, on one process or on many."""
-    check_share(image_weight, "image_weight")
+    check_fraction(image_weight, "image_weight")
     check_option(reduction, "reduction", REDUCTIONS)
     gather = gather and is_distributed()
-    count = total_rows(len(images), images.embeds.device) if gather else len(images)
+    count = all_reduce_sum(len(images), images.embeds.device) if gather else len(images)
     texts = texts.gathered() if gather else texts
     tile = choose_tile_size(tile_size, count, len(texts), texts.embeds.device)
     if gather and tile is None:

@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_float, as_full_mask, as_matrix, check_option
+from medvl.utils.checks import check_option
+from medvl.utils.tensors import as_float, as_full_mask, as_matrix
 
 REDUCTIONS = ("mean", "sum", "none")
 

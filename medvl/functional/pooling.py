@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_float, as_plain
+from medvl.utils.tensors import as_float, as_plain
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:

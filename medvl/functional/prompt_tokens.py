@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import check_option
+from medvl.utils.checks import check_option
 
 POSITIONS = ("front", "middle", "end")
 

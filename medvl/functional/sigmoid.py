@@ -6,13 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from medvl.functional._checks import as_embeds, as_number, as_scale, check_option
 from medvl.functional._sides import Ids, make_side
 from medvl.functional.contrastive import REDUCTIONS, matched_sides
-from medvl.functional.distributed import gather_rows, is_distributed, total_rows
 from medvl.functional.similarity import unit_vectors
 from medvl.functional.targets import ALL, match_targets
 from medvl.functional.tiled import SigmoidRule, TiledContrast, choose_tile_size
+from medvl.utils.checks import check_option
+from medvl.utils.distributed import all_gather_with_grad, all_reduce_sum, is_distributed
+from medvl.utils.tensors import as_embeds, as_number, as_scale
 
 
 def sigmoid_contrastive_loss(
@@ -50,7 +51,7 @@ def sigmoid_contrastive_loss(
     offset = as_number(bias if logit_bias is None else logit_bias, "logit_bias", image_embeds)
     gather = gather and is_distributed()
     device = image_embeds.device
-    count = total_rows(len(images), device) if gather else len(images)
+    count = all_reduce_sum(len(images), device) if gather else len(images)
     texts = texts.gathered() if gather else texts
     tile = choose_tile_size(tile_size, count, len(texts), device)
     with torch.autocast(device.type, enabled=False):
@@ -64,7 +65,7 @@ def sigmoid_contrastive_loss(
             rule = SigmoidRule(targets, images.embeds.detach(), len(images))
             (terms,) = TiledContrast.apply(images.embeds, texts.embeds, scale, offset, rule, tile)
     # A row needs nothing of the other rows: each process computes its own images' terms, tiled or not.
-    terms = gather_rows(terms) if gather else terms
+    terms = all_gather_with_grad(terms) if gather else terms
     if reduction == "none":
         return terms
     return terms.sum() / max(len(terms), 1) if reduction == "mean" else terms.sum()

@@ -8,7 +8,8 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_labels, check_option, check_positive, check_same, wide_dtype
+from medvl.utils.checks import check_option, check_positive
+from medvl.utils.tensors import as_labels, check_same, wide_dtype
 
 Similarity: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 

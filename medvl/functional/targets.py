@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from medvl.functional._checks import as_labels, check_option, check_positive, check_same
 from medvl.functional._sides import Side
 from medvl.functional.similarity import SIMILARITIES, Similarity, label_pair, label_similarity, unit_vectors
+from medvl.utils.checks import check_option, check_positive
+from medvl.utils.tensors import as_labels, check_same
 
 MATCHES = ("exact", "overlap", "soft")
 

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medvl.functional.distributed import gather_rows
 from medvl.functional.similarity import inverse_length
 from medvl.functional.targets import LogTargets
+from medvl.utils.distributed import all_gather_with_grad
 
 # exp(40) times a million addends fits float32, and so does exp(-40) times a gradient of 1e-6: up to this bound one
 # exponential of a tile serves rows and columns, beyond it each needs its own shift.
@@ -185,7 +185,7 @@ class SoftTargetRule:
         """Take what ``norms`` holds as final; rows and columns without a target do not count."""
         rows, columns = self.norms.result()
         if self.gather:
-            columns = gather_rows(columns.unsqueeze(0)).logsumexp(0)
+            columns = all_gather_with_grad(columns.unsqueeze(0)).logsumexp(0)
         self.row_counts, self.column_counts = rows > -torch.inf, columns > -torch.inf
         self.row_norms, self.column_norms = rows.where(self.row_counts, 0.0), columns.where(self.column_counts, 0.0)
 
@@ -279,8 +279,8 @@ def tiled_soft_target_cross_entropy(
     row_counts, column_counts = rule.row_counts, rule.column_counts
     row_terms = (rows - row_means).where(row_counts, 0.0)
     if gather:
-        columns = gather_rows(columns.unsqueeze(0)).logsumexp(0)
-        column_means = gather_rows(column_means.unsqueeze(0)).sum(0)
-        row_terms, row_counts = gather_rows(row_terms), gather_rows(row_counts)
+        columns = all_gather_with_grad(columns.unsqueeze(0)).logsumexp(0)
+        column_means = all_gather_with_grad(column_means.unsqueeze(0)).sum(0)
+        row_terms, row_counts = all_gather_with_grad(row_terms), all_gather_with_grad(row_counts)
     column_terms = (columns - column_means).where(column_counts, 0.0)
     return (row_terms, column_terms), (row_counts, column_counts)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medvl.functional._checks import as_float, as_plain, check_option, check_positive, wide_dtype
+from medvl.utils.checks import check_option, check_positive
+from medvl.utils.tensors import as_float, as_plain, wide_dtype
 
 GRADIENTS = ("exact", "constant")
 

@@ -12,8 +12,8 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from medvl.functional.distributed import process_rank
 from medvl.handlers.run_checkpoint import save_whole
+from medvl.utils.distributed import get_rank
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ class BestCheckpoint:
         return self.folder / f"best-{epoch:04d}.pt"
 
     def _save(self) -> None:
-        if process_rank():
+        if get_rank():
             return
         save_whole(self.network.state_dict(), self._path(self.epoch))
         # The one before stays: until the run's next checkpoint is written, a resumed run takes that for the best.

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from ignite.engine import Engine, Events
 
-from medvl.functional.distributed import process_rank
+from medvl.utils.distributed import get_rank
 
 
 class EpochSeed:
@@ -31,7 +31,7 @@ class EpochSeed:
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        rank = process_rank()  # no two processes drop the same units
+        rank = get_rank()  # no two processes drop the same units
         entropy = [self.seed, epoch, rank] if rank else [self.seed, epoch]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.loader.set_epoch(epoch)

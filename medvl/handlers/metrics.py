@@ -12,8 +12,8 @@ from monai.utils import CommonKeys
 from torch import Tensor
 
 from medvl.functional import GROUNDING_THRESHOLDS, class_similarity
-from medvl.functional._modes import evaluating
 from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
+from medvl.utils.modes import eval_mode
 
 
 def prediction_and_batch(output: Any) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
@@ -163,7 +163,7 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
         encode = getattr(self.encode_text, "encode_text", self.encode_text)
         encode = getattr(self.encode_text, "encode_prompts", encode)
         # MONAI's evaluator puts a network back into training mode after each forward pass.
-        with evaluating(self.encode_text), torch.no_grad():
+        with eval_mode(self.encode_text), torch.no_grad():
             return encode(self.texts).detach()
 
 

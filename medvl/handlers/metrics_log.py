@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from medvl.functional.distributed import is_distributed, process_rank
 from medvl.handlers.step import step_output
+from medvl.utils.distributed import get_rank, is_distributed
 
 
 class MetricsLog:
@@ -43,7 +43,7 @@ class MetricsLog:
 
     def drop_later_lines(self, engine: Engine) -> None:
         """Keeps the lines of the epochs before the one that starts now."""
-        if process_rank():
+        if get_rank():
             return
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= engine.state.epoch]
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +66,7 @@ class MetricsLog:
         """Appends the epoch's line."""
         line: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         line.update((name, _mean_over_processes(value / self._steps)) for name, value in self._sums.items())
-        if process_rank():
+        if get_rank():
             return
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())

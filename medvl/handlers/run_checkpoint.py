@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from medvl.functional.distributed import process_rank
+from medvl.utils.distributed import get_rank
 
 PATTERN = "epoch-*.pt"
 
@@ -60,7 +60,7 @@ class RunCheckpoint:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if process_rank():
+        if get_rank():
             return
         states = {name: value.state_dict() for name, value in self.objects.items()}
         save_whole(states, self.folder / f"epoch-{engine.state.epoch:04d}.pt")

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from medvl.errors import StudyError
-from medvl.functional.distributed import is_distributed, process_rank
+from medvl.utils.distributed import get_rank, is_distributed
+from medvl.utils.errors import StudyError
 
 
 class SkippedLog:
@@ -39,7 +39,7 @@ class SkippedLog:
             parts: list[Any] = [None] * torch.distributed.get_world_size()
             torch.distributed.all_gather_object(parts, found)
             found = list({error.study_id: error for part in parts for error in part}.values())
-        if process_rank():
+        if get_rank():
             return
         lines = [{"study_id": e.study_id, "key": e.key, "reason": e.reason} for e in [*self.errors, *found]]
         self.path.parent.mkdir(parents=True, exist_ok=True)

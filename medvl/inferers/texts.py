@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medvl.functional._modes import evaluating
+from medvl.utils.modes import eval_mode
 
 TEXTS_AT_ONCE = 256
 VALUES = 4
@@ -66,7 +66,7 @@ class TextBank:
         known = self._network is not None and self._network() is network and state == self._state
         if self._embeds is None or not known:
             # Dropout would stay in the embeddings; made in inference mode, they could take no part in training.
-            with evaluating(network), torch.inference_mode(False), torch.no_grad():
+            with eval_mode(network), torch.inference_mode(False), torch.no_grad():
                 self._embeds = self._encode(network)
             self._network, self._state = weakref.ref(network), state
         return self._embeds

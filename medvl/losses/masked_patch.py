@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from medvl.functional import masked_patch_loss
-from medvl.functional._checks import check_option
 from medvl.functional.masking import REDUCTIONS
+from medvl.utils.checks import check_option
 
 
 class MaskedPatchLoss(nn.Module):

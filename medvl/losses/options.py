@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from medvl.functional._checks import check_option, check_positive, check_share
 from medvl.functional.contrastive import REDUCTIONS
 from medvl.functional.tiled import check_tile_size
+from medvl.utils.checks import check_fraction, check_option, check_positive
 
 
 class ContrastiveOptions(nn.Module):
@@ -17,7 +17,7 @@ class ContrastiveOptions(nn.Module):
     Args:
         temperature: above 0; logits are cosines / temperature where ``forward`` gets no ``logit_scale``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        gather: contrast the batches of all processes; see :func:`medvl.functional.gather_rows` on gradients.
+        gather: contrast the batches of all processes; see :func:`medvl.functional.all_gather_with_grad` on gradients.
         tile_size: texts in one tile, ``"auto"``, or None for the plain loss.
         more: what a loss has beside these.
     """
@@ -28,7 +28,7 @@ class ContrastiveOptions(nn.Module):
         check_option(reduction, "reduction", REDUCTIONS)
         check_tile_size(tile_size)
         if "image_weight" in more:
-            check_share(more["image_weight"], "image_weight")
+            check_fraction(more["image_weight"], "image_weight")
         self.options = {
             "temperature": temperature,
             **more,

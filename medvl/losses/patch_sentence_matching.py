@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medvl.functional import patch_sentence_matching_loss
-from medvl.functional._checks import check_option, check_positive
 from medvl.functional.alignment import MATCHINGS
 from medvl.losses.options import ContrastiveOptions
+from medvl.utils.checks import check_option, check_positive
 
 
 class PatchSentenceMatchingLoss(ContrastiveOptions):

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from medvl.functional import semantic_matching_loss
-from medvl.functional._checks import check_option, check_positive
 from medvl.functional.similarity import SIMILARITIES, Similarity
 from medvl.losses.options import ContrastiveOptions
+from medvl.utils.checks import check_option, check_positive
 
 
 class SemanticMatchingLoss(ContrastiveOptions):

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medvl.functional import sigmoid_contrastive_loss
-from medvl.functional._checks import check_option
 from medvl.functional.targets import MATCHES
 from medvl.losses.options import ContrastiveOptions
+from medvl.utils.checks import check_option
 
 
 class SigmoidContrastiveLoss(ContrastiveOptions):

@@ -11,8 +11,8 @@ import torch.distributed
 from torch import Tensor
 
 from medvl.functional import mean_rank, median_rank, recall_at_k, retrieval_ranks
-from medvl.functional._checks import as_ids
 from medvl.metrics.gathered import GatheredMetric
+from medvl.utils.tensors import as_ids
 
 
 class RetrievalMetric(GatheredMetric):

@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import average_precision_score, roc_auc_score
 from torch import Tensor
 
-from medvl.functional._checks import wide_dtype
 from medvl.metrics.gathered import GatheredMetric
+from medvl.utils.tensors import wide_dtype
 
 STATES = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
 

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from medvl.functional._modes import evaluating
 from medvl.networks.nets import DualEncoder
+from medvl.utils.modes import eval_mode
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
 TOLERANCE = 1e-4
@@ -74,7 +74,7 @@ def export_towers(
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
     for name, tower, example, check, dynamic in _towers(model):
-        with evaluating(tower), torch.no_grad():
+        with eval_mode(tower), torch.no_grad():
             expected = tower(*check)  # first, as some Hugging Face models set themselves up in their first call
             program = torch.export.export(tower, example, dynamic_shapes={"inputs": dynamic}, strict=True)
             for kind in formats:

@@ -11,11 +11,11 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable, Transform
 
-from medvl.errors import StudyError
 from medvl.functional import insert_prompt_tokens
 from medvl.functional.prompt_tokens import POSITIONS, text_span
 from medvl.text import PromptTemplates, load_prompts
 from medvl.transforms.study import named, require_one_key, study_name
+from medvl.utils.errors import StudyError
 
 NO_FINDING = "No Finding"
 TOKEN_KEYS = ("input_ids", "attention_mask", "sentence_ids")
@@ -253,7 +253,7 @@ class AddPromptTokensd(MapTransform):
         allow_missing_keys: do nothing for a study without tokens.
 
     Raises:
-        medvl.errors.StudyError: where the other two keys, or that of the class, are missing beside the token ids.
+        medvl.utils.errors.StudyError: where the other two keys, or that of the class, are missing beside the token ids.
 
     Example:
         >>> add = AddPromptTokensd(num_tokens=1, vocab_size=9)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, TypeVar
 
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 Result = TypeVar("Result")
 
@@ -28,7 +28,7 @@ def named(data: Mapping[Hashable, Any], key: Hashable, call: Callable[..., Resul
     Example:
         >>> named({"study_id": "s1"}, "report", int, "one")
         Traceback (most recent call last):
-        medvl.errors.StudyError: study 's1', report: invalid literal for int() with base 10: 'one'
+        medvl.utils.errors.StudyError: study 's1', report: invalid literal for int() with base 10: 'one'
     """
     try:
         return call(*args)

@@ -30,7 +30,7 @@ from monai.bundle import ConfigWorkflow
 from torch.nn.utils import clip_grad_norm_
 from transformers import BertConfig, VisionTextDualEncoderConfig, VisionTextDualEncoderModel, ViTConfig
 
-from medvl.bundles import recipe_config, recipes
+from medvl.workflows import recipe_config, recipes
 
 VIT = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768, "patch_size": 16}
 BERT = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from torch.utils.data import default_collate
 
-from medvl.bundles import TrainedRun
 from medvl.data import SyntheticChestXRay
 from medvl.evaluation import grounding
-from medvl.evaluation.means import mean_of_means
+from medvl.evaluation.statistics.means import mean_of_means
 from medvl.transforms import RadiographIntensity, ResizeLongest
+from medvl.workflows import TrainedRun
 
 KEYS = ("image", "mask", "study_id", "patient_id")
 

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from medvl.data import SyntheticChestXRay
-from medvl.evaluation.grounding import point_hits
+from medvl.evaluation.protocols.grounding import point_hits
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss, PatchSentenceMatchingLoss
 from medvl.networks import DualEncoder, ImageEncoder, PatchSentenceAligner, mlip
 from medvl.text import extract_sections, load_prompts

@@ -22,11 +22,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from medvl.bundles import demo_overrides, train
 from medvl.data import SyntheticChestXRay
 from medvl.losses import ImageTextLabelContrastiveLoss
 from medvl.networks import DualEncoder
 from medvl.transforms import image_preprocessing
+from medvl.workflows import demo_overrides, train
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 WORDINGS = (

@@ -18,8 +18,8 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medvl.bundles import TrainedRun, embed, train
 from medvl.cli.options import settings_from
+from medvl.workflows import TrainedRun, embed, train
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cxr-cases"
 SETTINGS = {

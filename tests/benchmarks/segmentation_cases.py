@@ -14,11 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from medvl.bundles import TrainedRun
-from medvl.bundles.masks import find_masks, masked_dataset
 from medvl.data import StudyLoader
 from medvl.evaluation import segmentation
-from medvl.evaluation.means import mean_estimates
+from medvl.evaluation.statistics.means import mean_estimates
+from medvl.workflows import TrainedRun
+from medvl.workflows.masks import find_masks, masked_dataset
 
 
 def main() -> None:

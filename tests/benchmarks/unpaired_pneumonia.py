@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from medvl.bundles import TrainedRun, embed, train
 from medvl.evaluation import zero_shot
+from medvl.workflows import TrainedRun, embed, train
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 FINDING = "Pneumonia"

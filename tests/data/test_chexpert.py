@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medvl.data import CheXpert
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 NAMES = list(CheXpert.names)
 COLUMNS = ["Path", "Sex", "Age", "Frontal/Lateral", "AP/PA", *NAMES]

@@ -12,7 +12,7 @@ from torch.utils.data import SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from medvl.data import StudyDataset, StudyLoader, collate_studies, study_key
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 
 def studies(count=8):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from medvl.data import load_studies, read_manifest, split_by_patient
 from medvl.data.label_columns import CHEXPERT_COLUMNS
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from medvl.data import MIMIC_CXR
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 NAMES = list(MIMIC_CXR.names)
 

@@ -7,7 +7,7 @@ import tarfile
 import pytest
 
 from medvl.data import OpenIReports
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 XML = """<eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>
 <AbstractText Label="COMPARISON"></AbstractText>

@@ -10,7 +10,7 @@ from PIL import Image
 
 import medvl.data.text_labels as text_labels
 from medvl.data import label_texts, load_sources
-from medvl.errors import StudyError
+from medvl.utils.errors import StudyError
 
 XML = """<eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>
 <AbstractText Label="FINDINGS">{text}</AbstractText></Abstract></Article></MedlineCitation></eCitation>"""

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from medvl.data import SyntheticChestCT
+from medvl.data.synthetic.chest_ct import DRAWN, compose_ct_report
 from medvl.data.synthetic.draws import Draws
 from medvl.data.synthetic.findings import Finding
-from medvl.data.synthetic_ct import DRAWN, compose_ct_report
 from medvl.text import label_report, load_vocabulary
 from medvl.transforms import LoadStudyImage
 

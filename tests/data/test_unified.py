@@ -9,10 +9,10 @@ from monai.transforms import Compose, Lambdad, MapTransform, Randomizable
 
 from medvl.data import StudyLoader, UnifiedDataset, study_key
 from medvl.engines import PrepareBatchImageText
-from medvl.errors import StudyError
 from medvl.losses import CombinedLoss, SemanticMatchingLoss
 from medvl.networks import PooledViews
 from medvl.transforms import LabelPolicy, LabelsToPromptd
+from medvl.utils.errors import StudyError
 
 NAMES = ["No Finding", "Edema"]
 

@@ -11,7 +11,7 @@ from sklearn.calibration import calibration_curve
 from sklearn.metrics import f1_score
 
 from medvl.evaluation import best_f1_threshold, reliability_curve
-from medvl.evaluation.calibration import weighted_f1
+from medvl.evaluation.statistics.calibration import weighted_f1
 
 
 def cases(seed=0, number=200):

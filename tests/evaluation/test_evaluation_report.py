@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from medvl.evaluation import Embeddings, Evaluation, evaluate, grounding, segmentation, sentence_maps, write_report
-from medvl.evaluation.report import matrix_order
+from medvl.evaluation.report.page import matrix_order
 
 NAMES = ["No Finding", "Enlarged Cardiomediastinum", "Lung $x_1$ <i>Opacity</i>", "Pleural Effusion", "Pleural Other"]
 HOSTILE = '<script>alert("text")</script><img src=x onerror=alert(1)>'

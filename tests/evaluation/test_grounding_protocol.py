@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from medvl.evaluation import compare, grounding, phrase_maps
-from medvl.evaluation.phrase_maps import point_hits
+from medvl.evaluation.protocols.phrase_maps import point_hits
 
 
 class Pixels:

@@ -13,7 +13,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from medvl.evaluation import Embeddings, fine_tune, linear_probe
-from medvl.evaluation.linear_probe import patient_subset
+from medvl.evaluation.protocols.linear_probe import patient_subset
 
 NAMES = ["Edema", "Fracture"]
 AXES = torch.randn(2, 12, generator=torch.Generator().manual_seed(9))

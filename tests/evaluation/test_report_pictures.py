@@ -12,8 +12,8 @@ from PIL import Image
 
 from medvl.evaluation import Embeddings, retrieval, sentence_maps, zero_shot
 from medvl.evaluation.embeddings import thumbnail
-from medvl.evaluation.overlays import WIDTH, overlay
-from medvl.evaluation.report_pictures import failure_cases, report_queries
+from medvl.evaluation.report.overlays import WIDTH, overlay
+from medvl.evaluation.report.pictures import failure_cases, report_queries
 
 
 def pixels(address):

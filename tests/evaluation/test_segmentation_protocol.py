@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from medvl.evaluation import compare, dense_features, segmentation
-from medvl.evaluation.segmentation import dice_scores
+from medvl.evaluation.protocols.segmentation import dice_scores
 
 
 def squares(number, size=16, seed=0, empty=()):

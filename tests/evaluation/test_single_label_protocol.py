@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from medvl.evaluation import Embeddings, exclusive_classes, zero_shot_single_label
-from medvl.evaluation.single_label import classification_figures
+from medvl.evaluation.protocols.single_label import classification_figures
 
 NAMES = ["No Finding", "Edema", "Fracture", "Pneumonia"]
 PROMPTS = {"Fracture": ["fracture", "broken rib"], "Edema": ["edema"], "Pneumonia": ["pneumonia"]}

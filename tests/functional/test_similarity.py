@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from medvl.functional import label_similarity, semantic_targets, unit_vectors
-from medvl.functional._checks import as_ids
+from medvl.utils.tensors import as_ids
 
 
 def test_unit_vectors_have_length_one_and_zero_stays_zero():

@@ -13,7 +13,6 @@ from monai.engines.utils import IterationEvents
 from torch import nn
 
 from medvl.data import StudyDataset, StudyLoader
-from medvl.errors import StudyError
 from medvl.handlers import (
     EpochSeed,
     FiniteLoss,
@@ -25,6 +24,7 @@ from medvl.handlers import (
     SkippedLog,
     read_metrics,
 )
+from medvl.utils.errors import StudyError
 
 
 class Network(nn.Module):

@@ -22,7 +22,6 @@ from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from medvl.data import read_manifest
-from medvl.errors import StudyError
 from medvl.transforms import (
     LoadStudyImage,
     LoadStudyImaged,
@@ -34,6 +33,7 @@ from medvl.transforms import (
     ResizeLongest,
     image_preprocessing,
 )
+from medvl.utils.errors import StudyError
 
 # Asymmetric in every way: neither a flip nor a transposition leaves it as it is.
 PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20 + np.uint8([[0, 1, 0, 0]])

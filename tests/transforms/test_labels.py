@@ -10,9 +10,9 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from medvl.errors import StudyError
 from medvl.text import load_vocabulary
 from medvl.transforms import ApplyLabelPolicy, ApplyLabelPolicyd, LabelPolicy, LabelReport, LabelReportd
+from medvl.utils.errors import StudyError
 
 STATES = [1.0, 0.0, -1.0, math.nan]
 

@@ -8,8 +8,8 @@ import torch
 from monai.transforms import Compose
 
 from medvl.data import collate_studies
-from medvl.errors import StudyError
 from medvl.transforms import RandMaskPatches, RandMaskPatchesd
+from medvl.utils.errors import StudyError
 
 
 @pytest.mark.parametrize(

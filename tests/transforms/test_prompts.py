@@ -9,7 +9,6 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from medvl.errors import StudyError
 from medvl.text import label_report, load_prompts, load_vocabulary
 from medvl.transforms import (
     AddPromptTokens,
@@ -19,6 +18,7 @@ from medvl.transforms import (
     TokenizeText,
     train_tokenizer,
 )
+from medvl.utils.errors import StudyError
 
 NAMES = load_vocabulary("chexpert14").names
 NAN = math.nan

@@ -11,7 +11,6 @@ from monai.data import CacheDataset, DataLoader, Dataset, PersistentDataset
 from monai.transforms import Compose
 from monai.utils import set_determinism
 
-from medvl.errors import StudyError
 from medvl.transforms import (
     ExtractSections,
     ExtractSectionsd,
@@ -25,6 +24,7 @@ from medvl.transforms import (
     SplitSentences,
     SplitSentencesd,
 )
+from medvl.utils.errors import StudyError
 
 REPORT = "INDICATION: Cough.\nFINDINGS: Small effusion. No edema. Heart is normal.\nIMPRESSION: Effusion."
 

@@ -12,8 +12,8 @@ import torch
 from monai.bundle import ConfigParser
 from transformers import AutoTokenizer
 
-from medvl.errors import StudyError
 from medvl.transforms import TokenizeText, TokenizeTextd, train_tokenizer
+from medvl.utils.errors import StudyError
 
 TEXTS = [
     "No pleural effusion. Heart is normal.",

@@ -7,6 +7,6 @@ healthy chest on a ``canvas``, ``effects`` draws the findings, ``reports`` write
 
 from __future__ import annotations
 
-from medvl.data.synthetic.dataset import SyntheticChestXRay
+from medvl.data.synthetic.chest_xray import SyntheticChestXRay
 
 __all__ = ["SyntheticChestXRay"]

@@ -10,8 +10,9 @@ import torch
 from torch import nn
 
 from medvl.functional import patch_sentence_plan, unit_vectors
-from medvl.functional._checks import as_mask, as_matrix, check_option, check_positive
 from medvl.functional.alignment import MATCHINGS
+from medvl.utils.checks import check_option, check_positive
+from medvl.utils.tensors import as_mask, as_matrix
 
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 

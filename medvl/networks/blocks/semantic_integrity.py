@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from medvl.functional import patchify, semantic_integrity
-from medvl.functional._checks import as_float, as_plain, check_positive
+from medvl.utils.checks import check_positive
+from medvl.utils.tensors import as_float, as_plain
 
 
 class SemanticIntegrity(nn.Module):

@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from medvl.functional._checks import as_plain
 from medvl.networks.encoders.backbones import (
     NAMES,
     HuggingFaceBackbone,
@@ -17,6 +16,7 @@ from medvl.networks.encoders.backbones import (
     build_backbone,
     is_hugging_face,
 )
+from medvl.utils.tensors import as_plain
 
 
 class ImageEncoder(nn.Module):

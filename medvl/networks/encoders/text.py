@@ -11,12 +11,12 @@ from torch import nn
 from transformers import AutoTokenizer, PretrainedConfig
 
 from medvl.functional import insert_prompt_tokens, segment_mean
-from medvl.functional._checks import as_plain
 from medvl.functional.prompt_tokens import POSITIONS
 from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptVectors
 from medvl.networks.encoders.adapters import adapter_prefix, adapters_config, add_adapters, base_of, has_adapters
 from medvl.networks.encoders.pooling import POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
+from medvl.utils.tensors import as_plain
 
 
 def load_tokenizer(folder: str | Path) -> Any:

@@ -10,9 +10,9 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from medvl.functional._modes import evaluating
 from medvl.networks.encoders.adapters import base_of, has_adapters
 from medvl.networks.encoders.model_class import model_class
+from medvl.utils.modes import eval_mode
 
 DEFAULT_LENGTH = 512
 """Tokens a text where the model has neither a position table nor says how many it is meant for."""
@@ -118,7 +118,7 @@ def is_causal(model: PreTrainedModel) -> bool:
     device = model.get_input_embeddings().weight.device
     if device.type == "meta":
         return False
-    with evaluating(model):
+    with eval_mode(model):
         ids = torch.tensor([[0, 0], [0, 1]], device=device)
         first = model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[:, 0].float()
     return torch.allclose(first[0], first[1], rtol=0, atol=1e-7 * float(first.abs().max()))

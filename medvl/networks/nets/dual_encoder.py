@@ -14,13 +14,13 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
 from medvl.functional import scatter_patches
-from medvl.functional._checks import as_plain
 from medvl.networks.blocks import LogitScale, PatchContrastIntegrity, ProjectionHead
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.folder import MODEL_CARD, check_place, find_folder, load_weights, save_folder, saved_tokenizer
 from medvl.networks.nets.masked import build_integrity, build_patch_decoder, own_sentences
 from medvl.networks.nets.strings import telling_sentences, tokenize
 from medvl.text import split_sentences
+from medvl.utils.tensors import as_plain
 
 REPORT_ENCODINGS = ("whole", "sentences")
 INTEGRITIES = (None, "report", "contrast")

@@ -11,10 +11,10 @@ import torch
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
 
-from medvl.functional._modes import evaluating
 from medvl.functional.masking import gather_patches
 from medvl.networks.encoders.backbones.features import PatchFeatures
 from medvl.networks.encoders.model_class import model_class
+from medvl.utils.modes import eval_mode
 
 Source: TypeAlias = PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path
 
@@ -95,7 +95,7 @@ class HuggingFaceBackbone(nn.Module):
         if self.takes_visible:
             return int(self.model.config.hidden_size)
         image = torch.zeros(1, self.channels, self.image_size, self.image_size, device=self.model.device)
-        with evaluating(self.model):
+        with eval_mode(self.model):
             states = self.model(pixel_values=image.to(self.model.dtype)).last_hidden_state
         return int(states.shape[1 if states.ndim == 4 else 2])
 

@@ -1,0 +1,110 @@
+"""The Indiana University chest X-ray collection (Open-i), read from its own XML reports."""
+
+from __future__ import annotations
+
+import os
+import tarfile
+import xml.etree.ElementTree as ElementTree
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from medvl.data.study_list import StudyList
+from medvl.utils.errors import StudyError
+
+_SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
+
+
+class OpenIReports(StudyList):
+    """Reports of the Indiana collection (Demner-Fushman et al. 2016) as a datalist.
+
+    Each study is a dictionary with ``study_id`` ("CXR17"), ``report`` (sections with their headers, one a line),
+    ``sections`` (lower-case name to text, of those with text), ``mesh`` (the coders' terms, such as
+    "Pleural Effusion/left/small") and ``image_ids``. With ``images``, ``image`` is the list of the files that are there.
+    The collection numbers reports and not patients, so there is no ``patient_id``.
+
+    Args:
+        path: the archive (``.tgz``, ``.tar.gz``, ``.tar``), or a folder with the XML files at any depth.
+        images: folder with the images, ``<image id>.png`` (or .jpg, .dcm).
+        on_error: ``"raise"`` on a report that is not XML or not of this collection, ``"skip"`` to leave it out and list
+            it in ``skipped``.
+
+    Raises:
+        FileNotFoundError: if ``path`` is not there, or holds no XML file.
+        ValueError: for an unknown ``on_error``, or a file that is no archive or a broken one.
+        medvl.utils.errors.StudyError: for a report that cannot be read, unless skipped.
+
+    Example:
+        >>> reports = OpenIReports("openi-reports.tgz")  # doctest: +SKIP
+        >>> reports[0]["sections"]["impression"]  # doctest: +SKIP
+        'Normal chest x-XXXX.'
+    """
+
+    def __init__(self, path: str | Path, images: str | Path | None = None, on_error: str = "raise") -> None:
+        super().__init__(on_error)
+        path = Path(path)
+        if not path.exists():
+            raise FileNotFoundError(f"path: there is no file or folder {path}")
+        files = None if images is None else _image_files(Path(images))
+        for name, content in _xml_files(path):
+            with self._reading_a_study():
+                self._studies.append(_study(name, content, files))
+        if not self._studies and not self.skipped:
+            raise FileNotFoundError(f"path: there is no XML report in {path}")
+        self._studies.sort(key=lambda study: (_number(study["study_id"]), study["study_id"]))
+
+
+def _number(study_id: str) -> int:
+    digits = "".join(filter(str.isdigit, study_id))
+    return int(digits) if digits else 0
+
+
+def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
+    if path.is_dir():
+        for file in sorted(path.rglob("*.xml")):
+            yield file.name, file.read_bytes()
+        return
+    # A stream: nothing is unpacked to the disk, so no name in the archive can lead outside a folder.
+    try:
+        with tarfile.open(path, "r:*") as archive:
+            for member in archive:
+                if member.isfile() and member.name.endswith(".xml"):
+                    content = archive.extractfile(member)
+                    if content is not None:
+                        yield os.path.basename(member.name), content.read()
+    except (tarfile.TarError, EOFError, zlib.error) as error:
+        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar)") from error
+
+
+def _image_files(folder: Path) -> dict[str, str]:
+    if not folder.is_dir():
+        raise FileNotFoundError(f"images: there is no folder {folder}")
+    return {
+        file.stem: str(file) for file in sorted(folder.rglob("*")) if file.suffix in (".png", ".jpg", ".jpeg", ".dcm")
+    }
+
+
+def _study(name: str, content: bytes, files: dict[str, str] | None) -> dict[str, Any]:
+    try:
+        root = ElementTree.fromstring(content)
+    except ElementTree.ParseError as error:
+        raise StudyError(name, "report", f"not valid XML: {error}") from error
+    identity = root.find("uId")
+    if identity is None or not identity.get("id"):
+        raise StudyError(name, "study_id", "no uId element with an id, expected a report of the Indiana collection")
+    sections = {}
+    for element in root.iter("AbstractText"):
+        label, text = (element.get("Label") or "").upper(), (element.text or "").strip()
+        if label in _SECTIONS and text:
+            sections[label.lower()] = text
+    study: dict[str, Any] = {
+        "study_id": identity.get("id"),
+        "report": "\n".join(f"{label.upper()}: {text}" for label, text in sections.items()),
+        "sections": sections,
+        "mesh": [element.text.strip() for element in root.iter("major") if element.text],
+        "image_ids": [element.get("id") or "" for element in root.iter("parentImage")],
+    }
+    if files is not None:
+        study["image"] = [files[image] for image in study["image_ids"] if image in files]
+    return study

@@ -1,0 +1,256 @@
+"""Fine-tuning: what the whole image encoder learns from labels, in a small and honest recipe."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.protocols.linear_probe import ProbeResult, probe_result
+from medvl.evaluation.statistics.curves import auroc_and_average_precision
+from medvl.evaluation.statistics.multi_label import check_patients_apart, f1_thresholds, finding_targets
+
+Batches = Iterable[Mapping[str, Any]]
+
+
+class FindingClassifier(nn.Module):
+    """An image encoder with a layer norm and a linear layer on its embedding: one logit for each finding.
+
+    Args:
+        encoder: a module with ``encode_image`` ((N, C, H, W[, D]) to (N, D)) that lets gradients through.
+        embed_dim: D.
+        num_findings: F.
+    """
+
+    def __init__(self, encoder: nn.Module, embed_dim: int, num_findings: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        # Embeddings are unit vectors; the norm gives the linear layer features of unit variance.
+        self.head = nn.Sequential(nn.LayerNorm(embed_dim), nn.Linear(embed_dim, num_findings))
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, F)."""
+        encode: Any = self.encoder.encode_image
+        return self.head(encode(image))
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """A fine-tuned classifier and its figures on the test studies.
+
+    Args:
+        result: figures on the test studies.
+        classifier: with the weights of the best epoch, in evaluation mode.
+        history: ``loss`` and validation ``auroc`` (macro; None where no finding has both classes) of each epoch.
+        best_epoch: the epoch, from 1, whose weights were kept.
+        settings: epochs, learning rates, weight decay, seed.
+    """
+
+    result: ProbeResult
+    classifier: FindingClassifier
+    history: tuple[dict[str, float | None], ...]
+    best_epoch: int
+    settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures, history and settings as ``evaluation.json`` has them."""
+        return {
+            **self.result.to_dict(),
+            "history": list(self.history),
+            "best_epoch": self.best_epoch,
+            "settings": self.settings,
+        }
+
+
+def fine_tune(
+    model: nn.Module,
+    train: Batches,
+    validation: Batches,
+    test: Batches,
+    names: Sequence[str],
+    *,
+    findings: Sequence[str] | None = None,
+    epochs: int = 10,
+    learning_rate: float = 1e-4,
+    head_learning_rate: float = 1e-3,
+    weight_decay: float = 0.01,
+    uncertain: Literal["exclude", "present", "absent"] = "exclude",
+    device: torch.device | str | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> FineTuneResult:
+    """Train a copy of the image encoder with a linear head on labelled studies, and score it on others.
+
+    Binary cross entropy of each finding over its known labels, averaged over what is known in the batch; AdamW with a
+    smaller rate for the encoder than for the head; both fall to zero along a cosine. The epoch with the best macro AUROC on
+    validation is kept, and the thresholds of F1 are chosen there. The test studies are looked at once.
+
+    Args:
+        model: a module with ``encode_image``; it is copied and left as it is.
+        train: batches with ``image`` and ``label`` (N, K), gone through once an epoch, such as a shuffling loader.
+        validation: the same of other patients.
+        test: the same of other patients again.
+        names: the K findings in the order of the labels' columns.
+        findings: those to classify; None for all.
+        epochs: how many.
+        learning_rate: of the encoder; 0 trains the head alone.
+        head_learning_rate: of the head.
+        weight_decay: of both.
+        uncertain: what a label of -1 means: left out, present or absent.
+        device: where to train; None for where the model's weights are.
+        resamples: of the bootstrap by test patient.
+        level: of the intervals.
+        seed: of the head's first weights, of dropout and of the bootstrap.
+
+    Returns:
+        The figures with the classifier.
+
+    Raises:
+        ValueError: if labels are missing or too wide, the sets share a patient, or there is no epoch.
+        RuntimeError: if the loss is not finite, or ``encode_image`` lets no gradient through.
+    """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1; received {epochs}")
+    task = _Task(tuple(names), tuple(names if findings is None else findings), uncertain)
+    device = next(model.parameters()).device if device is None else torch.device(device)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = copy.deepcopy(model).to(device)
+        classifier = FindingClassifier(encoder, _width(encoder, train, device), len(task.findings)).to(device)
+        groups = [
+            {"params": [p for p in encoder.parameters() if p.requires_grad], "lr": learning_rate},
+            {"params": classifier.head.parameters(), "lr": head_learning_rate},
+        ]
+        optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
+        history: list[dict[str, float | None]] = []
+        best, best_epoch, weights = -np.inf, 0, copy.deepcopy(classifier.state_dict())
+        for epoch in range(1, epochs + 1):
+            loss, trained = _train_epoch(classifier, optimizer, train, task, device)
+            schedule.step()
+            checked, scores = _score(classifier, validation, device)
+            if epoch == 1:
+                check_patients_apart(train=trained, validation=checked)
+            auroc = _macro_auroc(scores, task.targets(checked))
+            history.append({"loss": loss, "auroc": None if np.isnan(auroc) else auroc})
+            # Validation of one class cannot choose: the last epoch is taken.
+            if np.isnan(auroc) or auroc > best:
+                best = best if np.isnan(auroc) else auroc
+                best_epoch, weights = epoch, copy.deepcopy(classifier.state_dict())
+    classifier.load_state_dict(weights)
+    classifier.eval()
+    checked, scores = _score(classifier, validation, device)
+    thresholds = f1_thresholds(scores, task.targets(checked))
+    tested, scores = _score(classifier, test, device)
+    check_patients_apart(train=trained, validation=checked, test=tested)
+    result = probe_result(
+        tested,
+        task.findings,
+        scores=scores[None],
+        probabilities=0.5 * (1 + np.tanh(scores / 2))[None],
+        thresholds=thresholds[None],
+        targets=task.targets(tested),
+        train_studies=float(len(trained)),
+        options={"resamples": resamples, "level": level, "seed": seed},
+    )
+    settings = {
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "head_learning_rate": head_learning_rate,
+        "weight_decay": weight_decay,
+        "uncertain": uncertain,
+        "resamples": resamples,
+        "level": level,
+        "seed": seed,
+    }
+    return FineTuneResult(result, classifier, tuple(history), best_epoch, settings)
+
+
+@dataclass(frozen=True)
+class _Task:
+    """Which columns of the labels are learned, and what they mean."""
+
+    names: tuple[str, ...]
+    findings: tuple[str, ...]
+    uncertain: str
+
+    def targets(self, studies: Embeddings) -> np.ndarray:
+        return finding_targets(studies, self.names, self.findings, self.uncertain)
+
+
+def _studies(batches: Sequence[Mapping[str, Any]]) -> Embeddings:
+    """Labels and ids of batches, without embeddings."""
+    labels = [torch.as_tensor(batch["label"]).as_subclass(Tensor).cpu() for batch in batches if "label" in batch]
+    if len(labels) < len(batches) or not labels:
+        raise ValueError("fine-tuning needs batches, each with image and label; received one without, or none")
+    nothing = torch.ones(sum(map(len, labels)), 1)
+    studies, patients = ([i for batch in batches for i in batch.get(key, [])] for key in ("study_id", "patient_id"))
+    return Embeddings(nothing, nothing, study_ids=studies, patient_ids=patients, labels=torch.cat(labels))
+
+
+def _image(batch: Mapping[str, Any], device: torch.device) -> Tensor:
+    return torch.as_tensor(batch["image"]).as_subclass(Tensor).to(device)
+
+
+def _width(encoder: nn.Module, batches: Batches, device: torch.device) -> int:
+    """Width of the embeddings, from the first batch."""
+    first = next(iter(batches), None)
+    if first is None:
+        raise ValueError("fine-tuning needs batches, each with image and label; received one without, or none")
+    encode: Any = encoder.encode_image
+    encoder.eval()
+    with torch.no_grad():
+        return encode(_image(first, device)[:1]).shape[1]
+
+
+def _train_epoch(
+    classifier: FindingClassifier, optimizer: torch.optim.Optimizer, batches: Batches, task: _Task, device: torch.device
+) -> tuple[float, Embeddings]:
+    """Mean loss of one epoch, and the labels and ids that it saw."""
+    classifier.train()
+    losses, seen = [], []
+    for batch in batches:
+        seen.append({key: batch[key] for key in ("label", "study_id", "patient_id") if key in batch})
+        targets = torch.as_tensor(task.targets(_studies(seen[-1:])), dtype=torch.float32, device=device)
+        known = ~targets.isnan()
+        if not bool(known.any()):
+            continue
+        loss = F.binary_cross_entropy_with_logits(classifier(_image(batch, device))[known], targets[known])
+        if not bool(loss.isfinite()):
+            raise RuntimeError(f"the loss of fine-tuning is {loss.item()}; a smaller learning rate may help")
+        optimizer.zero_grad()
+        loss.backward()
+        if optimizer.param_groups[0]["lr"] and all(p.grad is None for p in classifier.encoder.parameters()):
+            raise RuntimeError("encode_image lets no gradient through, so that its encoder cannot be fine-tuned")
+        optimizer.step()
+        losses.append(loss.item())
+    return float(np.mean(losses)) if losses else float("nan"), _studies(seen)
+
+
+def _score(classifier: FindingClassifier, batches: Batches, device: torch.device) -> tuple[Embeddings, np.ndarray]:
+    """Labels and ids of studies, and the logits (N, F) that the classifier gives them."""
+    classifier.eval()
+    scores, seen = [], []
+    with torch.inference_mode():
+        for batch in batches:
+            seen.append({key: batch[key] for key in ("label", "study_id", "patient_id") if key in batch})
+            scores.append(classifier(_image(batch, device)).double().cpu())
+    return _studies(seen), torch.cat(scores).numpy()
+
+
+def _macro_auroc(scores: np.ndarray, targets: np.ndarray) -> float:
+    """Mean AUROC of the findings with both classes; NaN for none."""
+    known = ~np.isnan(targets)
+    values = [
+        auroc_and_average_precision(scores[rows, column], targets[rows, column] == 1)[0][0]
+        for column, rows in enumerate(known.T)
+    ]
+    return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")

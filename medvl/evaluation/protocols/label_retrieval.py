@@ -1,0 +1,278 @@
+"""Retrieval of images that show the same finding as the query (label match, the 8x200 layout)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvl.evaluation.embeddings import Embeddings, text_encoder, unit_vectors
+from medvl.evaluation.statistics.balanced import draw_per_class, exclusive_classes
+from medvl.evaluation.statistics.bootstrap import Estimate, estimates
+from medvl.evaluation.tables import plain_table
+from medvl.functional import precision_at_k
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class LabelQueries:
+    """Precision of one kind of query, images or texts.
+
+    Args:
+        values: ``precision_at_K`` by name.
+        classes: by class, the mean of each.
+        precisions: of each query (Q, len(ks)).
+        query_classes: class number of each query (Q,).
+        query_ids: study of each image query, or each text (Q,).
+        groups: patient of each image query; each text by itself (Q,).
+    """
+
+    values: dict[str, Estimate]
+    classes: dict[str, dict[str, float]]
+    precisions: np.ndarray
+    query_classes: np.ndarray
+    query_ids: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as ``evaluation.json`` has them; NaN as None."""
+        return {
+            **{name: estimate.to_dict() for name, estimate in self.values.items()},
+            "classes": {
+                label: {name: None if math.isnan(value) else value for name, value in row.items()}
+                for label, row in self.classes.items()
+            },
+            "queries": len(self.query_ids),
+        }
+
+
+@dataclass(frozen=True)
+class LabelRetrievalResult:
+    """Label-match retrieval with image queries and, where texts were given, text queries.
+
+    Args:
+        queries: by ``"image_to_image"`` and ``"text_to_image"``.
+        chance: precision of a random order: the mean share of a query's class among the candidates, by kind.
+        classes: names of the classes.
+        candidate_ids: studies among which was searched (M,).
+        settings: numbers of cases, depths, seed, resamples, level.
+    """
+
+    queries: dict[str, LabelQueries]
+    chance: dict[str, float]
+    classes: tuple[str, ...]
+    candidate_ids: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def study_ids(self) -> tuple[str, ...]:
+        """The query of each row of :meth:`figures`: study ids of images, then texts."""
+        return tuple(query for part in self.queries.values() for query in part.query_ids)
+
+    @property
+    def patient_ids(self) -> tuple[str, ...]:
+        """Patients of the image queries; texts each for themselves."""
+        return tuple(group for part in self.queries.values() for group in part.groups)
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures (B,) such as ``image_to_image/precision_at_5`` for weights (B, Q) of all queries."""
+        named, start = {}, 0
+        for kind, part in self.queries.items():
+            stop = start + len(part.query_ids)
+            for name, value in _means(part.precisions, list(part.values), weights[:, start:stop]).items():
+                named[f"{kind}/{name}"] = value
+            start = stop
+        return named
+
+    def case_table(self) -> pd.DataFrame:
+        """One row for each query: kind, study or text, class, and the precision at each depth."""
+        import pandas as pd
+
+        tables = []
+        for kind, part in self.queries.items():
+            table = pd.DataFrame(
+                {"kind": kind, "query": part.query_ids, "class": [self.classes[c] for c in part.query_classes]}
+            )
+            tables.append(table.assign(**{name: part.precisions[:, i] for i, name in enumerate(part.values)}))
+        return pd.concat(tables, ignore_index=True)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures and settings as ``evaluation.json`` has them."""
+        return {
+            **{kind: {**part.to_dict(), "chance": self.chance[kind]} for kind, part in self.queries.items()},
+            "candidates": len(self.candidate_ids),
+            "settings": self.settings,
+        }
+
+    def table(self, untrained: LabelRetrievalResult | None = None) -> str:
+        """The figures as a plain-text table, with an untrained model's beside them."""
+        titles = {"image_to_image": "Image queries", "text_to_image": "Text queries"}
+        rows = []
+        for kind, part in self.queries.items():
+            for name, estimate in part.values.items():
+                title = f"{titles[kind]}, {name.replace('precision_at_', 'P@')}"
+                row = [title, str(estimate), f"{self.chance[kind]:.3f}"]
+                rows.append(row + ([str(untrained.queries[kind].values[name])] if untrained else []))
+        return plain_table(["Label match", "Value", "Chance"] + (["Untrained"] if untrained else []), rows)
+
+
+def label_retrieval(
+    embeddings: Embeddings,
+    names: Sequence[str],
+    classes: Sequence[str],
+    *,
+    texts: Mapping[str, Sequence[str]] | None = None,
+    encode_text: Any = None,
+    ks: Sequence[int] = (5, 10, 50),
+    per_class: int = 200,
+    queries_per_class: int = 10,
+    exclusive_among: Sequence[str] | None = None,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> LabelRetrievalResult:
+    """Precision at k of retrieving images of the query's class: the 8x200 protocol (Zhang et al., 2020) for any classes.
+
+    Of every class are drawn ``queries_per_class`` studies as image queries and ``per_class`` others as candidates, all
+    showing that class alone (:func:`~medvl.evaluation.statistics.balanced.exclusive_classes`). No candidate is of a patient
+    that asks: another image of the same patient would be found for its patient. Text queries are texts that describe a class.
+
+        P@k = share of the k candidates nearest to the query that are of its class, ties counted against the model.
+
+    Args:
+        embeddings: studies with ``labels`` (N, K).
+        names: the K findings in the order of the labels' columns.
+        classes: C of them, such as :data:`medvl.evaluation.statistics.balanced.RETRIEVAL_CLASSES`.
+        texts: texts for each class; None asks with images only.
+        encode_text: the model, or its function from strings to (M, D); needed with ``texts``.
+        ks: depths.
+        per_class: candidates of each class.
+        queries_per_class: image queries of each class.
+        exclusive_among: findings that must not be there (nor be uncertain) beside a study's class; None for the classes.
+        resamples: of the bootstrap, over the patients of the image queries, or the texts; the candidates stay.
+        level: of the intervals.
+        seed: of the draws and of the bootstrap.
+
+    Returns:
+        The figures. A depth beyond the number of candidates is NaN, with a warning. Where a class has fewer studies than
+        asked, all classes have as many as it, with a warning.
+
+    Raises:
+        ValueError: if labels are missing or too wide, a class is not among the names or has no study, or texts come without
+            an encoder or not for every class.
+
+    Example:
+        >>> image = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]).repeat(2, 1)
+        >>> labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]).repeat(2, 1)
+        >>> result = label_retrieval(Embeddings(image, image, labels=labels), ["Edema", "Fracture"], ["Edema", "Fracture"],
+        ...     ks=[1], per_class=3, queries_per_class=1, resamples=10)
+        >>> result.queries["image_to_image"].values["precision_at_1"].value, result.chance["image_to_image"]
+        (1.0, 0.5)
+    """
+    if not ks or any(k < 1 for k in ks):
+        raise ValueError(f"ks must be depths of at least 1; received {list(ks)}")
+    numbers = exclusive_classes(embeddings, names, classes, exclusive_among)
+    generator = np.random.default_rng(seed)
+    asking = draw_per_class(numbers, classes, queries_per_class, generator, "image queries")
+    patients = np.array(embeddings.patient_ids)
+    left = np.where(np.isin(patients, patients[asking]), -1, numbers)
+    rows = draw_per_class(left, classes, per_class, generator, "candidates")
+    deep = [k for k in ks if k > len(rows)]
+    if deep:
+        warnings.warn(
+            f"precision at {', '.join(map(str, deep))} is not defined among {len(rows)} candidates",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+    options: dict[str, Any] = {"ks": tuple(ks), "resamples": resamples, "level": level, "seed": seed}
+    candidates, kinds = (embeddings.image[rows], numbers[rows]), {}
+    kinds["image_to_image"] = _ask(
+        embeddings.image[asking],
+        numbers[asking],
+        tuple(embeddings.study_ids[row] for row in asking),
+        tuple(patients[asking].tolist()),
+        *candidates,
+        classes,
+        **options,
+    )
+    if texts is not None:
+        queries = [(text, number) for number, name in enumerate(classes) for text in texts.get(name, ())]
+        without = [name for name in classes if not texts.get(name) or isinstance(texts[name], str)]
+        if without or encode_text is None:
+            raise ValueError(
+                f"texts need encode_text and a list of at least one text for every class; received none for {without}"
+                if without
+                else "texts need encode_text, a model or a function from strings to vectors; received None"
+            )
+        asked = [text for text, _ in queries]
+        with torch.inference_mode():
+            embeds = unit_vectors("text", text_encoder(encode_text, prompts=True)(asked))
+        ids = tuple(asked)
+        kinds["text_to_image"] = _ask(
+            embeds, np.array([number for _, number in queries]), ids, ids, *candidates, classes, **options
+        )
+    shares = np.bincount(numbers[rows], minlength=len(classes)) / len(rows)
+    return LabelRetrievalResult(
+        queries=kinds,
+        chance={kind: float(shares[part.query_classes].mean()) for kind, part in kinds.items()},
+        classes=tuple(classes),
+        candidate_ids=tuple(embeddings.study_ids[row] for row in rows),
+        settings={
+            "per_class": per_class,
+            "queries_per_class": queries_per_class,
+            "exclusive_among": list(exclusive_among or classes),
+            **options,
+            "ks": list(ks),
+        },
+    )
+
+
+def _ask(
+    queries: Tensor,
+    query_classes: np.ndarray,
+    ids: tuple[str, ...],
+    groups: tuple[str, ...],
+    candidates: Tensor,
+    candidate_classes: np.ndarray,
+    classes: Sequence[str],
+    *,
+    ks: tuple[int, ...],
+    resamples: int,
+    level: float,
+    seed: int,
+) -> LabelQueries:
+    """Precision of some queries (Q, D) among candidates (M, D)."""
+    names = [f"precision_at_{k}" for k in ks]
+    of_queries, of_candidates = torch.as_tensor(query_classes), torch.as_tensor(candidate_classes)
+    precisions = np.full((len(queries), len(ks)), np.nan)
+    for column, k in enumerate(ks):
+        if k <= len(candidates):
+            precisions[:, column] = precision_at_k(queries, candidates, of_queries, of_candidates, k=k).numpy()
+    return LabelQueries(
+        values=estimates(
+            lambda weights: _means(precisions, names, weights), groups, resamples=resamples, level=level, seed=seed
+        ),
+        classes={
+            name: dict(zip(names, precisions[query_classes == number].mean(axis=0).tolist(), strict=True))
+            for number, name in enumerate(classes)
+        },
+        precisions=precisions,
+        query_classes=query_classes,
+        query_ids=ids,
+        groups=groups,
+    )
+
+
+def _means(precisions: np.ndarray, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+    """Mean precision (B,) at each depth for weights (B, Q); NaN where no query has weight."""
+    with np.errstate(invalid="ignore"):
+        means = weights.astype(float) @ precisions / weights.sum(axis=1, keepdims=True)
+    return {name: means[:, column] for column, name in enumerate(names)}

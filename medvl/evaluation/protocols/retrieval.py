@@ -1,0 +1,329 @@
+"""Retrieval of reports by images and of images by reports (pair match)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.statistics.bootstrap import Estimate, estimates, interval
+from medvl.evaluation.tables import plain_table
+from medvl.functional import chance_recall_at_k, retrieval_ranks
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SHUFFLED_QUERIES = 2000
+"""Queries drawn for one shuffle of the control; beyond that, more would only cost time."""
+
+
+@dataclass(frozen=True)
+class DirectionResult:
+    """Retrieval in one direction.
+
+    Args:
+        values: ``recall_at_K``, ``median_rank`` and ``mean_rank``.
+        chance: what a random order of the candidates gives, by the same names.
+        shuffled: what the model gives where the pairs are shuffled, by the same names; the interval holds the shuffles.
+        ranks: rank of the best right candidate of each query (Q,).
+        query_rows: the row of the embeddings that each query is (Q,).
+        candidate_rows: the row of the embeddings that each candidate is (M,).
+        query_groups: group of each query (Q,); a candidate of the same group is right.
+        candidate_groups: group of each candidate (M,).
+    """
+
+    values: dict[str, Estimate]
+    chance: dict[str, float]
+    shuffled: dict[str, Estimate]
+    ranks: np.ndarray
+    query_rows: np.ndarray
+    candidate_rows: np.ndarray
+    query_groups: np.ndarray
+    candidate_groups: np.ndarray
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as ``evaluation.json`` has them."""
+        return {
+            **{name: estimate.to_dict() for name, estimate in self.values.items()},
+            "chance": dict(self.chance),
+            "shuffled": {name: estimate.to_dict() for name, estimate in self.shuffled.items()},
+            "queries": len(self.query_rows),
+            "candidates": len(self.candidate_rows),
+        }
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """Retrieval in both directions.
+
+    Args:
+        image_to_text: images ask for reports.
+        text_to_image: reports ask for images.
+        without_text: how many studies had no report and took no part.
+        study_ids: of the studies that ask, the same in both directions (Q,).
+        patient_ids: of these studies.
+        settings: depths, whether equal reports are one candidate, shuffles, resamples, level, seed.
+    """
+
+    image_to_text: DirectionResult
+    text_to_image: DirectionResult
+    without_text: int
+    study_ids: tuple[str, ...]
+    patient_ids: tuple[str, ...]
+    settings: dict[str, Any]
+
+    @property
+    def directions(self) -> dict[str, DirectionResult]:
+        """Both directions under their names."""
+        return {"image_to_text": self.image_to_text, "text_to_image": self.text_to_image}
+
+    @property
+    def candidate_groups(self) -> np.ndarray:
+        """Groups of all candidates, reports first; an answer of the query's group is right."""
+        return np.concatenate([direction.candidate_groups for direction in self.directions.values()])
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Figures (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the studies that ask."""
+        return {
+            f"{key}/{name}": values
+            for key, direction in self.directions.items()
+            for name, values in _figures(direction.ranks, self.settings["ks"])(weights).items()
+        }
+
+    def case_table(self) -> pd.DataFrame:
+        """One row for each study that asks: ids, and the rank of the best right answer in each direction."""
+        import pandas as pd
+
+        ranks = {f"{key}_rank": direction.ranks for key, direction in self.directions.items()}
+        return pd.DataFrame({"study_id": self.study_ids, "patient_id": self.patient_ids, **ranks})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures and settings as ``evaluation.json`` has them."""
+        figures = {name: direction.to_dict() for name, direction in self.directions.items()}
+        return {**figures, "without_text": self.without_text, "settings": self.settings}
+
+    def table(self, untrained: RetrievalResult | None = None) -> str:
+        """The figures as a plain-text table beside chance, the shuffled control and an untrained model."""
+        head = ["Retrieval", "Value", "Chance", "Shuffled"] + (["Untrained"] if untrained else [])
+        rows = []
+        for key, direction in self.directions.items():
+            for name, estimate in direction.values.items():
+                spec = number_format(name)
+                row = [f"{TITLES[key]}, {metric_title(name)}", estimate.format(spec)]
+                row += [format(direction.chance[name], spec), format(direction.shuffled[name].value, spec)]
+                rows.append(row + ([untrained.directions[key].values[name].format(spec)] if untrained else []))
+        return plain_table(head, rows)
+
+
+TITLES = {"image_to_text": "Image to report", "text_to_image": "Report to image"}
+
+
+def metric_title(name: str) -> str:
+    """A metric's name for people: ``recall_at_5`` is ``R@5``, ``median_rank`` is ``Median rank``."""
+    return name.replace("recall_at_", "R@") if name.startswith("recall") else name.replace("_", " ").capitalize()
+
+
+def number_format(name: str) -> str:
+    """How a metric's number is written."""
+    return ".3f" if name.startswith("recall") else ".1f"
+
+
+def retrieval(
+    embeddings: Embeddings,
+    *,
+    ks: Sequence[int] = (1, 5, 10),
+    distinct_texts: bool = True,
+    shuffles: int = 20,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> RetrievalResult:
+    """Retrieval of the pairs in both directions: recall at k, median and mean rank, against chance and shuffled pairs.
+
+    The right answers of a query are the reports (images) of the same study and of every study with an equal report, equal
+    up to case and white space. Its rank is that of the best right answer, ties counted against the model
+    (:func:`medvl.functional.retrieval_ranks`). Every study with a report asks once in each direction.
+
+    A report that stands several times in the set is one candidate: copies would come up as one block, so that a model that
+    knows nothing would score below the chance level of independent candidates.
+
+    The control shuffles which query belongs to which answer (uniformly, so that a pair may stay together: a derangement
+    would push a good model below chance) and must score at chance, unless some reports are right for many studies.
+
+    Args:
+        embeddings: images and reports; studies without a report take no part, and are counted.
+        ks: depths of recall.
+        distinct_texts: False makes every study's report a candidate of its own, as many papers count.
+        shuffles: repetitions of the control, 0 for none (its values are NaN).
+        resamples: of the bootstrap by patient, over queries; the candidates stay.
+        level: of the intervals.
+        seed: of the bootstrap and the shuffles.
+
+    Returns:
+        The figures of both directions.
+
+    Raises:
+        ValueError: if no study has a report, or a depth is below 1.
+
+    Example:
+        >>> image = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
+        >>> text = torch.tensor([[0.9, 0.1], [0.6, 0.8], [0.9, 0.1]])
+        >>> result = retrieval(Embeddings(image, text, texts=["Clear.", "Effusion.", " clear. "]), ks=[1])
+        >>> result.image_to_text.ranks.tolist(), result.text_to_image.ranks.tolist()
+        ([1, 1, 2], [1, 2, 1])
+        >>> result.image_to_text.chance["recall_at_1"]
+        0.5
+    """
+    if any(k < 1 for k in ks) or not ks:
+        raise ValueError(f"ks must be depths of at least 1; received {list(ks)}")
+    rows = np.flatnonzero(embeddings.has_text.numpy())
+    if not len(rows):
+        raise ValueError("retrieval needs at least one study with a report; received none")
+    texts = None
+    if embeddings.texts is not None:
+        texts = [" ".join(embeddings.texts[row].lower().split()) for row in rows]
+    groups = right_groups([embeddings.study_ids[row] for row in rows], texts)
+    first = np.arange(len(rows))
+    if distinct_texts and texts is not None:
+        first = np.sort(np.unique(texts, return_index=True)[1])
+    image, text = embeddings.image[rows], embeddings.text[rows]
+    patients = np.array(embeddings.patient_ids)[rows]
+    options: dict[str, Any] = {
+        "ks": tuple(ks),
+        "shuffles": shuffles,
+        "resamples": resamples,
+        "level": level,
+        "seed": seed,
+    }
+    return RetrievalResult(
+        image_to_text=_direction(image, text[first], groups, first, rows, patients, **options),
+        text_to_image=_direction(text, image, groups, np.arange(len(rows)), rows, patients, **options),
+        without_text=len(embeddings) - len(rows),
+        study_ids=tuple(embeddings.study_ids[row] for row in rows),
+        patient_ids=tuple(patients.tolist()),
+        settings={"distinct_texts": distinct_texts, **options, "ks": list(ks)},
+    )
+
+
+def right_groups(study_ids: Sequence[str], texts: Sequence[str] | None = None) -> np.ndarray:
+    """Number (N,) for each row, equal where two rows share a study or a text, directly or through other rows.
+
+    Args:
+        study_ids: N ids.
+        texts: N texts; None where only the study counts.
+
+    Returns:
+        Group numbers from 0, in the order of first appearance.
+
+    Example:
+        >>> right_groups(["a", "b", "b", "c"], ["x", "x", "y", "z"])
+        array([0, 0, 0, 1])
+    """
+    parent = list(range(len(study_ids)))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = parent[parent[row]]
+            row = parent[row]
+        return row
+
+    for column in (study_ids, texts or []):
+        first: dict[str, int] = {}
+        for row, key in enumerate(column):
+            low, high = sorted((root(first.setdefault(key, row)), root(row)))
+            parent[high] = low
+    return np.unique([root(row) for row in range(len(parent))], return_inverse=True)[1]
+
+
+def _direction(
+    queries: Tensor,
+    candidates: Tensor,
+    groups: np.ndarray,
+    kept: np.ndarray,
+    rows: np.ndarray,
+    patients: np.ndarray,
+    *,
+    ks: tuple[int, ...],
+    shuffles: int,
+    resamples: int,
+    level: float,
+    seed: int,
+) -> DirectionResult:
+    """Figures of queries (Q, D) against candidates (M, D), whose groups are ``groups[kept]``."""
+    deep = [k for k in ks if k > len(candidates)]
+    if deep:
+        warnings.warn(
+            f"recall at {', '.join(map(str, deep))} is 1 by definition among {len(candidates)} candidates",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    query_groups, candidate_groups = torch.as_tensor(groups), torch.as_tensor(groups[kept])
+    ranks = retrieval_ranks(queries, candidates, query_groups, candidate_groups).numpy()
+    values = estimates(_figures(ranks, ks), patients, resamples=resamples, level=level, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    controls = np.full((max(shuffles, 1), len(values)), np.nan)
+    for row in range(shuffles):
+        order = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
+        asked = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
+        shuffled = retrieval_ranks(queries[asked], candidates, query_groups[order], candidate_groups).numpy()
+        controls[row] = [value[0] for value in _figures(shuffled, ks)(np.ones((1, len(shuffled)))).values()]
+    low, high = interval(controls, level)
+    return DirectionResult(
+        values=values,
+        chance=_chance(groups, groups[kept], ks),
+        shuffled={
+            name: Estimate(float(controls[:, i].mean()), float(low[i]), float(high[i])) for i, name in enumerate(values)
+        },
+        ranks=ranks,
+        query_rows=rows,
+        candidate_rows=rows[kept],
+        query_groups=groups,
+        candidate_groups=groups[kept],
+    )
+
+
+def _figures(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+    """The function from weights (B, Q) of the queries to recall at each depth, median and mean rank (B,)."""
+    order = np.argsort(ranks, kind="stable")
+    ordered = ranks[order].astype(float)
+
+    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+        weights = weights[:, order].astype(np.float64)
+        total = weights.sum(axis=1)
+        reached = np.cumsum(weights, axis=1)
+        middle = [ordered[(reached > place[:, None]).argmax(axis=1)] for place in ((total - 1) // 2, total // 2)]
+        recalls = {f"recall_at_{k}": weights @ (ordered <= k) / total for k in ks}
+        return {**recalls, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": weights @ ordered / total}
+
+    return figures
+
+
+def _chance(query_groups: np.ndarray, candidate_groups: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
+    """Expected figures of a random order of the candidates."""
+    number = len(candidate_groups)
+    sizes = np.bincount(candidate_groups, minlength=int(query_groups.max()) + 1)[query_groups]
+    distinct, counts = np.unique(sizes, return_counts=True)
+    right, share = torch.as_tensor(distinct), counts / counts.sum()
+
+    def recall(k: int) -> float:
+        return float((chance_recall_at_k(number, right, k).numpy() * share).sum())
+
+    def first_rank_above(level: float) -> int:
+        low, high = 1, number
+        while low < high:
+            middle = (low + high) // 2
+            low, high = (low, middle) if recall(middle) > level else (middle + 1, high)
+        return low
+
+    return {
+        **{f"recall_at_{k}": recall(k) for k in ks},
+        # The two middle ranks of a random order, which differ where exactly half of the chance lies below one.
+        "median_rank": (first_rank_above(0.5 - 1e-9) + first_rank_above(0.5 + 1e-9)) / 2,
+        "mean_rank": float(((number + 1) / (distinct + 1) * share).sum()),
+    }

@@ -1,0 +1,393 @@
+"""Few-shot segmentation: what a frozen image encoder's feature maps know of the place of things."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvl.evaluation.embeddings import batch_ids, id_texts, thumbnail
+from medvl.evaluation.protocols.dense_features import dense_features
+from medvl.evaluation.protocols.segmentation_decoder import fit_decoder
+from medvl.evaluation.statistics.bootstrap import Estimate
+from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, nan_mean, weighted_mean_of_means
+from medvl.evaluation.tables import plain_table
+
+BATCH = 16
+"""Labelled cases that go through the encoder at once."""
+
+
+@dataclass(frozen=True)
+class SegmentationExample:
+    """One test case for the eye: picture (H, W) uint8, true and predicted mask (h, w) bool, Dice and where it comes from."""
+
+    picture: np.ndarray
+    truth: np.ndarray
+    predicted: np.ndarray
+    dice: float
+    study_id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class StructureResult:
+    """One structure, learned from one number of labelled cases.
+
+    Args:
+        dice: mean over the test cases that have the structure and over the seeds.
+        prior: Dice of the mean mask of the labelled cases, which knows no image: the level to beat.
+        empty_clear: share of the test cases without the structure in which no pixel was predicted.
+        empty_area: share of the pixels predicted in them.
+        by_seed: the mean Dice of each seed.
+    """
+
+    dice: Estimate
+    prior: Estimate
+    empty_clear: Estimate
+    empty_area: Estimate
+    by_seed: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The figures as ``evaluation.json`` has them."""
+        figures = {key: getattr(self, key).to_dict() for key in ("dice", "prior", "empty_clear", "empty_area")}
+        return {**figures, "by_seed": [None if math.isnan(value) else value for value in self.by_seed]}
+
+
+@dataclass(frozen=True)
+class SegmentationResult:
+    """Few-shot segmentation of K structures on N test cases.
+
+    Args:
+        structures: by name and by number of labelled cases.
+        macro: mean Dice over the structures that some test case has, by number of labelled cases.
+        positives: test cases that have the structure, by name.
+        empties: test cases that do not.
+        case_dice: Dice of each number of labelled cases, test case and structure (F, N, K), mean over seeds; NaN where
+            the mask is empty.
+        study_ids: of the N cases.
+        patient_ids: of the N cases.
+        settings: shots, seeds, steps, width, resamples, level.
+        examples: cases for the report, from the worst to the best.
+    """
+
+    structures: dict[str, dict[int, StructureResult]]
+    macro: dict[int, Estimate]
+    positives: dict[str, int]
+    empties: dict[str, int]
+    case_dice: np.ndarray
+    study_ids: list[str]
+    patient_ids: list[str]
+    settings: dict[str, Any]
+    examples: list[SegmentationExample] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Figures and settings as ``evaluation.json`` has them; numbers of labelled cases are the keys, as text."""
+        return {
+            "macro": {str(shots): {"dice": estimate.to_dict()} for shots, estimate in self.macro.items()},
+            "structures": {
+                name: {
+                    "positives": self.positives[name],
+                    "empty": self.empties[name],
+                    **{str(shots): result.to_dict() for shots, result in by_shots.items()},
+                }
+                for name, by_shots in self.structures.items()
+            },
+            "cases": len(self.study_ids),
+            "settings": self.settings,
+        }
+
+    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Mean Dice (B,) by number of labelled cases for weights (B, N); see :func:`medvl.evaluation.compare`."""
+        return {
+            f"dice_with_{shots}": weighted_mean_of_means(values)(weights)
+            for shots, values in zip(self.settings["shots"], self.case_dice, strict=True)
+        }
+
+    def table(self, untrained: SegmentationResult | None = None) -> str:
+        """The figures as a plain-text table, with an untrained encoder's Dice beside them."""
+        head = ["Segmentation", "Labelled", "Cases", "Dice", "Mean mask", "Empty cases", "Empty left empty"]
+        rows = []
+        for name, by_shots in self.structures.items():
+            for shots, result in by_shots.items():
+                row = [name, str(shots), str(self.positives[name]), str(result.dice), format(result.prior.value, ".3f")]
+                row += [str(self.empties[name]), str(result.empty_clear)]
+                if untrained is not None:
+                    row.append(str(untrained.structures[name][shots].dice))
+                rows.append(row)
+        return plain_table(head + (["Untrained Dice"] if untrained is not None else []), rows)
+
+
+def segmentation(
+    model: Any,
+    train: Sequence[Mapping[str, Any]],
+    test: Iterable[Mapping[str, Any]],
+    *,
+    names: Sequence[str] = ("mask",),
+    shots: Sequence[int] = (5, 10, 50),
+    seeds: int = 3,
+    steps: int = 100,
+    width: int = 32,
+    device: torch.device | str | None = None,
+    examples: int = 6,
+    resamples: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
+    progress: Callable[[int], None] | None = None,
+) -> SegmentationResult:
+    """Train a light decoder on a frozen encoder's feature maps with few labelled cases, and measure Dice on the test cases.
+
+    With P the predicted and G the true pixels of a structure and # their number,
+
+        Dice = 2 #(P and G) / (#P + #G),
+
+    averaged over the test cases that have the structure (an empty prediction there scores 0) and over the seeds. A case
+    without the structure has no Dice: where nothing is predicted it is 0 / 0, and to call that 1 would let an empty
+    prediction win on rare structures. These cases are reported apart, by ``empty_clear`` and ``empty_area``.
+
+    The decoder (:class:`SegmentationDecoder`) is a small U-Net decoder over the stages of a convolutional encoder, and
+    works patch by patch on a transformer's grid. It never sees the image itself, only the encoder's maps, which are
+    standardised by the labelled cases. Each seed draws other labelled cases, and more of them extend fewer.
+
+    Args:
+        model: anything that :func:`dense_features` takes.
+        train: labelled cases to draw from, by index: ``image`` (C, H, W[, D]) and ``mask`` (K, H, W[, D]), 0 or 1.
+        test: batches with ``image`` (N, C, H, W[, D]), ``mask`` (N, K, H, W[, D]) and, where known, ``study_id`` and
+            ``patient_id``. Patients of ``train`` must not be in it.
+        names: of the K structures.
+        shots: numbers of labelled cases. A number beyond ``train`` becomes all of it, with a warning.
+        seeds: repetitions with other labelled cases and other initial weights.
+        steps: of the decoder's training, each on at most eight cases.
+        width: channels of the decoder.
+        device: where images go; None leaves them where they are.
+        examples: how many test cases to keep for the report.
+        resamples: of the bootstrap by patient.
+        level: of the intervals.
+        seed: of the draws, the decoders and the bootstrap.
+        progress: called with the number of test cases after each batch.
+
+    Returns:
+        The figures. A structure that no test case has (or lacks) has NaN for the figure that asks for such cases.
+
+    Raises:
+        ValueError: if there is no labelled or test case, masks have another shape than (K, H, W[, D]) or other values than
+            0 and 1, a number of shots or of seeds is below 1, or a patient is in both parts.
+    """
+    if seeds < 1:
+        raise ValueError(f"seeds must be at least 1; received {seeds}")
+    shots = _usable(shots, len(train))
+    features = dense_features(model)
+    orders = [np.random.default_rng([seed, s]).permutation(len(train)) for s in range(seeds)]
+    chosen = sorted({int(row) for order in orders for row in order[: max(shots)]})
+    maps, masks, patients = _labelled(features, train, chosen, names, device)
+    decoders, priors = [], []
+    for number in shots:
+        for s, order in enumerate(orders):
+            rows = [chosen.index(int(row)) for row in order[:number]]
+            decoders.append(
+                fit_decoder([m[rows] for m in maps], masks[rows], width=width, steps=steps, seed=1000 * seed + s)
+            )
+            priors.append(masks[rows].float().mean(dim=0) >= 0.5)
+    tally = _Tally(names, len(shots), seeds, patients)
+    for batch in test:
+        images, truth = checked_masks(batch["image"], batch["mask"], names)
+        images = images if device is None else images.to(device)
+        found = features(images)
+        predicted = torch.stack([decoder.predict(found, truth.shape[2:]) for decoder in decoders]).cpu()
+        tally.add(batch, images, truth, predicted, torch.stack(priors))
+        if progress is not None:
+            progress(len(images))
+    settings = {
+        "shots": list(shots),
+        "seeds": seeds,
+        "steps": steps,
+        "width": width,
+        "feature_maps": [list(m.shape[1:]) for m in maps],
+        "resamples": resamples,
+        "level": level,
+        "seed": seed,
+    }
+    return tally.result(shots, settings, examples)
+
+
+def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Dice of boolean masks over their last axes beyond the second; NaN where the true mask is empty.
+
+    Args:
+        predicted: (..., N, K, H, W[, D]).
+        truth: (N, K, H, W[, D]).
+
+    Returns:
+        (..., N, K), float64.
+
+    Example:
+        >>> truth = torch.tensor([[[[1, 1, 0, 0]]], [[[1, 0, 0, 0]]], [[[0, 0, 0, 0]]]]).bool()
+        >>> predicted = torch.tensor([[[[1, 0, 0, 0]]], [[[0, 0, 0, 0]]], [[[0, 0, 0, 0]]]]).bool()
+        >>> dice_scores(predicted, truth).flatten().round(decimals=4).tolist()
+        [0.6667, 0.0, nan]
+    """
+    axes = tuple(range(2 - truth.ndim, 0))
+    both = (predicted & truth).sum(axes).double()
+    sizes = truth.sum(axes).double()
+    return torch.where(sizes > 0, 2 * both / (predicted.sum(axes) + sizes), torch.nan)
+
+
+class _Tally:
+    """Figures of the test cases, batch by batch."""
+
+    def __init__(self, names: Sequence[str], shots: int, seeds: int, train_patients: set[str]) -> None:
+        self.names, self.shape, self.train_patients = tuple(names), (shots, seeds), train_patients
+        self.dice: list[Tensor] = []
+        self.prior: list[Tensor] = []
+        self.area: list[Tensor] = []
+        self.study_ids: list[str] = []
+        self.patient_ids: list[str] = []
+        self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+
+    def add(self, batch: Mapping[str, Any], images: Tensor, truth: Tensor, predicted: Tensor, priors: Tensor) -> None:
+        number = len(truth)
+        studies, patients = batch_ids(batch, number, len(self.study_ids))
+        self.study_ids += studies
+        self.patient_ids += patients
+        shared = self.train_patients & set(patients) if batch.get("patient_id") is not None else set()
+        if shared:
+            raise ValueError(f"a patient must not be in train and test; received {min(shared)!r} in both")
+        # (shots * seeds, N, K) as (shots, seeds, N, K)
+        self.dice.append(dice_scores(predicted, truth).unflatten(0, self.shape))
+        priors = priors[:, None].expand_as(predicted) if priors.shape[-truth.ndim + 1 :] == truth.shape[1:] else None
+        self.prior.append(
+            torch.full_like(self.dice[-1], torch.nan)
+            if priors is None
+            else dice_scores(priors, truth).unflatten(0, self.shape)
+        )
+        area = predicted.double().mean(tuple(range(3, predicted.ndim))).unflatten(0, self.shape)
+        self.area.append(torch.where(truth.flatten(2).any(2), torch.nan, area))
+        if truth.ndim == 4:
+            # The last number of shots, the first seed.
+            shown = predicted.unflatten(0, self.shape)[-1, 0]
+            for row in range(number):
+                self.kept.append((thumbnail(images[row]), truth[row].numpy(), shown[row].numpy()))
+
+    def result(self, shots: Sequence[int], settings: dict[str, Any], examples: int) -> SegmentationResult:
+        if not self.dice:
+            raise ValueError("test must hold at least one batch; received none")
+        dice, prior, area = (torch.cat(parts, dim=2).numpy() for parts in (self.dice, self.prior, self.area))
+        # Averaged over seeds before the bootstrap: the seeds of a case are not further cases.
+        case_dice = dice.mean(axis=1)
+        clear = np.where(np.isnan(area), np.nan, area == 0)
+        options = {key: settings[key] for key in ("resamples", "level", "seed")}
+
+        figures = [
+            [mean_estimates(of_shots.mean(axis=0), self.patient_ids, **options) for of_shots in values]
+            for values in (dice, prior, clear, area)
+        ]
+        structures = {
+            name: {
+                number: StructureResult(
+                    dice=figures[0][f][k],
+                    prior=figures[1][f][k],
+                    empty_clear=figures[2][f][k],
+                    empty_area=figures[3][f][k],
+                    by_seed=tuple(float(nan_mean(dice[f, s, :, k])) for s in range(self.shape[1])),
+                )
+                for f, number in enumerate(shots)
+            }
+            for k, name in enumerate(self.names)
+        }
+        given = ~np.isnan(case_dice[0])
+        absent = [name for k, name in enumerate(self.names) if not given[:, k].any()]
+        if absent:
+            warnings.warn(
+                f"no test case has {', '.join(absent)}; the Dice is not defined and left out of the mean",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return SegmentationResult(
+            structures=structures,
+            macro={
+                number: mean_of_means(values, self.patient_ids, **options)
+                for number, values in zip(shots, case_dice, strict=True)
+            },
+            positives={name: int(given[:, k].sum()) for k, name in enumerate(self.names)},
+            empties={name: int((~given[:, k]).sum()) for k, name in enumerate(self.names)},
+            case_dice=case_dice,
+            study_ids=self.study_ids,
+            patient_ids=self.patient_ids,
+            settings=settings,
+            examples=self._examples(dice[-1, 0], examples),
+        )
+
+    def _examples(self, dice: np.ndarray, number: int) -> list[SegmentationExample]:
+        """Cases from the worst to the best of the first seed, evenly apart in rank."""
+        rows, columns = np.nonzero(~np.isnan(dice))
+        if not len(rows) or len(self.kept) < len(dice) or number < 1:
+            return []
+        order = np.argsort(dice[rows, columns], kind="stable")
+        places = sorted({round(place) for place in np.linspace(0, len(order) - 1, number)})
+        return [
+            SegmentationExample(
+                picture=self.kept[rows[i]][0],
+                truth=self.kept[rows[i]][1][columns[i]],
+                predicted=self.kept[rows[i]][2][columns[i]],
+                dice=float(dice[rows[i], columns[i]]),
+                study_id=self.study_ids[rows[i]],
+                name=self.names[columns[i]],
+            )
+            for i in order[places]
+        ]
+
+
+def _usable(shots: Sequence[int], available: int) -> list[int]:
+    if not shots or any(number < 1 for number in shots):
+        raise ValueError(f"shots must be numbers of labelled cases of at least 1; received {list(shots)}")
+    if not available:
+        raise ValueError("train must hold at least one labelled case; received none")
+    beyond = [number for number in shots if number > available]
+    if beyond:
+        warnings.warn(
+            f"{', '.join(map(str, beyond))} labelled cases were asked for and {available} are there, which are all used",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+    return sorted({min(number, available) for number in shots})
+
+
+def _labelled(
+    features: Callable[[Tensor], list[Tensor]],
+    train: Sequence[Mapping[str, Any]],
+    rows: Sequence[int],
+    names: Sequence[str],
+    device: torch.device | str | None,
+) -> tuple[list[Tensor], Tensor, set[str]]:
+    """Feature maps and masks of the labelled cases, and their patients."""
+    maps: list[list[Tensor]] = []
+    masks: list[Tensor] = []
+    patients: set[str] = set()
+    for start in range(0, len(rows), BATCH):
+        cases = [train[row] for row in rows[start : start + BATCH]]
+        patients |= set(id_texts(case["patient_id"] for case in cases if case.get("patient_id") is not None))
+        images = torch.stack([torch.as_tensor(case["image"]).as_subclass(Tensor) for case in cases])
+        truth = torch.stack([torch.as_tensor(case["mask"]).as_subclass(Tensor) for case in cases])
+        images, truth = checked_masks(images, truth, names)
+        maps.append([m.cpu() for m in features(images if device is None else images.to(device))])
+        masks.append(truth)
+    return [torch.cat(stage) for stage in zip(*maps, strict=True)], torch.cat(masks), patients
+
+
+def checked_masks(images: Any, masks: Any, names: Sequence[str]) -> tuple[Tensor, Tensor]:
+    """Images and boolean masks as plain tensors."""
+    images, masks = (torch.as_tensor(values).as_subclass(Tensor) for values in (images, masks))
+    if masks.ndim != images.ndim or masks.shape[:2] != (len(images), len(names)):
+        expected = (len(images), len(names), *images.shape[2:])
+        raise ValueError(f"mask must have the shape {expected} for {list(names)}; received {tuple(masks.shape)}")
+    if masks.dtype != torch.bool:
+        wrong = masks[(masks != 0) & (masks != 1)]
+        if len(wrong):
+            raise ValueError(f"mask must be 0 or 1; received {wrong[0].item()}")
+        masks = masks == 1
+    return images, masks

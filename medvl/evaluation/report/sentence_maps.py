@@ -1,0 +1,82 @@
+"""Heat maps of a report's own sentences over its image, for the eye."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medvl.evaluation.embeddings import thumbnail
+from medvl.evaluation.protocols.phrase_maps import phrase_maps
+from medvl.text import find_findings, load_vocabulary, split_sentences
+
+SENTENCES = 3
+"""Sentences shown of one report."""
+
+
+@dataclass(frozen=True)
+class SentenceMaps:
+    """The sentences of one report with their heat maps.
+
+    Args:
+        picture: the image (H, W), uint8.
+        sentences: S of them.
+        maps: cosines on the model's grid (S, h, w).
+        study_id: where they come from.
+    """
+
+    picture: np.ndarray
+    sentences: list[str]
+    maps: np.ndarray
+    study_id: str
+
+
+def sentence_maps(
+    model: Any,
+    image: Tensor,
+    report: str,
+    *,
+    study_id: str = "",
+    vocabulary: str = "chexpert14",
+    limit: int = SENTENCES,
+) -> SentenceMaps | None:
+    """Heat maps of the sentences that say of a finding that it is there.
+
+    Args:
+        model: as for :func:`medvl.evaluation.grounding`.
+        image: (C, H, W).
+        report: its report.
+        study_id: to name it by.
+        vocabulary: of the findings.
+        limit: sentences at most, the first ones.
+
+    Returns:
+        The maps; None where no sentence states a finding.
+
+    Example:
+        >>> class Model:
+        ...     def encode_patches(self, image):
+        ...         return torch.ones(len(image), 4, 2), (2, 2)
+        ...     def encode_text(self, texts):
+        ...         return torch.ones(len(texts), 2)
+        >>> shown = sentence_maps(Model(), torch.zeros(1, 8, 8), "No effusion. There is pulmonary edema. Normal chest.")
+        >>> shown.sentences, shown.maps.shape
+        (['There is pulmonary edema.'], (1, 2, 2))
+    """
+    words = load_vocabulary(vocabulary)
+    sentences = []
+    for start, end in split_sentences(report):
+        sentence = " ".join(report[start:end].split())
+        mentions = find_findings(sentence, words)
+        # "No acute disease" states a finding too, the one that has no place.
+        if any(mention.assertion == "present" and mention.finding != "No Finding" for mention in mentions):
+            sentences.append(sentence)
+    if not sentences:
+        return None
+    sentences = list(dict.fromkeys(sentences))[:limit]
+    pixels = torch.as_tensor(image).as_subclass(Tensor)
+    maps = phrase_maps(model, pixels[None], sentences)[0].float().cpu().numpy()
+    return SentenceMaps(thumbnail(pixels), sentences, maps, study_id)

@@ -1,0 +1,1 @@
+"""Intervals, curves, calibration and paired comparison."""

@@ -1,0 +1,22 @@
+"""What every package shares: checks of arguments, ids, files written whole, processes, training modes.
+
+``checks``, ``ids``, ``io`` and ``errors`` need no more than Python; ``tensors``, ``distributed`` and ``modes`` need torch.
+Each loads on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from types import ModuleType
+
+_MODULES = ("checks", "distributed", "errors", "ids", "io", "modes", "tensors")
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_MODULES])

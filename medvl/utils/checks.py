@@ -1,0 +1,68 @@
+"""Checks of arguments. Every message names the argument, what was expected and what was received, and ends in a full stop."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from numbers import Real
+
+
+def error_message(name: str, expected: str, received: object) -> str:
+    """The sentence of an error.
+
+    Args:
+        name: the argument, setting or column that is wrong.
+        expected: what it must do or be, as it follows "must": "be above 0", "have shape (N, D)".
+        received: what came, as it should be shown: a shape, ``repr`` of a text, the name of a type.
+
+    Example:
+        >>> error_message("temperature", "be above 0", -1)
+        'temperature must be above 0, got -1.'
+    """
+    return f"{name} must {expected}, got {received}."
+
+
+def check_option(value: object, name: str, options: Sequence[object]) -> None:
+    """Raise ``ValueError`` where ``value`` is not one of ``options``.
+
+    Example:
+        >>> check_option("median", "reduction", ("mean", "sum"))
+        Traceback (most recent call last):
+        ValueError: reduction must be one of 'mean', 'sum', got 'median'.
+    """
+    if value not in options:
+        raise ValueError(error_message(name, f"be one of {', '.join(map(repr, options))}", repr(value)))
+
+
+def check_number(value: object, name: str) -> None:
+    """Raise ``TypeError`` where ``value`` is not a real number (a string from a configuration file, a tensor)."""
+    if not isinstance(value, Real):
+        raise TypeError(error_message(name, "be a number", repr(value)))
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise where ``value`` is not a number above 0."""
+    check_number(value, name)
+    if not value > 0:
+        raise ValueError(error_message(name, "be above 0", value))
+
+
+def check_fraction(value: float, name: str) -> None:
+    """Raise where ``value`` is not a number in [0, 1]."""
+    check_number(value, name)
+    if not 0 <= value <= 1:
+        raise ValueError(error_message(name, "be between 0 and 1", value))
+
+
+def check_integer(value: object, name: str, minimum: int | None = None) -> None:
+    """Raise where ``value`` is not an integer, or is below ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(error_message(name, "be an integer", repr(value)))
+    if minimum is not None and value < minimum:
+        raise ValueError(error_message(name, f"be at least {minimum}", value))
+
+
+def check_type(value: object, name: str, types: type | tuple[type, ...]) -> None:
+    """Raise ``TypeError`` where ``value`` is not an instance of ``types``."""
+    if not isinstance(value, types):
+        names = [kind.__name__ for kind in (types if isinstance(types, tuple) else (types,))]
+        raise TypeError(error_message(name, f"be of type {' or '.join(names)}", type(value).__name__))

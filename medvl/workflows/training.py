@@ -1,0 +1,155 @@
+"""What every recipe's ``train.yaml`` has in common, as functions that it names by ``_target_``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.engines import Evaluator
+from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
+
+from medvl.handlers import (
+    BestCheckpoint,
+    EpochSeed,
+    FiniteLoss,
+    GradientClipping,
+    MetricsLog,
+    ProgressBar,
+    RunCheckpoint,
+    SkippedLog,
+)
+from medvl.networks import DualEncoder
+from medvl.networks.encoders.adapters import add_adapters
+from medvl.utils.distributed import is_rank_zero
+from medvl.utils.errors import StudyError
+from medvl.workflows.run_folder import METRICS, SKIPPED, TENSORBOARD, RunFolder
+
+
+class TrainingHandlers:
+    """The handlers that every recipe's trainer has beside the validation, attached in the order in which they must act.
+
+    An epoch draws from its own seed; a loss or a gradient that is no number stops the run; gradients are clipped; the rate
+    follows the scheduler; the validation's metric decides on the best epoch; the epoch is written to ``metrics.jsonl`` (and to
+    TensorBoard) and ``skipped.jsonl``; and last comes the checkpoint, so that all which a resumed run builds on was written.
+
+    In the list of a trainer's handlers this stands after MONAI's ``ValidationHandler``, whose metrics it reads.
+
+    Args:
+        run_folder: where the records go.
+        loader: the training loader.
+        scheduler: of the learning rate, stepped after each iteration.
+        checkpoint: writes the training state.
+        evaluator: validates after each epoch; one whose loader has no study counts as None.
+        best: chooses the best epoch.
+        seed: of the run.
+        max_norm: greatest norm of the gradient.
+        skipped: studies that were left out when the data was read.
+        tensorboard: whether every term of the loss, the rate and the validation's metrics go to TensorBoard too.
+        progress: whether a progress bar is shown.
+
+    Raises:
+        ValueError: where the best epoch is asked for and there is no study to validate on.
+    """
+
+    def __init__(
+        self,
+        run_folder: RunFolder,
+        loader: Any,
+        scheduler: Any,
+        checkpoint: RunCheckpoint,
+        *,
+        evaluator: Evaluator | None = None,
+        best: BestCheckpoint | None = None,
+        seed: int = 0,
+        max_norm: float = 1.0,
+        skipped: Iterable[StudyError] = (),
+        tensorboard: bool = False,
+        progress: bool = True,
+    ) -> None:
+        if evaluator is not None and not len(evaluator.data_loader.dataset):
+            evaluator = None
+        if best is not None and evaluator is None:
+            raise ValueError(
+                "the best epoch is asked for (keep=best, or patience), but the validation split has no study."
+            )
+        handlers = [
+            EpochSeed(loader, seed=seed),
+            FiniteLoss(),
+            GradientClipping(max_norm),
+            LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
+            best,
+            MetricsLog(run_folder.path / METRICS, evaluator),
+            _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard and is_rank_zero() else None,
+            SkippedLog(
+                run_folder.path / SKIPPED,
+                errors=skipped,
+                loaders=[loader] if evaluator is None else [loader, evaluator.data_loader],
+            ),
+            checkpoint,
+            ProgressBar(progress and is_rank_zero()),
+        ]
+        self.handlers = [handler for handler in handlers if handler is not None]
+
+    def attach(self, engine: Any) -> None:
+        """Registers all of them with a trainer."""
+        for handler in self.handlers:
+            handler.attach(engine)
+
+
+def _tensorboard(folder: Path, evaluator: Evaluator | None) -> TensorBoardStatsHandler:
+    def log_step(engine: Any, writer: Any) -> None:
+        step = engine.state.iteration
+        values = {"loss": engine.state.output["loss"].detach(), **getattr(engine.loss_function, "terms", {})}
+        scale = engine.state.output["pred"].get("logit_scale")
+        if scale is not None:
+            values["logit_scale"] = scale.detach()
+        for name, value in values.items():
+            writer.add_scalar(f"train/{name}", float(value), step)
+        for number, group in enumerate(engine.optimizer.param_groups):
+            writer.add_scalar(f"learning_rate/{number}", group["lr"], step)
+
+    def log_epoch(engine: Any, writer: Any) -> None:
+        for name, value in (evaluator.state.metrics if evaluator is not None else {}).items():
+            writer.add_scalar(f"val/{name}", float(value), engine.state.epoch)
+
+    return TensorBoardStatsHandler(log_dir=str(folder), iteration_event_writer=log_step, epoch_event_writer=log_epoch)
+
+
+def ready_network(
+    network: DualEncoder,
+    device: str | torch.device = "cpu",
+    frozen_text_layers: int | str | None = None,
+    lora_rank: int = 0,
+) -> DualEncoder:
+    """A network ready to train: its text tower frozen or with LoRA adapters where asked for, on its device.
+
+    Args:
+        network: changed in place.
+        device: where it goes.
+        frozen_text_layers: how many of the text tower's layers stay as they are, its embeddings included, or "all"; None
+            trains everything.
+        lora_rank: rank of LoRA adapters in the linear layers of the text tower, all else of which then stays as it is; 0 for
+            none. Needs the package peft.
+
+    Returns:
+        The network.
+
+    Raises:
+        ValueError: a negative rank, or both of the two; a number of layers that the text tower does not have.
+        ModuleNotFoundError: where peft is not installed.
+    """
+    if lora_rank < 0 or (lora_rank and frozen_text_layers is not None):
+        raise ValueError(
+            "lora_rank must be at least 0, and 0 where frozen_text_layers is given (LoRA freezes the rest by itself), "
+            f"received lora_rank={lora_rank} and frozen_text_layers={frozen_text_layers!r}."
+        )
+    if lora_rank:
+        adapter = {"peft_type": "LORA", "r": lora_rank, "lora_alpha": 2 * lora_rank, "target_modules": "all-linear"}
+        network.text_encoder.model = add_adapters(network.text_encoder.model, {"default": adapter})
+    elif frozen_text_layers is not None:
+        network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
+    # the order of weights in memory that convolutions are fastest in
+    channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
+    return network.to(device, memory_format=channels_last)

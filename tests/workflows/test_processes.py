@@ -1,0 +1,115 @@
+"""Recipes in two processes, started by torchrun as on a machine with two GPUs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from monai.bundle import run as run_bundle
+from PIL import Image
+from safetensors.numpy import load_file
+
+from medvl.workflows import read_skipped, recipe_config
+
+TEXTS = {"Pneumothorax": "Large left pneumothorax.", "Edema": "Edema is seen.", "No Finding": "Clear lungs."}
+TINY = {
+    "image_size": 32,
+    "embed_dim": 8,
+    "vocab_size": 300,
+    "max_length": 24,
+    "device": "cpu",
+    "network_def#text_encoder": {
+        "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    },
+}  # fmt: skip
+
+
+def in_two_processes(recipe, **settings):
+    """``torchrun --nproc_per_node 2 -m monai.bundle run``; what the processes printed."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    line += ["-m", "monai.bundle", "run", "--config_file", str(recipe_config(recipe))]
+    for key, value in settings.items():
+        line += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """24 images with a label, 12 with a report."""
+    rows = {"labelled": ["image,study_id,finding"], "paired": ["image,study_id,report"]}
+    for i in range(36):
+        pixels = np.random.default_rng(i).integers(0, 255, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        name = list(TEXTS)[i % 3]
+        rows["labelled" if i < 24 else "paired"].append(f"{i}.png,s{i},{name if i < 24 else TEXTS[name]}")
+    for name, lines in rows.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    return [f"image-label={tmp_path / 'labelled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
+
+
+@pytest.mark.parametrize("recipe", ["medclip", "umcl"])
+def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe):
+    settings = {
+        **TINY,
+        "sources": sources,
+        "columns": {"label_column": "finding"},
+        "epochs": 2,
+        # Batch statistics are each process's own, and Adam divides by gradients that are hardly more than rounding.
+        "network_def#image_encoder": {
+            "_target_": "medvl.networks.ImageEncoder", "backbone": "vit", "image_size": 32, "patch_size": 8,
+            "hidden_size": 16, "num_layers": 1,
+        },
+        "optimizer#_target_": "torch.optim.SGD",
+        "learning_rate": 0.01,
+    }  # fmt: skip
+    step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",)}[recipe]
+    in_two_processes(recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **settings)
+    run_bundle(
+        config_file=str(recipe_config(recipe)),
+        output=str(tmp_path / "one"),
+        progress=False,
+        **dict.fromkeys(step, 8),
+        **settings,
+    )
+    two, one = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("two", "one"))
+    for name in one:
+        np.testing.assert_allclose(two[name], one[name], rtol=1e-3, atol=1e-5, err_msg=name)
+    lines = [
+        [json.loads(line) for line in (tmp_path / run / "metrics.jsonl").read_text().splitlines()]
+        for run in ("two", "one")
+    ]
+    assert [line["epoch"] for line in lines[0]] == [1, 2]
+    for first, second in zip(*lines, strict=True):
+        assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
+
+
+def test_only_the_first_process_writes_and_a_killed_run_goes_on(tmp_path):
+    table = ["image,report,split"]
+    for i in range(28):
+        pixels = np.random.default_rng(i).integers(0, 255, (16, 16), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
+        table.append(f"{i}.png,{list(TEXTS.values())[i % 3]},{'val' if i > 22 else 'train'}")
+    for bad in (3, 12):
+        (tmp_path / f"{bad}.png").write_bytes(b"not an image")
+    (tmp_path / "cases.csv").write_text("\n".join(table) + "\n")
+    settings = {
+        **TINY, "data": str(tmp_path / "cases.csv"), "epochs": 2, "batch_size": 4, "on_error": "skip", "keep": "best"
+    }  # fmt: skip
+    run = tmp_path / "run"
+    shown = in_two_processes("mlip", output=str(run), **settings)
+    assert "epoch 2/2" in shown
+    assert sorted(path.name for path in (run / "checkpoints").glob("epoch-*")) == ["epoch-0001.pt", "epoch-0002.pt"]
+    assert len(read_skipped(run)) == 2
+    weights = load_file(run / "model" / "model.safetensors")
+    (run / "checkpoints" / "epoch-0002.pt").unlink()
+    in_two_processes("mlip", output=str(run), resume=True, **settings)
+    again = load_file(run / "model" / "model.safetensors")
+    assert all(np.array_equal(again[name], weights[name]) for name in weights)
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
