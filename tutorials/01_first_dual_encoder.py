@@ -14,8 +14,8 @@ from medvl.evaluation import embed_studies, evaluate
 from medvl.handlers import EpochSeed, MetricsLog, ProgressBar
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss
 from medvl.networks import convirt
+from medvl.text import make_class_prompts
 from medvl.transforms import RandSentenced, TokenizeTextd, image_augmentation, image_preprocessing, train_tokenizer
-from medvl.workflows import prompts_for
 
 set_determinism(0)
 table = SyntheticChestXRay(length=800, size=64).write("first-dual-encoder/data")
@@ -57,4 +57,4 @@ model.save_pretrained("first-dual-encoder/model")
 keys = ["image", "report", "label", "study_id", "patient_id"]
 test = StudyDataset(manifest.split("test"), Compose([image_preprocessing(image_size=64), SelectItemsd(keys)]))
 embeddings = embed_studies(model, StudyLoader(test, batch_size=64))
-print(evaluate(embeddings, model, prompts=prompts_for(manifest.names), names=manifest.names).table())
+print(evaluate(embeddings, model, prompts=make_class_prompts(manifest.names), names=manifest.names).table())

@@ -13,7 +13,7 @@ from medvl.text import (
     find_findings,
     label_report,
     label_table,
-    load_prompts,
+    load_prompt_templates,
     load_vocabulary,
     split_sentences,
 )
@@ -77,6 +77,6 @@ with (folder / "labels.csv").open(newline="") as file:
         print(row["study_id"], "No Finding:", row["No Finding"] or "blank", "| Pneumonia:", row["Pneumonia cue"] or "-")
 
 # The way back: sentences from labels, and other words for the same report.
-prompts = load_prompts("chexpert14")
-print(prompts.present("Pleural Effusion")[:3], prompts.absent("No Finding")[:2])
+templates = load_prompt_templates("chexpert14")
+print(templates.present("Pleural Effusion")[:3], templates.absent("No Finding")[:2])
 print(augment_text("No pleural effusion. Trachea is midline. Heart is normal.", random.Random(12)))

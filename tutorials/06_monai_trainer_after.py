@@ -15,8 +15,8 @@ from medvl.engines import PrepareBatchImageText
 from medvl.inferers import ZeroShotInferer
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss
 from medvl.networks import convirt
+from medvl.text import make_class_prompts
 from medvl.transforms import TokenizeTextd, train_tokenizer
-from medvl.workflows import prompts_for
 
 set_determinism(0)
 
@@ -48,7 +48,7 @@ evaluator = SupervisedEvaluator(
     device="cpu",
     val_data_loader=val_loader,
     network=network,
-    inferer=ZeroShotInferer(prompts_for(findings)),
+    inferer=ZeroShotInferer(make_class_prompts(findings)),
     key_val_metric={"auroc": ROCAUC(output_transform=from_engine(["pred", "label"]))},
 )
 trainer = SupervisedTrainer(

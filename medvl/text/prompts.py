@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
@@ -49,12 +49,12 @@ class PromptTemplates:
         ValueError: for data that is not of this form; the message names the entry.
 
     Example:
-        >>> prompts = load_prompts("chexpert14")
-        >>> prompts.present("pneumothorax")[:2]
+        >>> templates = load_prompt_templates("chexpert14")
+        >>> templates.present("pneumothorax")[:2]
         ['Pneumothorax.', 'There is small apical pneumothorax on the right.']
-        >>> prompts.absent("COVID-19")[:2]
+        >>> templates.absent("COVID-19")[:2]
         ['No COVID-19.', 'There is no COVID-19.']
-        >>> prompts.absent("No Finding")[0]
+        >>> templates.absent("No Finding")[0]
         'There is an abnormality.'
     """
 
@@ -101,7 +101,7 @@ class PromptTemplates:
 
         Example:
             >>> import random
-            >>> load_prompts("chexpert14").sample("Fracture", "absent", random.Random(1))
+            >>> load_prompt_templates("chexpert14").sample("Fracture", "absent", random.Random(1))
             'There is no fracture.'
         """
         templates, parts, extra = self._parts(name, _state_name(state))
@@ -207,7 +207,7 @@ def _load(path: str, changed: int) -> PromptTemplates:
     return PromptTemplates(read_yaml(Path(path)), source=Path(path).name)
 
 
-def load_prompts(name: str | Path | PromptTemplates = "chexpert14") -> PromptTemplates:
+def load_prompt_templates(name: str | Path | PromptTemplates = "chexpert14") -> PromptTemplates:
     """Load prompt templates by name or from a YAML file of your own.
 
     Args:
@@ -221,7 +221,7 @@ def load_prompts(name: str | Path | PromptTemplates = "chexpert14") -> PromptTem
         ValueError: if the file is not of the form that :class:`PromptTemplates` describes.
 
     Example:
-        >>> load_prompts("chexpert14").names[:2]
+        >>> load_prompt_templates("chexpert14").names[:2]
         ('No Finding', 'Enlarged Cardiomediastinum')
     """
     if isinstance(name, PromptTemplates):
@@ -231,3 +231,24 @@ def load_prompts(name: str | Path | PromptTemplates = "chexpert14") -> PromptTem
     if not path.is_file():
         raise FileNotFoundError(f"prompts {str(name)!r}: neither a file nor one of the built-in {known}")
     return _load(str(path), path.stat().st_mtime_ns)
+
+
+def make_class_prompts(
+    names: Iterable[str], templates: str | Path | PromptTemplates = "chexpert14"
+) -> dict[str, dict[str, list[str]]]:
+    """List the present and the absent prompts of each class, as zero-shot classification takes them.
+
+    Args:
+        names: class names; one that the templates do not know gets their generic phrasings.
+        templates: name, path, or loaded templates; see :func:`load_prompt_templates`.
+
+    Returns:
+        For each name ``{"present": [...], "absent": [...]}``.
+
+    Example:
+        >>> class_prompts = make_class_prompts(["Edema"])
+        >>> list(class_prompts["Edema"]), class_prompts["Edema"]["absent"][0]
+        (['present', 'absent'], 'No pulmonary edema.')
+    """
+    templates = load_prompt_templates(templates)
+    return {name: {"present": templates.present(name), "absent": templates.absent(name)} for name in names}

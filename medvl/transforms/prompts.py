@@ -13,7 +13,7 @@ from monai.transforms import MapTransform, Randomizable, Transform
 
 from medvl.functional import insert_prompt_tokens
 from medvl.functional.prompt_tokens import POSITIONS, text_span
-from medvl.text import PromptTemplates, load_prompts
+from medvl.text import PromptTemplates, load_prompt_templates
 from medvl.transforms.study import named, require_one_key, study_name
 from medvl.utils.errors import StudyError
 
@@ -30,7 +30,7 @@ class LabelsToPrompt(Randomizable, Transform):
 
     Args:
         names: the K finding names, in the order of the label.
-        prompts: name, path, or loaded templates; see :func:`medvl.text.load_prompts`.
+        templates: name, path, or loaded prompt templates; see :func:`medvl.text.load_prompt_templates`.
         mode: ``"random"`` draws one prompt for each of up to ``max_findings`` findings and joins them, for training;
             ``"all"`` lists every prompt of every finding that speaks, for evaluation.
         max_findings: most findings in one text.
@@ -50,7 +50,7 @@ class LabelsToPrompt(Randomizable, Transform):
     def __init__(
         self,
         names: Sequence[str],
-        prompts: str | Path | PromptTemplates = "chexpert14",
+        templates: str | Path | PromptTemplates = "chexpert14",
         mode: str = "random",
         max_findings: int = 3,
     ) -> None:
@@ -63,7 +63,7 @@ class LabelsToPrompt(Randomizable, Transform):
         if len(set(names)) < len(names):
             raise ValueError(f"names must differ, got {list(names)}")
         self.names = tuple(names)
-        self.prompts = load_prompts(prompts)
+        self.templates = load_prompt_templates(templates)
         self.mode, self.max_findings = mode, max_findings
         self.order: np.ndarray = np.zeros(0, dtype=int)
 
@@ -82,10 +82,10 @@ class LabelsToPrompt(Randomizable, Transform):
         """
         chosen = self._choose(label)
         if self.mode == "all":
-            return [prompt for name, state in chosen for prompt in getattr(self.prompts, state)(name)]
+            return [prompt for name, state in chosen for prompt in getattr(self.templates, state)(name)]
         self.randomize(len(chosen))
         picked = [chosen[i] for i in self.order[: self.max_findings]]
-        return " ".join(self.prompts.sample(name, state, self.R) for name, state in picked)
+        return " ".join(self.templates.sample(name, state, self.R) for name, state in picked)
 
     def _choose(self, label: torch.Tensor | np.ndarray | Sequence[float]) -> list[tuple[str, str]]:
         values = torch.as_tensor(label, dtype=torch.float32)
@@ -112,7 +112,7 @@ class LabelsToPromptd(Randomizable, MapTransform):
     Args:
         keys: the key of the label.
         names: see :class:`LabelsToPrompt`.
-        prompts: see :class:`LabelsToPrompt`.
+        templates: see :class:`LabelsToPrompt`.
         mode: see :class:`LabelsToPrompt`.
         max_findings: see :class:`LabelsToPrompt`.
         text_key: where the prompt (or with ``mode="all"`` the list) goes.
@@ -131,7 +131,7 @@ class LabelsToPromptd(Randomizable, MapTransform):
         self,
         keys: KeysCollection = "label",
         names: Sequence[str] = (),
-        prompts: str | Path | PromptTemplates = "chexpert14",
+        templates: str | Path | PromptTemplates = "chexpert14",
         mode: str = "random",
         max_findings: int = 3,
         text_key: str = "text",
@@ -141,7 +141,7 @@ class LabelsToPromptd(Randomizable, MapTransform):
         MapTransform.__init__(self, keys, allow_missing_keys)
         require_one_key(self.keys)
         self.text_key, self.overwrite = text_key, overwrite
-        self.write = LabelsToPrompt(names, prompts, mode, max_findings)
+        self.write = LabelsToPrompt(names, templates, mode, max_findings)
 
     def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> LabelsToPromptd:
         """Seed the draws."""

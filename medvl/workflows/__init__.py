@@ -6,7 +6,7 @@ from medvl.workflows.evaluate import embed, evaluate_run
 from medvl.workflows.processes import wrap_ddp
 from medvl.workflows.recipes import demo_overrides, recipe_config, recipes, train
 from medvl.workflows.run_folder import RunFolder, read_skipped, running_config
-from medvl.workflows.trained_run import TrainedRun, prompts_for
+from medvl.workflows.trained_run import TrainedRun
 from medvl.workflows.training import TrainingHandlers, ready_network
 
 __all__ = [
@@ -16,7 +16,6 @@ __all__ = [
     "demo_overrides",
     "embed",
     "evaluate_run",
-    "prompts_for",
     "read_skipped",
     "ready_network",
     "recipe_config",

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
 from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
-from medvl.text import load_prompts
+from medvl.text import make_class_prompts
 from medvl.transforms import ExtractSectionsd, image_preprocessing
 from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, file_sha256
 
@@ -76,7 +76,7 @@ class TrainedRun:
         """Present and absent prompts of each finding: those saved with the model, else those of the templates."""
         saved = self.path / MODEL / PROMPTS
         known = _record(saved) if saved.is_file() else {}
-        return {name: known.get(name) or prompts_for([name])[name] for name in names}
+        return {name: known.get(name) or make_class_prompts([name])[name] for name in names}
 
     def studies(
         self,
@@ -168,9 +168,3 @@ def complete_study(study: Mapping[str, Any], findings: int) -> dict[str, Any]:
     """The study with every key of a batch: an empty report, an unknown label and its own id as patient where missing."""
     unknown = torch.full((findings,), torch.nan)
     return {"report": "", "patient_id": study["study_id"], "label": unknown, **study}
-
-
-def prompts_for(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-    """Present and absent prompts of findings, from the built-in templates."""
-    templates = load_prompts("chexpert14")
-    return {name: {"present": templates.present(name), "absent": templates.absent(name)} for name in names}

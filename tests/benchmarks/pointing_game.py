@@ -20,7 +20,7 @@ from medvl.data import SyntheticChestXRay
 from medvl.evaluation.protocols.grounding import point_hits
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss, PatchSentenceMatchingLoss
 from medvl.networks import DualEncoder, ImageEncoder, PatchSentenceAligner, mlip
-from medvl.text import extract_sections, load_prompts
+from medvl.text import extract_sections, load_prompt_templates
 from medvl.transforms import train_tokenizer
 
 
@@ -74,8 +74,8 @@ def train(model: DualEncoder, images: torch.Tensor, texts: list[str], options: a
 def hits(model: DualEncoder, studies: list[dict], names: list[str]) -> tuple[np.ndarray, np.ndarray]:
     """Hits and mask areas (studies, findings); NaN where a study has not the finding."""
     model.eval()
-    prompts, aligner = load_prompts("chexpert14"), PatchSentenceAligner("transport")
-    phrases = [[f"{prompts.present(name, 1)[0]}"] for name in names]
+    templates, aligner = load_prompt_templates("chexpert14"), PatchSentenceAligner("transport")
+    phrases = [[f"{templates.present(name, 1)[0]}"] for name in names]
     sentences = torch.stack([model.encode_sentences(phrase)[0][0, 0] for phrase in phrases])
     masks = torch.stack([study["mask"] for study in studies]).bool()
     maps = []

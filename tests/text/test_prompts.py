@@ -9,46 +9,46 @@ import numpy as np
 import pytest
 import yaml
 
-from medvl.text import label_report, load_prompts, load_vocabulary
+from medvl.text import PromptTemplates, label_report, load_prompt_templates, load_vocabulary, make_class_prompts
 
-PROMPTS = load_prompts("chexpert14")
+TEMPLATES = load_prompt_templates("chexpert14")
 NAMES = load_vocabulary("chexpert14").names
 STATE = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
 
 
 def test_prompts_cover_the_vocabulary():
-    assert PROMPTS.names == NAMES
+    assert TEMPLATES.names == NAMES
 
 
 @pytest.mark.parametrize("name", [*NAMES, "COVID-19", "any other class"])
 def test_lists_are_long_enough_distinct_and_fixed(name):
-    assert len(set(PROMPTS.present(name))) >= 10
-    assert len(set(PROMPTS.absent(name))) >= 5
-    assert len(set(PROMPTS.uncertain(name))) >= 4
-    assert PROMPTS.present(name) == PROMPTS.present(name.upper()) or name not in NAMES
-    assert len(PROMPTS.present(name, limit=3)) == 3
+    assert len(set(TEMPLATES.present(name))) >= 10
+    assert len(set(TEMPLATES.absent(name))) >= 5
+    assert len(set(TEMPLATES.uncertain(name))) >= 4
+    assert TEMPLATES.present(name) == TEMPLATES.present(name.upper()) or name not in NAMES
+    assert len(TEMPLATES.present(name, limit=3)) == 3
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
 @pytest.mark.parametrize("state", ["present", "absent", "uncertain"])
 def test_the_labeller_reads_prompts_as_they_are_meant(name, state):
     column, rng = NAMES.index(name), random.Random(0)
-    sampled = [PROMPTS.sample(name, state, rng) for _ in range(60)]
-    for prompt in [*getattr(PROMPTS, state)(name), *sampled]:
+    sampled = [TEMPLATES.sample(name, state, rng) for _ in range(60)]
+    for prompt in [*getattr(TEMPLATES, state)(name), *sampled]:
         assert label_report(prompt)[column] == STATE[state], prompt
 
 
 def test_no_finding_has_its_own_and_its_absence_names_no_disease():
-    for prompt in PROMPTS.present("No Finding"):
+    for prompt in TEMPLATES.present("No Finding"):
         assert label_report(prompt)[0] == 1, prompt
-    for prompt in PROMPTS.absent("No Finding"):
+    for prompt in TEMPLATES.absent("No Finding"):
         assert not np.isin(label_report(prompt), [1, 0]).any(), prompt
         assert not {"no", "not", "without"} & set(prompt.lower().split())
 
 
 @pytest.mark.parametrize("rng", [random.Random(1), np.random.RandomState(1), np.random.default_rng(1)])
 def test_sampling_takes_any_source_of_randomness(rng):
-    drawn = {PROMPTS.sample("Edema", 1, rng) for _ in range(200)}
+    drawn = {TEMPLATES.sample("Edema", 1, rng) for _ in range(200)}
     assert len(drawn) > 60
 
 
@@ -60,22 +60,22 @@ def test_sampling_draws_every_sentence(tmp_path):
         "Other": None,
     }
     path.write_text(yaml.safe_dump({"version": 1, "generic": generic, "findings": findings}))
-    prompts, rng = load_prompts(path), random.Random(0)
-    assert {prompts.sample("edema", "present", rng) for _ in range(100)} == {"Edema.", "Mild edema.", "Wet lungs."}
-    assert prompts.absent("Edema") == ["No edema."]
-    assert prompts.uncertain("Other") == ["Maybe other."]
+    templates, rng = load_prompt_templates(path), random.Random(0)
+    assert {templates.sample("edema", "present", rng) for _ in range(100)} == {"Edema.", "Mild edema.", "Wet lungs."}
+    assert templates.absent("Edema") == ["No edema."]
+    assert templates.uncertain("Other") == ["Maybe other."]
     path.write_text(yaml.safe_dump({"version": 1, "generic": generic, "findings": {"Edema": None, "Third": None}}))
     os.utime(path, (1, 1))
-    assert load_prompts(path).names == ("Edema", "Third")
+    assert load_prompt_templates(path).names == ("Edema", "Third")
     path.write_text("version: [1")
     with pytest.raises(ValueError, match=r"mine\.yaml: not valid YAML"):
-        load_prompts(path)
+        load_prompt_templates(path)
 
 
 @pytest.mark.parametrize("name", ["pleural_effusion", " Pleural  Effusion ", "PLEURAL EFFUSION"])
 def test_names_are_found_in_other_spellings(name):
-    assert PROMPTS.absent(name) == PROMPTS.absent("Pleural Effusion")
-    assert PROMPTS.present("Hiatal_Hernia")[0] == "Hiatal hernia."
+    assert TEMPLATES.absent(name) == TEMPLATES.absent("Pleural Effusion")
+    assert TEMPLATES.present("Hiatal_Hernia")[0] == "Hiatal hernia."
 
 
 @pytest.mark.parametrize(
@@ -92,15 +92,29 @@ def test_errors_name_the_entry(tmp_path, change, message):
     path = tmp_path / "mine.yaml"
     path.write_text(yaml.safe_dump({"version": 1, "generic": texts, "findings": {"A": None}, **change}))
     with pytest.raises(ValueError, match=message):
-        load_prompts(path)
+        load_prompt_templates(path)
 
 
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="state must be one of present, absent, uncertain"):
-        PROMPTS.sample("Edema", "maybe", random.Random(0))
+        TEMPLATES.sample("Edema", "maybe", random.Random(0))
     with pytest.raises(ValueError, match="name must be a non-empty class name"):
-        PROMPTS.present(" _ ")
+        TEMPLATES.present(" _ ")
     with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
-        PROMPTS.present("Edema", limit=0)
+        TEMPLATES.present("Edema", limit=0)
     with pytest.raises(FileNotFoundError, match="neither a file nor one of the built-in"):
-        load_prompts("nothing")
+        load_prompt_templates("nothing")
+
+
+def test_class_prompts_list_both_states_of_each_class():
+    class_prompts = make_class_prompts(iter(["Edema", "COVID-19"]))
+    assert class_prompts == {
+        name: {"present": TEMPLATES.present(name), "absent": TEMPLATES.absent(name)} for name in ("Edema", "COVID-19")
+    }
+    assert make_class_prompts([]) == {}
+
+
+def test_class_prompts_from_templates_of_ones_own():
+    generic = {"present": ["{Phrase}."], "absent": ["No {phrase}."], "uncertain": ["Maybe {phrase}."]}
+    templates = PromptTemplates({"version": 1, "generic": generic, "findings": {"Edema": None}})
+    assert make_class_prompts(["Edema"], templates) == {"Edema": {"present": ["Edema."], "absent": ["No edema."]}}

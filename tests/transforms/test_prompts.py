@@ -9,7 +9,7 @@ import pytest
 import torch
 from monai.bundle import ConfigParser
 
-from medvl.text import label_report, load_prompts, load_vocabulary
+from medvl.text import label_report, load_prompt_templates, load_vocabulary
 from medvl.transforms import (
     AddPromptTokens,
     AddPromptTokensd,
@@ -41,11 +41,11 @@ def test_prompts_say_what_the_label_says():
 
 def test_who_speaks_first():
     write = LabelsToPrompt(["No Finding", "Edema", "Fracture"], mode="all")
-    prompts = load_prompts("chexpert14")
-    assert write([1, NAN, 0]) == prompts.present("No Finding")
-    assert write([0, 1, 0]) == prompts.present("Edema")
-    assert write([NAN, -1, 1]) == prompts.uncertain("Edema") + prompts.present("Fracture")
-    assert write([NAN, 0, 0]) == prompts.absent("Edema") + prompts.absent("Fracture")
+    templates = load_prompt_templates("chexpert14")
+    assert write([1, NAN, 0]) == templates.present("No Finding")
+    assert write([0, 1, 0]) == templates.present("Edema")
+    assert write([NAN, -1, 1]) == templates.uncertain("Edema") + templates.present("Fracture")
+    assert write([NAN, 0, 0]) == templates.absent("Edema") + templates.absent("Fracture")
 
 
 def test_nothing_known_is_not_called_normal():
