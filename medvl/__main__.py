@@ -1,6 +1,22 @@
-"""``python -m medvl``."""
+"""``python -m medvl`` and the ``medvl`` command."""
 
-from medvl.cli import main
+from __future__ import annotations
+
+import sys
+
+from medvl.utils.extras import MissingExtraError, require_extra
+
+
+def main() -> None:
+    """Run the command line, or say which extra installs what it needs."""
+    try:
+        require_extra("The medvl command", "cli")
+    except MissingExtraError as error:
+        sys.exit(str(error))
+    from medvl.cli import main as run
+
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,7 @@ LAYERS = [
     {"__main__"},
 ]
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
-IGNITE = {"engines", "handlers"}
+IGNITE = {"engines", "handlers", "workflows"}
 TRANSFORMERS = {
     "networks.encoders.text",
     "networks.encoders.text_models",
@@ -95,6 +96,15 @@ def test_light_imports_stay_light(statement, absent):
     code = f"{statement}\nimport sys\nprint([m for m in {absent!r} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "[]"
+
+
+def test_the_wheel_holds_every_file_that_is_not_code():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg")
+    patterns = setup["options.package_data"]["medvl"].split()
+    packaged = {path for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+    data = {path for path in ROOT.rglob("*") if path.is_file() and path.suffix not in {".py", ".pyc"}}
+    assert data == packaged
 
 
 def test_subpackages_load_on_attribute_access():

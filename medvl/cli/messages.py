@@ -9,6 +9,8 @@ from typing import Any
 
 import typer
 
+from medvl.utils.extras import MissingExtraError
+
 # MONAI's bundle and transforms put these words before the error that matters
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
 
@@ -19,7 +21,7 @@ def error_sentence(error: BaseException) -> tuple[str, bool]:
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}", True
-    expected = isinstance(error, ValueError | TypeError | OSError | KeyError)
+    expected = isinstance(error, ValueError | TypeError | OSError | KeyError | MissingExtraError)
     text = " ".join((str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split())
     return (text or type(error).__name__) if expected else f"{type(error).__name__}: {text}", expected
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.data", "monai")
+
 from medvl.data.collate import collate_studies, study_key
 from medvl.data.corpus import text_corpus
 from medvl.data.dataset import StudyDataset

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.engines", "monai")
+
 from medvl.engines.parameter_groups import parameter_groups
 from medvl.engines.prepare_batch import PrepareBatchImageText
 from medvl.engines.schedule import warmup_cosine

@@ -1,5 +1,11 @@
 """The evaluation protocols of the field, and the report that shows them."""
 
+from __future__ import annotations
+
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.evaluation", "evaluation")
+
 from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
 from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
 from medvl.evaluation.embeddings import Embeddings, embed_studies

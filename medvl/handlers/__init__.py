@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.handlers", "monai")
+
 from medvl.handlers.best_checkpoint import BestCheckpoint
 from medvl.handlers.epoch_seed import EpochSeed
 from medvl.handlers.finite_loss import FiniteLoss

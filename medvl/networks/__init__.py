@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.networks", "monai")
+
 from medvl.networks.blocks import (
     ContinuousPromptEmbedding,
     LogitScale,

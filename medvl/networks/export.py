@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from medvl.networks.nets import DualEncoder
+from medvl.utils.extras import require_extra
 from medvl.utils.modes import eval_mode
 
 FORMATS = {"torch": ".pt2", "onnx": ".onnx"}
@@ -38,7 +38,7 @@ def export_towers(
     The image tower takes ``image`` (N, C, H, W[, D]) of the model's ``image_size``; the text tower takes ``input_ids`` and
     ``attention_mask`` (M, L), int64. Each gives ``embeds``, unit vectors (N, D). N, M and L (up to the text tower's
     ``max_length``) may differ from call to call. The check runs the files on the CPU on another N, M and L than they were
-    traced with. ONNX needs ``pip install medvl[onnx]``; weights beyond 1.5 GB lie in a second file beside it.
+    traced with. ONNX needs ``pip install "medvl[onnx]"``; weights beyond 1.5 GB lie in a second file beside it.
 
     Args:
         model: the dual encoder; it stays as it is, in training or not.
@@ -50,7 +50,7 @@ def export_towers(
 
     Raises:
         ValueError: an unknown format.
-        ImportError: where ONNX's packages are missing.
+        MissingExtraError: If ONNX's packages are not installed.
         RuntimeError: where a file's embeddings differ from the model's by more than 1e-4.
 
     Example:
@@ -67,9 +67,7 @@ def export_towers(
         if name not in FORMATS:
             raise ValueError(f"formats must be some of {', '.join(FORMATS)}, received {name!r}.")
     if "onnx" in formats:
-        missing = [package for package in ("onnx", "onnxscript", "onnxruntime") if find_spec(package) is None]
-        if missing:
-            raise ImportError(f"ONNX needs {', '.join(missing)}: pip install medvl[onnx]")
+        require_extra("ONNX export", "onnx")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.transforms", "monai")
+
 from medvl.transforms.image import (
     PadToSquare,
     PadToSquareD,

@@ -1,7 +1,7 @@
 """What every package shares: checks of arguments, ids, files written whole, processes, training modes.
 
-``checks``, ``ids``, ``io`` and ``errors`` need no more than Python; ``tensors``, ``distributed`` and ``modes`` need torch.
-Each loads on first use.
+``checks``, ``errors``, ``extras``, ``ids`` and ``io`` need no more than Python; ``tensors``, ``distributed`` and ``modes``
+need torch. Each loads on first use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("checks", "distributed", "errors", "ids", "io", "modes", "tensors")
+_MODULES = ("checks", "distributed", "errors", "extras", "ids", "io", "modes", "tensors")
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from medvl.utils.extras import require_extra
+
+require_extra("medvl.workflows", "evaluation")
+
 from medvl.workflows.evaluate import embed, evaluate_run
 from medvl.workflows.processes import wrap_ddp
 from medvl.workflows.recipes import demo_overrides, recipe_config, recipes, train

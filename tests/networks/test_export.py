@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, export_towers
+from medvl.utils.extras import MissingExtraError
 
 BERT = {
     "model_type": "bert",
@@ -67,9 +68,8 @@ def test_what_is_missing_is_said_first(tmp_path, monkeypatch):
     model = DualEncoder(ImageEncoder("vit", image_size=16, **VIT), TextEncoder(BERT), embed_dim=8)
     with pytest.raises(ValueError, match="formats must be some of torch, onnx, received 'tensorrt'"):
         export_towers(model, tmp_path, formats=["tensorrt"])
-    module = sys.modules["medvl.networks.export"]
-    monkeypatch.setattr(module, "find_spec", lambda package: None if package == "onnxruntime" else package)
-    with pytest.raises(ImportError, match=r"ONNX needs onnxruntime: pip install medvl\[onnx\]"):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(MissingExtraError, match=r'^ONNX export needs onnxruntime: pip install "medvl\[onnx\]"$'):
         export_towers(model, tmp_path)
     assert not list(tmp_path.iterdir())
 

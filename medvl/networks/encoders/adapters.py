@@ -8,6 +8,8 @@ from typing import Any
 
 from torch import nn
 
+from medvl.utils.extras import require_extra
+
 
 def has_adapters(model: nn.Module) -> bool:
     """Whether ``model`` is a model that peft has wrapped."""
@@ -28,12 +30,11 @@ def add_adapters(model: nn.Module, configs: Mapping[str, Mapping[str, Any]]) -> 
     """``model`` wrapped with the adapters that :func:`adapters_config` described, with new weights.
 
     Raises:
-        ModuleNotFoundError: where peft is not installed.
+        MissingExtraError: If peft is not installed.
     """
-    try:
-        from peft import get_peft_config, get_peft_model
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the text encoder has adapters: install peft to build it.") from error
+    require_extra("A text encoder with adapters", "peft")
+    from peft import get_peft_config, get_peft_model
+
     first, *others = configs
     wrapped = get_peft_model(model, get_peft_config(dict(configs[first])), adapter_name=first)
     for name in others:
