@@ -7,7 +7,7 @@ from pathlib import Path
 import matplotlib
 import torch
 
-from medvl.functional import patch_sentence_plan, patchify, random_visible_patches, semantic_targets, unit_vectors
+from medvl.functional import l2_normalize, patch_sentence_plan, patchify, random_visible_patches, semantic_targets
 from medvl.functional._sides import make_side
 from medvl.functional.targets import ALL, id_targets, match_targets
 
@@ -80,21 +80,21 @@ def main() -> None:
     panels = [("rows, target temperature 1", by_row), ("columns, 1", by_column), ("rows, 0.2", sharp)]
     save("semantic_matching", panels, rows, columns)
 
-    matches = {match: match_targets(images, texts, match).block(ALL, ALL) for match in ("exact", "overlap", "soft")}
-    panels = [(f'rows, match="{match}"', softmax(m, 1)) for match, m in matches.items()]
+    matches = {kind: match_targets(images, texts, kind).block(ALL, ALL) for kind in ("exact", "overlap", "soft")}
+    panels = [(f'rows, label_agreement="{kind}"', softmax(m, 1)) for kind, m in matches.items()]
     save("image_text_label_contrastive", panels, rows, columns)
-    panels = [(f'positives, match="{match}"', m.exp()) for match, m in matches.items()]
+    panels = [(f'positives, label_agreement="{kind}"', m.exp()) for kind, m in matches.items()]
     save("sigmoid_contrastive", panels, rows, columns)
 
     generator = torch.Generator().manual_seed(3)
-    sentences = unit_vectors(torch.randn(3, 16, generator=generator))
+    sentences = l2_normalize(torch.randn(3, 16, generator=generator))
     own = torch.tensor([0, 0, 1, 1, 1, 2, 2, 0, 2])
-    patches = unit_vectors(sentences[own] + 0.25 * torch.randn(9, 16, generator=generator))
+    patches = l2_normalize(sentences[own] + 0.25 * torch.randn(9, 16, generator=generator))
     cosine = patches @ sentences.T
     kept = torch.ones(9, dtype=torch.bool), torch.ones(3, dtype=torch.bool)
     panels = [("cosine", cosine.clamp_min(0))]
     panels += [
-        (f'plan, matching="{m}"', patch_sentence_plan(cosine, *kept, m)) for m in ("transport", "attention", "max")
+        (f'plan, alignment="{m}"', patch_sentence_plan(cosine, *kept, m)) for m in ("transport", "attention", "max")
     ]
     names = [f"patch {p}" for p in range(9)], [f"sentence {s}" for s in range(3)]
     save("patch_sentence_matching", panels, *names)
@@ -109,7 +109,7 @@ def main() -> None:
     pictures = {
         "image": pixels,
         "what the network sees": pixels.where(visible.unsqueeze(2), torch.nan),
-        "target (hidden patches, normalised)": target.where(~visible.unsqueeze(2), torch.nan),
+        "target (hidden patches, normalized)": target.where(~visible.unsqueeze(2), torch.nan),
     }
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
     for axis, (title, values) in zip(axes, pictures.items(), strict=True):

@@ -34,7 +34,7 @@ model = mlip(
 )
 loss_function = CombinedLoss(
     {
-        "sentences": PatchSentenceMatchingLoss(matching="attention"),  # every sentence looks for its patches
+        "sentences": PatchSentenceMatchingLoss(alignment="attention"),  # every sentence looks for its patches
         "reports": ImageTextContrastiveLoss(),
     }
 )

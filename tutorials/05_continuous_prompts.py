@@ -61,7 +61,7 @@ trainer = SupervisedTrainer(
     train_data_loader=loader,
     network=model,
     optimizer=torch.optim.AdamW(model.parameters(), lr=1e-3),
-    loss_function=CombinedLoss({"unified": ImageTextLabelContrastiveLoss(match="overlap")}),
+    loss_function=CombinedLoss({"unified": ImageTextLabelContrastiveLoss(label_agreement="overlap")}),
     prepare_batch=PrepareBatchImageText(label_policy=LabelPolicy()),
     train_handlers=[EpochSeed(loader)],
     decollate=False,

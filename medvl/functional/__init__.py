@@ -46,9 +46,9 @@ from medvl.functional.sigmoid import (
     sigmoid_contrastive_loss,
 )
 from medvl.functional.similarity import (
+    l2_normalize,
     label_similarity,
     semantic_targets,
-    unit_vectors,
 )
 from medvl.functional.transport import (
     sinkhorn,
@@ -69,6 +69,7 @@ __all__ = [
     "image_text_label_contrastive_loss",
     "insert_prompt_tokens",
     "iou_at_thresholds",
+    "l2_normalize",
     "label_similarity",
     "masked_mean",
     "masked_patch_loss",
@@ -93,5 +94,4 @@ __all__ = [
     "sigmoid_contrastive_loss",
     "sinkhorn",
     "soft_target_cross_entropy",
-    "unit_vectors",
 ]

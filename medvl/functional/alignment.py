@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from medvl.functional._sides import Ids, Side, make_side, with_ids
 from medvl.functional.contrastive import REDUCTIONS, contrast_logits
-from medvl.functional.similarity import unit_vectors
+from medvl.functional.similarity import l2_normalize
 from medvl.functional.targets import ALL, id_targets
 from medvl.functional.tiled import check_tile_size
 from medvl.functional.transport import sinkhorn
@@ -21,7 +21,7 @@ from medvl.utils.checks import check_fraction, check_option, check_positive
 from medvl.utils.distributed import all_gather_with_grad, all_reduce_max, is_distributed
 from medvl.utils.tensors import as_mask, as_matrix, as_scale, check_same
 
-MATCHINGS = ("transport", "attention", "max")
+ALIGNMENTS = ("transport", "attention", "max")
 
 # Patch-sentence pairs that "auto" scores at once: a float32 tensor of them is 64 MB, and a step of the transport has
 # about fifteen.
@@ -32,7 +32,7 @@ def patch_sentence_plan(
     similarity: Tensor,
     patch_mask: Tensor,
     sentence_mask: Tensor,
-    matching: str = "transport",
+    alignment: str = "transport",
     epsilon: float = 0.05,
     attention_temperature: float = 0.1,
 ) -> Tensor:
@@ -46,7 +46,7 @@ def patch_sentence_plan(
         similarity: (..., P, S), cosines.
         patch_mask: (..., P), True keeps.
         sentence_mask: (..., S), True keeps.
-        matching: one of the names above.
+        alignment: one of the names above.
         epsilon: of the transport, above 0, in units of cosine.
         attention_temperature: of the attention's softmax, above 0.
 
@@ -58,11 +58,11 @@ def patch_sentence_plan(
         >>> patch_sentence_plan(similarity, torch.ones(3) > 0, torch.ones(2) > 0, "max").tolist()
         [[0.4166666865348816, 0.0], [0.0, 0.4166666865348816], [0.1666666716337204, 0.0]]
     """
-    check_option(matching, "matching", MATCHINGS)
+    check_option(alignment, "alignment", ALIGNMENTS)
     check_positive(attention_temperature, "attention_temperature")
     if not similarity.numel():
         return torch.zeros_like(similarity)
-    if matching == "transport":
+    if alignment == "transport":
         return sinkhorn(1 - similarity, epsilon, patch_mask, sentence_mask)
     patch_share, sentence_share = (
         _share(patch_mask, similarity).unsqueeze(-1),
@@ -70,7 +70,7 @@ def patch_sentence_plan(
     )
     # Lowest rather than -inf: where a mask keeps nothing, a softmax of it is still a number, and its share is 0.
     lowest, hidden_patches = torch.finfo(similarity.dtype).min, ~patch_mask.unsqueeze(-1)
-    if matching == "attention":
+    if alignment == "attention":
         attention = (similarity / attention_temperature).masked_fill(hidden_patches, lowest).softmax(-2)
         return attention * (patch_share > 0) * sentence_share
     over_patches = similarity.masked_fill(hidden_patches, lowest)
@@ -93,7 +93,7 @@ def patch_sentence_scores(
     patch_mask: Tensor | None = None,
     sentence_mask: Tensor | None = None,
     *,
-    matching: str = "transport",
+    alignment: str = "transport",
     epsilon: float = 0.05,
     attention_temperature: float = 0.1,
     tile_size: int | str | None = None,
@@ -105,7 +105,7 @@ def patch_sentence_scores(
         sentence_embeds: (M, S, D), scaled to unit length here.
         patch_mask: (N, P), True keeps; all of them without it.
         sentence_mask: (M, S), True keeps.
-        matching: ``"transport"``, ``"attention"`` or ``"max"``.
+        alignment: ``"transport"``, ``"attention"`` or ``"max"``.
         epsilon: of the transport.
         attention_temperature: of the attention.
         tile_size: texts at a time, ``"auto"``, or None for all at once. With tiles, the backward pass computes each
@@ -116,11 +116,13 @@ def patch_sentence_scores(
 
     Example:
         >>> patches, sentences = torch.eye(3)[None], torch.eye(3)[None, :2]
-        >>> patch_sentence_scores(patches, sentences, matching="max").tolist()
+        >>> patch_sentence_scores(patches, sentences, alignment="max").tolist()
         [[0.8333333730697632]]
     """
     patches, sentences = _patch_sentence_sides(patch_embeds, sentence_embeds, patch_mask, sentence_mask)
-    plan = partial(patch_sentence_plan, matching=matching, epsilon=epsilon, attention_temperature=attention_temperature)
+    plan = partial(
+        patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
+    )
     return _scores(patches, sentences, plan, tile_size)
 
 
@@ -150,7 +152,7 @@ def _patch_sentence_sides(
 def _scores(images: Side, texts: Side, plan: Callable[..., Tensor], tile_size: int | str | None) -> Tensor:
     """(N, M) scores; with tiles, each is computed again in the backward pass."""
     with torch.autocast(images.embeds.device.type, enabled=False):
-        patches, sentences = unit_vectors(images.embeds), unit_vectors(texts.embeds)
+        patches, sentences = l2_normalize(images.embeds), l2_normalize(texts.embeds)
         score = partial(_score_tile, patches, images.mask, plan=plan)
         size, again = _texts_at_once(images, texts, tile_size)
         parts = zip(sentences.split(size), texts.mask.split(size), strict=True)
@@ -189,7 +191,7 @@ def patch_sentence_matching_loss(
     weights: Tensor | None = None,
     logit_scale: Tensor | float | None = None,
     *,
-    matching: str = "transport",
+    alignment: str = "transport",
     epsilon: float = 0.05,
     attention_temperature: float = 0.1,
     temperature: float = 0.1,
@@ -202,12 +204,14 @@ def patch_sentence_matching_loss(
 
     Example:
         >>> patches, sentences = torch.eye(4).reshape(2, 2, 4), torch.eye(4).reshape(2, 2, 4)
-        >>> round(patch_sentence_matching_loss(patches, sentences, matching="max", temperature=1.0).item(), 4)
+        >>> round(patch_sentence_matching_loss(patches, sentences, alignment="max", temperature=1.0).item(), 4)
         0.3133
     """
     check_option(reduction, "reduction", REDUCTIONS)
     check_fraction(image_weight, "image_weight")
-    plan = partial(patch_sentence_plan, matching=matching, epsilon=epsilon, attention_temperature=attention_temperature)
+    plan = partial(
+        patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
+    )
     images, texts = with_ids(
         *_patch_sentence_sides(patch_embeds, sentence_embeds, patch_mask, sentence_mask, image_ids, text_ids, weights)
     )
@@ -269,7 +273,7 @@ def semantic_integrity(
     check_same(images.embeds, texts.embeds, 0, ("patch_embeds", "sentence_embeds"), "number of images and reports")
     visible = as_mask(visible_mask, "visible_mask", images.embeds)
     with torch.no_grad(), torch.autocast(images.embeds.device.type, enabled=False):
-        similarity = torch.einsum("npd,nsd->nps", unit_vectors(images.embeds), unit_vectors(texts.embeds))
+        similarity = torch.einsum("npd,nsd->nps", l2_normalize(images.embeds), l2_normalize(texts.embeds))
         lowest = torch.finfo(similarity.dtype).min
         # One more column, so that there is a largest where no report has a sentence.
         best = pad(similarity.masked_fill(~texts.mask.unsqueeze(1), lowest), (0, 1), value=lowest).amax(2)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medvl.functional._sides import Ids, Side, check_together, make_side, with_ids
-from medvl.functional.similarity import Similarity, softmax_targets, unit_vectors
+from medvl.functional.similarity import Similarity, l2_normalize, softmax_targets
 from medvl.functional.targets import ALL, LogTargets, id_targets, match_targets, similarity_targets
 from medvl.functional.tiled import choose_tile_size, tiled_soft_target_cross_entropy
 from medvl.utils.checks import check_fraction, check_option
@@ -126,7 +126,7 @@ def image_text_label_contrastive_loss(
     text_label_mask: Tensor | None = None,
     logit_scale: Tensor | float | None = None,
     *,
-    match: str = "exact",
+    label_agreement: str = "exact",
     temperature: float = 0.07,
     image_weight: float = 0.5,
     reduction: str = "mean",
@@ -146,7 +146,7 @@ def image_text_label_contrastive_loss(
             make_side("image", image_embeds, ids=image_ids, labels=image_labels, label_mask=image_label_mask),
             make_side("text", text_embeds, ids=text_ids, labels=text_labels, label_mask=text_label_mask),
         ),
-        partial(match_targets, match=match),
+        partial(match_targets, label_agreement=label_agreement),
         as_scale(logit_scale, temperature, image_embeds),
         image_weight,
         reduction,
@@ -184,7 +184,7 @@ def _contrast(
     with torch.autocast(texts.embeds.device.type, enabled=False):
         targets = make_targets(images, texts)
         if tile is None:
-            logits = unit_vectors(images.embeds) @ unit_vectors(texts.embeds).T * scale
+            logits = l2_normalize(images.embeds) @ l2_normalize(texts.embeds).T * scale
             return contrast_logits(logits, targets.block(ALL, ALL), images, texts, image_weight, reduction)
         terms, counts = tiled_soft_target_cross_entropy(images.embeds, texts.embeds, targets, scale, tile, gather)
         if gather:

@@ -109,7 +109,7 @@ def masked_patch_loss(
     visible_mask: Tensor,
     *,
     patch_size: int | tuple[int, ...],
-    normalise: bool = True,
+    normalize: bool = True,
     reduction: str = "mean",
 ) -> Tensor:
     """Mean squared error on hidden patches; see :class:`medvl.losses.MaskedPatchLoss`.
@@ -117,7 +117,7 @@ def masked_patch_loss(
     Example:
         >>> image = torch.tensor([[[[0.0, 2.0, 5.0, 5.0]]]])
         >>> prediction, visible = torch.zeros(1, 2, 2), torch.tensor([[False, True]])
-        >>> masked_patch_loss(prediction, image, visible, patch_size=(1, 2), normalise=False).item()
+        >>> masked_patch_loss(prediction, image, visible, patch_size=(1, 2), normalize=False).item()
         2.0
     """
     check_option(reduction, "reduction", REDUCTIONS)
@@ -132,7 +132,7 @@ def masked_patch_loss(
         )
     hidden = ~as_full_mask(visible_mask, "visible_mask", prediction)
     with torch.autocast(prediction.device.type, enabled=False):
-        if normalise:
+        if normalize:
             mean = pixels.mean(2, keepdim=True)
             # A patch of one shade has no spread to divide by: its target is 0.
             spread = (pixels - mean).square().mean(2, keepdim=True).add(1e-6).sqrt()

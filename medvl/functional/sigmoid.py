@@ -8,7 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from medvl.functional._sides import Ids, make_side
 from medvl.functional.contrastive import REDUCTIONS, matched_sides
-from medvl.functional.similarity import unit_vectors
+from medvl.functional.similarity import l2_normalize
 from medvl.functional.targets import ALL, match_targets
 from medvl.functional.tiled import SigmoidRule, TiledContrast, choose_tile_size
 from medvl.utils.checks import check_option
@@ -28,7 +28,7 @@ def sigmoid_contrastive_loss(
     logit_scale: Tensor | float | None = None,
     logit_bias: Tensor | float | None = None,
     *,
-    match: str = "exact",
+    label_agreement: str = "exact",
     temperature: float = 0.1,
     bias: float = -10.0,
     reduction: str = "mean",
@@ -55,9 +55,9 @@ def sigmoid_contrastive_loss(
     texts = texts.gathered() if gather else texts
     tile = choose_tile_size(tile_size, count, len(texts), device)
     with torch.autocast(device.type, enabled=False):
-        targets = match_targets(images, texts, match)
+        targets = match_targets(images, texts, label_agreement)
         if tile is None:
-            logits = unit_vectors(images.embeds) @ unit_vectors(texts.embeds).T * scale + offset
+            logits = l2_normalize(images.embeds) @ l2_normalize(texts.embeds).T * scale + offset
             weights = targets.block(ALL, ALL).exp()
             # Of a positive with a large logit, log(1 + exp(x)) - x would leave the rounding of x.
             terms = -(weights * logsigmoid(logits) + (1 - weights) * logsigmoid(-logits)).sum(1)

@@ -16,7 +16,7 @@ Similarity: TypeAlias = str | Callable[[Tensor, Tensor], Tensor]
 SIMILARITIES = ("cosine", "dot", "jaccard")
 
 
-def unit_vectors(vectors: Tensor) -> Tensor:
+def l2_normalize(vectors: Tensor) -> Tensor:
     """Vectors scaled to length one along the last axis; a vector of length zero stays zero and gets no gradient.
 
     Args:
@@ -26,7 +26,7 @@ def unit_vectors(vectors: Tensor) -> Tensor:
         The same shape and dtype.
 
     Example:
-        >>> unit_vectors(torch.tensor([[0.0, -4.0], [0.0, 0.0]])).tolist()
+        >>> l2_normalize(torch.tensor([[0.0, -4.0], [0.0, 0.0]])).tolist()
         [[0.0, -1.0], [0.0, 0.0]]
     """
     return vectors * inverse_length(vectors)
@@ -75,7 +75,7 @@ def label_similarity(image_labels: Tensor, text_labels: Tensor, similarity: Simi
         either = image_present.sum(1, keepdim=True) + text_present.sum(1) - both
         return both / either.clamp_min(1)
     if similarity == "cosine":
-        image_labels, text_labels = unit_vectors(image_labels), unit_vectors(text_labels)
+        image_labels, text_labels = l2_normalize(image_labels), l2_normalize(text_labels)
     return image_labels @ text_labels.T
 
 

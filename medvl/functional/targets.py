@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from medvl.functional._sides import Side
-from medvl.functional.similarity import SIMILARITIES, Similarity, label_pair, label_similarity, unit_vectors
+from medvl.functional.similarity import SIMILARITIES, Similarity, l2_normalize, label_pair, label_similarity
 from medvl.utils.checks import check_option, check_positive
 from medvl.utils.tensors import as_labels, check_same
 
-MATCHES = ("exact", "overlap", "soft")
+LABEL_AGREEMENTS = ("exact", "overlap", "soft")
 
 ALL = slice(None)
 
@@ -52,7 +52,7 @@ def similarity_targets(images: Side, texts: Side, similarity: Similarity, temper
     kind = similarity
     if similarity == "cosine":
         # Scaled once here rather than for every block.
-        image_labels, text_labels, kind = unit_vectors(image_labels), unit_vectors(text_labels), "dot"
+        image_labels, text_labels, kind = l2_normalize(image_labels), l2_normalize(text_labels), "dot"
 
     def block(rows: slice, columns: slice) -> Tensor:
         return (
@@ -62,12 +62,12 @@ def similarity_targets(images: Side, texts: Side, similarity: Similarity, temper
     return LogTargets(block, bound=1 / temperature if similarity in ("cosine", "jaccard") else torch.inf)
 
 
-def match_targets(images: Side, texts: Side, match: str) -> LogTargets:
+def match_targets(images: Side, texts: Side, label_agreement: str) -> LogTargets:
     """Positives are equal ids, and elsewhere labels that agree."""
-    check_option(match, "match", MATCHES)
+    check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
     if images.labels is None or texts.labels is None:
         return id_targets(images, texts)
-    agreement = _agreement(images.labels, texts.labels, match)
+    agreement = _agreement(images.labels, texts.labels, label_agreement)
     image_ids, text_ids, dtype = images.ids, texts.ids, images.embeds.dtype
 
     def block(rows: slice, columns: slice) -> Tensor:
@@ -83,16 +83,16 @@ def _log_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
 
 
-def _agreement(image_labels: Tensor, text_labels: Tensor, match: str) -> Callable[[slice, slice], Tensor]:
+def _agreement(image_labels: Tensor, text_labels: Tensor, label_agreement: str) -> Callable[[slice, slice], Tensor]:
     """Label agreement by block: a mask for "exact" and "overlap", numbers in [0, 1] for "soft"."""
-    if match == "exact":
+    if label_agreement == "exact":
         image_groups, text_groups = _label_groups(image_labels, text_labels)
         return lambda images, texts: image_groups[images, None] == text_groups[texts]
     images_known, texts_known = label_pair(image_labels, text_labels)
-    if match == "overlap":
+    if label_agreement == "overlap":
         images_known, texts_known = (images_known > 0).float(), (texts_known > 0).float()
         return lambda images, texts: images_known[images] @ texts_known[texts].T > 0.5
-    images_known, texts_known = unit_vectors(images_known), unit_vectors(texts_known)
+    images_known, texts_known = l2_normalize(images_known), l2_normalize(texts_known)
     return lambda images, texts: (images_known[images] @ texts_known[texts].T).clamp_(0, 1)
 
 

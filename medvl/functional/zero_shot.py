@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from medvl.functional.similarity import unit_vectors
+from medvl.functional.similarity import l2_normalize
 
 Ensemble = Literal["mean", "max"]
 
@@ -35,9 +35,9 @@ def class_embeddings(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes:
                 [ 0.0000, -1.0000]])
     """
     number = _check(prompt_embeds, prompt_classes, num_classes)
-    units = unit_vectors(prompt_embeds.to(torch.promote_types(prompt_embeds.dtype, torch.float32)))
+    units = l2_normalize(prompt_embeds.to(torch.promote_types(prompt_embeds.dtype, torch.float32)))
     sums = units.new_zeros(number, units.shape[1]).index_add(0, prompt_classes, units)
-    return unit_vectors(sums)
+    return l2_normalize(sums)
 
 
 def class_similarity(
@@ -87,7 +87,7 @@ def class_similarity(
         cosines = class_embeddings(prompts, prompt_classes, number) @ images.T
     else:
         # Rows are prompts, those of a class together: the largest of a run of rows is read at the speed of memory.
-        rows = unit_vectors(prompts[prompt_classes.argsort(stable=True)]) @ images.T
+        rows = l2_normalize(prompts[prompt_classes.argsort(stable=True)]) @ images.T
         sizes = torch.bincount(prompt_classes, minlength=number).tolist()
         cosines = torch.stack([block.amax(0) for block in rows.split(sizes)])
     # Dividing the few cosines costs less than scaling every image; those of a zero vector are 0 as they are.
@@ -95,7 +95,7 @@ def class_similarity(
     return (cosines / lengths.masked_fill(lengths == 0, 1)).T
 
 
-def network_logit_scale(network: Any) -> float:
+def get_logit_scale(network: Any) -> float:
     """The scale of a network's logits (1 / tau), from its ``logit_scale``, a number or a module; 1 / 0.07 where it has none."""
     scale = getattr(getattr(network, "module", network), "logit_scale", None)  # inside DistributedDataParallel
     if isinstance(scale, torch.nn.Module):

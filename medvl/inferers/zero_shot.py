@@ -9,7 +9,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from medvl.functional.zero_shot import Ensemble, class_similarity, network_logit_scale
+from medvl.functional.zero_shot import Ensemble, class_similarity, get_logit_scale
 from medvl.inferers.texts import TextBank
 from medvl.inferers.windows import WindowEncoder, pool_windows
 
@@ -107,7 +107,7 @@ class ZeroShotInferer(Inferer):
         return similarity[:, 0::2] - similarity[:, 1::2] if self.pairs else similarity
 
     def _probabilities(self, logits: Tensor, network: Any) -> Tensor:
-        scale = network_logit_scale(network) if self.logit_scale is None else self.logit_scale
+        scale = get_logit_scale(network) if self.logit_scale is None else self.logit_scale
         logits = logits * scale
         # Classes lie in memory one after the other (class_similarity): along them, softmax takes a fraction of the time.
         return logits.sigmoid() if self.pairs else logits.T.softmax(0).T

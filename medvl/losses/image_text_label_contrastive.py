@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medvl.functional import image_text_label_contrastive_loss
-from medvl.functional.targets import MATCHES
+from medvl.functional.targets import LABEL_AGREEMENTS
 from medvl.losses.options import ContrastiveOptions
 from medvl.utils.checks import check_option
 
@@ -22,13 +22,13 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
 
     the means over rows and columns that have a positive. Images with a report, images with labels and texts alone mix
     in one batch. The formula is ours, made to do what Wang, "Unified Medical Image-Text-Label Contrastive Learning
-    With Continuous Prompt", 2023 (arXiv 2307.05920, without published code) describes; with ``match="exact"`` it is
+    With Continuous Prompt", 2023 (arXiv 2307.05920, without published code) describes; with ``label_agreement="exact"`` it is
     the bidirectional supervised contrast of Yang et al., "Unified Contrastive Learning in Image-Text-Label Space",
     CVPR 2022.
 
     Args:
         temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
-        match: ``"exact"``: all findings in the same state, not known being a state of its own (two studies of which
+        label_agreement: ``"exact"``: all findings in the same state, not known being a state of its own (two studies of which
             nothing is known do not agree); ``"overlap"``: some finding present (above 0) in both; ``"soft"``:
             max(0, cosine).
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
@@ -53,14 +53,16 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
     def __init__(
         self,
         temperature: float = 0.07,
-        match: str = "exact",
+        label_agreement: str = "exact",
         image_weight: float = 0.5,
         reduction: str = "mean",
         gather: bool = False,
         tile_size: int | str | None = None,
     ) -> None:
-        check_option(match, "match", MATCHES)
-        super().__init__(temperature, reduction, gather, tile_size, match=match, image_weight=image_weight)
+        check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
+        super().__init__(
+            temperature, reduction, gather, tile_size, label_agreement=label_agreement, image_weight=image_weight
+        )
 
     def forward(
         self,

@@ -22,7 +22,7 @@ class MaskedPatchLoss(nn.Module):
 
     Args:
         patch_size: pixels along each spatial axis, one number or one for each axis.
-        normalise: scale each patch's pixels; a patch of one shade has target 0.
+        normalize: scale each patch's pixels; a patch of one shade has target 0.
         reduction: ``"mean"`` over hidden patches, ``"sum"``, or ``"none"`` for (N, P) with 0 at visible patches.
 
     Raises:
@@ -33,17 +33,17 @@ class MaskedPatchLoss(nn.Module):
         >>> import torch
         >>> image = torch.tensor([[[[0.0, 2.0, 5.0, 5.0]]]])
         >>> prediction, visible = torch.zeros(1, 2, 2), torch.tensor([[False, True]])
-        >>> MaskedPatchLoss(patch_size=(1, 2), normalise=False)(prediction, image, visible).item()
+        >>> MaskedPatchLoss(patch_size=(1, 2), normalize=False)(prediction, image, visible).item()
         2.0
     """
 
-    def __init__(self, patch_size: int | Sequence[int] = 16, normalise: bool = True, reduction: str = "mean") -> None:
+    def __init__(self, patch_size: int | Sequence[int] = 16, normalize: bool = True, reduction: str = "mean") -> None:
         super().__init__()
         check_option(reduction, "reduction", REDUCTIONS)
         if not isinstance(patch_size, int | Sequence) or isinstance(patch_size, str):
             raise TypeError(f"patch_size must be a whole number or one for each axis, got {patch_size!r}")
         self.patch_size = patch_size if isinstance(patch_size, int) else tuple(patch_size)
-        self.normalise, self.reduction = normalise, reduction
+        self.normalize, self.reduction = normalize, reduction
 
     def forward(self, patch_prediction: Tensor, image: Tensor, visible_mask: Tensor) -> Tensor:
         """Loss of a batch.
@@ -65,10 +65,10 @@ class MaskedPatchLoss(nn.Module):
             image,
             visible_mask,
             patch_size=self.patch_size,
-            normalise=self.normalise,
+            normalize=self.normalize,
             reduction=self.reduction,
         )
 
     def extra_repr(self) -> str:
         """The options."""
-        return f"patch_size={self.patch_size!r}, normalise={self.normalise!r}, reduction={self.reduction!r}"
+        return f"patch_size={self.patch_size!r}, normalize={self.normalize!r}, reduction={self.reduction!r}"

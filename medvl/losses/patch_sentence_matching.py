@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medvl.functional import patch_sentence_matching_loss
-from medvl.functional.alignment import MATCHINGS
+from medvl.functional.alignment import ALIGNMENTS
 from medvl.losses.options import ContrastiveOptions
 from medvl.utils.checks import check_option, check_positive
 
@@ -20,7 +20,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
 
         score(i, j) = sum_ps T_ps c_ps,  l_ij = score(i, j) / tau,
 
-    contrasted by ids as in :class:`ImageTextContrastiveLoss`. ``matching="transport"``: T is the Sinkhorn plan of cost
+    contrasted by ids as in :class:`ImageTextContrastiveLoss`. ``alignment="transport"``: T is the Sinkhorn plan of cost
     1 - c with uniform marginals over what the masks keep, many patches to many sentences.  ``"attention"``: every
     sentence spreads its share over patches by softmax_p(c_ps / tau_a), after Huang et al. (GLoRIA, ICCV 2021).
     ``"max"``: the mean of every patch's best sentence and every sentence's best patch, after Yao et al. (FILIP, ICLR
@@ -29,7 +29,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
 
     Args:
         temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
-        matching: ``"transport"``, ``"attention"`` or ``"max"``.
+        alignment: ``"transport"``, ``"attention"`` or ``"max"``.
         epsilon: of the transport, above 0, in units of cosine; smaller is closer to a matching and slower.
         attention_temperature: tau_a, above 0.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
@@ -53,7 +53,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
     def __init__(
         self,
         temperature: float = 0.1,
-        matching: str = "transport",
+        alignment: str = "transport",
         epsilon: float = 0.05,
         attention_temperature: float = 0.1,
         image_weight: float = 0.5,
@@ -61,7 +61,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
         gather: bool = False,
         tile_size: int | str | None = None,
     ) -> None:
-        check_option(matching, "matching", MATCHINGS)
+        check_option(alignment, "alignment", ALIGNMENTS)
         check_positive(epsilon, "epsilon")
         check_positive(attention_temperature, "attention_temperature")
         super().__init__(
@@ -69,7 +69,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
             reduction,
             gather,
             tile_size,
-            matching=matching,
+            alignment=alignment,
             epsilon=epsilon,
             attention_temperature=attention_temperature,
             image_weight=image_weight,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medvl.functional import sigmoid_contrastive_loss
-from medvl.functional.targets import MATCHES
+from medvl.functional.targets import LABEL_AGREEMENTS
 from medvl.losses.options import ContrastiveOptions
 from medvl.utils.checks import check_option
 
@@ -26,7 +26,7 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
         temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
         bias: b; used where ``forward`` gets no ``logit_bias``. SigLIP starts at -10, so that many negatives do not
             swamp the first steps.
-        match: ``"exact"``, ``"overlap"`` or ``"soft"``; see :class:`ImageTextLabelContrastiveLoss`.
+        label_agreement: ``"exact"``, ``"overlap"`` or ``"soft"``; see :class:`ImageTextLabelContrastiveLoss`.
         reduction: ``"mean"`` over images, ``"sum"``, or ``"none"`` for the N image terms.
         gather: contrast the batches of all processes; see :class:`ImageTextContrastiveLoss`.
         tile_size: texts in one tile, ``"auto"`` or None; see :class:`ImageTextContrastiveLoss`.
@@ -45,13 +45,13 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
         self,
         temperature: float = 0.1,
         bias: float = -10.0,
-        match: str = "exact",
+        label_agreement: str = "exact",
         reduction: str = "mean",
         gather: bool = False,
         tile_size: int | str | None = None,
     ) -> None:
-        check_option(match, "match", MATCHES)
-        super().__init__(temperature, reduction, gather, tile_size, bias=bias, match=match)
+        check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
+        super().__init__(temperature, reduction, gather, tile_size, bias=bias, label_agreement=label_agreement)
 
     def forward(
         self,

@@ -24,15 +24,15 @@ from collections.abc import Callable
 
 import torch
 
-from medvl.functional import unit_vectors
+from medvl.functional import l2_normalize
 from medvl.losses import ImageTextContrastiveLoss, PatchSentenceMatchingLoss, SemanticMatchingLoss
 
 D, K, PATCHES, SENTENCES, LOCAL_D = 512, 14, 196, 8, 256
 WARM_UP = 4
 
 
-def loop_over_texts(matching: str, unrolled: bool = True) -> Callable[..., torch.Tensor]:
-    """The usual way: one text at a time against all images, with the same matching."""
+def loop_over_texts(alignment: str, unrolled: bool = True) -> Callable[..., torch.Tensor]:
+    """The usual way: one text at a time against all images, with the same alignment."""
 
     def plan(similarity: torch.Tensor) -> torch.Tensor:
         epsilon, tolerance = 0.05, 1e-6
@@ -49,16 +49,16 @@ def loop_over_texts(matching: str, unrolled: bool = True) -> Callable[..., torch
 
     def score(patches: torch.Tensor, sentences: torch.Tensor) -> torch.Tensor:
         similarity = patches @ sentences.T
-        if matching == "attention":
+        if alignment == "attention":
             return ((similarity / 0.1).softmax(1) * similarity).sum(1).mean(1)
-        if matching == "max":
+        if alignment == "max":
             return (similarity.amax(2).mean(1) + similarity.amax(1).mean(1)) / 2
         with torch.set_grad_enabled(unrolled):
             transport = plan(similarity)
         return (transport * similarity).sum((1, 2))
 
     def loss(patch_embeds: torch.Tensor, sentence_embeds: torch.Tensor) -> torch.Tensor:
-        patches, sentences = unit_vectors(patch_embeds), unit_vectors(sentence_embeds)
+        patches, sentences = l2_normalize(patch_embeds), l2_normalize(sentence_embeds)
         logits = torch.stack([score(patches, text) for text in sentences], dim=1) / 0.1
         pairs = torch.arange(len(logits), device=logits.device)
         cross_entropy = torch.nn.functional.cross_entropy
@@ -70,9 +70,9 @@ def loop_over_texts(matching: str, unrolled: bool = True) -> Callable[..., torch
 LOSSES: dict[str, Callable[..., Callable[..., torch.Tensor]]] = {
     "pairs": lambda tile: ImageTextContrastiveLoss(tile_size=tile),
     "semantic": lambda tile: SemanticMatchingLoss(tile_size=tile),
-    "transport": lambda tile: PatchSentenceMatchingLoss(matching="transport", tile_size=tile),
-    "attention": lambda tile: PatchSentenceMatchingLoss(matching="attention", tile_size=tile),
-    "max": lambda tile: PatchSentenceMatchingLoss(matching="max", tile_size=tile),
+    "transport": lambda tile: PatchSentenceMatchingLoss(alignment="transport", tile_size=tile),
+    "attention": lambda tile: PatchSentenceMatchingLoss(alignment="attention", tile_size=tile),
+    "max": lambda tile: PatchSentenceMatchingLoss(alignment="max", tile_size=tile),
     "loop transport": lambda tile: loop_over_texts("transport"),
     "loop transport, plan constant": lambda tile: loop_over_texts("transport", unrolled=False),
     "loop attention": lambda tile: loop_over_texts("attention"),
@@ -161,16 +161,16 @@ def blocks(quick: bool, device: str) -> list[tuple[str, list[dict[str, object]]]
     if device == "cuda" and not quick:
         result.append(("pairs by id, N = 32768", lines("pairs", 32768, [None, "auto"])))
         result.append(("semantic matching, N = 262144", lines("semantic", 262144, ["auto"], repeats=1)))
-    for matching, loops in (
+    for alignment, loops in (
         ("transport", ["loop transport", "loop transport, plan constant"]),
         ("attention", ["loop attention"]),
         ("max", ["loop max"]),
     ):
-        rows = [line for name in [*loops, matching] for line in lines(name, local, [None])]
-        result.append((f"patch-sentence matching by {matching}, N = M = {local}, 196 patches, 8 sentences", rows))
+        rows = [line for name in [*loops, alignment] for line in lines(name, local, [None])]
+        result.append((f"patch-sentence alignment by {alignment}, N = M = {local}, 196 patches, 8 sentences", rows))
     local_large = 48 if quick else 512
     result.append(
-        (f"patch-sentence matching by transport in tiles, N = M = {local_large}",
+        (f"patch-sentence alignment by transport in tiles, N = M = {local_large}",
          lines("transport", local_large, [8 if quick else "auto"], repeats=0))
     )  # fmt: skip
     return result

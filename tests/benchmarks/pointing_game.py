@@ -47,7 +47,7 @@ def build(options: argparse.Namespace, texts: list[str]) -> DualEncoder:
 def train(model: DualEncoder, images: torch.Tensor, texts: list[str], options: argparse.Namespace) -> None:
     loss_function = CombinedLoss(
         {
-            "local": PatchSentenceMatchingLoss(matching=options.matching, temperature=0.1),
+            "local": PatchSentenceMatchingLoss(alignment=options.alignment, temperature=0.1),
             "global": ImageTextContrastiveLoss(temperature=0.1),
         }
     )
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=96)
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--matching", default="attention")
+    parser.add_argument("--alignment", default="attention")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     data = SyntheticChestXRay(options.length, options.size, options.seed)

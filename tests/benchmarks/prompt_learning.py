@@ -91,7 +91,7 @@ def learn(model: DualEncoder, split: Split, per_class: bool, seed: int, steps: i
     optimizer = torch.optim.Adam(prompts.parameters(), lr=0.01)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     # Every prompt ranks the images: those with its finding against those without.
-    loss_function = ImageTextLabelContrastiveLoss(temperature=0.1, match="overlap", image_weight=0.0)
+    loss_function = ImageTextLabelContrastiveLoss(temperature=0.1, label_agreement="overlap", image_weight=0.0)
     for _ in range(steps):
         text_embeds = model.encode_with_prompts(sentences(SEEN[int(torch.randint(len(SEEN), ()))]), classes)
         batch = torch.randperm(len(split.labels))[:512]

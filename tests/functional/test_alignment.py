@@ -8,13 +8,13 @@ import torch
 from medvl.functional import patch_sentence_plan, patch_sentence_scores, semantic_integrity
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
-def test_plans_sum_to_one_over_what_is_kept(matching):
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
+def test_plans_sum_to_one_over_what_is_kept(alignment):
     generator = torch.Generator().manual_seed(0)
     similarity = torch.rand(4, 6, 3, generator=generator) * 2 - 1
     patches = torch.tensor([[True] * 6, [True, False, True, False, False, True], [False] * 6, [True] * 6])
     sentences = torch.tensor([[True] * 3, [False, True, False], [True] * 3, [False] * 3])
-    plan = patch_sentence_plan(similarity, patches, sentences, matching)
+    plan = patch_sentence_plan(similarity, patches, sentences, alignment)
     torch.testing.assert_close(plan.sum((1, 2)), torch.tensor([1.0, 1.0, 0.0, 0.0]))
     assert plan[~(patches[:, :, None] & sentences[:, None])].abs().sum() == 0
     assert (plan >= 0).all()
@@ -22,9 +22,9 @@ def test_plans_sum_to_one_over_what_is_kept(matching):
 
 def test_scores_of_one_patch_and_one_sentence_are_their_cosine():
     patch, sentence = torch.tensor([[[3.0, 4.0]]]), torch.tensor([[[5.0, 0.0]], [[0.0, -2.0]]])
-    for matching in ("transport", "attention", "max"):
+    for alignment in ("transport", "attention", "max"):
         torch.testing.assert_close(
-            patch_sentence_scores(patch, sentence, matching=matching), torch.tensor([[0.6, -0.8]])
+            patch_sentence_scores(patch, sentence, alignment=alignment), torch.tensor([[0.6, -0.8]])
         )
 
 
@@ -32,7 +32,7 @@ def test_max_matching_by_hand():
     patches = torch.eye(3)[None]
     sentences = torch.tensor([[[1.0, 0, 0], [0.6, 0.8, 0]]])
     by_patch, by_sentence = (1.0 + 0.8 + 0.0) / 3, (1.0 + 0.8) / 2
-    score = patch_sentence_scores(patches, sentences, matching="max").item()
+    score = patch_sentence_scores(patches, sentences, alignment="max").item()
     assert score == pytest.approx((by_patch + by_sentence) / 2, rel=1e-6)
 
 
@@ -75,8 +75,8 @@ def test_semantic_integrity_by_loop():
 
 
 def test_wrong_arguments():
-    with pytest.raises(ValueError, match="matching must be one of 'transport', 'attention', 'max', got 'mean'"):
-        patch_sentence_scores(torch.ones(1, 2, 3), torch.ones(1, 2, 3), matching="mean")
+    with pytest.raises(ValueError, match="alignment must be one of 'transport', 'attention', 'max', got 'mean'"):
+        patch_sentence_scores(torch.ones(1, 2, 3), torch.ones(1, 2, 3), alignment="mean")
     with pytest.raises(ValueError, match="the same number of images and reports, got 1 and 2"):
         semantic_integrity(torch.ones(1, 2, 3), torch.ones(2, 2, 3), torch.ones(1, 2))
     with pytest.raises(ValueError, match=r"visible_mask must have shape \(1, 2\), got \(1, 3\)"):

@@ -8,19 +8,19 @@ import numpy as np
 import pytest
 import torch
 
-from medvl.functional import label_similarity, semantic_targets, unit_vectors
+from medvl.functional import l2_normalize, label_similarity, semantic_targets
 from medvl.utils.tensors import as_ids
 
 
 def test_unit_vectors_have_length_one_and_zero_stays_zero():
     vectors = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-30, 0.0], [1e18, 1e18]], requires_grad=True)
-    unit = unit_vectors(vectors)
+    unit = l2_normalize(vectors)
     torch.testing.assert_close(unit.norm(dim=1), torch.tensor([1.0, 0.0, 1.0, 1.0]))
     unit.sum().backward()
     assert torch.isfinite(vectors.grad).all()
     assert vectors.grad[1].abs().sum() == 0
     exact = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(unit_vectors, (exact,))
+    assert torch.autograd.gradcheck(l2_normalize, (exact,))
 
 
 @pytest.mark.parametrize("kind", ["cosine", "dot", "jaccard"])

@@ -54,8 +54,8 @@ def make_loss(name: str, **options):
         "pairs": lambda: ImageTextContrastiveLoss(**options),
         "semantic": lambda: SemanticMatchingLoss(**options),
         "semantic dot": lambda: SemanticMatchingLoss(similarity="dot", target_temperature=0.02, **options),
-        "labels": lambda: ImageTextLabelContrastiveLoss(match="soft", **options),
-        "sigmoid": lambda: SigmoidContrastiveLoss(match="overlap", **options),
+        "labels": lambda: ImageTextLabelContrastiveLoss(label_agreement="soft", **options),
+        "sigmoid": lambda: SigmoidContrastiveLoss(label_agreement="overlap", **options),
         "patches": lambda: PatchSentenceMatchingLoss(epsilon=0.2, **options),
     }[name]()
 

@@ -16,12 +16,12 @@ def transpose(table: list[list]) -> list[list]:
     return [list(column) for column in zip(*table, strict=True)]
 
 
-def normalised(table: list[list[float]]) -> list[list[float]]:
+def normalized(table: list[list[float]]) -> list[list[float]]:
     return [[value / sum(row) if sum(row) else 0.0 for value in row] for row in table]
 
 
 def softmax(table: list[list[float]]) -> list[list[float]]:
-    return normalised([[math.exp(value - max(row)) for value in row] for row in table])
+    return normalized([[math.exp(value - max(row)) for value in row] for row in table])
 
 
 def cross_entropies(logits: list[list[Tensor]], targets: list[list[float]]) -> list[Tensor | None]:
@@ -62,8 +62,8 @@ def contrast(logits, positive, weights=None, share=0.5, reduction="mean"):
             sum(w * p for w, p in zip(weights, column, strict=True)) / max(sum(column), 1)
             for column in transpose(positive)
         ]
-    rows = cross_entropies(logits, normalised(positive))
-    columns = cross_entropies(transpose(logits), normalised(transpose(positive)))
+    rows = cross_entropies(logits, normalized(positive))
+    columns = cross_entropies(transpose(logits), normalized(transpose(positive)))
     return reduce(rows, columns, weights, text_weights, share, reduction)
 
 
@@ -100,16 +100,16 @@ def semantic_matching(
     return reduce(rows, columns, [1.0] * len(rows), [1.0] * len(columns), 0.5, reduction)
 
 
-def agreement(a: list[float], b: list[float], match: str) -> float:
-    if match == "exact":
+def agreement(a: list[float], b: list[float], label_agreement: str) -> float:
+    if label_agreement == "exact":
         known = not all(map(math.isnan, a)) and not all(map(math.isnan, b))
         return float(known and all(x == y or (math.isnan(x) and math.isnan(y)) for x, y in zip(a, b, strict=True)))
-    if match == "overlap":
+    if label_agreement == "overlap":
         return float(any(x > 0 and y > 0 for x, y in zip(a, b, strict=True)))
     return max(0.0, similarity(a, b, "cosine"))
 
 
-def matches(image_labels, text_labels, image_ids, text_ids, match):
+def matches(image_labels, text_labels, image_ids, text_ids, label_agreement):
     count_images = len(image_ids if image_labels is None else image_labels)
     count_texts = len(text_ids if text_labels is None else text_labels)
     return [
@@ -118,7 +118,7 @@ def matches(image_labels, text_labels, image_ids, text_ids, match):
             if image_ids is not None and image_ids[i] == text_ids[j]
             else 0.0
             if image_labels is None
-            else agreement(image_labels[i].tolist(), text_labels[j].tolist(), match)
+            else agreement(image_labels[i].tolist(), text_labels[j].tolist(), label_agreement)
             for j in range(count_texts)
         ]
         for i in range(count_images)
@@ -134,11 +134,11 @@ def image_text_label_contrastive(
     text_ids=None,
     *,
     scale,
-    match="exact",
+    label_agreement="exact",
     image_weight=0.5,
     reduction="mean",
 ):
-    positive = matches(image_labels, text_labels, image_ids, text_ids, match)
+    positive = matches(image_labels, text_labels, image_ids, text_ids, label_agreement)
     return contrast(cosine_logits(image_embeds, text_embeds, scale), positive, None, image_weight, reduction)
 
 
@@ -152,10 +152,10 @@ def sigmoid_contrastive(
     *,
     scale,
     bias=-10.0,
-    match="exact",
+    label_agreement="exact",
     reduction="mean",
 ):
-    positive = matches(image_labels, text_labels, image_ids, text_ids, match)
+    positive = matches(image_labels, text_labels, image_ids, text_ids, label_agreement)
     logits = cosine_logits(image_embeds, text_embeds, scale)
     terms = torch.stack(
         [
@@ -182,15 +182,15 @@ def sinkhorn(cost: Tensor, epsilon: float, iterations: int = 500) -> Tensor:
 
 
 def patch_sentence_score(
-    patches: Tensor, sentences: Tensor, matching: str, epsilon: float, temperature: float
+    patches: Tensor, sentences: Tensor, alignment: str, epsilon: float, temperature: float
 ) -> Tensor:
     """Score of one image and one text, both without what their masks hide."""
     if len(patches) == 0 or len(sentences) == 0:
         return torch.zeros((), dtype=torch.float64)
     c = torch.stack([torch.stack([(p * s).sum() for s in unit(sentences)]) for p in unit(patches)])
-    if matching == "transport":
+    if alignment == "transport":
         return (sinkhorn(1 - c, epsilon) * c).sum()
-    if matching == "attention":
+    if alignment == "attention":
         return sum((torch.softmax(column / temperature, 0) * column).sum() for column in c.T) / len(c.T)
     return (sum(row.max() for row in c) / len(c) + sum(column.max() for column in c.T) / len(c.T)) / 2
 
@@ -205,7 +205,7 @@ def patch_sentence_matching(
     weights=None,
     *,
     scale,
-    matching="transport",
+    alignment="transport",
     epsilon=0.05,
     attention_temperature=0.1,
     image_weight=0.5,
@@ -214,7 +214,7 @@ def patch_sentence_matching(
     images = [p[m] for p, m in zip(patch_embeds, patch_mask, strict=True)]
     texts = [s[m] for s, m in zip(sentence_embeds, sentence_mask, strict=True)]
     logits = [
-        [scale * patch_sentence_score(p, s, matching, epsilon, attention_temperature) for s in texts] for p in images
+        [scale * patch_sentence_score(p, s, alignment, epsilon, attention_temperature) for s in texts] for p in images
     ]
     positive = [
         [float(i == j and len(p) > 0 and len(s) > 0) for j, s in zip(text_ids, texts, strict=True)]
@@ -223,7 +223,7 @@ def patch_sentence_matching(
     return contrast(logits, positive, weights, image_weight, reduction)
 
 
-def masked_patch(prediction, image, visible_mask, patch: int, normalise: bool, reduction="mean"):
+def masked_patch(prediction, image, visible_mask, patch: int, normalize: bool, reduction="mean"):
     """Two-dimensional images."""
     errors = torch.zeros(prediction.shape[:2], dtype=torch.float64)
     hidden = 0
@@ -239,7 +239,7 @@ def masked_patch(prediction, image, visible_mask, patch: int, normalise: bool, r
                 for x in range(patch)
                 for c in range(image.shape[1])
             ]
-            if normalise:
+            if normalize:
                 mean = sum(pixels) / len(pixels)
                 spread = math.sqrt(sum((x - mean) ** 2 for x in pixels) / len(pixels) + 1e-6)
                 pixels = [(x - mean) / spread for x in pixels]

@@ -157,26 +157,30 @@ def test_label_mask_is_a_label_that_is_not_known():
     mask = torch.tensor([[True, False, True], [True, True, False]])
     unknown = labels.masked_fill(~mask, NAN)
     embeds = draw(2, 4).float(), draw(2, 4, seed=1).float()
-    for loss in (SemanticMatchingLoss(), ImageTextLabelContrastiveLoss(match="soft"), SigmoidContrastiveLoss()):
+    for loss in (
+        SemanticMatchingLoss(),
+        ImageTextLabelContrastiveLoss(label_agreement="soft"),
+        SigmoidContrastiveLoss(),
+    ):
         masked = loss(*embeds, image_labels=labels, text_labels=labels, image_label_mask=mask, text_label_mask=mask)
         torch.testing.assert_close(masked, loss(*embeds, image_labels=unknown, text_labels=unknown))
 
 
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
-@pytest.mark.parametrize("match", ["exact", "overlap", "soft"])
+@pytest.mark.parametrize("label_agreement", ["exact", "overlap", "soft"])
 @pytest.mark.parametrize("with_ids", [False, True])
 @pytest.mark.parametrize("tile_size", [None, 2])
 @pytest.mark.parametrize("kind", ["softmax", "sigmoid"])
-def test_image_text_label_and_sigmoid(labels, match, with_ids, tile_size, kind):
+def test_image_text_label_and_sigmoid(labels, label_agreement, with_ids, tile_size, kind):
     ids = [[0, 1, 2][: len(x)] for x in labels] if with_ids else [None, None]
     exact = [x.double() for x in labels]
     embeds = tuple(draw(len(x), 4, seed=k) for k, x in enumerate(labels))
     tensors = [None if i is None else torch.tensor(i) for i in ids]
     if kind == "softmax":
         check(
-            ImageTextLabelContrastiveLoss(0.05, match, 0.3, tile_size=tile_size),
+            ImageTextLabelContrastiveLoss(0.05, label_agreement, 0.3, tile_size=tile_size),
             lambda v, t: reference.image_text_label_contrastive(
-                v, t, *exact, *ids, scale=20.0, match=match, image_weight=0.3
+                v, t, *exact, *ids, scale=20.0, label_agreement=label_agreement, image_weight=0.3
             ),
             embeds,
             (*labels, *tensors),
@@ -184,8 +188,10 @@ def test_image_text_label_and_sigmoid(labels, match, with_ids, tile_size, kind):
         )
     else:
         check(
-            SigmoidContrastiveLoss(0.05, -3.0, match, tile_size=tile_size),
-            lambda v, t: reference.sigmoid_contrastive(v, t, *exact, *ids, scale=20.0, bias=-3.0, match=match),
+            SigmoidContrastiveLoss(0.05, -3.0, label_agreement, tile_size=tile_size),
+            lambda v, t: reference.sigmoid_contrastive(
+                v, t, *exact, *ids, scale=20.0, bias=-3.0, label_agreement=label_agreement
+            ),
             embeds,
             (*tensors, *labels),
         )
@@ -214,16 +220,16 @@ MASKS = {
 
 
 @pytest.mark.parametrize("masks", MASKS.values(), ids=MASKS.keys())
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
 @pytest.mark.parametrize("tile_size", [None, 1])
-def test_patch_sentence_matching(masks, matching, tile_size):
+def test_patch_sentence_matching(masks, alignment, tile_size):
     patch_mask, sentence_mask = (mask.bool() for mask in masks)
     image_ids, text_ids = [0, 1, 1], [0, 1]
     weights = [0.5, 1.0, 2.0]
     check(
-        PatchSentenceMatchingLoss(0.1, matching, epsilon=0.1, tile_size=tile_size),
+        PatchSentenceMatchingLoss(0.1, alignment, epsilon=0.1, tile_size=tile_size),
         lambda p, s: reference.patch_sentence_matching(
-            p, s, patch_mask, sentence_mask, image_ids, text_ids, weights, scale=10.0, matching=matching, epsilon=0.1
+            p, s, patch_mask, sentence_mask, image_ids, text_ids, weights, scale=10.0, alignment=alignment, epsilon=0.1
         ),
         (draw(3, 4, 5), draw(2, 3, 5)),
         (patch_mask, sentence_mask, torch.tensor(image_ids), torch.tensor(text_ids), torch.tensor(weights)),
@@ -243,7 +249,7 @@ def test_patch_sentence_matching_options(reduction, scale):
             [0, 1],
             [0, 1],
             scale=scale,
-            matching="attention",
+            alignment="attention",
             attention_temperature=0.01,
             image_weight=0.8,
             reduction=reduction,
@@ -253,10 +259,10 @@ def test_patch_sentence_matching_options(reduction, scale):
     )
 
 
-@pytest.mark.parametrize("normalise", [False, True])
+@pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("hidden", ["some", "none", "all", "all but one"])
-def test_masked_patch(normalise, reduction, hidden):
+def test_masked_patch(normalize, reduction, hidden):
     visible = {
         "some": torch.tensor([[1, 0, 0, 1, 0, 1], [0, 0, 1, 1, 1, 0]]),
         "none": torch.ones(2, 6),
@@ -266,8 +272,8 @@ def test_masked_patch(normalise, reduction, hidden):
     image = draw(2, 3, 4, 6)
     image[0, :, :2, 2:4] = 0.5
     check(
-        lambda x: MaskedPatchLoss(2, normalise, reduction)(x, image.float(), visible),
-        lambda x: reference.masked_patch(x, image, visible, 2, normalise, reduction),
+        lambda x: MaskedPatchLoss(2, normalize, reduction)(x, image.float(), visible),
+        lambda x: reference.masked_patch(x, image, visible, 2, normalize, reduction),
         (draw(2, 6, 12),),
         (),
         rtol=2e-5,

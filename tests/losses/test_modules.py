@@ -49,11 +49,11 @@ LOSSES = {
     "pairs": lambda **k: ImageTextContrastiveLoss(**k),
     "semantic": lambda **k: SemanticMatchingLoss(**k),
     "semantic dot": lambda **k: SemanticMatchingLoss(similarity="dot", target_temperature=0.02, **k),
-    "labels": lambda **k: ImageTextLabelContrastiveLoss(match="soft", **k),
+    "labels": lambda **k: ImageTextLabelContrastiveLoss(label_agreement="soft", **k),
     "sigmoid": lambda **k: SigmoidContrastiveLoss(bias=-1.0, **k),
     "transport": lambda **k: PatchSentenceMatchingLoss(epsilon=0.2, **k),
-    "attention": lambda **k: PatchSentenceMatchingLoss(matching="attention", **k),
-    "max": lambda **k: PatchSentenceMatchingLoss(matching="max", **k),
+    "attention": lambda **k: PatchSentenceMatchingLoss(alignment="attention", **k),
+    "max": lambda **k: PatchSentenceMatchingLoss(alignment="max", **k),
     "masked": lambda **_: MaskedPatchLoss(2),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -289,7 +289,7 @@ def test_a_visible_patch_may_be_anything():
     image = torch.ones(1, 1, 4, 4)
     image[..., 0, 0] = torch.nan
     prediction = torch.ones(1, 4, 4, requires_grad=True)
-    loss = MaskedPatchLoss(2, normalise=False)(prediction, image * 3, torch.tensor([[True, False, False, False]]))
+    loss = MaskedPatchLoss(2, normalize=False)(prediction, image * 3, torch.tensor([[True, False, False, False]]))
     loss.backward()
     assert loss.item() == 4
     assert prediction.grad[0, 0].tolist() == [0, 0, 0, 0]
@@ -304,8 +304,10 @@ def test_a_visible_patch_may_be_anything():
         (ImageTextContrastiveLoss, {"reduction": "max"}, "reduction must be one of 'mean', 'sum', 'none', got 'max'"),
         (SemanticMatchingLoss, {"similarity": "l2"}, "similarity must be one of 'cosine', 'dot', 'jaccard', got 'l2'"),
         (SemanticMatchingLoss, {"target_temperature": -1}, "target_temperature must be above 0, got -1"),
-        (SigmoidContrastiveLoss, {"match": "any"}, "match must be one of 'exact', 'overlap', 'soft', got 'any'"),
-        (PatchSentenceMatchingLoss, {"matching": "min"}, "matching must be one of 'transport', 'attention', 'max', got 'min'"),
+        (SigmoidContrastiveLoss, {"label_agreement": "any"},
+         "label_agreement must be one of 'exact', 'overlap', 'soft', got 'any'"),
+        (PatchSentenceMatchingLoss, {"alignment": "min"},
+         "alignment must be one of 'transport', 'attention', 'max', got 'min'"),
         (PatchSentenceMatchingLoss, {"epsilon": 0}, "epsilon must be above 0, got 0"),
         (MaskedPatchLoss, {"reduction": "all"}, "reduction must be one of 'mean', 'sum', 'none', got 'all'"),
     ],
@@ -354,11 +356,11 @@ def test_a_side_without_rows_teaches_nothing(name, images, texts, tile_size):
 
 
 @plain_and_tiled
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
 @pytest.mark.parametrize(("patches", "sentences"), [(0, 2), (3, 0)])
-def test_a_batch_without_any_patch_or_sentence_teaches_nothing(matching, patches, sentences, tile_size):
+def test_a_batch_without_any_patch_or_sentence_teaches_nothing(alignment, patches, sentences, tile_size):
     """What a network gives for a batch whose texts are all empty."""
-    loss = PatchSentenceMatchingLoss(matching=matching, tile_size=tile_size)
+    loss = PatchSentenceMatchingLoss(alignment=alignment, tile_size=tile_size)
     embeds = [torch.ones(2, count, 5, requires_grad=True) for count in (patches, sentences)]
     value = loss(*embeds)
     value.backward()

@@ -25,10 +25,10 @@ KINDS = {
     "dot": (SemanticMatchingLoss, {"similarity": "dot"}, False),
     "jaccard": (SemanticMatchingLoss, {"similarity": "jaccard"}, False),
     "callable": (SemanticMatchingLoss, {"similarity": lambda a, b: -torch.cdist(a, b)}, False),
-    "exact": (ImageTextLabelContrastiveLoss, {"match": "exact"}, True),
-    "overlap": (ImageTextLabelContrastiveLoss, {"match": "overlap"}, True),
-    "soft": (ImageTextLabelContrastiveLoss, {"match": "soft"}, True),
-    "sigmoid": (SigmoidContrastiveLoss, {"match": "soft"}, True),
+    "exact": (ImageTextLabelContrastiveLoss, {"label_agreement": "exact"}, True),
+    "overlap": (ImageTextLabelContrastiveLoss, {"label_agreement": "overlap"}, True),
+    "soft": (ImageTextLabelContrastiveLoss, {"label_agreement": "soft"}, True),
+    "sigmoid": (SigmoidContrastiveLoss, {"label_agreement": "soft"}, True),
 }
 
 
@@ -88,7 +88,7 @@ def test_tiled_equals_plain(kind, n, m, d, tile_size, images_at_once, scale, red
         assert ((got - expected).abs() <= 1e-6 * (1 + float(scale) / 10) * count * bound).all()
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
 @settings(max_examples=10, deadline=None)
 @given(
     n=st.integers(1, 5),
@@ -98,7 +98,7 @@ def test_tiled_equals_plain(kind, n, m, d, tile_size, images_at_once, scale, red
     tile_size=st.integers(1, 6),
     seed=st.integers(0, 2**16),
 )
-def test_tiled_patch_sentence_equals_plain(matching, n, m, p, s, tile_size, seed):
+def test_tiled_patch_sentence_equals_plain(alignment, n, m, p, s, tile_size, seed):
     generator = torch.Generator().manual_seed(seed)
     embeds = torch.randn(n, p, 4, generator=generator), torch.randn(m, s, 4, generator=generator)
     extra = {
@@ -109,7 +109,7 @@ def test_tiled_patch_sentence_equals_plain(matching, n, m, p, s, tile_size, seed
     }
     results = [
         value_and_gradients(
-            PatchSentenceMatchingLoss(matching=matching, tile_size=size), embeds, torch.tensor(10.0), extra
+            PatchSentenceMatchingLoss(alignment=alignment, tile_size=size), embeds, torch.tensor(10.0), extra
         )
         for size in (None, tile_size)
     ]

@@ -25,7 +25,7 @@ from medvl.evaluation.statistics.multi_label import (
 )
 from medvl.evaluation.tables import plain_table
 from medvl.functional import class_similarity
-from medvl.functional.zero_shot import network_logit_scale
+from medvl.functional.zero_shot import get_logit_scale
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,7 +175,7 @@ def zero_shot(
     used = [name for name in names if name in prompts]
     targets = finding_targets(embeddings, names, used, uncertain)
     if logit_scale is None:
-        logit_scale = network_logit_scale(encode_text)
+        logit_scale = get_logit_scale(encode_text)
     sides = {f"{side} {name}": prompts[name][side] for name in used for side in ("present", "absent")}
     similarity = prompt_similarity(
         embeddings if validation is None else [embeddings, validation], sides, encode_text, ensemble

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from medvl.functional import patch_sentence_plan, unit_vectors
-from medvl.functional.alignment import MATCHINGS
+from medvl.functional import l2_normalize, patch_sentence_plan
+from medvl.functional.alignment import ALIGNMENTS
 from medvl.utils.checks import check_option, check_positive
 from medvl.utils.tensors import as_mask, as_matrix
 
@@ -30,7 +30,7 @@ class PatchSentenceAligner(nn.Module):
     The formula is ours.
 
     Args:
-        matching: "transport", "attention" or "max".
+        alignment: "transport", "attention" or "max".
         epsilon: of the transport, above 0, in units of cosine.
         attention_temperature: of the attention's softmax, above 0.
 
@@ -45,13 +45,13 @@ class PatchSentenceAligner(nn.Module):
         [[0.7311, 0.1345], [0.1345, 0.0]]
     """
 
-    def __init__(self, matching: str = "transport", epsilon: float = 0.05, attention_temperature: float = 0.1) -> None:
+    def __init__(self, alignment: str = "transport", epsilon: float = 0.05, attention_temperature: float = 0.1) -> None:
         super().__init__()
-        check_option(matching, "matching", MATCHINGS)
+        check_option(alignment, "alignment", ALIGNMENTS)
         check_positive(epsilon, "epsilon")
         check_positive(attention_temperature, "attention_temperature")
         self.options: dict[str, Any] = {
-            "matching": matching,
+            "alignment": alignment,
             "epsilon": epsilon,
             "attention_temperature": attention_temperature,
         }
@@ -98,7 +98,7 @@ class PatchSentenceAligner(nn.Module):
         keep_patches, keep_sentences = self._masks(patches, sentences, patch_mask, sentence_mask)
         dtype = torch.promote_types(patches.dtype, sentences.dtype)
         with torch.autocast(patches.device.type, enabled=False):
-            cosine = unit_vectors(patches.to(dtype)) @ unit_vectors(sentences.to(dtype)).mT  # (N, P, S)
+            cosine = l2_normalize(patches.to(dtype)) @ l2_normalize(sentences.to(dtype)).mT  # (N, P, S)
             count = len(cosine)
             keep_patches = keep_patches.expand(count, -1)
             keep_sentences = keep_sentences.expand(count, -1)

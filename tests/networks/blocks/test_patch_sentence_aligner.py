@@ -21,17 +21,17 @@ def cosine(a, b) -> float:
     return sum(x * y for x, y in zip(a, b, strict=True)) / norm
 
 
-def loop_plan(c: list[list[float]], matching: str, epsilon: float, tau: float) -> list[list[float]]:
+def loop_plan(c: list[list[float]], alignment: str, epsilon: float, tau: float) -> list[list[float]]:
     """The plan over the kept patches and sentences."""
     rows, columns = len(c), len(c[0])
-    if matching == "transport":
+    if alignment == "transport":
         kernel = [[math.exp((x - 1) / epsilon) for x in row] for row in c]
         u, v = [1.0] * rows, [1.0] * columns
         for _ in range(3000):
             u = [1 / rows / sum(k * w for k, w in zip(row, v, strict=True)) for row in kernel]
             v = [1 / columns / sum(kernel[i][j] * u[i] for i in range(rows)) for j in range(columns)]
         return [[u[i] * kernel[i][j] * v[j] for j in range(columns)] for i in range(rows)]
-    if matching == "attention":
+    if alignment == "attention":
         sums = [sum(math.exp(c[i][j] / tau) for i in range(rows)) for j in range(columns)]
         return [[math.exp(c[i][j] / tau) / sums[j] / columns for j in range(columns)] for i in range(rows)]
     plan = [[0.0] * columns for _ in range(rows)]
@@ -42,19 +42,19 @@ def loop_plan(c: list[list[float]], matching: str, epsilon: float, tau: float) -
     return plan
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
-def test_scores_and_maps_are_those_of_the_equations(matching):
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
+def test_scores_and_maps_are_those_of_the_equations(alignment):
     patches, sentences = make()
     patch_mask = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 0, 1, 1, 0, 1]]).bool()
     sentence_mask = torch.tensor([[1, 0, 1], [1, 1, 1]]).bool()
-    aligner = PatchSentenceAligner(matching, epsilon=0.2, attention_temperature=0.3)
+    aligner = PatchSentenceAligner(alignment, epsilon=0.2, attention_temperature=0.3)
     output = aligner(patches.double(), sentences.double(), (2, 3), patch_mask, sentence_mask)
     assert output["maps"].shape == (2, 3, 2, 3)
     for n in range(2):
         kept_p = patch_mask[n].nonzero().flatten().tolist()
         kept_s = sentence_mask[n].nonzero().flatten().tolist()
         c = [[cosine(patches[n, p].tolist(), sentences[n, s].tolist()) for s in kept_s] for p in kept_p]
-        plan = loop_plan(c, matching, 0.2, 0.3)
+        plan = loop_plan(c, alignment, 0.2, 0.3)
         score = sum(t * x for row, xs in zip(plan, c, strict=True) for t, x in zip(row, xs, strict=True))
         assert output["scores"][n].item() == pytest.approx(score, abs=1e-5)
         expected = torch.zeros(3, 6, dtype=torch.float64)
@@ -67,39 +67,39 @@ def test_scores_and_maps_are_those_of_the_equations(matching):
         assert output["sentence_scores"][n, kept_s[0]].item() == pytest.approx(float(mean), abs=1e-5)
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
-def test_scores_are_the_diagonal_of_the_losses_scores(matching):
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
+def test_scores_are_the_diagonal_of_the_losses_scores(alignment):
     patches, sentences = make(3)
-    expected = patch_sentence_scores(patches, sentences, matching=matching).diagonal()
-    assert torch.allclose(PatchSentenceAligner(matching)(patches, sentences, (6,))["scores"], expected, atol=1e-5)
+    expected = patch_sentence_scores(patches, sentences, alignment=alignment).diagonal()
+    assert torch.allclose(PatchSentenceAligner(alignment)(patches, sentences, (6,))["scores"], expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
 @pytest.mark.parametrize("grid", [(2, 3), (3, 1, 2)])
-def test_one_sentence_alone_orders_patches_by_cosine(matching, grid):
+def test_one_sentence_alone_orders_patches_by_cosine(alignment, grid):
     patches, sentences = make(1, s=1)
-    maps = PatchSentenceAligner(matching)(patches, sentences, grid)["maps"]
+    maps = PatchSentenceAligner(alignment)(patches, sentences, grid)["maps"]
     assert maps.shape == (1, 1, *grid)
     assert maps.sum().item() == pytest.approx(1, abs=1e-5)
     cosines = torch.nn.functional.cosine_similarity(patches[0], sentences[0], dim=-1)
     assert maps.flatten().argsort().tolist() == cosines.argsort().tolist()
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
-def test_a_planted_patch_is_found(matching):
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
+def test_a_planted_patch_is_found(alignment):
     patches, sentences = make(2, p=12, s=4, d=32)
     patches[1, 7] = sentences[1, 2] * 3
-    maps = PatchSentenceAligner(matching)(patches, sentences, (3, 4))["maps"]
+    maps = PatchSentenceAligner(alignment)(patches, sentences, (3, 4))["maps"]
     assert divmod(int(maps[1, 2].argmax()), 4) == (1, 3)
 
 
-@pytest.mark.parametrize("matching", ["transport", "attention", "max"])
-def test_masks_that_keep_one_or_nothing_give_numbers(matching):
+@pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
+def test_masks_that_keep_one_or_nothing_give_numbers(alignment):
     patches, sentences = (value.requires_grad_() for value in make(3))
     patch_mask = torch.zeros(3, 6, dtype=torch.bool)
     patch_mask[0, 4] = patch_mask[1] = True
     sentence_mask = torch.tensor([[1, 1, 0], [0, 0, 0], [1, 1, 1]]).bool()
-    output = PatchSentenceAligner(matching)(patches, sentences, (2, 3), patch_mask, sentence_mask)
+    output = PatchSentenceAligner(alignment)(patches, sentences, (2, 3), patch_mask, sentence_mask)
     assert all(value.isfinite().all() for value in output.values())
     assert output["maps"][0, :2, 1, 1].tolist() == pytest.approx([1, 1])
     assert not output["maps"][0, 2].any()
@@ -162,7 +162,7 @@ def test_shapes_that_do_not_fit_are_named(change, message):
 
 
 def test_options_out_of_range_are_named():
-    with pytest.raises(ValueError, match="matching must be one of 'transport', 'attention', 'max', got 'hungarian'"):
+    with pytest.raises(ValueError, match="alignment must be one of 'transport', 'attention', 'max', got 'hungarian'"):
         PatchSentenceAligner("hungarian")
     with pytest.raises(ValueError, match="epsilon must be above 0, got 0"):
         PatchSentenceAligner(epsilon=0)
