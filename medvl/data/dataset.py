@@ -13,7 +13,7 @@ from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms import Compose, Randomizable, Transform
 from torch.utils.data import Dataset
 
-from medvl.transforms.study import study_name
+from medvl.transforms.study import study_id_of
 from medvl.utils.errors import StudyError
 
 Chain: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]] | Sequence[Callable]"
@@ -130,7 +130,7 @@ class StudyDataset(Dataset):
         return item
 
     def _apply(self, steps: Sequence[Callable], item: dict[str, Any]) -> dict[str, Any]:
-        study_id = study_name(item)
+        study_id = study_id_of(item)
         for step in steps:
             try:
                 item = step(item)

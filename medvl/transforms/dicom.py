@@ -1,4 +1,4 @@
-"""DICOM pixels as a radiologist's workstation shows them: rescaled, windowed, bright where X-rays were stopped."""
+"""DICOM pixels as a radiology workstation shows them: rescaled, windowed, bright where X-rays were absorbed."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from monai.utils import MetaKeys
 from numpy.typing import NDArray
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
 
+from medvl.utils.checks import error_message
+
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _GEOMETRY = {"00200037": "ImageOrientationPatient", "00200032": "ImagePositionPatient", "00280030": "PixelSpacing"}
@@ -26,30 +28,31 @@ _FRAME_GROUPS = (
 
 
 def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.float32]:
-    """The gray values of a DICOM image after its own modality, window and polarity rules (DICOM PS3.3 C.11, C.7.6.3).
+    """Gray values of a DICOM image after its modality LUT, VOI LUT and polarity (DICOM PS3.3 C.11, C.7.6.3).
 
     Args:
-        dataset: what ``pydicom.dcmread`` gives.
-        window: apply the first VOI look-up table or window. False leaves rescaled values (Hounsfield units in CT).
+        dataset: the data set that ``pydicom.dcmread`` returns.
+        window: apply the first VOI LUT or window. False gives rescaled values (Hounsfield units in CT).
 
     Returns:
-        (rows, columns); MONOCHROME1 is inverted within the range that its bits can hold, so that it equals the same
-        image in MONOCHROME2; padding (Pixel Padding Value) is as dark as the darkest pixel; colour is reduced to its
-        luminance. Of an enhanced CT, MR or tomosynthesis (rows, columns, frames), in the order of their places and
-        without a window, as frames may have windows of their own.
+        float32 (rows, columns). MONOCHROME1 is inverted within the range of its stored bits, so that it equals the same
+        image in MONOCHROME2; padding (Pixel Padding Value) becomes as dark as the darkest pixel; color is converted to
+        luminance. An enhanced CT, MR or tomosynthesis gives (rows, columns, frames), sorted by position and without a
+        window, since frames may have different windows.
 
     Raises:
-        ValueError: there are no pixels, several frames that make no volume, or no decoder for the way they are compressed.
+        ValueError: If there are no pixels, the frames do not form a volume, or no decoder supports the compression.
     """
     if not any(keyword in dataset for keyword in _PIXELS):
-        raise ValueError(f"it holds no image (modality {dataset.get('Modality', 'not given')})")
+        raise ValueError(f"it holds no image (modality {dataset.get('Modality', 'not given')}).")
     if "SegmentSequence" in dataset:
-        raise ValueError("it holds a segmentation, expected an image")
+        raise ValueError("it holds a segmentation, not an image.")
     if int(dataset.get("NumberOfFrames", None) or 1) > 1:
         headers = _frame_headers(dataset)
         frames = _decode(dataset)
         return np.stack(
-            [apply_modality_lut(frames[i], headers[i]).astype(np.float32) for i in _places(headers, "frames")], axis=-1
+            [apply_modality_lut(frames[i], headers[i]).astype(np.float32) for i in _slice_order(headers, "frames")],
+            axis=-1,
         )
     pixels = _decode(dataset)
     padding = _padding(dataset, pixels)
@@ -61,7 +64,7 @@ def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.fl
     pixels = apply_modality_lut(pixels, dataset)
     if window:
         if dataset.get("VOILUTSequence"):
-            pixels = np.rint(pixels).astype(np.int32)  # a table is looked up by whole numbers
+            pixels = np.rint(pixels).astype(np.int32)  # a LUT is indexed by integers
         pixels = apply_voi_lut(pixels, dataset)
     pixels = pixels.astype(np.float32)
     if photometric == "MONOCHROME1":
@@ -72,17 +75,17 @@ def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.fl
 
 
 def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where stored values mean that there is nothing, beside the round field of a CT for example (DICOM PS3.3 C.7.5.1.1.2)."""
+    """The mask of padding pixels, such as those outside the field of view of a CT (DICOM PS3.3 C.7.5.1.1.2), or None."""
     value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
     if value is None:
         return None
-    # Wrapped to the pixels' type: -2000 is often written as the unsigned number of the same bits.
+    # Cast to the pixels' type: -2000 is often written as the unsigned number with the same bits.
     low, high = np.sort(np.array([value, value if limit is None else limit]).astype(pixels.dtype))
     return (pixels >= low) & (pixels <= high)
 
 
 def _frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """What the functional groups of a multi-frame image say of each frame's place and values (DICOM PS3.3 C.7.6.16)."""
+    """Position and rescaling of each frame, from the functional groups of a multi-frame image (DICOM PS3.3 C.7.6.16)."""
     shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
     headers = []
     for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []:
@@ -97,23 +100,24 @@ def _frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
         header.get(keyword) is None for header in headers for keyword in _GEOMETRY.values()
     ):
         raise ValueError(
-            f"it holds {number} frames, expected one image, or a volume of which every frame has a place "
-            "(enhanced CT or MR, tomosynthesis)"
+            f"it holds {number} frames; several frames must form a volume in which every frame has a position "
+            "(enhanced CT or MR, tomosynthesis)."
         )
     return headers
 
 
-def _places(headers: Sequence[pydicom.Dataset], what: str) -> list[int]:
-    """The order of a volume's slices along their common normal."""
+def _slice_order(headers: Sequence[pydicom.Dataset], unit: str) -> list[int]:
+    """Indices that sort a volume's slices by position along their common normal; ``unit`` is their name in errors."""
     directions = np.array([header.ImageOrientationPatient for header in headers], dtype=float)
     if not np.allclose(directions, directions[0], atol=1e-3):
-        raise ValueError(f"its {what} lie at an angle to each other, expected one volume of parallel ones")
+        raise ValueError(f"its {unit} must be parallel.")
     normal = np.cross(directions[0, :3], directions[0, 3:])
-    places = np.array([header.ImagePositionPatient for header in headers], dtype=float) @ normal
-    order = np.argsort(places, kind="stable")
-    if same := int((np.diff(places[order]) < 1e-3).sum()):
+    positions = np.array([header.ImagePositionPatient for header in headers], dtype=float) @ normal
+    order = np.argsort(positions, kind="stable")
+    if repeated := int((np.diff(positions[order]) < 1e-3).sum()):
         raise ValueError(
-            f"{same} of its {len(places)} {what} lie where another does, expected one volume (of one time)"
+            f"its {unit} must have different positions, as in one volume at one time, got {repeated} of {len(positions)} "
+            "repeated."
         )
     return order.tolist()
 
@@ -125,25 +129,25 @@ def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError as error:
-        raise ValueError(f"its pixels are compressed as {syntax.name}, which pydicom cannot decode") from error
+        raise ValueError(f"its pixels are compressed as {syntax.name}, which pydicom cannot decode.") from error
     # "pylibjpeg - requires pylibjpeg>=2.0 and pylibjpeg-openjpeg>=2.0", one line for each decoder that is missing
     lines = sorted(decoder.missing_dependencies, key=lambda line: not line.startswith("pylibjpeg"))
     packages = " ".join(re.findall(r"([\w-]+)>=", lines[0])) if lines else ""
     if not decoder.is_available:
         raise ValueError(
-            f"its pixels are compressed as {syntax.name} and no decoder for that is installed (pip install {packages})"
+            f"its pixels are compressed as {syntax.name} and no decoder for that is installed (pip install {packages})."
         )
     try:
         return dataset.pixel_array
     except Exception as error:
-        more = f"; another may (pip install {packages})" if packages else ""
+        hint = f"; another may (pip install {packages})" if packages else ""
         raise ValueError(
-            f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them{more}"
+            f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them{hint}."
         ) from error
 
 
 def _gray_range(dataset: pydicom.Dataset, pixels: NDArray[np.float32], window: bool) -> tuple[float, float]:
-    """Darkest and brightest value that can be stored, in the units of the pixels."""
+    """The smallest and largest storable value, in the units of the pixels."""
     table = dataset.get("VOILUTSequence") if window else None
     table = table or dataset.get("ModalityLUTSequence")
     if table:
@@ -159,12 +163,12 @@ def _gray_range(dataset: pydicom.Dataset, pixels: NDArray[np.float32], window: b
 
 
 class StudyDicomReader(PydicomReader):
-    """MONAI's DICOM reader with rows first, the gray pipeline of :func:`dicom_pixels`, and series checked to be one volume.
+    """MONAI's DICOM reader with rows first, gray values from :func:`dicom_pixels`, and a check that a series is one volume.
 
-    A series keeps its rescaled values: in MR every slice has a window of its own.
+    A series keeps its rescaled values, since in MR every slice has a window of its own.
 
     Args:
-        window: apply the VOI window of a single image.
+        window: apply the VOI LUT or window of a single image.
     """
 
     def __init__(self, window: bool = True) -> None:
@@ -175,9 +179,9 @@ class StudyDicomReader(PydicomReader):
         try:
             return super().read(data, **kwargs)
         except IndexError as error:
-            raise ValueError("the folder holds no DICOM file") from error
+            raise ValueError("the folder holds no DICOM file.") from error
         except pydicom.errors.InvalidDicomError as error:
-            raise ValueError("it lacks the mark of a DICOM file (DICM at byte 128)") from error
+            raise ValueError("it lacks the DICOM prefix (DICM at byte 128).") from error
 
     def _combine_dicom_series(self, data: Iterable[pydicom.Dataset], filenames: Sequence[str | Path]) -> Any:
         slices = [
@@ -186,36 +190,34 @@ class StudyDicomReader(PydicomReader):
             if any(keyword in dataset for keyword in _PIXELS)
         ]
         if not slices:
-            raise ValueError("the folder holds no DICOM image")
+            raise ValueError("the folder holds no DICOM image.")
         datasets = [dataset for dataset, _ in slices]
         series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in datasets}
         if len(series) > 1:
-            raise ValueError(f"the folder holds {len(series)} DICOM series, expected one")
+            raise ValueError(error_message("the folder", "hold one DICOM series", len(series)))
         sizes = {(int(dataset.Rows), int(dataset.Columns)) for dataset in datasets}
         if len(sizes) > 1:
-            raise ValueError(f"the slices of the series differ in size: {sorted(sizes)}")
+            raise ValueError(error_message("the slices of the series", "have the same size", sorted(sizes)))
         if any(dataset.get("InstanceNumber", None) is None for dataset in datasets):
-            raise ValueError("a slice of the series has no InstanceNumber, so its place is unknown")
-        self.has_series = len(slices) > 1  # beside a DICOMDIR there may be a single image
+            raise ValueError("every slice of a series must have an InstanceNumber.")
+        self.has_series = len(slices) > 1  # a folder with a DICOMDIR may hold a single image
         geometry = [dataset.get(keyword) for dataset in datasets for keyword in tuple(_GEOMETRY.values())[:2]]
         if self.has_series and None in geometry:
-            raise ValueError(
-                "a slice of the series lacks ImageOrientationPatient or ImagePositionPatient, expected both"
-            )
+            raise ValueError("every slice of a series must have ImageOrientationPatient and ImagePositionPatient.")
         if self.has_series:
-            for place, number in enumerate(_places(datasets, "slices")):
-                datasets[number].InstanceNumber = place  # by which MONAI sorts them
+            for position, number in enumerate(_slice_order(datasets, "slices")):
+                datasets[number].InstanceNumber = position  # MONAI sorts by it
         return super()._combine_dicom_series(datasets, [name for _, name in slices])
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:
         return dicom_pixels(img, window=self.window and not self.has_series)
 
     def _get_meta_dict(self, img: pydicom.Dataset) -> dict[str, Any]:
-        # MONAI turns the whole data set into JSON, pixels included, and then keeps these three.
+        # MONAI would convert the whole data set to JSON, pixels included, and then keep these three.
         last = None
         if int(img.get("NumberOfFrames", None) or 1) > 1:
             headers = _frame_headers(img)
-            order = _places(headers, "frames")
+            order = _slice_order(headers, "frames")
             img, last = headers[order[0]], headers[order[-1]]
         meta: dict[str, Any] = {
             tag: {"Value": [float(value) for value in img[keyword].value]}
@@ -226,5 +228,5 @@ class StudyDicomReader(PydicomReader):
 
     def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
         if len(metadata[MetaKeys.SPATIAL_SHAPE]) < 3:
-            return np.eye(4)  # a radiograph is shown as it is stored
+            return np.eye(4)  # a radiograph keeps its stored orientation
         return super()._get_affine(metadata, lps_to_ras)

@@ -1,35 +1,38 @@
-"""Radiographs and volumes on one scale of gray, in a square of one size."""
+"""Gray values scaled to [0, 1], images resized and padded to a square or a cube."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.transforms import Compose, MapTransform, Transform
+from monai.transforms import Compose, Transform
 from monai.utils import TransformBackends
 from torch import Tensor
 from torch.nn import functional as F
 
-from medvl.transforms.load_image import LoadStudyImaged, plain_float
-from medvl.transforms.study import named
+from medvl.transforms.load_image import LoadStudyImaged, as_float32
+from medvl.transforms.study import StudyMapTransform
+from medvl.utils.checks import check_integer, check_option, error_message
 
 _PERCENTILE_SAMPLES = 1 << 16
 
 
 class RadiographIntensity(Transform):
-    """Scale gray values to [0, 1] between two percentiles and clip what lies beyond.
+    """Scale gray values so that two percentiles become 0 and 1, and clip the values outside.
 
-    Percentiles of an image of more than 65,536 values are taken from a regular grid of about so many. Where both
-    percentiles are the same value, the range is that from minimum to maximum; a constant image becomes zeros.
+    For an image of more than 65,536 values, the percentiles are those of a regular grid of about that many. If both
+    percentiles are equal, the minimum and the maximum take their place; a constant image becomes zeros.
 
     Args:
         lower: percentile that becomes 0, in [0, 100).
         upper: percentile that becomes 1, in (lower, 100].
+
+    Raises:
+        ValueError: If the percentiles are not in ascending order or outside [0, 100].
 
     Example:
         >>> RadiographIntensity(lower=0, upper=100)(torch.tensor([[[10.0, 20.0, 30.0]]])).tolist()
@@ -40,7 +43,9 @@ class RadiographIntensity(Transform):
 
     def __init__(self, lower: float = 0.5, upper: float = 99.5) -> None:
         if not 0 <= lower < upper <= 100:
-            raise ValueError(f"lower, upper: expected 0 <= lower < upper <= 100, received {lower} and {upper}")
+            raise ValueError(
+                error_message("lower and upper", "satisfy 0 <= lower < upper <= 100", f"{lower} and {upper}")
+            )
         self.lower = lower
         self.upper = upper
 
@@ -51,21 +56,25 @@ class RadiographIntensity(Transform):
             image: (C, H, W[, D]).
 
         Returns:
-            float32 in [0, 1], of the same shape; a ``MetaTensor`` for one that tells how large its voxels are.
+            float32 in [0, 1], of the same shape; a ``MetaTensor`` if ``image`` is one with voxel sizes.
 
         Raises:
-            ValueError: a value is NaN or infinite.
+            ValueError: If a value is NaN or infinite, or the image is empty.
         """
-        scaled = self._scaled(plain_float(image))
-        return MetaTensor(scaled, meta=image.meta) if isinstance(image, MetaTensor) and _voxel_sides(image) else scaled
+        scaled = self._scaled(as_float32(image))
+        return (
+            MetaTensor(scaled, meta=image.meta) if isinstance(image, MetaTensor) and _voxel_spacing(image) else scaled
+        )
 
     def _scaled(self, tensor: Tensor) -> Tensor:
         if tensor.numel() == 0:
-            raise ValueError(f"the image has the shape {tuple(tensor.shape)}, which holds no pixel")
+            raise ValueError(error_message("image", "hold at least one pixel", f"shape {tuple(tensor.shape)}"))
         low, high = (float(bound) for bound in torch.aminmax(tensor))
-        if not (math.isfinite(low) and math.isfinite(high)):  # a NaN or infinity anywhere shows in them
+        if not (
+            math.isfinite(low) and math.isfinite(high)
+        ):  # one NaN or infinity anywhere reaches the minimum or maximum
             bad = int((~tensor.isfinite()).sum())
-            raise ValueError(f"{bad} of the image's {tensor.numel()} pixel values are NaN or infinite, expected none")
+            raise ValueError(error_message("image", "be finite", f"{bad} of {tensor.numel()} values NaN or infinite"))
         if self.lower > 0 or self.upper < 100:
             bounds = np.percentile(_sample(tensor).numpy(), (self.lower, self.upper))
             if bounds[1] > bounds[0]:
@@ -78,21 +87,21 @@ class RadiographIntensity(Transform):
 
 
 def _sample(tensor: Tensor) -> Tensor:
-    """Every n-th value along each axis, so that about ``_PERCENTILE_SAMPLES`` remain."""
+    """Take every n-th value along each axis, so that about ``_PERCENTILE_SAMPLES`` remain."""
     tensor = tensor.detach().cpu()
     axes = [axis for axis in range(1, tensor.ndim) if tensor.shape[axis] > 1] or [0]
     step = int((tensor.numel() / _PERCENTILE_SAMPLES) ** (1 / len(axes)))
     return tensor[(slice(None), *(slice(None, None, step) for _ in tensor.shape[1:]))] if step > 1 else tensor
 
 
-class RadiographIntensityd(MapTransform):
-    """Dictionary version of :class:`RadiographIntensity`.
+class RadiographIntensityd(StudyMapTransform):
+    """Dictionary form of :class:`RadiographIntensity`.
 
     Args:
         keys: keys of images to scale.
         lower: percentile that becomes 0, in [0, 100).
         upper: percentile that becomes 1, in (lower, 100].
-        allow_missing_keys: leave out keys that a study does not have.
+        allow_missing_keys: skip keys that a study lacks.
     """
 
     backend = RadiographIntensity.backend
@@ -100,24 +109,17 @@ class RadiographIntensityd(MapTransform):
     def __init__(
         self, keys: KeysCollection, lower: float = 0.5, upper: float = 99.5, allow_missing_keys: bool = False
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = RadiographIntensity(lower, upper)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = named(d, key, self.transform, d[key])
-        return d
+        super().__init__(keys, RadiographIntensity(lower, upper), allow_missing_keys)
 
 
 RadiographIntensityD = RadiographIntensityDict = RadiographIntensityd
 
 
 class PadToSquare(Transform):
-    """Pad the shorter sides to the longest, half on each side (the odd pixel at the end).
+    """Pad every side to the length of the longest, half at each end; an odd pixel goes to the end.
 
     Args:
-        value: what to pad with; None takes the image's minimum.
+        value: the padding value; None takes the image's minimum.
 
     Example:
         >>> PadToSquare()(torch.tensor([[[1.0, 2.0, 3.0]]])).tolist()
@@ -139,7 +141,7 @@ class PadToSquare(Transform):
             (C, S, S[, S]) with S the longest side.
 
         Raises:
-            ValueError: the image has another number of axes.
+            ValueError: If the image has another number of axes.
         """
         tensor = _channel_first(image)
         sides = tensor.shape[1:]
@@ -154,40 +156,37 @@ class PadToSquare(Transform):
         return F.pad(tensor, padding, value=value)
 
 
-class PadToSquared(MapTransform):
-    """Dictionary version of :class:`PadToSquare`.
+class PadToSquared(StudyMapTransform):
+    """Dictionary form of :class:`PadToSquare`.
 
     Args:
         keys: keys of images to pad.
-        value: what to pad with; None takes the image's minimum.
-        allow_missing_keys: leave out keys that a study does not have.
+        value: the padding value; None takes the image's minimum.
+        allow_missing_keys: skip keys that a study lacks.
     """
 
     backend = PadToSquare.backend
 
     def __init__(self, keys: KeysCollection, value: float | None = None, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = PadToSquare(value)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = named(d, key, self.transform, d[key])
-        return d
+        super().__init__(keys, PadToSquare(value), allow_missing_keys)
 
 
 PadToSquareD = PadToSquareDict = PadToSquared
 
 
 class ResizeLongest(Transform):
-    """Resize so that the longest side has a given length, the proportions kept.
+    """Resize the longest side to a given length and keep the aspect ratio.
 
-    2D: bilinear, antialiased when it shrinks (MONAI's ``Resize`` smooths the whole image first, which takes far longer).
-    3D: area along axes that shrink, trilinear along those that grow. Where a ``MetaTensor`` tells that a volume's voxels are
-    not cubes, as those of thick slices, the proportions are those of the body and not of the numbers of voxels.
+    2D: bilinear, with antialiasing when shrinking (MONAI's ``Resize`` smooths the whole image first, which takes far longer).
+    3D: area interpolation along axes that shrink, trilinear along axes that grow. If a ``MetaTensor`` gives voxels that are
+    not cubes, such as those of thick slices, the aspect ratio is the physical one.
 
     Args:
-        size: length of the longest side afterwards, in pixels.
+        size: length of the longest side of the result, in pixels, at least 1.
+
+    Raises:
+        TypeError: If ``size`` is not an integer.
+        ValueError: If ``size`` is below 1.
 
     Example:
         >>> tuple(ResizeLongest(8)(torch.rand(1, 32, 16)).shape)
@@ -197,8 +196,7 @@ class ResizeLongest(Transform):
     backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
     def __init__(self, size: int) -> None:
-        if size < 1:
-            raise ValueError(f"size: expected at least 1 pixel, received {size}")
+        check_integer(size, "size", minimum=1)
         self.size = size
 
     def __call__(self, image: np.ndarray | Tensor) -> Tensor:
@@ -211,11 +209,13 @@ class ResizeLongest(Transform):
             (C, H', W'[, D']) with ``size`` as the longest side and at least one pixel in the others.
 
         Raises:
-            ValueError: the image has another number of axes.
+            ValueError: If the image has another number of axes.
         """
         tensor = _channel_first(image)
         sides = tensor.shape[1:]
-        lengths = [side * length for side, length in zip(sides, _voxel_sides(image) or [1.0] * len(sides), strict=True)]
+        lengths = [
+            side * length for side, length in zip(sides, _voxel_spacing(image) or [1.0] * len(sides), strict=True)
+        ]
         target = [max(1, round(length * self.size / max(lengths))) for length in lengths]
         if list(sides) == target:
             return tensor
@@ -227,33 +227,26 @@ class ResizeLongest(Transform):
         return tensor if less == target else F.interpolate(tensor[None], target, mode="trilinear")[0]
 
 
-class ResizeLongestd(MapTransform):
-    """Dictionary version of :class:`ResizeLongest`.
+class ResizeLongestd(StudyMapTransform):
+    """Dictionary form of :class:`ResizeLongest`.
 
     Args:
         keys: keys of images to resize.
-        size: length of the longest side afterwards, in pixels.
-        allow_missing_keys: leave out keys that a study does not have.
+        size: length of the longest side of the result, in pixels, at least 1.
+        allow_missing_keys: skip keys that a study lacks.
     """
 
     backend = ResizeLongest.backend
 
     def __init__(self, keys: KeysCollection, size: int, allow_missing_keys: bool = False) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.transform = ResizeLongest(size)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        d = dict(data)
-        for key in self.key_iterator(d):
-            d[key] = named(d, key, self.transform, d[key])
-        return d
+        super().__init__(keys, ResizeLongest(size), allow_missing_keys)
 
 
 ResizeLongestD = ResizeLongestDict = ResizeLongestd
 
 
-def _voxel_sides(image: np.ndarray | Tensor) -> list[float] | None:
-    """How long a volume's voxels are along each axis, where its metadata tells that."""
+def _voxel_spacing(image: np.ndarray | Tensor) -> list[float] | None:
+    """The edge lengths of a volume's voxels, or None where the metadata has none."""
     if not isinstance(image, MetaTensor) or image.ndim != 4:
         return None
     sides = [float(side) for side in image.pixdim]
@@ -262,34 +255,36 @@ def _voxel_sides(image: np.ndarray | Tensor) -> list[float] | None:
 
 def _channel_first(image: np.ndarray | Tensor) -> Tensor:
     if np.ndim(image) not in (3, 4):
-        raise ValueError(f"image: expected the shape (C, H, W) or (C, H, W, D), received {tuple(np.shape(image))}")
-    return plain_float(image)
+        raise ValueError(error_message("image", "have shape (C, H, W) or (C, H, W, D)", tuple(np.shape(image))))
+    return as_float32(image)
 
 
 def image_preprocessing(
     image_size: int, spatial_dims: int = 2, keys: KeysCollection = "image", allow_missing_keys: bool = False
 ) -> Compose:
-    """The deterministic chain for training and evaluation alike: read, scale to [0, 1], resize, pad to a square.
+    """The deterministic preprocessing of training and evaluation: read, scale to [0, 1], resize, pad to a square.
 
-    The longest side is resized to ``image_size`` and the rest padded with the minimum: the whole image stays in view and
-    keeps its proportions, a volume those of the body, whatever the distance of its slices.
+    The longest side is resized to ``image_size`` and the rest is padded with the minimum: the whole image stays in view
+    with its aspect ratio, which for a volume is the physical one, whatever its slice spacing.
 
     Args:
         image_size: side of the square or cube, in pixels.
-        spatial_dims: 2 for radiographs, 3 for volumes; an image of the other kind is an error.
+        spatial_dims: 2 for radiographs, 3 for volumes; an image with another number of dimensions is an error.
         keys: keys of the images.
-        allow_missing_keys: leave out keys that a study does not have.
+        allow_missing_keys: skip keys that a study lacks.
 
     Returns:
-        A MONAI ``Compose`` from a study to a copy with float32 tensors (1, S, S[, S]).
+        A MONAI ``Compose`` that gives float32 tensors (1, S, S[, S]).
+
+    Raises:
+        ValueError: If ``spatial_dims`` is neither 2 nor 3, or ``image_size`` is below 1.
 
     Example:
         >>> study = image_preprocessing(8)({"image": np.eye(16, 12), "report": "Clear."})
         >>> tuple(study["image"].shape), study["image"].min().item(), study["report"]
         ((1, 8, 8), 0.0, 'Clear.')
     """
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims: expected 2 or 3, received {spatial_dims}")
+    check_option(spatial_dims, "spatial_dims", (2, 3))
     return Compose(
         [
             LoadStudyImaged(

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 
 from medvl.text import Vocabulary, label_report, load_vocabulary, split_sentences
 from medvl.text.spans import require_text
-from medvl.transforms.study import named, require_one_key
+from medvl.transforms.study import StudyMapTransform
 
 
 class LabelPolicy:
@@ -113,7 +113,7 @@ class ApplyLabelPolicy(Transform):
         return self.policy(states)
 
 
-class ApplyLabelPolicyd(MapTransform):
+class ApplyLabelPolicyd(StudyMapTransform):
     """Dictionary form of :class:`ApplyLabelPolicy`.
 
     Args:
@@ -140,15 +140,7 @@ class ApplyLabelPolicyd(MapTransform):
         missing: float = 0.0,
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.apply = ApplyLabelPolicy(policy, present, absent, uncertain, missing)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with numbers in place of states."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = named(data, key, self.apply, data[key])
-        return out
+        super().__init__(keys, ApplyLabelPolicy(policy, present, absent, uncertain, missing), allow_missing_keys)
 
 
 ApplyLabelPolicyD = ApplyLabelPolicyDict = ApplyLabelPolicyd
@@ -195,7 +187,7 @@ class LabelReport(Transform):
         return torch.from_numpy(np.array(states, dtype=np.float32).reshape(len(states), len(self.vocabulary.names)))
 
 
-class LabelReportd(MapTransform):
+class LabelReportd(StudyMapTransform):
     """Dictionary form of :class:`LabelReport`: writes ``text_label``.
 
     Args:
@@ -213,6 +205,8 @@ class LabelReportd(MapTransform):
         torch.Size([14])
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "report",
@@ -221,17 +215,12 @@ class LabelReportd(MapTransform):
         by: str = "report",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        require_one_key(self.keys)
+        super().__init__(keys, LabelReport(vocabulary, by), allow_missing_keys)
         self.label_key = label_key
-        self.label = LabelReport(vocabulary, by)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the states of its text."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            out[self.label_key] = named(data, key, self.label, data[key])
-        return out
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Label one report."""
+        return {self.label_key: self.transform(data[key])}
 
 
 LabelReportD = LabelReportDict = LabelReportd

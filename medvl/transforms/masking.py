@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 
 from medvl.functional import random_visible_patches
-from medvl.transforms.study import named, require_one_key
+from medvl.transforms.study import RandStudyMapTransform
 
 
 class RandMaskPatches(Randomizable, Transform):
@@ -68,7 +68,7 @@ class RandMaskPatches(Randomizable, Transform):
         return {"visible": visible[0], "visible_mask": mask[0]}
 
 
-class RandMaskPatchesd(Randomizable, MapTransform):
+class RandMaskPatchesd(RandStudyMapTransform):
     """Dictionary form of :class:`RandMaskPatches`: writes ``visible`` and ``visible_mask``.
 
     Args:
@@ -87,6 +87,8 @@ class RandMaskPatchesd(Randomizable, MapTransform):
         (torch.Size([2]), 2)
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "image",
@@ -95,23 +97,12 @@ class RandMaskPatchesd(Randomizable, MapTransform):
         prefix: str = "",
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        require_one_key(self.keys)
+        super().__init__(keys, RandMaskPatches(patch_size, ratio), allow_missing_keys)
         self.prefix = prefix
-        self.mask = RandMaskPatches(patch_size, ratio)
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandMaskPatchesd:
-        """Seed the draws."""
-        super().set_random_state(seed, state)
-        self.mask.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the choice."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            out.update({self.prefix + name: value for name, value in named(data, key, self.mask, data[key]).items()})
-        return out
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Choose patches of one image."""
+        return {self.prefix + name: value for name, value in self.transform(data[key]).items()}
 
 
 RandMaskPatchesD = RandMaskPatchesDict = RandMaskPatchesd

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 
 from medvl.functional import insert_prompt_tokens
 from medvl.functional.prompt_tokens import POSITIONS, text_span
 from medvl.text import PromptTemplates, load_prompt_templates
-from medvl.transforms.study import named, require_one_key, study_name
+from medvl.transforms.study import RandStudyMapTransform, StudyMapTransform, study_id_of
 from medvl.utils.errors import StudyError
 
 NO_FINDING = "No Finding"
@@ -106,7 +106,7 @@ class LabelsToPrompt(Randomizable, Transform):
         return chosen
 
 
-class LabelsToPromptd(Randomizable, MapTransform):
+class LabelsToPromptd(RandStudyMapTransform):
     """Dictionary form of :class:`LabelsToPrompt`: writes ``text``.
 
     Args:
@@ -127,6 +127,8 @@ class LabelsToPromptd(Randomizable, MapTransform):
         'Wet lungs.'
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "label",
@@ -138,25 +140,16 @@ class LabelsToPromptd(Randomizable, MapTransform):
         overwrite: bool = False,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        require_one_key(self.keys)
+        super().__init__(keys, LabelsToPrompt(names, templates, mode, max_findings), allow_missing_keys)
         self.text_key, self.overwrite = text_key, overwrite
-        self.write = LabelsToPrompt(names, templates, mode, max_findings)
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> LabelsToPromptd:
-        """Seed the draws."""
-        super().set_random_state(seed, state)
-        self.write.set_random_state(seed, state)
-        return self
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Write one label."""
+        return {self.text_key: self.transform(data[key])}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with a prompt."""
-        out = dict(data)
-        if self.text_key in data and not self.overwrite:
-            return out
-        for key in self.key_iterator(data):
-            out[self.text_key] = named(data, key, self.write, data[key])
-        return out
+        """Return a copy of the study with a prompt, unless it has a text that is to stay."""
+        return dict(data) if self.text_key in data and not self.overwrite else super().__call__(data)
 
 
 LabelsToPromptD = LabelsToPromptDict = LabelsToPromptd
@@ -239,7 +232,7 @@ class AddPromptTokens(Transform):
         return ids[:, kept], mask[:, kept], sentences[:, kept]
 
 
-class AddPromptTokensd(MapTransform):
+class AddPromptTokensd(StudyMapTransform):
     """Dictionary form of :class:`AddPromptTokens`: changes ``input_ids``, ``attention_mask`` and ``sentence_ids``.
 
     Args:
@@ -262,6 +255,8 @@ class AddPromptTokensd(MapTransform):
         ([2, 9, 5, 3], [-1, 0, 0, -1])
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "input_ids",
@@ -273,25 +268,19 @@ class AddPromptTokensd(MapTransform):
         class_key: str = "class_index",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        require_one_key(self.keys)
+        transform = AddPromptTokens(num_tokens, vocab_size, position, per_class, max_length)
+        super().__init__(keys, transform, allow_missing_keys)
         self.class_key = class_key
-        self.add = AddPromptTokens(num_tokens, vocab_size, position, per_class, max_length)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with longer sequences."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            prefix = str(key).removesuffix("input_ids")
-            needed = [prefix + name for name in TOKEN_KEYS] + [self.class_key] * self.add.per_class
-            missing = [name for name in needed if name not in data]
-            if missing:
-                raise StudyError(study_name(data), missing[0], f"there is no such key, expected it beside {key}")
-            tokens = {name: data[prefix + name] for name in TOKEN_KEYS}
-            index = int(data[self.class_key]) if self.add.per_class else 0
-            added = named(data, key, self.add, tokens, index)
-            out.update({prefix + name: added[name] for name in TOKEN_KEYS})
-        return out
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Add prompt tokens to one sequence."""
+        prefix, per_class = str(key).removesuffix("input_ids"), self.transform.per_class
+        for needed in [*(prefix + name for name in TOKEN_KEYS), *([self.class_key] if per_class else [])]:
+            if needed not in data:
+                raise StudyError(study_id_of(data), needed, f"the key is missing; it must stand beside {key}.")
+        tokens = {name: data[prefix + name] for name in TOKEN_KEYS}
+        added = self.transform(tokens, int(data[self.class_key]) if per_class else 0)
+        return {prefix + name: value for name, value in added.items()}
 
 
 AddPromptTokensD = AddPromptTokensDict = AddPromptTokensd

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Randomizable, Transform
+from monai.transforms import Randomizable, Transform
 from numpy.typing import NDArray
 
 from medvl.text import extract_sections, split_sentences
 from medvl.text.headers import is_header
 from medvl.text.spans import require_text
-from medvl.transforms.study import named, require_one_key
+from medvl.transforms.study import RandStudyMapTransform, StudyMapTransform
 
 FALLBACKS = ("all", "last_paragraph", "error")
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n")
@@ -66,7 +66,7 @@ class ExtractSections(Transform):
         return report
 
 
-class ExtractSectionsd(MapTransform):
+class ExtractSectionsd(StudyMapTransform):
     """Dictionary form of :class:`ExtractSections`: replaces the report under each key by the wanted sections.
 
     Args:
@@ -89,15 +89,7 @@ class ExtractSectionsd(MapTransform):
         separator: str = "\n",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        self.extract = ExtractSections(sections, fallback, separator)
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with shorter reports."""
-        out = dict(data)
-        for key in self.key_iterator(out):
-            out[key] = named(data, key, self.extract, data[key])
-        return out
+        super().__init__(keys, ExtractSections(sections, fallback, separator), allow_missing_keys)
 
 
 ExtractSectionsD = ExtractSectionsDict = ExtractSectionsd
@@ -118,7 +110,7 @@ class SplitSentences(Transform):
         return [report[start:end] for start, end in spans], places
 
 
-class SplitSentencesd(MapTransform):
+class SplitSentencesd(StudyMapTransform):
     """Dictionary form of :class:`SplitSentences`: writes ``sentences`` and ``sentence_spans`` beside the report.
 
     Args:
@@ -135,6 +127,8 @@ class SplitSentencesd(MapTransform):
         {'report': 'No effusion.', 'sentences': ['No effusion.'], 'sentence_spans': array([[ 0, 12]])}
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "report",
@@ -142,17 +136,13 @@ class SplitSentencesd(MapTransform):
         spans_key: str = "sentence_spans",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        require_one_key(self.keys)
+        super().__init__(keys, SplitSentences(), allow_missing_keys)
         self.sentences_key, self.spans_key = sentences_key, spans_key
-        self.split = SplitSentences()
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with sentences."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            out[self.sentences_key], out[self.spans_key] = named(data, key, self.split, data[key])
-        return out
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Split one report."""
+        sentences, spans = self.transform(data[key])
+        return {self.sentences_key: sentences, self.spans_key: spans}
 
 
 SplitSentencesD = SplitSentencesDict = SplitSentencesd
@@ -201,7 +191,7 @@ class RandSentence(Randomizable, Transform):
         return eligible[self.index]
 
 
-class RandSentenced(Randomizable, MapTransform):
+class RandSentenced(RandStudyMapTransform):
     """Dictionary form of :class:`RandSentence`: draws from ``sentences`` or ``report`` and writes ``text``.
 
     Args:
@@ -218,6 +208,8 @@ class RandSentenced(Randomizable, MapTransform):
         'No effusion.'
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "report",
@@ -225,23 +217,12 @@ class RandSentenced(Randomizable, MapTransform):
         min_words: int = 1,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        require_one_key(self.keys)
+        super().__init__(keys, RandSentence(min_words), allow_missing_keys)
         self.text_key = text_key
-        self.draw = RandSentence(min_words)
 
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandSentenced:
-        """Seed the draws."""
-        super().set_random_state(seed, state)
-        self.draw.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with one sentence under ``text_key``."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            out[self.text_key] = named(data, key, self.draw, data[key])
-        return out
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Draw a sentence of one report."""
+        return {self.text_key: self.transform(data[key])}
 
 
 RandSentenceD = RandSentenceDict = RandSentenced

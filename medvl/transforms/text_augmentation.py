@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, RandomizableTransform
+from monai.transforms import RandomizableTransform
 
 from medvl.text import Vocabulary, augment_text, load_vocabulary
-from medvl.transforms.study import named
+from medvl.transforms.study import RandStudyMapTransform
 
 
 class RandTextAugment(RandomizableTransform):
@@ -56,7 +53,7 @@ class RandTextAugment(RandomizableTransform):
         )
 
 
-class RandTextAugmentd(RandomizableTransform, MapTransform):
+class RandTextAugmentd(RandStudyMapTransform):
     """Dictionary form of :class:`RandTextAugment`; each key draws for itself.
 
     Args:
@@ -83,22 +80,8 @@ class RandTextAugmentd(RandomizableTransform, MapTransform):
         drop_prob: float = 0.1,
         allow_missing_keys: bool = False,
     ) -> None:
-        MapTransform.__init__(self, keys, allow_missing_keys)
-        RandomizableTransform.__init__(self, 1.0)
-        self.augment = RandTextAugment(prob, vocabulary, synonym_prob, shuffle_prob, drop_prob)
-
-    def set_random_state(self, seed: int | None = None, state: np.random.RandomState | None = None) -> RandTextAugmentd:
-        """Seed the draws."""
-        super().set_random_state(seed, state)
-        self.augment.set_random_state(seed, state)
-        return self
-
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with augmented texts."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            out[key] = named(data, key, self.augment, data[key])
-        return out
+        augment = RandTextAugment(prob, vocabulary, synonym_prob, shuffle_prob, drop_prob)
+        super().__init__(keys, augment, allow_missing_keys)
 
 
 RandTextAugmentD = RandTextAugmentDict = RandTextAugmentd

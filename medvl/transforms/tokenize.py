@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.transforms import MapTransform, Transform
+from monai.transforms import Transform
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from medvl.text import split_sentences
 from medvl.text.spans import require_text
-from medvl.transforms.study import named, require_one_key
+from medvl.transforms.study import StudyMapTransform
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -120,7 +120,7 @@ def _sentence_starts(text: str | Sequence[str]) -> tuple[str, np.ndarray]:
     return require_text(text), np.array([span.start for span in split_sentences(text)] or [0])
 
 
-class TokenizeTextd(MapTransform):
+class TokenizeTextd(StudyMapTransform):
     """Dictionary form of :class:`TokenizeText`: writes ``input_ids``, ``attention_mask`` and ``sentence_ids``.
 
     Args:
@@ -140,6 +140,8 @@ class TokenizeTextd(MapTransform):
         ['attention_mask', 'input_ids', 'sentence_ids', 'text']
     """
 
+    fixed_outputs = True
+
     def __init__(
         self,
         keys: KeysCollection = "text",
@@ -149,20 +151,14 @@ class TokenizeTextd(MapTransform):
         prefix: str = "",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, allow_missing_keys)
-        require_one_key(self.keys)
         if tokenizer is None:
-            raise ValueError("tokenizer must be a Hugging Face tokenizer or the folder of one, got None")
+            raise ValueError("tokenizer must be a Hugging Face tokenizer or the folder of one, got None.")
+        super().__init__(keys, TokenizeText(tokenizer, max_length, padding), allow_missing_keys)
         self.prefix = prefix
-        self.tokenize = TokenizeText(tokenizer, max_length, padding)
 
-    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of ``data`` with the tokens of its text."""
-        out = dict(data)
-        for key in self.key_iterator(data):
-            tokens = named(data, key, self.tokenize, data[key])
-            out.update({self.prefix + name: value for name, value in tokens.items()})
-        return out
+    def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
+        """Tokenize one text."""
+        return {self.prefix + name: value for name, value in self.transform(data[key]).items()}
 
 
 TokenizeTextD = TokenizeTextDict = TokenizeTextd

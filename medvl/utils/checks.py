@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from numbers import Real
+from numbers import Integral, Real
 
 
 def error_message(name: str, expected: str, received: object) -> str:
@@ -46,6 +46,13 @@ def check_positive(value: float, name: str) -> None:
         raise ValueError(error_message(name, "be above 0", value))
 
 
+def check_non_negative(value: float, name: str) -> None:
+    """Raise where ``value`` is not a number of at least 0."""
+    check_number(value, name)
+    if not value >= 0:
+        raise ValueError(error_message(name, "be at least 0", value))
+
+
 def check_fraction(value: float, name: str) -> None:
     """Raise where ``value`` is not a number in [0, 1]."""
     check_number(value, name)
@@ -55,7 +62,7 @@ def check_fraction(value: float, name: str) -> None:
 
 def check_integer(value: object, name: str, minimum: int | None = None) -> None:
     """Raise where ``value`` is not an integer, or is below ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(error_message(name, "be an integer", repr(value)))
     if minimum is not None and value < minimum:
         raise ValueError(error_message(name, f"be at least {minimum}", value))
@@ -66,3 +73,21 @@ def check_type(value: object, name: str, types: type | tuple[type, ...]) -> None
     if not isinstance(value, types):
         names = [kind.__name__ for kind in (types if isinstance(types, tuple) else (types,))]
         raise TypeError(error_message(name, f"be of type {' or '.join(names)}", type(value).__name__))
+
+
+def check_text(value: object, name: str = "text") -> None:
+    """Raise ``TypeError`` where ``value`` is not a string; the message never holds the content, which may be a patient's.
+
+    Example:
+        >>> check_text(float("nan"), "report")
+        Traceback (most recent call last):
+        TypeError: report must be a string, got float (NaN: an empty table cell?).
+    """
+    if isinstance(value, str):
+        return
+    hint = ""
+    if isinstance(value, float) and value != value:
+        hint = " (NaN: an empty table cell?)"
+    elif isinstance(value, bytes):
+        hint = " (decode it first, as in value.decode('utf-8', errors='replace'))"
+    raise TypeError(error_message(name, "be a string", f"{type(value).__name__}{hint}"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
+import re
 
 import numpy as np
 import pytest
@@ -94,7 +95,7 @@ def test_output_size():
     assert affine(size=20)(torch.rand(1, 32, 32)).shape == (1, 20, 20)
     assert affine()(torch.rand(2, 32, 30)).shape == (2, 32, 30)
     assert affine(size=20)(torch.rand(1, 8, 9, 10)).shape == (1, 20, 20, 20)
-    with pytest.raises(ValueError, match=r"image: expected the shape \(C, H, W\) or \(C, H, W, D\), received \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"^image must have shape \(C, H, W\) or \(C, H, W, D\), got \(4, 4\)\.$"):
         affine()(torch.rand(4, 4))
 
 
@@ -135,7 +136,9 @@ class TestVolumes:
     def test_a_draw_for_images_does_not_fit_a_volume(self):
         augment = affine()
         augment(torch.rand(1, 8, 8))
-        with pytest.raises(ValueError, match="image: 3D, but the last draw was made for another number of axes"):
+        with pytest.raises(
+            ValueError, match=r"^image must have as many axes as the image of the last draw, got 3 spatial axes\.$"
+        ):
             augment(torch.rand(1, 8, 8, 8), randomize=False)
 
     def test_the_chain(self):
@@ -148,23 +151,23 @@ class TestVolumes:
 
 
 def test_bad_intensities():
-    with pytest.raises(ValueError, match="brightness: expected two factors above 0"):
+    with pytest.raises(ValueError, match=r"^brightness must be a pair \(low, high\) with 0 < low <= high, got 0\.5\.$"):
         image_augmentation(32, brightness=0.5)
-    with pytest.raises(ValueError, match=r"blur_sigma: expected two deviations above 0, .* received \[3, 1\]"):
+    with pytest.raises(ValueError, match=r"^blur_sigma must be a pair .* got \[3, 1\]\.$"):
         image_augmentation(32, blur_sigma=[3, 1])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"crop": (0, 1)}, r"crop: expected two shares in \(0, 1\], the lesser first, received \(0, 1\)"),
-        ({"crop": (0.9, 0.5)}, r"crop: expected two shares"),
-        ({"scale": (0, 1)}, r"scale: expected two magnifications above 0, the lesser first, received \(0, 1\)"),
-        ({"crop": 2}, r"crop: expected two shares in \(0, 1\], the lesser first, received 2"),
-        ({"scale": (1, 1, 1)}, r"scale: expected two magnifications above 0, the lesser first, received \(1, 1, 1\)"),
-        ({"flip_prob": 2}, r"flip_prob: expected a probability in \[0, 1\], received 2"),
-        ({"rotation": (-5, 5)}, r"rotation: expected one number of at least 0, received \(-5, 5\)"),
-        ({"translation": -0.1}, r"translation: expected one number of at least 0, received -0\.1"),
+        ({"crop": (0, 1)}, r"^crop must be a pair \(low, high\) with 0 < low <= high <= 1, got \(0, 1\)\.$"),
+        ({"crop": (0.9, 0.5)}, r"^crop must be a pair \(low, high\) .* got \(0\.9, 0\.5\)\.$"),
+        ({"scale": (0, 1)}, r"^scale must be a pair \(low, high\) with 0 < low <= high, got \(0, 1\)\.$"),
+        ({"crop": 2}, r"^crop must be a pair .* got 2\.$"),
+        ({"scale": (1, 1, 1)}, r"^scale must be a pair .* got \(1, 1, 1\)\.$"),
+        ({"flip_prob": 2}, r"^flip_prob must be between 0 and 1, got 2\.$"),
+        ({"rotation": -5}, r"^rotation must be at least 0, got -5\.$"),
+        ({"translation": -0.1}, r"^translation must be at least 0, got -0\.1\.$"),
     ],
 )
 def test_bad_arguments(options, message):
@@ -175,14 +178,20 @@ def test_bad_arguments(options, message):
 
 
 def test_sizes_and_probabilities_are_checked():
-    with pytest.raises(ValueError, match="size: expected at least 1 pixel or None, received 0"):
+    with pytest.raises(ValueError, match=r"^size must be at least 1, got 0\.$"):
         RandRadiographAffine(size=0)
-    with pytest.raises(ValueError, match=r"blur_prob: expected a probability in \[0, 1\], received 3"):
+    with pytest.raises(ValueError, match=r"^blur_prob must be between 0 and 1, got 3\.$"):
         image_augmentation(32, blur_prob=3)
 
 
+@pytest.mark.parametrize(("name", "value"), [("rotation", (-5, 5)), ("translation", "0.1"), ("flip_prob", None)])
+def test_what_is_not_a_number_is_named(name, value):
+    with pytest.raises(TypeError, match=f"^{name} must be a number, got {re.escape(repr(value))}\\.$"):
+        RandRadiographAffine(**{name: value})
+
+
 def test_image_size_is_checked():
-    with pytest.raises(ValueError, match="image_size: expected at least 1 pixel, received 0"):
+    with pytest.raises(ValueError, match=r"^image_size must be at least 1, got 0\.$"):
         image_augmentation(0)
 
 

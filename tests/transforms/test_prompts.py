@@ -140,5 +140,5 @@ def test_names_differ():
 )
 def test_a_key_missing_beside_the_tokens_is_named(study, missing):
     add = AddPromptTokensd(num_tokens=1, vocab_size=9, per_class=True)
-    with pytest.raises(StudyError, match=f"study 's1', {missing}: there is no such key, expected it beside input_ids"):
+    with pytest.raises(StudyError, match=f"study 's1', {missing}: the key is missing; it must stand beside input_ids."):
         add({**study, "study_id": "s1"})
