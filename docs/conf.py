@@ -12,6 +12,7 @@ release = version = medvl.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
@@ -25,11 +26,26 @@ html_title = "medvl"
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
 html_show_sourcelink = False
 
+# Builds do not wait for a network: docs/make_inventories.py wrote where the names that we refer to are documented.
+_PROJECTS = {
+    "python": "https://docs.python.org/3/",
+    "torch": "https://docs.pytorch.org/docs/stable/",
+    "numpy": "https://numpy.org/doc/stable/",
+    "pandas": "https://pandas.pydata.org/docs/",
+    "monai": "https://docs.monai.io/en/stable/",
+    "ignite": "https://docs.pytorch.org/ignite/",
+    "transformers": "https://huggingface.co/docs/transformers/",
+    "huggingface_hub": "https://huggingface.co/docs/huggingface_hub/",
+}
+intersphinx_mapping = {name: (url, (f"inventories/{name}.inv",)) for name, url in _PROJECTS.items()}
+
 autodoc_member_order = "bysource"
-autodoc_typehints = "none"  # docstrings give shapes and ranges, which say more than the types
+autodoc_typehints = "signature"
+autodoc_typehints_format = "short"
+python_maximum_signature_line_length = 100
 autodoc_default_options = {"members": True, "show-inheritance": True}
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
-nitpicky = False
+nitpicky = True
