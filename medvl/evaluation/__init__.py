@@ -1,89 +1,83 @@
-"""The evaluation protocols of the field, and the report that shows them."""
+"""The evaluation protocols of the field, and the report that shows them. Names load on first use."""
+# ruff: noqa: F401
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
 
 from medvl.utils.extras import require_extra
 
 require_extra("medvl.evaluation", "evaluation")
 
-from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
-from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
-from medvl.evaluation.embeddings import Embeddings, embed_studies
-from medvl.evaluation.evaluate import Evaluation, evaluate
-from medvl.evaluation.protocols.dense_features import dense_features
-from medvl.evaluation.protocols.fine_tune import FindingClassifier, FineTuneResult, fine_tune
-from medvl.evaluation.protocols.grounding import GroundedFinding, GroundingResult, grounding
-from medvl.evaluation.protocols.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
-from medvl.evaluation.protocols.linear_probe import LinearProbeResult, ProbeResult, linear_probe
-from medvl.evaluation.protocols.phrase_maps import phrase_maps
-from medvl.evaluation.protocols.retrieval import DirectionResult, RetrievalResult, retrieval
-from medvl.evaluation.protocols.segmentation import SegmentationResult, StructureResult, segmentation
-from medvl.evaluation.protocols.segmentation_decoder import SegmentationDecoder
-from medvl.evaluation.protocols.single_label import SingleLabelResult, zero_shot_single_label
-from medvl.evaluation.protocols.zero_shot import ZeroShotResult, zero_shot
-from medvl.evaluation.report.page import write_report
-from medvl.evaluation.report.sentence_maps import SentenceMaps, sentence_maps
-from medvl.evaluation.statistics.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
-from medvl.evaluation.statistics.bootstrap import Estimate, bootstrap, estimates, interval
-from medvl.evaluation.statistics.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
-from medvl.evaluation.statistics.compare import CaseMeans, Comparable, Comparison, Difference, compare
-from medvl.evaluation.statistics.curves import auroc_and_average_precision, roc_curve
-from medvl.evaluation.statistics.multi_label import FindingResult, MultiLabelCases
+if TYPE_CHECKING:
+    from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
+    from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
+    from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES, CHEXPERT_COMPETITION_FINDINGS, exclusive_classes
+    from medvl.evaluation.embeddings import Embeddings, embed_studies
+    from medvl.evaluation.feature_maps import dense_features
+    from medvl.evaluation.heat_maps import phrase_maps
+    from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
+    from medvl.evaluation.protocols.fine_tune import FindingClassifier, FineTuneResult, fine_tune
+    from medvl.evaluation.protocols.grounding import GroundedFinding, GroundingResult, grounding
+    from medvl.evaluation.protocols.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
+    from medvl.evaluation.protocols.linear_probe import LinearProbeResult, ProbeResult, linear_probe
+    from medvl.evaluation.protocols.retrieval import DirectionResult, RetrievalResult, retrieval
+    from medvl.evaluation.protocols.segmentation import SegmentationResult, StructureResult, segmentation
+    from medvl.evaluation.protocols.single_label import SingleLabelResult, zero_shot_single_label
+    from medvl.evaluation.protocols.zero_shot import ZeroShotResult, zero_shot
+    from medvl.evaluation.report.page import write_report
+    from medvl.evaluation.report.sentence_maps import SentenceMaps, sentence_maps
+    from medvl.evaluation.results import Evaluation, evaluate
+    from medvl.evaluation.segmentation_decoder import SegmentationDecoder
+    from medvl.evaluation.statistics.bootstrap import (
+        BootstrapConfig,
+        Estimate,
+        bootstrap_distribution,
+        bootstrap_estimates,
+        percentile_interval,
+    )
+    from medvl.evaluation.statistics.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
+    from medvl.evaluation.statistics.comparison import CaseMeans, Comparable, Comparison, PairedDifference, compare
+    from medvl.evaluation.statistics.curves import auroc_and_average_precision, roc_curve
+    from medvl.evaluation.tables import Cell, Column, Row, Table
 
-__all__ = [
-    "COMPETITION",
-    "RETRIEVAL_CLASSES",
-    "CaseMeans",
-    "Comparable",
-    "Comparison",
-    "Difference",
-    "DirectionResult",
-    "Embeddings",
-    "Estimate",
-    "Evaluation",
-    "FalseNegativeAudit",
-    "FindingClassifier",
-    "FindingResult",
-    "FineTuneResult",
-    "FunctionModel",
-    "GroundedFinding",
-    "GroundingResult",
-    "HuggingFaceModel",
-    "LabelQueries",
-    "LabelRetrievalResult",
-    "LinearProbeResult",
-    "MultiLabelCases",
-    "ProbeResult",
-    "ReliabilityCurve",
-    "RetrievalResult",
-    "SegmentationDecoder",
-    "SegmentationResult",
-    "SentenceMaps",
-    "SingleLabelResult",
-    "StructureResult",
-    "ZeroShotResult",
-    "audit_false_negatives",
-    "auroc_and_average_precision",
-    "best_f1_threshold",
-    "bootstrap",
-    "compare",
-    "dense_features",
-    "embed_studies",
-    "estimates",
-    "evaluate",
-    "exclusive_classes",
-    "fine_tune",
-    "grounding",
-    "interval",
-    "label_retrieval",
-    "linear_probe",
-    "phrase_maps",
-    "reliability_curve",
-    "retrieval",
-    "roc_curve",
-    "segmentation",
-    "sentence_maps",
-    "write_report",
-    "zero_shot",
-    "zero_shot_single_label",
-]
+_EXPORTS = {
+    "adapters": "FunctionModel HuggingFaceModel",
+    "audit": "FalseNegativeAudit audit_false_negatives",
+    "case_selection": "CHEXPERT_8X200_CLASSES CHEXPERT_COMPETITION_FINDINGS exclusive_classes",
+    "embeddings": "Embeddings embed_studies",
+    "feature_maps": "dense_features",
+    "heat_maps": "phrase_maps",
+    "multi_label": "FindingResult MultiLabelCases",
+    "protocols.fine_tune": "FindingClassifier FineTuneResult fine_tune",
+    "protocols.grounding": "GroundedFinding GroundingResult grounding",
+    "protocols.label_retrieval": "LabelQueries LabelRetrievalResult label_retrieval",
+    "protocols.linear_probe": "LinearProbeResult ProbeResult linear_probe",
+    "protocols.retrieval": "DirectionResult RetrievalResult retrieval",
+    "protocols.segmentation": "SegmentationResult StructureResult segmentation",
+    "protocols.single_label": "SingleLabelResult zero_shot_single_label",
+    "protocols.zero_shot": "ZeroShotResult zero_shot",
+    "report.page": "write_report",
+    "report.sentence_maps": "SentenceMaps sentence_maps",
+    "results": "Evaluation evaluate",
+    "segmentation_decoder": "SegmentationDecoder",
+    "statistics.bootstrap": "BootstrapConfig Estimate bootstrap_distribution bootstrap_estimates percentile_interval",
+    "statistics.calibration": "ReliabilityCurve best_f1_threshold reliability_curve",
+    "statistics.comparison": "CaseMeans Comparable Comparison PairedDifference compare",
+    "statistics.curves": "auroc_and_average_precision roc_curve",
+    "tables": "Cell Column Row Table",
+}
+_MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}
+
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _MODULES:
+        return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES})

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.tables import text_table
 
 #: What two studies of a batch can be to each other, by their findings.
 RELATIONS = ("all", "some", "contradict", "none")
@@ -80,12 +80,12 @@ class FalseNegativeAudit:
         sets = [[name, str(number), f"{100 * number / self.studies:.1f} %"] for name, number in self.common]
         return "\n".join(
             [
-                plain_table(head, rows),
+                text_table(head, rows),
                 "",
                 f"{affected:.1f} % of the images meet at least one other study with all their findings in their batch: "
                 "a loss of pairs pushes these apart.",
                 "",
-                plain_table([f"Most frequent findings of the {self.studies} studies", "studies", "share"], sets),
+                text_table([f"Most frequent findings of the {self.studies} studies", "studies", "share"], sets),
             ]
         )
 

@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from medvl.data import Manifest, StudyLoader
 from medvl.evaluation import (
+    BootstrapConfig,
     Embeddings,
     Evaluation,
     GroundingResult,
@@ -34,8 +35,8 @@ from medvl.evaluation import (
     zero_shot,
     zero_shot_single_label,
 )
-from medvl.evaluation.statistics.balanced import COMPETITION, RETRIEVAL_CLASSES, exclusive_classes
-from medvl.evaluation.statistics.multi_label import checked_labels
+from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES, CHEXPERT_COMPETITION_FINDINGS, exclusive_classes
+from medvl.evaluation.multi_label import checked_labels
 from medvl.handlers import read_metrics
 from medvl.networks import DualEncoder
 from medvl.workflows.masks import Masks, find_masks, masked_dataset
@@ -188,7 +189,11 @@ class Material:
             result = replace(result, single_label=self.single_label(model, embeddings, seed))
         if embeddings is not None and "retrieval" in wanted:
             by_finding = self.label_retrieval(model, embeddings, seed)
-            result = replace(result, retrieval=retrieval(embeddings, seed=seed), label_retrieval=by_finding)
+            result = replace(
+                result,
+                retrieval=retrieval(embeddings, bootstrap=BootstrapConfig(seed=seed), seed=seed),
+                label_retrieval=by_finding,
+            )
         if embeddings is not None and "linear-probe" in wanted:
             result = replace(result, linear_probe=self.linear_probe(model, embeddings, name, seed))
         if "segmentation" in wanted:
@@ -205,19 +210,21 @@ class Material:
         validation = self._embed(model, val, f"{name}validation split") if apart else None
         names = self.manifest.names
         prompts = self.run.prompts(labelled(embeddings, names))
-        return zero_shot(embeddings, prompts, model, names, validation=validation, seed=seed)
+        return zero_shot(embeddings, prompts, model, names, validation=validation, bootstrap=BootstrapConfig(seed=seed))
 
     def single_label(self, model: DualEncoder, embeddings: Embeddings, seed: int) -> SingleLabelResult:
         """Which one of the classes does an image show?"""
         names = self.manifest.names
         classes = self.classes or default_classes(embeddings, names)
         prompts = {name: sides["present"] for name, sides in self.run.prompts(classes).items()}
-        return zero_shot_single_label(embeddings, prompts, model, names, seed=seed)
+        return zero_shot_single_label(
+            embeddings, prompts, model, names, bootstrap=BootstrapConfig(seed=seed), seed=seed
+        )
 
     def label_retrieval(self, model: DualEncoder, embeddings: Embeddings, seed: int) -> LabelRetrievalResult | None:
         """Retrieval by finding among the classes of the 8x200 layout that have cases enough; None for fewer than two."""
         names = self.manifest.names
-        classes = [name for name in RETRIEVAL_CLASSES if name in names]
+        classes = [name for name in CHEXPERT_8X200_CLASSES if name in names]
         while len(classes) > 1:
             counts = np.bincount(exclusive_classes(embeddings, names, classes) + 1, minlength=len(classes) + 1)[1:]
             few = [name for name, count in zip(classes, counts, strict=True) if count < 2 * CLASS_QUERIES]
@@ -236,6 +243,7 @@ class Material:
             ks=(5, 10),
             per_class=min(CLASS_CASES, int(counts.min()) - CLASS_QUERIES),
             queries_per_class=CLASS_QUERIES,
+            bootstrap=BootstrapConfig(seed=seed),
             seed=seed,
         )
 
@@ -251,7 +259,7 @@ class Material:
             embeddings.rows([row for row, study in enumerate(embeddings.study_ids) if study in kept]),
             self.manifest.names,
             findings=labelled(embeddings, self.manifest.names),
-            seed=seed,
+            bootstrap=BootstrapConfig(seed=seed),
         )
 
     def segmentation(self, model: DualEncoder, name: str, seed: int) -> SegmentationResult:
@@ -262,7 +270,14 @@ class Material:
         loader = self._masked_loader(test, masks)
         with self._bar(loader, f"{name}segmentation") as update:
             return segmentation(
-                model, labelled_cases, loader, names=masks.names, device=model.device, seed=seed, progress=update
+                model,
+                labelled_cases,
+                loader,
+                names=masks.names,
+                device=model.device,
+                bootstrap=BootstrapConfig(seed=seed),
+                seed=seed,
+                progress=update,
             )
 
     def grounding(self, model: DualEncoder, name: str, seed: int) -> GroundingResult:
@@ -271,7 +286,15 @@ class Material:
         phrases = {region: sides["present"] for region, sides in self.run.prompts(masks.names).items()}
         loader = self._masked_loader(self.manifest.studies, masks)
         with self._bar(loader, f"{name}grounding") as update:
-            return grounding(model, loader, phrases, names=masks.names, device=model.device, seed=seed, progress=update)
+            return grounding(
+                model,
+                loader,
+                phrases,
+                names=masks.names,
+                device=model.device,
+                bootstrap=BootstrapConfig(seed=seed),
+                progress=update,
+            )
 
     def splits(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The training and the validation studies of the table."""
@@ -351,8 +374,8 @@ def labelled(embeddings: Embeddings, names: Sequence[str]) -> list[str]:
 
 def default_classes(embeddings: Embeddings, names: Sequence[str]) -> list[str]:
     """The five findings of CheXpert's competition where all are among the names, else every finding that is present."""
-    if set(COMPETITION) <= set(names):
-        return list(COMPETITION)
+    if set(CHEXPERT_COMPETITION_FINDINGS) <= set(names):
+        return list(CHEXPERT_COMPETITION_FINDINGS)
     shown = (checked_labels(embeddings, names) == 1).any(0)
     return [name for name, somewhere in zip(names, shown.tolist(), strict=True) if somewhere]
 

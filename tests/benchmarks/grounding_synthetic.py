@@ -16,7 +16,7 @@ import numpy as np
 from torch.utils.data import default_collate
 
 from medvl.data import SyntheticChestXRay
-from medvl.evaluation import grounding
+from medvl.evaluation import BootstrapConfig, grounding
 from medvl.evaluation.statistics.means import mean_of_means
 from medvl.transforms import RadiographIntensity, ResizeLongest
 from medvl.workflows import TrainedRun
@@ -54,7 +54,7 @@ def main() -> None:
     # Where a map has no finite contrast in one model it is left out of both.
     difference = trained.case_values[0] - untrained.case_values[0]
     difference[~np.isfinite(difference)] = np.nan
-    gain = mean_of_means(difference, trained.patient_ids, resamples=1000, level=0.95, seed=0)
+    gain = mean_of_means(difference, trained.patient_ids, BootstrapConfig(n_resamples=1000))
     print(f"\nCNR, trained - untrained, mean over findings, on the same cases: {gain}")
 
 

@@ -3,7 +3,7 @@
 Three cases: the AUROC of independent cases, the AUROC of several cases a patient, and the difference between the AUROC of
 two models on the same patients. Where both models are equally good, the share of p-values below 0.05 is printed as well.
 
-Run: python tests/benchmarks/interval_coverage.py [--repeats 1000] [--resamples 1000]
+Run: python tests/benchmarks/interval_coverage.py [--repeats 1000] [--n-resamples 1000]
 """
 
 from __future__ import annotations
@@ -13,7 +13,13 @@ import math
 
 import numpy as np
 
-from medvl.evaluation import auroc_and_average_precision, bootstrap, compare, interval
+from medvl.evaluation import (
+    BootstrapConfig,
+    auroc_and_average_precision,
+    bootstrap_distribution,
+    compare,
+    percentile_interval,
+)
 
 SEPARATION = 1.2
 TRUE_AUROC = 0.5 * (1 + math.erf(SEPARATION / 2))
@@ -31,20 +37,19 @@ def simulate(generator: np.random.Generator, patients: int, cases: int) -> tuple
     return noise + SEPARATION * targets, targets, patient
 
 
-def coverage(repeats: int, resamples: int) -> dict[str, float]:
+def coverage(repeats: int, n_resamples: int) -> dict[str, float]:
     """Share of repeats whose 95 % interval holds the true AUROC, for cases alone and for several cases a patient."""
     held = {}
     for name, patients, cases in (("independent cases", 200, 1), ("three cases a patient", 200, 3)):
         inside = 0
         for repeat in range(repeats):
             scores, targets, patient = simulate(np.random.default_rng(repeat), patients, cases)
-            values = bootstrap(
+            values = bootstrap_distribution(
                 lambda weights, s=scores, t=targets: auroc_and_average_precision(s, t, weights)[0],
                 patient,
-                resamples=resamples,
-                seed=repeat,
+                BootstrapConfig(n_resamples=n_resamples, seed=repeat),
             )
-            low, high = interval(values)
+            low, high = percentile_interval(values)
             inside += bool(low <= TRUE_AUROC <= high)
         held[name] = inside / repeats
     return held
@@ -57,11 +62,11 @@ class Scored:
         self.scores, self.targets = scores, targets
         self.patient_ids = self.study_ids = patient.tolist()
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         return {"auroc": auroc_and_average_precision(self.scores, self.targets, weights)[0]}
 
 
-def paired_coverage(repeats: int, resamples: int) -> dict[str, float]:
+def paired_coverage(repeats: int, n_resamples: int) -> dict[str, float]:
     """Share of repeats whose interval holds the true difference of two models, and of false alarms where there is none."""
     inside = alarms = 0
     for repeat in range(repeats):
@@ -74,22 +79,22 @@ def paired_coverage(repeats: int, resamples: int) -> dict[str, float]:
             Scored(noise[i] + separation * targets, targets, np.arange(200))
             for i, separation in enumerate((BETTER, SEPARATION, SEPARATION))
         )
-        options = {"resamples": resamples, "seed": repeat}
-        found = compare(strong, weak, **options).differences["auroc"].difference
+        config = BootstrapConfig(n_resamples=n_resamples, seed=repeat)
+        found = compare(strong, weak, bootstrap=config).differences["auroc"].difference
         inside += bool(found.low <= TRUE_DIFFERENCE <= found.high)
-        alarms += bool(compare(weak, other, **options).differences["auroc"].p_value < 0.05)
+        alarms += bool(compare(weak, other, bootstrap=config).differences["auroc"].p_value < 0.05)
     return {"difference of two models": inside / repeats, "false alarms at p < 0.05": alarms / repeats}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--resamples", type=int, default=1000)
+    parser.add_argument("--n-resamples", type=int, default=1000)
     options = parser.parse_args()
-    print(f"true AUROC {TRUE_AUROC:.4f}, {options.repeats} repeats of {options.resamples} resamples, 95 % intervals")
-    for name, share in coverage(options.repeats, options.resamples).items():
+    print(f"true AUROC {TRUE_AUROC:.4f}, {options.repeats} repeats of {options.n_resamples} resamples, 95 % intervals")
+    for name, share in coverage(options.repeats, options.n_resamples).items():
         print(f"{name}: held in {100 * share:.1f} %")
-    paired = paired_coverage(options.repeats, options.resamples)
+    paired = paired_coverage(options.repeats, options.n_resamples)
     print(f"difference of two models: held in {100 * paired['difference of two models']:.1f} %")
     print(f"false alarms at p < 0.05 where two models are equal: {100 * paired['false alarms at p < 0.05']:.1f} %")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from medvl.data import StudyLoader
-from medvl.evaluation import segmentation
+from medvl.evaluation import BootstrapConfig, segmentation
 from medvl.evaluation.statistics.means import mean_estimates
 from medvl.workflows import TrainedRun
 from medvl.workflows.masks import find_masks, masked_dataset
@@ -59,7 +59,7 @@ def main() -> None:
     print(trained.table(untrained))
     print("\nDifference of Dice, trained - untrained, on the same cases, with the interval by patient:")
     for number, ours, theirs in zip(trained.settings["shots"], trained.case_dice, untrained.case_dice, strict=True):
-        difference = mean_estimates(np.asarray(ours - theirs), trained.patient_ids, resamples=1000, level=0.95, seed=0)
+        difference = mean_estimates(np.asarray(ours - theirs), trained.patient_ids, BootstrapConfig(n_resamples=1000))
         print(f"{number:4d} labelled cases: {difference[0]}")
 
 

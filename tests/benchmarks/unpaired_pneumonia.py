@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from medvl.evaluation import zero_shot
+from medvl.evaluation import BootstrapConfig, zero_shot
 from medvl.workflows import TrainedRun, embed, train
 
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
@@ -54,7 +54,9 @@ def score(recipe: str, seed: int, split: str, settings: dict) -> dict:
         found = {}
         for name, model in (("trained", run.model), ("untrained", run.untrained())):
             embeddings = embed(model, run.loader(studies, batch_size=256))
-            result = zero_shot(embeddings, run.prompts([FINDING]), model, studies.names, seed=seed)
+            result = zero_shot(
+                embeddings, run.prompts([FINDING]), model, studies.names, bootstrap=BootstrapConfig(seed=seed)
+            )
             found[name] = result.findings[FINDING]
     return {**found, "seconds": seconds}
 

@@ -19,6 +19,7 @@ from transformers import (
 )
 
 from medvl.evaluation import (
+    BootstrapConfig,
     FunctionModel,
     HuggingFaceModel,
     compare,
@@ -140,9 +141,11 @@ def test_every_protocol_takes_the_model(name):
     torch.manual_seed(0)
     model = MODELS[name]()
     test, train, validation = (embed_studies(model, batches(first)) for first in (0, 1000, 2000))
-    zero = zero_shot(test, PROMPTS, model, NAMES, validation=validation, resamples=20)
-    single = zero_shot_single_label(test, {n: [n] for n in NAMES}, model, NAMES, per_class=5, resamples=20)
-    pairs = retrieval(test, resamples=20, shuffles=2)
+    zero = zero_shot(test, PROMPTS, model, NAMES, validation=validation, bootstrap=BootstrapConfig(n_resamples=20))
+    single = zero_shot_single_label(
+        test, {n: [n] for n in NAMES}, model, NAMES, per_class=5, bootstrap=BootstrapConfig(n_resamples=20)
+    )
+    pairs = retrieval(test, bootstrap=BootstrapConfig(n_resamples=20), shuffles=2)
     labels = label_retrieval(
         test,
         NAMES,
@@ -152,18 +155,27 @@ def test_every_protocol_takes_the_model(name):
         ks=[5],
         per_class=5,
         queries_per_class=2,
-        resamples=20,
+        bootstrap=BootstrapConfig(n_resamples=20),
     )
-    probe = linear_probe(train, validation, test, NAMES, fractions=[0.5, 1.0], seeds=[0, 1], resamples=20)
-    for result in (zero, single, pairs, labels, probe, compare(zero, zero, resamples=20)):
+    probe = linear_probe(
+        train, validation, test, NAMES, fractions=[0.5, 1.0], seeds=[0, 1], bootstrap=BootstrapConfig(n_resamples=20)
+    )
+    for result in (zero, single, pairs, labels, probe, compare(zero, zero, bootstrap=BootstrapConfig(n_resamples=20))):
         json.dumps(result.to_dict(), allow_nan=False)
         assert result.table()
     assert probe.fractions[1.0].macro["auroc"].value > 0.6
     if name != "function":
         loaders = [list(batches(first)) for first in (1000, 2000, 0)]
-        tuned = fine_tune(model, *loaders, NAMES, epochs=2, learning_rate=1e-3, resamples=20)
+        tuned = fine_tune(
+            model, *loaders, NAMES, epochs=2, learning_rate=1e-3, bootstrap=BootstrapConfig(n_resamples=20)
+        )
         assert 0 <= tuned.result.macro["auroc"].value <= 1
-    assert evaluate(test, model, prompts=PROMPTS, names=NAMES, resamples=20).zero_shot.macro["auroc"].value > 0
+    assert (
+        evaluate(test, model, prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20))
+        .zero_shot.macro["auroc"]
+        .value
+        > 0
+    )
 
 
 @pytest.mark.parametrize("name", MODELS)

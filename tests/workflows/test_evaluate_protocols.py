@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from medvl.evaluation import segmentation
-from medvl.evaluation.statistics.balanced import COMPETITION
+from medvl.evaluation.case_selection import CHEXPERT_COMPETITION_FINDINGS
 from medvl.utils.errors import StudyError
 from medvl.workflows import TrainedRun, evaluate_run, train
 from medvl.workflows.masks import find_masks, masked_dataset
@@ -127,7 +127,7 @@ class TestProtocols:
             result = evaluate_run(
                 run, manifest, run.loader(manifest), tmp_path, protocols=["single-label"], untrained=False
             )
-        assert result.single_label.classes == COMPETITION
+        assert result.single_label.classes == CHEXPERT_COMPETITION_FINDINGS
 
     def test_segmentation_and_grounding_by_mask_columns(self, medvl, folder, tmp_path, monkeypatch):
         short = functools.partial(segmentation, steps=3, seeds=1)

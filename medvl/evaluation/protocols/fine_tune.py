@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.multi_label import check_patients_apart, f1_thresholds, finding_targets
 from medvl.evaluation.protocols.linear_probe import ProbeResult, probe_result
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
-from medvl.evaluation.statistics.multi_label import check_patients_apart, f1_thresholds, finding_targets
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -83,8 +84,7 @@ def fine_tune(
     weight_decay: float = 0.01,
     uncertain: Literal["exclude", "present", "absent"] = "exclude",
     device: torch.device | str | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
 ) -> FineTuneResult:
     """Train a copy of the image encoder with a linear head on labelled studies, and score it on others.
@@ -106,9 +106,8 @@ def fine_tune(
         weight_decay: of both.
         uncertain: what a label of -1 means: left out, present or absent.
         device: where to train; None for where the model's weights are.
-        resamples: of the bootstrap by test patient.
-        level: of the intervals.
-        seed: of the head's first weights, of dropout and of the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
+        seed: of the head's initial weights and of dropout.
 
     Returns:
         The figures with the classifier.
@@ -159,7 +158,7 @@ def fine_tune(
         thresholds=thresholds[None],
         targets=task.targets(tested),
         train_studies=float(len(trained)),
-        options={"resamples": resamples, "level": level, "seed": seed},
+        bootstrap=bootstrap,
     )
     settings = {
         "epochs": epochs,
@@ -167,8 +166,7 @@ def fine_tune(
         "head_learning_rate": head_learning_rate,
         "weight_decay": weight_decay,
         "uncertain": uncertain,
-        "resamples": resamples,
-        "level": level,
+        "bootstrap": bootstrap.to_dict(),
         "seed": seed,
     }
     return FineTuneResult(result, classifier, tuple(history), best_epoch, settings)

@@ -13,11 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medvl.evaluation.embeddings import batch_ids, thumbnail
-from medvl.evaluation.protocols.phrase_maps import enlarge, patch_encoder, patch_maps, phrase_embeddings, point_hits
+from medvl.evaluation.heat_maps import enlarge, patch_encoder, patch_maps, phrase_embeddings, point_hits
 from medvl.evaluation.protocols.segmentation import checked_masks
-from medvl.evaluation.statistics.bootstrap import Estimate
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
 from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, weighted_mean_of_means
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.tables import text_table
 from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou
 from medvl.utils.modes import eval_mode
 
@@ -88,7 +88,7 @@ class GroundingResult:
         study_ids: of the N cases.
         patient_ids: of the N cases.
         phrases: the phrases of each finding; empty where the batches brought their own.
-        settings: thresholds, resamples, level.
+        settings: thresholds, bootstrap.
         examples: cases for the report.
     """
 
@@ -112,7 +112,7 @@ class GroundingResult:
             "settings": self.settings,
         }
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Means over findings (B,) of each measure for weights (B, N); see :func:`medvl.evaluation.compare`."""
         return {
             name: weighted_mean_of_means(np.where(np.isfinite(values), values, np.nan))(weights)
@@ -131,7 +131,7 @@ class GroundingResult:
             rows.append(row)
         last = ["Macro", "", *(str(self.macro[key]) for key in MEASURES), f"{self.chance['pointing']:.3f}"]
         rows.append(last + ([f"{untrained.macro[key].value:.3f}" for key in MEASURES] if untrained is not None else []))
-        return plain_table(head, rows, rule_before_last=True)
+        return text_table(head, rows, rule_before_last=True)
 
 
 def grounding(
@@ -143,9 +143,7 @@ def grounding(
     thresholds: Sequence[float] = GROUNDING_THRESHOLDS,
     device: torch.device | str | None = None,
     examples: int = 10,
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     progress: Callable[[int], None] | None = None,
 ) -> GroundingResult:
     """Compare heat maps of phrases with the regions that people (or a generator) marked for them.
@@ -173,9 +171,7 @@ def grounding(
         thresholds: of the mIoU, on the scale of the cosines.
         device: where images go; None leaves them where they are.
         examples: how many cases to keep for the report.
-        resamples: of the bootstrap by patient.
-        level: of the intervals.
-        seed: of the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
         progress: called with the number of cases after each batch.
 
     Returns:
@@ -193,7 +189,7 @@ def grounding(
         ...         return torch.tensor([[1.0, 0.0] if "bright" in text else [0.0, 1.0] for text in texts])
         >>> image = torch.zeros(1, 1, 4, 4)
         >>> image[..., :2, :2] = 1
-        >>> result = grounding(Model(), [{"image": image, "mask": image}], {"Opacity": ["bright"]}, resamples=5)
+        >>> result = grounding(Model(), [{"image": image, "mask": image}], {"Opacity": ["bright"]})
         >>> result.findings["Opacity"].pointing.value, result.findings["Opacity"].miou.value
         (1.0, 1.0)
         >>> result.findings["Opacity"].area
@@ -217,7 +213,7 @@ def grounding(
             tally.add(batch, images, maps.cpu(), truth[:, columns])
             if progress is not None:
                 progress(len(images))
-    settings = {"thresholds": list(thresholds), "resamples": resamples, "level": level, "seed": seed}
+    settings = {"thresholds": list(thresholds), "bootstrap": bootstrap.to_dict()}
     said = {} if phrases is None else {name: list(phrases[name]) for name in used}
     return tally.result(said, settings, examples)
 
@@ -264,10 +260,10 @@ class _Tally:
                 RuntimeWarning,
                 stacklevel=3,
             )
-        options = {key: settings[key] for key in ("resamples", "level", "seed")}
+        bootstrap = BootstrapConfig(**settings["bootstrap"])
         # Two flat levels have an infinite contrast, which no mean can hold.
         finite = np.where(np.isfinite(values), values, np.nan)
-        estimates = [mean_estimates(measure, self.patient_ids, **options) for measure in finite]
+        estimates = [mean_estimates(measure, self.patient_ids, bootstrap) for measure in finite]
         areas = [float(area[given[:, f], f].mean()) if given[:, f].any() else np.nan for f in range(len(self.names))]
         findings = {
             name: GroundedFinding(
@@ -281,7 +277,7 @@ class _Tally:
             for f, name in enumerate(self.names)
         }
         chance = float(np.nanmean(areas)) if given.any() else np.nan
-        macro = [mean_of_means(measure, self.patient_ids, **options) for measure in finite]
+        macro = [mean_of_means(measure, self.patient_ids, bootstrap) for measure in finite]
         return GroundingResult(
             macro=dict(zip(MEASURES, macro, strict=True)),
             chance={"cnr": 0.0, "miou": chance, "pointing": chance},

@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medvl.evaluation.case_selection import draw_per_class, exclusive_classes
 from medvl.evaluation.embeddings import Embeddings, text_encoder, unit_vectors
-from medvl.evaluation.statistics.balanced import draw_per_class, exclusive_classes
-from medvl.evaluation.statistics.bootstrap import Estimate, estimates
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
+from medvl.evaluation.tables import text_table
 from medvl.functional import precision_at_k
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class LabelRetrievalResult:
         chance: precision of a random order: the mean share of a query's class among the candidates, by kind.
         classes: names of the classes.
         candidate_ids: studies among which was searched (M,).
-        settings: numbers of cases, depths, seed, resamples, level.
+        settings: numbers of cases, depths, seed, bootstrap.
     """
 
     queries: dict[str, LabelQueries]
@@ -82,8 +82,8 @@ class LabelRetrievalResult:
         """Patients of the image queries; texts each for themselves."""
         return tuple(group for part in self.queries.values() for group in part.groups)
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures (B,) such as ``image_to_image/precision_at_5`` for weights (B, Q) of all queries."""
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics (B,) such as ``image_to_image/precision_at_5`` for weights (B, Q) of all queries."""
         named, start = {}, 0
         for kind, part in self.queries.items():
             stop = start + len(part.query_ids)
@@ -121,7 +121,7 @@ class LabelRetrievalResult:
                 title = f"{titles[kind]}, {name.replace('precision_at_', 'P@')}"
                 row = [title, str(estimate), f"{self.chance[kind]:.3f}"]
                 rows.append(row + ([str(untrained.queries[kind].values[name])] if untrained else []))
-        return plain_table(["Label match", "Value", "Chance"] + (["Untrained"] if untrained else []), rows)
+        return text_table(["Label match", "Value", "Chance"] + (["Untrained"] if untrained else []), rows)
 
 
 def label_retrieval(
@@ -135,14 +135,13 @@ def label_retrieval(
     per_class: int = 200,
     queries_per_class: int = 10,
     exclusive_among: Sequence[str] | None = None,
-    resamples: int = 1000,
-    level: float = 0.95,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
 ) -> LabelRetrievalResult:
     """Precision at k of retrieving images of the query's class: the 8x200 protocol (Zhang et al., 2020) for any classes.
 
     Of every class are drawn ``queries_per_class`` studies as image queries and ``per_class`` others as candidates, all
-    showing that class alone (:func:`~medvl.evaluation.statistics.balanced.exclusive_classes`). No candidate is of a patient
+    showing that class alone (:func:`~medvl.evaluation.case_selection.exclusive_classes`). No candidate is of a patient
     that asks: another image of the same patient would be found for its patient. Text queries are texts that describe a class.
 
         P@k = share of the k candidates nearest to the query that are of its class, ties counted against the model.
@@ -150,16 +149,15 @@ def label_retrieval(
     Args:
         embeddings: studies with ``labels`` (N, K).
         names: the K findings in the order of the labels' columns.
-        classes: C of them, such as :data:`medvl.evaluation.statistics.balanced.RETRIEVAL_CLASSES`.
+        classes: C of them, such as :data:`medvl.evaluation.case_selection.CHEXPERT_8X200_CLASSES`.
         texts: texts for each class; None asks with images only.
         encode_text: the model, or its function from strings to (M, D); needed with ``texts``.
         ks: depths.
         per_class: candidates of each class.
         queries_per_class: image queries of each class.
         exclusive_among: findings that must not be there (nor be uncertain) beside a study's class; None for the classes.
-        resamples: of the bootstrap, over the patients of the image queries, or the texts; the candidates stay.
-        level: of the intervals.
-        seed: of the draws and of the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
+        seed: of the draws.
 
     Returns:
         The figures. A depth beyond the number of candidates is NaN, with a warning. Where a class has fewer studies than
@@ -173,7 +171,7 @@ def label_retrieval(
         >>> image = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]).repeat(2, 1)
         >>> labels = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.0, 1.0]]).repeat(2, 1)
         >>> result = label_retrieval(Embeddings(image, image, labels=labels), ["Edema", "Fracture"], ["Edema", "Fracture"],
-        ...     ks=[1], per_class=3, queries_per_class=1, resamples=10)
+        ...     ks=[1], per_class=3, queries_per_class=1)
         >>> result.queries["image_to_image"].values["precision_at_1"].value, result.chance["image_to_image"]
         (1.0, 0.5)
     """
@@ -192,7 +190,7 @@ def label_retrieval(
             RuntimeWarning,
             stacklevel=2,
         )
-    options: dict[str, Any] = {"ks": tuple(ks), "resamples": resamples, "level": level, "seed": seed}
+    options: dict[str, Any] = {"ks": tuple(ks), "bootstrap": bootstrap}
     candidates, kinds = (embeddings.image[rows], numbers[rows]), {}
     kinds["image_to_image"] = _ask(
         embeddings.image[asking],
@@ -229,8 +227,9 @@ def label_retrieval(
             "per_class": per_class,
             "queries_per_class": queries_per_class,
             "exclusive_among": list(exclusive_among or classes),
-            **options,
             "ks": list(ks),
+            "bootstrap": bootstrap.to_dict(),
+            "seed": seed,
         },
     )
 
@@ -245,9 +244,7 @@ def _ask(
     classes: Sequence[str],
     *,
     ks: tuple[int, ...],
-    resamples: int,
-    level: float,
-    seed: int,
+    bootstrap: BootstrapConfig,
 ) -> LabelQueries:
     """Precision of some queries (Q, D) among candidates (M, D)."""
     names = [f"precision_at_{k}" for k in ks]
@@ -257,9 +254,7 @@ def _ask(
         if k <= len(candidates):
             precisions[:, column] = precision_at_k(queries, candidates, of_queries, of_candidates, k=k).numpy()
     return LabelQueries(
-        values=estimates(
-            lambda weights: _means(precisions, names, weights), groups, resamples=resamples, level=level, seed=seed
-        ),
+        values=bootstrap_estimates(lambda weights: _means(precisions, names, weights), groups, bootstrap),
         classes={
             name: dict(zip(names, precisions[query_classes == number].mean(axis=0).tolist(), strict=True))
             for number, name in enumerate(classes)

@@ -10,9 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.statistics.bootstrap import Estimate
-from medvl.evaluation.statistics.curves import auroc_and_average_precision
-from medvl.evaluation.statistics.multi_label import (
+from medvl.evaluation.multi_label import (
     FindingResult,
     MultiLabelCases,
     check_patients_apart,
@@ -20,7 +18,9 @@ from medvl.evaluation.statistics.multi_label import (
     finding_targets,
     warn_left_out,
 )
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
+from medvl.evaluation.statistics.curves import auroc_and_average_precision
+from medvl.evaluation.tables import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -66,9 +66,9 @@ class ProbeResult:
         """1 present, 0 absent, NaN not counted (N, F)."""
         return self.cases.targets
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
-        return self.cases.figures(weights)
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
+        return self.cases.statistics(weights)
 
     def case_table(self) -> pd.DataFrame:
         """One row for each test study and finding that counts, means over seeds."""
@@ -91,7 +91,7 @@ class LinearProbeResult:
 
     Args:
         fractions: the result of each share.
-        settings: seeds, strengths, treatment of uncertain labels, resamples, level.
+        settings: seeds, strengths, treatment of uncertain labels, bootstrap.
     """
 
     fractions: dict[float, ProbeResult]
@@ -113,7 +113,7 @@ class LinearProbeResult:
             row = [f"{100 * fraction:g} % of labels", f"{part.train_studies:.0f}"]
             row += [*(str(part.macro[name]) for name in ("auroc", "auprc", "f1")), ends]
             rows.append(row + ([str(untrained.fractions[fraction].macro["auroc"])] if untrained else []))
-        return plain_table(head + (["Untrained AUROC"] if untrained else []), rows)
+        return text_table(head + (["Untrained AUROC"] if untrained else []), rows)
 
 
 def linear_probe(
@@ -127,9 +127,7 @@ def linear_probe(
     seeds: Sequence[int] = (0, 1, 2),
     strengths: Sequence[float] = STRENGTHS,
     uncertain: Literal["exclude", "present", "absent"] = "exclude",
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
 ) -> LinearProbeResult:
     """Logistic regression of each finding on image embeddings, trained on shares of the training patients.
 
@@ -148,9 +146,7 @@ def linear_probe(
         seeds: of the draws.
         strengths: values of C to choose from.
         uncertain: what a label of -1 means: left out, present or absent.
-        resamples: of the bootstrap by test patient.
-        level: of the intervals.
-        seed: of the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
 
     Returns:
         Figures by share, averaged over seeds. A finding of which a subset knows one class only has no classifier for that
@@ -166,7 +162,7 @@ def linear_probe(
         ...     image = torch.tensor([[1.0, 0.1], [0.9, 0.2], [0.1, 1.0], [0.2, 0.9]])
         ...     ids = [f"p{first + row}" for row in range(4)]
         ...     return Embeddings(image, image, labels=torch.tensor([[1.0], [1.0], [0.0], [0.0]]), patient_ids=ids)
-        >>> result = linear_probe(studies(0), studies(4), studies(8), ["Edema"], fractions=[1.0], resamples=50)
+        >>> result = linear_probe(studies(0), studies(4), studies(8), ["Edema"], fractions=[1.0])
         >>> result.fractions[1.0].macro["auroc"].value
         1.0
     """
@@ -204,15 +200,13 @@ def linear_probe(
             targets=targets[2],
             train_studies=float(np.mean([len(rows) for rows in subsets])),
             strengths=np.array([fit[3] for fit in fits]),
-            options={"resamples": resamples, "level": level, "seed": seed},
+            bootstrap=bootstrap,
         )
     settings = {
         "seeds": list(seeds),
         "strengths": list(strengths),
         "uncertain": uncertain,
-        "resamples": resamples,
-        "level": level,
-        "seed": seed,
+        "bootstrap": bootstrap.to_dict(),
     }
     return LinearProbeResult(parts, settings)
 
@@ -226,14 +220,14 @@ def probe_result(
     thresholds: np.ndarray,
     targets: np.ndarray,
     train_studies: float,
-    options: dict[str, Any],
+    bootstrap: BootstrapConfig,
     strengths: np.ndarray | None = None,
 ) -> ProbeResult:
     """Figures of the scores (S, N, F) of S classifiers on the test studies."""
     cases = MultiLabelCases(
         tuple(findings), scores, probabilities, targets, thresholds, tuple(test.study_ids), tuple(test.patient_ids)
     )
-    macro, results = cases.results(**options)
+    macro, results = cases.results(bootstrap)
     seed_auroc = []
     for layer in range(len(scores)):
         rows = slice(layer, layer + 1)
@@ -246,7 +240,7 @@ def probe_result(
             cases.study_ids,
             cases.patient_ids,
         )
-        seed_auroc.append(float(alone.figures(np.ones((1, len(targets)), np.float32))["auroc"][0]))
+        seed_auroc.append(float(alone.statistics(np.ones((1, len(targets)), np.float32))["auroc"][0]))
     chosen = np.empty((len(scores), 0)) if strengths is None else strengths
     return ProbeResult(macro, results, tuple(seed_auroc), train_studies, chosen, cases)
 

@@ -12,8 +12,14 @@ import torch
 from torch import Tensor
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.statistics.bootstrap import Estimate, estimates, interval
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.statistics.bootstrap import (
+    DEFAULT_BOOTSTRAP,
+    BootstrapConfig,
+    Estimate,
+    bootstrap_estimates,
+    percentile_interval,
+)
+from medvl.evaluation.tables import text_table
 from medvl.functional import chance_recall_at_k, retrieval_ranks
 
 if TYPE_CHECKING:
@@ -68,7 +74,7 @@ class RetrievalResult:
         without_text: how many studies had no report and took no part.
         study_ids: of the studies that ask, the same in both directions (Q,).
         patient_ids: of these studies.
-        settings: depths, whether equal reports are one candidate, shuffles, resamples, level, seed.
+        settings: depths, whether equal reports are one candidate, shuffles, bootstrap, seed.
     """
 
     image_to_text: DirectionResult
@@ -88,8 +94,8 @@ class RetrievalResult:
         """Groups of all candidates, reports first; an answer of the query's group is right."""
         return np.concatenate([direction.candidate_groups for direction in self.directions.values()])
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the studies that ask."""
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the studies that ask."""
         return {
             f"{key}/{name}": values
             for key, direction in self.directions.items()
@@ -118,7 +124,7 @@ class RetrievalResult:
                 row = [f"{TITLES[key]}, {metric_title(name)}", estimate.format(spec)]
                 row += [format(direction.chance[name], spec), format(direction.shuffled[name].value, spec)]
                 rows.append(row + ([untrained.directions[key].values[name].format(spec)] if untrained else []))
-        return plain_table(head, rows)
+        return text_table(head, rows)
 
 
 TITLES = {"image_to_text": "Image to report", "text_to_image": "Report to image"}
@@ -140,8 +146,7 @@ def retrieval(
     ks: Sequence[int] = (1, 5, 10),
     distinct_texts: bool = True,
     shuffles: int = 20,
-    resamples: int = 1000,
-    level: float = 0.95,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
 ) -> RetrievalResult:
     """Retrieval of the pairs in both directions: recall at k, median and mean rank, against chance and shuffled pairs.
@@ -161,9 +166,8 @@ def retrieval(
         ks: depths of recall.
         distinct_texts: False makes every study's report a candidate of its own, as many papers count.
         shuffles: repetitions of the control, 0 for none (its values are NaN).
-        resamples: of the bootstrap by patient, over queries; the candidates stay.
-        level: of the intervals.
-        seed: of the bootstrap and the shuffles.
+        bootstrap: of the intervals, clustered by patient.
+        seed: of the shuffles.
 
     Returns:
         The figures of both directions.
@@ -197,8 +201,7 @@ def retrieval(
     options: dict[str, Any] = {
         "ks": tuple(ks),
         "shuffles": shuffles,
-        "resamples": resamples,
-        "level": level,
+        "bootstrap": bootstrap,
         "seed": seed,
     }
     return RetrievalResult(
@@ -207,7 +210,7 @@ def retrieval(
         without_text=len(embeddings) - len(rows),
         study_ids=tuple(embeddings.study_ids[row] for row in rows),
         patient_ids=tuple(patients.tolist()),
-        settings={"distinct_texts": distinct_texts, **options, "ks": list(ks)},
+        settings={"distinct_texts": distinct_texts, **options, "ks": list(ks), "bootstrap": bootstrap.to_dict()},
     )
 
 
@@ -251,8 +254,7 @@ def _direction(
     *,
     ks: tuple[int, ...],
     shuffles: int,
-    resamples: int,
-    level: float,
+    bootstrap: BootstrapConfig,
     seed: int,
 ) -> DirectionResult:
     """Figures of queries (Q, D) against candidates (M, D), whose groups are ``groups[kept]``."""
@@ -265,7 +267,7 @@ def _direction(
         )
     query_groups, candidate_groups = torch.as_tensor(groups), torch.as_tensor(groups[kept])
     ranks = retrieval_ranks(queries, candidates, query_groups, candidate_groups).numpy()
-    values = estimates(_figures(ranks, ks), patients, resamples=resamples, level=level, seed=seed)
+    values = bootstrap_estimates(_figures(ranks, ks), patients, bootstrap)
     generator = torch.Generator().manual_seed(seed)
     controls = np.full((max(shuffles, 1), len(values)), np.nan)
     for row in range(shuffles):
@@ -273,7 +275,7 @@ def _direction(
         asked = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
         shuffled = retrieval_ranks(queries[asked], candidates, query_groups[order], candidate_groups).numpy()
         controls[row] = [value[0] for value in _figures(shuffled, ks)(np.ones((1, len(shuffled)))).values()]
-    low, high = interval(controls, level)
+    low, high = percentile_interval(controls, bootstrap.confidence_level)
     return DirectionResult(
         values=values,
         chance=_chance(groups, groups[kept], ks),
@@ -293,7 +295,7 @@ def _figures(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dic
     order = np.argsort(ranks, kind="stable")
     ordered = ranks[order].astype(float)
 
-    def figures(weights: np.ndarray) -> dict[str, np.ndarray]:
+    def statistics(weights: np.ndarray) -> dict[str, np.ndarray]:
         weights = weights[:, order].astype(np.float64)
         total = weights.sum(axis=1)
         reached = np.cumsum(weights, axis=1)
@@ -301,7 +303,7 @@ def _figures(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dic
         recalls = {f"recall_at_{k}": weights @ (ordered <= k) / total for k in ks}
         return {**recalls, "median_rank": (middle[0] + middle[1]) / 2, "mean_rank": weights @ ordered / total}
 
-    return figures
+    return statistics
 
 
 def _chance(query_groups: np.ndarray, candidate_groups: np.ndarray, ks: Sequence[int]) -> dict[str, float]:

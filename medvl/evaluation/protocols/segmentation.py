@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from medvl.evaluation.embeddings import batch_ids, id_texts, thumbnail
-from medvl.evaluation.protocols.dense_features import dense_features
-from medvl.evaluation.protocols.segmentation_decoder import fit_decoder
-from medvl.evaluation.statistics.bootstrap import Estimate
+from medvl.evaluation.feature_maps import dense_features
+from medvl.evaluation.segmentation_decoder import fit_decoder
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
 from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, nan_mean, weighted_mean_of_means
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.tables import text_table
 
 BATCH = 16
 """Labelled cases that go through the encoder at once."""
@@ -72,7 +72,7 @@ class SegmentationResult:
             the mask is empty.
         study_ids: of the N cases.
         patient_ids: of the N cases.
-        settings: shots, seeds, steps, width, resamples, level.
+        settings: shots, seeds, steps, width, bootstrap.
         examples: cases for the report, from the worst to the best.
     """
 
@@ -102,7 +102,7 @@ class SegmentationResult:
             "settings": self.settings,
         }
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Mean Dice (B,) by number of labelled cases for weights (B, N); see :func:`medvl.evaluation.compare`."""
         return {
             f"dice_with_{shots}": weighted_mean_of_means(values)(weights)
@@ -120,7 +120,7 @@ class SegmentationResult:
                 if untrained is not None:
                     row.append(str(untrained.structures[name][shots].dice))
                 rows.append(row)
-        return plain_table(head + (["Untrained Dice"] if untrained is not None else []), rows)
+        return text_table(head + (["Untrained Dice"] if untrained is not None else []), rows)
 
 
 def segmentation(
@@ -135,8 +135,7 @@ def segmentation(
     width: int = 32,
     device: torch.device | str | None = None,
     examples: int = 6,
-    resamples: int = 1000,
-    level: float = 0.95,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> SegmentationResult:
@@ -166,9 +165,8 @@ def segmentation(
         width: channels of the decoder.
         device: where images go; None leaves them where they are.
         examples: how many test cases to keep for the report.
-        resamples: of the bootstrap by patient.
-        level: of the intervals.
-        seed: of the draws, the decoders and the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
+        seed: of the draws and the decoders.
         progress: called with the number of test cases after each batch.
 
     Returns:
@@ -208,8 +206,7 @@ def segmentation(
         "steps": steps,
         "width": width,
         "feature_maps": [list(m.shape[1:]) for m in maps],
-        "resamples": resamples,
-        "level": level,
+        "bootstrap": bootstrap.to_dict(),
         "seed": seed,
     }
     return tally.result(shots, settings, examples)
@@ -280,10 +277,10 @@ class _Tally:
         # Averaged over seeds before the bootstrap: the seeds of a case are not further cases.
         case_dice = dice.mean(axis=1)
         clear = np.where(np.isnan(area), np.nan, area == 0)
-        options = {key: settings[key] for key in ("resamples", "level", "seed")}
+        bootstrap = BootstrapConfig(**settings["bootstrap"])
 
         figures = [
-            [mean_estimates(of_shots.mean(axis=0), self.patient_ids, **options) for of_shots in values]
+            [mean_estimates(of_shots.mean(axis=0), self.patient_ids, bootstrap) for of_shots in values]
             for values in (dice, prior, clear, area)
         ]
         structures = {
@@ -310,7 +307,7 @@ class _Tally:
         return SegmentationResult(
             structures=structures,
             macro={
-                number: mean_of_means(values, self.patient_ids, **options)
+                number: mean_of_means(values, self.patient_ids, bootstrap)
                 for number, values in zip(shots, case_dice, strict=True)
             },
             positives={name: int(given[:, k].sum()) for k, name in enumerate(self.names)},

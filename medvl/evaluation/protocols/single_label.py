@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from medvl.evaluation.case_selection import draw_per_class, exclusive_classes
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.protocols.zero_shot import prompt_similarity
-from medvl.evaluation.statistics.balanced import draw_per_class, exclusive_classes
-from medvl.evaluation.statistics.bootstrap import Estimate, estimates
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
+from medvl.evaluation.tables import text_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +37,7 @@ class SingleLabelResult:
         study_ids: of the N studies.
         patient_ids: of the N studies.
         prompts: the prompts used, by class.
-        settings: ensemble, numbers of cases, seed, resamples, level.
+        settings: ensemble, numbers of cases, seed, bootstrap.
     """
 
     values: dict[str, Estimate]
@@ -57,8 +57,8 @@ class SingleLabelResult:
         """Accuracy of guessing, 1 / C."""
         return 1 / len(self.classes)
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
         return classification_figures(self.targets, self.predictions, self.classes, weights)
 
     def case_table(self) -> pd.DataFrame:
@@ -101,7 +101,7 @@ class SingleLabelResult:
             for row, other in zip(rows, [*untrained.class_f1.values(), untrained.values["macro_f1"]], strict=True):
                 row.append(str(other))
             accuracy += f", untrained {untrained.values['accuracy']}"
-        return plain_table(head, rows, rule_before_last=True) + "\n" + accuracy
+        return text_table(head, rows, rule_before_last=True) + "\n" + accuracy
 
 
 def zero_shot_single_label(
@@ -113,8 +113,7 @@ def zero_shot_single_label(
     per_class: int | None = 200,
     exclusive_among: Sequence[str] | None = None,
     ensemble: Literal["mean", "max"] = "mean",
-    resamples: int = 1000,
-    level: float = 0.95,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
 ) -> SingleLabelResult:
     """Which one of C classes does an image show? The 5x200 protocol (Huang et al., 2021) for any classes.
@@ -127,15 +126,14 @@ def zero_shot_single_label(
     Args:
         embeddings: studies with ``labels`` (N, K).
         prompts: texts for each class, at least one each; the classes are its keys, such as
-            :data:`medvl.evaluation.statistics.balanced.COMPETITION`.
+            :data:`medvl.evaluation.case_selection.CHEXPERT_COMPETITION_FINDINGS`.
         encode_text: the model, or its function from strings to (M, D).
         names: the K findings in the order of the labels' columns.
         per_class: studies of each class; None takes every study that shows one class alone, balanced or not.
         exclusive_among: findings that must not be there (nor be uncertain) beside a study's class; None for the classes.
         ensemble: how several prompts count, ``"mean"`` or ``"max"``.
-        resamples: of the bootstrap by patient.
-        level: of the intervals.
-        seed: of the draws and of the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
+        seed: of the draws.
 
     Returns:
         The figures. Where a class has fewer studies than asked, all classes have as many as it, with a warning.
@@ -149,7 +147,7 @@ def zero_shot_single_label(
         ...     labels=torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
         >>> encode = lambda texts: torch.tensor([[1.0, 0.0] if text == "edema" else [0.0, 1.0] for text in texts])
         >>> result = zero_shot_single_label(embeddings, {"Edema": ["edema"], "Fracture": ["fracture"]}, encode,
-        ...     ["Edema", "Fracture"], per_class=None, resamples=10)
+        ...     ["Edema", "Fracture"], per_class=None)
         >>> round(result.values["accuracy"].value, 4), result.confusion.tolist()
         (0.6667, [[1, 1], [0, 1]])
     """
@@ -175,12 +173,10 @@ def zero_shot_single_label(
     similarity = prompt_similarity(embeddings, prompts, encode_text, ensemble)[0][rows]
     predictions = pessimistic_argmax(similarity, targets)
     patients = tuple(embeddings.patient_ids[row] for row in rows)
-    found = estimates(
+    found = bootstrap_estimates(
         lambda weights: classification_figures(targets, predictions, classes, weights),
         patients,
-        resamples=resamples,
-        level=level,
-        seed=seed,
+        bootstrap,
     )
     confusion = np.zeros((len(classes), len(classes)), int)
     np.add.at(confusion, (targets, predictions), 1)
@@ -199,8 +195,7 @@ def zero_shot_single_label(
             "per_class": per_class,
             "exclusive_among": list(exclusive_among or classes),
             "ensemble": ensemble,
-            "resamples": resamples,
-            "level": level,
+            "bootstrap": bootstrap.to_dict(),
             "seed": seed,
         },
     )

@@ -12,9 +12,7 @@ import numpy as np
 import torch
 
 from medvl.evaluation.embeddings import Embeddings, text_encoder, unit_vectors
-from medvl.evaluation.statistics.bootstrap import Estimate
-from medvl.evaluation.statistics.calibration import ReliabilityCurve
-from medvl.evaluation.statistics.multi_label import (
+from medvl.evaluation.multi_label import (
     FindingResult,
     MultiLabelCases,
     check_patients_apart,
@@ -23,7 +21,9 @@ from medvl.evaluation.statistics.multi_label import (
     finding_targets,
     warn_left_out,
 )
-from medvl.evaluation.tables import plain_table
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
+from medvl.evaluation.statistics.calibration import ReliabilityCurve
+from medvl.evaluation.tables import text_table
 from medvl.functional import class_similarity
 from medvl.functional.zero_shot import get_logit_scale
 
@@ -43,7 +43,7 @@ class ZeroShotResult:
         left_out: findings with one class only, which do not enter the means.
         cases: scores and truth of every study.
         prompts: the prompts used, by finding.
-        settings: ensemble, logit scale, treatment of uncertain labels, thresholds, resamples, level, seed.
+        settings: ensemble, logit scale, treatment of uncertain labels, thresholds, bootstrap.
     """
 
     macro: dict[str, Estimate]
@@ -78,17 +78,17 @@ class ZeroShotResult:
         """Of the N studies."""
         return self.cases.patient_ids
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
-        return self.cases.figures(weights)
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
+        return self.cases.statistics(weights)
 
     def case_table(self) -> pd.DataFrame:
         """One row for each study and finding that counts: ids, target, score, probability and call."""
         return self.cases.table()
 
-    def reliability(self, name: str, bins: int = 10) -> ReliabilityCurve:
+    def reliability(self, name: str, n_bins: int = 10) -> ReliabilityCurve:
         """Reliability curve of a finding's probabilities."""
-        return self.cases.reliability(name, bins)
+        return self.cases.reliability(name, n_bins)
 
     def to_dict(self) -> dict[str, Any]:
         """Figures and settings as ``evaluation.json`` has them."""
@@ -112,7 +112,7 @@ class ZeroShotResult:
             if untrained is not None:
                 row.append(str(untrained.macro["auroc"] if result is None else untrained.findings[name].auroc))
             rows.append(row)
-        return plain_table(head + (["Untrained AUROC"] if untrained else []), rows, rule_before_last=True)
+        return text_table(head + (["Untrained AUROC"] if untrained else []), rows, rule_before_last=True)
 
 
 def zero_shot(
@@ -125,9 +125,7 @@ def zero_shot(
     ensemble: Literal["mean", "max"] = "mean",
     logit_scale: float | None = None,
     uncertain: Literal["exclude", "present", "absent"] = "exclude",
-    resamples: int = 1000,
-    level: float = 0.95,
-    seed: int = 0,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
 ) -> ZeroShotResult:
     """Multi-label zero-shot classification: is an image nearer to a finding's present or to its absent prompts?
 
@@ -149,9 +147,7 @@ def zero_shot(
         ensemble: how several prompts count, ``"mean"`` or ``"max"``.
         logit_scale: 1 / tau. None takes the model's own, or 1 / 0.07 where it has none.
         uncertain: what a label of -1 means: left out, present or absent.
-        resamples: of the bootstrap by patient.
-        level: of the intervals.
-        seed: of the bootstrap.
+        bootstrap: of the intervals, clustered by patient.
 
     Returns:
         Figures for the findings that have prompts, in the order of ``names``. A finding with one class only among its
@@ -166,7 +162,7 @@ def zero_shot(
         >>> embeddings = Embeddings(images, images, labels=torch.tensor([[1.0], [0.0], [1.0], [0.0]]))
         >>> prompts = {"Edema": {"present": ["edema"], "absent": ["no edema"]}}
         >>> encode = lambda texts: torch.tensor([[0.0, 1.0] if text.startswith("no") else [1.0, 0.0] for text in texts])
-        >>> result = zero_shot(embeddings, prompts, encode, ["Edema"], logit_scale=1.0, resamples=200)
+        >>> result = zero_shot(embeddings, prompts, encode, ["Edema"], logit_scale=1.0)
         >>> result.findings["Edema"].auroc.value, result.probabilities.round(2).tolist()
         (0.75, [[0.69], [0.62], [0.34], [0.29]])
     """
@@ -204,7 +200,7 @@ def zero_shot(
     )
     left_out = tuple(name for name, both in zip(used, cases.two_classes, strict=True) if not both)
     warn_left_out(left_out)
-    macro, findings = cases.results(resamples=resamples, level=level, seed=seed)
+    macro, findings = cases.results(bootstrap)
     return ZeroShotResult(
         macro=macro,
         findings=findings,
@@ -219,9 +215,7 @@ def zero_shot(
                 name: None if math.isnan(threshold) else float(threshold)
                 for name, threshold in zip(used, thresholds, strict=True)
             },
-            "resamples": resamples,
-            "level": level,
-            "seed": seed,
+            "bootstrap": bootstrap.to_dict(),
         },
     )
 

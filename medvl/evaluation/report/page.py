@@ -13,7 +13,6 @@ import numpy as np
 
 from medvl import __version__
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.evaluate import Evaluation
 from medvl.evaluation.protocols.retrieval import TITLES, RetrievalResult, metric_title, number_format
 from medvl.evaluation.protocols.zero_shot import ZeroShotResult
 from medvl.evaluation.report.pictures import (
@@ -28,6 +27,7 @@ from medvl.evaluation.report.pictures import (
 from medvl.evaluation.report.plots import loss_curve, picture, roc_plot, similarity_matrix
 from medvl.evaluation.report.sentence_maps import SentenceMaps
 from medvl.evaluation.report.tables import report_tables, split_estimate
+from medvl.evaluation.results import Evaluation
 from medvl.evaluation.statistics.bootstrap import Estimate
 
 MATRIX_STUDIES = 60
@@ -175,7 +175,7 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
     def add(name: str, result: Any, untrained: Any, figure: Callable[[Any], Estimate], remark: str) -> None:
         if untrained is not None:
             remark += f", untrained {figure(untrained).value:.3f}"
-        card(name, figure(result), remark, result.settings["level"])
+        card(name, figure(result), remark, result.settings["bootstrap"]["confidence_level"])
 
     if (zero := evaluation.zero_shot) is not None:
         add("Zero-shot macro AUROC", zero, other.zero_shot, lambda part: part.macro["auroc"], "chance 0.500")
@@ -183,7 +183,10 @@ def headlines(evaluation: Evaluation) -> list[Headline]:
         remark = f"of {len(single.classes)} classes, chance {single.chance:.3f}"
         add("Single-label accuracy", single, other.single_label, lambda part: part.values["accuracy"], remark)
     if evaluation.retrieval is not None:
-        level, deepest = evaluation.retrieval.settings["level"], max(evaluation.retrieval.settings["ks"])
+        level, deepest = (
+            evaluation.retrieval.settings["bootstrap"]["confidence_level"],
+            max(evaluation.retrieval.settings["ks"]),
+        )
         for key, direction in evaluation.retrieval.directions.items():
             recall = f"recall_at_{deepest}"
             value, chance = direction.values[recall], direction.chance[recall]

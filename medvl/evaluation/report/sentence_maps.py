@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medvl.evaluation.embeddings import thumbnail
-from medvl.evaluation.protocols.phrase_maps import phrase_maps
+from medvl.evaluation.heat_maps import phrase_maps
 from medvl.text import find_findings, load_vocabulary, split_sentences
 
 SENTENCES = 3

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from medvl.evaluation.evaluate import Evaluation
 from medvl.evaluation.protocols.grounding import MEASURES, TITLES, GroundingResult
 from medvl.evaluation.protocols.label_retrieval import LabelRetrievalResult
 from medvl.evaluation.protocols.linear_probe import LinearProbeResult
 from medvl.evaluation.protocols.segmentation import SegmentationResult
 from medvl.evaluation.protocols.single_label import SingleLabelResult
+from medvl.evaluation.results import Evaluation
 from medvl.evaluation.statistics.bootstrap import Estimate
 
 Cell = tuple[str, str]

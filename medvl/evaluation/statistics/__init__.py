@@ -1,1 +1,1 @@
-"""Intervals, curves, calibration and paired comparison."""
+"""Bootstrap intervals by patient, paired comparison, ranking curves and calibration, on NumPy arrays alone."""

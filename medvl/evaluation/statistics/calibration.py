@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say: reliability curve, expected calibration error, F1 and where to cut."""
+"""Reliability curve, expected calibration error, and the threshold that maximizes F1."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 
 import numpy as np
 
+from medvl.evaluation.statistics.curves import check_scores
+from medvl.utils.checks import check_integer, error_message
+
 
 @dataclass(frozen=True)
 class ReliabilityCurve:
-    """Observed share of positives against the predicted probability, by bins of equal width.
+    """Observed frequency of positives against the mean predicted probability, in bins of equal width.
 
     Args:
         predicted: mean probability of each bin's cases (B,); NaN in an empty bin.
-        observed: share of positive cases in each bin (B,); NaN in an empty bin.
+        observed: fraction of positive cases in each bin (B,); NaN in an empty bin.
         counts: cases in each bin (B,).
     """
 
@@ -24,14 +27,14 @@ class ReliabilityCurve:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean gap between observed and predicted, bins weighed by cases; NaN without a case."""
+        """Expected calibration error: mean gap of observed and predicted, weighted by cases; NaN without a case."""
         if not self.counts.sum():
             return float("nan")
         gaps = np.abs(self.observed - self.predicted)
         return float((gaps[self.counts > 0] * self.counts[self.counts > 0]).sum() / self.counts.sum())
 
     def to_dict(self) -> dict[str, Any]:
-        """The bins that hold a case, as plain lists."""
+        """The bins that are not empty, as lists."""
         kept = self.counts > 0
         return {
             "predicted": self.predicted[kept].tolist(),
@@ -40,44 +43,44 @@ class ReliabilityCurve:
         }
 
 
-def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, bins: int = 10) -> ReliabilityCurve:
-    """Bins of probabilities, each with what was predicted and what came true (DeGroot and Fienberg, 1983).
+def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: int = 10) -> ReliabilityCurve:
+    """Predicted probability and observed frequency in bins of the probability (DeGroot and Fienberg, 1983).
 
     Args:
-        probabilities: of the finding (N,), from 0 to 1.
+        probabilities: of the positive class (N,), from 0 to 1.
         targets: (N,), boolean or 0 and 1.
-        bins: how many, of equal width; a probability on an edge goes to the upper bin, 1 to the last.
+        n_bins: number of bins of equal width; a probability on an edge belongs to the upper bin, 1 to the last.
 
     Returns:
-        The curve; its ``error`` is the expected calibration error (Guo et al., 2017, of the finding's probability).
+        The curve; its ``error`` is the expected calibration error (Guo et al., 2017) of the positive class's probability.
 
     Raises:
-        ValueError: if a probability is not from 0 to 1, or there is no bin.
+        TypeError: If ``n_bins`` is not an integer.
+        ValueError: If a probability is outside [0, 1] or NaN, or ``n_bins`` is below 1.
 
     Example:
-        >>> curve = reliability_curve(np.array([0.1, 0.2, 0.8, 1.0]), np.array([0, 1, 1, 1]), bins=2)
+        >>> curve = reliability_curve(np.array([0.1, 0.2, 0.8, 1.0]), np.array([0, 1, 1, 1]), n_bins=2)
         >>> print(curve.predicted.round(2), curve.observed, curve.counts, round(curve.error, 4))
         [0.15 0.9 ] [0.5 1. ] [2 2] 0.225
     """
-    if bins < 1:
-        raise ValueError(f"bins must be at least 1; received {bins}")
+    check_integer(n_bins, "n_bins", minimum=1)
     probabilities, targets = np.asarray(probabilities, float), np.asarray(targets, float)
-    if not ((probabilities >= 0) & (probabilities <= 1)).all():
-        raise ValueError("probabilities must be from 0 to 1, without NaN")
-    place = np.minimum((probabilities * bins).astype(int), bins - 1)
-    counts = np.bincount(place, minlength=bins)
+    wrong = ~((probabilities >= 0) & (probabilities <= 1))
+    if wrong.any():
+        raise ValueError(error_message("probabilities", "be between 0 and 1", probabilities[wrong][0]))
+    bins = np.minimum((probabilities * n_bins).astype(int), n_bins - 1)
+    counts = np.bincount(bins, minlength=n_bins)
     with np.errstate(invalid="ignore"):
-        predicted = np.bincount(place, probabilities, minlength=bins) / counts
-        observed = np.bincount(place, targets, minlength=bins) / counts
+        predicted = np.bincount(bins, probabilities, minlength=n_bins) / counts
+        observed = np.bincount(bins, targets, minlength=n_bins) / counts
     return ReliabilityCurve(predicted, observed, counts)
 
 
 def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
-    """The threshold with the largest F1, where a case is called positive at or above it.
+    """The threshold that maximizes F1, where a case is predicted positive at or above it.
 
-    It lies halfway between two neighbouring scores, so that it does not cling to one of these cases; below the lowest score
-    it is that score. Of several best thresholds it is the highest. Choose it on validation cases, never on the cases that
-    are then scored with it.
+    It lies halfway between two neighboring scores, or at the lowest score. Of several best thresholds it is the highest.
+    Choose it on validation cases, not on the cases that are then evaluated with it.
 
     Args:
         scores: (N,).
@@ -87,15 +90,14 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
         The threshold; NaN where no case is positive.
 
     Raises:
-        ValueError: if a score is NaN.
+        ValueError: If a score is NaN.
 
     Example:
         >>> best_f1_threshold(np.array([0.1, 0.4, 0.6, 0.8]), np.array([False, False, True, True]))
         0.5
     """
     scores, targets = np.asarray(scores, float), np.asarray(targets, bool)
-    if np.isnan(scores).any():
-        raise ValueError(f"scores holds {int(np.isnan(scores).sum())} NaN among {len(scores)} cases")
+    check_scores(scores)
     if not targets.any():
         return float("nan")
     order = np.argsort(-scores, kind="stable")
@@ -106,11 +108,11 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     return float(ordered[best] if best + 1 == len(ordered) else (ordered[best] + ordered[best + 1]) / 2)
 
 
-def weighted_f1(called: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """F1 = 2 TP / (called + positive) for each row of weights (B, N); NaN where no positive case has weight.
+def weighted_f1(predictions: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """F1 = 2 TP / (2 TP + FP + FN) for each row of weights (B, N); NaN where no positive case has weight.
 
     Args:
-        called: cases called positive (N,), boolean.
+        predictions: cases predicted positive (N,), boolean.
         targets: (N,), boolean.
         weights: (B, N), not negative.
 
@@ -122,6 +124,7 @@ def weighted_f1(called: np.ndarray, targets: np.ndarray, weights: np.ndarray) ->
         array([0.5])
     """
     positive = weights @ targets.astype(float)
+    true_positive = weights @ (predictions & targets).astype(float)
     with np.errstate(invalid="ignore"):
-        f1 = 2 * (weights @ (called & targets).astype(float)) / (weights @ called.astype(float) + positive)
+        f1 = 2 * true_positive / (weights @ predictions.astype(float) + positive)
     return np.where(positive > 0, f1, np.nan)

@@ -1,8 +1,10 @@
-"""Area under the ROC curve and average precision, for many weightings of the cases at once."""
+"""ROC curve, its area and average precision, for many weightings of the cases at once."""
 
 from __future__ import annotations
 
 import numpy as np
+
+from medvl.utils.checks import error_message
 
 
 def auroc_and_average_precision(
@@ -18,7 +20,7 @@ def auroc_and_average_precision(
     as scikit-learn's ``roc_auc_score`` and ``average_precision_score`` have them.
 
     Args:
-        scores: (N,), higher speaks for the finding.
+        scores: (N,), higher for the positive class.
         targets: (N,), boolean.
         weights: (B, N), not negative; None for one row of ones.
 
@@ -26,22 +28,21 @@ def auroc_and_average_precision(
         AUROC (B,) and average precision (B,), float64; NaN where the weights leave one class only.
 
     Raises:
-        ValueError: if a score is NaN.
+        ValueError: If a score is NaN.
 
     Example:
         >>> auroc, precision = auroc_and_average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]) == 1)
         >>> print(auroc, precision.round(4))
         [0.75] [0.8333]
     """
-    if np.isnan(scores).any():
-        raise ValueError(f"scores holds {int(np.isnan(scores).sum())} NaN among {len(scores)} cases")
-    # Whole numbers without a sign, and truth values, have no order from the highest down by their negatives.
+    # Unsigned integers and booleans cannot be negated to sort in descending order.
     scores = np.asarray(scores, float)
+    check_scores(scores)
     if weights is None:
         weights = np.ones((1, len(scores)), np.float32)
     if not len(scores):
-        nothing = np.full(len(weights), np.nan)
-        return nothing, nothing.copy()
+        undefined = np.full(len(weights), np.nan)
+        return undefined, undefined.copy()
     order = np.argsort(-scores, kind="stable")
     ordered = scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
@@ -51,16 +52,17 @@ def auroc_and_average_precision(
     if len(starts) < len(scores):
         positive = np.add.reduceat(positive, starts, axis=1)
         total = np.add.reduceat(total, starts, axis=1)
-    hits = np.cumsum(positive, axis=1)
-    called = np.cumsum(total, axis=1)
-    alarms = called - hits
-    num_positive, num_negative = hits[:, -1].astype(float), alarms[:, -1].astype(float)
+    true_positives = np.cumsum(positive, axis=1)
+    predicted_positives = np.cumsum(total, axis=1)
+    false_positives = predicted_positives - true_positives
+    num_positive, num_negative = true_positives[:, -1].astype(float), false_positives[:, -1].astype(float)
     one_class = (num_positive == 0) | (num_negative == 0)
-    # Negatives at or above each threshold, those at it counted half: what a positive there does not beat.
-    ahead = alarms - (total - positive) / 2
+    # Negatives ranked above each threshold's positives; those that tie with them count half.
+    ahead = false_positives - (total - positive) / 2
     with np.errstate(invalid="ignore", divide="ignore"):
         lost = np.einsum("bn,bn->b", positive, ahead, dtype=float) / (num_positive * num_negative)
-        precision = np.divide(hits, called, out=np.zeros(hits.shape), where=called > 0)
+        zeros = np.zeros(true_positives.shape)
+        precision = np.divide(true_positives, predicted_positives, out=zeros, where=predicted_positives > 0)
         average = np.einsum("bn,bn->b", positive, precision, dtype=float) / num_positive
     return np.where(one_class, np.nan, 1 - lost), np.where(one_class, np.nan, average)
 
@@ -83,6 +85,16 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
     scores = np.asarray(scores, float)
     order = np.argsort(-scores, kind="stable")
     ends = np.flatnonzero(np.concatenate([scores[order][1:] != scores[order][:-1], [True]]))
-    hits = np.cumsum(targets[order])[ends]
-    alarms = ends + 1 - hits
-    return np.concatenate([[0.0], alarms / alarms[-1]]), np.concatenate([[0.0], hits / hits[-1]])
+    true_positives = np.cumsum(targets[order])[ends]
+    false_positives = ends + 1 - true_positives
+    return (
+        np.concatenate([[0.0], false_positives / false_positives[-1]]),
+        np.concatenate([[0.0], true_positives / true_positives[-1]]),
+    )
+
+
+def check_scores(scores: np.ndarray) -> None:
+    """Raise ``ValueError`` where a score is NaN."""
+    missing = int(np.isnan(scores).sum())
+    if missing:
+        raise ValueError(error_message("scores", "hold no NaN", f"{missing} among {scores.size}"))

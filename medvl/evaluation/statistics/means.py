@@ -1,4 +1,4 @@
-"""Means over cases that are not all defined, with intervals by patient."""
+"""Means over cases of which some are undefined, with confidence intervals clustered by patient."""
 
 from __future__ import annotations
 
@@ -7,34 +7,60 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from medvl.evaluation.statistics.bootstrap import Estimate, bootstrap, interval
+from medvl.evaluation.statistics.bootstrap import (
+    DEFAULT_BOOTSTRAP,
+    BootstrapConfig,
+    Estimate,
+    bootstrap_distribution,
+    percentile_interval,
+)
 
 
 def mean_estimates(
-    values: np.ndarray, patients: Sequence[str], *, resamples: int, level: float, seed: int
+    values: np.ndarray, patient_ids: Sequence[str], bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP
 ) -> list[Estimate]:
-    """Mean of each column of values (N, K) over the cases, NaN left out, with an interval by patient: K estimates.
+    """Mean of each column of values (N, K) over the cases, ignoring NaN, with an interval: K estimates.
+
+    Args:
+        values: (N, K).
+        patient_ids: of the N cases.
+        bootstrap: of the intervals.
 
     Example:
         >>> values = np.array([[1.0, math.nan], [0.0, math.nan]])
-        >>> [estimate.value for estimate in mean_estimates(values, ["a", "b"], resamples=5, level=0.95, seed=0)]
+        >>> [estimate.value for estimate in mean_estimates(values, ["a", "b"], BootstrapConfig(n_resamples=5))]
         [0.5, nan]
     """
-    low, high = interval(bootstrap(weighted_means(values), patients, resamples=resamples, seed=seed), level)
+    drawn = bootstrap_distribution(weighted_means(values), patient_ids, bootstrap)
+    low, high = percentile_interval(drawn, bootstrap.confidence_level)
     return [Estimate(nan_mean(column), float(a), float(b)) for column, a, b in zip(values.T, low, high, strict=True)]
 
 
-def mean_of_means(values: np.ndarray, patients: Sequence[str], *, resamples: int, level: float, seed: int) -> Estimate:
-    """Mean over columns of the mean over cases of values (N, K); NaN cells and columns of nothing but NaN left out."""
+def mean_of_means(
+    values: np.ndarray, patient_ids: Sequence[str], bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP
+) -> Estimate:
+    """Mean over columns of the mean over cases of values (N, K), ignoring NaN and columns of NaN alone.
+
+    Args:
+        values: (N, K).
+        patient_ids: of the N cases.
+        bootstrap: of the interval.
+
+    Example:
+        >>> values = np.array([[1.0, math.nan], [0.0, 0.2]])
+        >>> round(mean_of_means(values, ["a", "b"], BootstrapConfig(n_resamples=5)).value, 4)
+        0.35
+    """
     if np.isnan(values).all():
         return Estimate(math.nan)
     mean = weighted_mean_of_means(values)
-    low, high = interval(bootstrap(mean, patients, resamples=resamples, seed=seed), level)
+    drawn = bootstrap_distribution(mean, patient_ids, bootstrap)
+    low, high = percentile_interval(drawn, bootstrap.confidence_level)
     return Estimate(float(mean(np.ones((1, len(values))))[0]), float(low), float(high))
 
 
 def weighted_mean_of_means(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from weights (B, N) to the mean (B,) over columns of the means of values (N, K), NaN left out."""
+    """The function from weights (B, N) to the mean (B,) over columns of the means of values (N, K), ignoring NaN."""
     means = weighted_means(values)
 
     def mean(weights: np.ndarray) -> np.ndarray:
@@ -48,7 +74,7 @@ def weighted_mean_of_means(values: np.ndarray) -> Callable[[np.ndarray], np.ndar
 
 
 def weighted_means(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from weights (B, N) to means (B, F) of values (N, F), NaN left out; NaN where nothing is left."""
+    """The function from weights (B, N) to means (B, K) of values (N, K), ignoring NaN; NaN where nothing is left."""
     known = ~np.isnan(values)
     filled = np.where(known, values, 0.0)
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
-from medvl.evaluation import Embeddings, exclusive_classes, zero_shot_single_label
+from medvl.evaluation import BootstrapConfig, Embeddings, exclusive_classes, zero_shot_single_label
 from medvl.evaluation.protocols.single_label import classification_figures
 
 NAMES = ["No Finding", "Edema", "Fracture", "Pneumonia"]
@@ -35,7 +35,9 @@ def studies(number=300, seed=0, noise=1.0):
 @pytest.mark.parametrize("ensemble", ["mean", "max"])
 def test_figures_equal_scikit_learn_on_the_definition_written_out(ensemble):
     embeddings = studies()
-    result = zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, per_class=20, ensemble=ensemble, resamples=50)
+    result = zero_shot_single_label(
+        embeddings, PROMPTS, encode, NAMES, per_class=20, ensemble=ensemble, bootstrap=BootstrapConfig(n_resamples=50)
+    )
     row_of = {study: row for row, study in enumerate(embeddings.study_ids)}
     targets, predictions = [], []
     for study in result.study_ids:
@@ -84,7 +86,7 @@ def test_draws_depend_on_the_seed_alone():
 
     def drawn(seed):
         return zero_shot_single_label(
-            embeddings, PROMPTS, encode, NAMES, per_class=10, seed=seed, resamples=2
+            embeddings, PROMPTS, encode, NAMES, per_class=10, seed=seed, bootstrap=BootstrapConfig(n_resamples=2)
         ).study_ids
 
     assert drawn(1) == drawn(1) != drawn(2)
@@ -94,14 +96,23 @@ def test_a_collapsed_model_is_never_right_and_an_image_scores_alone():
     embeddings = studies()
     flat = Embeddings(torch.ones(300, 8), torch.ones(300, 8), labels=embeddings.labels)
     result = zero_shot_single_label(
-        flat, PROMPTS, lambda texts: torch.ones(len(texts), 8), NAMES, per_class=10, resamples=5
+        flat,
+        PROMPTS,
+        lambda texts: torch.ones(len(texts), 8),
+        NAMES,
+        per_class=10,
+        bootstrap=BootstrapConfig(n_resamples=5),
     )
     assert result.values["accuracy"].value == 0
-    many = zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, per_class=None, resamples=2)
+    many = zero_shot_single_label(
+        embeddings, PROMPTS, encode, NAMES, per_class=None, bootstrap=BootstrapConfig(n_resamples=2)
+    )
     row = embeddings.study_ids.index(many.study_ids[0])
     alone = Embeddings(embeddings.image[[row]], embeddings.text[[row]], labels=embeddings.labels[[row]])
     with pytest.warns(RuntimeWarning, match=r"2 class\(es\) have no study"):
-        single = zero_shot_single_label(alone, PROMPTS, encode, NAMES, per_class=None, resamples=2)
+        single = zero_shot_single_label(
+            alone, PROMPTS, encode, NAMES, per_class=None, bootstrap=BootstrapConfig(n_resamples=2)
+        )
     np.testing.assert_allclose(single.similarity[0], many.similarity[0], atol=1e-6)
 
 
@@ -116,7 +127,7 @@ def test_negative_similarities_are_compared_as_they_are():
         ),
         ["a", "b"],
         per_class=1,
-        resamples=2,
+        bootstrap=BootstrapConfig(n_resamples=2),
     )
     assert (result.similarity < 0).all()
     assert result.values["accuracy"].value == 1
@@ -130,7 +141,7 @@ def test_fewer_cases_than_asked_stay_balanced_and_no_case_is_refused():
     with pytest.warns(
         RuntimeWarning, match=f"{least} in place of 200 studies of each class: there are no more of {fewest}"
     ):
-        result = zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, resamples=2)
+        result = zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, bootstrap=BootstrapConfig(n_resamples=2))
     assert result.confusion.sum(axis=1).tolist() == [least] * 3
     embeddings.labels[:, 3] = 0
     with pytest.raises(ValueError, match="no studies left that show one class alone for: Pneumonia"):

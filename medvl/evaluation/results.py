@@ -16,6 +16,7 @@ from medvl.evaluation.protocols.retrieval import RetrievalResult, retrieval
 from medvl.evaluation.protocols.segmentation import SegmentationResult
 from medvl.evaluation.protocols.single_label import SingleLabelResult
 from medvl.evaluation.protocols.zero_shot import Prompts, ZeroShotResult, zero_shot
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig
 
 PARTS = ("zero_shot", "single_label", "retrieval", "label_retrieval", "linear_probe", "segmentation", "grounding")
 
@@ -74,7 +75,7 @@ def evaluate(
     prompts: Prompts | None = None,
     names: Sequence[str] = (),
     untrained: Evaluation | None = None,
-    resamples: int = 1000,
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
     **options: Any,
 ) -> Evaluation:
@@ -86,8 +87,8 @@ def evaluate(
         prompts: for each finding, ``{"present": [...], "absent": [...]}``.
         names: the K findings in the order of the labels' columns.
         untrained: the evaluation of an untrained model, to stand beside this one.
-        resamples: of the bootstrap by patient.
-        seed: of the bootstrap and of the shuffled pairs.
+        bootstrap: of the intervals, clustered by patient.
+        seed: of the shuffled pairs.
         **options: further arguments of :func:`medvl.evaluation.zero_shot`, such as ``ensemble`` and ``logit_scale``.
 
     Returns:
@@ -98,7 +99,7 @@ def evaluate(
     """
     first = second = None
     if embeddings.labels is not None and prompts:
-        first = zero_shot(embeddings, prompts, encode_text, names, resamples=resamples, seed=seed, **options)
+        first = zero_shot(embeddings, prompts, encode_text, names, bootstrap=bootstrap, **options)
     if bool(embeddings.has_text.any()):
-        second = retrieval(embeddings, resamples=resamples, seed=seed)
+        second = retrieval(embeddings, bootstrap=bootstrap, seed=seed)
     return Evaluation(first, second, untrained=untrained)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score, brier_score_loss, f1_score, roc_auc_score
 
-from medvl.evaluation import Embeddings, Evaluation, evaluate, zero_shot
+from medvl.evaluation import BootstrapConfig, Embeddings, Evaluation, evaluate, zero_shot
 
 NAMES = ["Edema", "Pleural Effusion", "Fracture"]
 PROMPTS = {
@@ -63,7 +63,9 @@ def expected_margin(model, image, name, ensemble):
 def test_figures_equal_scikit_learn_on_the_definition_written_out(ensemble):
     model = FakeModel()
     embeddings = studies(model)
-    result = zero_shot(embeddings, PROMPTS, model, NAMES, ensemble=ensemble, logit_scale=3.0, resamples=20)
+    result = zero_shot(
+        embeddings, PROMPTS, model, NAMES, ensemble=ensemble, logit_scale=3.0, bootstrap=BootstrapConfig(n_resamples=20)
+    )
     aurocs = []
     for column, name in enumerate(NAMES):
         margins = [expected_margin(model, image, name, ensemble) for image in embeddings.image.double()]
@@ -90,7 +92,9 @@ def test_figures_equal_scikit_learn_on_the_definition_written_out(ensemble):
 def test_f1_is_at_the_threshold_of_the_validation_studies_and_calibration_is_of_the_probabilities():
     model = FakeModel()
     test, validation = studies(model), studies(model, seed=2)
-    result = zero_shot(test, PROMPTS, model, NAMES, validation=validation, logit_scale=4.0, resamples=20)
+    result = zero_shot(
+        test, PROMPTS, model, NAMES, validation=validation, logit_scale=4.0, bootstrap=BootstrapConfig(n_resamples=20)
+    )
     for column, name in enumerate(NAMES):
         margins = np.array([expected_margin(model, image, name, "mean") for image in validation.image.double()])
         labels = validation.labels[:, column].numpy()
@@ -118,7 +122,7 @@ def test_f1_is_at_the_threshold_of_the_validation_studies_and_calibration_is_of_
     assert len(table) == int(np.isin(test.labels.numpy(), (0, 1)).sum())
     edema = table[table.finding == "Edema"]
     assert f1_score(edema.target, edema.called) == pytest.approx(result.findings["Edema"].f1.value)
-    without = zero_shot(test, PROMPTS, model, NAMES, logit_scale=4.0, resamples=20)
+    without = zero_shot(test, PROMPTS, model, NAMES, logit_scale=4.0, bootstrap=BootstrapConfig(n_resamples=20))
     assert math.isnan(without.macro["f1"].value)
     assert without.case_table().called.isna().all()
     assert without.findings["Edema"].auroc == result.findings["Edema"].auroc
@@ -136,7 +140,7 @@ def test_validation_shares_no_patient_and_may_lack_a_finding():
     validation.patient_ids = [f"v{row}" for row in range(60)]
     validation.labels[:, 0] = 0
     with pytest.warns(RuntimeWarning, match=r"1 finding\(s\) have no present case in validation and so no F1: Edema"):
-        result = zero_shot(test, PROMPTS, model, NAMES, validation=validation, resamples=5)
+        result = zero_shot(test, PROMPTS, model, NAMES, validation=validation, bootstrap=BootstrapConfig(n_resamples=5))
     assert math.isnan(result.findings["Edema"].f1.value)
     assert result.settings["thresholds"]["Edema"] is None
     json.dumps(result.to_dict(), allow_nan=False)
@@ -146,18 +150,18 @@ def test_a_score_does_not_depend_on_the_other_test_images():
     model = FakeModel()
     everything = studies(model)
     alone = Embeddings(everything.image[:1], everything.text[:1], labels=everything.labels[:1])
-    full = zero_shot(everything, PROMPTS, model, NAMES, resamples=1)
+    full = zero_shot(everything, PROMPTS, model, NAMES, bootstrap=BootstrapConfig(n_resamples=1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
-        single = zero_shot(alone, PROMPTS, model, NAMES, resamples=1)
+        single = zero_shot(alone, PROMPTS, model, NAMES, bootstrap=BootstrapConfig(n_resamples=1))
     np.testing.assert_allclose(single.probabilities[0], full.probabilities[0], atol=1e-6)
 
 
 def test_a_large_scale_does_not_make_ties():
     model = FakeModel()
     embeddings = studies(model)
-    small = zero_shot(embeddings, PROMPTS, model, NAMES, logit_scale=1.0, resamples=1)
-    huge = zero_shot(embeddings, PROMPTS, model, NAMES, logit_scale=1e4, resamples=1)
+    small = zero_shot(embeddings, PROMPTS, model, NAMES, logit_scale=1.0, bootstrap=BootstrapConfig(n_resamples=1))
+    huge = zero_shot(embeddings, PROMPTS, model, NAMES, logit_scale=1e4, bootstrap=BootstrapConfig(n_resamples=1))
     assert huge.macro["auroc"].value == small.macro["auroc"].value
     assert np.isfinite(huge.probabilities).all()
 
@@ -171,7 +175,9 @@ def test_uncertain_labels_follow_the_policy_and_missing_ones_never_count(uncerta
     image = torch.randn(6, 24)
     embeddings = Embeddings(image, image, labels=labels)
     prompts = {"Edema": PROMPTS["Edema"]}
-    finding = zero_shot(embeddings, prompts, model, ["Edema"], uncertain=uncertain, resamples=5).findings["Edema"]
+    finding = zero_shot(
+        embeddings, prompts, model, ["Edema"], uncertain=uncertain, bootstrap=BootstrapConfig(n_resamples=5)
+    ).findings["Edema"]
     assert (finding.positives, finding.negatives) == (positives, negatives)
 
 
@@ -180,7 +186,7 @@ def test_one_class_only_is_nan_counted_named_and_left_out():
     embeddings = studies(model)
     embeddings.labels[:, 2] = torch.where(embeddings.labels[:, 2] == 1, torch.nan, embeddings.labels[:, 2])
     with pytest.warns(RuntimeWarning, match=r"1 finding\(s\) have one class only .* Fracture"):
-        result = zero_shot(embeddings, PROMPTS, model, NAMES, resamples=50)
+        result = zero_shot(embeddings, PROMPTS, model, NAMES, bootstrap=BootstrapConfig(n_resamples=50))
     assert result.left_out == ("Fracture",)
     assert math.isnan(result.findings["Fracture"].auroc.value)
     rest = [result.findings[name].auroc.value for name in NAMES[:2]]
@@ -195,7 +201,13 @@ def test_no_finding_with_two_classes_gives_no_macro():
     model = FakeModel()
     image = torch.randn(4, 24)
     with pytest.warns(RuntimeWarning, match=r"3 finding\(s\)"):
-        result = zero_shot(Embeddings(image, image, labels=torch.ones(4, 3)), PROMPTS, model, NAMES, resamples=5)
+        result = zero_shot(
+            Embeddings(image, image, labels=torch.ones(4, 3)),
+            PROMPTS,
+            model,
+            NAMES,
+            bootstrap=BootstrapConfig(n_resamples=5),
+        )
     assert math.isnan(result.macro["auroc"].value)
 
 
@@ -207,7 +219,9 @@ def test_a_class_of_one_or_two_patients_has_a_value_and_no_interval(patients, st
     embeddings.labels = torch.zeros(60, 1)
     embeddings.labels[: 2 * patients] = 1
     embeddings.patient_ids = [f"p{row // 2}" for row in range(60)]
-    result = zero_shot(embeddings, {"Edema": PROMPTS["Edema"]}, model, ["Edema"], resamples=500)
+    result = zero_shot(
+        embeddings, {"Edema": PROMPTS["Edema"]}, model, ["Edema"], bootstrap=BootstrapConfig(n_resamples=500)
+    )
     assert 0 <= result.findings["Edema"].auroc.value <= 1
     assert result.findings["Edema"].auroc.has_interval == stated
     assert result.macro["auroc"].has_interval == stated
@@ -216,12 +230,16 @@ def test_a_class_of_one_or_two_patients_has_a_value_and_no_interval(patients, st
 def test_labels_are_found_by_name_and_not_by_position():
     model = FakeModel()
     embeddings = studies(model)
-    forward = zero_shot(embeddings, PROMPTS, model, NAMES, resamples=5)
+    forward = zero_shot(embeddings, PROMPTS, model, NAMES, bootstrap=BootstrapConfig(n_resamples=5))
     turned = Embeddings(embeddings.image, embeddings.text, labels=embeddings.labels[:, [2, 0, 1]])
-    backward = zero_shot(turned, PROMPTS, model, ["Fracture", "Edema", "Pleural Effusion"], resamples=5)
+    backward = zero_shot(
+        turned, PROMPTS, model, ["Fracture", "Edema", "Pleural Effusion"], bootstrap=BootstrapConfig(n_resamples=5)
+    )
     for name in NAMES:
         assert backward.findings[name].auroc.value == forward.findings[name].auroc.value
-    some = zero_shot(embeddings, {"Fracture": PROMPTS["Fracture"]}, model, NAMES, resamples=5)
+    some = zero_shot(
+        embeddings, {"Fracture": PROMPTS["Fracture"]}, model, NAMES, bootstrap=BootstrapConfig(n_resamples=5)
+    )
     assert list(some.findings) == ["Fracture"]
     assert some.findings["Fracture"].auroc == forward.findings["Fracture"].auroc
 
@@ -229,9 +247,17 @@ def test_labels_are_found_by_name_and_not_by_position():
 def test_the_scale_comes_from_the_model_where_it_has_one():
     model = FakeModel()
     embeddings = studies(model)
-    assert zero_shot(embeddings, PROMPTS, model.encode_text, NAMES, resamples=1).settings["logit_scale"] == 1 / 0.07
+    assert (
+        zero_shot(embeddings, PROMPTS, model.encode_text, NAMES, bootstrap=BootstrapConfig(n_resamples=1)).settings[
+            "logit_scale"
+        ]
+        == 1 / 0.07
+    )
     model.logit_scale = torch.tensor(12.0)
-    assert zero_shot(embeddings, PROMPTS, model, NAMES, resamples=1).settings["logit_scale"] == 12.0
+    assert (
+        zero_shot(embeddings, PROMPTS, model, NAMES, bootstrap=BootstrapConfig(n_resamples=1)).settings["logit_scale"]
+        == 12.0
+    )
 
 
 def test_wrong_arguments_are_named():
@@ -261,8 +287,12 @@ def test_an_evaluation_writes_the_structure_that_the_run_folder_promises(tmp_pat
     model = FakeModel()
     embeddings = studies(model)
     embeddings = Embeddings(embeddings.image, embeddings.image, labels=embeddings.labels)
-    untrained = evaluate(embeddings, FakeModel(seed=9), prompts=PROMPTS, names=NAMES, resamples=20)
-    evaluation = evaluate(embeddings, model, prompts=PROMPTS, names=NAMES, untrained=untrained, resamples=20)
+    untrained = evaluate(
+        embeddings, FakeModel(seed=9), prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20)
+    )
+    evaluation = evaluate(
+        embeddings, model, prompts=PROMPTS, names=NAMES, untrained=untrained, bootstrap=BootstrapConfig(n_resamples=20)
+    )
     content = json.loads(evaluation.save(tmp_path / "run" / "evaluation.json").read_text())
     for part in (content, content["untrained"]):
         low, high = part["zero_shot"]["macro"]["auroc"]["interval"]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from medvl.evaluation import compare, dense_features, segmentation
+from medvl.evaluation import BootstrapConfig, compare, dense_features, segmentation
 from medvl.evaluation.protocols.segmentation import dice_scores
 
 
@@ -44,18 +44,34 @@ def bright(image):
 
 def test_the_answer_in_the_features_is_found_with_few_cases_and_noise_is_not():
     train, test = squares(12), squares(8, seed=1)
-    result = segmentation(bright, train, batches(test), shots=[2, 8], seeds=2, steps=100, width=16, resamples=50)
+    result = segmentation(
+        bright,
+        train,
+        batches(test),
+        shots=[2, 8],
+        seeds=2,
+        steps=100,
+        width=16,
+        bootstrap=BootstrapConfig(n_resamples=50),
+    )
     for shots in (2, 8):
         assert result.structures["mask"][shots].dice.value > 0.9
         assert result.structures["mask"][shots].prior.value < 0.4
     blind = segmentation(
-        lambda image: torch.rand_like(image), train, batches(test), shots=[8], seeds=1, steps=60, width=8, resamples=5
+        lambda image: torch.rand_like(image),
+        train,
+        batches(test),
+        shots=[8],
+        seeds=1,
+        steps=60,
+        width=8,
+        bootstrap=BootstrapConfig(n_resamples=5),
     )
     assert blind.structures["mask"][8].dice.value < 0.5
     assert list(result.structures["mask"]) == [2, 8]
     assert result.macro[8].value == pytest.approx(result.structures["mask"][8].dice.value)
     assert len(result.structures["mask"][8].by_seed) == 2
-    comparison = compare(result, result, resamples=20)
+    comparison = compare(result, result, bootstrap=BootstrapConfig(n_resamples=20))
     assert comparison.differences["dice_with_8"].first == pytest.approx(result.macro[8].value)
     assert comparison.differences["dice_with_8"].difference.value == 0
     assert [example.dice for example in result.examples] == sorted(example.dice for example in result.examples)
@@ -77,7 +93,9 @@ def test_trap_empty_masks_do_not_count_as_hits():
         return cases
 
     train, test = dot(squares(6)), dot(squares(10, seed=1))
-    result = segmentation(blind, train, batches(test), shots=[6], seeds=1, steps=40, width=8, resamples=20)
+    result = segmentation(
+        blind, train, batches(test), shots=[6], seeds=1, steps=40, width=8, bootstrap=BootstrapConfig(n_resamples=20)
+    )
     structure = result.structures["mask"][6]
     assert structure.dice.value == 0.0
     assert structure.empty_clear.value == 1.0
@@ -88,7 +106,16 @@ def test_trap_empty_masks_do_not_count_as_hits():
 def test_without_a_positive_test_case_the_dice_is_undefined_with_a_warning():
     train, test = squares(4), squares(3, seed=1, empty=range(3))
     with pytest.warns(RuntimeWarning, match="no test case has mask; the Dice is not defined"):
-        result = segmentation(bright, train, batches(test), shots=[4], seeds=1, steps=20, width=8, resamples=5)
+        result = segmentation(
+            bright,
+            train,
+            batches(test),
+            shots=[4],
+            seeds=1,
+            steps=20,
+            width=8,
+            bootstrap=BootstrapConfig(n_resamples=5),
+        )
     assert math.isnan(result.structures["mask"][4].dice.value)
     assert math.isnan(result.macro[4].value)
     assert json.dumps(result.to_dict(), allow_nan=False)
@@ -110,7 +137,7 @@ def test_dice_is_that_of_a_loop():
 
 def test_the_same_seed_gives_the_same_figures_and_leaves_the_random_state_alone():
     train, test = squares(6), list(batches(squares(4, seed=1)))
-    options = {"shots": [3], "seeds": 2, "steps": 5, "width": 4, "resamples": 5}
+    options = {"shots": [3], "seeds": 2, "steps": 5, "width": 4, "bootstrap": BootstrapConfig(n_resamples=5)}
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -125,7 +152,14 @@ def test_the_same_seed_gives_the_same_figures_and_leaves_the_random_state_alone(
 def test_more_cases_than_there_are_is_all_of_them_with_a_warning():
     with pytest.warns(RuntimeWarning, match="5, 50 labelled cases were asked for and 3 are there"):
         result = segmentation(
-            bright, squares(3), batches(squares(2, seed=1)), shots=[5, 50], seeds=1, steps=2, width=4, resamples=5
+            bright,
+            squares(3),
+            batches(squares(2, seed=1)),
+            shots=[5, 50],
+            seeds=1,
+            steps=2,
+            width=4,
+            bootstrap=BootstrapConfig(n_resamples=5),
         )
     assert list(result.structures["mask"]) == [3]
 
@@ -133,7 +167,16 @@ def test_more_cases_than_there_are_is_all_of_them_with_a_warning():
 def test_the_encoder_is_frozen_and_comes_back_as_it_was():
     model = nn.Sequential(nn.Conv2d(1, 4, 2, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 2, 2)).train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    segmentation(model, squares(3), batches(squares(2, seed=1)), shots=[3], seeds=1, steps=3, width=4, resamples=5)
+    segmentation(
+        model,
+        squares(3),
+        batches(squares(2, seed=1)),
+        shots=[3],
+        seeds=1,
+        steps=3,
+        width=4,
+        bootstrap=BootstrapConfig(n_resamples=5),
+    )
     assert model.training
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     assert not any(module._forward_hooks for module in model.modules())
@@ -149,7 +192,14 @@ def test_several_structures_and_volumes():
     cases = [case(i) for i in range(6)]
     with pytest.warns(RuntimeWarning, match="no test case has never"):
         result = segmentation(
-            bright, cases[:4], batches(cases[4:]), names=["often", "never"], shots=[4], steps=150, width=16, resamples=5
+            bright,
+            cases[:4],
+            batches(cases[4:]),
+            names=["often", "never"],
+            shots=[4],
+            steps=150,
+            width=16,
+            bootstrap=BootstrapConfig(n_resamples=5),
         )
     assert result.structures["often"][4].dice.value > 0.9
     assert result.macro[4].value == result.structures["often"][4].dice.value
@@ -159,13 +209,22 @@ def test_several_structures_and_volumes():
 def test_a_patient_in_both_parts_is_an_error():
     cases = squares(4)
     with pytest.raises(ValueError, match="a patient must not be in train and test; received 'p0-"):
-        segmentation(bright, cases, batches(cases), shots=[4], seeds=1, steps=1, width=4, resamples=5)
+        segmentation(
+            bright,
+            cases,
+            batches(cases),
+            shots=[4],
+            seeds=1,
+            steps=1,
+            width=4,
+            bootstrap=BootstrapConfig(n_resamples=5),
+        )
 
 
 def test_ids_may_be_whole_numbers_as_a_loader_collates_them():
     train = [{**case, "patient_id": number} for number, case in enumerate(squares(2))]
     (test,) = batches(squares(2, seed=1))
-    options = {"shots": [2], "seeds": 1, "steps": 1, "width": 4, "resamples": 5}
+    options = {"shots": [2], "seeds": 1, "steps": 1, "width": 4, "bootstrap": BootstrapConfig(n_resamples=5)}
     numbered = {**test, "study_id": torch.tensor([7, 8]), "patient_id": torch.tensor([3, 4])}
     result = segmentation(bright, train, [numbered], **options)
     assert (result.study_ids, result.patient_ids) == (["7", "8"], ["3", "4"])
@@ -279,9 +338,11 @@ def test_anybodys_model_goes_through_segmentation_and_grounding_unchanged():
     train, test = squares(6, size=32), list(batches(squares(4, size=32, seed=1)))
     dual = convirt("small", image_size=32, embed_dim=8)
     for model in (clip, HuggingFaceModel(clip, tokenizer), function, dual):
-        result = segmentation(model, train, test, shots=[6], seeds=1, steps=5, width=4, resamples=5)
+        result = segmentation(
+            model, train, test, shots=[6], seeds=1, steps=5, width=4, bootstrap=BootstrapConfig(n_resamples=5)
+        )
         assert 0 <= result.structures["mask"][6].dice.value <= 1
     for model in (HuggingFaceModel(clip, tokenizer), function):
-        result = grounding(model, test, {"Square": ["a square"]}, resamples=5)
+        result = grounding(model, test, {"Square": ["a square"]}, bootstrap=BootstrapConfig(n_resamples=5))
         assert -10 < result.findings["Square"].cnr.value < 10
         assert 0 <= result.findings["Square"].pointing.value <= 1

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvl.evaluation import Embeddings, embed_studies, retrieval
+from medvl.evaluation import BootstrapConfig, Embeddings, embed_studies, retrieval
 
 
 def paired(number, seed=0, noise=1.0, width=32, **columns):
@@ -26,7 +26,7 @@ def test_figures_equal_a_loop_over_distinct_reports():
     image = text + 1.5 * torch.randn(40, 8, generator=generator)
     studies[3] = studies[2] = "shared"
     embeddings = Embeddings(image, text, texts=texts, study_ids=studies)
-    result = retrieval(embeddings, resamples=10, shuffles=1)
+    result = retrieval(embeddings, bootstrap=BootstrapConfig(n_resamples=10), shuffles=1)
     distinct = list(dict.fromkeys(texts))
     group = connected(texts, studies)
     ranks = []
@@ -62,11 +62,13 @@ def test_identical_reports_are_right_answers_up_to_case_and_white_space():
     text = torch.tensor([[0.99, 0.1], [1.0, 0.0], [0.0, 1.0]])
     same = Embeddings(image, text, texts=["No  effusion.", "no effusion.\n", "Effusion."])
     for distinct in (True, False):
-        result = retrieval(same, ks=[1], distinct_texts=distinct, resamples=10)
+        result = retrieval(same, ks=[1], distinct_texts=distinct, bootstrap=BootstrapConfig(n_resamples=10))
         assert result.image_to_text.values["recall_at_1"].value == 1
         assert result.text_to_image.values["recall_at_1"].value == 1
         assert len(result.image_to_text.candidate_rows) == (2 if distinct else 3)
-    apart = retrieval(Embeddings(image, text, texts=["A.", "B.", "C."]), ks=[1], resamples=10)
+    apart = retrieval(
+        Embeddings(image, text, texts=["A.", "B.", "C."]), ks=[1], bootstrap=BootstrapConfig(n_resamples=10)
+    )
     assert apart.image_to_text.values["recall_at_1"].value == pytest.approx(1 / 3)
 
 
@@ -74,7 +76,9 @@ def test_views_of_one_study_are_right_answers():
     image = torch.tensor([[1.0, 0.0], [0.9, 0.3], [0.0, 1.0]])
     text = torch.tensor([[0.9, 0.3], [1.0, 0.0], [0.0, 1.0]])
     result = retrieval(
-        Embeddings(image, text, texts=["A.", "B.", "C."], study_ids=["s", "s", "t"]), resamples=5, ks=[1]
+        Embeddings(image, text, texts=["A.", "B.", "C."], study_ids=["s", "s", "t"]),
+        bootstrap=BootstrapConfig(n_resamples=5),
+        ks=[1],
     )
     assert result.image_to_text.values["recall_at_1"].value == 1
     assert result.text_to_image.values["recall_at_1"].value == 1
@@ -82,7 +86,11 @@ def test_views_of_one_study_are_right_answers():
 
 def test_a_collapsed_model_does_not_win_by_ties():
     image = torch.ones(50, 37)
-    result = retrieval(Embeddings(image, image, texts=[f"r{i}" for i in range(50)]), resamples=5, shuffles=2)
+    result = retrieval(
+        Embeddings(image, image, texts=[f"r{i}" for i in range(50)]),
+        bootstrap=BootstrapConfig(n_resamples=5),
+        shuffles=2,
+    )
     for direction in result.directions.values():
         assert direction.values["recall_at_10"].value == 0
         assert direction.values["median_rank"].value == 50
@@ -94,12 +102,12 @@ def test_shuffled_pairs_and_an_untrained_model_score_at_chance(copies):
     texts = [f"report {i // copies}" for i in range(number)]
     trained = paired(number, noise=0.2, texts=texts)
     trained.text = trained.text[torch.arange(number) // copies * copies]
-    result = retrieval(trained, shuffles=40, resamples=10)
+    result = retrieval(trained, shuffles=40, bootstrap=BootstrapConfig(n_resamples=10))
     blind = paired(number, texts=texts)
     blind.text = torch.nn.functional.normalize(
         torch.randn(number // copies, 32, generator=torch.Generator().manual_seed(5)), dim=1
     ).repeat_interleave(copies, dim=0)
-    untrained = retrieval(blind, shuffles=0, resamples=10)
+    untrained = retrieval(blind, shuffles=0, bootstrap=BootstrapConfig(n_resamples=10))
     for key, direction in result.directions.items():
         assert direction.values["recall_at_10"].value > 5 * direction.chance["recall_at_10"]
         for k in (1, 5, 10):
@@ -114,7 +122,7 @@ def test_shuffled_pairs_and_an_untrained_model_score_at_chance(copies):
 
 
 def test_chance_by_hand():
-    result = retrieval(paired(4, texts=["a", "a", "b", "c"]), ks=[1, 2], resamples=5)
+    result = retrieval(paired(4, texts=["a", "a", "b", "c"]), ks=[1, 2], bootstrap=BootstrapConfig(n_resamples=5))
     assert result.image_to_text.chance == {
         "recall_at_1": pytest.approx(1 / 3),
         "recall_at_2": pytest.approx(2 / 3),
@@ -129,10 +137,10 @@ def test_chance_by_hand():
 
 def test_figures_under_weights_and_the_table_of_cases_are_those_of_the_ranks():
     embeddings = paired(30, noise=3.0, texts=[f"r{i % 20}" if i % 7 else "" for i in range(30)])
-    result = retrieval(embeddings, ks=[1, 5], resamples=5, shuffles=0)
+    result = retrieval(embeddings, ks=[1, 5], bootstrap=BootstrapConfig(n_resamples=5), shuffles=0)
     table = result.case_table()
     weights = np.random.default_rng(0).integers(0, 3, size=(4, len(table))).astype(np.float32)
-    figures = result.figures(weights)
+    figures = result.statistics(weights)
     for key in ("image_to_text", "text_to_image"):
         for row in range(4):
             ranks = np.repeat(table[f"{key}_rank"].to_numpy(), weights[row].astype(int))
@@ -144,7 +152,7 @@ def test_figures_under_weights_and_the_table_of_cases_are_those_of_the_ranks():
 
 def test_studies_without_a_report_take_no_part_and_are_counted():
     embeddings = paired(30, texts=[f"r{i}" if i % 3 else "  " for i in range(30)])
-    result = retrieval(embeddings, resamples=5)
+    result = retrieval(embeddings, bootstrap=BootstrapConfig(n_resamples=5))
     assert result.without_text == 10
     assert result.image_to_text.query_rows.tolist() == [i for i in range(30) if i % 3]
     assert result.to_dict()["image_to_text"]["queries"] == 20
@@ -154,7 +162,7 @@ def test_studies_without_a_report_take_no_part_and_are_counted():
 
 def test_fewer_candidates_than_k_is_one_by_definition_with_a_warning():
     with pytest.warns(RuntimeWarning, match="recall at 5, 10 is 1 by definition among 3 candidates"):
-        result = retrieval(paired(3, texts=["a", "b", "c"]), resamples=5)
+        result = retrieval(paired(3, texts=["a", "b", "c"]), bootstrap=BootstrapConfig(n_resamples=5))
     assert result.image_to_text.values["recall_at_10"].value == 1
     assert result.image_to_text.chance["recall_at_10"] == 1
 
@@ -163,13 +171,17 @@ def test_intervals_are_by_patient_and_hold_the_value():
     embeddings = paired(
         80, noise=3.0, texts=[f"r{i}" for i in range(80)], patient_ids=[f"p{i // 4}" for i in range(80)]
     )
-    first, second = (retrieval(embeddings, seed=4, resamples=300) for _ in range(2))
+    first, second = (retrieval(embeddings, seed=4, bootstrap=BootstrapConfig(n_resamples=300)) for _ in range(2))
     assert first.to_dict() == second.to_dict()
     for estimate in first.image_to_text.values.values():
         assert estimate.low <= estimate.value <= estimate.high
         assert estimate.low < estimate.high
     single = Embeddings(embeddings.image, embeddings.text, texts=embeddings.texts, patient_ids=["p"] * 80)
-    assert not retrieval(single, resamples=20).image_to_text.values["recall_at_10"].has_interval
+    assert (
+        not retrieval(single, bootstrap=BootstrapConfig(n_resamples=20))
+        .image_to_text.values["recall_at_10"]
+        .has_interval
+    )
 
 
 def test_wrong_arguments_are_named():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medvl.evaluation import Embeddings, retrieval, sentence_maps, zero_shot
+from medvl.evaluation import BootstrapConfig, Embeddings, retrieval, sentence_maps, zero_shot
 from medvl.evaluation.embeddings import thumbnail
 from medvl.evaluation.report.overlays import WIDTH, overlay
 from medvl.evaluation.report.pictures import failure_cases, report_queries
@@ -105,7 +105,13 @@ def test_failures_are_the_worst_of_both_kinds_each_image_once():
     def encode(texts):
         return torch.tensor([[0.0, 1.0] if text.startswith("no") else [1.0, 0.0] for text in texts])
 
-    result = zero_shot(embeddings, {"Edema": {"present": ["x"], "absent": ["no"]}}, encode, ["Edema"], resamples=5)
+    result = zero_shot(
+        embeddings,
+        {"Edema": {"present": ["x"], "absent": ["no"]}},
+        encode,
+        ["Edema"],
+        bootstrap=BootstrapConfig(n_resamples=5),
+    )
     cases = failure_cases(result, embeddings, None)
     assert [(case["study"], case["missed"], case["share"]) for case in cases] == [
         ("0", True, "100 %"),
@@ -122,7 +128,7 @@ def test_nearest_images_mark_right_and_wrong_as_ranks_have_them():
     thumbnails = {row: np.full((4, 4), row, np.uint8) for row in range(12)}
     texts = [f"report {i}" for i in range(12)]
     embeddings = Embeddings(image, text, texts=texts, thumbnails=thumbnails)
-    result = retrieval(embeddings, ks=[1], resamples=5)
+    result = retrieval(embeddings, ks=[1], bootstrap=BootstrapConfig(n_resamples=5))
     cases = report_queries(result, embeddings, None, show_text=True)
     assert [case["rank"] for case in cases] == sorted(case["rank"] for case in cases)
     for case in cases:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medvl.evaluation import Embeddings, label_retrieval
+from medvl.evaluation import BootstrapConfig, Embeddings, label_retrieval
 
 NAMES = ["Edema", "Fracture", "Pneumonia"]
 
@@ -46,7 +46,7 @@ def test_precision_equals_a_loop_for_image_and_text_queries():
         per_class=30,
         queries_per_class=4,
         ks=[5, 50],
-        resamples=50,
+        bootstrap=BootstrapConfig(n_resamples=50),
     )
     row_of = {study: row for row, study in enumerate(embeddings.study_ids)}
     rows = [row_of[study] for study in result.candidate_ids]
@@ -82,7 +82,9 @@ def test_precision_equals_a_loop_for_image_and_text_queries():
 
 def test_no_patient_finds_itself():
     embeddings = studies(patients=6)
-    result = label_retrieval(embeddings, NAMES, NAMES, per_class=20, queries_per_class=3, resamples=2)
+    result = label_retrieval(
+        embeddings, NAMES, NAMES, per_class=20, queries_per_class=3, bootstrap=BootstrapConfig(n_resamples=2)
+    )
     patient = dict(zip(embeddings.study_ids, embeddings.patient_ids, strict=True))
     asking = {patient[study] for study in result.queries["image_to_image"].query_ids}
     assert not asking & {patient[study] for study in result.candidate_ids}
@@ -91,16 +93,22 @@ def test_no_patient_finds_itself():
 def test_an_untrained_model_scores_at_chance_and_a_collapsed_one_below():
     blind = studies(number=1200, noise=1.0)
     blind.image = torch.nn.functional.normalize(torch.randn(1200, 8, generator=torch.Generator().manual_seed(1)), dim=1)
-    result = label_retrieval(blind, NAMES, NAMES, per_class=200, queries_per_class=40, ks=[50], resamples=2)
+    result = label_retrieval(
+        blind, NAMES, NAMES, per_class=200, queries_per_class=40, ks=[50], bootstrap=BootstrapConfig(n_resamples=2)
+    )
     assert result.queries["image_to_image"].values["precision_at_50"].value == pytest.approx(1 / 3, abs=0.04)
     flat = Embeddings(torch.ones(1200, 8), torch.ones(1200, 8), labels=blind.labels)
-    result = label_retrieval(flat, NAMES, NAMES, per_class=200, queries_per_class=10, ks=[50], resamples=2)
+    result = label_retrieval(
+        flat, NAMES, NAMES, per_class=200, queries_per_class=10, ks=[50], bootstrap=BootstrapConfig(n_resamples=2)
+    )
     assert result.queries["image_to_image"].values["precision_at_50"].value == 0
 
 
 def test_fewer_candidates_than_k_are_undefined_with_a_warning():
     with pytest.warns(RuntimeWarning, match="precision at 50 is not defined among 30 candidates"):
-        result = label_retrieval(studies(), NAMES, NAMES, per_class=10, queries_per_class=2, resamples=5)
+        result = label_retrieval(
+            studies(), NAMES, NAMES, per_class=10, queries_per_class=2, bootstrap=BootstrapConfig(n_resamples=5)
+        )
     values = result.queries["image_to_image"].values
     assert math.isnan(values["precision_at_50"].value)
     assert values["precision_at_10"].value > 0
@@ -109,7 +117,15 @@ def test_fewer_candidates_than_k_are_undefined_with_a_warning():
 
 def test_too_few_studies_are_told():
     with pytest.warns(RuntimeWarning, match=r"\d+ in place of 500 candidates of each class: there are no more of"):
-        label_retrieval(studies(), NAMES, NAMES, per_class=500, queries_per_class=2, ks=[5], resamples=2)
+        label_retrieval(
+            studies(),
+            NAMES,
+            NAMES,
+            per_class=500,
+            queries_per_class=2,
+            ks=[5],
+            bootstrap=BootstrapConfig(n_resamples=2),
+        )
     with pytest.raises(ValueError, match=r"no candidates left that show one class alone for: .*Edema"):
         label_retrieval(studies(patients=240), NAMES, NAMES, ks=[5])
 

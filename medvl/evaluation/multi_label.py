@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.statistics.bootstrap import Estimate, estimates
+from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
 from medvl.evaluation.statistics.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve, weighted_f1
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
 
@@ -94,8 +94,8 @@ class MultiLabelCases:
         both = ((self.targets == 1).any(axis=0)) & ((self.targets == 0).any(axis=0))
         return both & ~np.isnan(self.scores).all(axis=(0, 1))
 
-    def figures(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Figures (B,) for weights (B, N): ``"auroc"`` (macro mean) and ``"auroc/NAME"``, likewise the others.
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Statistics (B,) for weights (B, N): ``"auroc"`` (macro mean) and ``"auroc/NAME"``, likewise the others.
 
         Findings of one class are NaN and have no part in the macro means.
         """
@@ -128,19 +128,19 @@ class MultiLabelCases:
             )
         return np.mean(layers, axis=0)
 
-    def reliability(self, name: str, bins: int = 10) -> ReliabilityCurve:
+    def reliability(self, name: str, n_bins: int = 10) -> ReliabilityCurve:
         """Reliability curve of a finding's probabilities, over all layers together."""
         column = self.names.index(name)
         rows = ~np.isnan(self.targets[:, column])
         layers = self.probabilities[:, rows, column]
         layers = layers[~np.isnan(layers).any(axis=1)]
-        return reliability_curve(layers.ravel(), np.tile(self.targets[rows, column], len(layers)), bins)
+        return reliability_curve(layers.ravel(), np.tile(self.targets[rows, column], len(layers)), n_bins)
 
     def results(
-        self, *, resamples: int, level: float, seed: int
+        self, bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP
     ) -> tuple[dict[str, Estimate], dict[str, FindingResult]]:
         """Macro means and figures by finding, with intervals by patient."""
-        found = estimates(self.figures, self.patient_ids, resamples=resamples, level=level, seed=seed)
+        found = bootstrap_estimates(self.statistics, self.patient_ids, bootstrap)
         ece = {name: self.reliability(name).error for name in self.names}
         findings = {}
         for column, name in enumerate(self.names):

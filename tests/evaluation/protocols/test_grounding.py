@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from medvl.evaluation import compare, grounding, phrase_maps
-from medvl.evaluation.protocols.phrase_maps import point_hits
+from medvl.evaluation import BootstrapConfig, compare, grounding, phrase_maps
+from medvl.evaluation.heat_maps import point_hits
 
 
 class Pixels:
@@ -32,7 +32,7 @@ def batch(*rows, masks, **more):
 
 def test_two_cases_by_hand():
     cases = batch([1.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0], masks=[[[1, 1, 0, 0]], [[1, 0, 0, 0]]])
-    result = grounding(Pixels(), [cases], {"Opacity": ["bright"]}, resamples=50)
+    result = grounding(Pixels(), [cases], {"Opacity": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=50))
     finding = result.findings["Opacity"]
     # The first map is the mask; the second is 1 where the mask is not.
     assert finding.pointing.value == 0.5
@@ -51,7 +51,7 @@ def test_patches_are_enlarged_to_the_mask_and_thresholds_are_cosines():
             return torch.stack([cosines, (1 - cosines**2).sqrt()], dim=2), (1, 2)
 
     cases = batch([0.0] * 4, masks=[[[1, 0, 0, 0]]])
-    result = grounding(Model(), [cases], {"A": ["bright"]}, resamples=5)
+    result = grounding(Model(), [cases], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
     enlarged = np.array([0.35, 0.75 * 0.35 - 0.25 * 0.2, 0.25 * 0.35 - 0.75 * 0.2, -0.2])
     by_hand = np.mean([(enlarged[0] >= t) / max(1, (enlarged >= t).sum()) for t in (0.1, 0.2, 0.3, 0.4, 0.5)])
     assert result.findings["A"].miou.value == pytest.approx(by_hand)
@@ -62,8 +62,8 @@ def test_patches_are_enlarged_to_the_mask_and_thresholds_are_cosines():
 def test_trap_empty_masks_are_neither_hits_nor_misses():
     given = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]])
     with_empty = batch([1.0, 0.5, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], masks=[[[1, 0, 0, 0]], [[0, 0, 0, 0]]])
-    one = grounding(Pixels(), [given], {"A": ["bright"]}, resamples=5)
-    two = grounding(Pixels(), [with_empty], {"A": ["bright"]}, resamples=5)
+    one = grounding(Pixels(), [given], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
+    two = grounding(Pixels(), [with_empty], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
     for measure in ("cnr", "miou", "pointing"):
         assert getattr(two.findings["A"], measure).value == getattr(one.findings["A"], measure).value
     assert (two.findings["A"].cases, two.findings["A"].without) == (1, 1)
@@ -76,7 +76,7 @@ def test_trap_a_map_that_reaches_no_threshold_counts_as_zero():
             return torch.tensor([[0.0, -1.0]] * len(texts))
 
     cases = batch([1.0, 0.5, 0.2, 0.1], [1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]], [[1, 0, 0, 0]]])
-    result = grounding(Faint(), [cases], {"A": ["bright"]}, resamples=5)
+    result = grounding(Faint(), [cases], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
     assert result.findings["A"].miou.value == 0.0
     assert result.findings["A"].pointing.value == 1.0  # the highest of negative cosines still points
 
@@ -84,7 +84,9 @@ def test_trap_a_map_that_reaches_no_threshold_counts_as_zero():
 def test_a_finding_without_cases_is_undefined_with_a_warning():
     cases = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0], [0, 0, 0, 0]]])
     with pytest.warns(RuntimeWarning, match="no case has a region for B, which is left out of the means"):
-        result = grounding(Pixels(), [cases], {"A": ["bright"], "B": ["dark"]}, resamples=5)
+        result = grounding(
+            Pixels(), [cases], {"A": ["bright"], "B": ["dark"]}, bootstrap=BootstrapConfig(n_resamples=5)
+        )
     assert math.isnan(result.findings["B"].miou.value)
     assert result.macro["miou"].value == result.findings["A"].miou.value
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
@@ -112,10 +114,10 @@ def test_images_may_bring_their_own_phrases():
         masks=[[[1, 0, 0, 0]], [[0, 0, 0, 1]]],
         phrase=["bright spot", "dark spot"],
     )
-    result = grounding(Pixels(), [cases], resamples=5)
+    result = grounding(Pixels(), [cases], bootstrap=BootstrapConfig(n_resamples=5))
     assert result.findings["phrase"].pointing.value == 1.0
     with pytest.raises(ValueError, match="a batch must hold a 'phrase' for each of its 2 images; received none"):
-        grounding(Pixels(), [{key: cases[key] for key in ("image", "mask")}], resamples=5)
+        grounding(Pixels(), [{key: cases[key] for key in ("image", "mask")}], bootstrap=BootstrapConfig(n_resamples=5))
 
 
 def test_several_phrases_count_as_the_mean_of_their_unit_vectors_and_sentences_as_their_mean():
@@ -141,9 +143,12 @@ def test_phrases_of_findings_are_prompts_and_images_own_ones_are_not():
             return self.encode_text(texts)[:, None], torch.ones(len(texts), 1, dtype=torch.bool)
 
     cases = batch([1.0, 0.6, 0.2, 0.1], masks=[[[0, 0, 0, 1]]], phrase=["dark"])
-    given = {"phrases": {"A": ["bright"]}, "resamples": 5}
+    given = {"phrases": {"A": ["bright"]}, "bootstrap": BootstrapConfig(n_resamples=5)}
     assert grounding(Prompted(), [cases], **given).findings["A"].pointing.value == 1.0
-    assert grounding(Prompted(), [cases], resamples=5).findings["phrase"].pointing.value == 1.0
+    assert (
+        grounding(Prompted(), [cases], bootstrap=BootstrapConfig(n_resamples=5)).findings["phrase"].pointing.value
+        == 1.0
+    )
     matcher = Prompted()
     matcher.sentence_projection = torch.nn.Identity()  # what it matches with patches are sentences
     assert grounding(matcher, [cases], **given).findings["A"].pointing.value == 0.0
@@ -158,7 +163,11 @@ def test_patients_are_resampled_not_images():
     widths = []
     for patients in ([str(i // 4) for i in range(40)], [str(i) for i in range(40)]):
         cases = {"image": images, "mask": masks, "patient_id": patients}
-        estimate = grounding(Pixels(), [cases], {"A": ["bright"]}, resamples=400).findings["A"].miou
+        estimate = (
+            grounding(Pixels(), [cases], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=400))
+            .findings["A"]
+            .miou
+        )
         widths.append(estimate.high - estimate.low)
     assert widths[0] > 1.6 * widths[1]
 
@@ -177,7 +186,7 @@ def test_patients_are_resampled_not_images():
 def test_wrong_masks_are_named(change, message):
     cases = {**batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]]), **change}
     with pytest.raises(ValueError, match=message):
-        grounding(Pixels(), [cases], {"A": ["bright"]}, resamples=5)
+        grounding(Pixels(), [cases], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
 
 
 def test_wrong_arguments_are_named():
@@ -193,7 +202,7 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="patient_id must have one entry for each of the 1 images; received 2"):
         grounding(Pixels(), [{**cases, "patient_id": ["a", "b"]}], {"A": ["bright"]})
     named = {**cases, "study_id": np.array(["x"]), "patient_id": torch.tensor([5])}
-    result = grounding(Pixels(), [named], {"A": ["bright"]}, resamples=5)
+    result = grounding(Pixels(), [named], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
     assert (result.study_ids, result.patient_ids) == (["x"], ["5"])
 
 
@@ -213,7 +222,9 @@ def test_a_trained_mode_comes_back_and_volumes_work():
 
     model = Network().train()
     image = torch.rand(2, 1, 8, 8, 12)
-    result = grounding(model, [{"image": image, "mask": image > 0.5}], {"A": ["x"]}, resamples=5)
+    result = grounding(
+        model, [{"image": image, "mask": image > 0.5}], {"A": ["x"]}, bootstrap=BootstrapConfig(n_resamples=5)
+    )
     assert model.training
     assert math.isfinite(result.findings["A"].cnr.value)
     assert result.examples == []
@@ -228,9 +239,12 @@ def test_two_models_compare_on_the_same_cases():
     images = torch.rand(30, 1, 1, 4, generator=generator)
     masks = (images == images.amax(-1, keepdim=True)).long()
     cases = {"image": images, "mask": masks}
-    ours, theirs = (grounding(model, [cases], {"A": ["bright"]}, resamples=50) for model in (Pixels(), Wrong()))
-    assert ours.figures(np.ones((1, 30)))["cnr"][0] == pytest.approx(ours.macro["cnr"].value)
-    result = compare(ours, theirs, resamples=200)
+    ours, theirs = (
+        grounding(model, [cases], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=50))
+        for model in (Pixels(), Wrong())
+    )
+    assert ours.statistics(np.ones((1, 30)))["cnr"][0] == pytest.approx(ours.macro["cnr"].value)
+    result = compare(ours, theirs, bootstrap=BootstrapConfig(n_resamples=200))
     assert result.differences["pointing"].first == 1.0
     assert result.differences["cnr"].difference.low > 0
     assert result.differences["cnr"].p_value < 0.05

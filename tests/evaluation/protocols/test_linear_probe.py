@@ -12,7 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
-from medvl.evaluation import Embeddings, fine_tune, linear_probe
+from medvl.evaluation import BootstrapConfig, Embeddings, fine_tune, linear_probe
 from medvl.evaluation.protocols.linear_probe import patient_subset
 
 NAMES = ["Edema", "Fracture"]
@@ -34,7 +34,15 @@ def sets():
 
 def test_all_labels_equal_scikit_learn_with_the_strength_that_validation_chooses():
     train, validation, test = sets()
-    result = linear_probe(train, validation, test, NAMES, fractions=[1.0], strengths=[0.001, 0.1, 10.0], resamples=50)
+    result = linear_probe(
+        train,
+        validation,
+        test,
+        NAMES,
+        fractions=[1.0],
+        strengths=[0.001, 0.1, 10.0],
+        bootstrap=BootstrapConfig(n_resamples=50),
+    )
     part = result.fractions[1.0]
     scaler = StandardScaler().fit(train.image.double().numpy())
     features = [scaler.transform(given.image.double().numpy()) for given in (train, validation, test)]
@@ -63,7 +71,9 @@ def test_all_labels_equal_scikit_learn_with_the_strength_that_validation_chooses
 
 
 def test_seeds_are_averaged_and_more_labels_help():
-    result = linear_probe(*sets(), NAMES, fractions=[0.05, 1.0], seeds=[0, 1, 2], resamples=30)
+    result = linear_probe(
+        *sets(), NAMES, fractions=[0.05, 1.0], seeds=[0, 1, 2], bootstrap=BootstrapConfig(n_resamples=30)
+    )
     few, all_labels = result.fractions[0.05], result.fractions[1.0]
     assert few.train_studies == 20
     assert len(few.seed_auroc) == 3
@@ -71,7 +81,7 @@ def test_seeds_are_averaged_and_more_labels_help():
     assert few.macro["auroc"].value == pytest.approx(np.mean(few.seed_auroc))
     assert len(all_labels.seed_auroc) == 1
     assert all_labels.macro["auroc"].value > few.macro["auroc"].value
-    again = linear_probe(*sets(), NAMES, fractions=[0.05], seeds=[0, 1, 2], resamples=30)
+    again = linear_probe(*sets(), NAMES, fractions=[0.05], seeds=[0, 1, 2], bootstrap=BootstrapConfig(n_resamples=30))
     assert again.fractions[0.05].to_dict() == few.to_dict()
 
 
@@ -89,17 +99,23 @@ def test_findings_that_a_subset_does_not_know_are_counted_and_left_out():
     train, validation, test = sets()
     train.labels[:, 1] = 0
     with pytest.warns(RuntimeWarning, match=r"1 of 2 classifiers at 100 % of the labels were not trained, .* Fracture"):
-        part = linear_probe(train, validation, test, NAMES, fractions=[1.0], resamples=5).fractions[1.0]
+        part = linear_probe(
+            train, validation, test, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5)
+        ).fractions[1.0]
     assert math.isnan(part.findings["Fracture"].auroc.value)
     assert part.macro["auroc"].value == part.findings["Edema"].auroc.value
     json.dumps(part.to_dict(), allow_nan=False)
     train.labels[:, 1] = torch.nan
-    assert list(linear_probe(train, validation, test, NAMES, fractions=[1.0], resamples=5).fractions[1.0].findings) == [
-        "Edema"
-    ]
+    assert list(
+        linear_probe(train, validation, test, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5))
+        .fractions[1.0]
+        .findings
+    ) == ["Edema"]
     test.labels[:, 0] = 1
     with pytest.warns(RuntimeWarning, match=r"1 finding\(s\) have one class only .* Edema"):
-        part = linear_probe(train, validation, test, NAMES, fractions=[1.0], resamples=5).fractions[1.0]
+        part = linear_probe(
+            train, validation, test, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5)
+        ).fractions[1.0]
     assert math.isnan(part.macro["auroc"].value)
 
 
@@ -150,7 +166,12 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_repeats():
     train, validation, test = (loader(given) for given in sets())
     model = Encoder()
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    options = {"epochs": 6, "learning_rate": 1e-2, "head_learning_rate": 1e-2, "resamples": 20}
+    options = {
+        "epochs": 6,
+        "learning_rate": 1e-2,
+        "head_learning_rate": 1e-2,
+        "bootstrap": BootstrapConfig(n_resamples=20),
+    }
     tuned = fine_tune(model, train, validation, test, NAMES, **options)
     frozen = fine_tune(model, train, validation, test, NAMES, **{**options, "learning_rate": 0.0})
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -8,12 +8,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.statistics.multi_label import check_states, checked_labels
+from medvl.evaluation.multi_label import check_states, checked_labels
 
-COMPETITION = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
+CHEXPERT_COMPETITION_FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five findings of CheXpert's competition: the classes of the 5x200 layout (Huang et al., 2021)."""
 
-RETRIEVAL_CLASSES = (
+CHEXPERT_8X200_CLASSES = (
     "No Finding",
     "Atelectasis",
     "Cardiomegaly",

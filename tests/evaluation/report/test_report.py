@@ -14,7 +14,16 @@ import numpy as np
 import pytest
 import torch
 
-from medvl.evaluation import Embeddings, Evaluation, evaluate, grounding, segmentation, sentence_maps, write_report
+from medvl.evaluation import (
+    BootstrapConfig,
+    Embeddings,
+    Evaluation,
+    evaluate,
+    grounding,
+    segmentation,
+    sentence_maps,
+    write_report,
+)
 from medvl.evaluation.report.page import matrix_order
 
 NAMES = ["No Finding", "Enlarged Cardiomediastinum", "Lung $x_1$ <i>Opacity</i>", "Pleural Effusion", "Pleural Other"]
@@ -75,10 +84,18 @@ def with_pictures(evaluation):
         "patient_id": list("abcdefgh"),
         "study_id": [f"s{i} & <b>" for i in range(8)],
     }
-    grounded = grounding(Patches(), [cases], {NAMES[2]: ["opacity"]}, resamples=20)
+    grounded = grounding(Patches(), [cases], {NAMES[2]: ["opacity"]}, bootstrap=BootstrapConfig(n_resamples=20))
     train = [{"image": image, "mask": image > 0.7, "patient_id": str(i)} for i, image in enumerate(images.flip(0))]
     segmented = segmentation(
-        lambda image: image, train, [cases], names=["Lung <i>"], shots=[2, 8], seeds=1, steps=5, width=4, resamples=20
+        lambda image: image,
+        train,
+        [cases],
+        names=["Lung <i>"],
+        shots=[2, 8],
+        seeds=1,
+        steps=5,
+        width=4,
+        bootstrap=BootstrapConfig(n_resamples=20),
     )
     return replace(evaluation, grounding=grounded, segmentation=segmented)
 
@@ -115,9 +132,13 @@ def example(number=70, seed=0):
 def material():
     embeddings, prompts, encode_text = example()
     with pytest.warns(RuntimeWarning, match="Pleural Other"):
-        untrained = evaluate(example(seed=3)[0], encode_text, prompts=prompts, names=NAMES, resamples=50)
+        untrained = evaluate(
+            example(seed=3)[0], encode_text, prompts=prompts, names=NAMES, bootstrap=BootstrapConfig(n_resamples=50)
+        )
     with pytest.warns(RuntimeWarning, match="Pleural Other"):
-        evaluation = evaluate(embeddings, encode_text, prompts=prompts, names=NAMES, resamples=50)
+        evaluation = evaluate(
+            embeddings, encode_text, prompts=prompts, names=NAMES, bootstrap=BootstrapConfig(n_resamples=50)
+        )
     return embeddings, replace(with_pictures(evaluation), untrained=with_pictures(untrained))
 
 
@@ -258,7 +279,9 @@ def test_report_text_can_be_kept_out(material, tmp_path):
 def test_parts_that_are_not_there_are_left_out(tmp_path):
     embeddings = Embeddings(torch.eye(4), torch.eye(4), texts=["a", "b", "c", "d"])
     with pytest.warns(RuntimeWarning, match="by definition"):
-        evaluation = evaluate(embeddings, lambda texts: torch.ones(len(texts), 4), resamples=5)
+        evaluation = evaluate(
+            embeddings, lambda texts: torch.ones(len(texts), 4), bootstrap=BootstrapConfig(n_resamples=5)
+        )
     page = write_report(tmp_path / "report.html", title="Bare", evaluation=evaluation, embeddings=embeddings)
     text = page.read_text(encoding="utf-8")
     assert Page(text).open == []
