@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from medvl.text.augment import augment_text
+from medvl.text.content import content_sentences
 from medvl.text.findings import Mention, find_findings, label_report
 from medvl.text.headers import SECTION_ALIASES
 from medvl.text.label_table import LabelSummary, label_table
@@ -10,6 +11,7 @@ from medvl.text.prompts import PromptTemplates, load_prompt_templates, make_clas
 from medvl.text.sections import extract_sections
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
+from medvl.text.tokens import tokenize_texts
 from medvl.text.vocabulary import Vocabulary, load_vocabulary, vocabulary_names
 
 __all__ = [
@@ -20,6 +22,7 @@ __all__ = [
     "Span",
     "Vocabulary",
     "augment_text",
+    "content_sentences",
     "extract_sections",
     "find_findings",
     "label_report",
@@ -28,5 +31,6 @@ __all__ = [
     "load_vocabulary",
     "make_class_prompts",
     "split_sentences",
+    "tokenize_texts",
     "vocabulary_names",
 ]

@@ -11,14 +11,11 @@ from monai.config import KeysCollection
 from monai.transforms import Randomizable, Transform
 from numpy.typing import NDArray
 
-from medvl.text import extract_sections, split_sentences
-from medvl.text.headers import is_header
-from medvl.text.spans import require_text
+from medvl.text import content_sentences, extract_sections, split_sentences
 from medvl.transforms.study import RandStudyMapTransform, StudyMapTransform
 
 FALLBACKS = ("all", "last_paragraph", "error")
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n")
-_WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 class ExtractSections(Transform):
@@ -177,16 +174,9 @@ class RandSentence(Randomizable, Transform):
 
     def __call__(self, report: str | Sequence[str]) -> str:
         """Return one sentence of ``report`` (text, or a list of its sentences)."""
-        if isinstance(report, str):
-            sentences = [report[start:end] for start, end in split_sentences(report)]
-        else:
-            sentences = [require_text(sentence, "a sentence") for sentence in report]
-        sentences = [sentence for sentence in sentences if sentence.strip()]
-        if not sentences:
+        eligible = content_sentences(report, self.min_words)
+        if not eligible:
             raise ValueError("report is empty: there is no sentence to draw, expected some text")
-        words = [0 if is_header(sentence) else len(_WORD.findall(sentence)) for sentence in sentences]
-        least = min(self.min_words, max(words))
-        eligible = [sentence for sentence, count in zip(sentences, words, strict=True) if count >= least]
         self.randomize(len(eligible))
         return eligible[self.index]
 

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Transform
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from medvl.text import split_sentences
+from medvl.text import tokenize_texts
 from medvl.text.spans import require_text
 from medvl.transforms.study import StudyMapTransform
 
@@ -87,37 +86,9 @@ class TokenizeText(Transform):
         Raises:
             TypeError: if ``text`` is neither a string nor a sequence of strings.
         """
-        text, starts = _sentence_starts(text)
-        tokens = self.tokenizer(
-            text,
-            truncation=True,
-            max_length=self.max_length,
-            padding="max_length" if self.padding else False,
-            return_offsets_mapping=True,
-            return_special_tokens_mask=True,
-            return_attention_mask=True,
-        )
-        offsets = np.asarray(tokens["offset_mapping"], dtype=np.int64).reshape(-1, 2)
-        special = np.asarray(tokens["special_tokens_mask"], dtype=bool)
-        # The last character decides: byte-level tokenizers let a token begin with the space before its word.
-        last = np.maximum(offsets[:, 1] - 1, offsets[:, 0])
-        sentence = np.maximum(np.searchsorted(starts, last, side="right") - 1, 0)
-        attention_mask = np.asarray(tokens["attention_mask"], dtype=np.int64)
-        sentence[special | (attention_mask == 0)] = -1
-        return {
-            "input_ids": torch.tensor(tokens["input_ids"], dtype=torch.int64),
-            "attention_mask": torch.from_numpy(attention_mask),
-            "sentence_ids": torch.from_numpy(sentence.astype(np.int64)),
-        }
-
-
-def _sentence_starts(text: str | Sequence[str]) -> tuple[str, np.ndarray]:
-    """The text and the offsets where its sentences begin."""
-    if isinstance(text, Sequence) and not isinstance(text, (str, bytes)):
-        sentences = [require_text(sentence, "a sentence of text") for sentence in text]
-        lengths = [len(sentence) + 1 for sentence in sentences]
-        return " ".join(sentences), np.cumsum([0, *lengths[:-1]]) if lengths else np.zeros(1, dtype=np.int64)
-    return require_text(text), np.array([span.start for span in split_sentences(text)] or [0])
+        padding = "max_length" if self.padding else False
+        tokens = tokenize_texts(self.tokenizer, [text], self.max_length, padding)
+        return {name: torch.from_numpy(values[0]) for name, values in tokens.items()}
 
 
 class TokenizeTextd(StudyMapTransform):

@@ -1,0 +1,43 @@
+"""Sentences that say something: neither headers nor numbers and marks alone."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from medvl.text.headers import is_header
+from medvl.text.sentences import split_sentences
+from medvl.text.spans import require_text
+
+_WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def content_sentences(report: str | Sequence[str], min_words: int = 1) -> list[str]:
+    """The sentences of a report that have words, without headers ("FINDINGS:"), numbers ("1.") and marks ("___").
+
+    A word has two letters or more; a header has none.
+
+    Args:
+        report: a text, split by :func:`split_sentences`, or the list of its sentences, of which blank ones are left out.
+        min_words: minimum number of words, at least 1. "No effusion." has two.
+
+    Returns:
+        The sentences with at least ``min_words`` words. Where none has as many, those with the most words: all sentences
+        where none has a word. An empty list for a report without text.
+
+    Raises:
+        TypeError: If ``report`` is neither a string nor a sequence of strings.
+
+    Example:
+        >>> content_sentences("FINDINGS: No effusion. Heart is normal. ___")
+        ['No effusion.', 'Heart is normal.']
+        >>> content_sentences("FINDINGS: No effusion. Heart is normal. ___", min_words=3)
+        ['Heart is normal.']
+    """
+    if isinstance(report, str):
+        sentences = [report[start:end] for start, end in split_sentences(report)]
+    else:
+        sentences = [sentence for sentence in report if require_text(sentence, "a sentence").strip()]
+    counts = [0 if is_header(sentence) else len(_WORD.findall(sentence)) for sentence in sentences]
+    threshold = min(min_words, max(counts, default=0))
+    return [sentence for sentence, count in zip(sentences, counts, strict=True) if count >= threshold]
