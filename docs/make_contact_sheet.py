@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from medvl.data import SyntheticChestXRay
-from medvl.data.synthetic.draws import Draws
+from medvl.data.synthetic.random_stream import RandomStream
 from medvl.data.synthetic.reports import compose_sentences
 
 OUTPUT = Path(__file__).parent / "images" / "synthetic_contact_sheet.png"
@@ -24,13 +24,13 @@ COLUMNS = 6
 
 def choose(dataset: SyntheticChestXRay) -> list[tuple[int, str]]:
     """The first two normal studies, and for each finding one moderate and one severe case with little else in it."""
-    normal = (i for i in range(len(dataset)) if not dataset.describe(i)["findings"])
+    normal = (i for i in range(len(dataset)) if not dataset.get_metadata(i)["findings"])
     chosen = [(i, "No Finding") for i in normal if sentence_of(dataset, i, "No Finding")][:2]
     for name in dataset.drawable:
         for severity in ("moderate", "severe") if name != "Support Devices" else ("moderate", "moderate"):
             taken = [index for index, _ in chosen]
             for index in range(len(dataset)):
-                findings = dataset.describe(index)["findings"]
+                findings = dataset.get_metadata(index)["findings"]
                 alone = len(findings) == 1 and findings[0].name == name and findings[0].severity == severity
                 if alone and index not in taken and sentence_of(dataset, index, name):
                     chosen.append((index, name))
@@ -40,7 +40,7 @@ def choose(dataset: SyntheticChestXRay) -> list[tuple[int, str]]:
 
 def sentence_of(dataset: SyntheticChestXRay, index: int, name: str) -> str:
     """The first sentence of the report that states the finding; for a normal study its impression."""
-    sentences = compose_sentences(dataset.describe(index)["findings"], Draws(dataset.seed, "report", index))
+    sentences = compose_sentences(dataset.get_metadata(index)["findings"], RandomStream(dataset.seed, "report", index))
     if name == "No Finding":
         return next((s.text for s in sentences if s.section == "IMPRESSION"), "")
     return next((s.text for s in sentences for m in s.mentions if m.name == name and m.state == 1), "")

@@ -201,8 +201,8 @@ class TestTrain:
         from medvl.data import read_manifest
 
         table = write_table(tmp_path)
-        manifest = read_manifest(table, report_column="text", patient_column="patient").with_splits()
-        truncated, missing = (study["study_id"] for study in manifest.split("train")[:2])
+        manifest = read_manifest(table, report_column="text", patient_column="patient").assign_splits()
+        truncated, missing = (study["study_id"] for study in manifest.subset("train").studies[:2])
         arguments = ["train", "convirt", "--data", table, "--epochs", 1, *SMALL, *columns()]
         whole = (tmp_path / truncated).read_bytes()
         (tmp_path / truncated).write_bytes(whole[:60])

@@ -18,12 +18,12 @@ from medvl.text import make_class_prompts
 from medvl.transforms import RandSentenced, TokenizeTextd, image_augmentation, image_preprocessing, train_tokenizer
 
 set_determinism(0)
-table = SyntheticChestXRay(length=800, size=64).write("first-dual-encoder/data")
+table = SyntheticChestXRay(length=800, size=64).save("first-dual-encoder/data")
 manifest = read_manifest(table)
 print(manifest.summary())
 
 # Text: one random sentence of the report a step, as tokens of a vocabulary learned from the training reports.
-train_studies = manifest.split("train")
+train_studies = manifest.subset("train").studies
 tokenizer = train_tokenizer([study["report"] for study in train_studies], vocab_size=2000)
 transform = Compose(
     [
@@ -55,6 +55,6 @@ model.save_pretrained("first-dual-encoder/model")
 
 # Evaluation on patients the model has not seen.
 keys = ["image", "report", "label", "study_id", "patient_id"]
-test = StudyDataset(manifest.split("test"), Compose([image_preprocessing(image_size=64), SelectItemsd(keys)]))
+test = StudyDataset(manifest.subset("test").studies, Compose([image_preprocessing(image_size=64), SelectItemsd(keys)]))
 embeddings = embed_studies(model, StudyLoader(test, batch_size=64))
 print(evaluate(embeddings, model, prompts=make_class_prompts(manifest.names), names=manifest.names).table())

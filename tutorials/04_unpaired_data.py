@@ -28,7 +28,7 @@ from medvl.transforms import (
 
 set_determinism(0)
 folder = Path("unpaired-data")
-with SyntheticChestXRay(length=400, size=64).write(folder / "data").open() as file:
+with SyntheticChestXRay(length=400, size=64).save(folder / "data").open() as file:
     rows = list(csv.DictReader(file))
 
 
@@ -48,18 +48,18 @@ images = write("images.csv", rows[:200], without=("report",))
 texts = write("texts.csv", [{k: row[k] for k in ("study_id", "report")} for row in rows[200:]], without=())
 manifest = load_sources(
     [f"image-label={images}", f"text-label={texts}"],
-    texts="sentence",  # each sentence is a text, labelled by the library
+    text_unit="sentence",  # each sentence is a text, labeled by the library
     require_findings=True,
     label_cache=folder / "text_labels.npz",
 )
 print(manifest.summary())
 
 # Why labels and not pairs: this many negatives of a batch of pairs would be none.
-labels = [study["label"] for study in manifest.split("train") if "label" in study]
+labels = [study["label"] for study in manifest.subset("train").studies if "label" in study]
 print(audit_false_negatives(labels, batch_size=32, names=manifest.names).table())
 
 # Three chains: of images, of sentences, and of labels, which become a sentence.
-train = manifest.split("train")
+train = manifest.subset("train").studies
 tokenizer = train_tokenizer(text_corpus(train, manifest.names), vocab_size=1000)
 tokens = [RandTextAugmentd("text", drop_prob=0.0), TokenizeTextd("text", tokenizer=tokenizer, max_length=32)]
 dataset = UnifiedDataset(

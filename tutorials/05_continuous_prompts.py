@@ -27,11 +27,11 @@ TOKENS = 4
 
 set_determinism(0)
 folder = Path("continuous-prompts")
-table = SyntheticChestXRay(length=300, size=64).write(folder / "data")
+table = SyntheticChestXRay(length=300, size=64).save(folder / "data")
 
 # The same studies twice: once as images with reports, once as images with labels, whose text is a prompt.
 manifest = load_sources([f"image-text={table}", f"image-label={table}"])
-train = manifest.split("train")
+train = manifest.subset("train").studies
 tokenizer = train_tokenizer(text_corpus(train, manifest.names), vocab_size=1000)
 model = umcl("small", image_size=64, embed_dim=64, tokenizer=tokenizer, num_prompt_tokens=TOKENS)
 before = model.text_encoder.prompts().detach().clone()
@@ -49,7 +49,7 @@ dataset = UnifiedDataset(
     prompt_transform=write,
     cache_bytes=10**9,
 )
-loader = unified_loader(dataset, batch_size=32, rates={"image-text": 0.5, "image-label": 0.5})
+loader = unified_loader(dataset, batch_size=32, sampling_weights={"image-text": 0.5, "image-label": 0.5})
 batch = next(iter(loader))
 is_prompt = (batch["input_ids"] >= model.text_encoder.vocab_size).any(1)
 print(f"{int(is_prompt.sum())} of the {len(is_prompt)} texts of a batch are prompts; one of them:")

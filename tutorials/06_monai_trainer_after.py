@@ -21,7 +21,7 @@ from medvl.transforms import TokenizeTextd, train_tokenizer
 set_determinism(0)
 
 # Your datalist: dictionaries with an image, a report and labels. Here, generated ones.
-manifest = read_manifest(SyntheticChestXRay(length=300, size=64).write("monai-trainer/data"))
+manifest = read_manifest(SyntheticChestXRay(length=300, size=64).save("monai-trainer/data"))
 findings = ["Cardiomegaly", "Lung Opacity", "Pleural Effusion", "Support Devices"]
 columns = [manifest.names.index(name) for name in findings]
 studies = [{**study, "label": study["label"][columns]} for study in manifest.studies]

@@ -10,7 +10,7 @@ from medvl.inferers import RetrievalInferer, ZeroShotInferer
 from medvl.transforms import image_preprocessing
 from medvl.workflows import TrainedRun, embed, train
 
-table = SyntheticChestCT(length=600, size=32).write("volumes/data")
+table = SyntheticChestCT(length=600, size=32).save("volumes/data")
 
 # Every recipe learns from volumes by one setting; all other settings are those of radiographs.
 folder = train(

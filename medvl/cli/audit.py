@@ -32,7 +32,7 @@ def audit(
     from medvl.evaluation import audit_false_negatives
 
     manifest = load_sources(source or (), data, columns=columns, on_error=checked_on_error(on_error), folder=output)
-    studies = manifest.of_split(split).studies
+    studies = manifest.subset(split).studies
     found = audit_false_negatives(
         [study.get("label", study.get("text_label")) for study in studies],
         batch_size,

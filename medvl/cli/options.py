@@ -21,8 +21,8 @@ Sources = Annotated[
     list[str] | None,
     typer.Option(
         "--source",
-        metavar="KIND=PLACE",
-        help="Repeated, a source of its own each: KIND image-text, image-label or text-label; PLACE a table, or openi:PATH, "
+        metavar="KIND=LOCATION",
+        help="Repeated, a source of its own each: KIND image-text, image-label or text-label; LOCATION a table, or openi:PATH, "
         "chexpert:PATH or mimic-cxr:PATH.",
         show_default=False,
     ),

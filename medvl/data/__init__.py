@@ -1,4 +1,4 @@
-"""Tables and sources of studies, the synthetic chest X-ray set, datasets, samplers and loaders."""
+"""Tables and sources of studies, synthetic data sets, datasets, samplers and loaders."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ from medvl.utils.extras import require_extra
 
 require_extra("medvl.data", "monai")
 
-from medvl.data.collate import collate_studies, study_key
+from medvl.data.collate import collate_studies
 from medvl.data.corpus import text_corpus
 from medvl.data.dataset import StudyDataset
-from medvl.data.load_sources import SourceManifest, load_sources
 from medvl.data.loader import StudyLoader, unified_loader
-from medvl.data.manifest import Manifest, read_manifest
+from medvl.data.manifest import Manifest
+from medvl.data.manifest_reader import read_manifest
 from medvl.data.public.chexpert import CheXpert
 from medvl.data.public.mimic_cxr import MIMIC_CXR
 from medvl.data.public.openi import OpenIReports
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
-from medvl.data.sources import parse_source
+from medvl.data.source_manifest import SourceManifest, load_sources
+from medvl.data.sources import Source, parse_source
 from medvl.data.splits import split_by_patient
 from medvl.data.studies import load_studies, table_path
 from medvl.data.synthetic import SyntheticChestXRay
@@ -31,6 +32,7 @@ __all__ = [
     "Manifest",
     "MixedBatchSampler",
     "OpenIReports",
+    "Source",
     "SourceManifest",
     "StudyDataset",
     "StudyLoader",
@@ -44,7 +46,6 @@ __all__ = [
     "parse_source",
     "read_manifest",
     "split_by_patient",
-    "study_key",
     "table_path",
     "text_corpus",
     "unified_loader",

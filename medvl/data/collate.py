@@ -1,9 +1,8 @@
-"""Studies into a batch."""
+"""The collate function of studies."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from hashlib import blake2b
 from numbers import Real
 from typing import Any
 
@@ -11,46 +10,37 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError
+from medvl.utils.ids import hash_id
 
 PADDING = {"input_ids": 0, "attention_mask": 0, "sentence_ids": -1}
 
-# What belongs to images and what to texts; a batch need not hold as many of one as of the other.
+# Keys with one row an image, and keys with one row a text; a batch may have different numbers of them.
 IMAGE_KEYS = ("image", "label")
 TEXT_KEYS = ("text", "text_label", *PADDING)
 
 
-def study_key(study_id: str) -> int:
-    """A 63-bit integer that stands for a study's id, the same in every process and run.
-
-    Example:
-        >>> study_key("s1") == study_key("s1"), study_key("s1") == study_key("s2")
-        (True, False)
-    """
-    return int.from_bytes(blake2b(str(study_id).encode(), digest_size=8).digest(), "big") >> 1
-
-
 def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str, Any]:
-    """Makes a batch of studies, of which some may have no image and some no text.
+    """Collate studies into a batch; some may have no image and some no text.
 
-    Token sequences are padded to the longest, tensors and arrays are stacked, numbers become a tensor, and all else stays
-    a list. ``image`` and ``label`` come from the N studies with an image; ``input_ids``, ``attention_mask``,
-    ``sentence_ids``, ``text`` and ``text_label`` from the M with a text. From ``study_id`` come the integers ``image_ids``
-    (N,) and ``text_ids`` (M,): an image and a text belong together where these are equal.
+    Token sequences are padded to the longest, tensors and arrays are stacked, numbers become a tensor, and other values stay
+    a list. ``image`` and ``label`` are those of the N studies with an image; ``input_ids``, ``attention_mask``,
+    ``sentence_ids``, ``text`` and ``text_label`` those of the M studies with a text. The integers ``image_ids`` (N,) and
+    ``text_ids`` (M,) are hashes of ``study_id``: an image and a text are a pair if their ids are equal.
 
-    Images with a true ``pooled`` are views of one study, to be embedded as one (:class:`~medvl.networks.PooledViews`): there
-    are then more images than N, ``view_index`` holds the row, of N, of each, and ``label`` and ``image_ids`` have one row a
-    study.
+    Images whose ``pooled`` is true are views of one study that get one embedding (:class:`~medvl.networks.PooledViews`). There
+    are then more images than N; ``view_index`` is the row in [0, N) of each image, and ``label`` and ``image_ids`` have one
+    row a study.
 
     Args:
-        items: studies; a :class:`StudyError` among them is passed on in ``errors``.
+        items: studies; each :class:`StudyError` among them is passed on in ``errors``.
 
     Returns:
-        The batch; ``errors`` holds the studies that failed (an empty list where none did).
+        The batch, with the list ``errors``, empty if there are none.
 
     Raises:
-        ValueError: where a key is missing in some of the studies that should have it, or the tensors under a key differ in
-            shape.
+        ValueError: If a key is missing in some of the studies that should have it, or the tensors of a key differ in shape.
 
     Example:
         >>> batch = collate_studies([
@@ -69,18 +59,20 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
     if any(study.get("pooled") for study in with_image):
         first = {study["study_id"]: study for study in reversed(with_image)}
         rows = [study for study in with_image if first[study["study_id"]] is study]
-        place = {study["study_id"]: row for row, study in enumerate(rows)}
-        batch["view_index"] = torch.tensor([place[study["study_id"]] for study in with_image])
+        row_of = {study["study_id"]: row for row, study in enumerate(rows)}
+        batch["view_index"] = torch.tensor([row_of[study["study_id"]] for study in with_image])
     owners = {"image": with_image, **dict.fromkeys(IMAGE_KEYS[1:], rows), **dict.fromkeys(TEXT_KEYS, with_text)}
     for key in dict.fromkeys(key for study in studies for key in study if key != "pooled"):
         having = owners.get(key) or studies
         without = [str(study.get("study_id")) for study in having if key not in study]
         if without:
-            raise ValueError(f"studies of one batch must share their keys, {key!r} is missing in study {without[0]!r}.")
+            raise ValueError(
+                error_message("studies of one batch", f"all have {key!r}", f"study {without[0]!r} without it")
+            )
         batch[key] = _collate_key(key, [study[key] for study in having])
     for having, name in ((rows, "image_ids"), (with_text, "text_ids")):
         if having and "study_id" in batch:
-            batch[name] = torch.tensor([study_key(study["study_id"]) for study in having], dtype=torch.int64)
+            batch[name] = torch.tensor([hash_id(str(study["study_id"])) for study in having], dtype=torch.int64)
     return batch
 
 
@@ -91,8 +83,8 @@ def _collate_key(key: str, values: list[Any]) -> Any:
     if isinstance(values[0], torch.Tensor):
         shapes = sorted({tuple(value.shape) for value in values})
         if len(shapes) > 1:
-            raise ValueError(f"{key!r} must have one shape within a batch, received {shapes[0]} and {shapes[1]}.")
+            raise ValueError(error_message(repr(key), "have one shape within a batch", f"{shapes[0]} and {shapes[1]}"))
         return torch.stack([value.as_tensor() if hasattr(value, "as_tensor") else value for value in values])
-    if all(isinstance(value, Real) for value in values):  # NumPy's numbers too
+    if all(isinstance(value, Real) for value in values):  # NumPy scalars too
         return torch.tensor(values)
     return values

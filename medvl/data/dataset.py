@@ -1,4 +1,4 @@
-"""A dataset of studies whose every item can be drawn again."""
+"""A map-style dataset of studies with reproducible random transforms."""
 
 from __future__ import annotations
 
@@ -10,30 +10,32 @@ from typing import Any, TypeAlias
 import numpy as np
 import torch
 from monai.data.meta_obj import get_track_meta, set_track_meta
-from monai.transforms import Compose, Randomizable, Transform
+from monai.transforms import Compose, Randomizable
+from monai.transforms import Transform as MonaiTransform
 from torch.utils.data import Dataset
 
 from medvl.transforms.study import study_id_of
 from medvl.utils.errors import StudyError
 
-Chain: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]] | Sequence[Callable]"
+Transform: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]]"
+TransformChain: TypeAlias = "Transform | Sequence[Transform]"
 
 
-class StudyDataset(Dataset):
-    """Studies through a chain of transforms, reproducible item by item.
+class StudyDataset(Dataset[dict[str, Any]]):
+    """Studies with transforms whose random draws are reproducible for every item.
 
-    Random transforms are seeded from (``seed``, epoch, index). An item is therefore the same in whichever order, worker
-    process or resumed run it is drawn, and the number of workers does not change a result.
+    Random transforms are seeded from (``seed``, epoch, index), so an item does not depend on the order of access, the worker
+    process, the number of workers or whether the run was resumed.
 
-    The steps before the first random one are computed once a study and kept, as MONAI's ``CacheDataset`` does, up to
-    ``cache_bytes`` of tensors; call :meth:`load` to fill that cache at once. A cached item is copied before the random
-    steps see it, and these work on plain tensors without MONAI's metadata.
+    The transforms before the first random one are applied once a study and cached, as in MONAI's ``CacheDataset``, up to
+    ``cache_bytes`` of tensors; :meth:`load` fills the cache. The random transforms get a copy of the cached item, with
+    plain tensors instead of ``MetaTensor``.
 
     Args:
         studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
         transform: a callable on dictionaries, usually MONAI's ``Compose``, or a list of them.
-        seed: an integer, at least 0.
-        cache_bytes: how many bytes of tensors to keep; 0 keeps none.
+        seed: of the random transforms; an integer, at least 0.
+        cache_bytes: maximum size of the cached tensors; 0 disables the cache.
 
     Example:
         >>> from monai.transforms import RandLambdad
@@ -46,7 +48,7 @@ class StudyDataset(Dataset):
     def __init__(
         self,
         studies: Sequence[Mapping[str, Any]],
-        transform: Chain | None = None,
+        transform: TransformChain | None = None,
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
@@ -58,22 +60,22 @@ class StudyDataset(Dataset):
         self._cached_bytes = 0
         self._first_random = next((i for i, step in enumerate(self.steps) if _may_be_random(step)), len(self.steps))
         self._random = np.random.RandomState()
-        # in shared memory, so that workers which live on from epoch to epoch see the new one
+        # In shared memory, so that persistent workers see a new epoch.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 
     def __len__(self) -> int:
         return len(self.studies)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the random transforms are seeded with."""
+        """Set the epoch that the random transforms are seeded with."""
         self._epoch.fill_(epoch)
 
-    def load(self, progress: Callable[[Iterable], Iterable] | None = None, threads: int = 2) -> None:
-        """Fills the cache now, as far as ``cache_bytes`` allows; studies that fail are met again when they are drawn.
+    def load(self, progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None, threads: int = 2) -> None:
+        """Fill the cache up to ``cache_bytes``; a study that fails raises when it is accessed.
 
         Args:
             progress: wraps the iteration over studies, as ``tqdm`` does.
-            threads: how many files are decoded at once.
+            threads: number of files that are decoded at once.
         """
         indices = range(len(self)) if self.cache_bytes else range(0)
         with ThreadPoolExecutor(threads) as pool:
@@ -85,7 +87,7 @@ class StudyDataset(Dataset):
         """The study after all transforms.
 
         Raises:
-            StudyError: where a transform fails; it names the study, the transform's keys and the reason.
+            StudyError: If a transform fails; it names the study, the transform's keys and the reason.
         """
         index = range(len(self))[index]
         prepared = self._prepare(index)
@@ -95,7 +97,7 @@ class StudyDataset(Dataset):
         random_steps = self.steps[self._first_random :]
         if not random_steps:
             return item
-        # one stream for all steps: making a RandomState costs more than most of the transforms that would get their own
+        # One state for all steps: creating a RandomState costs more than most transforms.
         self._random.seed(np.random.SeedSequence([self.seed, int(self._epoch), index]).generate_state(1))
         for step in random_steps:
             if isinstance(step, Randomizable):
@@ -104,14 +106,14 @@ class StudyDataset(Dataset):
             return self._apply(random_steps, item)
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
-        """Several studies at once; one that fails stands in the list as its :class:`StudyError`.
+        """Several studies at once; one that fails is replaced by its :class:`StudyError`.
 
-        This is what a ``DataLoader`` calls, so that a bad study neither kills a worker nor loses its message there.
+        A ``DataLoader`` calls this method, so a bad study neither stops a worker nor loses its message there.
         """
-        return items_or_errors(self, indices)
+        return get_items(self, indices)
 
     def _prepare(self, index: int) -> dict[str, Any] | StudyError:
-        """The study after the deterministic steps, from the cache where it is there."""
+        """The study after the deterministic transforms, from the cache if it is there."""
         if index in self._cache:
             cached = self._cache[index]
             return without_traceback(cached) if isinstance(cached, StudyError) else cached
@@ -129,7 +131,7 @@ class StudyDataset(Dataset):
             self._cached_bytes += size
         return item
 
-    def _apply(self, steps: Sequence[Callable], item: dict[str, Any]) -> dict[str, Any]:
+    def _apply(self, steps: Sequence[Transform], item: dict[str, Any]) -> dict[str, Any]:
         study_id = study_id_of(item)
         for step in steps:
             try:
@@ -143,8 +145,8 @@ class StudyDataset(Dataset):
         return item
 
 
-def items_or_errors(dataset: Dataset, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
-    """The items of a dataset, and of studies that fail their errors."""
+def get_items(dataset: Dataset[dict[str, Any]], indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
+    """The items at ``indices``; one that raises a :class:`StudyError` is replaced by it."""
     items: list[dict[str, Any] | StudyError] = []
     for index in indices:
         try:
@@ -155,13 +157,13 @@ def items_or_errors(dataset: Dataset, indices: Sequence[int]) -> list[dict[str, 
 
 
 def without_traceback(error: StudyError) -> StudyError:
-    """The same error, fit to pickle and to keep: a traceback holds on to what its functions held, whole batches."""
+    """A copy that can be pickled and kept: a traceback keeps the local variables of its frames alive, whole batches."""
     return StudyError(error.study_id, error.key, error.reason)
 
 
 @contextmanager
 def _plain_tensors() -> Iterator[None]:
-    """Lets MONAI's transforms give plain tensors; a MetaTensor takes longer to make than a small image to augment."""
+    """Make MONAI's transforms return plain tensors: creating a MetaTensor takes longer than augmenting a small image."""
     before = get_track_meta()
     set_track_meta(False)
     try:
@@ -170,7 +172,7 @@ def _plain_tensors() -> Iterator[None]:
         set_track_meta(before)
 
 
-def _flatten(transform: Any) -> Iterator[Callable]:
+def _flatten(transform: Any) -> Iterator[Transform]:
     if (type(transform) is Compose and not transform.lazy) or isinstance(transform, list | tuple):
         for step in getattr(transform, "transforms", transform):
             yield from _flatten(step)
@@ -178,12 +180,12 @@ def _flatten(transform: Any) -> Iterator[Callable]:
         yield transform
 
 
-def _may_be_random(step: Callable) -> bool:
-    return isinstance(step, Randomizable) or not isinstance(step, Transform)
+def _may_be_random(step: Transform) -> bool:
+    return isinstance(step, Randomizable) or not isinstance(step, MonaiTransform)
 
 
 def _reason(error: BaseException) -> str:
-    """The error's first line; where MONAI wrapped it ("applying transform ..."), that of its cause."""
+    """The error's first line; if MONAI wrapped it ("applying transform ..."), that of its cause."""
     while str(error).startswith("applying transform") and error.__cause__ is not None:
         error = error.__cause__
     text = str(error).strip().split("\n")[0]

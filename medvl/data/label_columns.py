@@ -16,20 +16,23 @@ from numpy.typing import NDArray
 
 from medvl.data.tables import Table
 from medvl.text import load_vocabulary
+from medvl.utils.checks import error_message
+from medvl.utils.errors import StudyError
 
-# In the order of CheXpert's own CSV; projects disagree on the order, so always go by name.
-CHEXPERT_COLUMNS = load_vocabulary("chexpert14").names
+CHEXPERT_FINDINGS = load_vocabulary("chexpert14").names
+"""The 14 findings in the order of CheXpert's CSV files; other projects order them differently, so match by name."""
 
-LONGEST_NAME = 100
-"""Characters of a class's name; a longer one is a text, of a column that was taken by mistake."""
+MAX_NAME_LENGTH = 100
+"""Characters of a class name; longer cells are reports of a column that was named by mistake."""
 
 MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
 
 _STATE_WORDS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans
+_STATES = {"": math.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}  # the usual cells, fast
 
 
 class CellError(ValueError):
-    """A cell that cannot be used: its column and, in words, what it holds and what was expected."""
+    """A cell that cannot be used: its column, and what was expected and found."""
 
     def __init__(self, column: str, reason: str) -> None:
         super().__init__(column, reason)
@@ -50,7 +53,7 @@ class LabelReader:
 
 
 def is_missing(cell: Any) -> bool:
-    """Whether a cell says nothing: absent, null, NaN, white space or the word for it."""
+    """Whether a cell is empty: absent, null, NaN, white space, or a word such as "nan" or "none"."""
     if cell is None or (isinstance(cell, float) and math.isnan(cell)):
         return True
     return isinstance(cell, str) and cell.strip().lower() in MISSING
@@ -59,7 +62,7 @@ def is_missing(cell: Any) -> bool:
 def label_reader(
     table: Table, label_column: str | Sequence[str] | None, label_names: Sequence[str] | None = None
 ) -> LabelReader | None:
-    """Find out once for the whole table how its labels are written.
+    """Determine, once for the whole table, how its labels are written.
 
     Args:
         table: the table.
@@ -71,21 +74,20 @@ def label_reader(
         The reader, or None where the table has no labels.
     """
     if label_column is None:
-        by_key = {_normal(column): column for column in table.columns}
-        found = {name: by_key[_normal(name)] for name in CHEXPERT_COLUMNS if _normal(name) in by_key}
+        by_key = {normalize_name(column): column for column in table.columns}
+        found = {name: by_key[normalize_name(name)] for name in CHEXPERT_FINDINGS if normalize_name(name) in by_key}
         return _state_columns(found) if len(found) >= 2 else None
     if not isinstance(label_column, str) and len(label_column) == 1:
         label_column = label_column[0]
     if not isinstance(label_column, str):
         if label_names is not None and len(label_names) != len(label_column):
-            raise ValueError(
-                f"label_names: received {len(label_names)} names for {len(label_column)} label columns; expected as many"
-            )
-        columns = [table.require(column, "label_column") for column in label_column]
+            expected = f"have {len(label_column)} names, one for each label column"
+            raise ValueError(error_message("label_names", expected, len(label_names)))
+        columns = [table.resolve_column(column, "label_column") for column in label_column]
         if not columns or len(set(columns)) != len(columns):
-            raise ValueError(f"label_column: expected distinct columns, received {columns}")
+            raise ValueError(error_message("label_column", "name distinct columns", columns))
         return _state_columns(dict(zip(label_names or columns, columns, strict=True)))
-    column = table.require(label_column, "label_column")
+    column = table.resolve_column(label_column, "label_column")
     cells = [tokens for row in table.rows if (tokens := _tokens(row.cells.get(column))) is not None]
     numeric = sum(map(_is_numeric, cells))
     by_name = any(str(token).strip() in (label_names or ()) for tokens in cells for token in tokens)
@@ -94,8 +96,57 @@ def label_reader(
     return _class_names(column, cells, label_names)
 
 
-def _normal(name: str) -> str:
-    return name.replace("_", " ").lower()
+def parse_states(row: Mapping[str, str | None], names: Sequence[str], study_id: str) -> NDArray[np.float32]:
+    """Finding states from the cells of a row, by column name; a column that the row lacks is not mentioned.
+
+    Args:
+        row: column to cell, as :class:`csv.DictReader` gives it.
+        names: columns to read, in the order of the result.
+        study_id: for the error.
+
+    Returns:
+        float32 (K,): 1 present, 0 absent, -1 uncertain, NaN not mentioned.
+
+    Raises:
+        medvl.utils.errors.StudyError: If a cell is not 1, 0, -1 or blank, or the row ends before it.
+
+    Example:
+        >>> parse_states({"Edema": "-1.0", "Fracture": ""}, ["Fracture", "Edema"], "s1").tolist()
+        [nan, -1.0]
+    """
+    states = []
+    for name in names:
+        cell = row.get(name, "")
+        if cell is None:  # what DictReader fills a truncated row with
+            raise StudyError(study_id, name, "the row ends before this column")
+        try:
+            states.append(_state(cell, name))
+        except CellError as error:
+            raise StudyError(study_id, name, error.reason) from error
+    return np.array(states, dtype=np.float32)
+
+
+def normalize_name(name: str) -> str:
+    """A column or finding name without its case, underscores and extra white space.
+
+    Example:
+        >>> normalize_name("Pleural_Effusion ")
+        'pleural effusion'
+    """
+    return " ".join(name.replace("_", " ").lower().split())
+
+
+def match_names(names: Sequence[str], order: Sequence[str]) -> list[int]:
+    """The index in ``order`` of each name, whatever its case and underscores; -1 for a name that is not there."""
+    index_of = {normalize_name(name): i for i, name in enumerate(order)}
+    return [index_of.get(normalize_name(name), -1) for name in names]
+
+
+def reorder_states(states: NDArray[np.float32], columns: Sequence[int], width: int) -> NDArray[np.float32]:
+    """States (..., K) as (..., width), the k-th in column ``columns[k]`` and NaN in the other columns."""
+    out = np.full((*np.shape(states)[:-1], width), np.nan, dtype=np.float32)
+    out[..., list(columns)] = states
+    return out
 
 
 def _state_columns(columns: Mapping[str, str]) -> LabelReader:
@@ -106,7 +157,7 @@ def _state_columns(columns: Mapping[str, str]) -> LabelReader:
 
 
 def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
-    # Most rows are right: their width, not the first row's, is what the others are held to.
+    # The expected width is that of most rows, not that of the first.
     widths = Counter(len(tokens) for tokens in cells if _is_numeric(tokens))
     width = len(label_names) if label_names is not None else widths.most_common(1)[0][0]
     names = tuple(label_names) if label_names is not None else (column,) if width == 1 else ()
@@ -127,10 +178,13 @@ def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Seque
     texts = (token for tokens in cells for token in tokens if isinstance(token, str | int | float))
     present = {str(text).strip() for text in texts if not is_missing(text)}
     longest = max(map(len, present), default=0)
-    if label_names is None and longest > LONGEST_NAME:  # a text is not repeated, see below
-        raise ValueError(f"label_column: {column} holds texts of up to {longest} characters, expected names of classes")
+    if label_names is None and longest > MAX_NAME_LENGTH:  # the text itself may be a report
+        expected = f"name a column of class names of at most {MAX_NAME_LENGTH} characters"
+        raise ValueError(
+            error_message("label_column", expected, f"{column!r} with texts of up to {longest} characters")
+        )
     names = tuple(label_names) if label_names is not None else tuple(sorted(present))
-    place = {name: i for i, name in enumerate(names)}
+    index_of = {name: i for i, name in enumerate(names)}
 
     def parse(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
         tokens = _tokens(row.get(column))
@@ -140,9 +194,9 @@ def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Seque
         for token in tokens:
             if is_missing(token):
                 continue
-            if str(token).strip() not in place:
+            if str(token).strip() not in index_of:
                 raise CellError(column, f"the label is not one of the {len(names)} names {', '.join(names)}")
-            label[place[str(token).strip()]] = 1
+            label[index_of[str(token).strip()]] = 1
         return label if label.any() else None
 
     return LabelReader(names, parse)
@@ -182,16 +236,18 @@ def _number(token: Any) -> float | None:
 
 
 def _state(token: Any, column: str) -> float:
+    if isinstance(token, str) and token in _STATES:
+        return _STATES[token]
     if is_missing(token):
         return math.nan
     value = _number(token)
-    if value not in (1.0, 0.0, -1.0):
-        # A text is not repeated: the column may have been mistaken for that of the reports.
+    if value is None or value not in (1.0, 0.0, -1.0):
+        # The text itself is not shown: the column may be that of the reports by mistake.
         received = "a text" if value is None else f"{value:g}"
         raise CellError(
-            column, f"received {received}, expected 1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned)"
+            column, f"expected 1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned), got {received}"
         )
-    return float(value)
+    return value
 
 
 def _vector(states: Sequence[float]) -> NDArray[np.float32] | None:

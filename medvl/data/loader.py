@@ -1,4 +1,4 @@
-"""Batches of studies: shuffled reproducibly, bad studies counted."""
+"""Data loaders of studies: reproducible order, bad studies raised or skipped."""
 
 from __future__ import annotations
 
@@ -11,30 +11,31 @@ from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
 
 from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
-from medvl.data.samplers import process_place
+from medvl.data.samplers import resolve_rank
 from medvl.data.unified import UnifiedDataset
-from medvl.utils.errors import StudyError, check_on_error
+from medvl.utils.checks import check_option, error_message
+from medvl.utils.errors import StudyError
 
 
 class StudyLoader(DataLoader):
-    """A ``DataLoader`` whose batches depend on (seed, epoch) alone, not on the global state.
+    """A ``DataLoader`` whose batches depend only on the dataset's seed and the epoch, not on the global random state.
 
     Args:
         dataset: the studies, a :class:`StudyDataset` or :class:`UnifiedDataset`.
-        batch_size: studies in a batch, at least 1; leave it out where ``batch_sampler`` is given.
-        shuffle: whether to draw a new order each epoch; where ``torch.distributed`` runs, each process then has its own share
-            (all of one length, for which a few studies may be drawn twice).
-        on_error: "raise" stops at the first bad study with its :class:`~medvl.utils.errors.StudyError`; "skip" leaves it out of
-            its batch and records it in ``skipped``; a batch left with no study at all is passed over, and where no study at
-            all is left, iterating raises ``ValueError``.
-        require: keys without which a batch is passed over, as one that has lost its only image.
-        **options: as for ``torch.utils.data.DataLoader``; a ``sampler`` is told the epoch.
+        batch_size: studies in a batch, at least 1; omit it if ``batch_sampler`` is given.
+        shuffle: whether to shuffle in every epoch; with several processes each then gets its own share (all shares have
+            one length, so a few studies may be drawn twice).
+        on_error: ``"raise"`` the :class:`~medvl.utils.errors.StudyError` of the first bad study; or ``"skip"`` bad studies and
+            record them in ``skipped``. An empty batch is skipped, and if an epoch has no study at all, iterating raises
+            ``ValueError``.
+        required_keys: a batch without all of these keys is skipped, such as one whose only image could not be read.
+        **options: as for ``torch.utils.data.DataLoader``; ``set_epoch`` of a sampler is called if it has one.
 
     Attributes:
-        skipped: the errors of the studies left out so far, by study id.
+        skipped: the errors of the studies skipped so far, by study id.
 
     Raises:
-        ValueError: where ``on_error`` is neither "raise" nor "skip", or for ``shuffle`` beside a sampler.
+        ValueError: If ``on_error`` is unknown, or ``shuffle`` is given with a sampler.
 
     Example:
         >>> loader = StudyLoader(StudyDataset([{"study_id": str(i), "age": i} for i in range(5)]), batch_size=2)
@@ -48,19 +49,20 @@ class StudyLoader(DataLoader):
         batch_size: int = 1,
         shuffle: bool = False,
         on_error: str = "raise",
-        require: Sequence[str] = (),
+        required_keys: Sequence[str] = (),
         **options: Any,
     ) -> None:
-        self.on_error = check_on_error(on_error)
-        self.require = tuple(require)
+        check_option(on_error, "on_error", ("raise", "skip"))
+        self.on_error = on_error
+        self.required_keys = tuple(required_keys)
         self.skipped: dict[str, StudyError] = {}
         options.setdefault("collate_fn", collate_studies)
-        # one generator for the order and one for what torch draws for its workers: their number must not change the order
+        # The order has a generator of its own: what torch draws for its workers must not change it.
         self._order = torch.Generator()
         if shuffle and options.get("sampler") is not None:
-            raise ValueError("shuffle and sampler exclude each other: the sampler decides on the order")
+            raise ValueError(error_message("shuffle", "be False where a sampler is given", shuffle))
         if shuffle:
-            replicas, rank = process_place()
+            replicas, rank = resolve_rank()
             options["sampler"] = (
                 DistributedSampler(dataset, replicas, rank, seed=dataset.seed)
                 if replicas > 1
@@ -70,7 +72,7 @@ class StudyLoader(DataLoader):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch: the order of studies and what the random transforms draw."""
+        """Set the epoch, which the order of the studies and the random transforms depend on."""
         self.dataset.set_epoch(epoch)
         seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
         self._order.manual_seed(int(seed) >> 1)
@@ -79,62 +81,62 @@ class StudyLoader(DataLoader):
                 sampler.set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        left_out: dict[str, StudyError] = {}
+        skipped: dict[str, StudyError] = {}
         all_lost = True
         for batch in super().__iter__():
             errors = batch.pop("errors", [])
             if errors and self.on_error == "raise":
                 raise errors[0]
-            left_out.update((error.study_id, error) for error in errors)
-            self.skipped.update(left_out)
+            skipped.update((error.study_id, error) for error in errors)
+            self.skipped.update(skipped)
             all_lost &= not batch
-            if batch and all(key in batch for key in self.require):
+            if batch and all(key in batch for key in self.required_keys):
                 yield batch
-        if all_lost and left_out:
-            first = next(iter(left_out.values()))
-            raise ValueError(f"no study is left: {len(left_out)} skipped for an error, the first: {first}")
+        if all_lost and skipped:
+            first = next(iter(skipped.values()))
+            raise ValueError(f"No study is left: {len(skipped)} skipped for an error, the first: {first}.")
 
 
 def unified_loader(
     dataset: UnifiedDataset,
     batch_size: int,
     num_texts: int | None = None,
-    rates: Mapping[str, float] | None = None,
-    text_rates: Mapping[str, float] | None = None,
+    sampling_weights: Mapping[str, float] | None = None,
+    text_sampling_weights: Mapping[str, float] | None = None,
     on_error: str = "raise",
     num_workers: int = 0,
-    may_be_empty: bool = False,
+    allow_empty: bool = False,
     **options: Any,
 ) -> StudyLoader:
-    """The loader of a :class:`UnifiedDataset`, with its sampler; every batch has an image and a text.
+    """The loader of a :class:`UnifiedDataset` with its sampler; every batch has an image and a text.
 
     Args:
         dataset: the studies.
-        batch_size: see :meth:`UnifiedDataset.sampler`, as for the next three.
-        num_texts: see there.
-        rates: see there.
-        text_rates: see there.
+        batch_size: see :meth:`UnifiedDataset.sampler`.
+        num_texts: see :meth:`UnifiedDataset.sampler`.
+        sampling_weights: see :meth:`UnifiedDataset.sampler`.
+        text_sampling_weights: see :meth:`UnifiedDataset.sampler`.
         on_error: see :class:`StudyLoader`.
-        num_workers: processes that load.
-        may_be_empty: give a loader without studies where there are no images or no texts, as in a validation split, in
-            place of an error.
+        num_workers: number of worker processes.
+        allow_empty: whether to return a loader without studies, instead of an error, if there are no images or no texts
+            (as may happen in a validation split).
         **options: as for ``torch.utils.data.DataLoader``.
 
     Raises:
-        ValueError: where there are no images or no texts; for the rest see :meth:`UnifiedDataset.sampler`.
+        ValueError: If there are no images or no texts, or as :meth:`UnifiedDataset.sampler`.
     """
-    sides = {"image": len(dataset.images), "text": len(dataset.texts) + len(dataset.prompts)}
-    missing = [side for side, number in sides.items() if not number]
-    if missing and may_be_empty:
+    counts = {"image": len(dataset.images), "text": len(dataset.texts) + len(dataset.prompts)}
+    missing = [name for name, count in counts.items() if not count]
+    if missing and allow_empty:
         return StudyLoader(UnifiedDataset([]), on_error=on_error)
     if missing:
-        raise ValueError(f"the studies have no {missing[0]} to train on; expected images and texts")
-    sampler = dataset.sampler(batch_size, num_texts, rates, text_rates)
+        raise ValueError(error_message("dataset", "have images and texts", f"no {missing[0]}"))
+    sampler = dataset.sampler(batch_size, num_texts, sampling_weights, text_sampling_weights)
     return StudyLoader(
         dataset,
         batch_sampler=sampler,
         on_error=on_error,
-        require=("image", "input_ids"),
+        required_keys=("image", "input_ids"),
         num_workers=num_workers,
         **options,
     )

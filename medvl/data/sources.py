@@ -1,157 +1,136 @@
-"""Sources of studies: images with reports, images with labels, texts with labels, each from a table or a public set."""
+"""One source of studies: images with reports, images with labels or labeled texts, from a table or a public data set."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
-
-from medvl.data.manifest import Manifest, read_manifest
-from medvl.data.public.chexpert import CheXpert
-from medvl.data.public.mimic_cxr import MIMIC_CXR
-from medvl.data.public.openi import OpenIReports
+from medvl.data.manifest import Manifest
+from medvl.data.manifest_reader import read_manifest
+from medvl.data.public.base import public_datasets, read_public_dataset
 from medvl.data.tables import read_table
+from medvl.utils.checks import error_message
 
-#: What each kind of source must have.
+#: The keys that a study of each kind must have.
 KINDS = {"image-text": ("image", "report"), "image-label": ("image", "label"), "text-label": ("report",)}
+#: The keys that a study of each kind must not have.
+_UNUSED_KEYS = {"image-text": (), "image-label": ("report",), "text-label": ("image",)}
 
 
-def parse_source(text: str) -> tuple[str, str]:
-    """``KIND=PLACE`` as (kind, place).
+class Source(NamedTuple):
+    """Where studies come from.
+
+    Args:
+        kind: ``image-text``, ``image-label`` or ``text-label``; None for a table whose rows may be of any kind.
+        location: a table, ``NAME:PATH`` of a public data set, or "synthetic".
+    """
+
+    kind: str | None
+    location: str
+
+
+def parse_source(source: str) -> Source:
+    """Parse ``KIND=LOCATION``.
 
     Raises:
-        ValueError: where it is not of that form.
+        ValueError: If ``source`` is not of that form.
 
     Example:
         >>> parse_source("text-label=openi:reports.tgz")
-        ('text-label', 'openi:reports.tgz')
+        Source(kind='text-label', location='openi:reports.tgz')
     """
-    kind, sign, place = text.partition("=")
-    if not sign or not place.strip() or kind.strip() not in KINDS:
-        raise ValueError(f"source must be KIND=PLACE with KIND one of {', '.join(KINDS)}, received {text!r}")
-    return kind.strip(), place.strip()
+    kind, sign, location = source.partition("=")
+    if not sign or not location.strip() or kind.strip() not in KINDS:
+        expected = f"be KIND=LOCATION with KIND one of {', '.join(KINDS)}"
+        raise ValueError(error_message("source", expected, repr(source)))
+    return Source(kind.strip(), location.strip())
 
 
-class NamedColumns:
-    """Columns that were named once for all tables; each table takes those that it has."""
+class ColumnSelection:
+    """Column arguments that are given once for several tables; each table takes those that it has.
 
-    def __init__(self, named: dict[str, Any]) -> None:
-        self.named = {argument: names for argument, names in named.items() if names is not None}
-        self.found: set[str] = set()
-        self.tables: list[str] = []
+    Args:
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are ignored.
+    """
 
-    def of(self, path: str | Path) -> dict[str, Any]:
-        """The named columns that this table has, as arguments of ``read_manifest``."""
-        columns = read_table(path).columns
-        self.tables.append(Path(path).name)
+    def __init__(self, columns: Mapping[str, Any]) -> None:
+        self.columns = {argument: names for argument, names in columns.items() if names is not None}
+        self._found: set[str] = set()
+        self._tables: list[str] = []
+
+    def for_table(self, path: str | Path) -> dict[str, Any]:
+        """The arguments whose columns this table has."""
+        present = set(read_table(path).columns)
+        self._tables.append(Path(path).name)
         found = {
             argument: names
-            for argument, names in self.named.items()
-            if argument == "label_names" or set([names] if isinstance(names, str) else names) <= set(columns)
+            for argument, names in self.columns.items()
+            if argument == "label_names" or set([names] if isinstance(names, str) else names) <= present
         }
-        self.found |= set(found)
+        self._found |= set(found)
         return found
 
-    def require_all_found(self) -> None:
-        """Raises ``ValueError`` for a column that no table had."""
-        for argument in self.named:
-            if argument not in self.found:
-                tables = ", ".join(self.tables) or "any source (public sets have columns of their own)"
-                raise ValueError(f"{argument}: there is no column {self.named[argument]!r} in {tables}")
+    def check_all_found(self) -> None:
+        """Raise ``ValueError`` if a column is in none of the tables."""
+        for argument, names in self.columns.items():
+            if argument not in self._found:
+                tables = ", ".join(self._tables) or "any source (public data sets have columns of their own)"
+                raise ValueError(f"{argument}: there is no column {names!r} in {tables}.")
 
 
-def read_source(kind: str, place: str, columns: NamedColumns, on_error: str) -> Manifest:
-    """Reads one source; the empty kind stands for a table of any kinds."""
-    layout, sign, path = place.partition(":")
-    if sign and layout in READERS:
-        return READERS[layout](path, on_error)
-    if sign and len(layout) > 1 and not Path(place).exists():  # one letter is a drive
-        raise ValueError(f"source {place!r}: the layout before the colon must be one of {', '.join(READERS)}")
-    options = columns.of(place)
-    if kind == "text-label":
+def read_source(source: Source, columns: ColumnSelection, on_error: str) -> Manifest:
+    """Read one source.
+
+    Args:
+        source: where the studies come from.
+        columns: the named columns.
+        on_error: ``"raise"`` or ``"skip"`` bad rows.
+
+    Raises:
+        OSError: If the source cannot be read.
+        ValueError: If the name before a colon is not that of a public data set.
+    """
+    name, colon, path = source.location.partition(":")
+    if colon and name in public_datasets():
+        return read_public_dataset(name, path, on_error)
+    if colon and len(name) > 1 and not Path(source.location).exists():  # a single letter is a drive
+        expected = f"begin with one of {', '.join(sorted(public_datasets()))} before the colon"
+        raise ValueError(error_message("source", expected, repr(source.location)))
+    options = columns.for_table(source.location)
+    if source.kind == "text-label":
         options["image_column"] = None
-    elif kind == "image-label":
+    elif source.kind == "image-label":
         options["report_column"] = None
-    elif not kind:  # a table of any kind need not have both
-        present = read_table(place).columns
+    elif source.kind is None:  # a table of any kind need not have both columns
+        present = read_table(source.location).columns
         for argument, default in (("image_column", "image"), ("report_column", "report")):
             if argument not in options and default not in present:
                 options[argument] = None
-    return read_manifest(place, on_error=on_error, **options)
+    return read_manifest(source.location, on_error=on_error, **options)
 
 
-def _read_openi(path: str, on_error: str) -> Manifest:
-    reports = OpenIReports(path, images=path if Path(path).is_dir() else None, on_error=on_error)
-    return _manifest_of(f"openi:{Path(path).name}", reports, (), reports.skipped)
+def assign_kinds(manifest: Manifest, kind: str | None) -> Manifest:
+    """Give each study its ``kind``: the given one, or if None the first whose keys it has.
 
-
-def _read_chexpert(path: str, on_error: str) -> Manifest:
-    splits = {"train": "train", "val": "valid", "test": "test"}
-    return _manifest_of_splits("chexpert", path, on_error, CheXpert, splits)
-
-
-def _read_mimic_cxr(path: str, on_error: str) -> Manifest:
-    splits = {"train": "train", "val": "validate", "test": "test"}
-    return _manifest_of_splits("mimic-cxr", path, on_error, MIMIC_CXR, splits)
-
-
-READERS: dict[str, Callable[[str, str], Manifest]] = {
-    "openi": _read_openi,
-    "chexpert": _read_chexpert,
-    "mimic-cxr": _read_mimic_cxr,
-}
-
-
-def _manifest_of_splits(name: str, path: str, on_error: str, reader: Any, splits: Mapping[str, str]) -> Manifest:
-    studies, skipped = [], []
-    for split, own in splits.items():
-        if reader is CheXpert and not (Path(path) / f"{own}.csv").is_file():
-            continue
-        read = reader(path, split=own, on_error=on_error)
-        studies += [{**study, "split": split} for study in read]
-        skipped += read.skipped
-    if not studies:
-        raise FileNotFoundError(f"{name}: there is no study in {path}")
-    return _manifest_of(f"{name}:{Path(path).name}", studies, reader.names, skipped)
-
-
-def _manifest_of(
-    name: str, read: Sequence[Mapping[str, Any]], names: Sequence[str], skipped: Sequence[Any]
-) -> Manifest:
-    """A reader's studies as a manifest: one dictionary a view, and no key without content."""
-    studies = []
-    for row, study in enumerate(read, start=1):
-        kept = {key: study[key] for key in ("study_id", "patient_id", "split", "report", "label") if key in study}
-        if not str(kept.get("report", "")).strip():
-            kept.pop("report", None)
-        if "label" in kept and np.isnan(kept["label"]).all():
-            del kept["label"]
-        views = study.get("image") or []
-        studies += [{**kept, "row": row, "image": view} for view in views] or [{**kept, "row": row}]
-    counts = {"rows": len(read) + len(skipped), "skipped": len(skipped)}
-    counts |= {key: len({s["row"] for s in studies if key in s}) for key in ("image", "report", "label")}
-    return Manifest(name, studies, tuple(names), counts, list(skipped))
-
-
-def with_kinds(manifest: Manifest, kind: str) -> Manifest:
-    """Studies of one kind, or where none is asked for each of the kind that its keys make it."""
-    if kind:
-        kept = manifest.require(*KINDS[kind])
-        unused = {"image-text": (), "image-label": ("report",), "text-label": ("image",)}[kind]
+    Raises:
+        ValueError: If no study has the keys of its kind.
+    """
+    if kind is not None:
+        kept = manifest.drop_missing(*KINDS[kind])
+        unused = _UNUSED_KEYS[kind]
         studies = [{k: v for k, v in study.items() if k not in unused} | {"kind": kind} for study in kept.studies]
         return replace(kept, studies=studies)
     studies = []
-    left_out = Counter(manifest.left_out)
+    dropped = Counter(manifest.dropped)
     for study in manifest.studies:
-        fitting = next((name for name, keys in KINDS.items() if all(key in study for key in keys)), None)
-        if fitting is None:  # an image alone
-            left_out["report or label"] += 1
+        matching = next((name for name, keys in KINDS.items() if all(key in study for key in keys)), None)
+        if matching is None:  # an image alone
+            dropped["report or label"] += 1
         else:
-            studies.append({**study, "kind": fitting})
+            studies.append({**study, "kind": matching})
     if not studies:
-        raise ValueError(f"none of the {len(manifest.studies)} studies of {manifest.name} has a report or a label")
-    return replace(manifest, studies=studies, left_out=dict(left_out))
+        raise ValueError(f"None of the {len(manifest)} studies of {manifest.name} has a report or a label.")
+    return replace(manifest, studies=studies, dropped=dict(dropped))

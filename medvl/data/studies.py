@@ -1,4 +1,4 @@
-"""The studies of a run: a table, or the built-in synthetic set."""
+"""The studies of a run: a table, or the built-in synthetic data set."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from medvl.data.manifest import Manifest, read_manifest
+from medvl.data.manifest import Manifest
+from medvl.data.manifest_reader import read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
 from medvl.data.synthetic.chest_ct import SyntheticChestCT
+from medvl.utils.checks import check_option
 
 SYNTHETIC = "synthetic"
 
@@ -17,76 +19,77 @@ def load_studies(
     data: str | Path,
     folder: str | Path,
     *,
-    keys: Sequence[str] = ("image", "report"),
+    required_keys: Sequence[str] = ("image", "report"),
     columns: Mapping[str, Any] | None = None,
     on_error: str = "raise",
     seed: int = 0,
     synthetic_length: int = 2000,
     synthetic_size: int = 128,
     spatial_dims: int = 2,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> Manifest:
-    """Reads the studies that have all ``keys`` and gives each a split, by patient where the table has none.
+    """Read a table, split it by patient if it has no splits, and keep the studies that have all required keys.
 
-    The synthetic set is written to ``folder``/data as images and a table, and then read like any other table.
+    The synthetic data set is saved to ``folder``/data as images and a table, and then read like any other table.
 
     Args:
         data: a CSV, TSV, JSON or JSONL file, or "synthetic".
         folder: the run's folder.
-        keys: what a study must have; the others are counted in the manifest's ``left_out``.
-        columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are left out.
-        on_error: "raise" or "skip", as in :func:`~medvl.data.read_manifest`.
-        seed: of the splits, and of the synthetic set.
+        required_keys: what a study must have; the others are counted in the manifest's ``dropped``.
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are ignored.
+        on_error: ``"raise"`` or ``"skip"`` bad rows, as in :func:`~medvl.data.read_manifest`.
+        seed: of the splits, and of the synthetic data set.
         synthetic_length: number of synthetic studies.
         synthetic_size: side of the synthetic images in pixels.
         spatial_dims: 2 for synthetic radiographs, 3 for synthetic CT.
-        progress: wraps the iteration over the synthetic studies as they are written, as ``tqdm`` does.
+        progress: wraps the iteration over the synthetic studies as they are saved, as ``tqdm`` does.
 
     Returns:
-        The manifest, every study with a ``split``.
+        The manifest, each study with a ``split``.
 
     Raises:
-        OSError: where the table cannot be read.
-        ValueError: where the table is wrong, or fewer than two studies of the training split have all keys.
+        OSError: If the table cannot be read.
+        ValueError: If the table is invalid, or fewer than two studies of the training split have all keys.
     """
-    write_synthetic([data], folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
+    prepare_synthetic([data], folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
     given = {name: value for name, value in (columns or {}).items() if value is not None}
     manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
-    # split first: who is in which split must not depend on what a run asks of its studies
-    manifest = manifest.with_splits(seed=seed).require(*keys)
-    number = len(manifest.split("train"))
+    # Split first: a study's split must not depend on which keys a run requires.
+    manifest = manifest.assign_splits(seed=seed).drop_missing(*required_keys)
+    number = len(manifest.subset("train", allow_empty=True))
     if number < 2:
         raise ValueError(
-            f"the training split of {manifest.name} has {number} of its {len(manifest)} studies, expected at least 2"
+            f"The training split of {manifest.name} must have at least 2 studies, got {number} of {len(manifest)}."
         )
     return manifest
 
 
-def write_synthetic(
-    places: Iterable[str | Path | None],
+def prepare_synthetic(
+    locations: Iterable[str | Path | None],
     folder: str | Path,
     length: int,
     size: int,
     seed: int,
     spatial_dims: int = 2,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> None:
-    """Writes the synthetic set to ``folder``/data where one of ``places`` is "synthetic"."""
-    if any(str(place) == SYNTHETIC for place in places):
-        synthetic_set(length, size, seed, spatial_dims).write(Path(folder) / "data", progress=progress)
+    """Save the synthetic data set to ``folder``/data if one of the locations is "synthetic"."""
+    if any(str(location) == SYNTHETIC for location in locations):
+        synthetic_dataset(length, size, seed, spatial_dims).save(Path(folder) / "data", progress=progress)
 
 
-def synthetic_set(length: int, size: int, seed: int, spatial_dims: int = 2) -> SyntheticChestXRay | SyntheticChestCT:
-    """The built-in set: radiographs, or in three dimensions CT.
+def synthetic_dataset(
+    length: int, size: int, seed: int, spatial_dims: int = 2
+) -> SyntheticChestXRay | SyntheticChestCT:
+    """The built-in data set: radiographs, or CT volumes in three dimensions.
 
     Raises:
-        ValueError: for a number of dimensions other than 2 and 3.
+        ValueError: If ``spatial_dims`` is not 2 or 3.
     """
-    if spatial_dims not in (2, 3):
-        raise ValueError(f"spatial_dims must be 2 or 3, received {spatial_dims}.")
+    check_option(spatial_dims, "spatial_dims", (2, 3))
     return (SyntheticChestXRay if spatial_dims == 2 else SyntheticChestCT)(length, size, seed)
 
 
 def table_path(data: str | Path, folder: str | Path) -> Path:
-    """The table that ``data`` stands for: itself, or for "synthetic" the one written to ``folder``/data."""
+    """The table that ``data`` refers to: itself, or for "synthetic" the one saved to ``folder``/data."""
     return Path(folder) / "data" / "cases.csv" if str(data) == SYNTHETIC else Path(data)

@@ -1,4 +1,4 @@
-"""Rows of a CSV, TSV, JSON or JSONL file as they stand, with the place of each row for error messages."""
+"""Rows of a CSV, TSV, JSON or JSONL file as strings, with the position of each row for error messages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from medvl.utils.checks import error_message
 
 _DELIMITERS = {".csv": None, ".tsv": "\t", ".tab": "\t"}
 _JSON_LINES = (".jsonl", ".ndjson")
@@ -23,7 +25,7 @@ class Row:
         number: 1 for the first row below the header.
         line: the line of the file on which the row ends (quoted cells may hold line breaks); 0 in a JSON file.
         cells: column name to value; strings, or any JSON value in a JSON or JSONL file.
-        problem: why the row as a whole cannot be read; empty for a sound row.
+        problem: why the row cannot be read; empty if it can.
     """
 
     number: int
@@ -32,20 +34,20 @@ class Row:
     problem: str = ""
 
     @property
-    def place(self) -> str:
+    def position(self) -> str:
         """``"row 3 (line 4)"``."""
         return f"row {self.number} (line {self.line})" if self.line else f"row {self.number}"
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table as it stands in its file: nothing interpreted, nothing dropped.
+    """The columns and rows of a table as strings: nothing is interpreted or dropped.
 
     Args:
         path: the file.
-        columns: the names in the header, in order; in a JSON or JSONL file every key that occurs.
-        rows: one :class:`Row` for each row.
-        encoding: how the bytes were read, ``"utf-8"`` unless the file is something else.
+        columns: the names in the header, in order; of a JSON or JSONL file, every key that occurs.
+        rows: the rows.
+        encoding: the file's encoding.
     """
 
     path: Path
@@ -53,28 +55,36 @@ class Table:
     rows: list[Row] = field(repr=False)
     encoding: str = "utf-8"
 
-    def require(self, column: str, argument: str) -> str:
-        """The column, or an error that names the file, the column and the columns there are."""
+    def resolve_column(self, column: str, argument: str) -> str:
+        """The column, if the table has it.
+
+        Args:
+            column: name of the column.
+            argument: the argument that names it, for the error.
+
+        Raises:
+            ValueError: If the table does not have the column; the message lists those it has.
+        """
         if column in self.columns:
             return column
         by_lower = {name.lower(): name for name in reversed(self.columns)}
         near = difflib.get_close_matches(column.lower(), by_lower, n=1)
         hint = f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
-        # Cut short, because a file without a header shows its first row here, a report perhaps.
+        # Truncated, because without a header the columns are the first row, which may hold a report.
         names = ", ".join(name[:30] for name in self.columns[:30])
         more = f" and {len(self.columns) - 30} more" if len(self.columns) > 30 else ""
-        raise ValueError(f"{argument}: {self.path.name} has no column {column!r}{hint}; its columns are {names}{more}")
+        raise ValueError(f"{argument}: {self.path.name} has no column {column!r}{hint}; its columns are {names}{more}.")
 
 
 def read_table(path: str | Path) -> Table:
     """Read a table of ``.csv``, ``.tsv``, ``.tab``, ``.jsonl``, ``.ndjson`` or ``.json``.
 
-    A JSON file holds a list of objects, or as MONAI's datalists do one list for each split (``{"training": [...],
-    "validation": [...]}``), whose name is then the column ``split`` of those that have none.
+    A JSON file holds a list of objects or, as MONAI's datalists, one list for each split (``{"training": [...],
+    "validation": [...]}``), whose name is then the column ``split`` of objects without one.
 
     A byte order mark, Windows line ends, quoted line breaks and a semicolon or tab as the separator of a ``.csv`` are
-    understood. A file that is not UTF-8 is read as UTF-16 where its byte order mark says so, else as Windows-1252 (which
-    holds Latin-1's letters); ``encoding`` tells.
+    supported. A file that is not UTF-8 is read as UTF-16 if it has that byte order mark, else as Windows-1252, a superset
+    of Latin-1's letters; see ``encoding``.
 
     Args:
         path: the file.
@@ -83,18 +93,19 @@ def read_table(path: str | Path) -> Table:
         The :class:`Table`.
 
     Raises:
-        OSError: the file cannot be read.
-        ValueError: it is none of these formats, has no row, repeats a column or is broken.
+        OSError: If the file cannot be read.
+        ValueError: If the format is unknown, or the file has no row, repeats a column or is broken.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix not in _DELIMITERS and suffix not in _JSON_LINES and suffix != ".json":
-        raise ValueError(f"path: {path.name} is not a table this can read; expected .csv, .tsv or .jsonl (or .json)")
+        suffixes = ", ".join((*_DELIMITERS, *_JSON_LINES, ".json"))
+        raise ValueError(error_message("path", f"end in one of {suffixes}", repr(path.name)))
     if not path.is_file():
-        raise FileNotFoundError(f"path: there is no file {path}")
+        raise FileNotFoundError(f"path: there is no file {path}.")
     text, encoding = _decode(path.read_bytes())
     if not text.strip():
-        raise ValueError(f"path: {path.name} is empty; expected a header and at least one row")
+        raise ValueError(f"path: {path.name} is empty; expected a header and at least one row.")
     if suffix == ".json":
         columns, rows = _parse_json(text, path.name)
     elif suffix in _JSON_LINES:
@@ -102,7 +113,7 @@ def read_table(path: str | Path) -> Table:
     else:
         columns, rows = _parse_delimited(text, path.name, _DELIMITERS[suffix])
     if not rows:
-        raise ValueError(f"path: {path.name} has a header and no rows")
+        raise ValueError(f"path: {path.name} has a header and no rows.")
     return Table(path, tuple(columns), rows, encoding)
 
 
@@ -115,7 +126,7 @@ def _decode(data: bytes) -> tuple[str, str]:
         pass
     try:
         return data.decode("cp1252"), "cp1252"
-    except UnicodeDecodeError:  # five bytes mean nothing in Windows-1252, every byte means something in Latin-1
+    except UnicodeDecodeError:  # five bytes are undefined in Windows-1252, none in Latin-1
         return data.decode("latin-1"), "latin-1"
 
 
@@ -123,7 +134,7 @@ def _parse_delimited(text: str, name: str, delimiter: str | None) -> tuple[list[
     if delimiter is None:
         header = text.lstrip().split("\n", 1)[0]
         delimiter = max(",;\t", key=header.count)
-    # Strict, because otherwise a quote that is never closed swallows the rest of the table without a word.
+    # Strict: otherwise a quote that is never closed silently swallows the rest of the table.
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     columns: list[str] = []
     rows: list[Row] = []
@@ -142,7 +153,7 @@ def _parse_delimited(text: str, name: str, delimiter: str | None) -> tuple[list[
             rows.append(Row(len(rows) + 1, reader.line_num, named, problem))
     except csv.Error as error:
         raise ValueError(
-            f"path: {name} cannot be read as a table from row {len(rows) + 1} on (line {reader.line_num}): {error}"
+            f"path: {name} cannot be read as a table from row {len(rows) + 1} on (line {reader.line_num}): {error}."
         ) from error
     return [column for column in columns if column], rows
 
@@ -150,15 +161,15 @@ def _parse_delimited(text: str, name: str, delimiter: str | None) -> tuple[list[
 def _check_columns(columns: Sequence[str], name: str) -> None:
     repeated = sorted({column for column in columns if column and columns.count(column) > 1})
     if repeated:
-        raise ValueError(f"path: {name} has more than one column named {', '.join(map(repr, repeated))}")
+        raise ValueError(f"path: {name} has more than one column named {', '.join(map(repr, repeated))}.")
 
 
 def _parse_json(text: str, name: str) -> tuple[list[str], list[Row]]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as error:
-        # Only the decoder's own words, as below.
-        raise ValueError(f"path: {name} is not valid JSON ({getattr(error, 'msg', type(error).__name__)})") from error
+        # Only the decoder's message, as below.
+        raise ValueError(f"path: {name} is not valid JSON ({getattr(error, 'msg', type(error).__name__)}).") from error
     if isinstance(value, dict):
         sections = {split: entries for split, entries in value.items() if isinstance(entries, list)}
         value = [
@@ -168,7 +179,7 @@ def _parse_json(text: str, name: str) -> tuple[list[str], list[Row]]:
         ]
     if not isinstance(value, list) or not any(isinstance(entry, dict) for entry in value):
         raise ValueError(
-            f"path: {name} holds no list of objects; expected one object a study, or such a list for each split"
+            f"path: {name} holds no list of objects; expected one object a study, or such a list for each split."
         )
     problem = "it is not a JSON object; expected {...} with one key a column"
     rows = [
@@ -193,10 +204,10 @@ def _parse_json_lines(text: str, name: str) -> tuple[list[str], list[Row]]:
             else:
                 problem = "the line is not a JSON object; expected {...} with one key a column"
         except (ValueError, RecursionError) as error:
-            # Only the decoder's own words: its document, the line, may be a patient's report.
+            # Only the decoder's message: the error's document, the line, may be a patient's report.
             problem = f"the line is not valid JSON ({getattr(error, 'msg', type(error).__name__)})"
         columns.update(dict.fromkeys(cells))
         rows.append(Row(len(rows) + 1, line_number, cells, problem))
     if not columns:
-        raise ValueError(f"path: {name} has no line that is a JSON object; expected one in each line")
+        raise ValueError(f"path: {name} has no line that is a JSON object; expected one in each line.")
     return list(columns), rows

@@ -1,12 +1,12 @@
-"""Finding states of many texts, each text labelled once."""
+"""Finding states of many texts, each distinct text labeled once."""
 
 from __future__ import annotations
 
 import hashlib
-import os
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,33 +14,35 @@ from numpy.typing import NDArray
 import medvl.text
 from medvl.text import Vocabulary, label_report, load_vocabulary
 from medvl.text.spans import require_text
+from medvl.utils.checks import error_message
+from medvl.utils.io import atomic_write
 
-NOT_MENTIONED = -2  # NaN, in the cache's whole numbers
+NOT_MENTIONED = -2  # NaN in the cache, whose states are int8
 
 
 def label_texts(
     texts: Sequence[str],
     vocabulary: str | Path | Vocabulary = "chexpert14",
     cache: str | Path | None = None,
-    progress: Callable[[Iterable], Iterable] | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> NDArray[np.float32]:
-    """Labels texts with :func:`medvl.text.label_report`; equal texts, and those of an earlier call, only once.
+    """Label texts with :func:`medvl.text.label_report`, each distinct text once.
 
-    The cache holds hashes of texts and their states, never a text. It begins anew where the vocabulary or the labeller has
-    changed, or where the file cannot be read.
+    The cache holds hashes of the texts and their states, never a text. It is discarded if the vocabulary or the labeler has
+    changed, or if the file cannot be read.
 
     Args:
         texts: M texts.
         vocabulary: name, path, or (without a cache) a loaded vocabulary of K findings.
-        cache: a file (``.npz``) to keep the labels in; None for none.
-        progress: wraps the iteration over the texts that are new, as ``tqdm`` does.
+        cache: file (``.npz``) that keeps the labels between calls.
+        progress: wraps the iteration over the texts that are not in the cache, as ``tqdm`` does.
 
     Returns:
         (M, K): 1 present, 0 absent, -1 uncertain, NaN not mentioned.
 
     Raises:
-        TypeError: for one text in place of a sequence, or what is no text in it.
-        ValueError: for a cache with a loaded vocabulary.
+        TypeError: If ``texts`` is a str or holds anything but str.
+        ValueError: If a cache is given with a loaded vocabulary.
 
     Example:
         >>> states = label_texts(["No edema.", "Edema.", "No edema."])
@@ -49,9 +51,9 @@ def label_texts(
     """
     loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
-        raise ValueError("cache needs the vocabulary's name or path, which tell whether it has changed")
+        raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
     if isinstance(texts, str):
-        raise TypeError("texts must be a sequence of texts, received one text")
+        raise TypeError(error_message("texts", "be a sequence of str", "one str"))
     texts = [require_text(text, "each of texts") for text in texts]
     keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
     version = "" if cache is None else _version(str(vocabulary))
@@ -67,7 +69,7 @@ def label_texts(
 
 
 def _version(vocabulary: str | Path) -> str:
-    """A hash of what decides a label: the labeller's own files, and the vocabulary's where it is not one of them."""
+    """A hash of what determines a label: the files of the labeler, and that of a vocabulary outside it."""
     own = Path(medvl.text.__file__).parent
     files = sorted(path for path in own.rglob("*") if path.suffix in (".py", ".yaml"))
     digest = hashlib.sha256(str(vocabulary).encode())
@@ -87,9 +89,6 @@ def _read(path: Path, version: str) -> dict[bytes, NDArray[np.int8]]:
 
 
 def _write(path: Path, version: str, known: dict[bytes, NDArray[np.int8]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     keys = np.array([np.frombuffer(key, dtype=np.uint8) for key in known])
-    with partial.open("wb") as file:
+    with atomic_write(path, "wb") as file:
         np.savez_compressed(file, version=version, keys=keys, states=np.array(list(known.values())))
-    os.replace(partial, path)

@@ -1,4 +1,4 @@
-"""Images with reports, images with labels and texts alone in one dataset."""
+"""One dataset of images with reports, images with labels, and texts alone."""
 
 from __future__ import annotations
 
@@ -8,23 +8,28 @@ from typing import Any, TypeAlias
 from torch.utils.data import Dataset
 
 from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
-from medvl.data.dataset import Chain, StudyDataset, items_or_errors
-from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
+from medvl.data.dataset import StudyDataset, TransformChain, get_items
+from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler, Unit
+from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
 
 VIEWS = ("all", "sample", "pool")
-# What a study of each kind has, each by one of these names.
-_TEXT = ("text", "sentences", "report")
-_NEEDED = {"image-text": (("image",), _TEXT), "image-label": (("image",), ("label",)), "text-label": (_TEXT,)}
+# For each kind, the keys that a study must have: one of each group.
+_TEXT_KEYS = ("text", "sentences", "report")
+_REQUIRED_KEYS = {
+    "image-text": (("image",), _TEXT_KEYS),
+    "image-label": (("image",), ("label",)),
+    "text-label": (_TEXT_KEYS,),
+}
 
-Text: TypeAlias = "tuple[int, bool]"  # its number among the texts, or where true among the prompts
+TextIndex: TypeAlias = "tuple[int, bool]"  # index into the texts, or if true into the label prompts
 
 
-class UnifiedDataset(Dataset):
-    """Studies of every kind, for batches that need not hold as many texts as images.
+class UnifiedDataset(Dataset[dict[str, Any]]):
+    """Studies of every kind, for batches of N images and M texts.
 
-    An entry of the dataset is an image, a text, or an image with its text; which of them, the kind of study and
-    ``decoupled`` decide:
+    An item of the dataset is an image, a text, or an image with its text, depending on the kind of study and on
+    ``decoupled``:
 
     ============  ====================  =======================
     kind          coupled               decoupled
@@ -34,33 +39,37 @@ class UnifiedDataset(Dataset):
     text-label    report                report
     ============  ====================  =======================
 
-    A prompt has no words before ``prompt_transform`` writes them from the label (:class:`~medvl.transforms.LabelsToPromptd`).
-    Where a study has ``sentences`` in place of ``text``, each is a text of its own with its own row of ``text_label``, and one
-    of them is drawn at a time.
+    A prompt is a text that ``prompt_transform`` generates from the label (:class:`~medvl.transforms.LabelsToPromptd`).
+    If a study has ``sentences`` instead of ``text``, each sentence is a text with its own row of ``text_label``, and one of
+    them is drawn at a time.
 
-    Each goes through a chain of its own, which keeps what is not random, as :class:`StudyDataset` does. An image and a text of
-    one study have one ``study_id``, so :func:`collate_studies` gives them equal ``image_ids`` and ``text_ids``.
+    Images, texts and prompts each have their own transforms, whose deterministic part is cached as in
+    :class:`StudyDataset`. An image and a text of one study share their ``study_id``, so :func:`collate_studies` gives them
+    equal ``image_ids`` and ``text_ids``.
 
     Args:
-        studies: dictionaries with ``study_id``, ``kind`` and ``source``, and what their kind has, as :func:`load_sources` gives
+        studies: dictionaries with ``study_id``, ``kind``, ``source`` and the keys of their kind, as :func:`load_sources` gives
             them: ``image`` and ``label``, ``text`` (or ``report``, or ``sentences``) and ``text_label``.
-        image_transform: chain on images: a MONAI ``Compose``, or a list of transforms.
-        text_transform: chain on ``text``; it ends with ``input_ids`` (:class:`~medvl.transforms.TokenizeTextd`).
-        prompt_transform: chain on the ``label`` that a prompt is written from; it ends likewise.
-        decoupled: images and texts as entries of their own, for :class:`DecoupledBatchSampler`.
-        prompts: whether images of the kind image-label get a prompt as their text.
-        views: what is drawn of a study with several images: ``"all"``, each as a unit of its own; ``"sample"``, one, another
-            one each time; ``"pool"``, all together, as one image to :class:`~medvl.networks.PooledViews`.
-        seed: an integer, at least 0.
-        cache_bytes: how many bytes of tensors to keep, of images and of texts each.
+        image_transform: transforms of images: a MONAI ``Compose``, or a list of transforms.
+        text_transform: transforms of ``text``, which must add ``input_ids`` (:class:`~medvl.transforms.TokenizeTextd`).
+        prompt_transform: transforms of the ``label`` that a prompt is generated from, which must add ``input_ids`` too.
+        decoupled: whether images and texts are items of their own, for :class:`DecoupledBatchSampler`.
+        label_prompts: whether images of the kind ``image-label`` get a prompt as their text.
+        views: how a study with several images is drawn: ``"all"``, each image as a unit of its own; ``"sample"``, one image,
+            a different one each time; ``"pool"``, all of them together, as one image to :class:`~medvl.networks.PooledViews`.
+        seed: of the random transforms and of :meth:`sampler`; an integer, at least 0.
+        cache_bytes: maximum size of the cache, of images, texts and prompts each.
 
     Attributes:
-        pools: for each source, its units of entries, where images and texts are coupled.
-        image_pools: the units of images, where they are decoupled.
-        text_pools: the units of texts, where they are decoupled.
+        images: the :class:`StudyDataset` of images.
+        texts: that of texts.
+        prompts: that of prompts.
+        pools: for each source, its units of items, if images and texts are coupled.
+        image_pools: for each source, its units of images, if they are decoupled.
+        text_pools: for each source, its units of texts, if they are decoupled.
 
     Raises:
-        ValueError: for unknown ``views``, or a study without an id, a source or a kind, or what its kind has.
+        ValueError: If ``views`` is unknown, or a study lacks its id, source, kind or a key of its kind.
 
     Example:
         >>> studies = [
@@ -77,88 +86,86 @@ class UnifiedDataset(Dataset):
     def __init__(
         self,
         studies: Sequence[Mapping[str, Any]],
-        image_transform: Chain | None = None,
-        text_transform: Chain | None = None,
-        prompt_transform: Chain | None = None,
+        image_transform: TransformChain | None = None,
+        text_transform: TransformChain | None = None,
+        prompt_transform: TransformChain | None = None,
         *,
         decoupled: bool = False,
-        prompts: bool = True,
+        label_prompts: bool = True,
         views: str = "all",
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
-        if views not in VIEWS:
-            raise ValueError(f"views must be one of {VIEWS}, received {views!r}")
+        check_option(views, "views", VIEWS)
         for study in studies:
-            _check(study)
+            _check_study(study)
         self.studies, self.seed, self._pooled = studies, seed, views == "pool"
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
-        written: list[dict[str, Any]] = []
-        self._entries: list[tuple[int | None, Text | None]] = []
-        self.pools: dict[str, list] = {}
-        self.image_pools: dict[str, list] = {}
-        self.text_pools: dict[str, list] = {}
+        prompts: list[dict[str, Any]] = []
+        self._items: list[tuple[int | None, TextIndex | None]] = []
+        self.pools: dict[str, list[Unit]] = {}
+        self.image_pools: dict[str, list[Unit]] = {}
+        self.text_pools: dict[str, list[Unit]] = {}
         for views_of_study in _by_study(studies):
             study = views_of_study[0]
             is_prompt = study["kind"] == "image-label"
-            found = _texts(views_of_study) if not is_prompt or prompts else []
-            side = written if is_prompt else texts
-            first = len(images), len(side)
-            images += [_side(view, IMAGE_KEYS) for view in views_of_study if view["kind"] != "text-label"]
-            side += found
-            numbers = [(number, is_prompt) for number in range(first[1], len(side))]
-            self._add_units(study["source"], range(first[0], len(images)), numbers, decoupled, views)
+            own = prompts if is_prompt else texts
+            first_image, first_text = len(images), len(own)
+            images += [_select_keys(view, IMAGE_KEYS) for view in views_of_study if view["kind"] != "text-label"]
+            own += _texts(views_of_study) if not is_prompt or label_prompts else []
+            text_indices = [(number, is_prompt) for number in range(first_text, len(own))]
+            self._add_units(study["source"], range(first_image, len(images)), text_indices, decoupled, views)
         self.images = StudyDataset(images, image_transform, seed, cache_bytes)
         self.texts = StudyDataset(texts, text_transform, seed, cache_bytes)
-        self.prompts = StudyDataset(written, prompt_transform, seed, cache_bytes)
+        self.prompts = StudyDataset(prompts, prompt_transform, seed, cache_bytes)
 
-    def _add_units(self, source: str, images: range, texts: Sequence[Text], decoupled: bool, views: str) -> None:
+    def _add_units(self, source: str, images: range, texts: Sequence[TextIndex], decoupled: bool, views: str) -> None:
         if decoupled:
-            image_entries = [self._entry((image, None)) for image in images]
-            text_entries = [self._entry((None, text)) for text in texts]
-            self.image_pools.setdefault(source, []).extend(_units(image_entries, views))
-            self.text_pools.setdefault(source, []).extend(_units(text_entries, "sample"))
+            image_items = [self._add_item(image, None) for image in images]
+            text_items = [self._add_item(None, text) for text in texts]
+            self.image_pools.setdefault(source, []).extend(_units(image_items, views))
+            self.text_pools.setdefault(source, []).extend(_units(text_items, "sample"))
             return
         pool = self.pools.setdefault(source, [])
-        if not images or not texts:
-            pool += _units([self._entry((i, None)) for i in images] or [self._entry((None, t)) for t in texts],
-                           views if images else "sample")  # fmt: skip
-            return
-        if views == "pool":
-            others = [self._entry((image, None)) for image in images[1:]]
-            pool.append(tuple((self._entry((images[0], text)), *others) for text in texts))
-            return
-        pairs = [[(self._entry((image, text)),) for text in texts] for image in images]
-        if views == "all":
-            pool += map(tuple, pairs)
-        else:  # every view meets every text
-            pool.append(tuple(of_image[number] for number in range(len(texts)) for of_image in pairs))
+        if not texts:
+            pool += _units([self._add_item(image, None) for image in images], views)
+        elif not images:
+            pool += _units([self._add_item(None, text) for text in texts], "sample")
+        elif views == "pool":
+            others = [self._add_item(image, None) for image in images[1:]]
+            pool.append(tuple((self._add_item(images[0], text), *others) for text in texts))
+        else:
+            pairs = [[(self._add_item(image, text),) for text in texts] for image in images]
+            if views == "all":
+                pool += map(tuple, pairs)
+            else:  # the alternatives are all pairs of a view and a text
+                pool.append(tuple(of_image[number] for number in range(len(texts)) for of_image in pairs))
 
-    def _entry(self, entry: tuple[int | None, Text | None]) -> int:
-        self._entries.append(entry)
-        return len(self._entries) - 1
+    def _add_item(self, image: int | None, text: TextIndex | None) -> int:
+        self._items.append((image, text))
+        return len(self._items) - 1
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._items)
 
     def set_epoch(self, epoch: int) -> None:
-        """Chooses the epoch that the random transforms are seeded with."""
+        """Set the epoch that the random transforms are seeded with."""
         self.images.set_epoch(epoch)
         self.texts.set_epoch(epoch)
         self.prompts.set_epoch(epoch)
 
-    def load(self, progress: Callable[[Iterable], Iterable] | None = None, threads: int = 2) -> None:
-        """Reads the images into the cache, see :meth:`StudyDataset.load`."""
+    def load(self, progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None, threads: int = 2) -> None:
+        """Fill the cache of images, see :meth:`StudyDataset.load`."""
         self.images.load(progress, threads)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """An entry after its transforms: the keys of an image, of a text, or of both, with ``study_id`` and ``source``.
+        """An item after its transforms: the keys of an image, of a text, or of both, with ``study_id`` and ``source``.
 
         Raises:
-            StudyError: where a transform fails.
+            StudyError: If a transform fails.
         """
-        image, text = self._entries[range(len(self))[index]]
+        image, text = self._items[range(len(self))[index]]
         item: dict[str, Any] = {}
         if image is not None:
             item |= self.images[image]
@@ -171,84 +178,90 @@ class UnifiedDataset(Dataset):
         return item
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:
-        """Several entries; one that fails stands in the list as its error, as in :class:`StudyDataset`."""
-        return items_or_errors(self, indices)
+        """Several items; one that fails is replaced by its error, as in :class:`StudyDataset`."""
+        return get_items(self, indices)
 
     def sampler(
         self,
         batch_size: int,
         num_texts: int | None = None,
-        rates: Mapping[str, float] | None = None,
-        text_rates: Mapping[str, float] | None = None,
+        sampling_weights: Mapping[str, float] | None = None,
+        text_sampling_weights: Mapping[str, float] | None = None,
         length: int | None = None,
         num_replicas: int | None = None,
         rank: int | None = None,
     ) -> MixedBatchSampler | DecoupledBatchSampler:
-        """The batch sampler of these entries: mixed where images and texts are coupled, else decoupled.
+        """The batch sampler of this dataset: mixed if images and texts are coupled, else decoupled.
 
         Args:
-            batch_size: units (studies, or where decoupled images) in a batch.
-            num_texts: texts in a batch, where decoupled. Default: ``batch_size``.
-            rates: source, or kind of source, to its share of the units (where decoupled: of the images); those not named
-                get none. Default: by size.
-            text_rates: the same for texts, where decoupled.
+            batch_size: units (studies, or images if decoupled) in a batch.
+            num_texts: texts in a batch, if decoupled. Default: ``batch_size``.
+            sampling_weights: weight of each source or kind of source among the units (among the images, if decoupled); those
+                not named have weight 0. Default: the number of units.
+            text_sampling_weights: the same among the texts, if decoupled.
             length: units in an epoch, see the samplers.
             num_replicas: see :class:`MixedBatchSampler`.
             rank: see :class:`MixedBatchSampler`.
 
         Raises:
-            ValueError: for a rate of a source that is not there or has nothing to draw; for the rest see the samplers.
+            ValueError: If a weight names an unknown or an empty source, or as the samplers.
         """
-        place: dict[str, Any] = {"seed": self.seed, "num_replicas": num_replicas, "rank": rank}
+        shared: dict[str, Any] = {"seed": self.seed, "num_replicas": num_replicas, "rank": rank}
         if self.pools:
-            if num_texts is not None or text_rates is not None:
-                raise ValueError("num_texts and text_rates are of decoupled images and texts, which these are not")
-            return MixedBatchSampler(
-                list(self.pools.values()), batch_size, self._rates(rates, self.pools), length, **place
-            )
+            for name, value in (("num_texts", num_texts), ("text_sampling_weights", text_sampling_weights)):
+                if value is not None:
+                    raise ValueError(error_message(name, "be None where images and texts are coupled", value))
+            weights = self._pool_weights(sampling_weights, self.pools, "sampling_weights")
+            return MixedBatchSampler(list(self.pools.values()), batch_size, weights, length, **shared)
         return DecoupledBatchSampler(
             list(self.image_pools.values()),
             list(self.text_pools.values()),
             batch_size,
             num_texts,
-            self._rates(rates, self.image_pools),
-            self._rates(text_rates, self.text_pools),
+            self._pool_weights(sampling_weights, self.image_pools, "sampling_weights"),
+            self._pool_weights(text_sampling_weights, self.text_pools, "text_sampling_weights"),
             length,
-            **place,
+            **shared,
         )
 
-    def _rates(self, rates: Mapping[str, float] | None, pools: Mapping[str, Sequence]) -> list[float] | None:
-        if rates is None:
+    def _pool_weights(
+        self, weights: Mapping[str, float] | None, pools: Mapping[str, Sequence[Unit]], argument: str
+    ) -> list[float] | None:
+        """The weight of each pool from weights by source or by kind."""
+        if weights is None:
             return None
         kinds = {study["source"]: study["kind"] for study in self.studies}
-        unknown = sorted(set(rates) - set(pools) - set(kinds.values()))
+        unknown = sorted(set(weights) - set(pools) - set(kinds.values()))
         if unknown:
-            raise ValueError(f"rates: {unknown[0]!r} is no source or kind; the sources are {', '.join(pools)}")
-        shares = []
+            expected = f"name kinds or sources ({', '.join(pools)})"
+            raise ValueError(error_message(argument, expected, repr(unknown[0])))
+        by_pool = []
         for name, pool in pools.items():
-            alike = [len(units) for other, units in pools.items() if kinds[other] == kinds[name] and other not in rates]
-            # what a kind gets is shared out by size among its sources
-            by_kind = rates.get(kinds[name], 0.0) * len(pool) / max(1, sum(alike))
-            shares.append(float(rates.get(name, by_kind)))
-        empty = [name for name, pool, share in zip(pools, pools.values(), shares, strict=True) if share and not pool]
-        if empty:
-            raise ValueError(f"rates: source {empty[0]!r} has a rate but nothing to draw")
-        return shares
+            same_kind = [
+                len(units) for other, units in pools.items() if kinds[other] == kinds[name] and other not in weights
+            ]
+            # The weight of a kind is distributed over its sources by size.
+            of_kind = weights.get(kinds[name], 0.0) * len(pool) / max(1, sum(same_kind))
+            by_pool.append(float(weights.get(name, of_kind)))
+            if by_pool[-1] and not pool:
+                raise ValueError(error_message(argument, f"be 0 for {name!r}, which is empty", f"{by_pool[-1]:g}"))
+        return by_pool
 
 
-def _check(study: Mapping[str, Any]) -> None:
+def _check_study(study: Mapping[str, Any]) -> None:
     name = f"study {study.get('study_id')!r}"
-    if not {"kind", "source"} <= set(study):
-        raise ValueError(f"studies must have a kind and a source, {name} has not")
-    if study["kind"] not in _NEEDED:
-        raise ValueError(f"kind must be one of {tuple(_NEEDED)}, received {study['kind']!r} of {name}")
-    for choice in (("study_id",), *_NEEDED[study["kind"]]):
+    for key in ("study_id", "kind", "source"):
+        if key not in study:
+            raise ValueError(error_message(name, f"have the key {key!r}", sorted(study)))
+    check_option(study["kind"], f"kind of {name}", tuple(_REQUIRED_KEYS))
+    for choice in _REQUIRED_KEYS[study["kind"]]:
         if not any(key in study for key in choice):
-            raise ValueError(f"{name} is of the kind {study['kind']} and has no {' or '.join(choice)}")
+            expected = f"have the key {' or '.join(map(repr, choice))} of the kind {study['kind']}"
+            raise ValueError(error_message(name, expected, sorted(study)))
 
 
 def _by_study(studies: Sequence[Mapping[str, Any]]) -> Iterable[list[Mapping[str, Any]]]:
-    """Views of one study together; a table may hold several texts of one id, which are studies of their own."""
+    """The views of each study together; several texts of one id are studies of their own."""
     groups: dict[Any, list[Mapping[str, Any]]] = {}
     for number, study in enumerate(studies):
         key = (study["source"], study["kind"], study["study_id"]) if "image" in study else number
@@ -256,29 +269,29 @@ def _by_study(studies: Sequence[Mapping[str, Any]]) -> Iterable[list[Mapping[str
     return groups.values()
 
 
-def _side(study: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
+def _select_keys(study: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
     return {key: study[key] for key in ("study_id", "source", *keys) if key in study}
 
 
 def _texts(views: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The distinct texts of a study's views, which mostly share one; of labelled images a prompt to be written."""
+    """The distinct texts of a study's views, which mostly share one; for a labeled image, what its prompt is made from."""
     if views[0]["kind"] == "image-label":
-        return [{**_side(views[0], ("label",)), "text_label": views[0]["label"]}]
+        return [{**_select_keys(views[0], ("label",)), "text_label": views[0]["label"]}]
     found: dict[Any, dict[str, Any]] = {}
     for study in views:
         if "sentences" not in study:
             text = study.get("text", study.get("report"))
-            found.setdefault(text, {**_side(study, TEXT_KEYS), "text": text})
+            found.setdefault(text, {**_select_keys(study, TEXT_KEYS), "text": text})
             continue
         for sentence, label in zip(study["sentences"], study["text_label"], strict=True):
-            found.setdefault(sentence, {**_side(study, ()), "text": sentence, "text_label": label})
+            found.setdefault(sentence, {**_select_keys(study, ()), "text": sentence, "text_label": label})
     return list(found.values())
 
 
-def _units(entries: Sequence[int], views: str) -> list[tuple]:
-    """Entries of one study as units: each of its own, one at a time, or all together."""
-    if not entries:
+def _units(items: Sequence[int], views: str) -> list[Unit]:
+    """The items of one study as units: each of its own, one at a time, or all together."""
+    if not items:
         return []
     if views == "all":
-        return [((entry,),) for entry in entries]
-    return [tuple((entry,) for entry in entries)] if views == "sample" else [(tuple(entries),)]
+        return [((item,),) for item in items]
+    return [tuple((item,) for item in items)] if views == "sample" else [(tuple(items),)]

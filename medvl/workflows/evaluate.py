@@ -299,8 +299,8 @@ class Material:
     def splits(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """The training and the validation studies of the table."""
         whole = self.run.studies(self.data, "all", self.columns, self.loader.on_error)
-        whole = whole.with_splits(seed=self.run.environment["seed"])
-        return whole.split("train"), whole.split("val")
+        whole = whole.assign_splits(seed=self.run.environment["seed"])
+        return whole.subset("train", allow_empty=True).studies, whole.subset("val", allow_empty=True).studies
 
     def can_learn(self) -> bool:
         """Whether there are studies to learn from, to choose by and to measure on."""

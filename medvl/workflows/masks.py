@@ -13,7 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SelectItemsd, Transform
 
 from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestXRay, table_path
-from medvl.data.studies import SYNTHETIC, synthetic_set
+from medvl.data.studies import SYNTHETIC, synthetic_dataset
 from medvl.data.tables import read_table
 from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest, image_preprocessing
 from medvl.workflows.trained_run import TrainedRun, complete_study
@@ -71,7 +71,7 @@ class LoadMasks(Transform):
         sides = study["image"].shape[1:]
         if isinstance(regions, tuple):
             dataset, index = regions
-            drawn = dataset.draw(index, dataset.describe(index)["findings"])[1]
+            drawn = dataset.render(index, dataset.get_metadata(index)["findings"])[1]
             return {**study, MASK: self.shape(torch.from_numpy(drawn).float()) >= 0.5}
         empty = torch.zeros(1, *[self.image_size] * len(sides), dtype=torch.bool)
         masks = [empty if path is None else self._file(path, study["image"]) for path in regions]
@@ -115,7 +115,7 @@ def find_masks(
     rows = read_table(table)
     named = [(name, column or name) for name, _, column in (entry.partition("=") for entry in mask_columns)]
     for _, column in named:
-        rows.require(column, "mask_column")
+        rows.resolve_column(column, "mask_column")
     paths: dict[int, list[str | None]] = {}
     for row in rows.rows:
         cells = [str(row.cells.get(column) or "").strip() for _, column in named]
@@ -138,11 +138,11 @@ def _drawn(run: TrainedRun, manifest: Manifest, data: str | Path | None) -> Mask
     if str(data or config["data"]) != SYNTHETIC or config["data"] != SYNTHETIC or not known:
         return None
     size = int(config.get("synthetic_size") or config["image_size"])
-    drawn = synthetic_set(int(config["synthetic_length"]), size, int(config["seed"]), run.model.spatial_dims)
+    drawn = synthetic_dataset(int(config["synthetic_length"]), size, int(config["seed"]), run.model.spatial_dims)
     masks = Masks(drawn.drawable, synthetic=drawn)
     first = masks.given(manifest.studies[:1])[0]
     written = LoadStudyImage()(first["image"])[0].numpy()
-    again = drawn.draw(first[REGIONS][1], drawn.describe(first[REGIONS][1])["findings"])[0]
+    again = drawn.render(first[REGIONS][1], drawn.get_metadata(first[REGIONS][1])["findings"])[0]
     if not np.array_equal(written, again):
         warnings.warn(
             f"the images of {manifest.name} were drawn by another version of the synthetic set, so there are no masks",

@@ -139,7 +139,7 @@ class RunFolder:
             "tables_sha256": tables_sha256(config, self.path),
             "data_fingerprint": manifest.fingerprint(),
             "data_summary": manifest.summary(),
-            "studies": {split: len(manifest.split(split)) for split in ("train", "val", "test")},
+            "studies": {split: len(manifest.subset(split, allow_empty=True)) for split in ("train", "val", "test")},
             "label_policy": (config.get("prepare_batch") or {}).get("label_policy"),
             "versions": {name: version(name) for name in PACKAGES},
             "python": platform.python_version(),

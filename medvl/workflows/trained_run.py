@@ -109,10 +109,10 @@ class TrainedRun:
             given.setdefault("report_column", None)
         manifest = read_manifest(table, on_error=on_error, **given)
         if same_table:
-            manifest = manifest.with_splits(seed=self.environment["seed"])
+            manifest = manifest.assign_splits(seed=self.environment["seed"])
         elif not any("split" in study for study in manifest.studies):
             split = "all"
-        return manifest.of_split(split).require("image")
+        return manifest.subset(split).drop_missing("image")
 
     def _own_sources(self, split: str, on_error: str) -> Manifest:
         """The studies with an image of a split of the sources that the model was trained on."""
@@ -125,7 +125,7 @@ class TrainedRun:
             seed=self.environment["seed"],
             label_cache=self.path / TEXT_LABELS,
         )
-        return manifest.of_split(split).require("image")
+        return manifest.subset(split).drop_missing("image")
 
     def loader(
         self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", workers: int = 0

@@ -34,7 +34,7 @@ def main() -> None:
     )
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
-        SyntheticChestXRay(length=chunks * chunk, size=options.size).write(folder)
+        SyntheticChestXRay(length=chunks * chunk, size=options.size).save(folder)
         print(f"written as PNG and CSV: {chunks * chunk / (time.perf_counter() - start):.0f} studies a second")
 
 

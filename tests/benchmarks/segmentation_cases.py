@@ -35,9 +35,9 @@ def main() -> None:
 
     run = TrainedRun(options.run)
     columns = {"patient_column": options.patient_column, "report_column": options.report_column}
-    manifest = run.studies(options.data, "all", columns).with_splits((0.6, 0.0, 0.4), seed=run.environment["seed"])
+    manifest = run.studies(options.data, "all", columns).assign_splits((0.6, 0.0, 0.4), seed=run.environment["seed"])
     masks = find_masks(run, manifest, options.data, [f"lungs={options.mask_column}"])
-    train, test = (masked_dataset(run, manifest.split(name), masks) for name in ("train", "test"))
+    train, test = (masked_dataset(run, manifest.subset(name).studies, masks) for name in ("train", "test"))
     print(
         f"{manifest.name}: {len(train)} cases to draw from, {len(test)} test cases, image size {run.model.image_size}"
     )

@@ -38,7 +38,7 @@ class Volumes:
     """Volumes of one split in half precision, which saves memory, and what is known of them, without masks."""
 
     def __init__(self, data: SyntheticChestCT, split: str) -> None:
-        indices = [index for index in range(len(data)) if data.describe(index)["split"] == split]
+        indices = [index for index in range(len(data)) if data.get_metadata(index)["split"] == split]
         self.voxels = torch.empty(len(indices), 1, *[data.size] * 3, dtype=torch.float16)
         self.studies = []
         for place, index in enumerate(indices):

@@ -39,8 +39,8 @@ COMMON = {
     "progress": False,
 }
 OWN = {
-    "medclip": {"max_length": 48, "text_rates": {"image-label": 0.5, "text-label": 0.5}},
-    "umcl": {"source_rates": {"image-label": 0.8, "text-label": 0.2}, "max_length": 64},
+    "medclip": {"max_length": 48, "text_sampling_weights": {"image-label": 0.5, "text-label": 0.5}},
+    "umcl": {"sampling_weights": {"image-label": 0.8, "text-label": 0.2}, "max_length": 64},
 }
 
 

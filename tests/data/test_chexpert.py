@@ -64,7 +64,9 @@ def test_labels_go_by_name_whatever_the_order(tmp_path):
 def test_views_are_chosen(tmp_path):
     write(tmp_path, ROWS)
     assert [study["views"] for study in CheXpert(tmp_path, views="frontal")] == [["frontal"], ["frontal"]]
-    with pytest.raises(ValueError, match=r"views must be some of \('frontal', 'lateral'\)"):
+    with pytest.raises(
+        ValueError, match=r"^views must be a non-empty subset of \('frontal', 'lateral'\), got \('PA',\)\.$"
+    ):
         CheXpert(tmp_path, views=["PA"])
 
 
@@ -74,15 +76,14 @@ def test_errors_name_what_is_wrong(tmp_path):
     write(tmp_path, ROWS)
     with pytest.raises(StudyError, match=r"study 'patient00001/study1', image: the file .* does not exist"):
         CheXpert(tmp_path, check_files=True)
-    with pytest.raises(ValueError, match=r"train\.csv has no column Edema; expected CheXpert's own columns"):
+    with pytest.raises(ValueError, match=r"train\.csv has no column Edema; use the data set's original table\.$"):
         CheXpert(write(tmp_path, ROWS, [column for column in COLUMNS if column != "Edema"]))
     with pytest.raises(
-        StudyError, match="study 'patient00001/study1', Edema: the label is '2', expected 1, 0, -1 or blank"
+        StudyError,
+        match=r"^study 'patient00001/study1', Edema: expected 1 \(present\), 0 \(absent\), .* or blank .*, got 2$",
     ):
         CheXpert(write(tmp_path, [row(1, 1, "Frontal", Edema="2")]))
-    with pytest.raises(
-        StudyError, match="study 'patient00001/study1', Age: received 'old', expected a number or blank"
-    ):
+    with pytest.raises(StudyError, match=r"^study 'patient00001/study1', Age: expected a number or blank, got 'old'$"):
         CheXpert(write(tmp_path, [row(1, 1, "Frontal", Age="old")]))
     with pytest.raises(StudyError, match="the path has no patient and study folder"):
         CheXpert(write(tmp_path, [{"Path": "a/b.jpg", "Frontal/Lateral": "Frontal"}]))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from medvl.data import load_studies, read_manifest, split_by_patient
-from medvl.data.label_columns import CHEXPERT_COLUMNS
+from medvl.data.label_columns import CHEXPERT_FINDINGS
 from medvl.utils.errors import StudyError
 
 
@@ -39,35 +39,36 @@ def test_paths_are_absolute_and_relative_to_the_table(folder, monkeypatch):
     assert [study["row"] for study in manifest.studies] == [1, 2]
 
 
-def test_require_without_a_common_study(folder):
+def test_drop_missing_without_a_common_study(folder):
     manifest = read_manifest(write(folder, "image,report\na.png,\n,Clear.\n"))
-    with pytest.raises(ValueError, match=r"none of the 2 studies of cases.csv has an image and a report$"):
-        manifest.require("image", "report")
+    with pytest.raises(ValueError, match=r"^None of the 2 studies of cases\.csv has an image and a report\.$"):
+        manifest.drop_missing("image", "report")
 
 
-def test_require_where_every_row_was_skipped(folder):
+def test_drop_missing_where_every_row_was_skipped(folder):
     manifest = read_manifest(write(folder, "image,report\nx.png,Clear.\ny.png,Clear.\n"), on_error="skip")
     with pytest.raises(
-        ValueError, match=r"every row of cases.csv was skipped for an error, the first: study 'row 1', im"
+        ValueError, match=r"^Every row of cases\.csv was skipped for an error, the first: study 'row 1', image: .*\.$"
     ):
-        manifest.require("image", "report")
+        manifest.drop_missing("image", "report")
 
 
 def test_the_manifest_of_a_split(folder):
     manifest = read_manifest(write(folder, "image,report,split\na.png,Clear.,train\nb.png,Clear.,val\n"))
-    assert [study["row"] for study in manifest.of_split("val").studies] == [2]
-    assert len(manifest.of_split("all")) == 2
-    with pytest.raises(ValueError, match="split must be train, val, test or all, received 'tests'"):
-        manifest.of_split("tests")
-    with pytest.raises(ValueError, match=r"cases\.csv has 2 studies and none in the split test"):
-        manifest.of_split("test")
+    assert [study["row"] for study in manifest.subset("val").studies] == [2]
+    assert len(manifest.subset("all")) == 2
+    with pytest.raises(ValueError, match=r"^split must be one of 'train', 'val', 'test', 'all', got 'tests'\.$"):
+        manifest.subset("tests")
+    with pytest.raises(ValueError, match=r"^cases\.csv has 2 studies and none in the split test\.$"):
+        manifest.subset("test")
+    assert manifest.subset("test", allow_empty=True).studies == []
 
 
 @pytest.mark.parametrize(("splits", "number"), [(("val", "test", "test"), 0), (("train", "val", "test"), 1)])
 def test_a_run_needs_two_studies_to_train_on(folder, splits, number):
     rows = "".join(f"{name}.png,Clear.,{split}\n" for name, split in zip("abc", splits, strict=True))
     table = write(folder, "image,report,split\n" + rows)
-    message = f"the training split of cases.csv has {number} of its 3 studies, expected at least 2"
+    message = rf"^The training split of cases\.csv must have at least 2 studies, got {number} of 3\.$"
     with pytest.raises(ValueError, match=message):
         load_studies(table, folder)
 
@@ -91,14 +92,14 @@ def test_blank_reports_are_no_reports_and_are_counted(folder, blank):
     assert manifest.summary() == (
         "cases.csv: 2 rows: 2 with an image, 0 without; 1 with a report, 1 without; 0 with a label, 2 without."
     )
-    needed = manifest.require("image", "report")
-    assert (len(needed), needed.left_out) == (1, {"report": 1})
-    assert needed.summary().endswith(" 1 study without a report left out.")
+    needed = manifest.drop_missing("image", "report")
+    assert (len(needed), needed.dropped) == (1, {"report": 1})
+    assert needed.summary().endswith(" 1 study without a report dropped.")
     with pytest.raises(
         ValueError,
-        match=r"none of the 2 studies of cases.csv has a report and a label; no row has a label, so check",
+        match=r"^None of the 2 studies of cases\.csv has a report and a label; no row has a label, so check which column",
     ):
-        manifest.require("report", "label")
+        manifest.drop_missing("report", "label")
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_chexpert_columns_are_found_in_their_order(folder):
     one = read_manifest(write(folder, "image,report,Edema\na.png,Clear.,1\n"))
     assert one.names == ()
     assert "label" not in one.studies[0]
-    assert len(set(CHEXPERT_COLUMNS)) == 14
+    assert len(set(CHEXPERT_FINDINGS)) == 14
 
 
 def test_columns_by_name(folder):
@@ -277,20 +278,20 @@ BAD_ROWS = [
         "image,Edema,Fracture\na.png,1,2\n",
         {},
         "Fracture",
-        r"row 1 \(line 2\): received 2, expected 1 \(present\), 0 \(absent\), -1 \(uncertain\) or blank",
+        r"row 1 \(line 2\): expected 1 \(present\), 0 \(absent\), -1 \(uncertain\) or blank \(not mentioned\), got 2$",
     ),
-    ("image,Edema,Fracture\na.png,1,yes\n", {}, "Fracture", r"row 1 \(line 2\): received a text, expected 1"),
+    ("image,Edema,Fracture\na.png,1,yes\n", {}, "Fracture", r"row 1 \(line 2\): expected 1 .*, got a text$"),
     (
         "image,report,split\na.png,x,train\nb.png,y,hold-out\n",
         {},
         "split",
-        r"row 2 \(line 3\): expected train, val or test, received 'hold-out'",
+        r"row 2 \(line 3\): expected train, val or test, got 'hold-out'$",
     ),
     (
         "image,report,split\na.png,x,\n",
         {},
         "split",
-        r"row 1 \(line 2\): expected train, val or test, received an empty",
+        r"row 1 \(line 2\): expected train, val or test, got an empty cell$",
     ),
     (
         "image,report,split,patient\na.png,x,train,p\nb.png,y,test,p\nc.png,z,train,q\n",
@@ -322,15 +323,15 @@ def test_bad_json_lines(folder):
     assert [error.reason for error in manifest.skipped] == [
         "row 2 (line 2): the line is not valid JSON (Expecting value)",
         "row 3 (line 3): the line is not a JSON object; expected {...} with one key a column",
-        "row 4 (line 4): expected a path, received a int",
-        "row 5 (line 5): expected text, received a int",
+        "row 4 (line 4): expected a path, got int",
+        "row 5 (line 5): expected a str, got int",
     ]
 
 
 def test_no_patient_text_in_errors(folder):
     secret = "Mr Smith has a mass"
     columns = {"image_column": "text", "report_column": None}
-    with pytest.raises(StudyError, match="expected the path of an image, received a text of 19 characters") as raised:
+    with pytest.raises(StudyError, match="expected the path of an image, got a text of 19 characters") as raised:
         read_manifest(write(folder, f"text,image\n{secret},a.png\n"), **columns)
     assert secret not in str(raised.value)
     for options in ({"label_column": ["text", "image"]}, {"split_column": "text"}):
@@ -346,37 +347,42 @@ def test_no_patient_text_in_errors(folder):
             "image,text\na.png,x\n",
             "c.csv",
             {},
-            "report_column: c.csv has no column 'report'; its columns are image, text",
+            "report_column: c.csv has no column 'report'; its columns are image, text.",
         ),
         (
             "image,Findings\na.png,x\n",
             "c.csv",
             {"report_column": "finding"},
-            "report_column: c.csv has no column 'finding' (did you mean 'Findings'?); its columns are image, Findings",
+            "report_column: c.csv has no column 'finding' (did you mean 'Findings'?); its columns are image, Findings.",
         ),
         ("img,report\na.png,x\n", "c.csv", {}, "image_column: c.csv has no column 'image' (did you mean 'img'?)"),
         ("image,report\na.png,x\n", "c.csv", {"label_column": "y"}, "label_column: c.csv has no column 'y'"),
         ("image,report\na.png,x\n", "c.csv", {"split_column": "fold"}, "split_column: c.csv has no column 'fold'"),
         ("image,report\na.png,x\n", "c.csv", {"patient_column": "id"}, "patient_column: c.csv has no column 'id'"),
         ("image,report\na.png,x\n", "c.csv", {"study_column": "id"}, "study_column: c.csv has no column 'id'"),
-        ("image,report\na.png,x\n", "c.csv", {"on_error": "warn"}, "on_error must be 'raise' or 'skip', received"),
+        (
+            "image,report\na.png,x\n",
+            "c.csv",
+            {"on_error": "warn"},
+            "on_error must be one of 'raise', 'skip', got 'warn'.",
+        ),
         (
             "image,report\na.png,x\n",
             "c.csv",
             {"image_column": None, "report_column": None},
-            "expected at least one of the two, received None for both",
+            "image_column or report_column must name a column, got None for both.",
         ),
         (
             "image,report\na.png,x\n",
             "c.csv",
             {"label_column": ["image", "report"], "label_names": ["p"]},
-            "label_names: received 1 names for 2 label columns",
+            "label_names must have 2 names, one for each label column, got 1.",
         ),
         (
             f"image,report\na.png,{'Clear lungs. ' * 9}\n",
             "c.csv",
             {"label_column": "report"},
-            "label_column: report holds texts of up to 116 characters, expected names of classes",
+            "label_column must name a column of class names of at most 100 characters, got 'report' with texts of up to 116",
         ),
         ("", "c.csv", {}, "path: c.csv is empty"),
         (" \n\n", "c.jsonl", {}, "path: c.jsonl is empty"),
@@ -388,7 +394,12 @@ def test_no_patient_text_in_errors(folder):
             {},
             "path: c.csv cannot be read as a table from row 1",
         ),
-        ("image,report\na.png,x\n", "c.xlsx", {}, "path: c.xlsx is not a table this can read; expected .csv, .tsv or"),
+        (
+            "image,report\na.png,x\n",
+            "c.xlsx",
+            {},
+            "path must end in one of .csv, .tsv, .tab, .jsonl, .ndjson, .json, got 'c.xlsx'",
+        ),
         ("image,report\n", "c.jsonl", {}, "path: c.jsonl has no line that is a JSON object"),
     ],
 )
@@ -421,17 +432,19 @@ def test_split_names(folder):
     path = write(folder, "report,fold\n" + "".join(f"r{i},{name}\n" for i, name in enumerate(names)))
     manifest = read_manifest(path, image_column=None, split_column="fold")
     assert [study["split"] for study in manifest.studies] == ["train"] * 2 + ["val"] * 4 + ["test"] * 2
-    assert [study["report"] for study in manifest.split("test")] == ["r6", "r7"]
-    assert manifest.with_splits() is manifest
-    with pytest.raises(ValueError, match="name: expected one of train, val, test, received 'dev'"):
-        manifest.split("dev")
+    assert [study["report"] for study in manifest.subset("test").studies] == ["r6", "r7"]
+    assert manifest.assign_splits() is manifest
+    with pytest.raises(ValueError, match=r"^split must be one of 'train', 'val', 'test', 'all', got 'dev'\.$"):
+        manifest.subset("dev")
 
 
 def test_split_asks_for_splits(folder):
     manifest = read_manifest(write(folder, "image,report\na.png,x\nb.png,y\nc.png,z\n"))
-    with pytest.raises(ValueError, match=r"cases.csv has no split column; use with_splits\(\)"):
-        manifest.split("train")
-    assert sum(len(manifest.with_splits().split(name)) for name in ("train", "val", "test")) == 3
+    with pytest.raises(
+        ValueError, match=r"cases.csv has no split column; call assign_splits\(\) to split it by patient\.$"
+    ):
+        manifest.subset("train")
+    assert sum(len(manifest.assign_splits().subset(name)) for name in ("train", "val", "test")) == 3
 
 
 @given(
@@ -465,7 +478,7 @@ def test_splits_of_studies_without_a_patient():
     assert sum(study["split"] == "train" for study in split) == 63
     assert split_by_patient(studies, seed=1) != split
     with pytest.raises(
-        ValueError, match=r"fractions: expected three shares of at least 0 that sum to 1, received \(0.5"
+        ValueError, match=r"^fractions must be three numbers of at least 0 with sum 1, got \(0\.5, 0\.2, 0\.2\)\.$"
     ):
         split_by_patient(studies, (0.5, 0.2, 0.2))
 
@@ -500,7 +513,7 @@ def test_a_folder_of_slices_is_an_image(folder):
 
 def test_label_columns_must_differ(folder):
     path = write(folder, "image,tb\na.png,1\n")
-    with pytest.raises(ValueError, match=r"label_column: expected distinct columns, received \['tb', 'tb'\]"):
+    with pytest.raises(ValueError, match=r"^label_column must name distinct columns, got \['tb', 'tb'\]\.$"):
         read_manifest(path, label_column=["tb", "tb"])
 
 
@@ -560,8 +573,8 @@ def test_real_cases_with_text(shared_data):
     path = shared_data / "cxr-cases" / "cases.csv"
     manifest = read_manifest(path, report_column="text", label_column="finding")
     assert manifest.counts == {"rows": 212, "skipped": 0, "image": 212, "report": 146, "label": 212}
-    paired = manifest.require("image", "report").with_splits()
-    assert (len(paired), paired.left_out) == (146, {"report": 66})
+    paired = manifest.drop_missing("image", "report").assign_splits()
+    assert (len(paired), paired.dropped) == (146, {"report": 66})
     where: dict[str, set[str]] = {}
     for study in paired.studies:
         where.setdefault(study["patient_id"], set()).add(study["split"])
@@ -569,8 +582,8 @@ def test_real_cases_with_text(shared_data):
     assert manifest.names[manifest.names.index("No Finding")] == "No Finding"
 
 
-def test_real_cases_with_splits(shared_data):
+def test_real_cases_assign_splits(shared_data):
     manifest = read_manifest(shared_data / "pneumonia" / "cases.csv", label_column="finding")
-    assert [len(manifest.split(name)) for name in ("train", "val", "test")] == [3882, 524, 624]
+    assert [len(manifest.subset(name)) for name in ("train", "val", "test")] == [3882, 524, 624]
     assert manifest.names == ("No Finding", "Pneumonia")
-    assert np.stack([study["label"] for study in manifest.split("train")]).sum(0).tolist() == [388, 3494]
+    assert np.stack([study["label"] for study in manifest.subset("train").studies]).sum(0).tolist() == [388, 3494]

@@ -81,7 +81,7 @@ def test_missing_things_are_named(folder, tmp_path):
         (tmp_path / "bad.tgz").write_bytes(content)
         with pytest.raises(ValueError, match=r"bad\.tgz cannot be read as an archive"):
             OpenIReports(tmp_path / "bad.tgz")
-    with pytest.raises(ValueError, match="on_error must be 'raise' or 'skip', received 'warn'"):
+    with pytest.raises(ValueError, match=r"^on_error must be one of 'raise', 'skip', got 'warn'\.$"):
         OpenIReports(folder, on_error="warn")
 
 

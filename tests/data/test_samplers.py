@@ -1,4 +1,4 @@
-"""Mixed and decoupled batches: exact rates, equal shares, nothing drawn twice before its turn."""
+"""Mixed and decoupled batches: exact proportions, equal shares, nothing drawn twice before its turn."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class TestMixed:
         assert sorted(drawn(sampler)) == list(range(40))
         assert [len(batch) for batch in sampler] == [8] * 5 == [8] * len(sampler)
 
-    @pytest.mark.parametrize("rates", [[0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3], [5, 0.0, 2], [0.97, 0.02, 0.01]])
+    @pytest.mark.parametrize("weights", [[0.5, 0.3, 0.2], [1 / 3, 1 / 3, 1 / 3], [5, 0.0, 2], [0.97, 0.02, 0.01]])
     @pytest.mark.parametrize("length", [None, 50, 101])
-    def test_rates_hold_for_the_epoch_and_for_each_batch(self, rates, length):
+    def test_weights_hold_for_the_epoch_and_for_each_batch(self, weights, length):
         pools = pools_of(10, 20, 17)
-        sampler = MixedBatchSampler(pools, 9, rates=rates, length=length)
+        sampler = MixedBatchSampler(pools, 9, sampling_weights=weights, length=length)
         total = length or 47
-        shares = [rate / sum(rates) for rate in rates]
+        shares = [weight / sum(weights) for weight in weights]
         for epoch in range(3):
             sampler.set_epoch(epoch)
             batches = list(sampler)
@@ -53,14 +53,14 @@ class TestMixed:
 
     def test_no_unit_again_before_all_others_of_its_pool(self):
         pools = pools_of(5, 11)
-        sampler = MixedBatchSampler(pools, 4, rates=[0.7, 0.3], length=23, seed=1)
+        sampler = MixedBatchSampler(pools, 4, sampling_weights=[0.7, 0.3], length=23, seed=1)
         order = drawn(sampler, epochs=12)
         for pool in pools:
             own = [i for i in order if i in pool]
             assert len(own) > 2 * len(pool)
             for start in range(0, len(own) - len(pool) + 1, len(pool)):
                 assert sorted(own[start : start + len(pool)]) == list(pool)
-        assert drawn(sampler) != drawn(MixedBatchSampler(pools, 4, rates=[0.7, 0.3], length=23, seed=2))
+        assert drawn(sampler) != drawn(MixedBatchSampler(pools, 4, sampling_weights=[0.7, 0.3], length=23, seed=2))
 
     @pytest.mark.parametrize("world", [2, 3, 5])
     @pytest.mark.parametrize("length", [5, 23, 47, 48])
@@ -95,26 +95,41 @@ class TestMixed:
         assert Counter(order) == {0: 2, 1: 2, 2: 2, 3: 6, 4: 6}
 
     def test_clear_errors(self):
-        with pytest.raises(ValueError, match=r"^rates: pool 1 has a rate of 0\.5 but no units$"):
-            MixedBatchSampler([range(3), []], 2, rates=[0.5, 0.5])
-        with pytest.raises(ValueError, match=r"^pools must hold at least one unit, received sizes \[0, 0\]$"):
+        with pytest.raises(ValueError, match=r"^sampling_weights must be 0 for pool 1, which is empty, got 0\.5\.$"):
+            MixedBatchSampler([range(3), []], 2, sampling_weights=[0.5, 0.5])
+        with pytest.raises(ValueError, match=r"^pools must hold at least one unit, got pools of sizes \[0, 0\]\.$"):
             MixedBatchSampler([[], []], 2)
         with pytest.raises(
-            ValueError, match=r"^rates must be 2 numbers of at least 0, one for each pool, received \[1"
+            ValueError,
+            match=r"^sampling_weights must be 2 numbers of at least 0, one for each pool, with .*, got \[1\.0\]\.$",
         ):
-            MixedBatchSampler([range(3), range(3)], 2, rates=[1.0])
-        with pytest.raises(ValueError, match="3 units cannot be shared out among 4 processes"):
+            MixedBatchSampler([range(3), range(3)], 2, sampling_weights=[1.0])
+        with pytest.raises(ValueError, match=r"^length must be at least 4, one unit a process, got 3\.$"):
             MixedBatchSampler([range(3)], 1, num_replicas=4, rank=0)
-        with pytest.raises(ValueError, match=r"rank must be in \[0, 2\), received 2"):
+        with pytest.raises(ValueError, match=r"^rank must be in \[0, 2\), got 2\.$"):
             MixedBatchSampler([range(3)], 1, num_replicas=2, rank=2)
-        with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
+        with pytest.raises(ValueError, match=r"^batch_size must be at least 1, got 0\.$"):
             MixedBatchSampler([range(3)], 0)
+        with pytest.raises(TypeError, match=r"^steps must be an integer, got 1\.5\.$"):
+            MixedBatchSampler([range(3)], 1, steps=1.5)
+        with pytest.raises(ValueError, match=r"^length must be None where steps is given, got 3\.$"):
+            MixedBatchSampler([range(3)], 1, length=3, steps=2)
+        for weights in ([0.0, 0.0], [-1.0, 2.0], [1.0, float("inf")]):
+            with pytest.raises(ValueError, match=r"^sampling_weights must be 2 numbers of at least 0"):
+                MixedBatchSampler([range(3), range(3)], 2, weights)
+
+    def test_steps_fill_every_batch(self):
+        sampler = MixedBatchSampler([range(5)], 3, steps=4)
+        assert [len(batch) for batch in sampler] == [3] * 4
+        assert (sampler.length, sampler.counts) == (12, [12])
 
 
 class TestDecoupled:
     def test_images_once_texts_go_on(self):
         images, texts = pools_of(6, 4), [range(10, 50), range(50, 53)]
-        sampler = DecoupledBatchSampler(images, texts, num_images=5, num_texts=7, text_rates=[0.5, 0.5], seed=2)
+        sampler = DecoupledBatchSampler(
+            images, texts, num_images=5, num_texts=7, text_sampling_weights=[0.5, 0.5], seed=2
+        )
         for epoch in (0, 1):
             sampler.set_epoch(epoch)
             batches = list(sampler)
@@ -136,9 +151,9 @@ class TestDecoupled:
         assert all(sum(i >= 11 for i in batch) == 4 for share in shares for batch in share)
 
     def test_one_side_empty(self):
-        with pytest.raises(ValueError, match=r"^text_pools must hold at least one unit, received none$"):
+        with pytest.raises(ValueError, match=r"^text_pools must hold at least one unit, got none\.$"):
             DecoupledBatchSampler([range(3)], [[]], 2)
 
     def test_no_texts_asked_for(self):
-        with pytest.raises(ValueError, match="batch_size must be at least 1, received 0"):
+        with pytest.raises(ValueError, match=r"^num_texts must be at least 1, got 0\.$"):
             DecoupledBatchSampler([range(3)], [range(3)], 2, num_texts=0)

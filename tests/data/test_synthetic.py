@@ -16,11 +16,11 @@ from PIL import Image
 from torch.utils.data import DataLoader
 
 from medvl.data import StudyDataset, StudyLoader, SyntheticChestXRay, read_manifest
-from medvl.data.synthetic.draws import patient_of
 from medvl.data.synthetic.findings import DEVICES, Finding, image_states
+from medvl.data.synthetic.patients import patient_number
 
 DATASET = SyntheticChestXRay(length=400, size=64, seed=0)
-STUDIES = [DATASET.describe(i) for i in range(400)]
+STUDIES = [DATASET.get_metadata(i) for i in range(400)]
 
 GOLDEN_IMAGE = "b1906d0228f062e2df35f6f8d06c36b8b26e2fc64b4abc3b208a123f60b58380"
 GOLDEN_REPORT = "08eff21b3840cb92da0379b480de7a44faae5472f86ec99675d87d2a26ff3f2f"
@@ -118,8 +118,8 @@ class TestTrueToItself:
         dataset = SyntheticChestXRay(10, 128)
         side = {"Cardiomegaly": "", "Edema": "bilateral"}.get(name, "left")
         location = {"Support Devices": "chest tube", "Pneumothorax": "upper", "Atelectasis": "lower"}.get(name, "mid")
-        without, _ = dataset.draw(2, [])
-        picture, masks = dataset.draw(2, [Finding(name, "severe", side, location)])
+        without, _ = dataset.render(2, [])
+        picture, masks = dataset.render(2, [Finding(name, "severe", side, location)])
         change = np.abs(picture.astype(float) - without)
         mask = masks[dataset.drawable.index(name)].astype(bool)
         assert change[mask].mean() > 3 * change[~mask].mean()
@@ -151,7 +151,7 @@ class TestPatients:
         patients: dict[str, set[str]] = {}
         counts: dict[str, int] = {}
         for index in range(3000):
-            study = dataset.describe(index)
+            study = dataset.get_metadata(index)
             patients.setdefault(study["patient_id"], set()).add(study["split"])
             counts[study["patient_id"]] = counts.get(study["patient_id"], 0) + 1
         assert all(len(splits) == 1 for splits in patients.values())
@@ -162,7 +162,7 @@ class TestPatients:
         assert shares == pytest.approx([0.7, 0.1, 0.2], abs=0.04)
 
     def test_patient_of_study_is_in_order(self):
-        numbers = [patient_of(0, i) for i in range(60)]
+        numbers = [patient_number(0, i) for i in range(60)]
         assert numbers == sorted(numbers)
 
 
@@ -170,12 +170,12 @@ class TestArguments:
     @pytest.mark.parametrize(
         ("arguments", "error", "message"),
         [
-            ({"length": 0}, ValueError, "length must be at least 1, received 0"),
-            ({"size": 31}, ValueError, "size must be between 32 and 1024, received 31"),
-            ({"size": 1025}, ValueError, "size must be between 32 and 1024, received 1025"),
-            ({"seed": -1}, ValueError, "seed must be at least 0, received -1"),
-            ({"size": 64.0}, TypeError, r"size must be an integer, received 64\.0"),
-            ({"length": True}, TypeError, "length must be an integer, received True"),
+            ({"length": 0}, ValueError, "length must be at least 1, got 0."),
+            ({"size": 31}, ValueError, "size must be between 32 and 1024, got 31."),
+            ({"size": 1025}, ValueError, "size must be between 32 and 1024, got 1025."),
+            ({"seed": -1}, ValueError, "seed must be at least 0, got -1."),
+            ({"size": 64.0}, TypeError, r"size must be an integer, got 64\.0."),
+            ({"length": True}, TypeError, "length must be an integer, got True."),
         ],
     )
     def test_errors(self, arguments, error, message):
@@ -192,7 +192,7 @@ class TestWrite:
     def test_round_trip(self, tmp_path):
         dataset = SyntheticChestXRay(12, 48, seed=2)
         seen = []
-        table = dataset.write(tmp_path / "a", masks=True, progress=lambda items: (seen.append(i) or i for i in items))
+        table = dataset.save(tmp_path / "a", masks=True, progress=lambda items: (seen.append(i) or i for i in items))
         assert seen == list(range(12))
         manifest = read_manifest(table)
         assert manifest.names == dataset.names
@@ -213,7 +213,7 @@ class TestWrite:
 
     def test_bytes_are_the_same_each_time(self, tmp_path):
         for name in ("a", "b"):
-            SyntheticChestXRay(3, 32).write(tmp_path / name)
+            SyntheticChestXRay(3, 32).save(tmp_path / name)
         files = sorted(path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file())
         assert len(files) == 4
         assert all((tmp_path / "a" / f).read_bytes() == (tmp_path / "b" / f).read_bytes() for f in files)

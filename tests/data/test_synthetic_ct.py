@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from medvl.data import SyntheticChestCT
-from medvl.data.synthetic.chest_ct import DRAWN, compose_ct_report
-from medvl.data.synthetic.draws import Draws
+from medvl.data.synthetic.chest_ct import DRAWABLE_CT, compose_ct_report
 from medvl.data.synthetic.findings import Finding
+from medvl.data.synthetic.random_stream import RandomStream
 from medvl.text import label_report, load_vocabulary
 from medvl.transforms import LoadStudyImage
 
@@ -27,7 +27,7 @@ def studies():
 
 def drawn(*findings: Finding) -> tuple[np.ndarray, np.ndarray]:
     """Volume and masks of the same chest with these findings."""
-    return SyntheticChestCT(1, 48).draw(0, list(findings))
+    return SyntheticChestCT(1, 48).render(0, list(findings))
 
 
 def test_form(studies):
@@ -45,19 +45,19 @@ def test_masks_labels_and_findings_say_the_same(studies):
     for study in studies:
         present = {finding["name"] for finding in study["findings"]}
         seen |= present
-        for name, mask in zip(DRAWN, study["mask"], strict=True):
+        for name, mask in zip(DRAWABLE_CT, study["mask"], strict=True):
             assert bool(mask.any()) == (name in present), name
             assert study["label"][DATA.names.index(name)] == float(name in present)
         assert study["label"][DATA.names.index("Fracture")].isnan()
         assert study["label"][DATA.names.index("No Finding")] == float(not present)
-    assert seen == set(DRAWN)
+    assert seen == set(DRAWABLE_CT)
 
 
 def test_reports_are_read_as_they_were_written():
     vocabulary = load_vocabulary("chexpert14")
     wrong = []
     for index in range(len(DATA)):
-        study = DATA.describe(index)
+        study = DATA.get_metadata(index)
         assert "radiograph" not in study["report"].lower()
         read = np.asarray(label_report(study["report"], vocabulary), dtype=np.float32)
         stated = np.isin(study["text_label"], (0, 1))
@@ -71,29 +71,31 @@ def test_a_side_is_the_patients(name):
     """Indices grow to the patient's right."""
     for side, half in (("right", slice(24, None)), ("left", slice(24))):
         _, masks = drawn(Finding(name, "severe", side, "lower"))
-        mask = masks[DRAWN.index(name)]
+        mask = masks[DRAWABLE_CT.index(name)]
         assert mask[half].sum() > 0.95 * mask.sum() > 0
 
 
 def test_places_along_the_other_axes():
-    effusion = drawn(Finding("Pleural Effusion", "severe", "right"))[1][DRAWN.index("Pleural Effusion")]
-    pneumothorax = drawn(Finding("Pneumothorax", "severe", "right", "upper"))[1][DRAWN.index("Pneumothorax")]
+    effusion = drawn(Finding("Pleural Effusion", "severe", "right"))[1][DRAWABLE_CT.index("Pleural Effusion")]
+    pneumothorax = drawn(Finding("Pneumothorax", "severe", "right", "upper"))[1][DRAWABLE_CT.index("Pneumothorax")]
     middle = [np.argwhere(mask)[:, 1].mean() for mask in (effusion, pneumothorax)]
     assert middle[0] < 24 < middle[1], "fluid lies at the back, air at the front"
     heights = [
-        np.argwhere(drawn(Finding("Lung Lesion", "severe", "right", zone))[1][DRAWN.index("Lung Lesion")])[:, 2].mean()
+        np.argwhere(drawn(Finding("Lung Lesion", "severe", "right", zone))[1][DRAWABLE_CT.index("Lung Lesion")])[
+            :, 2
+        ].mean()
         for zone in ("lower", "mid", "upper")
     ]
     assert heights == sorted(heights)
 
 
-@pytest.mark.parametrize("name", DRAWN)
+@pytest.mark.parametrize("name", DRAWABLE_CT)
 def test_severity_is_size_and_shows(name):
     empty, _ = drawn()
     sizes = []
     for severity in ("mild", "moderate", "severe"):
         volume, masks = drawn(Finding(name, severity, "" if name == "Cardiomegaly" else "left", "lower"))
-        mask = masks[DRAWN.index(name)].astype(bool)
+        mask = masks[DRAWABLE_CT.index(name)].astype(bool)
         sizes.append(mask.sum())
     assert sizes == sorted(sizes)
     assert sizes[0] < sizes[2]
@@ -103,9 +105,9 @@ def test_severity_is_size_and_shows(name):
 
 def test_no_finding_is_hidden_by_what_lies_before_it():
     for index in range(0, 300, 7):
-        findings = DATA.describe(index)["findings"]
-        _, masks = DATA.draw(index, findings)
-        assert all(masks[DRAWN.index(finding.name)].sum() >= 3 for finding in findings), index
+        findings = DATA.get_metadata(index)["findings"]
+        _, masks = DATA.render(index, findings)
+        assert all(masks[DRAWABLE_CT.index(finding.name)].sum() >= 3 for finding in findings), index
 
 
 def test_same_study_anywhere():
@@ -113,7 +115,7 @@ def test_same_study_anywhere():
     assert torch.equal(study["image"], DATA[7]["image"])
     assert study["report"] == DATA[7]["report"]
     assert not torch.equal(study["image"], SyntheticChestCT(8, SIZE, seed=1)[7]["image"])
-    voxels, masks = DATA.draw(3, DATA.describe(3)["findings"])
+    voxels, masks = DATA.render(3, DATA.get_metadata(3)["findings"])
     digest = hashlib.sha256(voxels.tobytes() + masks.tobytes()).hexdigest()
     assert digest == "cc3b12dce0e7d94d8bddcb1a19540fc2ae4c5ce8c80409b355e182d427ce4354"
 
@@ -121,13 +123,13 @@ def test_same_study_anywhere():
 def test_patients_stay_in_one_split():
     splits: dict[str, set[str]] = {}
     for index in range(len(DATA)):
-        study = DATA.describe(index)
+        study = DATA.get_metadata(index)
         splits.setdefault(study["patient_id"], set()).add(study["split"])
     assert all(len(split) == 1 for split in splits.values())
 
 
 def test_files_read_back(tmp_path):
-    table = SyntheticChestCT(2, SIZE).write(tmp_path)
+    table = SyntheticChestCT(2, SIZE).save(tmp_path)
     with table.open() as file:
         rows = list(csv.DictReader(file))
     assert [row["study_id"] for row in rows] == ["synct0-s000000", "synct0-s000001"]
@@ -137,7 +139,7 @@ def test_files_read_back(tmp_path):
 
 
 def test_report_of_nothing_is_normal():
-    text, states = compose_ct_report([], Draws("any"))
+    text, states = compose_ct_report([], RandomStream("any"))
     assert states["No Finding"] == 1
     assert text.startswith(("FINDINGS:", "IMPRESSION:"))
 
@@ -145,9 +147,9 @@ def test_report_of_nothing_is_normal():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"length": 0}, ValueError, "length must be at least 1, received 0"),
-        ({"size": 16}, ValueError, "size must be between 32 and 256, received 16"),
-        ({"seed": 1.5}, TypeError, "seed must be an integer, received 1.5"),
+        ({"length": 0}, ValueError, "length must be at least 1, got 0."),
+        ({"size": 16}, ValueError, "size must be between 32 and 256, got 16."),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, got 1.5."),
     ],
 )
 def test_wrong_arguments(arguments, error, message):

@@ -7,10 +7,11 @@ from string import Formatter
 
 import pytest
 
+from medvl.data.label_columns import CHEXPERT_FINDINGS
 from medvl.data.synthetic import phrases, remarks
-from medvl.data.synthetic.draws import Draws
-from medvl.data.synthetic.findings import DEVICES, DRAWABLE, NAMES, SEVERITIES, Finding, draw_findings
-from medvl.data.synthetic.reports import compose_report, compose_sentences, stated
+from medvl.data.synthetic.findings import DEVICES, DRAWABLE, SEVERITIES, Finding, sample_findings
+from medvl.data.synthetic.random_stream import RandomStream
+from medvl.data.synthetic.reports import compose_report, compose_sentences, stated_findings
 from medvl.data.synthetic.slots import ADVERBS, MIDDLE_LOBE, SEVERITY
 
 STUDIES = 3000
@@ -54,9 +55,9 @@ OTHERS = ("pneumonia", "mediastin", "pleural thickening", "plaque", "infection",
 def studies():
     drawn = []
     for index in range(STUDIES):
-        findings = draw_findings(Draws(5, "findings", index))
-        sentences = compose_sentences(findings, Draws(5, "report", index))
-        text, states = compose_report(findings, Draws(5, "report", index))
+        findings = sample_findings(RandomStream(5, "findings", index))
+        sentences = compose_sentences(findings, RandomStream(5, "report", index))
+        text, states = compose_report(findings, RandomStream(5, "report", index))
         drawn.append((findings, sentences, text, states))
     return drawn
 
@@ -82,7 +83,7 @@ def test_every_present_finding_is_stated_or_hedged_and_absent_ones_seldom_hedged
     hedged_mild, mild, hedged_absent, absent = 0, 0, 0, 0
     for findings, _, _, states in studies:
         present = {finding.name: finding for finding in findings}
-        assert set(states) <= set(NAMES)
+        assert set(states) <= set(CHEXPERT_FINDINGS)
         for name, finding in present.items():
             assert states[name] in (1, -1)
             if states[name] == -1:
@@ -111,7 +112,7 @@ def test_a_report_states_one_thing_of_a_finding(studies):
     for _, sentences, _, states in studies:
         for mention in itertools.chain.from_iterable(sentence.mentions for sentence in sentences):
             assert states[mention.name] == mention.state
-        assert stated(sentences) == states
+        assert stated_findings(sentences) == states
 
 
 def test_sides_and_severities_are_those_of_the_finding(studies):
@@ -265,7 +266,7 @@ def test_each_finding_alone_is_stated_in_every_severity_and_section(name, severi
     }
     finding = Finding(name, severity, side, location.get(name, "mid"))
     for index in range(60):
-        text, states = compose_report([finding], Draws(6, name, severity, index))
+        text, states = compose_report([finding], RandomStream(6, name, severity, index))
         assert states[name] in (1, -1)
         hedged = any(state == -1 for other, state in states.items() if other != name)  # on a side made up
         assert hedged or "right" not in text.lower().replace("-", " ").split()
@@ -279,7 +280,7 @@ def test_the_same_draws_give_the_same_report():
         Finding("Consolidation", "severe", "right", "mid"),
         Finding("Support Devices", "moderate", "left", "pacemaker"),
     ]
-    texts = [compose_report(findings, Draws(0, "golden", index))[0] for index in range(20)]
-    assert texts == [compose_report(findings, Draws(0, "golden", index))[0] for index in range(20)]
+    texts = [compose_report(findings, RandomStream(0, "golden", index))[0] for index in range(20)]
+    assert texts == [compose_report(findings, RandomStream(0, "golden", index))[0] for index in range(20)]
     assert len(set(texts)) == 20
     assert hashlib.sha256("\f".join(texts).encode()).hexdigest()[:16] == "af80bd92c06cc73c"

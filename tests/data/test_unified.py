@@ -7,12 +7,13 @@ import pytest
 import torch
 from monai.transforms import Compose, Lambdad, MapTransform, Randomizable
 
-from medvl.data import StudyLoader, UnifiedDataset, study_key
+from medvl.data import StudyLoader, UnifiedDataset
 from medvl.engines import PrepareBatchImageText
 from medvl.losses import CombinedLoss, SemanticMatchingLoss
 from medvl.networks import PooledViews
 from medvl.transforms import LabelPolicy, LabelsToPromptd
 from medvl.utils.errors import StudyError
+from medvl.utils.ids import hash_id
 
 NAMES = ["No Finding", "Edema"]
 
@@ -27,10 +28,10 @@ def study(kind, number, source=None, **more):
     return {**out, **more}
 
 
-def mixed_studies(pairs=3, labelled=4, texts=5):
+def mixed_studies(pairs=3, labeled=4, texts=5):
     return (
         [study("image-text", i) for i in range(pairs)]
-        + [study("image-label", i) for i in range(labelled)]
+        + [study("image-label", i) for i in range(labeled)]
         + [study("text-label", i) for i in range(texts)]
     )
 
@@ -75,18 +76,18 @@ class TestCoupled:
         assert batch["text_ids"].shape == (12,)
         assert len(batch["study_id"]) == 12
         with_image = [i for i in batch["study_id"] if not i.startswith("text-label")]
-        assert batch["image_ids"].tolist() == [study_key(i) for i in with_image]
+        assert batch["image_ids"].tolist() == [hash_id(i) for i in with_image]
         for number, study_id in enumerate(batch["study_id"]):
             prompt = study_id.startswith("image-label")
             assert batch["text_label"][number].nan_to_num(9).tolist() == ([0, 1] if prompt else [1, 9])
             assert batch["text"][number].startswith("text ") != prompt
 
     def test_without_prompts_an_image_has_no_text(self):
-        data = dataset(prompts=False)
+        data = dataset(label_prompts=False)
         batch = next(iter(StudyLoader(data, batch_sampler=data.sampler(12))))
         assert (len(batch["image_ids"]), len(batch["text_ids"])) == (7, 8)
 
-    def test_rates_by_source_and_by_kind(self):
+    def test_weights_by_source_and_by_kind(self):
         studies = [
             *[study("image-text", i) for i in range(6)],
             *[study("image-label", i, "a") for i in range(30)],
@@ -94,20 +95,25 @@ class TestCoupled:
             *[study("text-label", i) for i in range(6)],
         ]
         data = dataset(studies)
-        sampler = data.sampler(4, rates={"image-text": 0.5, "image-label": 0.25, "text-label": 0.25}, length=160)
+        sampler = data.sampler(
+            4, sampling_weights={"image-text": 0.5, "image-label": 0.25, "text-label": 0.25}, length=160
+        )
         sources = [data[i]["source"] for batch in sampler for i in batch]
         found = {name: sources.count(name) for name in data.pools}
         assert found == {"image-text": 80, "a": 30, "b": 10, "text-label": 40}
         with pytest.raises(
-            ValueError, match=r"^rates: 'c' is no source or kind; the sources are image-text, a, b, text-l"
+            ValueError,
+            match=r"^sampling_weights must name kinds or sources \(image-text, a, b, text-label\), got 'c'\.$",
         ):
-            data.sampler(4, rates={"c": 1.0})
+            data.sampler(4, sampling_weights={"c": 1.0})
 
-    def test_a_rate_of_an_empty_source(self):
+    def test_a_weight_of_an_empty_source(self):
         data = dataset([study("text-label", 0, text_label=np.zeros((0, 2)), sentences=[]), study("image-text", 0)])
         assert len(list(data.sampler(2))) == 1
-        with pytest.raises(ValueError, match=r"^rates: source 'text-label' has a rate but nothing to draw$"):
-            data.sampler(2, rates={"text-label": 0.5, "image-text": 0.5})
+        with pytest.raises(
+            ValueError, match=r"^sampling_weights must be 0 for 'text-label', which is empty, got 0\.5\.$"
+        ):
+            data.sampler(2, sampling_weights={"text-label": 0.5, "image-text": 0.5})
 
     def test_a_sentence_at_a_time_with_its_own_label(self):
         sentences = {"sentences": ["one", "two words", "now three words"], "text_label": np.eye(3, 2, dtype=np.float32)}
@@ -138,7 +144,7 @@ class TestDecoupled:
     def test_an_image_and_its_report_keep_one_id(self):
         data = dataset([study("image-text", 0)], decoupled=True)
         (batch,) = StudyLoader(data, batch_sampler=data.sampler(1))
-        assert batch["image_ids"].tolist() == batch["text_ids"].tolist() == [study_key("image-text/0")]
+        assert batch["image_ids"].tolist() == batch["text_ids"].tolist() == [hash_id("image-text/0")]
 
 
 class TestViews:
@@ -196,7 +202,7 @@ class TestViews:
         output = PooledViews(Mean())(image, **kwargs)
         assert output["image_embeds"].shape == (2, 2)
         assert output["image_embeds"].norm(dim=1).tolist() == pytest.approx([1, 1])
-        of_three = output["image_embeds"][batch["image_ids"].tolist().index(study_key("image-text/7"))]
+        of_three = output["image_embeds"][batch["image_ids"].tolist().index(hash_id("image-text/7"))]
         views = [
             image[i].mean() for i in (batch["view_index"] == batch["view_index"].mode().values).nonzero().flatten()
         ]
@@ -243,7 +249,7 @@ class TestLoading:
             with pytest.raises(StudyError, match=f"^study '{studies[number]['study_id']}', {key}: "):
                 list(StudyLoader(data, batch_sampler=data.sampler(3)))
         data = UnifiedDataset(studies, chain, text_chain(), prompt_chain())
-        loader = StudyLoader(data, batch_sampler=data.sampler(4), on_error="skip", require=("image", "input_ids"))
+        loader = StudyLoader(data, batch_sampler=data.sampler(4), on_error="skip", required_keys=("image", "input_ids"))
         kept = [i for batch in loader for i in batch["study_id"]]
         assert set(loader.skipped) == {studies[i]["study_id"] for i in (0, 3, 8)}
         assert len(kept) == 9
@@ -251,24 +257,29 @@ class TestLoading:
     def test_a_batch_that_lost_a_side_is_passed_over(self):
         studies = [study("image-label", 0), study("text-label", 0)]
         studies[0]["image"] = None
-        data = UnifiedDataset(studies, Lambdad("image", lambda x: x + 0), text_chain(), prompt_chain(), prompts=False)
-        loader = StudyLoader(data, batch_sampler=data.sampler(2), on_error="skip", require=("image", "input_ids"))
+        data = UnifiedDataset(
+            studies, Lambdad("image", lambda x: x + 0), text_chain(), prompt_chain(), label_prompts=False
+        )
+        loader = StudyLoader(data, batch_sampler=data.sampler(2), on_error="skip", required_keys=("image", "input_ids"))
         assert list(loader) == []
 
     def test_clear_errors(self):
-        with pytest.raises(ValueError, match=r"^studies must have a kind and a source, study 'a' has not$"):
+        with pytest.raises(ValueError, match=r"^study 'a' must have the key 'kind', got \['study_id'\]\.$"):
             UnifiedDataset([{"study_id": "a"}])
-        with pytest.raises(ValueError, match=r"^kind must be one of .* received 'images' of study 'a'$"):
+        with pytest.raises(ValueError, match=r"^kind of study 'a' must be one of 'image-text', .*, got 'images'\.$"):
             UnifiedDataset([{"study_id": "a", "kind": "images", "source": "x"}])
-        with pytest.raises(ValueError, match=r"^study 'a' is of the kind image-label and has no label$"):
+        with pytest.raises(
+            ValueError, match=r"^study 'a' must have the key 'label' of the kind image-label, got \['image', "
+        ):
             UnifiedDataset([{"study_id": "a", "kind": "image-label", "source": "x", "image": "a.png"}])
         with pytest.raises(
-            ValueError, match=r"^study 'a' is of the kind text-label and has no text or sentences or report$"
+            ValueError,
+            match=r"^study 'a' must have the key 'text' or 'sentences' or 'report' of the kind text-label, got \[",
         ):
             UnifiedDataset([{"study_id": "a", "kind": "text-label", "source": "x"}])
-        with pytest.raises(ValueError, match=r"^views must be one of \('all', 'sample', 'pool'\), received 'mean'$"):
+        with pytest.raises(ValueError, match=r"^views must be one of 'all', 'sample', 'pool', got 'mean'\.$"):
             dataset(views="mean")
-        with pytest.raises(ValueError, match="num_texts and text_rates are of decoupled"):
+        with pytest.raises(ValueError, match=r"^num_texts must be None where images and texts are coupled, got 3\.$"):
             dataset().sampler(2, num_texts=3)
 
 

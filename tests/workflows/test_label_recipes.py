@@ -96,7 +96,7 @@ def test_both_roads_give_the_same_numbers(medvl, sources, tmp_path, recipe):
     splits = {split: {s["study_id"] for s in run.studies(split=split).studies} for split in ("train", "val", "test")}
     assert sum(map(len, splits.values())) == len(set.union(*splits.values())) == 36
     trained_on = load_sources(sources, columns={"label_column": "finding"})
-    assert splits["test"] == {s["study_id"] for s in trained_on.split("test") if "image" in s}
+    assert splits["test"] == {s["study_id"] for s in trained_on.subset("test").studies if "image" in s}
     code, out, err = medvl("evaluate", tmp_path / "command", "--split", "all", "--output", tmp_path / "evaluation")
     assert code == 0, err
     assert "Pneumothorax" in out
@@ -140,7 +140,7 @@ def test_umcl_without_labelled_images_has_no_tokens_that_would_never_learn(sourc
 @pytest.mark.parametrize("recipe", ["medclip", "umcl"])
 def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     train = {name: [] for name in ("labelled", "paired", "texts")}
-    for study in load_sources(sources, columns={"label_column": "finding"}).split("train"):
+    for study in load_sources(sources, columns={"label_column": "finding"}).subset("train").studies:
         train[study["source"]].append(study)
     unreadable, nan_image = (tmp_path / study["image"] for study in train["labelled"][:2])
     unreadable.write_bytes(unreadable.read_bytes()[:40])
@@ -167,7 +167,7 @@ def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     ]
     code, _, err = medvl(*line)
     assert code == 2
-    assert f"Error: study 's{wrong - 1}', {FINDINGS[1]}: row {wrong} (line {wrong + 1}): received 7" in err
+    assert f"Error: study 's{wrong - 1}', {FINDINGS[1]}: row {wrong} (line {wrong + 1}): expected 1 (present)" in err
     code, _, err = medvl(*line, "--on-error", "skip")
     assert code == 0, err
     skipped = [json.loads(text) for text in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
@@ -190,7 +190,7 @@ def test_recipes_of_pairs_take_no_sources(medvl, sources):
     code, _, err = medvl("train", "medclip", "--source", "labels=x.csv")
     assert code == 2
     assert (
-        "source must be KIND=PLACE with KIND one of image-text, image-label, text-label, received 'labels=x.csv'" in err
+        "source must be KIND=LOCATION with KIND one of image-text, image-label, text-label, got 'labels=x.csv'" in err
     )
 
 

@@ -52,7 +52,7 @@ def test_augmentation_moves_volumes(tmp_path):
 
 
 def test_a_volume_in_a_recipe_for_images_names_the_setting(medvl, tmp_path):
-    table = SyntheticChestCT(length=40, size=32).write(tmp_path / "ct")
+    table = SyntheticChestCT(length=40, size=32).save(tmp_path / "ct")
     options = ("--image-size", 32, "--epochs", 1, "--set", "vocab_size=300", "--output", tmp_path / "run")
     code, _, error = medvl("train", "convirt", "--data", table, *options)
     assert code == 2

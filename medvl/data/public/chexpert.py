@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import csv
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
-from medvl.data.label_columns import CHEXPERT_COLUMNS, is_missing
-from medvl.data.study_list import StudyList
+from medvl.data.label_columns import CHEXPERT_FINDINGS, is_missing, parse_states
+from medvl.data.public.base import PublicDataset, read_csv_rows, register_public_dataset
+from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError
 
-_STATES = {"": np.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}
 _VIEWS = ("frontal", "lateral")
+_SPLITS = {"train": "train", "val": "valid", "test": "test"}  # name here: name of the CSV
 
 
-class CheXpert(StudyList):
+@register_public_dataset("chexpert")
+class CheXpert(PublicDataset):
     """A split of CheXpert as a datalist, one dictionary a study.
 
     Each study holds ``study_id`` ("patient00001/study1"), ``patient_id``, ``image`` (list of paths), ``views`` ("frontal"
@@ -29,21 +28,21 @@ class CheXpert(StudyList):
         folder: the data set's folder, which holds ``train.csv`` and ``valid.csv`` and the images
             (``CheXpert-v1.0``, ``CheXpert-v1.0-small``).
         split: ``"train"``, ``"valid"`` or ``"test"``: the CSV's name.
-        views: which views to keep; studies without any are left out.
-        check_files: look whether every image is there.
-        on_error: ``"raise"`` on a study with such an error, ``"skip"`` to leave it out and list it in ``skipped``.
+        views: the views to keep; studies without any of them are dropped.
+        check_files: whether to check that every image exists.
+        on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
 
     Raises:
-        FileNotFoundError: if the CSV is not there.
-        ValueError: for unknown ``views`` or ``on_error``, or a CSV without the column Path or one of the 14 findings.
-        medvl.utils.errors.StudyError: for a label that is none of 1, 0, -1 or blank, a path without patient and study, or an
-            image that is not there.
+        FileNotFoundError: If the CSV does not exist.
+        ValueError: If ``views`` or ``on_error`` is unknown, or the CSV lacks the column Path or one of the 14 findings.
+        medvl.utils.errors.StudyError: If a label is not 1, 0, -1 or blank, a path has no patient and study folder, or an
+            image does not exist.
 
     Example:
         >>> studies = CheXpert("CheXpert-v1.0-small", split="valid", views=["frontal"])  # doctest: +SKIP
     """
 
-    names: tuple[str, ...] = CHEXPERT_COLUMNS
+    names: tuple[str, ...] = CHEXPERT_FINDINGS
 
     def __init__(
         self,
@@ -56,34 +55,37 @@ class CheXpert(StudyList):
         super().__init__(on_error)
         views = (views,) if isinstance(views, str) else tuple(views)
         if not views or set(views) - set(_VIEWS):
-            raise ValueError(f"views must be some of {_VIEWS}, got {views}")
+            raise ValueError(error_message("views", f"be a non-empty subset of {_VIEWS}", views))
         self.folder = Path(folder)
         table = self.folder / f"{split}.csv"
         if not table.is_file():
-            raise FileNotFoundError(f"split: there is no file {table}")
+            raise FileNotFoundError(f"split: there is no file {table}.")
         studies: dict[str, dict[str, Any]] = {}
         images: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            _check_columns(table.name, reader.fieldnames or [], self.names)
-            for row in reader:
-                with self._reading_a_study():
-                    study_id, patient = _identity(row["Path"])
-                    view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
-                    view = view.strip().lower()
-                    if view not in views:
-                        continue
-                    path = self._image(row["Path"], study_id, check_files)
-                    details = _details(row, study_id)
-                    images[study_id].append((path, view))
-                    studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient, **details})
+        for row in read_csv_rows(table, ("Path", *self.names)):
+            with self._reading_a_study():
+                study_id, patient_id = _parse_path(row["Path"])
+                view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
+                view = view.strip().lower()
+                if view not in views:
+                    continue
+                path = self._image_path(row["Path"], study_id, check_files)
+                details = _details(row, study_id)
+                images[study_id].append((path, view))
+                studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient_id, **details})
         self._studies = [
             {**study, "image": [path for path, _ in images[key]], "views": [view for _, view in images[key]]}
             for key, study in studies.items()
         ]
 
-    def _image(self, name: str, study_id: str, check: bool) -> str:
-        # Most CSVs' paths begin with the data set's own folder, which may have been renamed; the test set's do not.
+    @classmethod
+    def read_splits(cls, path: str | Path, on_error: str = "raise") -> dict[str, CheXpert]:
+        """The splits whose CSV exists, by the name ``train``, ``val`` or ``test``."""
+        found = {split: own for split, own in _SPLITS.items() if (Path(path) / f"{own}.csv").is_file()}
+        return {split: cls(path, own, on_error=on_error) for split, own in found.items()}
+
+    def _image_path(self, name: str, study_id: str, check: bool) -> str:
+        # Most CSVs' paths begin with the data set's folder, which may have been renamed; those of the test set do not.
         parts = PurePosixPath(name).parts
         split = next(i for i, part in enumerate(parts) if part.startswith("patient")) - 1
         path = self.folder.joinpath(*parts[max(split, 0) :])
@@ -92,13 +94,7 @@ class CheXpert(StudyList):
         return str(path)
 
 
-def _check_columns(name: str, columns: Sequence[str], names: Sequence[str]) -> None:
-    missing = [column for column in ("Path", *names) if column not in columns]
-    if missing:
-        raise ValueError(f"{name} has no column {', '.join(missing)}; expected CheXpert's own columns")
-
-
-def _identity(path: str) -> tuple[str, str]:
+def _parse_path(path: str) -> tuple[str, str]:
     parts = PurePosixPath(path).parts
     patient = next((part for part in parts if part.startswith("patient")), None)
     study = next((part for part in parts if part.startswith("study")), None)
@@ -108,41 +104,12 @@ def _identity(path: str) -> tuple[str, str]:
 
 
 def _details(row: dict[str, str], study_id: str) -> dict[str, Any]:
-    details: dict[str, Any] = {"label": parse_states(row, study_id)}
+    details: dict[str, Any] = {"label": parse_states(row, CHEXPERT_FINDINGS, study_id)}
     if row.get("Sex"):
         details["sex"] = row["Sex"]
     if not is_missing(row.get("Age")):
         try:
             details["age"] = float(row["Age"])
         except ValueError as error:
-            raise StudyError(study_id, "Age", f"received {row['Age'][:20]!r}, expected a number or blank") from error
+            raise StudyError(study_id, "Age", f"expected a number or blank, got {row['Age'][:20]!r}") from error
     return details
-
-
-def parse_states(row: dict[str, str], study_id: str, names: Sequence[str] = CHEXPERT_COLUMNS) -> np.ndarray:
-    """Read a row of CheXpert's label columns, by name.
-
-    Args:
-        row: column to cell.
-        study_id: for the error.
-        names: columns to read, in the order of the result.
-
-    Returns:
-        float32 (K,): 1 present, 0 absent, -1 uncertain, NaN not mentioned.
-
-    Raises:
-        medvl.utils.errors.StudyError: for a cell that is none of 1, 0, -1 or blank, or a row that ends before it.
-
-    Example:
-        >>> parse_states({"Edema": "-1.0", "Fracture": ""}, "s1", ["Fracture", "Edema"]).tolist()
-        [nan, -1.0]
-    """
-    states = []
-    for name in names:
-        if row.get(name, "") is None:  # so DictReader fills a row that was cut short
-            raise StudyError(study_id, name, "the row ends before this column, expected 1, 0, -1 or blank")
-        cell = row.get(name, "").strip()
-        if cell not in _STATES:
-            raise StudyError(study_id, name, f"the label is {cell[:20]!r}, expected 1, 0, -1 or blank")
-        states.append(_STATES[cell])
-    return np.array(states, dtype=np.float32)

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from medvl.data.study_list import StudyList
+from medvl.data.public.base import PublicDataset, register_public_dataset
 from medvl.utils.errors import StudyError
 
 _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
 
-class OpenIReports(StudyList):
+@register_public_dataset("openi")
+class OpenIReports(PublicDataset):
     """Reports of the Indiana collection (Demner-Fushman et al. 2016) as a datalist.
 
     Each study is a dictionary with ``study_id`` ("CXR17"), ``report`` (sections with their headers, one a line),
@@ -27,13 +28,12 @@ class OpenIReports(StudyList):
     Args:
         path: the archive (``.tgz``, ``.tar.gz``, ``.tar``), or a folder with the XML files at any depth.
         images: folder with the images, ``<image id>.png`` (or .jpg, .dcm).
-        on_error: ``"raise"`` on a report that is not XML or not of this collection, ``"skip"`` to leave it out and list
-            it in ``skipped``.
+        on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
 
     Raises:
-        FileNotFoundError: if ``path`` is not there, or holds no XML file.
-        ValueError: for an unknown ``on_error``, or a file that is no archive or a broken one.
-        medvl.utils.errors.StudyError: for a report that cannot be read, unless skipped.
+        FileNotFoundError: If ``path`` does not exist or has no XML file.
+        ValueError: If ``on_error`` is unknown, or the file is not an archive or is broken.
+        medvl.utils.errors.StudyError: If a report is not valid XML or not of this collection.
 
     Example:
         >>> reports = OpenIReports("openi-reports.tgz")  # doctest: +SKIP
@@ -45,17 +45,22 @@ class OpenIReports(StudyList):
         super().__init__(on_error)
         path = Path(path)
         if not path.exists():
-            raise FileNotFoundError(f"path: there is no file or folder {path}")
+            raise FileNotFoundError(f"path: there is no file or folder {path}.")
         files = None if images is None else _image_files(Path(images))
         for name, content in _xml_files(path):
             with self._reading_a_study():
                 self._studies.append(_study(name, content, files))
         if not self._studies and not self.skipped:
-            raise FileNotFoundError(f"path: there is no XML report in {path}")
-        self._studies.sort(key=lambda study: (_number(study["study_id"]), study["study_id"]))
+            raise FileNotFoundError(f"path: there is no XML report in {path}.")
+        self._studies.sort(key=lambda study: (_study_number(study["study_id"]), study["study_id"]))
+
+    @classmethod
+    def read_splits(cls, path: str | Path, on_error: str = "raise") -> dict[str, OpenIReports]:
+        """All reports under ``""``, with the images that are beside them in the folder: the collection has no splits."""
+        return {"": cls(path, images=path if Path(path).is_dir() else None, on_error=on_error)}
 
 
-def _number(study_id: str) -> int:
+def _study_number(study_id: str) -> int:
     digits = "".join(filter(str.isdigit, study_id))
     return int(digits) if digits else 0
 
@@ -74,12 +79,12 @@ def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
                     if content is not None:
                         yield os.path.basename(member.name), content.read()
     except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar)") from error
+        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar).") from error
 
 
 def _image_files(folder: Path) -> dict[str, str]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"images: there is no folder {folder}")
+        raise FileNotFoundError(f"images: there is no folder {folder}.")
     return {
         file.stem: str(file) for file in sorted(folder.rglob("*")) if file.suffix in (".png", ".jpg", ".jpeg", ".dcm")
     }

@@ -1,8 +1,8 @@
-"""Chest X-ray phantoms with reports: the embedded data set.
+"""Synthetic chest radiographs and CT volumes with reports: the built-in data sets.
 
-``draws`` makes random choices that are the same on every machine, ``findings`` says what a study has, ``anatomy`` draws the
-healthy chest on a ``canvas``, ``effects`` draws the findings, ``reports`` writes about them, ``dataset`` puts it together;
-``study_set`` is what it shares with the CT volumes.
+``random_stream`` has random numbers that are the same on every machine, ``patients`` assigns studies to patients and splits,
+``findings`` samples what a study has, ``anatomy`` draws the healthy chest on a ``canvas``, ``effects`` draws the findings and
+``reports`` writes about them. ``base`` is what the data sets of ``chest_xray`` and ``chest_ct`` have in common.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from medvl.data.synthetic.canvas import (
     smoothstep,
     vessels,
 )
-from medvl.data.synthetic.draws import Draws
+from medvl.data.synthetic.random_stream import RandomStream
 
 HILUM_Y = -0.1
 COSTOPHRENIC_Y = 0.68
@@ -45,24 +45,24 @@ class Body:
     gastric_bubble: float
 
     @classmethod
-    def draw(cls, draws: Draws) -> Body:
-        """A patient at random."""
-        width, dome = draws.uniform(0.68, 0.75), draws.uniform(0.38, 0.48)
+    def sample(cls, rng: RandomStream) -> Body:
+        """A random patient."""
+        width, dome = rng.uniform(0.68, 0.75), rng.uniform(0.38, 0.48)
         return cls(
-            lung_width=(width + draws.uniform(0.0, 0.03), width - draws.uniform(0.0, 0.02)),
-            apex=draws.uniform(-0.78, -0.7),
-            dome=(dome, dome + draws.uniform(0.02, 0.07)),
-            heart_width=draws.uniform(0.94, 1.04),
-            heart_y=draws.uniform(0.25, 0.3),
-            neck=draws.uniform(0.19, 0.25),
-            trunk=width + draws.uniform(0.12, 0.24),
-            breast=draws.uniform(0.02, 0.07) if draws.chance(0.5) else 0.0,
-            mediastinum=draws.uniform(0.115, 0.14),
-            rib_slope=draws.uniform(0.9, 1.15),
-            rib_start=draws.uniform(0, RIB_SPACING),
-            rib_contrast=draws.uniform(0.08, 0.12),
-            vessel_atlas=(draws.pick(range(ATLASES)), draws.pick(range(ATLASES))),
-            gastric_bubble=draws.uniform(0.05, 0.12) if draws.chance(0.5) else 0.0,
+            lung_width=(width + rng.uniform(0.0, 0.03), width - rng.uniform(0.0, 0.02)),
+            apex=rng.uniform(-0.78, -0.7),
+            dome=(dome, dome + rng.uniform(0.02, 0.07)),
+            heart_width=rng.uniform(0.94, 1.04),
+            heart_y=rng.uniform(0.25, 0.3),
+            neck=rng.uniform(0.19, 0.25),
+            trunk=width + rng.uniform(0.12, 0.24),
+            breast=rng.uniform(0.02, 0.07) if rng.bernoulli(0.5) else 0.0,
+            mediastinum=rng.uniform(0.115, 0.14),
+            rib_slope=rng.uniform(0.9, 1.15),
+            rib_start=rng.uniform(0, RIB_SPACING),
+            rib_contrast=rng.uniform(0.08, 0.12),
+            vessel_atlas=(rng.choice(range(ATLASES)), rng.choice(range(ATLASES))),
+            gastric_bubble=rng.uniform(0.05, 0.12) if rng.bernoulli(0.5) else 0.0,
         )
 
 
@@ -80,23 +80,23 @@ class Exposure:
     marker: str
 
     @classmethod
-    def draw(cls, draws: Draws) -> Exposure:
-        """A picture at random."""
+    def sample(cls, rng: RandomStream) -> Exposure:
+        """A random exposure."""
         pose = Pose(
-            scale=draws.uniform(0.94, 1.08),
-            tan_half=draws.uniform(-0.03, 0.03),
-            dx=draws.uniform(-0.05, 0.05),
-            dy=draws.uniform(-0.05, 0.05),
+            scale=rng.uniform(0.94, 1.08),
+            tan_half=rng.uniform(-0.03, 0.03),
+            dx=rng.uniform(-0.05, 0.05),
+            dy=rng.uniform(-0.05, 0.05),
         )
         return cls(
             pose=pose,
-            brightness=draws.uniform(-0.05, 0.05),
-            contrast=draws.uniform(0.85, 1.15),
-            gamma=draws.uniform(-0.25, 0.25),
-            noise=draws.uniform(0.01, 0.04),
-            blur=draws.uniform(0.0, 1.0),
-            breath=draws.uniform(-0.03, 0.04),
-            marker=draws.weighted([("L", 0.35), ("R", 0.35), ("", 0.3)]),
+            brightness=rng.uniform(-0.05, 0.05),
+            contrast=rng.uniform(0.85, 1.15),
+            gamma=rng.uniform(-0.25, 0.25),
+            noise=rng.uniform(0.01, 0.04),
+            blur=rng.uniform(0.0, 1.0),
+            breath=rng.uniform(-0.03, 0.04),
+            marker=rng.weighted_choice([("L", 0.35), ("R", 0.35), ("", 0.3)]),
         )
 
 
@@ -132,7 +132,7 @@ class Chest:
         ]
         self.texture = smooth_noise(raw, 13, canvas.size)
         self._draw_lungs()
-        self._draw_centre()
+        self._draw_center()
         self.density = np.zeros_like(self.x)
         """How much of the lung is filled, 0 (air) to 1 (water)."""
         self.bright = np.zeros_like(self.x)
@@ -167,7 +167,7 @@ class Chest:
         bend -= self.y
         return bend
 
-    def _draw_centre(self) -> None:
+    def _draw_center(self) -> None:
         body, x, y = self.body, self.x, self.y
         shift = self.changes.shift
         grow = body.heart_width * self.changes.heart
@@ -187,11 +187,11 @@ class Chest:
         # Mediastinum: narrow above the heart, with the aortic knob on the patient's left.
         middle = np.abs(x - shift * 0.6)
         half = body.mediastinum + 0.05 * bump(y - np.float32(HILUM_Y + 0.02), 0.35)
-        centre = smoothstep(half - middle, 0.05)
+        center = smoothstep(half - middle, 0.05)
         knob = self.canvas.box(-0.02 + shift, 0.28 + shift, -0.5, -0.22)
         dx, dy = x[knob] - (0.1 + shift), y[knob] + 0.37
-        np.maximum(centre[knob], smoothstep(0.012 - (dx * dx + dy * dy), 0.012), out=centre[knob])
-        self.centre = np.maximum(heart, centre)
+        np.maximum(center[knob], smoothstep(0.012 - (dx * dx + dy * dy), 0.012), out=center[knob])
+        self.center = np.maximum(heart, center)
 
     def _draw_vessels(self) -> np.ndarray:
         """Vessels that fan out from both hila."""
@@ -210,8 +210,8 @@ class Chest:
             exposure: how it is taken.
             raw: two random bytes a pixel, for the detector's noise.
         """
-        solid = np.maximum(self.centre, smoothstep(-self.floor, 0.05))
-        air = self.lung * (1 - self.centre)
+        solid = np.maximum(self.center, smoothstep(-self.floor, 0.05))
+        air = self.lung * (1 - self.center)
         water = air * self.density
         air -= water
         bones = self._bones(air)

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 import numpy as np
 
-from medvl.data.synthetic.draws import Draws
+from medvl.data.synthetic.random_stream import RandomStream
 
 TABLE = 1024
 """Entries of a profile over y, which spans -REACH to REACH."""
@@ -167,10 +167,10 @@ def vessel_atlas() -> np.ndarray:
     angle = radius[:, None] * 2 - 1
     out = np.zeros((ATLASES, _POLAR, _POLAR), dtype=np.float32)
     for number in range(ATLASES):
-        draws = Draws("vessels", number)
+        rng = RandomStream("vessels", number)
         for trunk in range(9):
-            start = -0.95 + 1.9 * (trunk + draws.uniform(0.2, 0.8)) / 9
-            _grow(out[number], angle, radius, draws, start, 0.0, draws.uniform(0.017, 0.028), 0)
+            start = -0.95 + 1.9 * (trunk + rng.uniform(0.2, 0.8)) / 9
+            _grow(out[number], angle, radius, rng, start, 0.0, rng.uniform(0.017, 0.028), 0)
     np.minimum(out, 1, out=out)
     out.setflags(write=False)
     return out
@@ -180,15 +180,15 @@ def _grow(
     texture: np.ndarray,
     angle: np.ndarray,
     radius: np.ndarray,
-    draws: Draws,
+    rng: RandomStream,
     start: float,
     born: float,
     width: float,
     depth: int,
 ) -> None:
     """Draw one vessel outward from radius ``born`` and let it fork."""
-    bend, wave = draws.uniform(-0.4, 0.4), draws.uniform(-1.2, 1.2)
-    end = min(1.0, born + draws.uniform(0.35, 0.75))
+    bend, wave = rng.uniform(-0.4, 0.4), rng.uniform(-1.2, 1.2)
+    end = min(1.0, born + rng.uniform(0.35, 0.75))
     along = radius - np.float32(born)
     path = start + bend * along + wave * along * (along - 0.25)
     taper = np.maximum(1 - along / (end - born), 0) * (along >= 0)
@@ -197,10 +197,10 @@ def _grow(
     np.maximum(texture, ridge * np.minimum(taper * 2.5, 1) * np.float32(0.55 + 15 * width), out=texture)
     if depth < 3:
         for sign in (-1, 1):
-            at = born + (end - born) * draws.uniform(0.25, 0.6)
+            at = born + (end - born) * rng.uniform(0.25, 0.6)
             gone = at - born
             fork = start + bend * gone + wave * gone * (gone - 0.25)
-            _grow(texture, angle, radius, draws, fork + sign * 0.015, at, width * draws.uniform(0.55, 0.8), depth + 1)
+            _grow(texture, angle, radius, rng, fork + sign * 0.015, at, width * rng.uniform(0.55, 0.8), depth + 1)
 
 
 def vessels(x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:

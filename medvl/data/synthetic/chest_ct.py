@@ -1,8 +1,8 @@
-"""The synthetic chest CT set: volumes, masks, reports and labels, drawn when they are asked for."""
+"""The synthetic data set of chest CT: volumes, masks, reports and labels, generated on access."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,16 @@ from typing import Any
 import nibabel
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
+from medvl.data.synthetic.base import SyntheticDataset
 from medvl.data.synthetic.canvas import bump, smoothstep
-from medvl.data.synthetic.draws import Draws, noise_bytes, patient_of, split_of
-from medvl.data.synthetic.findings import Finding, draw_findings
-from medvl.data.synthetic.reports import compose_sentences, stated
-from medvl.data.synthetic.study_set import SyntheticSet, states_in_order
+from medvl.data.synthetic.findings import Finding
+from medvl.data.synthetic.patients import patient_number
+from medvl.data.synthetic.random_stream import RandomStream
+from medvl.data.synthetic.reports import compose_sentences, stated_findings
 
-DRAWN = (
+DRAWABLE_CT = (
     "Cardiomegaly",
     "Pleural Effusion",
     "Pneumothorax",
@@ -45,13 +47,13 @@ RADIUS = {
 HEIGHT = {"upper": 0.42, "mid": 0.1, "lower": -0.2}
 DEPTH = {"upper": (-0.15, 0.1), "mid": (-0.25, 0.05), "lower": (-0.34, -0.18)}
 """Where a zone's findings lie along z and y: at the base behind the heart and above the diaphragm, whatever their sizes."""
-SPOKEN = {
+CT_WORDING = {
     "chest radiograph": "chest CT",
     "Follow-up radiograph": "Follow-up CT",
     "radiographic": "CT",
     "on this view": "on this scan",
 }
-"""What a report on a radiograph says, and how it goes for a CT."""
+"""Wording of the radiographs' reports, and its replacement for CT."""
 
 
 @dataclass(frozen=True)
@@ -66,40 +68,40 @@ class Body:
     rib_start: float
 
     @classmethod
-    def draw(cls, draws: Draws) -> Body:
-        """A patient at random."""
+    def sample(cls, rng: RandomStream) -> Body:
+        """A random patient."""
         return cls(
-            wide=draws.uniform(0.82, 0.9),
-            deep=draws.uniform(0.62, 0.7),
-            lung=draws.uniform(0.94, 1.06),
-            dome=draws.uniform(-0.66, -0.56),
-            heart=draws.uniform(0.92, 1.06),
-            rib_start=draws.uniform(0.0, 0.22),
+            wide=rng.uniform(0.82, 0.9),
+            deep=rng.uniform(0.62, 0.7),
+            lung=rng.uniform(0.94, 1.06),
+            dome=rng.uniform(-0.66, -0.56),
+            heart=rng.uniform(0.92, 1.06),
+            rib_start=rng.uniform(0.0, 0.22),
         )
 
 
-class SyntheticChestCT(SyntheticSet):
+class SyntheticChestCT(SyntheticDataset):
     """CT-like volumes of chest phantoms with findings of known place, side and severity, their masks, and reports on them.
 
-    The same seed and index give the same study on every machine, in any order and whatever the length. No patient is in it
-    and nothing is downloaded. Voxels are Hounsfield units, scaled so that -1000 is 0 and 400 is 1.
+    The same seed and index give the same study on every machine, in any order and at any length. Nothing is downloaded, and
+    no patient data is used. Voxels are Hounsfield units, scaled so that -1000 is 0 and 400 is 1.
 
     Each item is a dictionary:
 
     - ``image``: float32 (1, size, size, size) in [0, 1], axes in RAS order as :class:`medvl.transforms.LoadStudyImage` gives
       volumes: indices grow to the patient's right, front and head;
     - ``mask``: uint8 (7, size, size, size), the voxels of each finding in ``drawable``, 0 or 1;
-    - ``report``, ``label``, ``text_label``, ``findings``, ``study_id``, ``patient_id`` and ``split`` as of
-      :class:`SyntheticChestXRay`. What is not drawn is NaN in ``label``; a report may deny it all the same.
+    - ``report``, ``label``, ``text_label``, ``findings``, ``study_id``, ``patient_id`` and ``split`` as in
+      :class:`SyntheticChestXRay`. Findings that are not drawn are NaN in ``label``; a report may still deny them.
 
     Args:
         length: number of studies, at least 1.
         size: side of the volumes in voxels, 32 to 256.
-        seed: another seed, other patients; at least 0.
+        seed: another seed gives other patients; at least 0.
 
     Raises:
-        TypeError: where an argument is not an integer.
-        ValueError: where it is out of its range.
+        TypeError: If an argument is not an integer.
+        ValueError: If an argument is out of range.
 
     Example:
         >>> study = SyntheticChestCT(length=3, size=32)[2]
@@ -107,81 +109,69 @@ class SyntheticChestCT(SyntheticSet):
         (torch.Size([1, 32, 32, 32]), torch.Size([7, 32, 32, 32]), 'synct0-s000002')
     """
 
-    drawable = DRAWN
-    sizes = (32, 256)
-    suffix = ".nii.gz"
+    drawable = DRAWABLE_CT
+    size_range = (32, 256)
+    file_suffix = ".nii.gz"
+    id_prefix = "synct"
+    stream_key = ("ct",)
 
     def __init__(self, length: int = 400, size: int = 64, seed: int = 0) -> None:
         super().__init__(length, size, seed)
 
-    def describe(self, index: int) -> dict[str, Any]:
-        """All of a study but its voxels: findings, report, labels and ids."""
-        patient = f"synct{self.seed}-p{patient_of(self.seed, index):06d}"
-        findings = [f for f in draw_findings(Draws("ct", self.seed, "findings", index)) if f.name in DRAWN]
-        report, said = compose_ct_report(findings, Draws("ct", self.seed, "report", index))
-        present = {finding.name for finding in findings}
-        shown = {**{name: float(name in present) for name in DRAWN}, "No Finding": float(not present)}
-        return {
-            "report": report,
-            "label": states_in_order(shown),
-            "text_label": states_in_order(said),
-            "findings": findings,
-            "study_id": f"synct{self.seed}-s{index:06d}",
-            "patient_id": patient,
-            "split": split_of(patient),
-        }
+    def render(self, index: int, findings: Sequence[Finding]) -> tuple[NDArray[np.int16], NDArray[np.uint8]]:
+        """The volume of study ``index`` with the given findings.
 
-    def draw(self, index: int, findings: list[Finding]) -> tuple[np.ndarray, np.ndarray]:
-        """A study's volume in Hounsfield units, int16, and the masks of its findings, uint8 (7, size, size, size)."""
-        seed, size = self.seed, self.size
-        body = Body.draw(Draws("ct", seed, "patient", patient_of(seed, index)))
-        pose = Draws("ct", seed, "pose", index)
-        texture = noise_bytes(TEXTURE_CELLS**3, "ct", seed, "texture", index)
+        Args:
+            index: of the study.
+            findings: what to draw, at most one of each name.
+
+        Returns:
+            The volume in Hounsfield units, int16 (size, size, size), and the masks of the findings, uint8 (7, size, size,
+            size).
+        """
+        size = self.size
+        body = Body.sample(self._rng("patient", patient_number(self.seed, index)))
+        pose = self._rng("pose", index)
+        texture = self._random_bytes(TEXTURE_CELLS**3, "texture", index)
         chest = ChestVolume(size, body, pose, findings, smooth_texture(texture, size))
-        masks = np.zeros((len(DRAWN), size, size, size), dtype=np.uint8)
+        masks = np.zeros((len(DRAWABLE_CT), size, size, size), dtype=np.uint8)
         for finding in findings:
-            region = chest.add(finding, Draws("ct", seed, "place", index, finding.name))
-            masks[DRAWN.index(finding.name)] = region > 0.5
-        noise = noise_bytes(2 * size**3, "ct", seed, "noise", index, size).reshape(2, size, size, size)
+            region = chest.add(finding, self._rng("place", index, finding.name))
+            masks[DRAWABLE_CT.index(finding.name)] = region > 0.5
+        noise = self._random_bytes(2 * size**3, "noise", index, size).reshape(2, size, size, size)
         grain = (noise[0].astype(np.int16) + noise[1] - 255) // 8  # about 13 Hounsfield units
         return np.clip(chest.hounsfield() + grain, -1024, 3071).astype(np.int16), masks
 
-    def write(self, folder: str | Path, progress: Callable[[Iterable], Iterable] | None = None) -> Path:
-        """Writes the set as files: NIfTI volumes in ``images/`` and the table ``cases.csv``, last and whole.
+    def _compose_report(self, findings: Sequence[Finding], rng: RandomStream) -> tuple[str, dict[str, float]]:
+        return compose_ct_report(findings, rng)
 
-        The columns are those of :meth:`SyntheticChestXRay.write`.
-
-        Args:
-            folder: made where it is missing.
-            progress: wraps the iteration over studies, as ``tqdm`` does.
-
-        Returns:
-            The path of ``cases.csv``.
-        """
-        return self._write(folder, masks=False, progress=progress)
-
-    def _scaled(self, pixels: np.ndarray) -> torch.Tensor:
+    def _scale(self, pixels: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy((pixels.astype(np.float32) - LOW) / (HIGH - LOW)).clamp(0, 1)
 
-    def _save(self, pixels: np.ndarray, path: Path) -> None:
+    def _save_image(self, pixels: NDArray[Any], path: Path) -> None:
         spacing = 360 / self.size
         nibabel.save(nibabel.Nifti1Image(pixels, np.diag([spacing, spacing, spacing, 1.0])), path)
 
+    def _save_mask(self, mask: NDArray[np.uint8], path: Path) -> None:
+        self._save_image(mask, path)
+
 
 class ChestVolume:
-    """One chest in body coordinates, ready for findings.
+    """One chest in body coordinates, to which findings are added.
 
     Coordinates run from -1 to 1: x to the patient's right, y to the front, z to the head.
 
     Args:
         size: voxels along each side.
         body: the patient.
-        pose: draws where the patient lies in the scanner.
-        findings: those that change the shape of the chest.
+        pose: random stream of the patient's position in the scanner.
+        findings: all findings of the study, of which some change the shape of the chest.
         texture: smooth noise (size, size, size) about 0.
     """
 
-    def __init__(self, size: int, body: Body, pose: Draws, findings: list[Finding], texture: np.ndarray) -> None:
+    def __init__(
+        self, size: int, body: Body, pose: RandomStream, findings: Sequence[Finding], texture: np.ndarray
+    ) -> None:
         axis = ((np.arange(size, dtype=np.float32) * 2 + 1) / size - 1).astype(np.float32)
         scale = np.float32(pose.uniform(0.96, 1.04))
         offset = [np.float32(pose.uniform(-0.04, 0.04)) for _ in range(3)]
@@ -195,7 +185,7 @@ class ChestVolume:
         self.heart = self._heart()
         self.lungs = self._lungs()
         self.filled = np.zeros_like(self.x)
-        """How much of the lung is replaced, 0 to 1, and by what."""
+        """How much of the lung is replaced, 0 to 1; ``filling`` is by what, in Hounsfield units."""
         self.filling = np.zeros_like(self.x)
 
     def _ellipse(self, wide: float, deep: float) -> np.ndarray:
@@ -204,10 +194,10 @@ class ChestVolume:
         square += (self.y / np.float32(deep)) ** 2
         return (1 - np.sqrt(square)) * np.float32(deep)
 
-    def _ball(self, centre: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
+    def _ball(self, center: tuple[float, float, float], radii: tuple[float, float, float]) -> np.ndarray:
         """Distance, roughly, to an ellipsoid; positive inside."""
         square = np.zeros_like(self.x)
-        for axis, middle, radius in zip((self.x, self.y, self.z), centre, radii, strict=True):
+        for axis, middle, radius in zip((self.x, self.y, self.z), center, radii, strict=True):
             square += ((axis - np.float32(middle)) / np.float32(radius)) ** 2
         return (1 - np.sqrt(square)) * np.float32(min(radii))
 
@@ -228,23 +218,23 @@ class ChestVolume:
         """1 on the side of a finding."""
         return 1.0 if side == "bilateral" else (self.x > 0 if side == "right" else self.x < 0)
 
-    def add(self, finding: Finding, draws: Draws) -> np.ndarray:
-        """Draws a finding; returns where it is (size, size, size), 0 to 1."""
+    def add(self, finding: Finding, rng: RandomStream) -> np.ndarray:
+        """Add a finding; returns its region (size, size, size), 0 to 1."""
         if finding.name == "Cardiomegaly":
             return self.heart * self.inside
-        region = self._region(finding, draws) * self.lungs * self._side(finding.side)
+        region = self._region(finding, rng) * self.lungs * self._side(finding.side)
         value = {"Pneumothorax": AIR, "Pleural Effusion": FLUID, "Lung Opacity": GROUND_GLASS}.get(finding.name, TISSUE)
         fresh = region > self.filled
         self.filling[fresh] = value
         np.maximum(self.filled, region, out=self.filled)
         return region
 
-    def _region(self, finding: Finding, draws: Draws) -> np.ndarray:
+    def _region(self, finding: Finding, rng: RandomStream) -> np.ndarray:
         severity = finding.severity
-        if finding.name == "Pleural Effusion":  # it lies at the back and at the base
+        if finding.name == "Pleural Effusion":  # at the back and the base
             depth = self.y * -0.8 - self.z * 0.35 - (0.62 - np.float32(EFFUSION[severity]))
             return smoothstep(depth, self.edge)
-        if finding.name == "Pneumothorax":  # it lies at the front and at the apex
+        if finding.name == "Pneumothorax":  # at the front and the apex
             height = self.y * 0.7 + self.z * 0.45 - (0.68 - np.float32(PNEUMOTHORAX[severity]))
             return smoothstep(height, self.edge)
         if finding.name == "Atelectasis":  # a plate above the diaphragm
@@ -252,12 +242,12 @@ class ChestVolume:
             return smoothstep(np.float32(ATELECTASIS[severity]) - above, self.edge) * smoothstep(0.1 - self.y, 0.2)
         radius = RADIUS[finding.name][severity]
         sign = 1 if finding.side == "right" else -1
-        centre = (
-            sign * draws.uniform(0.38, 0.5),
-            draws.uniform(*DEPTH[finding.location]),
-            HEIGHT[finding.location] + draws.uniform(-0.06, 0.06),
+        center = (
+            sign * rng.uniform(0.38, 0.5),
+            rng.uniform(*DEPTH[finding.location]),
+            HEIGHT[finding.location] + rng.uniform(-0.06, 0.06),
         )
-        ball = self._ball(centre, (radius, radius, radius))
+        ball = self._ball(center, (radius, radius, radius))
         soft = finding.name != "Lung Lesion"
         return smoothstep(ball + 0.12 * self.texture if soft else ball, 3 * self.edge if soft else self.edge)
 
@@ -281,25 +271,29 @@ class ChestVolume:
         return AIR + (units - AIR) * self.inside
 
 
-def compose_ct_report(findings: list[Finding], draws: Draws) -> tuple[str, dict[str, float]]:
+def compose_ct_report(findings: Sequence[Finding], rng: RandomStream) -> tuple[str, dict[str, float]]:
     """The report of a study under FINDINGS and IMPRESSION, and the states that it states.
 
-    The sentences are those of the radiographs' reports, in the words of a CT.
+    The sentences are those of the radiographs' reports, with the wording of CT.
+
+    Args:
+        findings: what is present, at most one of each name.
+        rng: of the choice of words.
 
     Example:
-        >>> text, states = compose_ct_report([Finding("Pneumothorax", "severe", "left", "upper")], Draws("report"))
+        >>> text, states = compose_ct_report([Finding("Pneumothorax", "severe", "left", "upper")], RandomStream("report"))
         >>> "left" in text.lower(), states["Pneumothorax"]
         (True, 1.0)
     """
-    sentences = [s for s in compose_sentences(findings, draws) if s.section in ("FINDINGS", "IMPRESSION")]
+    sentences = [s for s in compose_sentences(findings, rng) if s.section in ("FINDINGS", "IMPRESSION")]
     sentences = [s for s in sentences if s.mentions or "lateral view" not in s.text] or sentences
     sections: dict[str, list[str]] = {}
     for sentence in sentences:
         text = sentence.text
-        for radiograph, ct in SPOKEN.items():
+        for radiograph, ct in CT_WORDING.items():
             text = text.replace(radiograph, ct)
         sections.setdefault(sentence.section, []).append(text)
-    return "\n".join(f"{name}: {' '.join(texts)}" for name, texts in sections.items()), stated(sentences)
+    return "\n".join(f"{name}: {' '.join(texts)}" for name, texts in sections.items()), stated_findings(sentences)
 
 
 def smooth_texture(raw: np.ndarray, size: int) -> np.ndarray:

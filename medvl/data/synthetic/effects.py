@@ -13,8 +13,8 @@ import numpy as np
 
 from medvl.data.synthetic.anatomy import HILUM_Y, Body, Changes, Chest
 from medvl.data.synthetic.canvas import bump, smoothstep
-from medvl.data.synthetic.draws import Draws
 from medvl.data.synthetic.findings import SEVERITIES, Finding
+from medvl.data.synthetic.random_stream import RandomStream
 
 ZONE_Y = {"upper": -0.4, "mid": -0.06, "lower": 0.22}
 SIGNS = {"right": (-1,), "left": (1,), "bilateral": (-1, 1), "": ()}
@@ -28,7 +28,7 @@ def graded(finding: Finding, mild: float, moderate: float, severe: float) -> flo
     return (mild, moderate, severe)[SEVERITIES.index(finding.severity)]
 
 
-def change_shape(changes: Changes, finding: Finding, body: Body, draws: Draws) -> None:
+def change_shape(changes: Changes, finding: Finding, body: Body, rng: RandomStream) -> None:
     """What a finding does to the shape of the chest."""
     if finding.name == "Cardiomegaly":
         changes.heart = graded(finding, 1.24, 1.39, 1.54)
@@ -36,34 +36,34 @@ def change_shape(changes: Changes, finding: Finding, body: Body, draws: Draws) -
         for sign in SIGNS[finding.side]:
             changes.dome[(sign + 1) // 2] += graded(finding, 0.05, 0.09, 0.14)
     elif finding.name == "Fracture":
-        x, y = _rib_place(finding, body, draws)
+        x, y = _rib_place(finding, body, rng)
         changes.ribs.append((x, y, 0.13, graded(finding, 0.05, 0.07, 0.09)))
 
 
-def draw_finding(chest: Chest, finding: Finding, draws: Draws) -> np.ndarray:
+def draw_finding(chest: Chest, finding: Finding, rng: RandomStream) -> np.ndarray:
     """Draws a finding on the chest.
 
     Args:
         chest: changed in place.
         finding: what to draw.
-        draws: the same stream as for :func:`change_shape`, begun anew.
+        rng: a stream with the same key as for :func:`change_shape`.
 
     Returns:
         The finding's pixels, boolean (size, size), at least one.
     """
     mask = np.zeros(chest.x.shape, dtype=bool)
-    EFFECTS[finding.name](chest, finding, draws, mask)
+    EFFECTS[finding.name](chest, finding, rng, mask)
     return mask
 
 
-def _cardiomegaly(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _cardiomegaly(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     np.greater(chest.heart, 0.5, out=mask)
 
 
-def _effusion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _effusion(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """Fluid at the base with a meniscus that climbs the chest wall; a little of it only blunts the angle."""
     for sign in SIGNS[finding.side]:
-        level = graded(finding, 0.06, 0.22, 0.44) + draws.uniform(-0.02, 0.05)
+        level = graded(finding, 0.06, 0.22, 0.44) + rng.uniform(-0.02, 0.05)
         climb = graded(finding, 0.2, 0.22, 0.16)
         box = _half(chest, sign, level + climb)
         height = bump(chest.outer[box] - chest.across[box], 0.34)
@@ -76,10 +76,10 @@ def _effusion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
         _mark(mask, box, fluid * chest.lung[box])
 
 
-def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _pneumothorax(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """Air between chest wall and lung: darker, without vessels, inside a thin pleural line."""
     (sign,) = SIGNS[finding.side]
-    gap = graded(finding, 0.12, 0.19, 0.3) + draws.uniform(0.0, 0.02)
+    gap = graded(finding, 0.12, 0.19, 0.3) + rng.uniform(0.0, 0.02)
     box = _half(chest, sign, 1.3)
     y = chest.y[box]
     # wider at the apex, closing toward the base unless it is large
@@ -101,7 +101,7 @@ def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray
     air *= inside
     line = bump(depth, 0.016 + 0.8 * chest.canvas.pixel)
     line *= inside
-    beside = chest.lung[box] * (1 - chest.centre[box])  # the mediastinum hides what is behind it
+    beside = chest.lung[box] * (1 - chest.center[box])  # the mediastinum hides what is behind it
     air *= beside
     chest.vessel_gain[box] *= 1 - air
     chest.bright[box] -= air * 0.19
@@ -111,27 +111,27 @@ def _pneumothorax(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray
     _mark(mask, box, air)
 
 
-def _consolidation(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _consolidation(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """A dense patch with ragged edges, in which the air-filled bronchi stay dark."""
-    box, patch = _patch(chest, finding, draws, graded(finding, 0.17, 0.23, 0.3), 0.45)
+    box, patch = _patch(chest, finding, rng, graded(finding, 0.17, 0.23, 0.3), 0.45)
     density = patch * graded(finding, 0.75, 0.88, 1.0)
     density *= 1 - 0.4 * np.minimum(chest.vessels[box] * 1.4, 1)
     _fill(chest, box, density)
     _mark(mask, box, patch * chest.lung[box])
 
 
-def _opacity(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _opacity(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """A hazy patch through which vessels stay visible."""
-    box, patch = _patch(chest, finding, draws, graded(finding, 0.24, 0.29, 0.34), 1.1)
+    box, patch = _patch(chest, finding, rng, graded(finding, 0.24, 0.29, 0.34), 1.1)
     _fill(chest, box, patch * graded(finding, 0.38, 0.5, 0.62))
     _mark(mask, box, patch * chest.lung[box])
 
 
-def _lesion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _lesion(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """One round nodule, or a mass where severe; at times a second nodule in the same zone."""
-    for _ in range(2 if draws.chance(0.25) else 1):
+    for _ in range(2 if rng.bernoulli(0.25) else 1):
         radius = max(graded(finding, 0.075, 0.11, 0.17), 1.3 * chest.canvas.pixel)
-        x, y = _place(finding, draws, 0.1, 0.07)
+        x, y = _place(finding, rng, 0.1, 0.07)
         box = chest.canvas.box(x - 1.3 * radius, x + 1.3 * radius, y - 1.3 * radius, y + 1.3 * radius)
         dx, dy = chest.x[box] - x, chest.y[box] - y
         ball = smoothstep(radius * radius - dx * dx - dy * dy, radius * radius)
@@ -140,7 +140,7 @@ def _lesion(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> N
         _mark(mask, box, ball, chest.canvas.nearest(x, y))
 
 
-def _atelectasis(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _atelectasis(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """Linear bands and haze above a raised diaphragm."""
     for sign in SIGNS[finding.side]:
         box = _half(chest, sign, 0.45)
@@ -148,9 +148,9 @@ def _atelectasis(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray)
         haze *= sign * chest.x[box] > 0
         _fill(chest, box, haze * graded(finding, 0.2, 0.3, 0.4))
         for band in range(int(graded(finding, 1, 2, 3))):
-            start, reach = draws.uniform(0.22, 0.3), draws.uniform(0.3, 0.4)
-            height = 0.1 + 0.095 * band + draws.uniform(0.0, 0.03)
-            slope = draws.uniform(-0.25, 0.1)
+            start, reach = rng.uniform(0.22, 0.3), rng.uniform(0.3, 0.4)
+            height = 0.1 + 0.095 * band + rng.uniform(0.0, 0.03)
+            slope = rng.uniform(-0.25, 0.1)
             box = _half(chest, sign, height + 0.4)
             across = chest.across[box] - start
             path = chest.floor[box] - height
@@ -161,7 +161,7 @@ def _atelectasis(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray)
             _mark(mask, box, line * chest.lung[box])
 
 
-def _edema(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _edema(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """Haze around both hila, vessels that stand out, and short septal lines at the lateral bases."""
     reach = graded(finding, 0.42, 0.5, 0.6)
     dx, dy = chest.across - 0.2, chest.y - (HILUM_Y + 0.1)
@@ -182,9 +182,9 @@ def _edema(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> No
     np.greater(haze * chest.lung, 0.5, out=mask)
 
 
-def _fracture(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
-    """A gap in the rib that :func:`change_shape` has broken, a fragment out of line, and a haematoma around them."""
-    x, y = _rib_place(finding, chest.body, draws)
+def _fracture(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
+    """A gap in the rib that :func:`change_shape` has broken, a fragment out of line, and a hematoma around them."""
+    x, y = _rib_place(finding, chest.body, rng)
     sign = 1 if x > 0 else -1
     length, gain = graded(finding, 0.07, 0.09, 0.12), graded(finding, 0.3, 0.38, 0.46)
     _line(chest, [(x - sign * 0.005, y - length), (x + sign * 0.03, y + length)], 0.04, -0.5 * gain)
@@ -199,10 +199,10 @@ def _fracture(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) ->
     _mark(mask, box, radius * radius - dx + 0.5, chest.canvas.nearest(x, y))
 
 
-def _devices(chest: Chest, finding: Finding, draws: Draws, mask: np.ndarray) -> None:
+def _devices(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """Tubes, lines and a pacemaker: thin, bright, sharp."""
     sign = SIGNS[finding.side][0] if finding.side else 1
-    jitter = draws.uniform(-0.03, 0.03)
+    jitter = rng.uniform(-0.03, 0.03)
     if finding.location == "endotracheal tube":
         tip = -0.38 + jitter
         paths = [([(-0.025, -1.2), (-0.025, tip)], 0.018), ([(0.02, -1.2), (0.02, tip)], 0.018)]
@@ -256,27 +256,27 @@ def _line(
     return inks
 
 
-def _place(finding: Finding, draws: Draws, spread_x: float, spread_y: float) -> tuple[float, float]:
+def _place(finding: Finding, rng: RandomStream, spread_x: float, spread_y: float) -> tuple[float, float]:
     """A place in the finding's zone, inside the lung and clear of the heart."""
     (sign,) = SIGNS[finding.side]
     middle = 0.5 if finding.location == "lower" else 0.4
     return (
-        sign * (middle + draws.uniform(-spread_x, spread_x)),
-        ZONE_Y[finding.location] + draws.uniform(-spread_y, spread_y),
+        sign * (middle + rng.uniform(-spread_x, spread_x)),
+        ZONE_Y[finding.location] + rng.uniform(-spread_y, spread_y),
     )
 
 
-def _rib_place(finding: Finding, body: Body, draws: Draws) -> tuple[float, float]:
+def _rib_place(finding: Finding, body: Body, rng: RandomStream) -> tuple[float, float]:
     """Where a rib breaks: on the lateral arc of the finding's zone."""
     (sign,) = SIGNS[finding.side]
     lateral = {"upper": 0.48, "mid": 0.58, "lower": 0.6}[finding.location]
-    return sign * (lateral + draws.uniform(-0.03, 0.03)), ZONE_Y[finding.location] + draws.uniform(-0.06, 0.06)
+    return sign * (lateral + rng.uniform(-0.03, 0.03)), ZONE_Y[finding.location] + rng.uniform(-0.06, 0.06)
 
 
-def _patch(chest: Chest, finding: Finding, draws: Draws, radius: float, soft: float) -> tuple[Box, np.ndarray]:
+def _patch(chest: Chest, finding: Finding, rng: RandomStream, radius: float, soft: float) -> tuple[Box, np.ndarray]:
     """An ellipse of ragged outline in the finding's zone: its box, and its shape from 0 to 1."""
-    x, y = _place(finding, draws, 0.06, 0.05)
-    stretch = draws.uniform(0.8, 1.25)
+    x, y = _place(finding, rng, 0.06, 0.05)
+    stretch = rng.uniform(0.8, 1.25)
     reach = 1.45 * radius
     box = chest.canvas.box(x - reach / stretch, x + reach / stretch, y - reach * stretch, y + reach * stretch)
     dx, dy = (chest.x[box] - x) * stretch, (chest.y[box] - y) / stretch
@@ -311,7 +311,7 @@ def _mark(mask: np.ndarray, box: Box, strength: np.ndarray, nearest: tuple[int, 
         mask[nearest] = True
 
 
-EFFECTS: dict[str, Callable[[Chest, Finding, Draws, np.ndarray], None]] = {
+EFFECTS: dict[str, Callable[[Chest, Finding, RandomStream, np.ndarray], None]] = {
     "Cardiomegaly": _cardiomegaly,
     "Pleural Effusion": _effusion,
     "Pneumothorax": _pneumothorax,

@@ -8,8 +8,8 @@ that may be on both sides.
 
 from __future__ import annotations
 
-from medvl.data.synthetic.draws import Draws
 from medvl.data.synthetic.findings import Finding
+from medvl.data.synthetic.random_stream import RandomStream
 
 SEEN = ("seen", "noted", "identified", "present", "demonstrated", "visualized", "visible")
 
@@ -65,17 +65,17 @@ MIDDLE_LOBE = "middle lobe"
 """The right lung alone has one."""
 
 
-def slots(finding: Finding, draws: Draws) -> dict[str, str]:
+def slots(finding: Finding, rng: RandomStream) -> dict[str, str]:
     """The words for the slots of a form, each true of the finding."""
     severity, side = finding.severity, finding.side
     both = side == "bilateral"
-    word = draws.pick(SEVERITY.get(finding.name, SEVERITY[""])[severity])
+    word = rng.choice(SEVERITY.get(finding.name, SEVERITY[""])[severity])
     words = {
         "sev": word,
         "a_sev": word if both else ("an " if word[0] in "aeiou" else "a ") + word,
-        "badly": draws.pick(ADVERBS[severity]),
-        "seen": draws.pick(SEEN),
-        "lump": draws.pick(LUMPS[severity]),
+        "badly": rng.choice(ADVERBS[severity]),
+        "seen": rng.choice(SEEN),
+        "lump": rng.choice(LUMPS[severity]),
         "side": side,
         "sided": side if both else side + "-sided",
         "on": "bilaterally" if both else f"on the {side}",
@@ -88,9 +88,9 @@ def slots(finding: Finding, draws: Draws) -> dict[str, str]:
         options = ZONES[finding.location]
         if finding.location == "mid" and side == "right":
             options = (*options, MIDDLE_LOBE)
-        zone = draws.pick(options)
+        zone = rng.choice(options)
         words["zone"] = f"{side} {zone}"
         words["at"] = f"in both {zone}s" if both else f"in the {side} {zone}"
-        if finding.location == "lower" and draws.chance(0.3):
+        if finding.location == "lower" and rng.bernoulli(0.3):
             words["at"] = "at both lung bases" if both else f"at the {side} lung base"
     return words

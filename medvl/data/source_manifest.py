@@ -1,0 +1,194 @@
+"""Several sources as one manifest: labels in one order, every text labeled."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvl.data.label_columns import match_names, normalize_name, reorder_states
+from medvl.data.manifest import Manifest
+from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
+from medvl.data.sources import ColumnSelection, Source, assign_kinds, parse_source, read_source
+from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
+from medvl.text import load_vocabulary
+from medvl.utils.checks import check_option
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SourceManifest(Manifest):
+    """The studies of several sources, as one :class:`Manifest`.
+
+    Each study has its ``kind`` and the name of its ``source`` (with the kind, if a table has several). All labels are in
+    the order of ``names``. If there are several sources, ``study_id`` and ``patient_id`` begin with the source's name, so
+    that equal ids of different sources do not collide.
+
+    Args:
+        parts: name of each source to its manifest, in the order given.
+        unlabeled: number of texts that were dropped because they mention no finding.
+    """
+
+    parts: dict[str, Manifest] = field(default_factory=dict, repr=False)
+    unlabeled: int = 0
+
+    def summary(self) -> str:
+        """How many rows of each source were read, skipped and dropped, in plain sentences."""
+        text = " ".join(part.summary() for part in self.parts.values())
+        if self.unlabeled:
+            text += f" {self.unlabeled} texts that mention no finding dropped."
+        return text
+
+
+def load_sources(
+    sources: str | Sequence[str] = (),
+    data: str | Path | None = None,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    on_error: str = "raise",
+    seed: int = 0,
+    text_unit: str = "report",
+    sections: Sequence[str] = ("findings", "impression"),
+    vocabulary: str | Path = "chexpert14",
+    label_cache: str | Path | None = None,
+    require_findings: bool = False,
+    folder: str | Path = ".",
+    synthetic_length: int = 2000,
+    synthetic_size: int = 128,
+    spatial_dims: int = 2,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> SourceManifest:
+    """Read sources, split each by patient, label the texts without a label, and bring all labels into one order.
+
+    A source is written ``KIND=LOCATION``. KIND is ``image-text``, ``image-label`` or ``text-label``. LOCATION is a table (see
+    :func:`~medvl.data.read_manifest`), a public data set in its original layout (``NAME:PATH`` with NAME ``openi``,
+    ``chexpert`` or ``mimic-cxr`` and PATH a folder or archive), or "synthetic", the built-in data set. ``data`` is a table
+    whose rows may be of any kind, each of the kind that its cells allow; "synthetic" as ``data``, the recipes' default, is
+    ignored if there are sources.
+
+    An image of the kind ``image-text`` is labeled from its report where its own label does not mention a finding.
+
+    Args:
+        sources: one or more ``KIND=LOCATION``.
+        data: a table with studies of any kind.
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns, applied to every table that has them.
+        on_error: ``"raise"`` or ``"skip"`` bad rows, as in :func:`~medvl.data.read_manifest`.
+        seed: of the splits of sources without a split column, and of the synthetic data set.
+        text_unit: what is one text: ``"report"``, or ``"sentence"`` for each sentence of a report, with its own label.
+        sections: the sections that make up a report's text; the whole report if it has none of them.
+        vocabulary: findings that texts are labeled with.
+        label_cache: file that caches the labels of texts, see :func:`label_texts`.
+        require_findings: whether to drop texts that mention no finding.
+        folder: where the synthetic data set is saved, see :func:`load_studies`.
+        synthetic_length: number of synthetic studies.
+        synthetic_size: side of the synthetic images in pixels.
+        spatial_dims: 2 for synthetic radiographs, 3 for synthetic CT.
+        progress: wraps the iteration over the synthetic studies as they are saved, as ``tqdm`` does.
+
+    Returns:
+        The manifest. Studies with a report have ``text`` (or the list ``sentences``) and ``text_label``, (K,) or (S, K).
+
+    Raises:
+        OSError: If a source cannot be read.
+        ValueError: If a source is not ``KIND=LOCATION`` or has no study of its kind, a named column is in no table, or
+            labels have no names.
+
+    Example:
+        >>> load_sources(["image-label=cases.csv", "text-label=openi:reports.tgz"])  # doctest: +SKIP
+    """
+    check_option(on_error, "on_error", ("raise", "skip"))
+    check_option(text_unit, "text_unit", TEXT_UNITS)
+    parsed = [parse_source(source) for source in ([sources] if isinstance(sources, str) else sources)]
+    if data is not None and not (parsed and str(data) == SYNTHETIC):
+        parsed.insert(0, Source(None, str(data)))
+    if not parsed:
+        raise ValueError("sources or data must name at least one source, got neither.")
+    locations = [source.location for source in parsed]
+    prepare_synthetic(locations, folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
+    selection = ColumnSelection(columns or {})
+    tables = [Source(source.kind, str(table_path(source.location, folder))) for source in parsed]
+    read = [read_source(table, selection, on_error) for table in tables]
+    selection.check_all_found()  # before a study is missed because a column is misspelled
+    parts: dict[str, Manifest] = {}
+    for source, manifest in zip(parsed, read, strict=True):
+        parts[_unique_name(source.location, parts)] = assign_kinds(manifest.assign_splits(seed=seed), source.kind)
+    names = _merged_names(parts, load_vocabulary(vocabulary).names)
+    studies = _merged_studies(parts, names)
+    add_texts(studies, names, text_unit, sections, vocabulary, label_cache)
+    unlabeled = 0
+    if require_findings:
+        studies, unlabeled = drop_unlabeled_texts(studies)
+    _warn_if_disjoint(studies, names)
+    counts = Counter[str]()
+    for part in parts.values():
+        counts.update(part.counts)
+    return SourceManifest(
+        name=" + ".join(part.name for part in parts.values()),
+        studies=studies,
+        names=names,
+        counts=dict(counts),
+        skipped=[error for part in parts.values() for error in part.skipped],
+        parts=parts,
+        unlabeled=unlabeled,
+    )
+
+
+def _unique_name(location: str, taken: Mapping[str, Any]) -> str:
+    name = Path(location.partition(":")[2] or location).stem
+    number = 2
+    unique = name
+    while unique in taken:
+        unique, number = f"{name}-{number}", number + 1
+    return unique
+
+
+def _merged_names(parts: Mapping[str, Manifest], vocabulary: Sequence[str]) -> tuple[str, ...]:
+    """Every finding once, those of the vocabulary first if any text is labeled with it."""
+    has_texts = any(study["kind"] != "image-label" for part in parts.values() for study in part.studies)
+    names = {normalize_name(name): name for name in vocabulary} if has_texts else {}
+    for source, part in parts.items():
+        if not part.names and any("label" in study for study in part.studies):
+            raise ValueError(f"The labels of {source} have no names; give label_names, or one label column a finding.")
+        for name in part.names:
+            names.setdefault(normalize_name(name), name)
+    return tuple(names.values())
+
+
+def _merged_studies(parts: Mapping[str, Manifest], names: Sequence[str]) -> list[dict[str, Any]]:
+    """The studies of all sources with their ``source``, unique ids, and labels in the order of ``names``."""
+    studies = []
+    for source, part in parts.items():
+        columns = match_names(part.names, names)
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"{part.name} has two label columns of one name: {', '.join(part.names)}.")
+        mixed = len({study["kind"] for study in part.studies}) > 1
+        for study in part.studies:
+            merged = {**study, "source": f"{source}:{study['kind']}" if mixed else source}
+            if len(parts) > 1:
+                merged |= {key: f"{source}/{study[key]}" for key in ("study_id", "patient_id") if key in study}
+            if "label" in study:
+                merged["label"] = reorder_states(study["label"], columns, len(names))
+            studies.append(merged)
+    return studies
+
+
+def _warn_if_disjoint(studies: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+    """Warn if no finding is known of both images and texts: training would run and learn nothing from their labels."""
+    known = {"label": np.zeros(len(names), bool), "text_label": np.zeros(len(names), bool)}
+    for study in studies:
+        for key, seen in known.items():
+            if key in study and len(study[key]):
+                seen |= ~np.isnan(np.atleast_2d(study[key])).all(0)
+    images, texts = known["label"], known["text_label"]
+    if images.any() and texts.any() and not (images & texts).any():
+        logger.warning(
+            "Images and texts have no finding in common: the images have %s, the texts %s.",
+            ", ".join(np.array(names)[images]),
+            ", ".join(np.array(names)[texts]),
+        )
