@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import io
 import pickle
 
@@ -73,7 +74,7 @@ def wired(loss, values):
 def test_gradcheck(name, tile_size):
     values = batch(torch.float64)
     loss = LOSSES[name](tile_size=tile_size)
-    used = {k: x for k, x in leaves(values).items() if k in loss.forward.__code__.co_varnames}
+    used = {k: x for k, x in leaves(values).items() if k in inspect.signature(loss.forward).parameters}
 
     def function(*tensors):
         return wired(loss, values | dict(zip(used, tensors, strict=True)))
@@ -110,7 +111,7 @@ def test_compile(name, tile_size):
     torch._dynamo.reset()
     again = batch()
     value = torch.compile(loss, backend="eager")(
-        **{k: v for k, v in again.items() if k in loss.forward.__code__.co_varnames}
+        **{k: v for k, v in again.items() if k in inspect.signature(loss.forward).parameters}
     )
     value.backward()
     torch.testing.assert_close(value, expected)
