@@ -183,7 +183,7 @@ def test_sum_is_the_sum_of_none(name, reduction):
         values, losses = batch(), {r: MaskedPatchLoss(2, reduction=r) for r in ("none", "sum")}
     else:
         values, losses = batch(), {r: LOSSES[name](reduction=r) for r in ("none", "sum")}
-    arguments = {k: v for k, v in values.items() if k in losses["sum"].forward.__code__.co_varnames}
+    arguments = {k: v for k, v in values.items() if k in inspect.signature(losses["sum"].forward).parameters}
     torch.testing.assert_close(losses["none"](**arguments).sum(), losses["sum"](**arguments))
 
 
