@@ -17,7 +17,7 @@ from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
 
 
-class StudyLoader(DataLoader):
+class StudyLoader(DataLoader[dict[str, Any]]):
     """A ``DataLoader`` whose batches depend only on the dataset's seed and the epoch, not on the global random state.
 
     Args:
@@ -42,6 +42,8 @@ class StudyLoader(DataLoader):
         >>> [batch["age"].tolist() for batch in loader]
         [[0, 1], [2, 3], [4]]
     """
+
+    dataset: StudyDataset | UnifiedDataset
 
     def __init__(
         self,
@@ -77,10 +79,11 @@ class StudyLoader(DataLoader):
         seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
         self._order.manual_seed(int(seed) >> 1)
         for sampler in (self.sampler, self.batch_sampler):
-            if hasattr(sampler, "set_epoch"):
-                sampler.set_epoch(epoch)
+            set_epoch = getattr(sampler, "set_epoch", None)
+            if set_epoch is not None:
+                set_epoch(epoch)
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
+    def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator
         skipped: dict[str, StudyError] = {}
         all_lost = True
         for batch in super().__iter__():

@@ -26,18 +26,3 @@ class StudyError(ValueError):
 
     def __str__(self) -> str:
         return f"study {self.study_id!r}, {self.key}: {self.reason}"
-
-
-def check_on_error(value: str) -> str:
-    """``value``, what to do about bad studies, if it is "raise" or "skip".
-
-    Raises:
-        ValueError: where it is neither.
-
-    Example:
-        >>> check_on_error("skip")
-        'skip'
-    """
-    if value not in ("raise", "skip"):
-        raise ValueError(f"on_error must be 'raise' or 'skip', received {value!r}")
-    return value

@@ -1,4 +1,4 @@
-"""The healthy chest: what a patient's body looks like, and the picture that X-rays make of it."""
+"""The healthy chest: the shape of a patient's body, and its radiograph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from medvl.data.synthetic.random_stream import RandomStream
 HILUM_Y = -0.1
 COSTOPHRENIC_Y = 0.68
 AIR, WATER = 0.42, 0.17
-"""How much darker than soft tissue air is, and how much brighter fluid is, in the picture's gray."""
+"""How much darker air is than soft tissue, and how much brighter fluid is, in gray levels from 0 to 1."""
 RIB_SPACING = 0.17
 
 
@@ -68,7 +68,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Exposure:
-    """How one picture was taken: pose, and what the tube, the detector and the display made of it."""
+    """How one image was taken: pose, brightness, contrast, gamma, noise, blur, breath and side marker."""
 
     pose: Pose
     brightness: float
@@ -102,7 +102,7 @@ class Exposure:
 
 @dataclass
 class Changes:
-    """What findings do to the shape of the chest, applied before it is drawn."""
+    """Changes of the chest's shape by findings, applied before it is drawn."""
 
     heart: float = 1.0
     dome: list[float] = field(default_factory=lambda: [0.0, 0.0])
@@ -112,14 +112,14 @@ class Changes:
 
 
 class Chest:
-    """One chest on a canvas, ready for findings: maps of lung, heart and what fills or brightens them.
+    """One chest on a canvas, to which findings are added: maps of lung, heart, density and brightness.
 
     Args:
         canvas: the pixels.
         body: the patient.
-        changes: what findings do to the shape.
-        breath: how much lower than usual the diaphragm stands.
-        raw: random bytes for the soft tissue's and findings' smooth texture.
+        changes: of the shape, by findings.
+        breath: how much lower than usual the diaphragm is.
+        raw: random bytes for the smooth texture of soft tissue and findings.
     """
 
     def __init__(self, canvas: Canvas, body: Body, changes: Changes, breath: float, raw: np.ndarray) -> None:
@@ -134,9 +134,9 @@ class Chest:
         self._draw_lungs()
         self._draw_center()
         self.density = np.zeros_like(self.x)
-        """How much of the lung is filled, 0 (air) to 1 (water)."""
+        """Fraction of the lung that is filled, 0 (air) to 1 (water)."""
         self.bright = np.zeros_like(self.x)
-        """What lies in front of everything: bone, metal, lines."""
+        """Brightness added in front of everything: bone, metal, lines."""
         self.vessel_gain = np.full_like(self.x, 0.15)
         self.vessels = self._draw_vessels()
 
@@ -194,21 +194,21 @@ class Chest:
         self.center = np.maximum(heart, center)
 
     def _draw_vessels(self) -> np.ndarray:
-        """Vessels that fan out from both hila."""
+        """Vessels around both hila."""
         out = np.empty_like(self.x)
         for left, number in ((False, self.body.vessel_atlas[0]), (True, self.body.vessel_atlas[1])):
-            # The midline is nearly a column: halves of the picture, split where the patient's midline lies.
+            # The patient's midline is nearly a column of pixels, which splits the image into halves.
             column = round(self.canvas.to_pixels(0, 0)[1])
             half = np.s_[:, column:] if left else np.s_[:, :column]
             out[half] = vessels(self.across[half] - 0.13, self.y[half] - (HILUM_Y + 0.03 * (not left)), number)
         return out
 
     def picture(self, exposure: Exposure, raw: np.ndarray) -> np.ndarray:
-        """The picture as uint8 (size, size).
+        """The radiograph as uint8 (size, size).
 
         Args:
             exposure: how it is taken.
-            raw: two random bytes a pixel, for the detector's noise.
+            raw: two random bytes a pixel, for detector noise.
         """
         solid = np.maximum(self.center, smoothstep(-self.floor, 0.05))
         air = self.lung * (1 - self.center)
@@ -232,7 +232,7 @@ class Chest:
         return expose(gray, exposure, raw, self.canvas)
 
     def _tissue(self, solid: np.ndarray) -> np.ndarray:
-        """Soft tissue: chest wall, breasts, mediastinum, heart, what is under the diaphragm, spine."""
+        """Soft tissue: chest wall, breasts, mediastinum, heart, abdomen, spine."""
         gray = solid * 0.22
         gray += 0.5
         gray += bump(self.x, 0.11) * 0.06
@@ -264,7 +264,7 @@ class Chest:
         return smoothstep(shoulder, 0.06)
 
     def _bones(self, air: np.ndarray) -> np.ndarray:
-        """Posterior and anterior ribs and clavicles; ribs are faint but over air."""
+        """Posterior and anterior ribs, brighter over air, and clavicles."""
         body, out = self.body, np.zeros_like(self.x)
         rows = self.canvas.box(-1.2, 1.2, body.apex - 0.05, 0.75)
         rows = (rows[0], slice(None))
@@ -290,7 +290,7 @@ class Chest:
         front *= 0.6 * body.rib_contrast
         ribs += front
         ribs *= smoothstep(self.outer[rows] + 0.03 - across, 0.05)
-        ribs *= 0.2 + 0.8 * air[rows]  # faint where heart, abdomen or fluid lie in front
+        ribs *= 0.2 + 0.8 * air[rows]  # faint over heart, abdomen or fluid
         out[rows] = ribs
         self._add_clavicles(out)
         return out
@@ -310,7 +310,7 @@ class Chest:
 
 
 def lung_profile(y: np.ndarray, apex: float, width: float) -> tuple[np.ndarray, np.ndarray]:
-    """Outer and inner edge of a lung at each height: quarter ellipses that meet at the apex."""
+    """Outer and inner edge of a lung at each height, as quarter ellipses that meet at the apex."""
     top = 0.24
     fall = (0.4 - y) / np.float32(0.4 - apex)
     np.maximum(fall, 0, out=fall)
@@ -318,7 +318,7 @@ def lung_profile(y: np.ndarray, apex: float, width: float) -> tuple[np.ndarray, 
     near = (apex + np.float32(0.3) - y) / np.float32(0.3)
     np.maximum(near, 0, out=near)
     inner = top - (top - 0.09) * np.sqrt(np.maximum(1 - near * near, 0))
-    # Above the apex the two edges pass each other, so that nothing lies between them.
+    # Above the apex the edges cross, so that the lung is empty there.
     above = np.maximum(apex - y, 0)
     return outer - above, inner + above
 
@@ -359,7 +359,7 @@ def expose(gray: np.ndarray, exposure: Exposure, raw: np.ndarray, canvas: Canvas
 
 
 def _blur(gray: np.ndarray) -> np.ndarray:
-    """A 3 x 3 binomial filter; the outermost pixels stay as they are."""
+    """A 3 x 3 binomial filter; the border pixels are kept."""
     out = gray.copy()
     out[1:-1] += (gray[:-2] - 2 * gray[1:-1] + gray[2:]) * 0.25
     gray = out.copy()

@@ -1,8 +1,8 @@
-"""Pixel grids in body coordinates and the few smooth shapes that everything is drawn with.
+"""Pixel grids in body coordinates, and the smooth shapes that everything is drawn with.
 
-Body coordinates: x runs from -1 (patient's right, image left) to 1, y from -1 (top) to 1 (bottom), whatever the size in
-pixels. Only additions, multiplications, divisions, square roots and comparisons touch pixels: IEEE arithmetic rounds these
-the same way everywhere, so an image is the same to the last bit on every machine, which exponentials and sines are not.
+Body coordinates: x runs from -1 (patient's right, image left) to 1, y from -1 (top) to 1 (bottom), at any size in pixels.
+Pixels are computed by addition, multiplication, division, square root and comparison only. IEEE arithmetic rounds these
+identically everywhere, unlike exponentials and sines, so an image is bit-identical on every machine.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _POLAR = 256
 
 @dataclass(frozen=True)
 class Pose:
-    """How the patient stands in the picture: a similarity from body to image coordinates.
+    """Similarity transform from body to image coordinates.
 
     Args:
         scale: magnification, about 1.
-        tan_half: tangent of half the angle of rotation (rotation without a sine).
+        tan_half: tangent of half the rotation angle, from which cosine and sine are computed without a sine function.
         dx: shift to the right, in half images.
         dy: shift down, in half images.
     """
@@ -39,6 +39,7 @@ class Pose:
 
     @property
     def rotation(self) -> tuple[float, float]:
+        """Cosine and sine of the rotation angle."""
         square = self.tan_half * self.tan_half
         return (1 - square) / (1 + square), 2 * self.tan_half / (1 + square)
 
@@ -50,7 +51,7 @@ def _axis(size: int) -> np.ndarray:
 
 @lru_cache(maxsize=64)
 def _upsampling(cells: int, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Left cell and eased weight of the right cell for each pixel."""
+    """Left cell and smoothed weight of the right cell for each pixel."""
     place = (_axis(size) + 1) * np.float32(0.5 * (cells - 1))
     left = np.minimum(place.astype(np.int64), cells - 2)
     part = place - left.astype(np.float32)
@@ -71,7 +72,7 @@ def smooth_noise(raw: np.ndarray, cells: int, size: int) -> np.ndarray:
 
 
 def smoothstep(distance: np.ndarray, width: float) -> np.ndarray:
-    """0 where ``distance`` is below ``-width / 2``, 1 above ``width / 2``, smooth between: a soft edge at 0.
+    """A soft edge at 0: 0 if ``distance`` is below ``-width / 2``, 1 above ``width / 2``, a cubic in between.
 
     Example:
         >>> smoothstep(np.array([-1.0, 0.0, 1.0], dtype=np.float32), 0.5).tolist()
@@ -88,7 +89,7 @@ def smoothstep(distance: np.ndarray, width: float) -> np.ndarray:
 
 
 def bump(distance: np.ndarray, width: float) -> np.ndarray:
-    """A ridge of height 1 at distance 0 that falls to 0 at ``width``: (1 - (d / w)^2) clipped, squared."""
+    """A ridge of height 1 at distance 0 that falls to 0 at ``width``: max(0, 1 - (d / w)^2)^2."""
     t = distance * (1.0 / width)
     t *= t
     np.subtract(1, t, out=t)
@@ -108,11 +109,11 @@ def _profile_axis() -> np.ndarray:
 
 
 class Canvas:
-    """The body coordinates of every pixel, and boxes of pixels around places of the body.
+    """The body coordinates of every pixel, and boxes of pixels around points of the body.
 
     Args:
         size: side of the square image in pixels.
-        pose: how the patient stands.
+        pose: position of the patient in the image.
     """
 
     def __init__(self, size: int, pose: Pose) -> None:
@@ -127,7 +128,7 @@ class Canvas:
         self._turn = (pose.scale * cos, pose.scale * sin)
 
     def rows(self) -> np.ndarray:
-        """For each pixel, its entry in a profile over y, plus TABLE on the patient's left."""
+        """For each pixel, its index into a profile over y, plus TABLE on the patient's left."""
         place = self.y * np.float32(TABLE / (2 * REACH))
         place += TABLE / 2
         np.maximum(place, 0, out=place)
@@ -137,14 +138,14 @@ class Canvas:
         return index
 
     def to_pixels(self, x: float, y: float) -> tuple[float, float]:
-        """Row and column of a place of the body (fractions of a pixel kept)."""
+        """Row and column of a point of the body, in fractions of a pixel."""
         cos, sin = self._turn
         u = x * cos - y * sin + self.pose.dx
         v = x * sin + y * cos + self.pose.dy
         return (v + 1) * self.size / 2 - 0.5, (u + 1) * self.size / 2 - 0.5
 
     def box(self, x0: float, x1: float, y0: float, y1: float) -> tuple[slice, slice]:
-        """The pixels that can lie between x0 and x1 and between y0 and y1 (at least one, at the picture's edge)."""
+        """The box of pixels that contains the range x0 to x1, y0 to y1, clipped to the image; at least one pixel."""
         corners = [self.to_pixels(x, y) for x in (x0, x1) for y in (y0, y1)]
         out = []
         for places in zip(*corners, strict=True):
@@ -154,7 +155,7 @@ class Canvas:
         return out[0], out[1]
 
     def nearest(self, x: float, y: float) -> tuple[int, int]:
-        """The pixel nearest to a place of the body, inside the picture."""
+        """The pixel of the image that is nearest to a point of the body."""
         row, column = self.to_pixels(x, y)
         last = self.size - 1
         return min(max(int(row + 0.5), 0), last), min(max(int(column + 0.5), 0), last)
@@ -162,7 +163,7 @@ class Canvas:
 
 @lru_cache(maxsize=1)
 def vessel_atlas() -> np.ndarray:
-    """Branching vessels in polar coordinates about a hilum: (ATLASES, angle, radius), 0 to 1, made once."""
+    """Branching vessels in polar coordinates about a hilum: (ATLASES, angle, radius), 0 to 1; computed once."""
     radius = ((np.arange(_POLAR, dtype=np.float32) + 0.5) / _POLAR).astype(np.float32)
     angle = radius[:, None] * 2 - 1
     out = np.zeros((ATLASES, _POLAR, _POLAR), dtype=np.float32)
@@ -186,7 +187,7 @@ def _grow(
     width: float,
     depth: int,
 ) -> None:
-    """Draw one vessel outward from radius ``born`` and let it fork."""
+    """Draw one vessel outward from radius ``born``, and its branches."""
     bend, wave = rng.uniform(-0.4, 0.4), rng.uniform(-1.2, 1.2)
     end = min(1.0, born + rng.uniform(0.35, 0.75))
     along = radius - np.float32(born)
@@ -204,7 +205,7 @@ def _grow(
 
 
 def vessels(x: np.ndarray, y: np.ndarray, number: int) -> np.ndarray:
-    """Vessels at the offsets (x, y) from a hilum, from one of the atlases, 0 to 1."""
+    """Vessels at the offsets (x, y) from a hilum in one of the atlases, 0 to 1."""
     across = np.abs(x)
     total = np.abs(y)
     total += across

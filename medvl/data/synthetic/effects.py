@@ -1,7 +1,7 @@
-"""What each finding does to a chest, and the pixels it takes.
+"""How each finding changes a chest, and its mask.
 
-A finding acts twice: :func:`change_shape` before the chest is drawn (a larger heart, a raised diaphragm, a broken rib), and
-:func:`draw_finding` on the drawn chest (fluid, air, density, metal), which gives the finding's mask.
+A finding has two effects: :func:`change_shape` before the chest is drawn (a larger heart, a raised diaphragm, a broken rib),
+and :func:`draw_finding` on the drawn chest (fluid, air, density, metal), which returns the finding's mask.
 """
 
 from __future__ import annotations
@@ -29,27 +29,27 @@ def graded(finding: Finding, mild: float, moderate: float, severe: float) -> flo
 
 
 def change_shape(changes: Changes, finding: Finding, body: Body, rng: RandomStream) -> None:
-    """What a finding does to the shape of the chest."""
+    """Change the shape of the chest by a finding."""
     if finding.name == "Cardiomegaly":
         changes.heart = graded(finding, 1.24, 1.39, 1.54)
     elif finding.name == "Atelectasis":
         for sign in SIGNS[finding.side]:
             changes.dome[(sign + 1) // 2] += graded(finding, 0.05, 0.09, 0.14)
     elif finding.name == "Fracture":
-        x, y = _rib_place(finding, body, rng)
+        x, y = _fracture_point(finding, body, rng)
         changes.ribs.append((x, y, 0.13, graded(finding, 0.05, 0.07, 0.09)))
 
 
 def draw_finding(chest: Chest, finding: Finding, rng: RandomStream) -> np.ndarray:
-    """Draws a finding on the chest.
+    """Draw a finding on the chest.
 
     Args:
         chest: changed in place.
-        finding: what to draw.
+        finding: the finding.
         rng: a stream with the same key as for :func:`change_shape`.
 
     Returns:
-        The finding's pixels, boolean (size, size), at least one.
+        The finding's mask, boolean (size, size), with at least one pixel.
     """
     mask = np.zeros(chest.x.shape, dtype=bool)
     EFFECTS[finding.name](chest, finding, rng, mask)
@@ -82,11 +82,11 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: RandomStream, mask: np.nd
     gap = graded(finding, 0.12, 0.19, 0.3) + rng.uniform(0.0, 0.02)
     box = _half(chest, sign, 1.3)
     y = chest.y[box]
-    # wider at the apex, closing toward the base unless it is large
+    # Wider at the apex, closing towards the base unless it is large.
     width = (graded(finding, 0.15, 0.3, 0.45) - y) * graded(finding, 1.3, 1.4, 1.3)
     np.clip(width, 0, 1.5, out=width)
     width *= gap
-    # the smooth minimum of the depths under the chest wall and under the apex rounds the lung's shoulder
+    # The smooth minimum of the depths below the chest wall and below the apex rounds the edge of the lung.
     lateral, apical = chest.outer[box] - chest.across[box], (y - np.float32(chest.body.apex)) * 0.75
     depth = lateral - apical
     depth *= depth
@@ -101,7 +101,7 @@ def _pneumothorax(chest: Chest, finding: Finding, rng: RandomStream, mask: np.nd
     air *= inside
     line = bump(depth, 0.016 + 0.8 * chest.canvas.pixel)
     line *= inside
-    beside = chest.lung[box] * (1 - chest.center[box])  # the mediastinum hides what is behind it
+    beside = chest.lung[box] * (1 - chest.center[box])  # hidden behind the mediastinum
     air *= beside
     chest.vessel_gain[box] *= 1 - air
     chest.bright[box] -= air * 0.19
@@ -128,10 +128,10 @@ def _opacity(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray
 
 
 def _lesion(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
-    """One round nodule, or a mass where severe; at times a second nodule in the same zone."""
+    """One round nodule, or a mass if severe; sometimes a second one in the same zone."""
     for _ in range(2 if rng.bernoulli(0.25) else 1):
         radius = max(graded(finding, 0.075, 0.11, 0.17), 1.3 * chest.canvas.pixel)
-        x, y = _place(finding, rng, 0.1, 0.07)
+        x, y = _lung_point(finding, rng, 0.1, 0.07)
         box = chest.canvas.box(x - 1.3 * radius, x + 1.3 * radius, y - 1.3 * radius, y + 1.3 * radius)
         dx, dy = chest.x[box] - x, chest.y[box] - y
         ball = smoothstep(radius * radius - dx * dx - dy * dy, radius * radius)
@@ -162,7 +162,7 @@ def _atelectasis(chest: Chest, finding: Finding, rng: RandomStream, mask: np.nda
 
 
 def _edema(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
-    """Haze around both hila, vessels that stand out, and short septal lines at the lateral bases."""
+    """Haze around both hila, prominent vessels, and short septal lines at the lateral bases."""
     reach = graded(finding, 0.42, 0.5, 0.6)
     dx, dy = chest.across - 0.2, chest.y - (HILUM_Y + 0.1)
     dx *= dx
@@ -184,7 +184,7 @@ def _edema(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) 
 
 def _fracture(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray) -> None:
     """A gap in the rib that :func:`change_shape` has broken, a fragment out of line, and a hematoma around them."""
-    x, y = _rib_place(finding, chest.body, rng)
+    x, y = _fracture_point(finding, chest.body, rng)
     sign = 1 if x > 0 else -1
     length, gain = graded(finding, 0.07, 0.09, 0.12), graded(finding, 0.3, 0.38, 0.46)
     _line(chest, [(x - sign * 0.005, y - length), (x + sign * 0.03, y + length)], 0.04, -0.5 * gain)
@@ -221,7 +221,7 @@ def _devices(chest: Chest, finding: Finding, rng: RandomStream, mask: np.ndarray
 
 
 def draw_marker(chest: Chest, letter: str) -> None:
-    """The side marker: an L or R on that side of the picture."""
+    """The side marker: an L or R on that side of the image."""
     x, y = (0.78, -0.82) if letter == "L" else (-0.84, -0.82)
     strokes = [[(x, y - 0.06), (x, y + 0.05)]]
     if letter == "L":
@@ -235,7 +235,7 @@ def draw_marker(chest: Chest, letter: str) -> None:
 def _line(
     chest: Chest, points: Sequence[tuple[float, float]], width: float, gain: float
 ) -> list[tuple[Box, np.ndarray]]:
-    """Adds a polyline to what lies in front; returns each segment's box and ink (0 to 1)."""
+    """Add a polyline to ``chest.bright``; returns the box and the ink (0 to 1) of each segment."""
     inks = []
     width = max(width, 0.75 * chest.canvas.pixel)
     for (x0, y0), (x1, y1) in pairwise(points):
@@ -247,7 +247,7 @@ def _line(
         px -= part * dx
         py -= part * dy
         ink = bump(np.sqrt(px * px + py * py), width)
-        # where segments meet, the ink must not add up
+        # Where segments meet, their ink must not add up.
         if gain > 0:
             np.maximum(chest.bright[box], ink * gain, out=chest.bright[box])
         else:
@@ -256,8 +256,8 @@ def _line(
     return inks
 
 
-def _place(finding: Finding, rng: RandomStream, spread_x: float, spread_y: float) -> tuple[float, float]:
-    """A place in the finding's zone, inside the lung and clear of the heart."""
+def _lung_point(finding: Finding, rng: RandomStream, spread_x: float, spread_y: float) -> tuple[float, float]:
+    """A random point in the finding's zone, inside the lung and clear of the heart."""
     (sign,) = SIGNS[finding.side]
     middle = 0.5 if finding.location == "lower" else 0.4
     return (
@@ -266,16 +266,16 @@ def _place(finding: Finding, rng: RandomStream, spread_x: float, spread_y: float
     )
 
 
-def _rib_place(finding: Finding, body: Body, rng: RandomStream) -> tuple[float, float]:
-    """Where a rib breaks: on the lateral arc of the finding's zone."""
+def _fracture_point(finding: Finding, body: Body, rng: RandomStream) -> tuple[float, float]:
+    """The point of a rib fracture, on the lateral arc of the finding's zone."""
     (sign,) = SIGNS[finding.side]
     lateral = {"upper": 0.48, "mid": 0.58, "lower": 0.6}[finding.location]
     return sign * (lateral + rng.uniform(-0.03, 0.03)), ZONE_Y[finding.location] + rng.uniform(-0.06, 0.06)
 
 
 def _patch(chest: Chest, finding: Finding, rng: RandomStream, radius: float, soft: float) -> tuple[Box, np.ndarray]:
-    """An ellipse of ragged outline in the finding's zone: its box, and its shape from 0 to 1."""
-    x, y = _place(finding, rng, 0.06, 0.05)
+    """An ellipse with a ragged outline in the finding's zone: its box, and its strength from 0 to 1."""
+    x, y = _lung_point(finding, rng, 0.06, 0.05)
     stretch = rng.uniform(0.8, 1.25)
     reach = 1.45 * radius
     box = chest.canvas.box(x - reach / stretch, x + reach / stretch, y - reach * stretch, y + reach * stretch)
@@ -298,13 +298,13 @@ def _half(chest: Chest, sign: int, height: float) -> Box:
 
 
 def _fill(chest: Chest, box: Box, density: np.ndarray) -> None:
-    """Adds density to what is there: 1 - (1 - a) (1 - b)."""
+    """Combine densities a and b as 1 - (1 - a) (1 - b)."""
     there = chest.density[box]
     there += density * (1 - there)
 
 
 def _mark(mask: np.ndarray, box: Box, strength: np.ndarray, nearest: tuple[int, int] | None = None) -> None:
-    """Marks the pixels of a box where ``strength`` is above one half, or the one pixel nearest where none is."""
+    """Set the mask where ``strength`` is above one half; if that is nowhere, at the pixel ``nearest``."""
     marked = strength > 0.5
     mask[box] |= marked
     if nearest is not None and not marked.any():

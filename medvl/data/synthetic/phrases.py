@@ -1,7 +1,7 @@
-"""What a report may say of each finding: forms whose slots :func:`medvl.data.synthetic.slots.slots` fills.
+"""Sentence templates for each finding, whose slots :func:`medvl.data.synthetic.slots.slot_words` fills.
 
-A form says nothing that its slots do not carry, and no form of one finding uses the words of another: "opacity" is never said
-of a consolidation.
+A template states nothing beyond its slots, and no template of one finding uses the words of another: a consolidation is
+never called an opacity.
 """
 
 from __future__ import annotations
@@ -292,7 +292,7 @@ LISTED = {
     "Atelectasis": ("atelectasis",),
     "Fracture": ("rib fracture", "acute fracture"),
 }
-"""Nouns for "No this, that or the other"."""
+"""Nouns for lists of negatives ("no effusion, pneumothorax or consolidation")."""
 
 LIST_FORMS = (
     "No {list}.",
@@ -303,7 +303,7 @@ LIST_FORMS = (
 )
 
 LUNGS_CLEAR = ("The lungs are clear.", "Lungs are clear.", "Both lungs are clear.", "The lungs are clear bilaterally.")
-"""Said where nothing of the lung is present or in doubt; it states that consolidation and opacity are absent, and no more."""
+"""Used if no finding of the lung is present or uncertain; states that consolidation and opacity are absent, nothing else."""
 
 UNCERTAIN: dict[str, tuple[str, ...]] = {
     "Cardiomegaly": (
@@ -387,4 +387,4 @@ BRIEF: dict[str, tuple[str, ...]] = {
     "Edema": ("{sev} pulmonary edema", "{sev} interstitial edema", "pulmonary vascular congestion with {sev} edema"),
     "Fracture": ("{sev} {side} {rib} rib fracture", "{sev} fracture of a {side} {rib} rib"),
 }
-"""Noun phrases for the impression, where two may be joined."""
+"""Noun phrases for the impression, of which two may be joined."""

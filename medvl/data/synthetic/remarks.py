@@ -1,4 +1,4 @@
-"""What a report says of no finding in particular: normal studies, neutral remarks, advice, and the sections that come first."""
+"""Sentences about no particular finding: normal studies, neutral remarks, advice, and the sections before the findings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NEUTRAL = (
     "The visualized upper abdomen is within normal limits.",
     "The airway is patent.",
 )
-"""Said of any study, and of no finding."""
+"""True of any study, and about no finding."""
 INCIDENTAL = (
     "Degenerative changes are seen in the thoracic spine.",
     "Mild degenerative change of the spine.",
@@ -35,7 +35,7 @@ INCIDENTAL = (
     "Osteophytes are present in the thoracic spine.",
     "There is osteopenia.",
 )
-"""Old changes that are not among the fourteen; left out of normal studies, which are then normal to any reader."""
+"""Chronic changes that are not among the 14 findings; not used in normal studies, which any reader must find normal."""
 ADVICE = (
     "Clinical correlation is recommended.",
     "Follow-up radiograph is recommended.",
@@ -97,4 +97,4 @@ SHORT_NORMAL: tuple[tuple[tuple[str, tuple[str, ...]], ...], ...] = (
         ("Normal chest radiograph.", ()),
     ),
 )
-"""Whole reports that departments use again and again: sentences, each with what it denies; the last is the impression."""
+"""Standard normal reports: sentences, each with the findings that it denies; the last is the impression."""

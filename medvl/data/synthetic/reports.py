@@ -1,8 +1,8 @@
-"""Reports of findings in varied radiology English, and the states that their sentences state.
+"""Reports of findings in varied radiology English, and the finding states that they state.
 
-What is said is decided first: each finding that is present is stated, or hedged where it is mild; some of the others are
-denied, a few hedged. Only then are sentences chosen, so that no sentence can contradict another. "The lungs are clear" is
-said only where no finding of the lung is stated or hedged, and states that consolidation and opacity are absent, nothing more.
+The states are decided first: each finding that is present is stated, or hedged if it is mild; some of the others are denied,
+and a few hedged. Only then are sentences chosen, so no sentence contradicts another. "The lungs are clear" is used only if no
+finding of the lung is stated or hedged, and states that consolidation and opacity are absent, nothing else.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from dataclasses import dataclass
 from medvl.data.synthetic import phrases, remarks
 from medvl.data.synthetic.findings import DRAWABLE, ZONES, Finding
 from medvl.data.synthetic.random_stream import RandomStream
-from medvl.data.synthetic.slots import SEEN, slots
+from medvl.data.synthetic.slots import SEEN, slot_words
 
 PRESENT, ABSENT, UNCERTAIN = 1.0, 0.0, -1.0
 
 HEDGED_MILD = 0.15
-"""Share of mild findings that the report hedges."""
+"""Fraction of mild findings that the report hedges."""
 HEDGED_ABSENT = 0.03
-"""Share of findings that are absent and mentioned which the report hedges all the same."""
+"""Fraction of absent findings that are mentioned which the report hedges."""
 MENTIONED = {
     "Cardiomegaly": 0.35,
     "Pleural Effusion": 0.4,
@@ -33,13 +33,13 @@ MENTIONED = {
     "Fracture": 0.25,
     "Support Devices": 0.3,
 }
-"""How often a finding that is absent is mentioned."""
+"""Probability that a finding is mentioned if it is absent."""
 
 LUNG = ("Consolidation", "Lung Opacity", "Lung Lesion", "Atelectasis", "Edema")
 PLEURA = ("Pleural Effusion", "Pneumothorax")
 HEART, BONES, DEVICES = ("Cardiomegaly",), ("Fracture",), ("Support Devices",)
 CLEAR = ("Consolidation", "Lung Opacity")
-"""What is absent from lungs that are clear."""
+"""What is absent if the lungs are clear."""
 ORDERS = (
     (DEVICES, HEART, LUNG, PLEURA, BONES),
     (HEART, LUNG, PLEURA, BONES, DEVICES),
@@ -51,7 +51,7 @@ ORDERS = (
 
 @dataclass(frozen=True)
 class Mention:
-    """What one phrase of a sentence states of one finding: 1 present, 0 absent, -1 uncertain."""
+    """The state of one finding that a phrase states: 1 present, 0 absent, -1 uncertain."""
 
     name: str
     state: float
@@ -65,7 +65,7 @@ class Sentence:
     Args:
         section: "EXAM", "INDICATION", "COMPARISON", "TECHNIQUE", "FINDINGS" or "IMPRESSION".
         text: the sentence, from its capital to its period.
-        mentions: what it states; empty where it speaks of no finding.
+        mentions: what it states; empty if it is about no finding.
     """
 
     section: str
@@ -74,7 +74,7 @@ class Sentence:
 
 
 def compose_report(findings: Sequence[Finding], rng: RandomStream) -> tuple[str, dict[str, float]]:
-    """The report of a study, and what it states.
+    """The report of a study, and the states that it states.
 
     Args:
         findings: what is present, at most one of each name.
@@ -82,7 +82,7 @@ def compose_report(findings: Sequence[Finding], rng: RandomStream) -> tuple[str,
 
     Returns:
         The text, and a state for each finding that the text mentions: 1 present, 0 absent, -1 uncertain. "No Finding" is always
-        among them: 1 where nothing but devices is stated or hedged, else 0.
+        among them: 1 if nothing but devices is stated or hedged, else 0.
 
     Example:
         >>> text, states = compose_report([Finding("Pneumothorax", "severe", "left", "upper")], RandomStream(0, "report"))
@@ -94,7 +94,7 @@ def compose_report(findings: Sequence[Finding], rng: RandomStream) -> tuple[str,
 
 
 def stated_findings(sentences: Sequence[Sentence]) -> dict[str, float]:
-    """The states that the sentences of one report state, and "No Finding", which follows from them."""
+    """The finding states that the sentences of a report state, with "No Finding", which is derived from them."""
     states = {mention.name: mention.state for sentence in sentences for mention in sentence.mentions}
     found = any(state != ABSENT for name, state in states.items() if name != "Support Devices")
     return {"No Finding": float(not found), **states}
@@ -114,7 +114,7 @@ def compose_sentences(findings: Sequence[Finding], rng: RandomStream) -> list[Se
 
 
 def _decide(present: dict[str, Finding], rng: RandomStream) -> tuple[dict[str, float], dict[str, Finding]]:
-    """What the report states of which finding, and the finding that it describes where it states or hedges one."""
+    """The state of each finding that the report mentions, and the findings that it describes (stated or hedged)."""
     states, described = {}, dict(present)
     for name in DRAWABLE:
         finding = present.get(name)
@@ -127,7 +127,7 @@ def _decide(present: dict[str, Finding], rng: RandomStream) -> tuple[dict[str, f
             if hedged:
                 zone = "lower" if name == "Atelectasis" else rng.choice(ZONES)
                 described[name] = Finding(name, "mild", rng.choice(("right", "left")), zone)
-    # "No opacity" would deny whatever else whitens the lung.
+    # "No opacity" would deny every other density of the lung.
     if states.get("Lung Opacity") == ABSENT and any(name in described for name in LUNG):
         del states["Lung Opacity"]
     return states, described
@@ -163,17 +163,17 @@ def _findings(states: dict[str, float], described: dict[str, Finding], rng: Rand
 def _impression(
     states: dict[str, float], described: dict[str, Finding], rng: RandomStream, whole: bool
 ) -> list[Sentence]:
-    """The findings once more in other words; all of them where this is the ``whole`` report."""
+    """The findings in other words; all of them if the impression is the ``whole`` report."""
     names = list(described)
     out = []
     if all(name == "Support Devices" for name in described):
         out.append(Sentence("IMPRESSION", rng.choice(remarks.NORMAL_IMPRESSIONS)))
     if not whole and len(names) > 3:
         names = names[: rng.choice((3, len(names)))]
-    waiting: list[Mention] = []  # a noun phrase that may be joined with the next
+    waiting: list[Mention] = []  # a noun phrase that may be joined with the next one
     for name in rng.permutation(names):
         if states[name] == PRESENT and name in phrases.BRIEF and rng.bernoulli(0.7):
-            phrase = rng.choice(phrases.BRIEF[name]).format_map(slots(described[name], rng))
+            phrase = rng.choice(phrases.BRIEF[name]).format_map(slot_words(described[name], rng))
             waiting.append(Mention(name, PRESENT, phrase))
             if len(waiting) == 2 or rng.bernoulli(0.5):
                 out.append(_sentence("IMPRESSION", *waiting))
@@ -206,12 +206,12 @@ def _short_normal(rng: RandomStream) -> list[Sentence]:
 
 
 def _mention(finding: Finding, state: float, rng: RandomStream) -> Mention:
-    """A whole sentence, less its capital, that states or hedges the finding."""
+    """A sentence, without its capital letter, that states or hedges the finding."""
     if finding.name == "Support Devices":
         forms = phrases.DEVICE_FORMS[finding.location]
     else:
         forms = (phrases.PRESENT if state == PRESENT else phrases.UNCERTAIN)[finding.name]
-    return Mention(finding.name, state, rng.choice(forms).format_map(slots(finding, rng)))
+    return Mention(finding.name, state, rng.choice(forms).format_map(slot_words(finding, rng)))
 
 
 def _sentence(section: str, *mentions: Mention) -> Sentence:
@@ -231,7 +231,7 @@ def _listing(names: Sequence[str], rng: RandomStream) -> str:
 
 
 def _lay_out(sentences: Sequence[Sentence], rng: RandomStream) -> str:
-    """The sentences under their headers; one style of header, of wrapping and of numbering for the whole report."""
+    """The sentences under their section headers, with one style of headers, wrapping and numbering a report."""
     case = rng.weighted_choice([(str.upper, 0.65), (str.capitalize, 0.35)])
     break_after_header = rng.bernoulli(0.25)
     colon = "" if break_after_header and rng.bernoulli(0.4) else ":"
@@ -240,7 +240,7 @@ def _lay_out(sentences: Sequence[Sentence], rng: RandomStream) -> str:
     sections: dict[str, list[str]] = {}
     for sentence in sentences:
         sections.setdefault(sentence.section, []).append(sentence.text)
-    if "FINDINGS" in sections and rng.bernoulli(0.05):  # a few put the impression first
+    if "FINDINGS" in sections and rng.bernoulli(0.05):  # a few reports put the impression first
         sections["FINDINGS"] = sections.pop("FINDINGS")
     blocks = []
     for section, texts in sections.items():

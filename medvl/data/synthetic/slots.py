@@ -1,9 +1,9 @@
-"""The words for the slots of a form: severity, side and place, each in several ways.
+"""The words for the slots of a sentence template: severity, side and location, each with several wordings.
 
 Slots: ``sev`` how severe ("small"), ``a_sev`` the same with its article, ``badly`` its adverb; ``side``, ``sided``
 ("right-sided") and ``on`` ("on the right"); ``zone`` ("right upper lobe"), ``base`` ("right basilar") and ``at`` ("in the right
-upper lobe"); ``rib`` which ribs; ``lump`` nodule or mass; ``seen`` a verb of seeing; ``s`` and ``are`` the number of a finding
-that may be on both sides.
+upper lobe"); ``rib`` which ribs; ``lump`` nodule or mass; ``seen`` a verb of perception; ``s`` and ``are`` the grammatical
+number of a finding that may be on both sides.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ SEVERITY: dict[str, dict[str, tuple[str, ...]]] = {
         "severe": ("markedly displaced", "severely displaced"),
     },
 }
-"""The words of each severity; those under "" serve the findings that are not named."""
+"""The words for each severity; those under "" are for findings without an entry."""
 
 ADVERBS = {"mild": ("mildly", "slightly"), "moderate": ("moderately",), "severe": ("markedly", "severely")}
 LUMPS = {"mild": ("nodule",), "moderate": ("nodule", "lesion"), "severe": ("mass",)}
@@ -62,11 +62,11 @@ ZONES = {
     "lower": ("lower lobe", "lower lung zone", "lower lung"),
 }
 MIDDLE_LOBE = "middle lobe"
-"""The right lung alone has one."""
+"""Only the right lung has one."""
 
 
-def slots(finding: Finding, rng: RandomStream) -> dict[str, str]:
-    """The words for the slots of a form, each true of the finding."""
+def slot_words(finding: Finding, rng: RandomStream) -> dict[str, str]:
+    """Random words for the slots of a sentence template, each true of the finding."""
     severity, side = finding.severity, finding.side
     both = side == "bilateral"
     word = rng.choice(SEVERITY.get(finding.name, SEVERITY[""])[severity])
