@@ -34,7 +34,7 @@ manifest = load_sources([f"image-text={table}", f"image-label={table}"])
 train = manifest.subset("train").studies
 tokenizer = train_tokenizer(text_corpus(train, manifest.names), vocab_size=1000)
 model = umcl("small", image_size=64, embed_dim=64, tokenizer=tokenizer, num_prompt_tokens=TOKENS)
-before = model.text_encoder.prompts().detach().clone()
+before = model.text_encoder.prompt_tokens().detach().clone()
 
 # A label becomes a sentence, the sentence token ids, and the ids get four more in front: those of the learned tokens.
 write = [
@@ -68,8 +68,8 @@ trainer = SupervisedTrainer(
 )
 trainer.run()
 
-# The tokens have moved, and are saved with the model; encode_prompts puts them in front of any prompt.
-moved = (model.text_encoder.prompts().detach() - before).norm(dim=-1)
+# The tokens have moved, and are saved with the model; encode_class_prompts puts them in front of any prompt.
+moved = (model.text_encoder.prompt_tokens().detach() - before).norm(dim=-1)
 print("each token moved by", [round(float(value), 3) for value in moved[0]])
 assert float(moved.min()) > 0
 model.save_pretrained(folder / "model")
@@ -77,7 +77,8 @@ again = DualEncoder.from_pretrained(folder / "model")
 model.eval()
 with torch.no_grad():
     texts = ["Pleural effusion.", "No pleural effusion."]
-    assert torch.equal(model.encode_prompts(texts), again.encode_prompts(texts))
+    assert torch.equal(model.encode_class_prompts(texts), again.encode_class_prompts(texts))
     print(
-        "cosine with and without the tokens:", (model.encode_prompts(texts) * model.encode_text(texts)).sum(1).tolist()
+        "cosine with and without the tokens:",
+        (model.encode_class_prompts(texts) * model.encode_text(texts)).sum(1).tolist(),
     )

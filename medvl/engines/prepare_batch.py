@@ -10,7 +10,7 @@ from monai.utils import ensure_tuple
 
 from medvl.transforms import LabelPolicy
 
-NETWORK_KEYS = ("input_ids", "attention_mask", "sentence_ids", "visible")
+NETWORK_KEYS = ("input_ids", "attention_mask", "sentence_ids", "visible_indices")
 
 
 class PrepareBatchImageText:

@@ -231,13 +231,13 @@ def text_encoder(model: Any, prompts: bool = False) -> Callable[[Sequence[str]],
 
     Args:
         model: either.
-        prompts: whether prompts are to be encoded: by ``model.encode_prompts`` where it has one.
+        prompts: whether prompts are to be encoded: by ``model.encode_class_prompts`` where it has one.
 
     Raises:
         TypeError: if it is neither.
     """
     encode = getattr(model, "encode_text", model)
-    encode = getattr(model, "encode_prompts", encode) if prompts else encode
+    encode = getattr(model, "encode_class_prompts", encode) if prompts else encode
     if not callable(encode):
         raise TypeError(f"encode_text must be a model with encode_text or a callable; received {type(model).__name__}")
     return encode

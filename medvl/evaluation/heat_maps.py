@@ -42,11 +42,13 @@ def phrase_embeddings(model: Any, phrases: Sequence[str], prompts: bool = False)
     Args:
         model: as for :func:`grounding`.
         phrases: S strings.
-        prompts: whether they are prompts and no one's words. ``encode_prompts`` then comes first, as in zero-shot
+        prompts: whether they are prompts and no one's words. ``encode_class_prompts`` then comes first, as in zero-shot
             classification, but for a model that has learned to match sentences with patches (``sentence_projection``).
     """
     encode = getattr(model, "encode_sentences", None)
-    by_prompts = prompts and hasattr(model, "encode_prompts") and getattr(model, "sentence_projection", None) is None
+    by_prompts = (
+        prompts and hasattr(model, "encode_class_prompts") and getattr(model, "sentence_projection", None) is None
+    )
     if by_prompts or not callable(encode):
         return F.normalize(torch.as_tensor(text_encoder(model, prompts)(list(phrases))).float(), dim=-1)
     embeds, mask = encode(list(phrases))

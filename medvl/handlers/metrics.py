@@ -92,7 +92,7 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
     Args:
         prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
         names: the K findings in the order of the columns of the batch's ``label``; those without prompts do not count.
-        encode_text: from M strings to (M, D), or an object with such a method ``encode_prompts`` or
+        encode_text: from M strings to (M, D), or an object with such a method ``encode_class_prompts`` or
             ``encode_text``, as the network.
         metric: see :class:`~medvl.metrics.ZeroShotMetric`.
         uncertain: see there.
@@ -161,7 +161,7 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
 
     def _embed_prompts(self) -> Tensor:
         encode = getattr(self.encode_text, "encode_text", self.encode_text)
-        encode = getattr(self.encode_text, "encode_prompts", encode)
+        encode = getattr(self.encode_text, "encode_class_prompts", encode)
         # MONAI's evaluator puts a network back into training mode after each forward pass.
         with eval_mode(self.encode_text), torch.no_grad():
             return encode(self.texts).detach()

@@ -75,6 +75,6 @@ class RetrievalInferer(Inferer):
             ValueError: where ``k`` is not between 1 and M.
         """
         if not 1 <= k <= len(self.texts.texts):
-            raise ValueError(f"k must be between 1 and the {len(self.texts.texts)} texts, received {k}.")
+            raise ValueError(f"k must be between 1 and the {len(self.texts.texts)} texts, got {k}.")
         scores, places = torch.topk(self(inputs, network), k, dim=1)
         return scores, [[self.texts.texts[place] for place in row] for row in places.tolist()]

@@ -42,7 +42,7 @@ class TextBank:
 
     def __init__(self, texts: Sequence[str], methods: Sequence[str] = ("encode_text",)) -> None:
         if isinstance(texts, str) or not texts:
-            raise ValueError(f"texts must be a list of at least one string, received {texts!r}.")
+            raise ValueError(f"texts must be a list of at least one string, got {texts!r}.")
         distinct = list(dict.fromkeys(texts))
         place = {text: number for number, text in enumerate(distinct)}
         self.texts, self.methods = list(texts), tuple(methods)
@@ -74,7 +74,7 @@ class TextBank:
     def _encode(self, network: Any) -> Tensor:
         method = next((name for name in self.methods if hasattr(network, name)), None)
         if method is None:
-            raise TypeError(f"network must have {' or '.join(self.methods)}, received a {type(network).__name__}.")
+            raise TypeError(f"network must have {' or '.join(self.methods)}, got a {type(network).__name__}.")
         encode = getattr(network, method)
         parts = [
             self._distinct[start : start + TEXTS_AT_ONCE] for start in range(0, len(self._distinct), TEXTS_AT_ONCE)
@@ -82,7 +82,7 @@ class TextBank:
         embeds = torch.cat([torch.as_tensor(encode(part)).float() for part in parts])
         if embeds.ndim != 2 or len(embeds) != len(self._distinct):
             raise ValueError(
-                f"{method} must give ({len(self._distinct)}, D) for {len(self._distinct)} texts, received "
+                f"{method} must give ({len(self._distinct)}, D) for {len(self._distinct)} texts, got "
                 f"{tuple(embeds.shape)}."
             )
         return F.normalize(embeds, dim=1)[self._places.to(embeds.device)]

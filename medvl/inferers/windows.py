@@ -41,9 +41,9 @@ class WindowEncoder:
         self, roi_size: int | Sequence[int] | None = None, overlap: float = 0.25, sw_batch_size: int = 4
     ) -> None:
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap must be at least 0 and below 1, received {overlap}.")
+            raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}.")
         if sw_batch_size < 1:
-            raise ValueError(f"sw_batch_size must be at least 1, received {sw_batch_size}.")
+            raise ValueError(f"sw_batch_size must be at least 1, got {sw_batch_size}.")
         self.roi_size, self.overlap, self.sw_batch_size = roi_size, overlap, sw_batch_size
 
     def __call__(self, image: Tensor, network: Any) -> Tensor:
@@ -55,7 +55,7 @@ class WindowEncoder:
         sides = tuple(image.shape[2:])
         rois = (self.roi_size,) * len(sides) if isinstance(self.roi_size, int) else tuple(self.roi_size)
         if len(rois) != len(sides):
-            raise ValueError(f"roi_size must have {len(sides)} numbers for the image's axes, received {self.roi_size}.")
+            raise ValueError(f"roi_size must have {len(sides)} numbers for the image's axes, got {self.roi_size}.")
         rois = fall_back_tuple(rois, sides)
         image = _pad(image, rois)
         sides = tuple(image.shape[2:])

@@ -67,13 +67,13 @@ class ZeroShotInferer(Inferer):
     ) -> None:
         for name, value in (("ensemble", ensemble), ("window_pooling", window_pooling)):
             if value not in POOLINGS:
-                raise ValueError(f"{name} must be one of {', '.join(POOLINGS)}, received {value!r}.")
+                raise ValueError(f"{name} must be one of {', '.join(POOLINGS)}, got {value!r}.")
         blocks, self.pairs = _blocks(prompts)
         self.names = tuple(prompts)
         self.ensemble, self.window_pooling, self.logit_scale = ensemble, window_pooling, logit_scale
         self.encode = WindowEncoder(roi_size, overlap, sw_batch_size)
         self.texts = TextBank(
-            [prompt for block in blocks for prompt in block], methods=("encode_prompts", "encode_text")
+            [prompt for block in blocks for prompt in block], methods=("encode_class_prompts", "encode_text")
         )
         self.classes = torch.tensor([number for number, block in enumerate(blocks) for _ in block])  # of each prompt
 
@@ -119,7 +119,7 @@ def _blocks(prompts: Prompts) -> tuple[list[list[str]], bool]:
     if not pairs or any(pairs) != all(pairs):
         raise ValueError(
             "prompts must give every class a list of prompts, or every finding one under 'present' and one under 'absent', "
-            f"received {prompts!r}."
+            f"got {prompts!r}."
         )
     named: list[tuple[str, Any]] = []
     for name, entry in prompts.items():
@@ -129,5 +129,5 @@ def _blocks(prompts: Prompts) -> tuple[list[list[str]], bool]:
             named.append((repr(name), entry))
     for name, block in named:
         if isinstance(block, str) or not block:
-            raise ValueError(f"prompts of {name} must be a list of at least one string, received {block!r}.")
+            raise ValueError(f"prompts of {name} must be a list of at least one string, got {block!r}.")
     return [list(block) for _, block in named], pairs[0]

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medvl.utils.checks import error_message
+
 
 class CombinedLoss(nn.Module):
     """Weighted sum of losses whose arguments are found by name.
@@ -21,10 +23,12 @@ class CombinedLoss(nn.Module):
 
     Args:
         losses: name to loss, or to (loss, weight).
+        argument_names: for arguments that the network or the batch has under another name, that name, as
+            ``{"weights": "semantic_integrity"}``. Other arguments have their own.
 
     Raises:
         TypeError: where ``losses`` is no dictionary, or a term is neither a loss nor a (loss, weight) pair.
-        ValueError: where there are no terms.
+        ValueError: where there are no terms, or ``argument_names`` names an argument that no loss has.
 
     Example:
         >>> from medvl.losses import ImageTextContrastiveLoss
@@ -36,7 +40,9 @@ class CombinedLoss(nn.Module):
         0.3133
     """
 
-    def __init__(self, losses: Mapping[str, nn.Module | Sequence[Any]]) -> None:
+    def __init__(
+        self, losses: Mapping[str, nn.Module | Sequence[Any]], argument_names: Mapping[str, str] | None = None
+    ) -> None:
         super().__init__()
         if not isinstance(losses, Mapping):
             raise TypeError(f"losses must be a dictionary of losses by name, got {type(losses).__name__}")
@@ -46,7 +52,16 @@ class CombinedLoss(nn.Module):
         # A ModuleDict would refuse names with a dot, and names of its own methods such as "keys".
         self.losses = nn.ModuleList(loss for loss, _ in pairs.values())
         self.weights = {name: weight for name, (_, weight) in pairs.items()}
+        self.argument_names = dict(argument_names or {})
+        self._check_argument_names()
         self.terms: dict[str, Tensor] = {}
+
+    def _check_argument_names(self) -> None:
+        """A misspelled argument would silently keep its default."""
+        known = {argument for loss in self.losses for argument in inspect.signature(loss.forward).parameters}
+        for argument in self.argument_names:
+            if argument not in known:
+                raise ValueError(error_message("argument_names", "name arguments of the losses", repr(argument)))
 
     def forward(self, pred: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
         """Weighted sum of the terms.
@@ -66,7 +81,7 @@ class CombinedLoss(nn.Module):
             if not isinstance(value, Mapping):
                 raise TypeError(f"{name} must be a dictionary, got {type(value).__name__}")
         values = {
-            name: loss(**_arguments(name, loss, pred, batch))
+            name: loss(**_arguments(name, loss, pred, batch, self.argument_names))
             for (name, loss) in zip(self.weights, self.losses, strict=True)
         }
         self.terms = {name: value.detach() for name, value in values.items()}
@@ -84,11 +99,14 @@ def _loss_and_weight(name: str, term: object) -> tuple[nn.Module, float]:
     return loss, float(weight)
 
 
-def _arguments(name: str, loss: nn.Module, pred: Mapping[str, Any], batch: Mapping[str, Any]) -> dict[str, Any]:
+def _arguments(
+    name: str, loss: nn.Module, pred: Mapping[str, Any], batch: Mapping[str, Any], names: Mapping[str, str]
+) -> dict[str, Any]:
     found = {}
     for argument in inspect.signature(loss.forward).parameters.values():
-        value = pred.get(argument.name)
-        value = batch.get(argument.name) if value is None else value
+        key = names.get(argument.name, argument.name)
+        value = pred.get(key)
+        value = batch.get(key) if value is None else value
         if value is not None:
             found[argument.name] = value
         elif argument.default is argument.empty and argument.kind not in (
@@ -96,7 +114,7 @@ def _arguments(name: str, loss: nn.Module, pred: Mapping[str, Any], batch: Mappi
             argument.VAR_KEYWORD,
         ):
             raise KeyError(
-                f"loss {name!r} ({type(loss).__name__}) needs {argument.name!r}; the network's output has "
+                f"loss {name!r} ({type(loss).__name__}) needs {key!r}; the network's output has "
                 f"{sorted(map(str, pred))} and the batch has {sorted(map(str, batch))}"
             )
     return found

@@ -17,7 +17,16 @@ from medvl.networks.blocks import (
 )
 from medvl.networks.encoders import ImageEncoder, TextEncoder, load_tokenizer
 from medvl.networks.export import export_towers
-from medvl.networks.nets import DualEncoder, PooledViews, convirt, medclip, mlip, umcl
+from medvl.networks.nets import (
+    DualEncoder,
+    MaskedDualEncoder,
+    PooledViews,
+    TextProcessor,
+    convirt,
+    medclip,
+    mlip,
+    umcl,
+)
 from medvl.networks.reference import LoadReport, load_reference_weights
 
 __all__ = [
@@ -26,6 +35,7 @@ __all__ = [
     "ImageEncoder",
     "LoadReport",
     "LogitScale",
+    "MaskedDualEncoder",
     "PatchContrastIntegrity",
     "PatchDecoder",
     "PatchSentenceAligner",
@@ -33,6 +43,7 @@ __all__ = [
     "ProjectionHead",
     "SemanticIntegrity",
     "TextEncoder",
+    "TextProcessor",
     "convirt",
     "export_towers",
     "load_reference_weights",

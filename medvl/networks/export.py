@@ -65,7 +65,7 @@ def export_towers(
     """
     for name in formats:
         if name not in FORMATS:
-            raise ValueError(f"formats must be some of {', '.join(FORMATS)}, received {name!r}.")
+            raise ValueError(f"formats must be some of {', '.join(FORMATS)}, got {name!r}.")
     if "onnx" in formats:
         require_extra("ONNX export", "onnx")
     folder = Path(folder)

@@ -30,7 +30,7 @@ class RandMaskPatches(Randomizable, Transform):
     Example:
         >>> mask = RandMaskPatches(patch_size=16, ratio=0.75).set_random_state(seed=0)
         >>> chosen = mask(torch.zeros(1, 64, 32))
-        >>> chosen["visible"].tolist(), chosen["visible_mask"].tolist()
+        >>> chosen["visible_indices"].tolist(), chosen["visible_mask"].tolist()
         ([4, 6], [False, False, False, False, True, False, True, False])
     """
 
@@ -51,8 +51,8 @@ class RandMaskPatches(Randomizable, Transform):
         """Choose patches of one image (C, H, W[, D]).
 
         Returns:
-            ``visible`` (P',), indices of the visible patches in ascending order, and ``visible_mask`` (P,), True for them;
-            patches in row-major order over the grid.
+            ``visible_indices`` (P',), of the visible patches in ascending order, and ``visible_mask`` (P,), True for them.
+            Patches are in row-major order of the grid.
 
         Raises:
             ValueError: where the patch size does not divide the image.
@@ -65,11 +65,11 @@ class RandMaskPatches(Randomizable, Transform):
         patches = int(np.prod([n // p for n, p in zip(shape, sizes, strict=True)]))
         generator = torch.Generator().manual_seed(self.draw)
         visible, mask = random_visible_patches(1, patches, self.ratio, generator)
-        return {"visible": visible[0], "visible_mask": mask[0]}
+        return {"visible_indices": visible[0], "visible_mask": mask[0]}
 
 
 class RandMaskPatchesd(RandStudyMapTransform):
-    """Dictionary form of :class:`RandMaskPatches`: writes ``visible`` and ``visible_mask``.
+    """Dictionary form of :class:`RandMaskPatches`: writes ``visible_indices`` and ``visible_mask``.
 
     Args:
         keys: the key of the image.
@@ -83,7 +83,7 @@ class RandMaskPatchesd(RandStudyMapTransform):
 
     Example:
         >>> study = RandMaskPatchesd(patch_size=4, ratio=0.5)({"image": torch.zeros(1, 8, 8)})
-        >>> study["visible"].shape, study["visible_mask"].sum().item()
+        >>> study["visible_indices"].shape, study["visible_mask"].sum().item()
         (torch.Size([2]), 2)
     """
 

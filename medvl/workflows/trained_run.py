@@ -64,11 +64,7 @@ class TrainedRun:
         model = copy.deepcopy(self.model)
         with torch.random.fork_rng():
             torch.manual_seed(self.environment["seed"])
-            fresh = DualEncoder(
-                type(model.image_encoder).from_config(model.image_encoder.to_config()),
-                type(model.text_encoder).from_config(model.text_encoder.to_config()),
-                **model.options,
-            )
+            fresh = DualEncoder.from_config(model.to_config())
         model.load_state_dict(fresh.state_dict())
         return model
 

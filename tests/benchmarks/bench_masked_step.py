@@ -31,7 +31,7 @@ def train_step(
     visible = None
     if share < 1:
         visible, _ = random_visible_patches(len(image), patches, ratio=1 - share, device=image.device)
-    output = encoder(image, visible=visible)
+    output = encoder(image, visible_indices=visible)
     (output["embed"].square().mean() + output["patches"].square().mean()).backward()
     optimizer.step()
     optimizer.zero_grad()

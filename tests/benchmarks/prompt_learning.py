@@ -93,7 +93,7 @@ def learn(model: DualEncoder, split: Split, per_class: bool, seed: int, steps: i
     # Every prompt ranks the images: those with its finding against those without.
     loss_function = ImageTextLabelContrastiveLoss(temperature=0.1, label_agreement="overlap", image_weight=0.0)
     for _ in range(steps):
-        text_embeds = model.encode_with_prompts(sentences(SEEN[int(torch.randint(len(SEEN), ()))]), classes)
+        text_embeds = model.encode_with_prompt_tokens(sentences(SEEN[int(torch.randint(len(SEEN), ()))]), classes)
         batch = torch.randperm(len(split.labels))[:512]
         labels = split.labels[batch]
         loss = loss_function(split.image_embeds[batch], text_embeds, labels, torch.eye(len(FINDINGS)))
@@ -102,9 +102,9 @@ def learn(model: DualEncoder, split: Split, per_class: bool, seed: int, steps: i
         optimizer.step()
         schedule.step()
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
-    if changed != [name for name in before if name.endswith("prompts.vectors")]:
+    if changed != [name for name in before if name.endswith("prompt_tokens.vectors")]:
         raise RuntimeError(f"only the prompt vectors were to change, but {changed} did")
-    return torch.no_grad()(lambda wording: model.encode_with_prompts(sentences(wording), classes))
+    return torch.no_grad()(lambda wording: model.encode_with_prompt_tokens(sentences(wording), classes))
 
 
 def gain(split: Split, scores: Tensor, others: Tensor, resamples: int) -> str:

@@ -21,7 +21,7 @@ from medvl.data import SyntheticChestCT
 from medvl.evaluation import embed_studies, retrieval
 from medvl.functional import random_visible_patches
 from medvl.losses import ImageTextContrastiveLoss
-from medvl.networks import DualEncoder, ImageEncoder, convirt
+from medvl.networks import DualEncoder, ImageEncoder, MaskedDualEncoder, convirt
 from medvl.transforms import train_tokenizer
 
 BACKBONES = {
@@ -63,12 +63,19 @@ def shifted(images: torch.Tensor) -> torch.Tensor:
 
 
 def build(backbone: str, size: int, reports: list[str]) -> DualEncoder:
-    return convirt(
+    model = convirt(
         "small",
         image_encoder=ImageEncoder(**BACKBONES[backbone], spatial_dims=3, image_size=size),
         embed_dim=128,
         tokenizer=train_tokenizer(reports, 1000),
     )
+    if not TRAINING[backbone]["hidden"]:
+        return model
+    parts = model.image_encoder, model.text_encoder
+    with torch.random.fork_rng():
+        masked = MaskedDualEncoder(*parts, text_processor=model.text_processor, **model.options)
+    masked.load_state_dict(model.state_dict())
+    return masked
 
 
 def train(model: DualEncoder, volumes: Volumes, epochs: int, rate: float, hidden: float, batch_size: int) -> None:
@@ -81,8 +88,8 @@ def train(model: DualEncoder, volumes: Volumes, epochs: int, rate: float, hidden
     for epoch in range(epochs):
         start, values = time.perf_counter(), []
         for batch in volumes.batches(batch_size, shuffle=True):
-            visible = random_visible_patches(batch_size, patches, hidden)[0] if hidden else None
-            image_embeds = model(shifted(batch["image"]), visible=visible)["image_embeds"]
+            masks = {"visible_indices": random_visible_patches(batch_size, patches, hidden)[0]} if hidden else {}
+            image_embeds = model(shifted(batch["image"]), **masks)["image_embeds"]
             loss = loss_function(image_embeds, model.encode_reports(batch["report"]))
             optimizer.zero_grad()
             loss.backward()

@@ -116,7 +116,7 @@ def test_equal_reports_are_right_answers():
 
 def test_prompts_are_encoded_as_the_network_says():
     class Prompted(Network):
-        def encode_prompts(self, texts):
+        def encode_class_prompts(self, texts):
             return -self.encode_text(texts)
 
     plain, prompted = (

@@ -107,11 +107,11 @@ class TestZeroShot:
         ("prompts", "message"),
         [
             ({}, "prompts must give every class a list of prompts"),
-            (["edema"], r"prompts must give every class a list of prompts, .*, received \['edema'\]\.$"),
+            (["edema"], r"prompts must give every class a list of prompts, .*, got \['edema'\]\.$"),
             ({"A": ["a"], "B": {"present": ["b"], "absent": ["no b"]}}, "prompts must give every class a list"),
-            ({"A": "a"}, r"prompts of 'A' must be a list of at least one string, received 'a'"),
-            ({"A": {"present": ["a"]}}, r"prompts of 'A', absent must be a list of at least one string, received None"),
-            ({"A": []}, r"prompts of 'A' must be a list of at least one string, received \[\]"),
+            ({"A": "a"}, r"prompts of 'A' must be a list of at least one string, got 'a'"),
+            ({"A": {"present": ["a"]}}, r"prompts of 'A', absent must be a list of at least one string, got None"),
+            ({"A": []}, r"prompts of 'A' must be a list of at least one string, got \[\]"),
         ],
     )
     def test_wrong_prompts(self, prompts, message):
@@ -119,11 +119,11 @@ class TestZeroShot:
             ZeroShotInferer(prompts)
 
     def test_wrong_options(self, network):
-        with pytest.raises(ValueError, match="ensemble must be one of mean, max, received 'sum'"):
+        with pytest.raises(ValueError, match="ensemble must be one of mean, max, got 'sum'"):
             ZeroShotInferer(FINDINGS, ensemble="sum")
-        with pytest.raises(ValueError, match="window_pooling must be one of mean, max, received 'min'"):
+        with pytest.raises(ValueError, match="window_pooling must be one of mean, max, got 'min'"):
             ZeroShotInferer(FINDINGS, window_pooling="min")
-        with pytest.raises(ValueError, match=r"received \(1, 4\) and \(7, 6\)"):
+        with pytest.raises(ValueError, match=r"\(1, 4\) and \(7, 6\)"):
             ZeroShotInferer(FINDINGS).classify(torch.ones(1, 4), network)
 
 
@@ -192,7 +192,7 @@ class TestTextsOnce:
         class Images(nn.Module):
             encode_image = Network.encode_image
 
-        with pytest.raises(TypeError, match="network must have encode_reports or encode_text, received a Images"):
+        with pytest.raises(TypeError, match="network must have encode_reports or encode_text, got a Images"):
             RetrievalInferer(["a"])(image, Images())
 
 
@@ -239,13 +239,11 @@ class TestWindows:
         torch.testing.assert_close(result, best.sigmoid() if prompts is FINDINGS else best.softmax(1))
 
     def test_wrong_options(self, network):
-        with pytest.raises(ValueError, match=r"overlap must be at least 0 and below 1, received 1.0"):
+        with pytest.raises(ValueError, match=r"overlap must be at least 0 and below 1, got 1.0"):
             RetrievalInferer(["a"], overlap=1.0)
-        with pytest.raises(ValueError, match="sw_batch_size must be at least 1, received 0"):
+        with pytest.raises(ValueError, match="sw_batch_size must be at least 1, got 0"):
             RetrievalInferer(["a"], sw_batch_size=0)
-        with pytest.raises(
-            ValueError, match=r"roi_size must have 2 numbers for the image's axes, received \(4, 4, 4\)"
-        ):
+        with pytest.raises(ValueError, match=r"roi_size must have 2 numbers for the image's axes, got \(4, 4, 4\)"):
             RetrievalInferer(["a"], roi_size=(4, 4, 4))(torch.rand(1, 1, 8, 8), network)
 
 
@@ -259,7 +257,7 @@ class TestRetrieval:
         best, found = inferer.search(image, network, k=2)
         torch.testing.assert_close(best, expected.sort(1, descending=True).values[:, :2])
         assert found[0][0] == texts[int(expected[0].argmax())]
-        with pytest.raises(ValueError, match="k must be between 1 and the 4 texts, received 5"):
+        with pytest.raises(ValueError, match="k must be between 1 and the 4 texts, got 5"):
             inferer.search(image, network, k=5)
 
     def test_reports_are_read_as_the_network_reads_reports(self, network, image):

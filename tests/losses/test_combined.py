@@ -80,3 +80,15 @@ def test_no_terms():
 def test_not_a_dictionary():
     with pytest.raises(TypeError, match="pred must be a dictionary, got Tensor"):
         CombinedLoss({"x": Squares()})(torch.zeros(1), {})
+
+
+def test_arguments_under_another_name():
+    pred = embeds() | {"confidence": torch.tensor([1.0, 2.0, 3.0])}
+    loss = CombinedLoss({"global": ImageTextContrastiveLoss()}, argument_names={"weights": "confidence"})
+    expected = ImageTextContrastiveLoss()(pred["image_embeds"], pred["text_embeds"], weights=pred["confidence"])
+    torch.testing.assert_close(loss(pred, {}), expected)
+    assert not torch.isclose(expected, ImageTextContrastiveLoss()(pred["image_embeds"], pred["text_embeds"]))
+    with pytest.raises(KeyError, match=r"needs 'goal'; the network's output has"):
+        CombinedLoss({"squares": Squares()}, argument_names={"target": "goal"})(pred, {"target": 0.0})
+    with pytest.raises(ValueError, match=r"^argument_names must name arguments of the losses, got 'weight'\.$"):
+        CombinedLoss({"global": ImageTextContrastiveLoss()}, argument_names={"weight": "confidence"})

@@ -66,7 +66,7 @@ def test_a_file_that_differs_is_an_error(tmp_path, monkeypatch):
 
 def test_what_is_missing_is_said_first(tmp_path, monkeypatch):
     model = DualEncoder(ImageEncoder("vit", image_size=16, **VIT), TextEncoder(BERT), embed_dim=8)
-    with pytest.raises(ValueError, match="formats must be some of torch, onnx, received 'tensorrt'"):
+    with pytest.raises(ValueError, match="formats must be some of torch, onnx, got 'tensorrt'"):
         export_towers(model, tmp_path, formats=["tensorrt"])
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r'^ONNX export needs onnxruntime: pip install "medvl\[onnx\]"$'):

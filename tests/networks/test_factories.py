@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 
 import pytest
@@ -44,7 +45,7 @@ def test_both_towers_learn_and_a_folder_is_all_one_needs(name, dims, tmp_path):
     image = torch.rand(2, 1, *(32,) * dims)
     patches = model.encode_patches(image)[0].shape[1]
     tokens = model.tokenize(TEXTS)
-    visible = {"visible": torch.tensor([[0, 1], [1, 2]])} if name == "mlip" else {}
+    visible = {"visible_indices": torch.tensor([[0, 1], [1, 2]])} if name == "mlip" else {}
     output = model.train()(image, **tokens, **visible)
     sum(value.square().sum() for value in output.values() if value.requires_grad).backward()
     assert not [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None]
@@ -60,7 +61,7 @@ def test_both_towers_learn_and_a_folder_is_all_one_needs(name, dims, tmp_path):
         assert torch.equal(value, after[key]), key
     assert torch.equal(model.encode_reports(TEXTS), again.encode_reports(TEXTS))
     if name == "umcl":
-        assert torch.equal(model.encode_with_prompts(TEXTS), again.encode_with_prompts(TEXTS))
+        assert torch.equal(model.encode_with_prompt_tokens(TEXTS), again.encode_with_prompt_tokens(TEXTS))
     assert patches == (4 if dims == 2 else 8) if name == "mlip" else patches == 1
 
 
@@ -81,7 +82,7 @@ def test_papers_choices():
     assert models["mlip"].patch_decoder.out_features == 256
     assert models["umcl"].text_encoder.prompt_embedding.num_tokens == 16
     assert tiny("umcl", num_prompt_tokens=0).text_encoder.prompt_embedding is None
-    assert {n: m.options["report_encoding"] for n, m in models.items()} == {
+    assert {n: m.text_processor.report_encoding for n, m in models.items()} == {
         "convirt": "sentences", "medclip": "sentences", "umcl": "whole", "mlip": "whole"
     }  # fmt: skip
 
@@ -109,7 +110,8 @@ def test_base_presets_have_the_papers_towers():
 @pytest.mark.parametrize("name", FACTORIES)
 def test_given_parts_replace_the_preset(name):
     image, text = ImageEncoder(**TINY_IMAGE["mlip"], image_size=32), TextEncoder(TINY_TEXT, "mean")
-    model = FACTORIES[name](image_encoder=image, text_encoder=text, embed_dim=4, temperature=0.5)
+    model = FACTORIES[name](image_encoder=image, text_encoder=text, embed_dim=4, logit_scale={"temperature": 0.5})
+    assert bool(list(model.logit_scale.parameters())) == (name != "convirt"), "only the entry that is given is replaced"
     assert model.image_encoder is image
     assert model.text_encoder is text
     assert model.logit_scale().item() == pytest.approx(2)
@@ -133,26 +135,39 @@ def test_text_folders_bring_their_tokenizer(tmp_path):
     assert model.encode_text(TEXTS).shape == (2, 4)
 
 
+@pytest.mark.parametrize("name", FACTORIES)
+def test_signatures_and_docstrings_are_whole(name):
+    parameters = inspect.signature(FACTORIES[name]).parameters
+    assert list(parameters)[:8] == [
+        "preset", "spatial_dims", "in_channels", "image_size", "image_encoder", "text_encoder", "embed_dim", "tokenizer"
+    ]  # fmt: skip
+    assert ("num_prompt_tokens" in parameters) == (name == "umcl")
+    documented = FACTORIES[name].__doc__
+    for parameter in parameters:
+        assert f"    {parameter}: " in documented or f"    **{parameter}: " in documented
+    assert documented.index("Args:") < documented.index("Raises:") < documented.index("Example:")
+
+
 def test_wrong_arguments():
     tiny_text = {**TINY_TEXT, "vocab_size": 9, "pad_token_id": 0}
     for name, factory in FACTORIES.items():
-        with pytest.raises(ValueError, match="preset must be one of base, small, received 'huge'"):
+        with pytest.raises(ValueError, match="preset must be one of 'base', 'small', got 'huge'"):
             factory("huge")
-        with pytest.raises(ValueError, match=rf"tokenizer has {len(TOKENIZER)} tokens, more than the text model's 9"):
+        with pytest.raises(
+            ValueError,
+            match=rf"^tokenizer must have at most 9 tokens, as many as the text model, got {len(TOKENIZER)}\.$",
+        ):
             factory("small", image_size=32, text_encoder=tiny_text, tokenizer=TOKENIZER)
         assert name == factory.__name__
 
 
-def test_folders_of_the_first_version_load(tmp_path):
-    """Saved before patches, sentences and reports were known: their options take the defaults."""
-    model = tiny("convirt")
+def test_options_that_a_folder_lacks_have_their_defaults(tmp_path):
+    """A folder saved before an option was known."""
+    model = tiny("umcl", num_prompt_tokens=0)
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    kept = {
-        "image_encoder", "text_encoder", "embed_dim", "projection_layers", "projection_bias", "temperature",
-        "learnable_temperature",
-    }  # fmt: skip
+    kept = {"image_encoder", "text_encoder", "embed_dim"}
     (tmp_path / "config.json").write_text(json.dumps({key: config[key] for key in kept}))
     again = DualEncoder.from_pretrained(tmp_path)
     assert torch.equal(again.encode_text(TEXTS), model.eval().encode_text(TEXTS))
-    assert again.options["report_encoding"] == "whole"
+    assert again.text_processor.report_encoding == "whole"

@@ -29,7 +29,7 @@ def make(tokenizer, **prompts) -> DualEncoder:
 @pytest.mark.parametrize("classes", [None, 3])
 def test_strings_get_the_tokens_that_the_transform_would_give_them(tokenizer, position, classes):
     model = make(tokenizer, num_tokens=5, num_classes=classes, position=position)
-    embeds = model.encode_with_prompts(NAMES, None if classes is None else [0, 1, 2])
+    embeds = model.encode_with_prompt_tokens(NAMES, None if classes is None else [0, 1, 2])
     add = AddPromptTokens(5, model.text_encoder.vocab_size, position, per_class=classes is not None)
     batch = collate_studies([add(TokenizeText(tokenizer)(name), i) for i, name in enumerate(NAMES)])
     expected = model.encode_text(batch["input_ids"], batch["attention_mask"])
@@ -39,10 +39,12 @@ def test_strings_get_the_tokens_that_the_transform_would_give_them(tokenizer, po
 
 @pytest.mark.parametrize("kind", ["none", "lstm"])
 def test_a_saved_folder_holds_the_tokens_and_their_place(tokenizer, tmp_path, kind):
-    model = make(tokenizer, num_tokens=4, num_classes=3, reparameterisation=kind, position="end")
+    model = make(tokenizer, num_tokens=4, num_classes=3, reparameterization=kind, position="end")
     model.save_pretrained(tmp_path)
     again = DualEncoder.from_pretrained(tmp_path)
-    assert torch.equal(again.encode_with_prompts(NAMES, [2, 0, 1]), model.encode_with_prompts(NAMES, [2, 0, 1]))
+    assert torch.equal(
+        again.encode_with_prompt_tokens(NAMES, [2, 0, 1]), model.encode_with_prompt_tokens(NAMES, [2, 0, 1])
+    )
     assert torch.equal(again.encode_text(NAMES), model.encode_text(NAMES))
 
 
@@ -54,12 +56,12 @@ def test_adapters_are_saved_with_it(tokenizer, tmp_path):
     model.text_encoder.add_prompt_tokens(2)
     model.save_pretrained(tmp_path)
     again = DualEncoder.from_pretrained(tmp_path)
-    assert torch.equal(again.encode_with_prompts(NAMES), model.encode_with_prompts(NAMES))
+    assert torch.equal(again.encode_with_prompt_tokens(NAMES), model.encode_with_prompt_tokens(NAMES))
 
 
 def test_long_texts_give_way_to_the_tokens(tokenizer):
     model = make(tokenizer, num_tokens=16)
-    assert model.encode_with_prompts(["the heart is normal " * 400]).isfinite().all()
+    assert model.encode_with_prompt_tokens(["the heart is normal " * 400]).isfinite().all()
 
 
 def test_learning_prompts_changes_them_alone_bit_for_bit(tokenizer):
@@ -71,7 +73,7 @@ def test_learning_prompts_changes_them_alone_bit_for_bit(tokenizer):
     optimizer = torch.optim.Adam(prompts.parameters(), lr=0.05)
     losses = []
     for _ in range(30):
-        logits = image_embeds @ model.encode_with_prompts(NAMES).T * 10
+        logits = image_embeds @ model.encode_with_prompt_tokens(NAMES).T * 10
         loss = torch.nn.functional.cross_entropy(logits, labels)
         optimizer.zero_grad()
         loss.backward()
@@ -79,7 +81,7 @@ def test_learning_prompts_changes_them_alone_bit_for_bit(tokenizer):
         losses.append(loss.item())
     assert losses[-1] < losses[0]
     changed = [name for name, value in model.state_dict().items() if not torch.equal(value, before[name])]
-    assert changed == [name for name in before if name.endswith("prompts.vectors")]
+    assert changed == [name for name in before if name.endswith("prompt_tokens.vectors")]
 
 
 def test_the_prompted_text_tower_exports(tokenizer):

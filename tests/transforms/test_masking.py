@@ -19,18 +19,18 @@ from medvl.utils.errors import StudyError
 def test_the_asked_share_stays_and_indices_and_mask_agree(shape, patch_size, ratio, kept):
     for image in (torch.zeros(shape), np.zeros(shape)):
         chosen = RandMaskPatches(patch_size, ratio).set_random_state(seed=3)(image)
-        assert len(chosen["visible"]) == kept
-        assert chosen["visible_mask"].nonzero().flatten().tolist() == chosen["visible"].tolist()
+        assert len(chosen["visible_indices"]) == kept
+        assert chosen["visible_mask"].nonzero().flatten().tolist() == chosen["visible_indices"].tolist()
 
 
 def test_every_patch_is_hidden_as_often_as_any_other_and_seeds_repeat():
     mask, image = RandMaskPatches(4, 0.5), torch.zeros(1, 8, 16)
     mask.set_random_state(seed=0)
-    first = [mask(image)["visible"].tolist() for _ in range(400)]
+    first = [mask(image)["visible_indices"].tolist() for _ in range(400)]
     counts = np.bincount(np.concatenate(first), minlength=8) / 400
     assert abs(counts - 0.5).max() < 0.1
     mask.set_random_state(seed=0)
-    assert [mask(image)["visible"].tolist() for _ in range(5)] == first[:5]
+    assert [mask(image)["visible_indices"].tolist() for _ in range(5)] == first[:5]
 
 
 def test_the_dictionary_form_follows_the_chains_seed_and_collates():
@@ -38,11 +38,11 @@ def test_the_dictionary_form_follows_the_chains_seed_and_collates():
     chain.set_random_state(seed=7)
     study = {"image": torch.zeros(1, 8, 8), "study_id": "a"}
     batch = collate_studies([chain(study), chain({**study, "study_id": "b"})])
-    assert batch["visible"].shape == (2, 2)
-    assert torch.equal(torch.zeros(2, 4).scatter(1, batch["visible"], 1).bool(), batch["visible_mask"])
-    assert "visible" not in study
+    assert batch["visible_indices"].shape == (2, 2)
+    assert torch.equal(torch.zeros(2, 4).scatter(1, batch["visible_indices"], 1).bool(), batch["visible_mask"])
+    assert "visible_indices" not in study
     chain.set_random_state(seed=7)
-    assert torch.equal(chain(study)["visible"], batch["visible"][0])
+    assert torch.equal(chain(study)["visible_indices"], batch["visible_indices"][0])
     assert RandMaskPatchesd(allow_missing_keys=True)({"study_id": "c"}) == {"study_id": "c"}
 
 

@@ -210,16 +210,27 @@ class TestMlip:
         workflow = ConfigWorkflow(str(workflows.recipe_config("mlip")), logging_file=False)
         workflow.parser.update(tiny(table, tmp_path / "run", mask_ratio=0.75))
         batch = next(iter(workflow.parser.get_parsed_content("train#dataloader")))
-        assert batch["visible"].shape == (8, 1), "a quarter of four patches"
+        assert batch["visible_indices"].shape == (8, 1), "a quarter of four patches"
         prepare = workflow.parser.get_parsed_content("prepare_batch")
         image, targets, _, tokens = prepare(batch)
-        assert set(tokens) == {"input_ids", "attention_mask", "sentence_ids", "visible", "image_ids", "text_ids"}
+        assert set(tokens) == {
+            "input_ids",
+            "attention_mask",
+            "sentence_ids",
+            "visible_indices",
+            "image_ids",
+            "text_ids",
+        }
         output = workflow.parser.get_parsed_content("network")(image, **tokens)
-        assert output["weights"].shape == (8,)
-        assert ((output["weights"] > 0) & (output["weights"] < 1)).all()
+        assert output["semantic_integrity"].shape == (8,)
+        assert ((output["semantic_integrity"] > 0) & (output["semantic_integrity"] < 1)).all()
         loss = workflow.parser.get_parsed_content("loss")
         assert torch.isfinite(loss(output, targets))
         assert set(loss.terms) == {"global", "local", "reconstruction"}
+        before = dict(loss.terms)
+        changed = output | {"semantic_integrity": output["semantic_integrity"] * torch.arange(1, 9)}
+        loss(changed | {"visible_mask": ~output["visible_mask"]}, targets)
+        assert not any(torch.equal(before[name], loss.terms[name]) for name in before), "each is wired to its term"
 
     def test_killed_and_resumed_ends_with_the_same_weights(self, trained, table, tmp_path, killed_at):
         settings = tiny(table, tmp_path / "run", keep="best", monitor="auroc", resume=True)

@@ -125,10 +125,10 @@ def test_prompt_tokens_of_umcl_are_learned_and_used(medvl, sources, tmp_path):
         code, _, err = medvl(*arguments("umcl", sources, tmp_path / str(rate), learning_rate=rate, epochs=1))
         assert code == 0, err
     still, learned = (TrainedRun(tmp_path / str(rate)).model for rate in (0.0, 0.01))
-    vectors = [model.text_encoder.prompts().detach().numpy() for model in (still, learned)]
+    vectors = [model.text_encoder.prompt_tokens().detach().numpy() for model in (still, learned)]
     assert vectors[0].shape == (1, 2, 8)
     assert np.abs(vectors[0] - vectors[1]).min() > 0
-    plain, prompted = (encode(["Edema."]) for encode in (learned.encode_text, learned.encode_prompts))
+    plain, prompted = (encode(["Edema."]) for encode in (learned.encode_text, learned.encode_class_prompts))
     assert not np.allclose(plain.detach(), prompted.detach(), atol=1e-4)
 
 

@@ -162,7 +162,7 @@ def grounding(
 
     Args:
         model: anything with ``encode_patches(image)``, which gives patch embeddings (N, P, D) and their grid, and
-            ``encode_sentences`` or ``encode_text``. ``phrases`` go by ``encode_prompts`` where it has one and no sentence
+            ``encode_sentences`` or ``encode_text``. ``phrases`` go by ``encode_class_prompts`` where it has one and no sentence
             head of its own, so that learned prompt tokens stand in front of them as in zero-shot classification.
         batches: dictionaries with ``image`` (N, C, H, W[, D]), ``mask`` (N, K, H, W[, D]), 0 or 1, and, where known,
             ``study_id`` and ``patient_id``; without ``phrases`` also ``phrase``, N strings, and one mask each (K = 1).

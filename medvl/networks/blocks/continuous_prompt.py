@@ -8,20 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-REPARAMETERISATIONS = ("none", "mlp", "lstm")
+REPARAMETERIZATIONS = ("none", "mlp", "lstm")
 
 
-class PromptVectors(nn.Module):
+class PromptTokens(nn.Module):
     """The learned vectors of T prompt tokens, one set for all classes or one for each of K.
 
     Args:
         initial: (K, T, C), where the vectors start; K is 1 where one set is shared.
-        reparameterisation: see :class:`ContinuousPromptEmbedding`.
+        reparameterization: see :class:`ContinuousPromptEmbedding`.
         hidden_features: width of the MLP or LSTM; C where not given.
     """
 
     def __init__(
-        self, initial: torch.Tensor, reparameterisation: str = "none", hidden_features: int | None = None
+        self, initial: torch.Tensor, reparameterization: str = "none", hidden_features: int | None = None
     ) -> None:
         super().__init__()
         width = initial.shape[-1]
@@ -29,9 +29,9 @@ class PromptVectors(nn.Module):
         self.vectors = nn.Parameter(initial.detach().clone())
         self.recurrent: nn.LSTM | None = None
         self.mlp: nn.Sequential | None = None
-        if reparameterisation == "lstm":
+        if reparameterization == "lstm":
             self.recurrent = nn.LSTM(width, hidden, num_layers=2, bidirectional=True, batch_first=True)
-        if reparameterisation != "none":
+        if reparameterization != "none":
             entrance = 2 * hidden if self.recurrent is not None else width
             self.mlp = nn.Sequential(nn.Linear(entrance, hidden), nn.ReLU(), nn.Linear(hidden, width))
             # Small at first, so that training starts from the initial vectors, but not zero, so that every weight has a
@@ -57,7 +57,7 @@ class ContinuousPromptEmbedding(nn.Embedding):
         e(V + k T + t) = p_kt + g(p_k)_t    g = 0, an MLP, or a bidirectional LSTM and an MLP
 
     One set of tokens shared by all classes is CoOp's unified context, one a class its class-specific context (Zhou et al.
-    2022, https://arxiv.org/abs/2109.01134); the re-parameterisation g is P-tuning's (Liu et al. 2021,
+    2022, https://arxiv.org/abs/2109.01134); the reparameterization g is P-tuning's (Liu et al. 2021,
     https://arxiv.org/abs/2103.10385), added to p so that training starts where p does. Set by
     ``model.set_input_embeddings``, it works with every Hugging Face text model;
     :meth:`medvl.networks.TextEncoder.add_prompt_tokens` does so. :class:`medvl.transforms.AddPromptTokens` puts the ids
@@ -73,7 +73,7 @@ class ContinuousPromptEmbedding(nn.Embedding):
         num_classes: K for a set of tokens of its own for each class, None for one shared set.
         initial_ids: where the vectors start: ids of a text, repeated or cut to T (one list, or K lists). None draws them
             from a normal distribution with the table's mean and standard deviation.
-        reparameterisation: g: "none", "mlp" or "lstm".
+        reparameterization: g: "none", "mlp" or "lstm".
         hidden_features: width of the MLP and of the LSTM; C where not given.
 
     Raises:
@@ -95,31 +95,31 @@ class ContinuousPromptEmbedding(nn.Embedding):
         num_tokens: int,
         num_classes: int | None = None,
         initial_ids: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | None = None,
-        reparameterisation: str = "none",
+        reparameterization: str = "none",
         hidden_features: int | None = None,
     ) -> None:
         if not isinstance(embedding, nn.Embedding):
-            raise TypeError(f"embedding must be an nn.Embedding, received {type(embedding).__name__}.")
+            raise TypeError(f"embedding must be an nn.Embedding, got {type(embedding).__name__}.")
         for name, value in (
             ("num_tokens", num_tokens),
             ("num_classes", num_classes),
             ("hidden_features", hidden_features),
         ):
             if value is not None and value < 1:
-                raise ValueError(f"{name} must be at least 1, received {value}.")
-        if reparameterisation not in REPARAMETERISATIONS:
+                raise ValueError(f"{name} must be at least 1, got {value}.")
+        if reparameterization not in REPARAMETERIZATIONS:
             raise ValueError(
-                f"reparameterisation must be one of {', '.join(REPARAMETERISATIONS)}, received {reparameterisation!r}."
+                f"reparameterization must be one of {', '.join(REPARAMETERIZATIONS)}, got {reparameterization!r}."
             )
         nn.Module.__init__(self)
         self._adopt(embedding)
         self.num_tokens, self.num_classes = num_tokens, num_classes
         initial = self._initial(num_classes or 1, initial_ids)
-        self.prompts = PromptVectors(initial, reparameterisation, hidden_features).to(self.weight.device)
+        self.prompt_tokens = PromptTokens(initial, reparameterization, hidden_features).to(self.weight.device)
         self._options = {
             "num_tokens": num_tokens,
             "num_classes": num_classes,
-            "reparameterisation": reparameterisation,
+            "reparameterization": reparameterization,
             "hidden_features": hidden_features,
         }
 
@@ -154,12 +154,12 @@ class ContinuousPromptEmbedding(nn.Embedding):
         rows = rows if rows and isinstance(rows[0], Sequence) else [rows] * sets
         if len(rows) != sets or not all(len(row) for row in rows):
             raise ValueError(
-                f"initial_ids must be one list of ids or {sets}, none of them empty, received {len(rows)} of lengths "
+                f"initial_ids must be one list of ids or {sets}, none of them empty, got {len(rows)} of lengths "
                 f"{[len(row) for row in rows]}."
             )
         wrong = [i for row in rows for i in row if not 0 <= i < len(table)]
         if wrong:
-            raise ValueError(f"initial_ids must be below the table's {len(table)}, received {wrong[0]}.")
+            raise ValueError(f"initial_ids must be below the table's {len(table)}, got {wrong[0]}.")
         index = torch.tensor([[row[t % len(row)] for t in range(self.num_tokens)] for row in rows], device=table.device)
         return table[index]
 
@@ -195,7 +195,7 @@ class ContinuousPromptEmbedding(nn.Embedding):
         is_prompt = input_ids >= size
         # Both look-ups get ids of their own range everywhere, so that shapes do not depend on the data.
         own = self._look_up(input_ids.where(~is_prompt, 0))
-        learned = self.prompts().flatten(0, 1)
+        learned = self.prompt_tokens().flatten(0, 1)
         prompts = nn.functional.embedding((input_ids - size).where(is_prompt, 0), learned).to(own.dtype)
         return prompts.where(is_prompt.unsqueeze(-1), own)
 

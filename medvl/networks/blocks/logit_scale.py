@@ -35,9 +35,7 @@ class LogitScale(nn.Module):
     def __init__(self, temperature: float = 0.07, learnable: bool = True, maximum: float = 100.0) -> None:
         super().__init__()
         if not temperature > 0 or 1 / temperature > maximum * (1 + 1e-6):
-            raise ValueError(
-                f"temperature must be at least 1 / {maximum:g} (the greatest scale), received {temperature}."
-            )
+            raise ValueError(f"temperature must be at least 1 / {maximum:g} (the greatest scale), got {temperature}.")
         log_scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
         if learnable:
             self.log_scale = nn.Parameter(log_scale)

@@ -34,9 +34,7 @@ def sine_positions(grid: Sequence[int], features: int, device: torch.device | No
     """
     share = features // (2 * len(grid))
     if share < 1:
-        raise ValueError(
-            f"features must be at least {2 * len(grid)} for a grid of {len(grid)} axes, received {features}."
-        )
+        raise ValueError(f"features must be at least {2 * len(grid)} for a grid of {len(grid)} axes, got {features}.")
     frequencies = 10_000.0 ** (-torch.arange(share, dtype=torch.float32, device=device) / share)
     axes = [torch.arange(n, dtype=torch.float32, device=device) for n in grid]
     angles = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(grid), 1) * frequencies
@@ -83,16 +81,14 @@ class PatchDecoder(nn.Module):
         super().__init__()
         sizes = (patch_size,) * spatial_dims if isinstance(patch_size, int) else tuple(patch_size)
         if len(sizes) != spatial_dims:
-            raise ValueError(f"patch_size must have {spatial_dims} numbers, one an axis, received {sizes}.")
+            raise ValueError(f"patch_size must have {spatial_dims} numbers, one an axis, got {sizes}.")
         for name, number in (("patch_size", min(sizes)), ("num_layers", num_layers), ("num_heads", num_heads)):
             if number < 1:
-                raise ValueError(f"{name} must be at least 1, received {number}.")
+                raise ValueError(f"{name} must be at least 1, got {number}.")
         if features % num_heads:
-            raise ValueError(f"features must be divisible by num_heads {num_heads}, received {features}.")
+            raise ValueError(f"features must be divisible by num_heads {num_heads}, got {features}.")
         if features < 2 * spatial_dims:
-            raise ValueError(
-                f"features must be at least {2 * spatial_dims} for {spatial_dims} axes, received {features}."
-            )
+            raise ValueError(f"features must be at least {2 * spatial_dims} for {spatial_dims} axes, got {features}.")
         self.spatial_dims, self.in_features = spatial_dims, in_features
         self.out_features = prod(sizes) * in_channels
         self.entrance = nn.Linear(in_features, features)
@@ -104,12 +100,12 @@ class PatchDecoder(nn.Module):
         self.layers = nn.TransformerEncoder(layer, num_layers, norm=nn.LayerNorm(features), enable_nested_tensor=False)
         self.exit = nn.Linear(features, self.out_features)
 
-    def forward(self, patches: torch.Tensor, visible: torch.Tensor | None, grid: Sequence[int]) -> torch.Tensor:
+    def forward(self, patches: torch.Tensor, visible_indices: torch.Tensor | None, grid: Sequence[int]) -> torch.Tensor:
         """Predicts a batch.
 
         Args:
             patches: (N, P', C), embeddings of the visible patches.
-            visible: (N, P'), the place of each in the grid; None where all P are visible, in order.
+            visible_indices: (N, P'), the index of each in the grid; None if all P patches are visible, in order.
             grid: (h, w[, d]) of all P patches.
 
         Returns:
@@ -121,15 +117,17 @@ class PatchDecoder(nn.Module):
         grid = tuple(int(n) for n in grid)
         places = prod(grid)
         if len(grid) != self.spatial_dims:
-            raise ValueError(f"grid must have {self.spatial_dims} axes, received {grid}.")
+            raise ValueError(f"grid must have {self.spatial_dims} axes, got {grid}.")
         if patches.ndim != 3 or patches.shape[2] != self.in_features:
-            raise ValueError(f"patches must have shape (N, P', {self.in_features}), received {tuple(patches.shape)}.")
-        if visible is not None and visible.shape != patches.shape[:2]:
-            raise ValueError(f"visible must have shape {tuple(patches.shape[:2])}, received {tuple(visible.shape)}.")
-        if visible is None and patches.shape[1] != places:
-            raise ValueError(f"grid {grid} has {places} places, received {patches.shape[1]} patches and no visible.")
+            raise ValueError(f"patches must have shape (N, P', {self.in_features}), got {tuple(patches.shape)}.")
+        if visible_indices is not None and visible_indices.shape != patches.shape[:2]:
+            raise ValueError(
+                f"visible_indices must have shape {tuple(patches.shape[:2])}, got {tuple(visible_indices.shape)}."
+            )
+        if visible_indices is None and patches.shape[1] != places:
+            raise ValueError(f"grid {grid} has {places} places, got {patches.shape[1]} patches and no visible_indices.")
         tokens = self.entrance(patches)
-        if visible is not None:
-            tokens = scatter_patches(tokens, visible, self.mask_token, places)
+        if visible_indices is not None:
+            tokens = scatter_patches(tokens, visible_indices, self.mask_token, places)
         positions = sine_positions(grid, tokens.shape[-1], tokens.device).to(tokens.dtype)
         return self.exit(self.layers(tokens + positions))

@@ -87,7 +87,7 @@ class PatchSentenceAligner(nn.Module):
             raise ValueError(f"grid {grid} has {prod(grid)} places, patch_embeds has {patches.shape[1]} patches.")
         if patches.shape[2] != sentences.shape[2]:
             raise ValueError(
-                f"patch_embeds and sentence_embeds must have the same width D, received {patches.shape[2]} and "
+                f"patch_embeds and sentence_embeds must have the same width D, got {patches.shape[2]} and "
                 f"{sentences.shape[2]}."
             )
         if patches.shape[0] != sentences.shape[0] and 1 not in (patches.shape[0], sentences.shape[0]):
@@ -144,7 +144,7 @@ class PatchSentenceAligner(nn.Module):
         size = tuple(int(n) for n in size)
         if maps.ndim - 2 != len(size) or len(size) not in UPSAMPLING:
             raise ValueError(
-                f"size must have one number for each axis of the grid {tuple(maps.shape[2:])}, received {size}."
+                f"size must have one number for each axis of the grid {tuple(maps.shape[2:])}, got {size}."
             )
         resized = nn.functional.interpolate(maps.float(), size=size, mode=UPSAMPLING[len(size)], align_corners=False)
         if not normalise:

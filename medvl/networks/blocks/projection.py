@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import nn
+from torch.nn import functional as F
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "gelu": nn.GELU, "tanh": nn.Tanh}
 
@@ -43,22 +44,20 @@ class ProjectionHead(nn.Sequential):
         activation: str = "relu",
     ) -> None:
         if activation not in ACTIVATIONS:
-            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, received {activation!r}.")
+            raise ValueError(f"activation must be one of {', '.join(ACTIVATIONS)}, got {activation!r}.")
         biases = (bias,) * layers if isinstance(bias, bool) else tuple(bias)
         if layers in (1, 2) and len(biases) != layers:
-            raise ValueError(f"bias must be one value, or one for each of {layers} layers, received {bias!r}.")
+            raise ValueError(f"bias must be one value, or one for each of {layers} layers, got {bias!r}.")
         for name, width in (
             ("in_features", in_features),
             ("out_features", out_features),
             ("hidden_features", hidden_features),
         ):
             if width is not None and width < 1:
-                raise ValueError(f"{name} must be at least 1, received {width}.")
+                raise ValueError(f"{name} must be at least 1, got {width}.")
         if layers == 1:
             if hidden_features is not None:
-                raise ValueError(
-                    f"hidden_features needs layers=2, received hidden_features={hidden_features}, layers=1."
-                )
+                raise ValueError(f"hidden_features needs layers=2, got hidden_features={hidden_features}, layers=1.")
             super().__init__(nn.Linear(in_features, out_features, bias=biases[0]))
         elif layers == 2:
             hidden = hidden_features or out_features
@@ -68,7 +67,7 @@ class ProjectionHead(nn.Sequential):
                 nn.Linear(hidden, out_features, bias=biases[1]),
             )
         else:
-            raise ValueError(f"layers must be 1 or 2, received {layers!r}.")
+            raise ValueError(f"layers must be 1 or 2, got {layers!r}.")
         self.in_features, self.out_features = in_features, out_features
 
     def forward(self, features: torch.Tensor) -> torch.Tensor:
@@ -78,5 +77,10 @@ class ProjectionHead(nn.Sequential):
             ValueError: where ``features`` has another width than C.
         """
         if features.shape[-1] != self.in_features:
-            raise ValueError(f"features must have width {self.in_features}, received {features.shape[-1]}.")
+            raise ValueError(f"features must have width {self.in_features}, got {features.shape[-1]}.")
         return super().forward(features)
+
+
+def normalize_embeds(embeds: torch.Tensor) -> torch.Tensor:
+    """Projected features (..., D) as unit vectors, in float32 also under autocast."""
+    return F.normalize(embeds.float(), dim=-1)

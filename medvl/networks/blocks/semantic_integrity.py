@@ -110,7 +110,7 @@ class PatchContrastIntegrity(nn.Module):
             contrast = patchify(as_float(image.detach()), self.patch_size).std(2, correction=0)  # (N, P)
             if visible_mask.shape != contrast.shape:
                 raise ValueError(
-                    f"visible_mask must have shape {tuple(contrast.shape)}, received {tuple(visible_mask.shape)}."
+                    f"visible_mask must have shape {tuple(contrast.shape)}, got {tuple(visible_mask.shape)}."
                 )
             contrast = contrast + contrast.sum(1, keepdim=True).eq(0)  # one shade: every patch counts alike
             visible = as_plain(visible_mask).to(device=contrast.device, dtype=torch.bool)

@@ -16,7 +16,7 @@ def has_adapters(model: nn.Module) -> bool:
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
-def base_of(model: Any) -> Any:
+def unwrap_adapters(model: Any) -> Any:
     """The Hugging Face model inside peft's wrapper, or the model itself."""
     return model.get_base_model() if has_adapters(model) else model
 

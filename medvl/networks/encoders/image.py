@@ -24,7 +24,7 @@ class ImageEncoder(nn.Module):
 
     Convolutional networks and Swin give the cells of their last feature map as patches, and their mean as the global
     embedding. A ViT gives its patch tokens, and their mean or a class token (``pooling``). A Hugging Face model's global
-    embedding is what it pools itself, or its class token. The ViTs, MONAI's and Hugging Face's, take ``visible`` patches.
+    embedding is what it pools itself, or its class token. The ViTs, MONAI's and Hugging Face's, take ``visible_indices``.
 
     ======================================================== ======= ================================================
     ``backbone``                                             2D, 3D  some options, all of MONAI's are taken
@@ -53,7 +53,7 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         out_features (int): width C of the embeddings.
-        takes_visible (bool): whether :meth:`forward` takes ``visible``.
+        supports_masking (bool): whether :meth:`forward` takes ``visible_indices``.
         patch_size (tuple[int, ...] | None): sides in pixels of a ViT's patches; None for other backbones.
 
     Raises:
@@ -66,7 +66,7 @@ class ImageEncoder(nn.Module):
         >>> output["embed"].shape, output["patches"].shape, output["grid"]
         (torch.Size([2, 128]), torch.Size([2, 4, 128]), (2, 2))
         >>> vit = ImageEncoder("vit", image_size=32, patch_size=8, hidden_size=64, num_layers=2)
-        >>> output = vit(torch.zeros(2, 1, 32, 32), visible=torch.tensor([[0, 5, 9], [3, 2, 1]]))
+        >>> output = vit(torch.zeros(2, 1, 32, 32), visible_indices=torch.tensor([[0, 5, 9], [3, 2, 1]]))
         >>> output["patches"].shape, output["grid"]
         (torch.Size([2, 3, 64]), (4, 4))
     """
@@ -82,21 +82,21 @@ class ImageEncoder(nn.Module):
     ) -> None:
         super().__init__()
         if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, received {spatial_dims!r}.")
+            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
         for name, number in (("in_channels", in_channels), ("image_size", image_size)):
             if number is not None and not (isinstance(number, int) and number > 0):
-                raise ValueError(f"{name} must be one number of at least 1, received {number!r}.")
+                raise ValueError(f"{name} must be one number of at least 1, got {number!r}.")
         self.backbone: nn.Module
         self._config: dict[str, Any] | None = None
         named = isinstance(backbone, str) and backbone in NAMES
         if options and not named:
-            raise ValueError(f"options {', '.join(options)} belong to a named backbone, received {_kind(backbone)}.")
+            raise ValueError(f"options {', '.join(options)} belong to a named backbone, got {_kind(backbone)}.")
         if named:
             self.backbone = build_backbone(backbone, spatial_dims, in_channels, image_size or 224, **options)
             self._config = {"backbone": backbone, **options}
         elif is_hugging_face(backbone):
             if spatial_dims != 2:
-                raise ValueError(f"spatial_dims must be 2 with a Hugging Face model, received {spatial_dims}.")
+                raise ValueError(f"spatial_dims must be 2 with a Hugging Face model, got {spatial_dims}.")
             self.backbone = HuggingFaceBackbone(backbone, in_channels, image_size)
             self._config = {"backbone": self.backbone.to_config()}
             image_size = self.backbone.image_size
@@ -107,13 +107,13 @@ class ImageEncoder(nn.Module):
         else:
             raise ValueError(
                 f"backbone must be one of {', '.join(NAMES)}, a Hugging Face vision model, its configuration or local "
-                f"folder, or a torch module, received {backbone!r}."
+                f"folder, or a torch module, got {backbone!r}."
             )
         if self._config is not None:
             self.out_features = int(self.backbone.out_features)
         self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size or 224
-        self.takes_visible: bool = getattr(self.backbone, "takes_visible", False)
-        self.patch_size: tuple[int, ...] | None = self.backbone.patch_size if self.takes_visible else None
+        self.supports_masking: bool = getattr(self.backbone, "supports_masking", False)
+        self.patch_size: tuple[int, ...] | None = self.backbone.patch_size if self.supports_masking else None
 
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this encoder anew, as plain values for JSON.
@@ -138,44 +138,42 @@ class ImageEncoder(nn.Module):
         """The encoder that :meth:`to_config` describes, with random weights."""
         return cls(**config)
 
-    def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> dict[str, Any]:
+    def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> dict[str, Any]:
         """Encodes a batch.
 
         Args:
             image: (N, ``in_channels``, H, W[, D]), values in [0, 1], or normalised as the backbone's weights want it.
-            visible: (N, P') indices of the patches to encode, in any order, where the backbone is a ViT. The others are
+            visible_indices: (N, P') indices of the patches to encode, in any order, where the backbone is a ViT. The others are
                 dropped before its blocks, so that a step costs what its visible patches cost; the kept ones keep their
                 positions.
 
         Returns:
             ``embed`` (N, C); ``patches`` (N, P, C) in row-major order of the grid, or (N, P', C) in the order of
-            ``visible``; ``grid`` (h, w[, d]), of the whole image.
+            ``visible_indices``; ``grid`` (h, w[, d]), of the whole image.
 
         Raises:
             ValueError: where ``image`` has another number of dimensions or channels, whole numbers, or a size that the
                 backbone cannot take; where it is one image, so small that batch norm is left with one value a channel to
-                train on; where ``visible`` has another shape than (N, P'), a patch that the image does not have (on an
+                train on; where ``visible_indices`` has another shape than (N, P'), a patch that the image does not have (on an
                 accelerator, where looking would stall it, torch's own error), or a backbone that is no ViT.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
-            raise ValueError(
-                f"image must have the shape (N, {self.in_channels}, {axes}), received {tuple(image.shape)}."
-            )
+            raise ValueError(f"image must have the shape (N, {self.in_channels}, {axes}), got {tuple(image.shape)}.")
         if not image.is_floating_point():
-            raise ValueError(f"image must hold floating point values, received {image.dtype}.")
+            raise ValueError(f"image must hold floating point values, got {image.dtype}.")
         image = as_plain(image)
-        if visible is not None:
-            visible = as_plain(visible)
-            self._check_visible(visible, image)
+        if visible_indices is not None:
+            visible_indices = as_plain(visible_indices)
+            self._check_visible(visible_indices, image)
         try:
-            features = self.backbone(image) if visible is None else self.backbone(image, visible.long())
+            features = self.backbone(image) if visible_indices is None else self.backbone(image, visible_indices.long())
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
                 f"image must hold more or larger images to train a backbone with batch norm, which is left with one value of "
-                f"each channel, received {len(image)} of {tuple(image.shape[2:])} pixels."
+                f"each channel, got {len(image)} of {tuple(image.shape[2:])} pixels."
             ) from error
         if isinstance(features, torch.Tensor):
             if features.ndim != image.ndim or features.shape[1] != self.out_features:
@@ -186,22 +184,22 @@ class ImageEncoder(nn.Module):
             features = PatchFeatures.of_map(features)
         return features._asdict()
 
-    def _check_visible(self, visible: torch.Tensor, image: torch.Tensor) -> None:
+    def _check_visible(self, visible_indices: torch.Tensor, image: torch.Tensor) -> None:
         if self.patch_size is None:
-            raise ValueError(f"visible needs a ViT backbone, received one of type {type(self.backbone).__name__}.")
-        shape_fits = visible.ndim == 2 and len(visible) == len(image) and visible.shape[1] > 0
-        if not shape_fits or visible.dtype not in (torch.int64, torch.int32):
+            raise ValueError(f"visible_indices needs a ViT backbone, got one of type {type(self.backbone).__name__}.")
+        shape_fits = visible_indices.ndim == 2 and len(visible_indices) == len(image) and visible_indices.shape[1] > 0
+        if not shape_fits or visible_indices.dtype not in (torch.int64, torch.int32):
             raise ValueError(
-                f"visible must hold integer patch indices of shape ({len(image)}, P'), "
-                f"received {visible.dtype} of shape {tuple(visible.shape)}."
+                f"visible_indices must hold integer patch indices of shape ({len(image)}, P'), "
+                f"got {visible_indices.dtype} of shape {tuple(visible_indices.shape)}."
             )
-        if visible.device.type == "cpu" and not torch.compiler.is_compiling():
+        if visible_indices.device.type == "cpu" and not torch.compiler.is_compiling():
             patches = math.prod(side // patch for side, patch in zip(image.shape[2:], self.patch_size, strict=True))
-            low, high = (int(index) for index in visible.aminmax())
+            low, high = (int(index) for index in visible_indices.aminmax())
             if low < 0 or high >= patches:
                 raise ValueError(
-                    f"visible must hold indices from 0 to {patches - 1} for images of {tuple(image.shape[2:])} pixels, "
-                    f"received {low if low < 0 else high}."
+                    f"visible_indices must hold indices from 0 to {patches - 1} for images of {tuple(image.shape[2:])} pixels, "
+                    f"got {low if low < 0 else high}."
                 )
 
 

@@ -12,8 +12,14 @@ from transformers import AutoTokenizer, PretrainedConfig
 
 from medvl.functional import insert_prompt_tokens, segment_mean
 from medvl.functional.prompt_tokens import POSITIONS
-from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptVectors
-from medvl.networks.encoders.adapters import adapter_prefix, adapters_config, add_adapters, base_of, has_adapters
+from medvl.networks.blocks.continuous_prompt import ContinuousPromptEmbedding, PromptTokens
+from medvl.networks.encoders.adapters import (
+    adapter_prefix,
+    adapters_config,
+    add_adapters,
+    has_adapters,
+    unwrap_adapters,
+)
 from medvl.networks.encoders.pooling import POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
 from medvl.utils.tensors import as_plain
@@ -44,7 +50,7 @@ class TextEncoder(nn.Module):
         pooling: how tokens become one embedding: "cls" (the first token), "mean", "max" (ConVIRT's), both over the tokens
             that the attention mask keeps, "last_layers" (MedCLIP's mean of hidden layers 1, 2 and last, then over tokens), or
             "last" (the last token kept; for causal models, whose first token knows nothing of the text).
-        prompts: learned prompt tokens, arguments of :meth:`add_prompt_tokens`; None for none.
+        prompt_tokens: learned prompt tokens, arguments of :meth:`add_prompt_tokens`; None for none.
         adapters: configurations of peft's adapters by name, to be added with new weights; None for none.
 
     Raises:
@@ -65,27 +71,27 @@ class TextEncoder(nn.Module):
         self,
         model: nn.Module | PretrainedConfig | Mapping[str, Any] | str | Path,
         pooling: str = "cls",
-        prompts: Mapping[str, Any] | None = None,
+        prompt_tokens: Mapping[str, Any] | None = None,
         adapters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
         if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, received {pooling!r}.")
+            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
         self.model = build_text_model(model)
         depth = self.model.config.num_hidden_layers
         if pooling == "last_layers" and depth < 2:
             raise ValueError(f"pooling='last_layers' needs at least 2 hidden layers, the model has {depth}.")
-        if pooling == "cls" and is_causal(base_of(self.model)):
+        if pooling == "cls" and is_causal(unwrap_adapters(self.model)):
             raise ValueError(
                 f"pooling='cls' reads the first token, which knows nothing of the text in the causal model "
-                f"{type(base_of(self.model)).__name__}: take 'last' or 'mean'."
+                f"{type(unwrap_adapters(self.model)).__name__}: take 'last' or 'mean'."
             )
         self.pooling, self.prompt_position = pooling, "front"
-        self.max_length = position_limit(base_of(self.model))
+        self.max_length = position_limit(unwrap_adapters(self.model))
         if adapters:
             self.model = add_adapters(self.model, adapters)
-        if prompts:
-            self.add_prompt_tokens(**prompts)
+        if prompt_tokens:
+            self.add_prompt_tokens(**prompt_tokens)
 
     @property
     def out_features(self) -> int:
@@ -104,20 +110,20 @@ class TextEncoder(nn.Module):
         return embedding if isinstance(embedding, ContinuousPromptEmbedding) else None
 
     @property
-    def prompts(self) -> PromptVectors | None:
+    def prompt_tokens(self) -> PromptTokens | None:
         """The learned prompt vectors, all that prompt learning trains; None without prompt tokens."""
         embedding = self.prompt_embedding
-        return None if embedding is None else embedding.prompts
+        return None if embedding is None else embedding.prompt_tokens
 
     def add_prompt_tokens(
         self,
         num_tokens: int,
         num_classes: int | None = None,
         initial_ids: Sequence[int] | Sequence[Sequence[int]] | torch.Tensor | None = None,
-        reparameterisation: str = "none",
+        reparameterization: str = "none",
         hidden_features: int | None = None,
         position: str = "front",
-    ) -> PromptVectors:
+    ) -> PromptTokens:
         """Lets the ids from :attr:`vocab_size` on stand for learned tokens, in place of those that there were.
 
         :meth:`insert_prompt_tokens` puts the ids into a batch of texts, :class:`medvl.transforms.AddPromptTokens` with
@@ -130,7 +136,7 @@ class TextEncoder(nn.Module):
             num_tokens: see :class:`~medvl.networks.ContinuousPromptEmbedding`, as for the next four.
             num_classes: see there.
             initial_ids: see there.
-            reparameterisation: see there.
+            reparameterization: see there.
             hidden_features: see there.
             position: where the tokens belong: "front", "middle" or "end" of a text.
 
@@ -146,18 +152,18 @@ class TextEncoder(nn.Module):
             >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes)).requires_grad_(False)
             >>> prompts = encoder.add_prompt_tokens(4, num_classes=5)
             >>> [name for name, value in encoder.named_parameters() if value.requires_grad]
-            ['model.embeddings.word_embeddings.prompts.vectors']
+            ['model.embeddings.word_embeddings.prompt_tokens.vectors']
             >>> tuple(prompts().shape), encoder.vocab_size
             ((5, 4, 8), 30)
         """
         if position not in POSITIONS:
-            raise ValueError(f"position must be one of {', '.join(POSITIONS)}, received {position!r}.")
+            raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}.")
         prompted = ContinuousPromptEmbedding(
-            self.model.get_input_embeddings(), num_tokens, num_classes, initial_ids, reparameterisation, hidden_features
+            self.model.get_input_embeddings(), num_tokens, num_classes, initial_ids, reparameterization, hidden_features
         )
         self.model.set_input_embeddings(prompted)
         self.prompt_position = position
-        return prompted.prompts
+        return prompted.prompt_tokens
 
     def insert_prompt_tokens(
         self,
@@ -183,7 +189,7 @@ class TextEncoder(nn.Module):
         Example:
             >>> from transformers import BertConfig
             >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
-            >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes), prompts={"num_tokens": 2, "position": "end"})
+            >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes), prompt_tokens={"num_tokens": 2, "position": "end"})
             >>> ids, mask, sentences = torch.tensor([[2, 7, 3]]), torch.ones(1, 3), torch.tensor([[-1, 0, -1]])
             >>> encoder.insert_prompt_tokens(ids, mask, sentences)["input_ids"].tolist()
             [[2, 7, 30, 31, 3]]
@@ -204,7 +210,7 @@ class TextEncoder(nn.Module):
             if not fits or not ((index >= 0) & (index < classes)).all():
                 raise ValueError(
                     f"class_indices must be one class from 0 to {classes - 1} for each of {len(input_ids)} texts, "
-                    f"received {index.tolist()}."
+                    f"got {index.tolist()}."
                 )
             prompt_ids = prompt_ids + index.unsqueeze(1) * tokens
         values = insert_prompt_tokens(input_ids, attention_mask, sentence_ids, prompt_ids, self.prompt_position)
@@ -220,7 +226,7 @@ class TextEncoder(nn.Module):
         config: dict[str, Any] = {"model": self.model.config.to_dict(), "pooling": self.pooling}
         config["model"].pop("_name_or_path", None)  # a place on this machine
         if self.prompt_embedding is not None:
-            config["prompts"] = {**self.prompt_embedding.to_config(), "position": self.prompt_position}
+            config["prompt_tokens"] = {**self.prompt_embedding.to_config(), "position": self.prompt_position}
         if has_adapters(self.model):
             config["adapters"] = adapters_config(self.model)
         return config
@@ -239,12 +245,12 @@ class TextEncoder(nn.Module):
         Raises:
             ValueError: where the model has fewer layers, or shares one layer's weights among all.
         """
-        model, added = base_of(self.model), self._added_parameters()
+        model, added = unwrap_adapters(self.model), self._added_parameters()
         weights = [(name, value) for name, value in model.named_parameters() if id(value) not in added]
         if layers is not None:
             depth = model.config.num_hidden_layers
             if not 0 <= layers <= depth:
-                raise ValueError(f"layers must be between 0 and the model's {depth}, received {layers}.")
+                raise ValueError(f"layers must be between 0 and the model's {depth}, got {layers}.")
             stacks = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
             if not stacks:
                 raise ValueError(
@@ -264,7 +270,7 @@ class TextEncoder(nn.Module):
         """Identities of the parameters that came on top of the model: prompt tokens and adapters."""
         prefix = adapter_prefix(self.model)
         added = {id(v) for n, v in self.model.named_parameters() if prefix is not None and prefix in n}
-        return added | ({id(v) for v in self.prompts.parameters()} if self.prompts is not None else set())
+        return added | ({id(v) for v in self.prompt_tokens.parameters()} if self.prompt_tokens is not None else set())
 
     def forward(
         self,
@@ -302,13 +308,12 @@ class TextEncoder(nn.Module):
     def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, sentence_ids: torch.Tensor | None) -> None:
         if input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32):
             raise ValueError(
-                f"input_ids must be integers of shape (M, L), received {input_ids.dtype} of shape "
-                f"{tuple(input_ids.shape)}."
+                f"input_ids must be integers of shape (M, L), got {input_ids.dtype} of shape {tuple(input_ids.shape)}."
             )
         for name, value in (("attention_mask", attention_mask), ("sentence_ids", sentence_ids)):
             if value is not None and value.shape != input_ids.shape:
                 raise ValueError(
-                    f"input_ids and {name} must share one shape (M, L), received {tuple(input_ids.shape)} and "
+                    f"input_ids and {name} must share one shape (M, L), got {tuple(input_ids.shape)} and "
                     f"{tuple(value.shape)}."
                 )
         if input_ids.shape[1] > self.max_length:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
 
-from medvl.networks.encoders.adapters import base_of, has_adapters
+from medvl.networks.encoders.adapters import has_adapters, unwrap_adapters
 from medvl.networks.encoders.model_class import model_class
 from medvl.utils.modes import eval_mode
 
@@ -31,7 +31,7 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
             that lacks weights.
     """
     if isinstance(model, nn.Module) and has_adapters(model):
-        base = base_of(model)
+        base = unwrap_adapters(model)
         if base.base_model is not base:
             raise ValueError(f"model is a {type(base).__name__} wrapped by peft: wrap the model without its head.")
         if any(config.is_prompt_learning for config in model.peft_config.values()):
@@ -42,18 +42,14 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
         return model
     if isinstance(model, Mapping):
         if "model_type" not in model:
-            raise ValueError(
-                f"model must name its model_type, received a dictionary with {', '.join(model) or 'nothing'}."
-            )
+            raise ValueError(f"model must name its model_type, got a dictionary with {', '.join(model) or 'nothing'}.")
         model = AutoConfig.for_model(**model)
     if isinstance(model, PretrainedConfig):
         model = model_class(model)(model)
     elif isinstance(model, str | Path) and Path(model).is_dir():
         return _read_folder(str(model))
     elif not isinstance(model, PreTrainedModel):
-        raise ValueError(
-            f"model must be a Hugging Face model, a configuration or a local folder, received {str(model)!r}."
-        )
+        raise ValueError(f"model must be a Hugging Face model, a configuration or a local folder, got {str(model)!r}.")
     return _encoder_of(model)
 
 
@@ -82,7 +78,7 @@ def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     model = model.base_model
     if model.main_input_name != "input_ids":
         raise ValueError(
-            f"model must be a text model, received a {type(model).__name__}, which takes {model.main_input_name}."
+            f"model must be a text model, got a {type(model).__name__}, which takes {model.main_input_name}."
         )
     encoder = model.get_encoder()
     if isinstance(encoder, PreTrainedModel) and encoder is not model:

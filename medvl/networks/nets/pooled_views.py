@@ -54,7 +54,7 @@ class PooledViews(nn.Module):
         if view_index.shape != embeds.shape[:1]:
             raise ValueError(
                 f"view_index must have shape {tuple(embeds.shape[:1])}, one for each image, "
-                f"received {tuple(view_index.shape)}."
+                f"got {tuple(view_index.shape)}."
             )
         studies = int(view_index.max()) + 1 if len(view_index) else 0
         # the mean points where the sum does

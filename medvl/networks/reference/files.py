@@ -58,7 +58,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             raise FileNotFoundError(f"{path} holds no weights: looked for {', '.join(NAMES)}.")
         path = found[0]
     if not path.is_file():
-        raise FileNotFoundError(f"path must be a file or folder of weights, received {path}, which does not exist.")
+        raise FileNotFoundError(f"path must be a file or folder of weights, got {path}, which does not exist.")
     try:
         if path.name.endswith(".index.json"):
             parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
@@ -69,7 +69,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if isinstance(weights, dict):
         weights = next((weights[entry] for entry in ENTRIES if isinstance(weights.get(entry), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} must hold a state dict of tensors, received a {type(weights).__name__}.")
+        raise ValueError(f"{path} must hold a state dict of tensors, got a {type(weights).__name__}.")
     return weights
 
 

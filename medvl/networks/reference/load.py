@@ -99,7 +99,7 @@ def load_reference_weights(
         ({'text_model.projection_head.weight': ('text_projection.0.weight',)}, True)
     """
     if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, received {source!r}.")
+        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}.")
     published, ours = read_weights(path), model.state_dict()
     rules = SOURCES[source](published.keys())
     values: dict[str, Tensor] = {}

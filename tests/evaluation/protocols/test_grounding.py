@@ -136,7 +136,7 @@ def test_phrases_of_findings_are_prompts_and_images_own_ones_are_not():
     class Prompted(Pixels):
         """Looks for the opposite of what a prompt says."""
 
-        def encode_prompts(self, texts):
+        def encode_class_prompts(self, texts):
             return self.encode_text(texts).flip(1)
 
         def encode_sentences(self, texts):

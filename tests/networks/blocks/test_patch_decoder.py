@@ -104,11 +104,11 @@ def test_autocast_gives_numbers_close_to_float32():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"features": 15}, r"features must be divisible by num_heads 2, received 15\."),
-        ({"features": 2}, r"features must be at least 4 for 2 axes, received 2\."),
-        ({"patch_size": 0}, r"patch_size must be at least 1, received 0\."),
-        ({"num_layers": 0}, r"num_layers must be at least 1, received 0\."),
-        ({"patch_size": (4, 4, 4)}, r"patch_size must have 2 numbers, one an axis, received \(4, 4, 4\)\."),
+        ({"features": 15}, r"features must be divisible by num_heads 2, got 15\."),
+        ({"features": 2}, r"features must be at least 4 for 2 axes, got 2\."),
+        ({"patch_size": 0}, r"patch_size must be at least 1, got 0\."),
+        ({"num_layers": 0}, r"num_layers must be at least 1, got 0\."),
+        ({"patch_size": (4, 4, 4)}, r"patch_size must have 2 numbers, one an axis, got \(4, 4, 4\)\."),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -119,10 +119,10 @@ def test_wrong_options_are_named(options, message):
 @pytest.mark.parametrize(
     ("patches", "visible", "grid", "message"),
     [
-        ((2, 3, 6), (2, 3), (2, 3, 1), r"grid must have 2 axes, received \(2, 3, 1\)\."),
-        ((2, 3, 5), (2, 3), (2, 3), r"patches must have shape \(N, P', 6\), received \(2, 3, 5\)\."),
-        ((2, 3, 6), (2, 4), (2, 3), r"visible must have shape \(2, 3\), received \(2, 4\)\."),
-        ((2, 3, 6), None, (2, 3), r"grid \(2, 3\) has 6 places, received 3 patches and no visible\."),
+        ((2, 3, 6), (2, 3), (2, 3, 1), r"grid must have 2 axes, got \(2, 3, 1\)\."),
+        ((2, 3, 5), (2, 3), (2, 3), r"patches must have shape \(N, P', 6\), got \(2, 3, 5\)\."),
+        ((2, 3, 6), (2, 4), (2, 3), r"visible_indices must have shape \(2, 3\), got \(2, 4\)\."),
+        ((2, 3, 6), None, (2, 3), r"grid \(2, 3\) has 6 places, got 3 patches and no visible_indices\."),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(patches, visible, grid, message):

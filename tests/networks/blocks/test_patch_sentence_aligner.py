@@ -149,7 +149,7 @@ def test_heat_maps_have_the_images_size_and_keep_the_peak():
     ("change", "message"),
     [
         ({"grid": (2, 2)}, r"grid \(2, 2\) has 4 places, patch_embeds has 6 patches\."),
-        ({"sentence_embeds": torch.ones(2, 3, 4)}, "the same width D, received 5 and 4"),
+        ({"sentence_embeds": torch.ones(2, 3, 4)}, "the same width D, got 5 and 4"),
         ({"sentence_embeds": torch.ones(3, 3, 5)}, "patch_embeds has 2 images, sentence_embeds 3 texts"),
         ({"patch_mask": torch.ones(2, 5)}, r"patch_mask must have shape \(2, 6\), got \(2, 5\)"),
     ],
@@ -166,7 +166,5 @@ def test_options_out_of_range_are_named():
         PatchSentenceAligner("hungarian")
     with pytest.raises(ValueError, match="epsilon must be above 0, got 0"):
         PatchSentenceAligner(epsilon=0)
-    with pytest.raises(
-        ValueError, match=r"size must have one number for each axis of the grid \(2, 3\), received \(4,\)"
-    ):
+    with pytest.raises(ValueError, match=r"size must have one number for each axis of the grid \(2, 3\), got \(4,\)"):
         PatchSentenceAligner.heatmaps(torch.zeros(1, 1, 2, 3), (4,))

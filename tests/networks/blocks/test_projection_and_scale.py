@@ -27,14 +27,14 @@ def test_projections_are_the_matrix_products_they_say(bias):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ProjectionHead(0, 4), "in_features must be at least 1, received 0."),
-        (lambda: ProjectionHead(4, 4, layers=2, hidden_features=0), "hidden_features must be at least 1, received 0."),
+        (lambda: ProjectionHead(0, 4), "in_features must be at least 1, got 0."),
+        (lambda: ProjectionHead(4, 4, layers=2, hidden_features=0), "hidden_features must be at least 1, got 0."),
         (
             lambda: ProjectionHead(4, 3, hidden_features=5),
-            "hidden_features needs layers=2, received hidden_features=5, layers=1.",
+            "hidden_features needs layers=2, got hidden_features=5, layers=1.",
         ),
-        (lambda: ProjectionHead(4, 4, layers=3), "layers must be 1 or 2, received 3."),
-        (lambda: ProjectionHead(5, 4)(torch.zeros(2, 6)), "features must have width 5, received 6."),
+        (lambda: ProjectionHead(4, 4, layers=3), "layers must be 1 or 2, got 3."),
+        (lambda: ProjectionHead(5, 4)(torch.zeros(2, 6)), "features must have width 5, got 6."),
     ],
 )
 def test_widths_that_do_not_fit_are_named(call, message):
@@ -71,7 +71,5 @@ def test_the_scale_is_float32_under_autocast_and_its_gradient_is_the_exponential
 
 @pytest.mark.parametrize("wrong", [0, -1, 0.001, math.nan])
 def test_a_temperature_whose_scale_is_out_of_bounds_is_named(wrong):
-    with pytest.raises(
-        ValueError, match=rf"temperature must be at least 1 / 100 \(the greatest scale\), received {wrong}"
-    ):
+    with pytest.raises(ValueError, match=rf"temperature must be at least 1 / 100 \(the greatest scale\), got {wrong}"):
         LogitScale(wrong)

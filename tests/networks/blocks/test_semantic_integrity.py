@@ -70,7 +70,7 @@ def test_contrast_of_an_image_of_one_shade_counts_patches_and_volumes_are_taken(
 def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match="temperature must be above 0, got 0"):
         SemanticIntegrity(0)
-    with pytest.raises(ValueError, match=r"^visible_mask must have shape \(1, 4\), received \(1, 5\)\.$"):
+    with pytest.raises(ValueError, match=r"^visible_mask must have shape \(1, 4\), got \(1, 5\)\.$"):
         PatchContrastIntegrity(2)(torch.zeros(1, 1, 4, 4), torch.ones(1, 5))
     with pytest.raises(ValueError, match="patch_size must divide every spatial axis"):
         PatchContrastIntegrity(3)(torch.zeros(1, 1, 4, 4), torch.ones(1, 4))

@@ -137,7 +137,7 @@ class TestVisiblePatches:
     def test_all_of_them_are_the_whole_image(self, options):
         encoder = ImageEncoder(image_size=32, **options).eval()
         image = torch.rand(2, 1, 32, 32)
-        whole, kept = encoder(image), encoder(image, visible=torch.arange(16).expand(2, -1))
+        whole, kept = encoder(image), encoder(image, visible_indices=torch.arange(16).expand(2, -1))
         torch.testing.assert_close(kept["patches"], whole["patches"], atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(kept["embed"], whole["embed"], atol=1e-5, rtol=1e-5)
 
@@ -185,10 +185,10 @@ class TestVisibleErrors:
         visible = torch.zeros(1, 1, dtype=torch.long)
         for backbone, name in (("resnet10", "ResNetBackbone"), ({"model_type": "swin"}, "HuggingFaceBackbone")):
             encoder = ImageEncoder(backbone)
-            assert not encoder.takes_visible
+            assert not encoder.supports_masking
             assert encoder.patch_size is None
-            with pytest.raises(ValueError, match=f"visible needs a ViT backbone, received one of type {name}"):
-                encoder(torch.zeros(1, 1, 32, 32), visible=visible)
+            with pytest.raises(ValueError, match=f"visible_indices needs a ViT backbone, got one of type {name}"):
+                encoder(torch.zeros(1, 1, 32, 32), visible_indices=visible)
 
     @pytest.mark.parametrize(
         "visible",
@@ -198,9 +198,9 @@ class TestVisibleErrors:
         encoder = ImageEncoder("vit", image_size=32, **VIT)
         assert encoder.patch_size == (8, 8)
         with pytest.raises(
-            ValueError, match=r"visible must hold integer patch indices of shape \(2, P'\), received torch"
+            ValueError, match=r"visible_indices must hold integer patch indices of shape \(2, P'\), got torch"
         ):
-            encoder(torch.zeros(2, 1, 32, 32), visible=visible)
+            encoder(torch.zeros(2, 1, 32, 32), visible_indices=visible)
 
     @pytest.mark.parametrize("wrong", [16, -1])
     @pytest.mark.parametrize("backbone", ["vit", "hugging_face"])
@@ -212,9 +212,9 @@ class TestVisibleErrors:
             encoder = ImageEncoder({"model_type": "vit", "image_size": 32, "patch_size": 8, **sizes})
         with pytest.raises(
             ValueError,
-            match=rf"visible must hold indices from 0 to 15 for images of \(32, 32\) pixels, received {wrong}\.",
+            match=rf"visible_indices must hold indices from 0 to 15 for images of \(32, 32\) pixels, got {wrong}\.",
         ):
-            encoder(torch.zeros(1, 1, 32, 32), visible=torch.tensor([[3, wrong]]))
+            encoder(torch.zeros(1, 1, 32, 32), visible_indices=torch.tensor([[3, wrong]]))
 
     def test_three_dimensions(self):
         encoder = ImageEncoder("vit", spatial_dims=3, image_size=16, **VIT).eval()
@@ -228,51 +228,49 @@ class TestVisibleErrors:
 
 class TestSizesThatDoNotFit:
     def test_vit(self):
-        with pytest.raises(ValueError, match=r"image_size must be a multiple of patch_size 16, received 100\."):
+        with pytest.raises(ValueError, match=r"image_size must be a multiple of patch_size 16, got 100\."):
             ImageEncoder("vit", image_size=100)
-        with pytest.raises(
-            ValueError, match=r"sides of 32 pixels, as the ViT's position table has, received \(32, 40\)"
-        ):
+        with pytest.raises(ValueError, match=r"sides of 32 pixels, as the ViT's position table has, got \(32, 40\)"):
             ImageEncoder("vit", image_size=32, **VIT)(torch.zeros(1, 1, 32, 40))
-        with pytest.raises(ValueError, match=r"hidden_size must be a multiple of num_heads 3, received 16\."):
+        with pytest.raises(ValueError, match=r"hidden_size must be a multiple of num_heads 3, got 16\."):
             ImageEncoder("vit", image_size=32, **{**VIT, "num_heads": 3})
-        with pytest.raises(ValueError, match=r"hidden_size must be a multiple of 6, .* is 'sincos', received 16\."):
+        with pytest.raises(ValueError, match=r"hidden_size must be a multiple of 6, .* is 'sincos', got 16\."):
             ImageEncoder("vit", spatial_dims=3, image_size=32, pos_embed_type="sincos", **VIT)
-        with pytest.raises(ValueError, match="pooling must be one of mean, cls, received 'max'"):
+        with pytest.raises(ValueError, match="pooling must be one of mean, cls, got 'max'"):
             ImageEncoder("vit", image_size=32, pooling="max", **VIT)
 
     def test_swin(self):
-        with pytest.raises(ValueError, match="depths must have a number for each of 4 stages, received 3"):
+        with pytest.raises(ValueError, match="depths must have a number for each of 4 stages, got 3"):
             ImageEncoder("swin", depths=(1, 1, 1))
-        with pytest.raises(ValueError, match="num_heads of stage 1 must divide its 8 channels, received 3"):
+        with pytest.raises(ValueError, match="num_heads of stage 1 must divide its 8 channels, got 3"):
             ImageEncoder("swin", embed_dim=8)
 
     def test_densenet(self):
-        with pytest.raises(ValueError, match=r"at least 13 pixels for this DenseNet, received \(12, 30\)"):
+        with pytest.raises(ValueError, match=r"at least 13 pixels for this DenseNet, got \(12, 30\)"):
             ImageEncoder("densenet121", **DENSENET)(torch.zeros(1, 1, 12, 30))
         assert ImageEncoder("densenet121", **DENSENET).eval()(torch.zeros(1, 1, 13, 30))["grid"] == (1, 2)
 
     @pytest.mark.parametrize("shape", [(1, 32, 32), (1, 3, 32, 32), (1, 1, 32, 32, 32)])
     def test_axes_and_channels(self, shape):
         for encoder in (ImageEncoder("resnet10", width=0.125), ImageEncoder({"model_type": "vit", **HF_VIT})):
-            with pytest.raises(ValueError, match=rf"shape \(N, 1, H, W\), received {re.escape(str(shape))}"):
+            with pytest.raises(ValueError, match=rf"shape \(N, 1, H, W\), got {re.escape(str(shape))}"):
                 encoder(torch.zeros(shape))
 
     def test_whole_numbers(self):
-        with pytest.raises(ValueError, match=r"^image must hold floating point values, received torch\.uint8\.$"):
+        with pytest.raises(ValueError, match=r"^image must hold floating point values, got torch\.uint8\.$"):
             ImageEncoder("resnet10", width=0.125)(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
 
     def test_numbers_that_are_none(self):
-        with pytest.raises(ValueError, match=r"^image_size must be one number of at least 1, received \(32, 40\)\.$"):
+        with pytest.raises(ValueError, match=r"^image_size must be one number of at least 1, got \(32, 40\)\.$"):
             ImageEncoder("vit", image_size=(32, 40))
-        with pytest.raises(ValueError, match=r"^in_channels must be one number of at least 1, received 0\.$"):
+        with pytest.raises(ValueError, match=r"^in_channels must be one number of at least 1, got 0\.$"):
             ImageEncoder("resnet10", in_channels=0)
         with pytest.raises(
             ValueError,
-            match=r"^patch_size must be a number of at least 1, or 2 of them, one an axis, received \(8, 8, 8\)\.$",
+            match=r"^patch_size must be a number of at least 1, or 2 of them, one an axis, got \(8, 8, 8\)\.$",
         ):
             ImageEncoder("vit", image_size=32, patch_size=(8, 8, 8))
-        with pytest.raises(ValueError, match=r"^window_size must be a number of at least 1, .* received 0\.$"):
+        with pytest.raises(ValueError, match=r"^window_size must be a number of at least 1, .* got 0\.$"):
             ImageEncoder("swin", window_size=0)
 
     @pytest.mark.parametrize(
@@ -282,24 +280,22 @@ class TestSizesThatDoNotFit:
         encoder, side = ImageEncoder(backbone), 32 if backbone == "resnet10" else 4
         image = torch.rand(1, 1, side, side)
         with pytest.raises(
-            ValueError, match=rf"left with one value of each channel, received 1 of \({side}, {side}\) pixels\.$"
+            ValueError, match=rf"left with one value of each channel, got 1 of \({side}, {side}\) pixels\.$"
         ):
             encoder.train()(image)
         assert encoder.eval()(image)["grid"] == (1, 1)
         assert encoder.train()(image.expand(2, -1, -1, -1))["grid"] == (1, 1)
 
     def test_hugging_face(self):
-        with pytest.raises(
-            ValueError, match=r"sides of 32 pixels, as the model's position table has, received \(40, 40\)"
-        ):
+        with pytest.raises(ValueError, match=r"sides of 32 pixels, as the model's position table has, got \(40, 40\)"):
             ImageEncoder({"model_type": "vit", **HF_VIT})(torch.zeros(1, 1, 40, 40))
-        with pytest.raises(ValueError, match=r"multiples of patch_size \(8, 8\), received \(36, 32\)"):
+        with pytest.raises(ValueError, match=r"multiples of patch_size \(8, 8\), got \(36, 32\)"):
             ImageEncoder({"model_type": "dinov2", **HF_VIT})(torch.zeros(1, 1, 36, 32))
-        with pytest.raises(ValueError, match=r"image_size must be 32, as the model's position table has, received 64"):
+        with pytest.raises(ValueError, match=r"image_size must be 32, as the model's position table has, got 64"):
             ImageEncoder({"model_type": "vit", **HF_VIT}, image_size=64)
-        with pytest.raises(ValueError, match=r"spatial_dims must be 2 with a Hugging Face model, received 3"):
+        with pytest.raises(ValueError, match=r"spatial_dims must be 2 with a Hugging Face model, got 3"):
             ImageEncoder({"model_type": "vit", **HF_VIT}, spatial_dims=3)
-        with pytest.raises(ValueError, match=r"in_channels must be 1 or the model's 3, received 2"):
+        with pytest.raises(ValueError, match=r"in_channels must be 1 or the model's 3, got 2"):
             ImageEncoder(ViTConfig(**HF_VIT), in_channels=2)
 
 
@@ -373,11 +369,11 @@ class TestHuggingFaceSources:
             ImageEncoder(tmp_path)
 
     def test_what_is_no_image_encoder(self):
-        with pytest.raises(ValueError, match="must be a vision model, received BertModel, which takes input_ids"):
+        with pytest.raises(ValueError, match="must be a vision model, got BertModel, which takes input_ids"):
             ImageEncoder(BertConfig(vocab_size=30, **TRANSFORMER))
-        with pytest.raises(ValueError, match="received a ViTMAEModel, which hides and shuffles them itself"):
+        with pytest.raises(ValueError, match="got a ViTMAEModel, which hides and shuffles them itself"):
             ImageEncoder({"model_type": "vit_mae", **HF_VIT})
-        with pytest.raises(ValueError, match="must have a model_type, received one without"):
+        with pytest.raises(ValueError, match="must have a model_type, got one without"):
             ImageEncoder({"hidden_size": 8})
 
 
@@ -390,9 +386,9 @@ class TestModules:
         assert output["grid"] == (2, 3)
 
     def test_what_is_no_backbone(self):
-        with pytest.raises(ValueError, match=r"backbone must be one of resnet10, .* received 'resnet9'"):
+        with pytest.raises(ValueError, match=r"backbone must be one of resnet10, .* got 'resnet9'"):
             ImageEncoder("resnet9")
-        with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, received 4"):
+        with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
             ImageEncoder("resnet10", spatial_dims=4)
         with pytest.raises(ValueError, match="out_features, the channels of the feature map, is needed"):
             ImageEncoder(nn.Identity())
@@ -410,7 +406,7 @@ class TestModules:
             encoder(torch.zeros(1, 1, 2, 2))
 
     def test_options_belong_to_names(self):
-        with pytest.raises(ValueError, match="options width belong to a named backbone, received a Identity"):
+        with pytest.raises(ValueError, match="options width belong to a named backbone, got a Identity"):
             ImageEncoder(nn.Identity(), out_features=1, width=2)
 
     def test_configuration_of_an_earlier_release(self):

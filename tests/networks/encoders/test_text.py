@@ -71,14 +71,14 @@ class TestEveryModel:
         assert encoder.vocab_size == 40
         assert torch.allclose(encoder(prompted, MASK)["embed"], plain, atol=1e-6)
         with torch.no_grad():
-            encoder.prompts.vectors.add_(torch.randn(1, 3, 8))
+            encoder.prompt_tokens.vectors.add_(torch.randn(1, 3, 8))
         moved = encoder(prompted, MASK)["embed"]
         assert (moved[0] - plain[0]).abs().max() > 1e-4
         assert torch.allclose(moved[1:], plain[1:], atol=1e-6)
 
     def test_configuration_and_weights_give_the_same_encoder(self, name):
         encoder = make(
-            name, prompts={"num_tokens": 2, "num_classes": 2, "reparameterisation": "mlp", "position": "end"}
+            name, prompt_tokens={"num_tokens": 2, "num_classes": 2, "reparameterization": "mlp", "position": "end"}
         )
         config = json.loads(json.dumps(encoder.to_config()))
         again = TextEncoder.from_config(config).eval()
@@ -89,7 +89,7 @@ class TestEveryModel:
         assert again.to_config() == encoder.to_config()
 
     def test_gradient_reaches_every_parameter_and_frozen_layers_get_none(self, name):
-        encoder = make(name, prompts={"num_tokens": 2}).train()
+        encoder = make(name, prompt_tokens={"num_tokens": 2}).train()
         ids = torch.cat([IDS, torch.tensor([[3, 40, 41, 5, 6, 4]])])
         mask = torch.cat([MASK, torch.ones_like(MASK[:1])])
 
@@ -106,12 +106,14 @@ class TestEveryModel:
         assert never == []
         encoder.freeze(2)
         trained = [n for n, reached in gradients().items() if reached]
-        assert any("prompts" in n for n in trained)
-        assert not [n for n in trained if "embed" in n and "prompts" not in n and "layernorm_embedding" not in n]
+        assert any("prompt_tokens" in n for n in trained)
+        assert not [n for n in trained if "embed" in n and "prompt_tokens" not in n and "layernorm_embedding" not in n]
         layers = {int(found[1]) for n in trained if (found := re.search(r"\.(?:layers?|block|h)\.(\d)\.", n))}
         assert layers == {2}
         encoder.freeze()
-        assert [n for n, v in encoder.named_parameters() if v.requires_grad] == [n for n in trained if "prompts" in n]
+        assert [n for n, v in encoder.named_parameters() if v.requires_grad] == [
+            n for n in trained if "prompt_tokens" in n
+        ]
 
     def test_texts_as_long_as_the_table_run_and_longer_ones_are_an_error(self, name):
         encoder = make(name)
@@ -214,7 +216,7 @@ def test_a_folder_is_read_whole_in_float32_and_leaves_no_trace_of_its_place(tmp_
 
 
 def test_prompt_tokens_find_their_place_and_class():
-    encoder = make(prompts={"num_tokens": 2, "num_classes": 3, "position": "middle"})
+    encoder = make(prompt_tokens={"num_tokens": 2, "num_classes": 3, "position": "middle"})
     tokens = encoder.insert_prompt_tokens(IDS, MASK, SENTENCES, class_indices=[2, 0, 1])
     assert tokens["input_ids"].tolist() == [
         [3, 44, 7, 8, 9, 45, 4, 0],
@@ -225,7 +227,7 @@ def test_prompt_tokens_find_their_place_and_class():
     with pytest.raises(ValueError, match=r"^class_indices must be given for prompt tokens of 3 classes\.$"):
         encoder.insert_prompt_tokens(IDS, MASK, SENTENCES)
     for wrong in ([0, 1, 3], [0, -1, 1], [0, 1], 2, [0.0, 1.0, 2.0]):
-        expected = f"class_indices must be one class from 0 to 2 for each of 3 texts, received {wrong}."
+        expected = f"class_indices must be one class from 0 to 2 for each of 3 texts, got {wrong}."
         with pytest.raises(ValueError, match=f"^{re.escape(expected)}$"):
             encoder.insert_prompt_tokens(IDS, MASK, SENTENCES, wrong)
     encoder.add_prompt_tokens(2)
@@ -245,7 +247,7 @@ def test_learning_moves_the_prompt_vectors_and_not_a_bit_of_anything_else():
         encoder(torch.tensor([[3, 40, 41, 4]]))["embed"].square().sum().backward()
         optimizer.step()
     changed = [name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])]
-    assert changed == ["model.embeddings.word_embeddings.prompts.vectors"]
+    assert changed == ["model.embeddings.word_embeddings.prompt_tokens.vectors"]
     assert isinstance(encoder.model.get_input_embeddings(), ContinuousPromptEmbedding)
     assert [p.data_ptr() for p in prompts.parameters()] == [prompts.vectors.data_ptr()]
 
@@ -261,42 +263,42 @@ def test_freezing_takes_every_list_that_a_models_layers_are_kept_in():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make(pooling="sum"), "pooling must be one of cls, mean, max, last_layers, last, received 'sum'."),
-        (lambda: make()(IDS[0]), "input_ids must be integers of shape (M, L), received torch.int64 of shape (6,)."),
+        (lambda: make(pooling="sum"), "pooling must be one of cls, mean, max, last_layers, last, got 'sum'."),
+        (lambda: make()(IDS[0]), "input_ids must be integers of shape (M, L), got torch.int64 of shape (6,)."),
         (
             lambda: make()(IDS, MASK[:, :4]),
-            "input_ids and attention_mask must share one shape (M, L), received (3, 6) and (3, 4).",
+            "input_ids and attention_mask must share one shape (M, L), got (3, 6) and (3, 4).",
         ),
         (
             lambda: make()(IDS, MASK, SENTENCES[:2]),
-            "input_ids and sentence_ids must share one shape (M, L), received (3, 6) and (2, 6).",
+            "input_ids and sentence_ids must share one shape (M, L), got (3, 6) and (2, 6).",
         ),
         (
             lambda: make()(IDS.float()),
-            "input_ids must be integers of shape (M, L), received torch.float32 of shape (3, 6).",
+            "input_ids must be integers of shape (M, L), got torch.float32 of shape (3, 6).",
         ),
         (lambda: make()(IDS - 1), "input_ids holds -1, outside the model's 40 ids."),
         (lambda: make()(IDS + 36), "input_ids holds 50, outside the model's 40 ids."),
-        (lambda: make().freeze(4), "layers must be between 0 and the model's 3, received 4."),
+        (lambda: make().freeze(4), "layers must be between 0 and the model's 3, got 4."),
         (
             lambda: TextEncoder({"model_type": "albert", **BERT, "embedding_size": 8}).freeze(1),
             "layers must be None for a AlbertModel, which has no list of 3 layers.",
         ),
         (
             lambda: make().add_prompt_tokens(2, position="left"),
-            "position must be one of front, middle, end, received 'left'.",
+            "position must be one of front, middle, end, got 'left'.",
         ),
         (
             lambda: TextEncoder({"hidden_size": 8}),
-            "model must name its model_type, received a dictionary with hidden_size.",
+            "model must name its model_type, got a dictionary with hidden_size.",
         ),
         (
             lambda: TextEncoder({"model_type": "vit", **SHAPE, "image_size": 8, "patch_size": 4}),
-            "model must be a text model, received a ViTModel, which takes pixel_values.",
+            "model must be a text model, got a ViTModel, which takes pixel_values.",
         ),
         (
             lambda: TextEncoder("no-such-folder"),
-            "model must be a Hugging Face model, a configuration or a local folder, received 'no-such-folder'.",
+            "model must be a Hugging Face model, a configuration or a local folder, got 'no-such-folder'.",
         ),
         (
             lambda: TextEncoder(AutoConfig.for_model("bert", **{**BERT, "num_hidden_layers": 1}), "last_layers"),
@@ -327,7 +329,7 @@ class TestAdapters:
         assert torch.equal(again(ids, MASK)["embed"], encoder(ids, MASK)["embed"])
         trainable = [[n for n, v in e.named_parameters() if v.requires_grad] for e in (encoder, again)]
         assert trainable[0] == trainable[1]
-        assert all("lora_" in n or "prompts" in n for n in trainable[0])
+        assert all("lora_" in n or "prompt_tokens" in n for n in trainable[0])
 
     def test_freezing_leaves_them_to_learn(self, encoder):
         before = [n for n, v in encoder.named_parameters() if v.requires_grad]

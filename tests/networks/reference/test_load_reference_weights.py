@@ -215,7 +215,8 @@ class TestHuggingFace:
             ImageEncoder({"model_type": "clip_vision_model", **VIT}, in_channels=3),
             TextEncoder({"model_type": "clip_text_model", **text}, pooling="last"),
             embed_dim=WIDTH,
-            projection_bias=False,
+            image_projection={"bias": False},
+            text_projection={"bias": False},
         )
         report = load_reference_weights(model, tmp_path, source="huggingface")
         assert report.missing == ()
@@ -315,8 +316,8 @@ class TestOpenCLIP:
             ImageEncoder({"model_type": "vit", "num_channels": 3, "layer_norm_eps": 1e-6, **VIT}, in_channels=1),
             TextEncoder({"model_type": "bert", **BERT}, pooling="cls"),
             embed_dim=WIDTH,
-            projection_bias=False,
-            text_projection={"layers": 2, "activation": "gelu", "hidden_features": 12},
+            image_projection={"bias": False},
+            text_projection={"layers": 2, "activation": "gelu", "hidden_features": 12, "bias": False},
         )
         report = load_reference_weights(model, tmp_path, source="open_clip")
         assert len(report.renamed["visual.trunk.blocks.0.attn.qkv.weight"]) == 3
@@ -413,10 +414,8 @@ class TestNeverHalf:
             load_reference_weights(self.ours(), tmp_path)
         with pytest.raises(FileNotFoundError, match="which does not exist"):
             load_reference_weights(self.ours(), tmp_path / "nothing.bin")
-        with pytest.raises(
-            ValueError, match="source must be one of medclip, huggingface, open_clip, received 'gloria'"
-        ):
+        with pytest.raises(ValueError, match="source must be one of medclip, huggingface, open_clip, got 'gloria'"):
             load_reference_weights(self.ours(), tmp_path, source="gloria")
         torch.save([torch.zeros(1)], tmp_path / "list.bin")
-        with pytest.raises(ValueError, match="must hold a state dict of tensors, received a list"):
+        with pytest.raises(ValueError, match="must hold a state dict of tensors, got a list"):
             load_reference_weights(self.ours(), tmp_path / "list.bin")

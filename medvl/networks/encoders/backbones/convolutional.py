@@ -93,7 +93,7 @@ class DenseNetBackbone(DenseNet):
         if min(image.shape[2:]) < self.smallest:
             raise ValueError(
                 f"image must have sides of at least {self.smallest} pixels for this DenseNet, "
-                f"received {tuple(image.shape[2:])}."
+                f"got {tuple(image.shape[2:])}."
             )
         return self.activation(self.features(image))
 

@@ -70,29 +70,27 @@ class HuggingFaceBackbone(nn.Module):
             }
         self.model = vision_tower(source)
         config = self.model.config
-        self.takes_visible = config.model_type in VISIBLE_TYPES
+        self.supports_masking = config.model_type in VISIBLE_TYPES
         own_size = getattr(config, "image_size", None)
         own_size = own_size if own_size is None or isinstance(own_size, int) else max(own_size)
         self.image_size = image_size or own_size or 224
         if config.model_type in FIXED_SIZE_TYPES and self.image_size != own_size:
-            raise ValueError(
-                f"image_size must be {own_size}, as the model's position table has, received {image_size}."
-            )
+            raise ValueError(f"image_size must be {own_size}, as the model's position table has, got {image_size}.")
         channels = getattr(config, "num_channels", 3)
         if in_channels not in (1, channels):
-            raise ValueError(f"in_channels must be 1 or the model's {channels}, received {in_channels}.")
+            raise ValueError(f"in_channels must be 1 or the model's {channels}, got {in_channels}.")
         self.channels = channels
         self.stages = len(getattr(config, "depths", ())) or 1
         patch = getattr(config, "patch_stride", None) or getattr(config, "patch_size", None) or 4
         self.patch_size = (patch, patch) if isinstance(patch, int) else tuple(patch)
         self.out_features = self._width()
-        if self.takes_visible:
+        if self.supports_masking:
             self.model.embeddings.register_forward_hook(_keep_visible)
 
     @torch.no_grad()
     def _width(self) -> int:
         """Channels of the patches: from a ViT's configuration; others, which mean many things by one name, show one image."""
-        if self.takes_visible:
+        if self.supports_masking:
             return int(self.model.config.hidden_size)
         image = torch.zeros(1, self.channels, self.image_size, self.image_size, device=self.model.device)
         with eval_mode(self.model):
@@ -105,26 +103,26 @@ class HuggingFaceBackbone(nn.Module):
         config.pop("_name_or_path", None)  # a place on this machine
         return {"num_channels": self.channels, **config}  # BLIP's has none, and would be built for the image's
 
-    def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> PatchFeatures:
+    def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> PatchFeatures:
         if image.shape[1] != self.channels:
             image = image.expand(-1, self.channels, -1, -1)
         size = tuple(image.shape[2:])
         self._check_size(size)
-        if visible is None:
+        if visible_indices is None:
             output = self.model(pixel_values=image)
         else:
-            self.model.embeddings.visible = visible
+            self.model.embeddings.visible_indices = visible_indices
             self.model.embeddings.patches = math.prod(self._grid(size))
             try:
                 output = self.model(pixel_values=image)
             finally:
-                self.model.embeddings.visible = None
+                self.model.embeddings.visible_indices = None
         states, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if states.ndim == 4:
             features = PatchFeatures.of_map(states)
             return features if pooled is None else features._replace(embed=pooled.flatten(1))
         grid = self._grid(size)
-        prefix = states.shape[1] - (math.prod(grid) if visible is None else visible.shape[1])
+        prefix = states.shape[1] - (math.prod(grid) if visible_indices is None else visible_indices.shape[1])
         if prefix < 0:
             raise ValueError(
                 f"{type(self.model).__name__} gives {states.shape[1]} tokens for an image of {size} pixels, "
@@ -148,32 +146,30 @@ class HuggingFaceBackbone(nn.Module):
         if config.model_type in FIXED_SIZE_TYPES:
             if any(side != self.image_size for side in size):
                 raise ValueError(
-                    f"image must have sides of {self.image_size} pixels, as the model's position table has, received {size}."
+                    f"image must have sides of {self.image_size} pixels, as the model's position table has, got {size}."
                 )
         elif (
             self.stages == 1
             and hasattr(config, "patch_size")
             and any(side % patch for side, patch in zip(size, self.patch_size, strict=True))
         ):
-            raise ValueError(
-                f"image must have sides that are multiples of patch_size {self.patch_size}, received {size}."
-            )
+            raise ValueError(f"image must have sides that are multiples of patch_size {self.patch_size}, got {size}.")
 
 
 def _keep_visible(embeddings: nn.Module, inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
     """Drops the hidden patches from what the embeddings give, and keeps the class and register tokens."""
-    visible = getattr(embeddings, "visible", None)
-    if visible is None:
+    visible_indices = getattr(embeddings, "visible_indices", None)
+    if visible_indices is None:
         return tokens
     prefix = tokens.shape[1] - embeddings.patches
-    return torch.cat([tokens[:, :prefix], gather_patches(tokens[:, prefix:], visible)], dim=1)
+    return torch.cat([tokens[:, :prefix], gather_patches(tokens[:, prefix:], visible_indices)], dim=1)
 
 
 def vision_tower(source: Source) -> PreTrainedModel:
     """A Hugging Face vision model from itself, its configuration (random weights) or a local folder (its weights)."""
     if isinstance(source, Mapping):
         if "model_type" not in source:
-            raise ValueError("backbone, a configuration, must have a model_type, received one without.")
+            raise ValueError("backbone, a configuration, must have a model_type, got one without.")
         source = AutoConfig.for_model(**source)
     missing: list[str] = []
     if isinstance(source, PreTrainedModel):
@@ -194,11 +190,11 @@ def vision_tower(source: Source) -> PreTrainedModel:
         model = model.base_model  # without the head of a classifier
     if model.main_input_name != "pixel_values":
         raise ValueError(
-            f"backbone must be a vision model, received {type(model).__name__}, which takes {model.main_input_name}."
+            f"backbone must be a vision model, got {type(model).__name__}, which takes {model.main_input_name}."
         )
     if model.config.model_type == "vit_mae":
         raise ValueError(
-            "backbone must see every patch, received a ViTMAEModel, which hides and shuffles them itself; "
+            "backbone must see every patch, got a ViTMAEModel, which hides and shuffles them itself; "
             "give its weights the model_type 'vit'."
         )
     if hasattr(getattr(model, "pooler", None), "dense"):

@@ -34,9 +34,7 @@ VIT_POOLINGS = ("mean", "cls")
 def _each_axis(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
     sides = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
     if len(sides) != spatial_dims or min(sides) < 1:
-        raise ValueError(
-            f"{name} must be a number of at least 1, or {spatial_dims} of them, one an axis, received {value}."
-        )
+        raise ValueError(f"{name} must be a number of at least 1, or {spatial_dims} of them, one an axis, got {value}.")
     return sides
 
 
@@ -54,7 +52,7 @@ class ViTBackbone(ViT):
             ``mlp_dim`` (by default 4 x ``hidden_size``), ``pos_embed_type``, ``dropout_rate``, ``qkv_bias`` ...
     """
 
-    takes_visible = True
+    supports_masking = True
 
     def __init__(
         self,
@@ -67,19 +65,19 @@ class ViTBackbone(ViT):
         **options: Any,
     ) -> None:
         if pooling not in VIT_POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(VIT_POOLINGS)}, received {pooling!r}.")
+            raise ValueError(f"pooling must be one of {', '.join(VIT_POOLINGS)}, got {pooling!r}.")
         sides = _each_axis("patch_size", patch_size, spatial_dims)
         if any(image_size % side for side in sides):
-            raise ValueError(f"image_size must be a multiple of patch_size {patch_size}, received {image_size}.")
+            raise ValueError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}.")
         options = {**VITS[name], **options}
         width = options["hidden_size"]
         options = {"num_heads": max(width // 64, 1), "mlp_dim": 4 * width, **options}
         if width % options["num_heads"]:
-            raise ValueError(f"hidden_size must be a multiple of num_heads {options['num_heads']}, received {width}.")
+            raise ValueError(f"hidden_size must be a multiple of num_heads {options['num_heads']}, got {width}.")
         if options.get("pos_embed_type") == "sincos" and width % (2 * spatial_dims):
             raise ValueError(
                 f"hidden_size must be a multiple of {2 * spatial_dims}, a sine and a cosine for each axis, where "
-                f"pos_embed_type is 'sincos', received {width}."
+                f"pos_embed_type is 'sincos', got {width}."
             )
         super().__init__(
             in_channels=in_channels,
@@ -99,14 +97,16 @@ class ViTBackbone(ViT):
             # The fused attention has the same value; MONAI's would drop weights in evaluation too where there is dropout.
             block.attn.use_flash_attention = not (options.get("dropout_rate") or options.get("save_attn"))
 
-    def forward(self, image: torch.Tensor, visible: torch.Tensor | None = None) -> PatchFeatures:
+    def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> PatchFeatures:
         if any(side != self.image_size for side in image.shape[2:]):
             raise ValueError(
                 f"image must have sides of {self.image_size} pixels, as the ViT's position table has, "
-                f"received {tuple(image.shape[2:])}; build the encoder with image_size=."
+                f"got {tuple(image.shape[2:])}; build the encoder with image_size=."
             )
         grid = tuple(self.image_size // side for side in self.patch_size)
-        tokens = self.patch_embedding(image) if visible is None else self._embed_visible(image, visible)  # (N, P', C)
+        tokens = (
+            self.patch_embedding(image) if visible_indices is None else self._embed_visible(image, visible_indices)
+        )  # (N, P', C)
         prefix = hasattr(self, "cls_token")
         if prefix:
             tokens = torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], dim=1)
@@ -117,15 +117,15 @@ class ViTBackbone(ViT):
             PatchFeatures(tokens[:, 0], tokens[:, 1:], grid) if prefix else PatchFeatures(tokens.mean(1), tokens, grid)
         )
 
-    def _embed_visible(self, image: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    def _embed_visible(self, image: torch.Tensor, visible_indices: torch.Tensor) -> torch.Tensor:
         embedding = self.patch_embedding
-        pixels = gather_patches(patchify(image, self.patch_size), visible)  # (N, P', pixels), channels last
+        pixels = gather_patches(patchify(image, self.patch_size), visible_indices)  # (N, P', pixels), channels last
         if embedding.proj_type == "conv":
             kernel = embedding.patch_embeddings.weight.movedim(1, -1).flatten(1)
             tokens = F.linear(pixels, kernel, embedding.patch_embeddings.bias)
         else:
             tokens = embedding.patch_embeddings[1](pixels)
-        return embedding.dropout(tokens + embedding.position_embeddings[0, visible])
+        return embedding.dropout(tokens + embedding.position_embeddings[0, visible_indices])
 
 
 class SwinBackbone(SwinTransformer):
@@ -156,11 +156,11 @@ class SwinBackbone(SwinTransformer):
         options = {"patch_norm": True, **SWINS[name], **options}
         for option in ("depths", "num_heads"):
             if len(options[option]) != 4:
-                raise ValueError(f"{option} must have a number for each of 4 stages, received {len(options[option])}.")
+                raise ValueError(f"{option} must have a number for each of 4 stages, got {len(options[option])}.")
         for stage, heads in enumerate(options["num_heads"]):
             width = options["embed_dim"] * 2**stage
             if width % heads:
-                raise ValueError(f"num_heads of stage {stage + 1} must divide its {width} channels, received {heads}.")
+                raise ValueError(f"num_heads of stage {stage + 1} must divide its {width} channels, got {heads}.")
         super().__init__(
             in_chans=in_channels,
             patch_size=_each_axis("patch_size", patch_size, spatial_dims),

@@ -1,0 +1,99 @@
+"""From strings to what a text encoder takes, and from the embeddings of sentences to those of reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn import functional as F
+
+from medvl.networks.encoders.text import load_tokenizer
+from medvl.text import content_sentences, tokenize_texts
+from medvl.utils.checks import check_option
+
+REPORT_ENCODINGS = ("whole", "sentences")
+
+
+class TextProcessor:
+    """The tokenizer of a dual encoder and the way in which it encodes reports.
+
+    Args:
+        tokenizer: the Hugging Face tokenizer of the text encoder; None for a model that only gets token ids.
+        report_encoding: how a report becomes one embedding: "whole", as one text; or "sentences", as the mean of the unit
+            vectors of its sentences, scaled to unit length, for a model that was trained on sentences.
+
+    Raises:
+        ValueError: If ``report_encoding`` is unknown.
+
+    Example:
+        >>> from medvl.transforms import train_tokenizer
+        >>> processor = TextProcessor(train_tokenizer(["no effusion . heart is normal ."]))
+        >>> processor.tokenize(["No effusion. Heart is normal.", "No effusion."], max_length=8)["sentence_ids"].tolist()
+        [[-1, 0, 0, 0, 1, 1, 1, -1], [-1, 0, 0, 0, -1, -1, -1, -1]]
+    """
+
+    def __init__(self, tokenizer: Any = None, report_encoding: str = "whole") -> None:
+        check_option(report_encoding, "report_encoding", REPORT_ENCODINGS)
+        self.tokenizer, self.report_encoding = tokenizer, report_encoding
+
+    def tokenize(self, texts: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
+        """Tokenize M texts, truncated to ``max_length`` tokens and padded to the longest of them.
+
+        Returns:
+            ``input_ids``, ``attention_mask`` and, with a fast tokenizer, ``sentence_ids``, each (M, L); see
+            :func:`medvl.text.tokenize_texts`.
+
+        Raises:
+            ValueError: If there is no tokenizer, or no text.
+        """
+        if self.tokenizer is None:
+            raise ValueError("The model has no tokenizer for strings: pass token ids, or build it with a tokenizer.")
+        tokens = tokenize_texts(self.tokenizer, texts, max_length)
+        return {name: torch.from_numpy(values) for name, values in tokens.items()}
+
+    def encode_reports(self, reports: Sequence[str], encode_text: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
+        """Embed reports according to ``report_encoding``.
+
+        Headers and sentences without a word do not count (:func:`medvl.text.content_sentences`). A sentence that several
+        reports share is encoded once.
+
+        Args:
+            reports: M reports.
+            encode_text: from a list of texts to their unit vectors.
+
+        Returns:
+            Unit vectors (M, D).
+        """
+        if self.report_encoding == "whole":
+            return encode_text(list(reports))
+        sentences = [content_sentences(report) or [report] for report in reports]
+        row_of = {sentence: 0 for report in sentences for sentence in report}
+        row_of = {sentence: row for row, sentence in enumerate(row_of)}
+        embeds = encode_text(list(row_of))
+        rows = [row_of[sentence] for report in sentences for sentence in report]
+        owners = [number for number, report in enumerate(sentences) for _ in report]
+        index = torch.tensor([rows, owners], dtype=torch.long, device=embeds.device)
+        sums = embeds.new_zeros(len(reports), embeds.shape[1]).index_add(0, index[1], embeds[index[0]])
+        return F.normalize(sums, dim=-1)
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments that build this processor, without the tokenizer, as plain values for JSON."""
+        return {"report_encoding": self.report_encoding}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the tokenizer's files, if there is a tokenizer."""
+        if self.tokenizer is not None:
+            self.tokenizer.save_pretrained(folder)
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, **options: Any) -> TextProcessor:
+        """The processor with the tokenizer that was saved in a folder, if there is one.
+
+        Args:
+            folder: the folder of a saved model.
+            **options: the other arguments, as :meth:`to_config` gives them.
+        """
+        has_tokenizer = (Path(folder) / "tokenizer_config.json").is_file()
+        return cls(load_tokenizer(folder) if has_tokenizer else None, **options)
