@@ -8,8 +8,8 @@ import matplotlib
 import torch
 
 from medvl.functional import l2_normalize, patch_sentence_plan, patchify, random_visible_patches, semantic_targets
-from medvl.functional._sides import make_side
-from medvl.functional.targets import ALL, id_targets, match_targets
+from medvl.functional.batch import ids_and_labels
+from medvl.functional.targets import ALL, agreement_blocks, sum_to_one
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -59,31 +59,28 @@ def save(name: str, panels: list[tuple[str, torch.Tensor]], rows: list[str], col
     plt.close(figure)
 
 
-def softmax(log_targets: torch.Tensor, axis: int) -> torch.Tensor:
-    return log_targets.softmax(axis).nan_to_num(0.0)
-
-
 def main() -> None:
     IMAGES.mkdir(exist_ok=True)
     rows = [f"image {describe(s)}" for s in IMAGE_STUDIES]
     columns = [f"text {describe(s)}" for s in TEXT_STUDIES]
-    embeds = [torch.ones(len(s), 1) for s in (IMAGE_STUDIES, TEXT_STUDIES)]
-    images = make_side("image", embeds[0], ids=IMAGE_STUDIES, labels=labels(IMAGE_STUDIES))
-    texts = make_side("text", embeds[1], ids=TEXT_STUDIES, labels=labels(TEXT_STUDIES))
+    embeds = torch.ones(len(IMAGE_STUDIES), 1), torch.ones(len(TEXT_STUDIES), 1)
+    finding_states = labels(IMAGE_STUDIES), labels(TEXT_STUDIES)
+    ids, _ = ids_and_labels((IMAGE_STUDIES, TEXT_STUDIES), finding_states, (None, None), embeds)
 
-    by_id = id_targets(images, texts).block(ALL, ALL)
-    panels = [("rows: image to text", softmax(by_id, 1)), ("columns: text to image", softmax(by_id, 0))]
+    by_id = agreement_blocks(ids, None, "exact")(ALL, ALL).float()
+    panels = [("rows: image to text", sum_to_one(by_id, 1)), ("columns: text to image", sum_to_one(by_id, 0))]
     save("image_text_contrastive", panels, rows, columns)
 
-    by_row, by_column = semantic_targets(images.labels, texts.labels)
-    sharp = semantic_targets(images.labels, texts.labels, temperature=0.2)[0]
+    by_row, by_column = semantic_targets(*finding_states)
+    sharp = semantic_targets(*finding_states, temperature=0.2)[0]
     panels = [("rows, target temperature 1", by_row), ("columns, 1", by_column), ("rows, 0.2", sharp)]
     save("semantic_matching", panels, rows, columns)
 
-    matches = {kind: match_targets(images, texts, kind).block(ALL, ALL) for kind in ("exact", "overlap", "soft")}
-    panels = [(f'rows, label_agreement="{kind}"', softmax(m, 1)) for kind, m in matches.items()]
+    kinds = ("exact", "overlap", "soft")
+    positives = {kind: agreement_blocks(ids, finding_states, kind)(ALL, ALL).float() for kind in kinds}
+    panels = [(f'rows, label_agreement="{kind}"', sum_to_one(m, 1)) for kind, m in positives.items()]
     save("image_text_label_contrastive", panels, rows, columns)
-    panels = [(f'positives, label_agreement="{kind}"', m.exp()) for kind, m in matches.items()]
+    panels = [(f'positives, label_agreement="{kind}"', m) for kind, m in positives.items()]
     save("sigmoid_contrastive", panels, rows, columns)
 
     generator = torch.Generator().manual_seed(3)

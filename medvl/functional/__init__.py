@@ -10,7 +10,6 @@ from medvl.functional.contrastive import (
     image_text_contrastive_loss,
     image_text_label_contrastive_loss,
     semantic_matching_loss,
-    soft_target_cross_entropy,
 )
 from medvl.functional.grounding import (
     GROUNDING_THRESHOLDS,
@@ -93,5 +92,4 @@ __all__ = [
     "semantic_targets",
     "sigmoid_contrastive_loss",
     "sinkhorn",
-    "soft_target_cross_entropy",
 ]

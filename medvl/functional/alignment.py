@@ -3,29 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 from torch.utils.checkpoint import checkpoint
 
-from medvl.functional._sides import Ids, Side, make_side, with_ids
-from medvl.functional.contrastive import REDUCTIONS, contrast_logits
-from medvl.functional.similarity import l2_normalize
-from medvl.functional.targets import ALL, id_targets
+from medvl.functional.batch import Ids, Pair, image_weights, pair_ids
+from medvl.functional.contrastive import read_embeds
+from medvl.functional.reduction import reduce_terms, term_weights
+from medvl.functional.similarity import log_softmax
+from medvl.functional.targets import sum_to_one
 from medvl.functional.tiled import check_tile_size
 from medvl.functional.transport import sinkhorn
-from medvl.utils.checks import check_fraction, check_option, check_positive
+from medvl.utils.checks import check_fraction, check_option, check_positive, check_type
 from medvl.utils.distributed import all_gather_with_grad, all_reduce_max, is_distributed
-from medvl.utils.tensors import as_mask, as_matrix, as_scale, check_same
+from medvl.utils.tensors import as_mask, as_scale, check_same_size
 
 ALIGNMENTS = ("transport", "attention", "max")
 
 # Patch-sentence pairs that "auto" scores at once: a float32 tensor of them is 64 MB, and a step of the transport has
 # about fifteen.
 TILE_ELEMENTS = 2**24
+
+NAMES, AXES = ("patch_embeds", "sentence_embeds"), ("N, P, D", "M, S, D")
+
+Plan: TypeAlias = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""From cosines (..., P, S), a patch mask (..., P) and a sentence mask (..., S) to a plan (..., P, S)."""
 
 
 def patch_sentence_plan(
@@ -98,87 +104,75 @@ def patch_sentence_scores(
     attention_temperature: float = 0.1,
     tile_size: int | str | None = None,
 ) -> Tensor:
-    """Match of every image with every text: sum_ps T_ps <patch_p, sentence_s> with T as in :func:`patch_sentence_plan`.
+    """Score of every image with every text: sum_ps T_ps <patch_p, sentence_s> with T of :func:`patch_sentence_plan`.
 
     Args:
         patch_embeds: (N, P, D), scaled to unit length here.
         sentence_embeds: (M, S, D), scaled to unit length here.
-        patch_mask: (N, P), True keeps; all of them without it.
+        patch_mask: (N, P), True keeps; without it, all are kept.
         sentence_mask: (M, S), True keeps.
         alignment: ``"transport"``, ``"attention"`` or ``"max"``.
-        epsilon: of the transport.
-        attention_temperature: of the attention.
+        epsilon: regularization of the transport, above 0.
+        attention_temperature: temperature of the attention's softmax, above 0.
         tile_size: texts at a time, ``"auto"``, or None for all at once. With tiles, the backward pass computes each
-            again, and memory is one tile's.
+            again, and memory is that of one tile.
 
     Returns:
         (N, M), in [-1, 1]; 0 for an image without patches or a text without sentences.
+
+    Raises:
+        TypeError: If embeddings are not floating point tensors, or masks are not tensors.
+        ValueError: If the shapes are inconsistent, or an option is out of its range.
 
     Example:
         >>> patches, sentences = torch.eye(3)[None], torch.eye(3)[None, :2]
         >>> patch_sentence_scores(patches, sentences, alignment="max").tolist()
         [[0.8333333730697632]]
     """
-    patches, sentences = _patch_sentence_sides(patch_embeds, sentence_embeds, patch_mask, sentence_mask)
+    p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES)
     plan = partial(
         patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
     )
-    return _scores(patches, sentences, plan, tile_size)
+    if tile_size is not None:
+        return _score_in_tiles(p, s, patch_mask, sentence_mask, plan, tile_size)
+    return _score(p, s, patch_mask, sentence_mask, plan)
 
 
-def _patch_sentence_sides(
-    patch_embeds: Tensor,
-    sentence_embeds: Tensor,
+def _score(p: Tensor, s: Tensor, patch_mask: Tensor | None, sentence_mask: Tensor | None, plan: Plan) -> Tensor:
+    """Scores (N, M) of unit vectors (N, P, D) and (M, S, D)."""
+    with torch.autocast(p.device.type, enabled=False):
+        cosine = torch.einsum("npd,msd->nmps", p, s).contiguous()
+        shape = cosine.shape  # (N, M, P, S)
+        patches = as_mask(patch_mask, "patch_mask", p).unsqueeze(1).expand(shape[:3])
+        sentences = as_mask(sentence_mask, "sentence_mask", s).expand(*shape[:2], shape[3])
+        return (cosine * plan(cosine, patches, sentences)).sum((-2, -1))
+
+
+def _score_in_tiles(
+    p: Tensor,
+    s: Tensor,
     patch_mask: Tensor | None,
     sentence_mask: Tensor | None,
-    image_ids: Ids | None = None,
-    text_ids: Ids | None = None,
-    weights: Tensor | None = None,
-) -> tuple[Side, Side]:
-    patch_embeds = as_matrix(patch_embeds, "patch_embeds", "N P D")
-    sentence_embeds = as_matrix(sentence_embeds, "sentence_embeds", "M S D")
-    check_same(patch_embeds, sentence_embeds, 2, ("patch_embeds", "sentence_embeds"), "width D")
-    dtype = torch.promote_types(patch_embeds.dtype, sentence_embeds.dtype)
-    return (
-        make_side(
-            "image", patch_embeds.to(dtype), as_mask(patch_mask, "patch_mask", patch_embeds), image_ids, weights=weights
-        ),
-        make_side(
-            "text", sentence_embeds.to(dtype), as_mask(sentence_mask, "sentence_mask", sentence_embeds), text_ids
-        ),
-    )
+    plan: Plan,
+    tile_size: int | str,
+) -> Tensor:
+    """Scores as :func:`_score`; each tile of texts is computed again in the backward pass."""
+    size, recompute = _texts_at_once(p, s, tile_size)
+    sentence_mask = as_mask(sentence_mask, "sentence_mask", s)
+    score = partial(checkpoint, _score, use_reentrant=False, preserve_rng_state=False) if recompute else _score
+    parts = zip(s.split(size), sentence_mask.split(size), strict=True)
+    return torch.cat([score(p, part, patch_mask, mask, plan) for part, mask in parts], dim=1)
 
 
-def _scores(images: Side, texts: Side, plan: Callable[..., Tensor], tile_size: int | str | None) -> Tensor:
-    """(N, M) scores; with tiles, each is computed again in the backward pass."""
-    with torch.autocast(images.embeds.device.type, enabled=False):
-        patches, sentences = l2_normalize(images.embeds), l2_normalize(texts.embeds)
-        score = partial(_score_tile, patches, images.mask, plan=plan)
-        size, again = _texts_at_once(images, texts, tile_size)
-        parts = zip(sentences.split(size), texts.mask.split(size), strict=True)
-        if again:
-            score = partial(checkpoint, score, use_reentrant=False, preserve_rng_state=False)
-        return torch.cat([score(part, mask) for part, mask in parts], dim=1)
-
-
-def _texts_at_once(images: Side, texts: Side, tile_size: int | str | None) -> tuple[int, bool]:
+def _texts_at_once(p: Tensor, s: Tensor, tile_size: int | str) -> tuple[int, bool]:
     """How many texts to score at a time, and whether to forget them until the backward pass."""
     check_tile_size(tile_size)
     if isinstance(tile_size, int):
-        return max(1, min(tile_size, len(texts))), True
-    per_text = max(1, images.embeds.shape[0] * images.embeds.shape[1] * texts.embeds.shape[1])
-    if tile_size == "auto" and per_text * len(texts) > TILE_ELEMENTS:
+        return max(1, min(tile_size, len(s))), True
+    per_text = max(1, p.shape[0] * p.shape[1] * s.shape[1])
+    if per_text * len(s) > TILE_ELEMENTS:
         return max(1, TILE_ELEMENTS // per_text), True
-    return max(1, len(texts)), False
-
-
-def _score_tile(
-    patches: Tensor, patch_mask: Tensor, sentences: Tensor, sentence_mask: Tensor, *, plan: Callable[..., Tensor]
-) -> Tensor:
-    similarity = torch.einsum("npd,msd->nmps", patches, sentences).contiguous()
-    shape = similarity.shape
-    plans = plan(similarity, patch_mask.unsqueeze(1).expand(shape[:3]), sentence_mask.expand(*shape[:2], shape[3]))
-    return (similarity * plans).sum((-2, -1))
+    return max(1, len(s)), False
 
 
 def patch_sentence_matching_loss(
@@ -200,41 +194,75 @@ def patch_sentence_matching_loss(
     gather: bool = False,
     tile_size: int | str | None = None,
 ) -> Tensor:
-    """Contrastive loss of patch-sentence scores; see :class:`medvl.losses.PatchSentenceMatchingLoss`.
+    """Contrastive loss of patch-sentence scores with positives by id (MLIP).
+
+    l_ij = score(i, j) / tau with the scores of :func:`patch_sentence_scores`; targets and loss as in
+    :func:`medvl.functional.image_text_contrastive_loss`. Arguments, shapes, ranges, errors and the source are those of
+    :class:`medvl.losses.PatchSentenceMatchingLoss`.
 
     Example:
         >>> patches, sentences = torch.eye(4).reshape(2, 2, 4), torch.eye(4).reshape(2, 2, 4)
         >>> round(patch_sentence_matching_loss(patches, sentences, alignment="max", temperature=1.0).item(), 4)
         0.3133
     """
-    check_option(reduction, "reduction", REDUCTIONS)
+    score = partial(
+        patch_sentence_scores,
+        alignment=alignment,
+        epsilon=epsilon,
+        attention_temperature=attention_temperature,
+        tile_size=tile_size,
+    )
+    if gather and is_distributed():
+        embeds, masks, ids = (patch_embeds, sentence_embeds), (patch_mask, sentence_mask), (image_ids, text_ids)
+        scores, has_patches, has_sentences, (image_ids, text_ids), weights = _gather_scores(
+            score, embeds, masks, ids, weights
+        )
+    else:
+        scores = score(patch_embeds, sentence_embeds, patch_mask, sentence_mask)  # (N, M)
+        has_patches = as_mask(patch_mask, "patch_mask", patch_embeds).any(1)
+        has_sentences = as_mask(sentence_mask, "sentence_mask", sentence_embeds).any(1)
+        image_ids, text_ids = pair_ids(image_ids, text_ids, patch_embeds, sentence_embeds)
+        weights = image_weights(weights, scores)
+
+    logits = scores * as_scale(logit_scale, temperature, scores)
+    # Without patches or sentences a score says nothing: the pair is no positive.
+    positive = (image_ids[:, None] == text_ids) & has_patches[:, None] & has_sentences  # (N, M)
+    image_counts, text_counts = positive.any(1), positive.any(0)
+    m = positive.to(scores.dtype)
+
+    image_terms = -(sum_to_one(m, 1) * log_softmax(logits, 1)).sum(1)  # (N,)
+    text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
+
+    w_v, w_t = term_weights(weights, image_ids, text_ids, image_counts, text_counts)
     check_fraction(image_weight, "image_weight")
-    plan = partial(
-        patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
-    )
-    images, texts = with_ids(
-        *_patch_sentence_sides(patch_embeds, sentence_embeds, patch_mask, sentence_mask, image_ids, text_ids, weights)
-    )
-    scale = as_scale(logit_scale, temperature, images.embeds)
-    gather = gather and is_distributed()
-    if gather:
-        texts = _pad_sentences(texts).gathered()
-    scores = _scores(images, texts, plan, tile_size)
-    has_patches = images.mask.any(1)
-    if gather:
-        # Each process scores its own images; the (N, M) scores are small beside what they are made of.
-        images = replace(images, mask=has_patches).gathered("mask", "ids", "weights")
-        scores, has_patches = all_gather_with_grad(scores), images.mask
-    log_targets = id_targets(images, texts).block(ALL, ALL)
-    # Without patches or sentences a score says nothing: it teaches nothing as a positive.
-    log_targets = log_targets.masked_fill(~(has_patches.unsqueeze(1) & texts.mask.any(1)), -torch.inf)
-    return contrast_logits(scores * scale, log_targets, images, texts, image_weight, reduction)
+    image_terms, text_terms = image_weight * w_v * image_terms, (1 - image_weight) * w_t * text_terms
+    return reduce_terms(image_terms, text_terms, image_counts, text_counts, reduction)
 
 
-def _pad_sentences(texts: Side) -> Side:
-    """As many sentences as the process with the most has."""
-    missing = all_reduce_max(texts.embeds.shape[1], texts.embeds.device) - texts.embeds.shape[1]
-    return replace(texts, embeds=pad(texts.embeds, (0, 0, 0, missing)), mask=pad(texts.mask, (0, missing)))
+def _gather_scores(
+    score: Callable[..., Tensor],
+    embeds: Pair,
+    masks: tuple[Tensor | None, Tensor | None],
+    ids: tuple[Ids | None, Ids | None],
+    weights: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Pair, Tensor | None]:
+    """Scores of the images and texts of every process, which have patches and sentences, their ids, the weights.
+
+    Each process scores its own images against the sentences of every process.
+    """
+    p, s = read_embeds(*embeds, NAMES, AXES, normalize=False)
+    image_ids, text_ids = pair_ids(*ids, p, s)
+    patch_mask, sentence_mask = as_mask(masks[0], "patch_mask", p), as_mask(masks[1], "sentence_mask", s)
+    weights = image_weights(weights, p)
+    # As many sentences as the process with the most has.
+    missing = all_reduce_max(s.shape[1], s.device) - s.shape[1]
+    s, sentence_mask = pad(s, (0, 0, 0, missing)), pad(sentence_mask, (0, missing))
+    s, sentence_mask, text_ids = (all_gather_with_grad(x) for x in (s, sentence_mask, text_ids))
+    # The (N, M) scores are small beside what they are made of.
+    own = score(p, s, patch_mask, sentence_mask), patch_mask.any(1), image_ids
+    scores, has_patches, image_ids = (all_gather_with_grad(x) for x in own)
+    weights = None if weights is None else all_gather_with_grad(weights)
+    return scores, has_patches, sentence_mask.any(1), (image_ids, text_ids), weights
 
 
 def semantic_integrity(
@@ -261,6 +289,10 @@ def semantic_integrity(
     Returns:
         (N,), in [0, 1].
 
+    Raises:
+        TypeError: If embeddings are not floating point tensors, or masks are not tensors.
+        ValueError: If the shapes are inconsistent, or the temperature is not above 0.
+
     Example:
         >>> patches, sentences = torch.eye(2)[None], torch.eye(2)[None, :1]
         >>> [round(c, 4) for c in semantic_integrity(patches, sentences, torch.tensor([[True, False]])).tolist()]
@@ -269,14 +301,16 @@ def semantic_integrity(
         [0.0]
     """
     check_positive(temperature, "temperature")
-    images, texts = _patch_sentence_sides(patch_embeds, sentence_embeds, patch_mask, sentence_mask)
-    check_same(images.embeds, texts.embeds, 0, ("patch_embeds", "sentence_embeds"), "number of images and reports")
-    visible = as_mask(visible_mask, "visible_mask", images.embeds)
-    with torch.no_grad(), torch.autocast(images.embeds.device.type, enabled=False):
-        similarity = torch.einsum("npd,nsd->nps", l2_normalize(images.embeds), l2_normalize(texts.embeds))
+    check_type(visible_mask, "visible_mask", Tensor)
+    p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES)
+    check_same_size(p, s, 0, NAMES, "number of images and reports")
+    visible = as_mask(visible_mask, "visible_mask", p)
+    patch_mask, sentence_mask = as_mask(patch_mask, "patch_mask", p), as_mask(sentence_mask, "sentence_mask", s)
+    with torch.no_grad(), torch.autocast(p.device.type, enabled=False):
+        similarity = torch.einsum("npd,nsd->nps", p, s)
         lowest = torch.finfo(similarity.dtype).min
         # One more column, so that there is a largest where no report has a sentence.
-        best = pad(similarity.masked_fill(~texts.mask.unsqueeze(1), lowest), (0, 1), value=lowest).amax(2)
-        best = best.masked_fill(~texts.mask.any(1, keepdim=True), 0.0)
-        attention = (best / temperature).masked_fill(~images.mask, lowest).softmax(1)
-        return (attention * (visible & images.mask)).sum(1)
+        best = pad(similarity.masked_fill(~sentence_mask.unsqueeze(1), lowest), (0, 1), value=lowest).amax(2)
+        best = best.masked_fill(~sentence_mask.any(1, keepdim=True), 0.0)
+        attention = (best / temperature).masked_fill(~patch_mask, lowest).softmax(1)
+        return (attention * (visible & patch_mask)).sum(1)

@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor
 
-from medvl.functional._sides import Ids, Side, check_together, make_side, with_ids
-from medvl.functional.similarity import Similarity, l2_normalize, softmax_targets
-from medvl.functional.targets import ALL, LogTargets, id_targets, match_targets, similarity_targets
-from medvl.functional.tiled import choose_tile_size, tiled_soft_target_cross_entropy
-from medvl.utils.checks import check_fraction, check_option
-from medvl.utils.distributed import all_reduce_sum, is_distributed
-from medvl.utils.tensors import as_embeds, as_scale
-
-REDUCTIONS = ("mean", "sum", "none")
-
-
-def soft_target_cross_entropy(logits: Tensor, log_targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross entropy of every row and of every column of ``logits`` against targets of any form.
-
-    -sum_j y_ij log softmax_j(l_i.)[j] with y_i. = softmax_j(log_targets_i.), and likewise down the columns.
-
-    Args:
-        logits: (N, M).
-        log_targets: (N, M), logarithms of non-negative weights up to a constant: 0 for a positive and -inf for a
-            negative make hard and multi-positive targets, similarity / temperature makes soft ones.
-
-    Returns:
-        (N,) and (M,). A row or column whose log targets are all -inf has no target and loss 0.
-
-    Example:
-        >>> rows, columns = soft_target_cross_entropy(torch.zeros(2, 4), torch.zeros(2, 4))
-        >>> rows.exp().round().tolist(), columns.exp().round().tolist()
-        ([4.0, 4.0], [2.0, 2.0, 2.0, 2.0])
-    """
-    image_terms, text_terms = (
-        -(softmax_targets(log_targets, axis) * (logits - logits.logsumexp(axis, keepdim=True))).sum(axis)
-        for axis in (1, 0)
-    )
-    return image_terms, text_terms
+from medvl.functional.batch import Batch, Ids, ids_and_labels, image_weights, pair_ids, pair_labels
+from medvl.functional.reduction import reduce_terms, term_weights
+from medvl.functional.similarity import Similarity, label_similarity, log_softmax, softmax
+from medvl.functional.targets import (
+    ALL,
+    agreement_blocks,
+    agreement_targets,
+    id_targets,
+    similarity_targets,
+    sum_to_one,
+)
+from medvl.functional.tiled import split_batch, tiled_contrastive_loss
+from medvl.utils.checks import check_fraction, check_positive
+from medvl.utils.tensors import as_scale, check_axes, check_same_size
 
 
 def image_text_contrastive_loss(
@@ -58,25 +35,42 @@ def image_text_contrastive_loss(
     gather: bool = False,
     tile_size: int | str | None = None,
 ) -> Tensor:
-    """Contrastive loss with positives by id; see :class:`medvl.losses.ImageTextContrastiveLoss`.
+    """Contrastive loss with positives by id (ConVIRT, CLIP).
+
+    y_ij = [id_i = id_j] / sum_j [id_i = id_j],  L_v = mean_i -sum_j y_ij log softmax_j(<v_i, t_j> / tau),  L_t likewise
+    down the columns,  L = lambda L_v + (1 - lambda) L_t. Arguments, shapes, ranges, errors and the source are those of
+    :class:`medvl.losses.ImageTextContrastiveLoss`.
 
     Example:
         >>> round(image_text_contrastive_loss(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
         0.3133
     """
-    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
-    sides = with_ids(
-        make_side("image", image_embeds, ids=image_ids, weights=weights), make_side("text", text_embeds, ids=text_ids)
-    )
-    return _contrast(
-        *sides,
-        id_targets,
-        as_scale(logit_scale, temperature, image_embeds),
-        image_weight,
-        reduction,
-        gather,
-        tile_size,
-    )
+    if gather or tile_size is not None:
+        embeds = read_embeds(image_embeds, text_embeds, normalize=False)
+        ids = pair_ids(image_ids, text_ids, *embeds)
+        batch, tile = split_batch(Batch(embeds, ids, weights=image_weights(weights, embeds[0])), gather, tile_size)
+        scale = as_scale(logit_scale, temperature, embeds[0])
+        if tile is not None:
+            return tiled_contrastive_loss(batch, id_targets(batch), scale, image_weight, reduction, gather, tile)
+        return image_text_contrastive_loss(
+            **batch.arguments(), logit_scale=scale, image_weight=image_weight, reduction=reduction
+        )
+
+    v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
+    with torch.autocast(v.device.type, enabled=False):
+        logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        image_ids, text_ids = pair_ids(image_ids, text_ids, v, t)
+        positive = image_ids[:, None] == text_ids  # (N, M)
+        image_counts, text_counts = positive.any(1), positive.any(0)
+        m = positive.to(v.dtype)
+
+        image_terms = -(sum_to_one(m, 1) * log_softmax(logits, 1)).sum(1)  # (N,)
+        text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
+
+        w_v, w_t = term_weights(image_weights(weights, v), image_ids, text_ids, image_counts, text_counts)
+        check_fraction(image_weight, "image_weight")
+        image_terms, text_terms = image_weight * w_v * image_terms, (1 - image_weight) * w_t * text_terms
+        return reduce_terms(image_terms, text_terms, image_counts, text_counts, reduction)
 
 
 def semantic_matching_loss(
@@ -95,24 +89,40 @@ def semantic_matching_loss(
     gather: bool = False,
     tile_size: int | str | None = None,
 ) -> Tensor:
-    """Contrastive loss with soft targets from label similarity; see :class:`medvl.losses.SemanticMatchingLoss`.
+    """Contrastive loss with soft targets from label similarity (MedCLIP).
+
+    y_ij = softmax_j(s_ij / tau_y),  L_v = mean_i -sum_j y_ij log softmax_j(<v_i, t_j> / tau),  L_t likewise down the
+    columns,  L = (L_v + L_t) / 2. Arguments, shapes, ranges, errors and the source are those of
+    :class:`medvl.losses.SemanticMatchingLoss`.
 
     Example:
         >>> labels = torch.tensor([[1.0, -1.0], [-1.0, 1.0]])
         >>> round(semantic_matching_loss(torch.eye(2), torch.eye(2), labels, labels, temperature=1.0).item(), 4)
         0.4325
     """
-    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
-    return _contrast(
-        make_side("image", image_embeds, labels=image_labels, label_mask=image_label_mask),
-        make_side("text", text_embeds, labels=text_labels, label_mask=text_label_mask),
-        partial(similarity_targets, similarity=similarity, temperature=target_temperature),
-        as_scale(logit_scale, temperature, image_embeds),
-        0.5,
-        reduction,
-        gather,
-        tile_size,
-    )
+    labels, masks = (image_labels, text_labels), (image_label_mask, text_label_mask)
+    if gather or tile_size is not None:
+        embeds = read_embeds(image_embeds, text_embeds, normalize=False)
+        batch, tile = split_batch(Batch(embeds, labels=pair_labels(labels, masks, embeds)), gather, tile_size)
+        scale = as_scale(logit_scale, temperature, embeds[0])
+        if tile is not None:
+            targets = similarity_targets(batch, similarity, target_temperature)
+            return tiled_contrastive_loss(batch, targets, scale, 0.5, reduction, gather, tile)
+        options = {"target_temperature": target_temperature, "similarity": similarity, "reduction": reduction}
+        return semantic_matching_loss(**batch.arguments(), logit_scale=scale, **options)
+
+    v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
+    with torch.autocast(v.device.type, enabled=False):
+        logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        a, b = pair_labels(labels, masks, (v, t))  # (N, K), (M, K)
+        check_positive(target_temperature, "target_temperature")
+        s = (label_similarity(a, b, similarity) / target_temperature).to(v.dtype)  # (N, M)
+
+        image_terms = -(softmax(s, 1) * log_softmax(logits, 1)).sum(1)  # (N,)
+        text_terms = -(softmax(s, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
+
+        has_target = s > -torch.inf
+        return reduce_terms(0.5 * image_terms, 0.5 * text_terms, has_target.any(1), has_target.any(0), reduction)
 
 
 def image_text_label_contrastive_loss(
@@ -133,106 +143,85 @@ def image_text_label_contrastive_loss(
     gather: bool = False,
     tile_size: int | str | None = None,
 ) -> Tensor:
-    """Contrastive loss with positives by id or label; see :class:`medvl.losses.ImageTextLabelContrastiveLoss`.
+    """Contrastive loss with positives by id or label (UMCL).
+
+    y_ij = m_ij / sum_j m_ij with m_ij = 1 where ids are equal, else the agreement of labels,
+    L_v = mean_i -sum_j y_ij log softmax_j(<v_i, t_j> / tau),  L_t likewise down the columns,
+    L = lambda L_v + (1 - lambda) L_t. Arguments, shapes, ranges, errors and the source are those of
+    :class:`medvl.losses.ImageTextLabelContrastiveLoss`.
 
     Example:
         >>> labels = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
         >>> round(image_text_label_contrastive_loss(torch.eye(2), torch.eye(2), labels, labels, temperature=1.0).item(), 4)
         0.8133
     """
-    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
-    return _contrast(
-        *matched_sides(
-            make_side("image", image_embeds, ids=image_ids, labels=image_labels, label_mask=image_label_mask),
-            make_side("text", text_embeds, ids=text_ids, labels=text_labels, label_mask=text_label_mask),
-        ),
-        partial(match_targets, label_agreement=label_agreement),
-        as_scale(logit_scale, temperature, image_embeds),
-        image_weight,
-        reduction,
-        gather,
-        tile_size,
-    )
+    ids, labels, masks = (image_ids, text_ids), (image_labels, text_labels), (image_label_mask, text_label_mask)
+    if gather or tile_size is not None:
+        embeds = read_embeds(image_embeds, text_embeds, normalize=False)
+        batch, tile = split_batch(Batch(embeds, *ids_and_labels(ids, labels, masks, embeds)), gather, tile_size)
+        scale = as_scale(logit_scale, temperature, embeds[0])
+        if tile is not None:
+            targets = agreement_targets(batch, label_agreement)
+            return tiled_contrastive_loss(batch, targets, scale, image_weight, reduction, gather, tile)
+        options = {"label_agreement": label_agreement, "image_weight": image_weight, "reduction": reduction}
+        return image_text_label_contrastive_loss(**batch.arguments(), logit_scale=scale, **options)
+
+    v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
+    with torch.autocast(v.device.type, enabled=False):
+        logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
+        m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
+
+        image_terms = -(sum_to_one(m, 1) * log_softmax(logits, 1)).sum(1)  # (N,)
+        text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
+
+        check_fraction(image_weight, "image_weight")
+        image_terms, text_terms = image_weight * image_terms, (1 - image_weight) * text_terms
+        return reduce_terms(image_terms, text_terms, m.any(1), m.any(0), reduction)
 
 
-def matched_sides(images: Side, texts: Side) -> tuple[Side, Side]:
-    """Sides for positives by id or label: with neither, image i and text i are a pair."""
-    check_together(images.labels, texts.labels, "labels")
-    check_together(images.ids, texts.ids, "ids")
-    return with_ids(images, texts) if images.labels is None else (images, texts)
+def read_embeds(
+    image_embeds: Tensor,
+    text_embeds: Tensor,
+    names: tuple[str, str] = ("image_embeds", "text_embeds"),
+    axes: tuple[str, str] = ("N, D", "M, D"),
+    normalize: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Check embeddings of images and of texts, bring them to one dtype and scale them to unit length.
 
+    All in one body: this is everything that runs between the call of a loss and its matrix product.
 
-def _contrast(
-    images: Side,
-    texts: Side,
-    make_targets: Callable[[Side, Side], LogTargets],
-    scale: Tensor,
-    image_weight: float,
-    reduction: str,
-    gather: bool,
-    tile_size: int | str | None,
-) -> Tensor:
-    """The steps that all softmax losses share, on one process or on many."""
-    check_fraction(image_weight, "image_weight")
-    check_option(reduction, "reduction", REDUCTIONS)
-    gather = gather and is_distributed()
-    count = all_reduce_sum(len(images), images.embeds.device) if gather else len(images)
-    texts = texts.gathered() if gather else texts
-    tile = choose_tile_size(tile_size, count, len(texts), texts.embeds.device)
-    if gather and tile is None:
-        images, gather = images.gathered(), False
-    with torch.autocast(texts.embeds.device.type, enabled=False):
-        targets = make_targets(images, texts)
-        if tile is None:
-            logits = l2_normalize(images.embeds) @ l2_normalize(texts.embeds).T * scale
-            return contrast_logits(logits, targets.block(ALL, ALL), images, texts, image_weight, reduction)
-        terms, counts = tiled_soft_target_cross_entropy(images.embeds, texts.embeds, targets, scale, tile, gather)
-        if gather:
-            images = images.gathered("ids", "weights")
-        return _join_terms(terms, counts, images, texts, image_weight, reduction)
+    Args:
+        image_embeds: (N, D), floating point.
+        text_embeds: (M, D), floating point.
+        names: what error messages call the two.
+        axes: the axes of the two, D the last.
+        normalize: scale to unit length, with the values of :func:`medvl.functional.l2_normalize`.
 
+    Returns:
+        Plain tensors of the same shapes, float64 if one of the two is, else float32.
 
-def contrast_logits(
-    logits: Tensor, log_targets: Tensor, images: Side, texts: Side, image_weight: float, reduction: str
-) -> Tensor:
-    """Loss of an (N, M) matrix of logits; of the sides, ids and weights are used."""
-    terms = soft_target_cross_entropy(logits, log_targets)
-    has_target = log_targets > -torch.inf
-    return _join_terms(terms, (has_target.any(1), has_target.any(0)), images, texts, image_weight, reduction)
-
-
-def _join_terms(
-    terms: tuple[Tensor, Tensor],
-    counts: tuple[Tensor, Tensor],
-    images: Side,
-    texts: Side,
-    image_weight: float,
-    reduction: str,
-) -> Tensor:
-    """Weigh the image and text terms and reduce them; the mean of each is over those that count."""
-    shares, weights = (image_weight, 1 - image_weight), _term_weights(images, texts, *counts)
-    weighted = [share * weight * term for share, weight, term in zip(shares, weights, terms, strict=True)]
-    if reduction == "mean":
-        images_mean, texts_mean = (term.sum() / n.sum().clamp_min(1) for term, n in zip(weighted, counts, strict=True))
-        return images_mean + texts_mean
-    joined = torch.cat(weighted)
-    return joined.sum() if reduction == "sum" else joined
-
-
-def _term_weights(images: Side, texts: Side, image_counts: Tensor, text_counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean 1 over the terms that count, 0 elsewhere; a text weighs what the images with its id weigh on average."""
-    if images.weights is None or images.ids is None or texts.ids is None:
-        dtype = images.embeds.dtype
-        return image_counts.to(dtype), text_counts.to(dtype)
-    weights = images.weights
-    groups = torch.cat([images.ids, texts.ids]).unique(return_inverse=True)[1]
-    image_groups, text_groups = groups.split([len(images.ids), len(texts.ids)])
-    sums = weights.new_zeros(len(groups)).index_add_(0, image_groups, weights)
-    sizes = weights.new_zeros(len(groups)).index_add_(0, image_groups, torch.ones_like(weights))
-    text_weights = (sums / sizes.clamp_min(1))[text_groups]
-    return _mean_one(weights, image_counts), _mean_one(text_weights, text_counts)
-
-
-def _mean_one(weights: Tensor, counts: Tensor) -> Tensor:
-    weights = weights * counts
-    return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny) * counts.sum()
+    Raises:
+        TypeError: If the embeddings are not floating point tensors.
+        ValueError: If their shapes are inconsistent.
+    """
+    read = []
+    for name, axis_names, vectors in zip(names, axes, (image_embeds, text_embeds), strict=True):
+        ok = isinstance(vectors, Tensor) and vectors.is_floating_point() and vectors.ndim == axis_names.count(",") + 1
+        if not ok:
+            check_axes(vectors, name, axis_names)
+    if image_embeds.shape[-1] != text_embeds.shape[-1]:
+        check_same_size(image_embeds, text_embeds, -1, names, "width D")
+    # float32 at least: half precision cannot hold a logit of 100.
+    dtype = torch.float64 if torch.float64 in (image_embeds.dtype, text_embeds.dtype) else torch.float32
+    for vectors in (image_embeds, text_embeds):
+        if not torch.compiler.is_compiling():  # tracing has subclasses of its own, by which it follows a tensor
+            vectors = vectors.as_subclass(Tensor)
+        vectors = vectors.to(dtype)
+        if normalize:
+            wide = torch.float32 if vectors.device.type == "mps" else torch.float64
+            length = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True, dtype=wide)
+            too_short = ~(length > torch.finfo(dtype).tiny)
+            vectors = vectors * (1 / length.masked_fill(too_short, torch.inf)).to(dtype)
+        read.append(vectors)
+    return read[0], read[1]

@@ -1,4 +1,4 @@
-"""Patches of images: cutting, hiding at random, taking the visible ones and putting them back."""
+"""Patches of images: cut, hide at random, gather the visible ones and scatter them back."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from medvl.utils.checks import check_option
-from medvl.utils.tensors import as_float, as_full_mask, as_matrix
-
-REDUCTIONS = ("mean", "sum", "none")
+from medvl.functional.reduction import REDUCTIONS
+from medvl.utils.checks import check_option, check_type, error_message
+from medvl.utils.tensors import as_float, as_mask, as_matrix
 
 
 def random_visible_patches(
@@ -22,14 +21,14 @@ def random_visible_patches(
         count: images N.
         patches: patches P of each.
         ratio: share of patches to hide, in [0, 1); at least one stays.
-        generator: source of randomness.
-        device: where the result lies.
+        generator: random number generator; torch's default one without it.
+        device: device of the result.
 
     Returns:
         Indices (N, P') of the visible patches in ascending order, and a mask (N, P), True for visible.
 
     Raises:
-        ValueError: for a ratio outside [0, 1).
+        ValueError: If the ratio is not in [0, 1).
 
     Example:
         >>> indices, visible = random_visible_patches(2, 6, ratio=0.5)
@@ -37,7 +36,7 @@ def random_visible_patches(
         (torch.Size([2, 3]), [3, 3])
     """
     if not 0 <= ratio < 1:
-        raise ValueError(f"ratio must be at least 0 and below 1, got {ratio}")
+        raise ValueError(error_message("ratio", "be at least 0 and below 1", ratio))
     kept = max(1, patches - math.floor(patches * ratio + 0.5))
     order = torch.rand(count, patches, generator=generator, device=device).argsort(1)
     indices = order[:, :kept].sort(1).values
@@ -45,7 +44,7 @@ def random_visible_patches(
 
 
 def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:
-    """The patches (N, P', C) of (N, P, C) that the indices (N, P') name.
+    """Gather the patches (N, P', C) of (N, P, C) at the indices (N, P').
 
     Example:
         >>> gather_patches(torch.tensor([[[1.0], [2.0], [3.0]]]), torch.tensor([[0, 2]])).tolist()
@@ -55,12 +54,12 @@ def gather_patches(patches: Tensor, indices: Tensor) -> Tensor:
 
 
 def scatter_patches(visible: Tensor, indices: Tensor, fill: Tensor, patches: int) -> Tensor:
-    """Put visible patches back in their places among all, the inverse of :func:`gather_patches`.
+    """Scatter visible patches to their places among all P, the inverse of :func:`gather_patches`.
 
     Args:
         visible: (N, P', C).
-        indices: (N, P'), the place of each.
-        fill: (C,) or anything that broadcasts to (N, P, C), for the places that no patch has.
+        indices: (N, P'), the place of each visible patch.
+        fill: (C,) or anything that broadcasts to (N, P, C), for the places of hidden patches.
         patches: P.
 
     Returns:
@@ -75,7 +74,7 @@ def scatter_patches(visible: Tensor, indices: Tensor, fill: Tensor, patches: int
 
 
 def patchify(image: Tensor, patch_size: int | tuple[int, ...]) -> Tensor:
-    """Cut images into patches.
+    """Cut images into non-overlapping patches.
 
     Args:
         image: (N, C, H, W[, D]).
@@ -86,7 +85,7 @@ def patchify(image: Tensor, patch_size: int | tuple[int, ...]) -> Tensor:
         channel last.
 
     Raises:
-        ValueError: where the patch size does not divide the image.
+        ValueError: If the patch size does not divide the image.
 
     Example:
         >>> patchify(torch.arange(8.0).reshape(1, 1, 2, 4), 2).tolist()
@@ -96,7 +95,8 @@ def patchify(image: Tensor, patch_size: int | tuple[int, ...]) -> Tensor:
     sizes = (patch_size,) * dims if isinstance(patch_size, int) else tuple(patch_size)
     shape = image.shape[2:]
     if dims < 1 or len(sizes) != dims or any(p < 1 or n % p for n, p in zip(shape, sizes, strict=True)):
-        raise ValueError(f"patch_size must divide every spatial axis of image {tuple(image.shape)}, got {patch_size}")
+        expected = f"divide every spatial axis of image {tuple(image.shape)}"
+        raise ValueError(error_message("patch_size", expected, patch_size))
     split = [part for n, p in zip(shape, sizes, strict=True) for part in (n // p, p)]
     cut = image.reshape(*image.shape[:2], *split)
     grid, inner = range(2, 2 + 2 * dims, 2), range(3, 3 + 2 * dims, 2)
@@ -112,7 +112,11 @@ def masked_patch_loss(
     normalize: bool = True,
     reduction: str = "mean",
 ) -> Tensor:
-    """Mean squared error on hidden patches; see :class:`medvl.losses.MaskedPatchLoss`.
+    """Mean squared error of predicted pixels on hidden patches (masked autoencoder).
+
+    With x_ip the pixels of patch p of image i, normalized to mean 0 and standard deviation 1 of the patch,
+    L = mean over hidden (i, p) of |prediction_ip - x_ip|^2 / pixels. Arguments, shapes, ranges, errors and the source are
+    those of :class:`medvl.losses.MaskedPatchLoss`.
 
     Example:
         >>> image = torch.tensor([[[[0.0, 2.0, 5.0, 5.0]]]])
@@ -120,25 +124,25 @@ def masked_patch_loss(
         >>> masked_patch_loss(prediction, image, visible, patch_size=(1, 2), normalize=False).item()
         2.0
     """
-    check_option(reduction, "reduction", REDUCTIONS)
-    prediction = as_matrix(patch_prediction, "patch_prediction", "N P pixels")
+    prediction = as_matrix(patch_prediction, "patch_prediction", "N, P, pixels")
     if not isinstance(image, Tensor) or not image.is_floating_point():
-        raise TypeError(f"image must be floating point, got {getattr(image, 'dtype', type(image).__name__)}")
-    pixels = patchify(as_float(image), patch_size)
-    if pixels.shape != prediction.shape:
-        raise ValueError(
-            f"patch_prediction must have shape {tuple(pixels.shape)} for image {tuple(image.shape)} in patches of "
-            f"{patch_size}, got {tuple(prediction.shape)}"
-        )
-    hidden = ~as_full_mask(visible_mask, "visible_mask", prediction)
+        received = image.dtype if isinstance(image, Tensor) else type(image).__name__
+        raise TypeError(error_message("image", "be a floating point tensor", received))
+    x = patchify(as_float(image), patch_size)  # (N, P, pixels)
+    if x.shape != prediction.shape:
+        expected = f"have shape {tuple(x.shape)} for image {tuple(image.shape)} in patches of {patch_size}"
+        raise ValueError(error_message("patch_prediction", expected, tuple(prediction.shape)))
+    check_type(visible_mask, "visible_mask", Tensor)
+    hidden = ~as_mask(visible_mask, "visible_mask", prediction)  # (N, P)
     with torch.autocast(prediction.device.type, enabled=False):
         if normalize:
-            mean = pixels.mean(2, keepdim=True)
-            # A patch of one shade has no spread to divide by: its target is 0.
-            spread = (pixels - mean).square().mean(2, keepdim=True).add(1e-6).sqrt()
-            pixels = (pixels - mean) / spread
-        # Left out before they are squared: a visible patch may be anything, and gets no gradient.
-        errors = (prediction - pixels).masked_fill(~hidden.unsqueeze(2), 0.0).square().mean(2)
+            mean = x.mean(2, keepdim=True)
+            variance = (x - mean).square().mean(2, keepdim=True)
+            # A constant patch has no spread to divide by: its target is 0.
+            x = (x - mean) / (variance + 1e-6).sqrt()
+        # Masked before they are squared: a visible patch may hold anything, and gets no gradient.
+        errors = (prediction - x).masked_fill(~hidden.unsqueeze(2), 0.0).square().mean(2)  # (N, P)
+    check_option(reduction, "reduction", REDUCTIONS)
     if reduction == "none":
         return errors
     return errors.sum() / hidden.sum().clamp_min(1) if reduction == "mean" else errors.sum()

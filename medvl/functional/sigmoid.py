@@ -1,4 +1,4 @@
-"""Sigmoid contrastive loss: every image-text pair is a yes-or-no question of its own."""
+"""Sigmoid contrastive loss: every image-text pair is a binary classification of its own."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from medvl.functional._sides import Ids, make_side
-from medvl.functional.contrastive import REDUCTIONS, matched_sides
-from medvl.functional.similarity import l2_normalize
-from medvl.functional.targets import ALL, match_targets
-from medvl.functional.tiled import SigmoidRule, TiledContrast, choose_tile_size
+from medvl.functional.batch import Batch, Ids, ids_and_labels
+from medvl.functional.contrastive import read_embeds
+from medvl.functional.reduction import REDUCTIONS
+from medvl.functional.targets import ALL, agreement_blocks, agreement_targets
+from medvl.functional.tiled import split_batch, tiled_sigmoid_terms
 from medvl.utils.checks import check_option
-from medvl.utils.distributed import all_gather_with_grad, all_reduce_sum, is_distributed
-from medvl.utils.tensors import as_embeds, as_number, as_scale
+from medvl.utils.distributed import all_gather_with_grad
+from medvl.utils.tensors import as_number, as_scale
 
 
 def sigmoid_contrastive_loss(
@@ -35,37 +35,43 @@ def sigmoid_contrastive_loss(
     gather: bool = False,
     tile_size: int | str | None = None,
 ) -> Tensor:
-    """Sigmoid loss with positives by id or label; see :class:`medvl.losses.SigmoidContrastiveLoss`.
+    """Sigmoid loss with positives by id or label (SigLIP).
+
+    x_ij = <v_i, t_j> / tau + b,  L = mean_i -sum_j m_ij log sigmoid(x_ij) + (1 - m_ij) log sigmoid(-x_ij) with m_ij = 1
+    where ids are equal, else the agreement of labels. Arguments, shapes, ranges, errors and the source are those of
+    :class:`medvl.losses.SigmoidContrastiveLoss`.
 
     Example:
         >>> round(sigmoid_contrastive_loss(torch.eye(2), torch.eye(2), temperature=1.0, bias=0.0).item(), 4)
         1.0064
     """
-    check_option(reduction, "reduction", REDUCTIONS)
-    image_embeds, text_embeds = as_embeds(image_embeds, text_embeds)
-    images, texts = matched_sides(
-        make_side("image", image_embeds, ids=image_ids, labels=image_labels, label_mask=image_label_mask),
-        make_side("text", text_embeds, ids=text_ids, labels=text_labels, label_mask=text_label_mask),
-    )
-    scale = as_scale(logit_scale, temperature, image_embeds)
-    offset = as_number(bias if logit_bias is None else logit_bias, "logit_bias", image_embeds)
-    gather = gather and is_distributed()
-    device = image_embeds.device
-    count = all_reduce_sum(len(images), device) if gather else len(images)
-    texts = texts.gathered() if gather else texts
-    tile = choose_tile_size(tile_size, count, len(texts), device)
-    with torch.autocast(device.type, enabled=False):
-        targets = match_targets(images, texts, label_agreement)
-        if tile is None:
-            logits = l2_normalize(images.embeds) @ l2_normalize(texts.embeds).T * scale + offset
-            weights = targets.block(ALL, ALL).exp()
-            # Of a positive with a large logit, log(1 + exp(x)) - x would leave the rounding of x.
-            terms = -(weights * logsigmoid(logits) + (1 - weights) * logsigmoid(-logits)).sum(1)
+    ids, labels, masks = (image_ids, text_ids), (image_labels, text_labels), (image_label_mask, text_label_mask)
+    b = bias if logit_bias is None else logit_bias
+    if gather or tile_size is not None:
+        embeds = read_embeds(image_embeds, text_embeds, normalize=False)
+        # A row needs nothing of the other rows: each process computes the terms of its own images, tiled or not.
+        batch = Batch(embeds, *ids_and_labels(ids, labels, masks, embeds))
+        batch, tile = split_batch(batch, gather, tile_size, own_images=True)
+        scale, b = as_scale(logit_scale, temperature, embeds[0]), as_number(b, "logit_bias", embeds[0])
+        if tile is not None:
+            terms = tiled_sigmoid_terms(batch, agreement_targets(batch, label_agreement), scale, b, tile)
         else:
-            rule = SigmoidRule(targets, images.embeds.detach(), len(images))
-            (terms,) = TiledContrast.apply(images.embeds, texts.embeds, scale, offset, rule, tile)
-    # A row needs nothing of the other rows: each process computes its own images' terms, tiled or not.
-    terms = all_gather_with_grad(terms) if gather else terms
+            options = {"logit_scale": scale, "logit_bias": b, "label_agreement": label_agreement}
+            terms = sigmoid_contrastive_loss(**batch.arguments(), **options, reduction="none")
+        return _reduce(all_gather_with_grad(terms) if gather else terms, reduction)
+
+    v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
+    with torch.autocast(v.device.type, enabled=False):
+        x = v @ t.T * as_scale(logit_scale, temperature, v) + as_number(b, "logit_bias", v)  # (N, M)
+        agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
+        m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
+        # Not log(1 + exp(x)) - m x: of a positive with a large logit it would leave the rounding of x.
+        terms = -(m * logsigmoid(x) + (1 - m) * logsigmoid(-x)).sum(1)  # (N,)
+        return _reduce(terms, reduction)
+
+
+def _reduce(terms: Tensor, reduction: str) -> Tensor:
+    check_option(reduction, "reduction", REDUCTIONS)
     if reduction == "none":
         return terms
     return terms.sum() / max(len(terms), 1) if reduction == "mean" else terms.sum()

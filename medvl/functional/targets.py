@@ -1,109 +1,135 @@
-"""Which image goes with which text, and how much, for any block of an (N, M) matrix without storing the whole."""
+"""Which image goes with which text, and how much, for any block of an (N, M) matrix."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from medvl.functional._sides import Side
-from medvl.functional.similarity import SIMILARITIES, Similarity, l2_normalize, label_pair, label_similarity
-from medvl.utils.checks import check_option, check_positive
-from medvl.utils.tensors import as_labels, check_same
+from medvl.functional.batch import Batch, Pair
+from medvl.functional.similarity import SIMILARITIES, Similarity, known_labels, l2_normalize, label_similarity
+from medvl.utils.checks import check_option, check_positive, error_message
+from medvl.utils.tensors import as_labels, check_same_size, wide_dtype
 
 LABEL_AGREEMENTS = ("exact", "overlap", "soft")
 
 ALL = slice(None)
 
+Block: TypeAlias = Callable[[slice, slice], Tensor]
+
+
+def sum_to_one(weights: Tensor, axis: int) -> Tensor:
+    """Non-negative weights (N, M) over their sum along an axis; 0 where the sum is 0.
+
+    Example:
+        >>> sum_to_one(torch.tensor([[1.0, 3.0], [0.0, 0.0]]), 1).tolist()
+        [[0.25, 0.75], [0.0, 0.0]]
+    """
+    return weights / weights.sum(axis, keepdim=True).clamp_min(torch.finfo(weights.dtype).tiny)
+
 
 @dataclass(frozen=True)
 class LogTargets:
-    """Logarithms of target weights: 0 and -inf for positives and negatives, similarity / temperature for soft ones.
+    """Logarithms of target weights by block, for a loss in tiles.
+
+    They are 0 and -inf for positives and negatives, similarity / temperature for soft targets.
 
     Args:
-        block: gives the (n, m) log weights of a slice of images and a slice of texts.
-        bound: no finite log weight is above it, nor below its negative; infinite where not known.
+        block: returns the (n, m) log weights of a slice of images and a slice of texts.
+        bound: an upper bound of the absolute value of every finite log weight; infinite if there is none.
     """
 
-    block: Callable[[slice, slice], Tensor]
+    block: Block
     bound: float
 
 
-def id_targets(images: Side, texts: Side) -> LogTargets:
+def id_targets(batch: Batch) -> LogTargets:
     """Positives are equal ids."""
-    if images.ids is None or texts.ids is None:
-        raise ValueError("image_ids and text_ids are needed, or labels of both sides; got neither")
-    image_ids, text_ids, dtype = images.ids, texts.ids, images.embeds.dtype
+    return agreement_targets(batch, "exact")
+
+
+def agreement_targets(batch: Batch, label_agreement: str) -> LogTargets:
+    """Positives are equal ids and, if there are labels, labels that agree."""
+    agreement, dtype = agreement_blocks(batch.ids, batch.labels, label_agreement), batch.embeds[0].dtype
 
     def block(rows: slice, columns: slice) -> Tensor:
-        return _log_mask(image_ids[rows, None] == text_ids[columns], dtype)
+        weights = agreement(rows, columns)
+        if weights.dtype == torch.bool:
+            zeros = torch.zeros(weights.shape, dtype=dtype, device=weights.device)
+            return zeros.masked_fill_(~weights, -torch.inf)
+        return weights.to(dtype).log_()
 
     return LogTargets(block, bound=0.0)
 
 
-def similarity_targets(images: Side, texts: Side, similarity: Similarity, temperature: float) -> LogTargets:
+def similarity_targets(batch: Batch, similarity: Similarity, temperature: float) -> LogTargets:
     """Softmax targets of label similarity."""
     check_positive(temperature, "target_temperature")
     if not callable(similarity):
         check_option(similarity, "similarity", SIMILARITIES)
-    image_labels, text_labels = label_pair(images.labels, texts.labels)
-    kind = similarity
+    image_labels, text_labels = known_labels(*(batch.labels or (None, None)))
+    kind, dtype = similarity, batch.embeds[0].dtype
     if similarity == "cosine":
         # Scaled once here rather than for every block.
         image_labels, text_labels, kind = l2_normalize(image_labels), l2_normalize(text_labels), "dot"
 
     def block(rows: slice, columns: slice) -> Tensor:
-        return (
-            label_similarity(image_labels[rows], text_labels[columns], kind).div_(temperature).to(images.embeds.dtype)
-        )
+        return label_similarity(image_labels[rows], text_labels[columns], kind).div_(temperature).to(dtype)
 
     return LogTargets(block, bound=1 / temperature if similarity in ("cosine", "jaccard") else torch.inf)
 
 
-def match_targets(images: Side, texts: Side, label_agreement: str) -> LogTargets:
-    """Positives are equal ids, and elsewhere labels that agree."""
+def agreement_blocks(ids: Pair | None, labels: Pair | None, label_agreement: str) -> Block:
+    """m_ij by block: 1 (or True) where ids are equal, else the agreement of labels in [0, 1].
+
+    Args:
+        ids: (N,) and (M,) integers.
+        labels: (N, K) and (M, K); NaN marks an unknown finding. One of the two pairs must be given.
+        label_agreement: ``"exact"``, ``"overlap"`` or ``"soft"``.
+
+    Returns:
+        A function from a slice of images and a slice of texts to a mask or to numbers (n, m).
+    """
     check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
-    if images.labels is None or texts.labels is None:
-        return id_targets(images, texts)
-    agreement = _agreement(images.labels, texts.labels, label_agreement)
-    image_ids, text_ids, dtype = images.ids, texts.ids, images.embeds.dtype
-
-    def block(rows: slice, columns: slice) -> Tensor:
-        weights = agreement(rows, columns)
-        if image_ids is not None and text_ids is not None:
-            weights.masked_fill_(image_ids[rows, None] == text_ids[columns], 1)
-        return _log_mask(weights, dtype) if weights.dtype == torch.bool else weights.to(dtype).log_()
-
-    return LogTargets(block, bound=0.0)
+    same_id = None if ids is None else _equal_blocks(*ids)
+    agreement = None if labels is None else _label_agreement_blocks(*labels, label_agreement)
+    if same_id is not None and agreement is not None:
+        return lambda rows, columns: agreement(rows, columns).masked_fill_(same_id(rows, columns), 1)
+    only = same_id or agreement
+    if only is None:
+        raise ValueError(error_message("ids or labels", "be given", "neither"))
+    return only
 
 
-def _log_mask(mask: Tensor, dtype: torch.dtype) -> Tensor:
-    return torch.zeros(mask.shape, dtype=dtype, device=mask.device).masked_fill_(~mask, -torch.inf)
+def _equal_blocks(images: Tensor, texts: Tensor) -> Block:
+    return lambda rows, columns: images[rows, None] == texts[columns]
 
 
-def _agreement(image_labels: Tensor, text_labels: Tensor, label_agreement: str) -> Callable[[slice, slice], Tensor]:
-    """Label agreement by block: a mask for "exact" and "overlap", numbers in [0, 1] for "soft"."""
+def _label_agreement_blocks(image_labels: Tensor, text_labels: Tensor, label_agreement: str) -> Block:
+    """A mask for "exact" and "overlap", numbers in [0, 1] for "soft"."""
     if label_agreement == "exact":
-        image_groups, text_groups = _label_groups(image_labels, text_labels)
-        return lambda images, texts: image_groups[images, None] == text_groups[texts]
-    images_known, texts_known = label_pair(image_labels, text_labels)
+        return _equal_blocks(*_label_groups(image_labels, text_labels))
+    images, texts = known_labels(image_labels, text_labels)
     if label_agreement == "overlap":
-        images_known, texts_known = (images_known > 0).float(), (texts_known > 0).float()
-        return lambda images, texts: images_known[images] @ texts_known[texts].T > 0.5
-    images_known, texts_known = l2_normalize(images_known), l2_normalize(texts_known)
-    return lambda images, texts: (images_known[images] @ texts_known[texts].T).clamp_(0, 1)
+        images, texts = (images > 0).float(), (texts > 0).float()
+        return lambda rows, columns: images[rows] @ texts[columns].T > 0.5
+    images, texts = l2_normalize(images), l2_normalize(texts)
+    return lambda rows, columns: (images[rows] @ texts[columns].T).clamp_(0, 1)
 
 
 def _label_groups(image_labels: Tensor, text_labels: Tensor) -> tuple[Tensor, Tensor]:
-    """A number for every distinct label vector, a finding that is not known being a state of its own.
+    """A number for every distinct label vector; an unknown finding is a state of its own.
 
-    Vectors without any known finding get numbers that equal nothing: to know nothing of two studies is no agreement.
+    Vectors without any known finding get -1 (images) and -2 (texts), which equal nothing: two studies of which nothing
+    is known do not agree.
     """
     image_labels, text_labels = as_labels(image_labels, "image_labels"), as_labels(text_labels, "text_labels")
-    check_same(image_labels, text_labels, 1, ("image_labels", "text_labels"), "width K")
-    labels = torch.cat([image_labels.double(), text_labels.double()])
+    check_same_size(image_labels, text_labels, 1, ("image_labels", "text_labels"), "width K")
+    wide = wide_dtype(image_labels.device)
+    labels = torch.cat([image_labels.to(wide), text_labels.to(wide)])
     unknown = labels.isnan()
     groups = labels.masked_fill(unknown, torch.finfo(labels.dtype).max).unique(dim=0, return_inverse=True)[1]
     images, texts = groups.split([len(image_labels), len(text_labels)])

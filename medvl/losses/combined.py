@@ -1,4 +1,4 @@
-"""A weighted sum of losses that takes what a MONAI trainer gives: the network's output and the batch."""
+"""Weighted sum of losses over the network's output and the batch, as a MONAI trainer passes them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from medvl.utils.checks import error_message
 
 
 class CombinedLoss(nn.Module):
-    """Weighted sum of losses whose arguments are found by name.
+    """Weighted sum of losses that get their arguments by name.
 
     Each term's ``forward`` gets every argument that has its name in the network's output, else in the batch. An
     argument with a default that is in neither (or is None there) keeps its default, so that ``logit_scale`` or
@@ -27,8 +27,8 @@ class CombinedLoss(nn.Module):
             ``{"weights": "semantic_integrity"}``. Other arguments have their own.
 
     Raises:
-        TypeError: where ``losses`` is no dictionary, or a term is neither a loss nor a (loss, weight) pair.
-        ValueError: where there are no terms, or ``argument_names`` names an argument that no loss has.
+        TypeError: If ``losses`` is not a dictionary, or a term is neither a loss nor a (loss, weight) pair.
+        ValueError: If there are no terms, or ``argument_names`` names an argument that no loss has.
 
     Example:
         >>> from medvl.losses import ImageTextContrastiveLoss
@@ -45,9 +45,9 @@ class CombinedLoss(nn.Module):
     ) -> None:
         super().__init__()
         if not isinstance(losses, Mapping):
-            raise TypeError(f"losses must be a dictionary of losses by name, got {type(losses).__name__}")
+            raise TypeError(error_message("losses", "be a dictionary of losses by name", type(losses).__name__))
         if not losses:
-            raise ValueError("losses must name at least one loss, got none")
+            raise ValueError(error_message("losses", "hold at least one loss", "none"))
         pairs = {name: _loss_and_weight(name, term) for name, term in losses.items()}
         # A ModuleDict would refuse names with a dot, and names of its own methods such as "keys".
         self.losses = nn.ModuleList(loss for loss, _ in pairs.values())
@@ -68,18 +68,18 @@ class CombinedLoss(nn.Module):
 
         Args:
             pred: the network's output.
-            batch: the batch, asked for what the network's output does not hold.
+            batch: the batch, searched for what the network's output does not hold.
 
         Returns:
-            A number.
+            A scalar.
 
         Raises:
-            KeyError: where a term needs a name that neither has; the message lists what there was.
-            TypeError: where ``pred`` or ``batch`` is not a dictionary.
+            KeyError: If a term needs a name that neither has; the message lists what there is.
+            TypeError: If ``pred`` or ``batch`` is not a dictionary.
         """
         for name, value in (("pred", pred), ("batch", batch)):
             if not isinstance(value, Mapping):
-                raise TypeError(f"{name} must be a dictionary, got {type(value).__name__}")
+                raise TypeError(error_message(name, "be a dictionary", type(value).__name__))
         values = {
             name: loss(**_arguments(name, loss, pred, batch, self.argument_names))
             for (name, loss) in zip(self.weights, self.losses, strict=True)
@@ -95,7 +95,7 @@ class CombinedLoss(nn.Module):
 def _loss_and_weight(name: str, term: object) -> tuple[nn.Module, float]:
     loss, weight = term if isinstance(term, Sequence) and len(term) == 2 else (term, 1.0)
     if not isinstance(loss, nn.Module) or not isinstance(weight, Real):
-        raise TypeError(f"losses[{name!r}] must be a loss or a (loss, weight) pair, got {term!r}")
+        raise TypeError(error_message(f"losses[{name!r}]", "be a loss or a (loss, weight) pair", repr(term)))
     return loss, float(weight)
 
 
@@ -114,7 +114,7 @@ def _arguments(
             argument.VAR_KEYWORD,
         ):
             raise KeyError(
-                f"loss {name!r} ({type(loss).__name__}) needs {key!r}; the network's output has "
-                f"{sorted(map(str, pred))} and the batch has {sorted(map(str, batch))}"
+                f"loss {name!r} ({type(loss).__name__}) needs {argument.name!r}; the network's output has "
+                f"{sorted(map(str, pred))} and the batch has {sorted(map(str, batch))}."
             )
     return found

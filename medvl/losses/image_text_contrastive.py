@@ -18,22 +18,22 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
         L_v = mean_i -1/|P(i)| sum_{j in P(i)} log softmax_j(l_i.)[j],  L_t likewise down the columns,
         L = lambda L_v + (1 - lambda) L_t.
 
-    Several views of one study and several texts of one image are positives of each other. An image or text without a
-    positive does not count. Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images
+    Several views of one study and several texts of one image are all positives. An image or text without a positive does
+    not count. Zhang et al., "Contrastive Learning of Medical Visual Representations from Paired Images
     and Text", MLHC 2022; with lambda 0.5 and one-to-one pairs this is CLIP's loss.
 
     Args:
-        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
+        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share and its weight.
         gather: contrast the batches of all processes, which may be of unequal size; every process gets the same loss,
             and ``DistributedDataParallel`` then the gradients of one process with the whole batch.
-        tile_size: texts in one tile of the N x M logits, so that memory is linear in N; ``"auto"`` tiles where the
-            plain loss is the slower one; None stores the whole.
+        tile_size: texts in one tile of the N x M logits, so that memory is linear in N; ``"auto"`` uses tiles where
+            they are faster; None stores the whole matrix.
 
     Raises:
-        ValueError: for an option outside its range.
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -66,20 +66,20 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
         """Loss of a batch.
 
         Args:
-            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            image_embeds: (N, D), scaled to unit length here. A zero vector has similarity 0 to every vector.
             text_embeds: (M, D).
-            image_ids: (N,) integers or texts; without ids, image i and text i are a pair and N must equal M.
+            image_ids: (N,) integers or strings; without ids, image i and text i are a pair and N must equal M.
             text_ids: (M,).
-            weights: (N,), not negative, how much each image's terms count; scaled to mean 1, without gradient. A text
-                counts as its images do on average.
-            logit_scale: one number, 1 / tau (the network's, after its exponential).
+            weights: (N,), non-negative weights of the images' terms; scaled to mean 1, without gradient. A text gets the
+                mean weight of its images.
+            logit_scale: scalar, 1 / tau (the network's, after its exponential).
 
         Returns:
-            A number, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
+            A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
 
         Raises:
-            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
-            ValueError: for shapes that do not fit each other.
+            TypeError: If embeddings are not floating point tensors, or ids are neither integers nor strings.
+            ValueError: If the shapes are inconsistent.
         """
         return image_text_contrastive_loss(
             image_embeds, text_embeds, image_ids, text_ids, weights, logit_scale, **self.options

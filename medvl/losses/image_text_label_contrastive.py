@@ -1,4 +1,4 @@
-"""Contrastive loss over pairs, labelled images and labelled texts at once."""
+"""Contrastive loss over image-text pairs, labeled images and labeled texts at once."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
         L = lambda L_v + (1 - lambda) L_t,
 
     the means over rows and columns that have a positive. Images with a report, images with labels and texts alone mix
-    in one batch. The formula is ours, made to do what Wang, "Unified Medical Image-Text-Label Contrastive Learning
+    in one batch. The formula is ours, designed to do what Wang, "Unified Medical Image-Text-Label Contrastive Learning
     With Continuous Prompt", 2023 (arXiv 2307.05920, without published code) describes; with ``label_agreement="exact"`` it is
     the bidirectional supervised contrast of Yang et al., "Unified Contrastive Learning in Image-Text-Label Space",
     CVPR 2022.
 
     Args:
-        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
-        label_agreement: ``"exact"``: all findings in the same state, not known being a state of its own (two studies of which
-            nothing is known do not agree); ``"overlap"``: some finding present (above 0) in both; ``"soft"``:
+        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        label_agreement: ``"exact"``: all findings in the same state, where unknown is a state of its own (two studies of
+            which nothing is known do not agree); ``"overlap"``: some finding present (above 0) in both; ``"soft"``:
             max(0, cosine).
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share.
-        gather: contrast the batches of all processes; see :class:`ImageTextContrastiveLoss`.
-        tile_size: texts in one tile, ``"auto"`` or None; see :class:`ImageTextContrastiveLoss`.
+        gather: contrast the batches of all processes, as in :class:`ImageTextContrastiveLoss`.
+        tile_size: texts in one tile, ``"auto"`` or None, as in :class:`ImageTextContrastiveLoss`.
 
     Raises:
-        ValueError: for an option outside its range.
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -79,22 +79,22 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
         """Loss of a batch.
 
         Args:
-            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            image_embeds: (N, D), scaled to unit length here. A zero vector has similarity 0 to every vector.
             text_embeds: (M, D).
-            image_labels: (N, K) finding states; NaN is a finding that is not known.
+            image_labels: (N, K) finding states; NaN marks an unknown finding.
             text_labels: (M, K).
-            image_ids: (N,) integers or texts. Without ids and labels, image i and text i are a pair.
+            image_ids: (N,) integers or strings. Without ids and labels, image i and text i are a pair.
             text_ids: (M,).
-            image_label_mask: (N, K), False for a finding that is not known.
+            image_label_mask: (N, K), False marks an unknown finding.
             text_label_mask: (M, K).
-            logit_scale: one number, 1 / tau (the network's, after its exponential).
+            logit_scale: scalar, 1 / tau (the network's, after its exponential).
 
         Returns:
-            A number, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
+            A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
 
         Raises:
-            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
-            ValueError: for shapes that do not fit each other, or labels or ids of one side only.
+            TypeError: If embeddings are not floating point tensors, or ids are neither integers nor strings.
+            ValueError: If the shapes are inconsistent, or labels or ids are given for one side only.
         """
         return image_text_label_contrastive_loss(
             image_embeds,

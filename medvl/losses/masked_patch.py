@@ -1,4 +1,4 @@
-"""Reconstruction of hidden patches."""
+"""Reconstruction loss of hidden patches."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from medvl.functional import masked_patch_loss
-from medvl.functional.masking import REDUCTIONS
-from medvl.utils.checks import check_option
+from medvl.functional.reduction import REDUCTIONS
+from medvl.utils.checks import check_option, error_message
 
 
 class MaskedPatchLoss(nn.Module):
     r"""Mean squared error of predicted pixels on hidden patches (masked autoencoder).
 
-    With x_ip the pixels of patch p of image i, scaled to mean 0 and standard deviation 1 of the patch::
+    With x_ip the pixels of patch p of image i, normalized to mean 0 and standard deviation 1 of the patch::
 
         L = mean over hidden (i, p) of |prediction_ip - x_ip|^2 / pixels.
 
     He et al., "Masked Autoencoders Are Scalable Vision Learners", CVPR 2022; a term of MLIP.
 
     Args:
-        patch_size: pixels along each spatial axis, one number or one for each axis.
-        normalize: scale each patch's pixels; a patch of one shade has target 0.
+        patch_size: pixels along each spatial axis, one integer or one for each axis.
+        normalize: normalize each patch's pixels; a constant patch has target 0.
         reduction: ``"mean"`` over hidden patches, ``"sum"``, or ``"none"`` for (N, P) with 0 at visible patches.
 
     Raises:
-        TypeError: for a patch size that is no whole number or sequence of them.
-        ValueError: for an unknown reduction.
+        TypeError: If the patch size is neither an integer nor a sequence.
+        ValueError: If the reduction is unknown.
 
     Example:
         >>> import torch
@@ -41,7 +41,7 @@ class MaskedPatchLoss(nn.Module):
         super().__init__()
         check_option(reduction, "reduction", REDUCTIONS)
         if not isinstance(patch_size, int | Sequence) or isinstance(patch_size, str):
-            raise TypeError(f"patch_size must be a whole number or one for each axis, got {patch_size!r}")
+            raise TypeError(error_message("patch_size", "be an integer or one for each axis", repr(patch_size)))
         self.patch_size = patch_size if isinstance(patch_size, int) else tuple(patch_size)
         self.normalize, self.reduction = normalize, reduction
 
@@ -54,11 +54,11 @@ class MaskedPatchLoss(nn.Module):
             visible_mask: (N, P), True where the network saw the patch.
 
         Returns:
-            A number, or (N, P) for ``reduction="none"``. Without hidden patches it is 0.
+            A scalar, or (N, P) for ``reduction="none"``. Without hidden patches it is 0.
 
         Raises:
-            TypeError: for tensors that are not floating point.
-            ValueError: for shapes that do not fit each other.
+            TypeError: If a tensor is not floating point, or the mask is not a tensor.
+            ValueError: If the shapes are inconsistent.
         """
         return masked_patch_loss(
             patch_prediction,

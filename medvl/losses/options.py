@@ -1,4 +1,4 @@
-"""What the contrastive losses share: their options, checked when they are made rather than at the first batch."""
+"""Options that the contrastive losses share, checked at construction rather than at the first batch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from medvl.functional.contrastive import REDUCTIONS
+from medvl.functional.reduction import REDUCTIONS
 from medvl.functional.tiled import check_tile_size
 from medvl.utils.checks import check_fraction, check_option, check_positive
 
@@ -17,9 +17,10 @@ class ContrastiveOptions(nn.Module):
     Args:
         temperature: above 0; logits are cosines / temperature where ``forward`` gets no ``logit_scale``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        gather: contrast the batches of all processes; see :func:`medvl.functional.all_gather_with_grad` on gradients.
+        gather: contrast the batches of all processes; see
+            :func:`medvl.utils.distributed.all_gather_with_grad` on gradients.
         tile_size: texts in one tile, ``"auto"``, or None for the plain loss.
-        more: what a loss has beside these.
+        more: further options of the loss.
     """
 
     def __init__(self, temperature: float, reduction: str, gather: bool, tile_size: int | str | None, **more: Any):

@@ -1,4 +1,4 @@
-"""Contrastive loss of how well an image's patches and a text's sentences match."""
+"""Contrastive loss of the alignment of image patches and sentences."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medvl.utils.checks import check_option, check_positive
 
 
 class PatchSentenceMatchingLoss(ContrastiveOptions):
-    r"""Contrast of patch-sentence matching scores (MLIP).
+    r"""Contrastive loss of patch-sentence scores (MLIP).
 
     For the unit vectors of image i's patches and text j's sentences, with cosines c_ps = <patch_p, sentence_s> and a
     plan T of non-negative entries that sum to 1,
@@ -21,27 +21,28 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
         score(i, j) = sum_ps T_ps c_ps,  l_ij = score(i, j) / tau,
 
     contrasted by ids as in :class:`ImageTextContrastiveLoss`. ``alignment="transport"``: T is the Sinkhorn plan of cost
-    1 - c with uniform marginals over what the masks keep, many patches to many sentences.  ``"attention"``: every
-    sentence spreads its share over patches by softmax_p(c_ps / tau_a), after Huang et al. (GLoRIA, ICCV 2021).
+    1 - c with uniform marginals over what the masks keep, many patches to many sentences. ``"attention"``: every
+    sentence distributes its share over patches by softmax_p(c_ps / tau_a), after Huang et al. (GLoRIA, ICCV 2021).
     ``"max"``: the mean of every patch's best sentence and every sentence's best patch, after Yao et al. (FILIP, ICLR
-    2022). The formula is ours, made to do what Liu et al., "MLIP: Medical Language-Image Pre-training with Masked
+    2022). The formula is ours, designed to do what Liu et al., "MLIP: Medical Language-Image Pre-training with Masked
     Local Representation Learning", ISBI 2024 (without published code) describes.
 
     Args:
-        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
+        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
         alignment: ``"transport"``, ``"attention"`` or ``"max"``.
-        epsilon: of the transport, above 0, in units of cosine; smaller is closer to a matching and slower.
+        epsilon: entropic regularization of the transport, above 0, in units of cosine; smaller values give sharper plans
+            and take longer.
         attention_temperature: tau_a, above 0.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share and its weight.
         gather: contrast the batches of all processes; each scores its own images against all texts.
         tile_size: texts to score at a time, computed again in the backward pass, so that memory is one tile's;
-            ``"auto"`` tiles where a float32 tensor of all patch-sentence pairs would outgrow 64 MB; None scores all
+            ``"auto"`` tiles where a float32 tensor of all patch-sentence pairs would exceed 64 MB; None scores all
             at once.
 
     Raises:
-        ValueError: for an option outside its range.
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -91,21 +92,21 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
         Args:
             patch_embeds: (N, P, D), scaled to unit length here.
             sentence_embeds: (M, S, D).
-            patch_mask: (N, P), True keeps; all of them without it.
+            patch_mask: (N, P), True keeps; without it, all are kept.
             sentence_mask: (M, S), True keeps. A text without sentences, or an image without patches, has score 0 and
-                is nobody's positive.
-            image_ids: (N,) integers or texts; without ids, image i and text i are a pair and N must equal M.
+                no positive.
+            image_ids: (N,) integers or strings; without ids, image i and text i are a pair and N must equal M.
             text_ids: (M,).
-            weights: (N,), not negative, how much each image's terms count (such as semantic integrity); scaled to
-                mean 1, without gradient. A text counts as its images do on average.
-            logit_scale: one number, 1 / tau (the network's, after its exponential).
+            weights: (N,), non-negative weights of the images' terms (such as semantic integrity); scaled to mean 1, without
+                gradient. A text gets the mean weight of its images.
+            logit_scale: scalar, 1 / tau (the network's, after its exponential).
 
         Returns:
-            A number, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
+            A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
 
         Raises:
-            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
-            ValueError: for shapes that do not fit each other.
+            TypeError: If embeddings are not floating point tensors, or ids are neither integers nor strings.
+            ValueError: If the shapes are inconsistent.
         """
         return patch_sentence_matching_loss(
             patch_embeds,

@@ -1,4 +1,4 @@
-"""Contrastive loss between any images and any texts whose targets are the similarity of their labels."""
+"""Contrastive loss of unpaired images and texts with soft targets from the similarity of their labels."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ class SemanticMatchingLoss(ContrastiveOptions):
         y_ij = softmax_j(s_i. / tau_y)[j],  L_v = -1/N sum_ij y_ij log softmax_j(l_i.)[j],
         L_t likewise over columns with its own softmax of s, and L = (L_v + L_t) / 2.
 
-    Any image may meet any text: no pairs are needed, and two studies with one diagnosis are no negatives. Wang et al.,
-    "MedCLIP: Contrastive Learning from Unpaired Medical Images and Text", EMNLP 2022.
+    Any image is contrasted with any text: no pairs are needed, and two studies with the same diagnosis are not negatives.
+    Wang et al., "MedCLIP: Contrastive Learning from Unpaired Medical Images and Text", EMNLP 2022.
 
     Args:
-        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
-        target_temperature: tau_y, above 0; smaller makes sharper targets.
+        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        target_temperature: tau_y, above 0; smaller values make sharper targets.
         similarity: ``"cosine"`` (the paper's), ``"dot"`` (the released code's), ``"jaccard"``, or a callable from
-            distinct label vectors (U, K) and (V, K) to (U, V). A label vector of zeros is similar to nothing: s = 0.
+            distinct label vectors (U, K) and (V, K) to (U, V). A zero label vector has similarity 0 to every vector.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each halved.
-        gather: contrast the batches of all processes; see :class:`ImageTextContrastiveLoss`.
-        tile_size: texts in one tile, ``"auto"`` or None; see :class:`ImageTextContrastiveLoss`.
+        gather: contrast the batches of all processes, as in :class:`ImageTextContrastiveLoss`.
+        tile_size: texts in one tile, ``"auto"`` or None, as in :class:`ImageTextContrastiveLoss`.
 
     Raises:
-        ValueError: for an option outside its range.
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -74,20 +74,20 @@ class SemanticMatchingLoss(ContrastiveOptions):
         """Loss of a batch.
 
         Args:
-            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            image_embeds: (N, D), scaled to unit length here. A zero vector has similarity 0 to every vector.
             text_embeds: (M, D).
-            image_labels: (N, K) numbers; NaN is a finding that is not known, and counts as 0.
+            image_labels: (N, K) numbers; NaN marks an unknown finding and counts as 0.
             text_labels: (M, K).
-            image_label_mask: (N, K), False for a finding that is not known.
+            image_label_mask: (N, K), False marks an unknown finding.
             text_label_mask: (M, K).
-            logit_scale: one number, 1 / tau (the network's, after its exponential).
+            logit_scale: scalar, 1 / tau (the network's, after its exponential).
 
         Returns:
-            A number, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
+            A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.
 
         Raises:
-            TypeError: for embeddings that are not floating point.
-            ValueError: for shapes that do not fit each other.
+            TypeError: If embeddings are not floating point tensors.
+            ValueError: If the shapes are inconsistent.
         """
         return semantic_matching_loss(
             image_embeds,

@@ -1,4 +1,4 @@
-"""Sigmoid contrastive loss, the modern baseline."""
+"""Sigmoid contrastive loss: a binary classification of every image-text pair."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from medvl.utils.checks import check_option
 
 
 class SigmoidContrastiveLoss(ContrastiveOptions):
-    r"""Sigmoid loss of images and texts (SigLIP), with as many positives as ids and labels make.
+    r"""Sigmoid loss of images and texts (SigLIP), with positives by id or label.
 
     With logits x_ij = <v_i, t_j> / tau + b and m_ij as in :class:`ImageTextLabelContrastiveLoss`,
 
@@ -23,16 +23,16 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
     Pre-Training", ICCV 2023.
 
     Args:
-        temperature: tau, above 0; used where ``forward`` gets no ``logit_scale``.
-        bias: b; used where ``forward`` gets no ``logit_bias``. SigLIP starts at -10, so that many negatives do not
-            swamp the first steps.
+        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        bias: b; used if ``forward`` gets no ``logit_bias``. SigLIP starts at -10, so that the many negatives do
+            not dominate the first steps.
         label_agreement: ``"exact"``, ``"overlap"`` or ``"soft"``; see :class:`ImageTextLabelContrastiveLoss`.
         reduction: ``"mean"`` over images, ``"sum"``, or ``"none"`` for the N image terms.
-        gather: contrast the batches of all processes; see :class:`ImageTextContrastiveLoss`.
-        tile_size: texts in one tile, ``"auto"`` or None; see :class:`ImageTextContrastiveLoss`.
+        gather: contrast the batches of all processes, as in :class:`ImageTextContrastiveLoss`.
+        tile_size: texts in one tile, ``"auto"`` or None, as in :class:`ImageTextContrastiveLoss`.
 
     Raises:
-        ValueError: for an option outside its range.
+        ValueError: If an option is out of its range.
 
     Example:
         >>> import torch
@@ -69,23 +69,23 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
         """Loss of a batch.
 
         Args:
-            image_embeds: (N, D), scaled to unit length here; a vector of length zero is similar to nothing.
+            image_embeds: (N, D), scaled to unit length here. A zero vector has similarity 0 to every vector.
             text_embeds: (M, D).
-            image_ids: (N,) integers or texts. Without ids and labels, image i and text i are a pair.
+            image_ids: (N,) integers or strings. Without ids and labels, image i and text i are a pair.
             text_ids: (M,).
-            image_labels: (N, K) finding states; NaN is a finding that is not known.
+            image_labels: (N, K) finding states; NaN marks an unknown finding.
             text_labels: (M, K).
-            image_label_mask: (N, K), False for a finding that is not known.
+            image_label_mask: (N, K), False marks an unknown finding.
             text_label_mask: (M, K).
-            logit_scale: one number, 1 / tau (the network's, after its exponential).
-            logit_bias: one number, b.
+            logit_scale: scalar, 1 / tau (the network's, after its exponential).
+            logit_bias: scalar, b.
 
         Returns:
-            A number, or (N,) for ``reduction="none"``; all processes' N with ``gather``.
+            A scalar, or (N,) for ``reduction="none"``; all processes' N with ``gather``.
 
         Raises:
-            TypeError: for embeddings that are not floating point, or ids that are neither integers nor texts.
-            ValueError: for shapes that do not fit each other, or labels or ids of one side only.
+            TypeError: If embeddings are not floating point tensors, or ids are neither integers nor strings.
+            ValueError: If the shapes are inconsistent, or labels or ids are given for one side only.
         """
         return sigmoid_contrastive_loss(
             image_embeds,

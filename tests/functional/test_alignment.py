@@ -40,8 +40,8 @@ def test_auto_tiles_only_what_is_large(monkeypatch):
     from medvl.functional import alignment
 
     calls = []
-    whole = alignment._score_tile
-    monkeypatch.setattr(alignment, "_score_tile", lambda *a, **k: calls.append(len(a[2])) or whole(*a, **k))
+    whole = alignment._score
+    monkeypatch.setattr(alignment, "_score", lambda *a: calls.append(len(a[1])) or whole(*a))
     patches, sentences = torch.randn(2, 4, 3), torch.randn(5, 2, 3)
     expected = patch_sentence_scores(patches, sentences, tile_size="auto")
     assert calls == [5]

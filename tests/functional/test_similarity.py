@@ -58,7 +58,7 @@ def test_a_callable_is_asked_about_distinct_labels_only():
 
     torch.testing.assert_close(label_similarity(labels, labels[:3], similarity), labels @ labels[:3].T)
     assert asked == [((2, 2), (2, 2))]
-    with pytest.raises(ValueError, match=r"similarity must give a tensor of shape \(2, 2\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"similarity must return a tensor of shape \(2, 2\), got \(2,\)"):
         label_similarity(labels, labels, lambda a, b: a.sum(1))
 
 

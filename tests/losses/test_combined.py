@@ -73,12 +73,12 @@ def test_wrong_terms(term):
 
 
 def test_no_terms():
-    with pytest.raises(ValueError, match="losses must name at least one loss, got none"):
+    with pytest.raises(ValueError, match=r"^losses must hold at least one loss, got none\.$"):
         CombinedLoss({})
 
 
 def test_not_a_dictionary():
-    with pytest.raises(TypeError, match="pred must be a dictionary, got Tensor"):
+    with pytest.raises(TypeError, match=r"^pred must be a dictionary, got Tensor\.$"):
         CombinedLoss({"x": Squares()})(torch.zeros(1), {})
 
 

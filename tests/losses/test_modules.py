@@ -213,41 +213,41 @@ def embeds(n=2, d=3, dtype=torch.float32):
         (ImageTextContrastiveLoss, {"text_embeds": embeds(d=4)}, ValueError,
          r"image_embeds and text_embeds must have the same width D, got 3 and 4"),
         (ImageTextContrastiveLoss, {"text_embeds": embeds(3)}, ValueError,
-         r"image_ids and text_ids are needed where the numbers of images and texts differ, got 2 images and 3 texts"),
+         r"image_ids and text_ids must be given if the numbers of images and texts differ, got 2 images and 3 texts"),
         (ImageTextContrastiveLoss, {"image_ids": ["a", "b"]}, ValueError,
-         r"image_ids and text_ids must come together, got no text_ids"),
+         r"image_ids and text_ids must be given together, got no text_ids"),
         (ImageTextContrastiveLoss, {"image_ids": ["a"], "text_ids": ["a", "b"]}, ValueError,
          r"image_ids must have shape \(2,\), one for each row of the embeddings, got \(1,\)"),
         (ImageTextContrastiveLoss, {"image_ids": torch.ones(2), "text_ids": ["a", "b"]}, TypeError,
-         r"image_ids must be integers or texts, got torch.float32"),
+         r"image_ids must be integers or strings, got torch.float32"),
         (ImageTextContrastiveLoss, {"image_ids": [0.5, 1.0], "text_ids": ["a", "b"]}, TypeError,
-         r"image_ids must be integers or texts, got an element of type float"),
+         r"image_ids must be integers or strings, got an element of type float"),
         (ImageTextContrastiveLoss, {"weights": torch.ones(3)}, ValueError,
          r"weights must have shape \(2,\), one for each image, got \(3,\)"),
         (ImageTextContrastiveLoss, {"logit_scale": torch.ones(2)}, ValueError,
-         r"logit_scale must be one number, got shape \(2,\)"),
+         r"logit_scale must be a single number, got shape \(2,\)"),
         (SemanticMatchingLoss, {"image_labels": embeds(2, 4), "text_labels": embeds(2, 5)}, ValueError,
          r"image_labels and text_labels must have the same width K, got 4 and 5"),
         (SemanticMatchingLoss, {"image_labels": embeds(3, 4), "text_labels": embeds(2, 4)}, ValueError,
          r"image_labels must have 2 rows, one for each row of the embeddings, got 3"),
         (SemanticMatchingLoss, {"image_labels": torch.ones(2), "text_labels": embeds(2, 4)}, ValueError,
-         r"image_labels must have shape \(rows, K\), K at least 1, got \(2,\)"),
+         r"image_labels must have shape \(rows, K\) with K at least 1, got \(2,\)"),
         (SemanticMatchingLoss, {"image_labels": embeds(), "text_labels": embeds(), "image_label_mask": embeds(2, 1)},
          ValueError, r"image_label_mask must have shape \(2, 3\), got \(2, 1\)"),
         (ImageTextLabelContrastiveLoss, {"image_labels": embeds()}, ValueError,
-         r"image_labels and text_labels must come together, got no text_labels"),
+         r"image_labels and text_labels must be given together, got no text_labels"),
         (SigmoidContrastiveLoss, {"image_label_mask": embeds()}, ValueError,
-         r"image_label_mask needs image_labels, got none"),
+         r"image_label_mask must come with image_labels, got no image_labels"),
         (SemanticMatchingLoss, {"image_labels": embeds(), "text_labels": embeds(), "text_label_mask": [[True]]},
-         TypeError, r"text_label_mask must be a tensor, got list"),
+         TypeError, r"text_label_mask must be of type Tensor, got list"),
         (ImageTextLabelContrastiveLoss, {"image_labels": embeds(2, 0), "text_labels": embeds(2, 0)}, ValueError,
-         r"image_labels must have shape \(rows, K\), K at least 1, got \(2, 0\)"),
+         r"image_labels must have shape \(rows, K\) with K at least 1, got \(2, 0\)"),
         (ImageTextContrastiveLoss, {"logit_scale": "14"}, TypeError, "logit_scale must be a number, got '14'"),
     ],
 )  # fmt: skip
 def test_errors_name_argument_received_and_expected(loss, arguments, error, message):
     for tile_size in (None, 2):
-        with pytest.raises(error, match=message):
+        with pytest.raises(error, match=rf"^{message}\.$"):
             loss(tile_size=tile_size)(**{"image_embeds": embeds(), "text_embeds": embeds()} | arguments)
 
 
@@ -261,7 +261,7 @@ def test_errors_name_argument_received_and_expected(loss, arguments, error, mess
     ],
 )  # fmt: skip
 def test_patch_sentence_errors(arguments, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^{message}\.$"):
         PatchSentenceMatchingLoss()(
             **{"patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3)} | arguments
         )
@@ -274,15 +274,15 @@ def test_patch_sentence_errors(arguments, message):
          r"patch_prediction must have shape \(1, 4, 4\) for image \(1, 1, 4, 4\) in patches of 2, got \(1, 4, 5\)"),
         ({"image": torch.ones(1, 1, 5, 4)}, ValueError,
          r"patch_size must divide every spatial axis of image \(1, 1, 5, 4\), got 2"),
-        ({"image": torch.ones(1, 1, 4, 4).int()}, TypeError, r"image must be floating point, got torch.int32"),
-        ({"image": [[1.0]]}, TypeError, "image must be floating point, got list"),
+        ({"image": torch.ones(1, 1, 4, 4).int()}, TypeError, r"image must be a floating point tensor, got torch.int32"),
+        ({"image": [[1.0]]}, TypeError, "image must be a floating point tensor, got list"),
         ({"visible_mask": torch.ones(1, 3)}, ValueError, r"visible_mask must have shape \(1, 4\), got \(1, 3\)"),
-        ({"visible_mask": [[True] * 4]}, TypeError, "visible_mask must be a tensor, got list"),
+        ({"visible_mask": [[True] * 4]}, TypeError, "visible_mask must be of type Tensor, got list"),
     ],
 )  # fmt: skip
 def test_masked_patch_errors(arguments, error, message):
     right = {"patch_prediction": torch.ones(1, 4, 4), "image": torch.ones(1, 1, 4, 4), "visible_mask": torch.ones(1, 4)}
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=rf"^{message}\.$"):
         MaskedPatchLoss(2)(**right | arguments)
 
 
@@ -314,7 +314,7 @@ def test_a_visible_patch_may_be_anything():
     ],
 )  # fmt: skip
 def test_unknown_options(loss, options, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=rf"^{message}\.$"):
         loss(**options)
 
 
@@ -324,14 +324,18 @@ def test_unknown_options(loss, options, message):
         (ImageTextContrastiveLoss, {"temperature": "1e-1"}, "temperature must be a number, got '1e-1'"),
         (ImageTextContrastiveLoss, {"image_weight": None}, "image_weight must be a number, got None"),
         # It would be used and never learned.
-        (SemanticMatchingLoss, {"temperature": torch.tensor(0.5)}, r"temperature must be a number, got tensor\(0.5"),
+        (
+            SemanticMatchingLoss,
+            {"temperature": torch.tensor(0.5)},
+            r"temperature must be a number, got tensor\(0.5000\)",
+        ),
         (PatchSentenceMatchingLoss, {"epsilon": "0.05"}, "epsilon must be a number, got '0.05'"),
-        (MaskedPatchLoss, {"patch_size": 2.0}, "patch_size must be a whole number or one for each axis, got 2.0"),
+        (MaskedPatchLoss, {"patch_size": 2.0}, "patch_size must be an integer or one for each axis, got 2.0"),
         (CombinedLoss, {"losses": [MaskedPatchLoss()]}, "losses must be a dictionary of losses by name, got list"),
     ],
 )
 def test_options_that_are_no_numbers(loss, options, message):
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(TypeError, match=rf"^{message}\.$"):
         loss(**options)
 
 

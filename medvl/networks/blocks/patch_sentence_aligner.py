@@ -80,8 +80,8 @@ class PatchSentenceAligner(nn.Module):
         Raises:
             ValueError: where the grid has not P places, or numbers of images and texts differ and neither is 1.
         """
-        patches = as_matrix(patch_embeds, "patch_embeds", "N P D")
-        sentences = as_matrix(sentence_embeds, "sentence_embeds", "N S D")
+        patches = as_matrix(patch_embeds, "patch_embeds", "N, P, D")
+        sentences = as_matrix(sentence_embeds, "sentence_embeds", "N, S, D")
         grid = tuple(int(n) for n in grid)
         if prod(grid) != patches.shape[1]:
             raise ValueError(f"grid {grid} has {prod(grid)} places, patch_embeds has {patches.shape[1]} patches.")
@@ -95,7 +95,8 @@ class PatchSentenceAligner(nn.Module):
                 f"patch_embeds has {patches.shape[0]} images, sentence_embeds {sentences.shape[0]} texts: they must be as "
                 "many, or one of them 1."
             )
-        keep_patches, keep_sentences = self._masks(patches, sentences, patch_mask, sentence_mask)
+        keep_patches = as_mask(patch_mask, "patch_mask", patches)
+        keep_sentences = as_mask(sentence_mask, "sentence_mask", sentences)
         dtype = torch.promote_types(patches.dtype, sentences.dtype)
         with torch.autocast(patches.device.type, enabled=False):
             cosine = l2_normalize(patches.to(dtype)) @ l2_normalize(sentences.to(dtype)).mT  # (N, P, S)
@@ -111,19 +112,6 @@ class PatchSentenceAligner(nn.Module):
             "sentence_scores": (maps * cosine).sum(1),
             "maps": maps.mT.reshape(count, -1, *grid),
         }
-
-    @staticmethod
-    def _masks(
-        patches: torch.Tensor,
-        sentences: torch.Tensor,
-        patch_mask: torch.Tensor | None,
-        sentence_mask: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        kept = []
-        for embeds, mask, name in ((patches, patch_mask, "patch_mask"), (sentences, sentence_mask, "sentence_mask")):
-            mask = as_mask(mask, name, embeds)
-            kept.append(embeds.new_ones(embeds.shape[:2], dtype=torch.bool) if mask is None else mask)
-        return kept[0], kept[1]
 
     @staticmethod
     def heatmaps(maps: torch.Tensor, size: Sequence[int], normalise: bool = True) -> torch.Tensor:

@@ -1,0 +1,134 @@
+"""Ids, labels and weights of the images and texts of a contrastive batch, checked and, where asked for, gathered."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from medvl.utils.checks import check_type, error_message
+from medvl.utils.distributed import all_gather_with_grad, get_rank
+from medvl.utils.tensors import as_float, as_ids, as_labels, as_mask
+
+Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
+
+Pair: TypeAlias = tuple[Tensor, Tensor]
+"""A tensor of the images and the same of the texts."""
+
+
+def pair_ids(image_ids: Ids | None, text_ids: Ids | None, image_embeds: Tensor, text_embeds: Tensor) -> Pair:
+    """Ids of images (N,) and texts (M,) as integers; without ids, image i and text i of a process are a pair."""
+    ids = optional_ids(image_ids, text_ids, image_embeds, text_embeds)
+    if ids is not None:
+        return ids
+    count, texts = len(image_embeds), len(text_embeds)
+    if count != texts:
+        expected = "be given if the numbers of images and texts differ"
+        raise ValueError(error_message("image_ids and text_ids", expected, f"{count} images and {texts} texts"))
+    # Numbers that no other process uses.
+    pairs = torch.arange(count, device=image_embeds.device) + (get_rank() << 40)
+    return pairs, pairs
+
+
+def optional_ids(image_ids: Ids | None, text_ids: Ids | None, image_embeds: Tensor, text_embeds: Tensor) -> Pair | None:
+    """Ids of images (N,) and texts (M,) as integers, or None if there are none."""
+    _check_both(image_ids, text_ids, "ids")
+    if image_ids is None or text_ids is None:
+        return None
+    return (
+        as_ids(image_ids, "image_ids", len(image_embeds), image_embeds.device),
+        as_ids(text_ids, "text_ids", len(text_embeds), text_embeds.device),
+    )
+
+
+def pair_labels(labels: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None], embeds: Pair) -> Pair:
+    """Labels of images (N, K) and texts (M, K) as floats, with NaN for unknown findings."""
+    read = []
+    for side, values, mask, rows in zip(("image", "text"), labels, masks, embeds, strict=True):
+        values = as_labels(values, f"{side}_labels").to(rows.device)
+        if len(values) != len(rows):
+            expected = f"have {len(rows)} rows, one for each row of the embeddings"
+            raise ValueError(error_message(f"{side}_labels", expected, len(values)))
+        known = as_mask(mask, f"{side}_label_mask", values)
+        read.append(values if mask is None else values.masked_fill(~known, torch.nan))
+    return read[0], read[1]
+
+
+def ids_and_labels(
+    ids: tuple[Ids | None, Ids | None],
+    labels: tuple[Tensor | None, Tensor | None],
+    masks: tuple[Tensor | None, Tensor | None],
+    embeds: Pair,
+) -> tuple[Pair | None, Pair | None]:
+    """Ids and labels, each None if not given; without either, image i and text i of a process are a pair."""
+    for side, values, mask in zip(("image", "text"), labels, masks, strict=True):
+        if values is None and mask is not None:
+            raise ValueError(error_message(f"{side}_label_mask", f"come with {side}_labels", f"no {side}_labels"))
+    images, texts = labels
+    _check_both(images, texts, "labels")
+    if images is None or texts is None:
+        return pair_ids(*ids, *embeds), None
+    return optional_ids(*ids, *embeds), pair_labels((images, texts), masks, embeds)
+
+
+def _check_both(images: object, texts: object, what: str) -> None:
+    """Raise if one of image_ids and text_ids (or labels) is given without the other."""
+    if (images is None) != (texts is None):
+        missing = f"image_{what}" if images is None else f"text_{what}"
+        raise ValueError(error_message(f"image_{what} and text_{what}", "be given together", f"no {missing}"))
+
+
+def image_weights(weights: Tensor | None, image_embeds: Tensor) -> Tensor | None:
+    """Weights of images (N,) beside the embeddings, without gradient."""
+    if weights is None:
+        return None
+    check_type(weights, "weights", Tensor)
+    if weights.shape != image_embeds.shape[:1]:
+        expected = f"have shape ({len(image_embeds)},), one for each image"
+        raise ValueError(error_message("weights", expected, tuple(weights.shape)))
+    # They say how much a view counts; the loss must not learn to lower itself by lowering them.
+    return as_float(weights).detach().to(image_embeds)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Checked tensors of a contrastive batch, for the paths that gather it or walk it in tiles.
+
+    Args:
+        embeds: (N, D) and (M, D).
+        ids: (N,) and (M,) integers.
+        labels: (N, K) and (M, K); NaN marks an unknown finding.
+        weights: (N,).
+    """
+
+    embeds: Pair
+    ids: Pair | None = None
+    labels: Pair | None = None
+    weights: Tensor | None = None
+
+    def gather(self, side: int) -> Batch:
+        """The same batch with the images (side 0) or the texts (side 1) of every process, one process after the other."""
+
+        def gathered(pair: Pair | None) -> Pair | None:
+            if pair is None:
+                return None
+            images, texts = pair
+            return (all_gather_with_grad(images), texts) if side == 0 else (images, all_gather_with_grad(texts))
+
+        weights = self.weights
+        if side == 0 and weights is not None:
+            weights = all_gather_with_grad(weights)
+        embeds = gathered(self.embeds) or self.embeds
+        return replace(self, embeds=embeds, ids=gathered(self.ids), labels=gathered(self.labels), weights=weights)
+
+    def arguments(self) -> dict[str, Tensor]:
+        """What there is, as the arguments of a loss."""
+        pairs = {"embeds": self.embeds, "ids": self.ids, "labels": self.labels}
+        named = {} if self.weights is None else {"weights": self.weights}
+        for name, pair in pairs.items():
+            if pair is not None:
+                named[f"image_{name}"], named[f"text_{name}"] = pair
+        return named
