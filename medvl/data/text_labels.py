@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 
 import medvl.text
 from medvl.text import Vocabulary, label_report, load_vocabulary
-from medvl.text.spans import require_text
-from medvl.utils.checks import error_message
+from medvl.utils.checks import check_text, error_message
 from medvl.utils.io import atomic_write
 
 NOT_MENTIONED = -2  # NaN in the cache, whose states are int8
@@ -54,7 +53,9 @@ def label_texts(
         raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
     if isinstance(texts, str):
         raise TypeError(error_message("texts", "be a sequence of str", "one str"))
-    texts = [require_text(text, "each of texts") for text in texts]
+    texts = list(texts)
+    for text in texts:
+        check_text(text, "each of texts")
     keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
     version = "" if cache is None else _version(str(vocabulary))
     known = {} if cache is None else _read(Path(cache), version)

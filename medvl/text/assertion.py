@@ -1,415 +1,403 @@
-"""Which findings a sentence asserts, denies or leaves open: one pass over its phrases, with the scope of each cue."""
+"""Assertion status of the findings of one sentence: present, absent, uncertain or past, and the cue that decided it.
+
+One pass reads the phrases that the vocabulary matched, from left to right, with one method for each kind of phrase:
+
+1. A cue in front of findings ("no", "possible", "history of") opens a *scope*: the findings that follow get its
+   assertion. (*Cues that open a scope.*)
+2. A finding gets the assertion of the open scope, or is present. It remembers whether a comma or a conjunction joins it to
+   the finding before. "a or b" outside a scope makes two different findings uncertain. (*Findings.*)
+3. A cue behind findings ("is not seen", "is possible", "has resolved") decides the last finding of the clause, and those
+   that commas and conjunctions join to it. (*Cues that look back.*)
+4. A cue that ends its clause before any finding looks back instead: "pneumonia possible", "pneumothorax: no".
+5. A scope ends at a word such as "but" and at a semicolon. At a comma or an "and" it ends if a statement of its own
+   follows, which :class:`medvl.text.lookahead.LookAhead` decides; else it covers the list: "no effusion, edema or
+   fracture". (*Boundaries.*)
+6. A body part with a predicate ("heart size is normal") asserts the findings that the vocabulary lists for the pair, which
+   :class:`medvl.text.structures.StructureTracker` finds. (*Body parts.*)
+7. A side and a severity belong to the next finding of the clause, or to the last one where the clause ends: "edema is
+   mild". (*Attributes.*)
+
+Positions are indices of words (:data:`medvl.text.structures.WordSpan`). To add a kind of cue, add it to
+:class:`medvl.text.vocabulary.PhraseKind` and give it a handler in ``_HANDLER_OF_KIND``.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-from medvl.text.vocabulary import Kind, Vocabulary
+from medvl.text.lookahead import LookAhead
+from medvl.text.phrases import PhraseMatch
+from medvl.text.structures import StructureStatement, StructureTracker, WordSpan
+from medvl.text.vocabulary import PhraseKind, Vocabulary
 
 PRESENT, ABSENT, UNCERTAIN, PAST = "present", "absent", "uncertain", "past"
-
-_LOOK_AHEAD = 8
-
-Words = tuple[int, int]
-Item = tuple[list[Any], int, int]
+_COMMA, _CONJUNCTION = "comma", "conjunction"
+_NOWHERE = -1
 
 
-class Found:
-    """A finding in a sentence, in words; ``name`` is None for other disease, ``kind`` says what sort of phrase it was."""
+class AssertedFinding:
+    """A finding in a sentence with its assertion.
 
-    __slots__ = ("assertion", "cue", "decided", "joined", "kind", "name", "severity", "side", "words")
+    Attributes:
+        name: the finding; None for a statement of a normal study and for disease outside the vocabulary.
+        kind: the kind of phrase that named it.
+        words: the words that named it.
+        assertion: ``PRESENT``, ``ABSENT``, ``UNCERTAIN`` or ``PAST``.
+        cue: the words that decided the assertion; None where the plain mention did.
+        side: ``"left"``, ``"right"``, ``"bilateral"`` or None.
+        severity: ``"trace"``, ``"mild"``, ``"moderate"``, ``"severe"`` or None.
+        joined: what joins it to the finding before: ``"comma"``, ``"conjunction"`` or None.
+        final: whether no later cue may change the assertion.
+    """
 
-    def __init__(self, name: str | None, kind: int, words: Words, assertion: str, cue: Words | None) -> None:
+    __slots__ = ("assertion", "cue", "final", "joined", "kind", "name", "severity", "side", "words")
+
+    def __init__(
+        self, name: str | None, kind: PhraseKind, words: WordSpan, assertion: str, cue: WordSpan | None
+    ) -> None:
         self.name, self.kind, self.words, self.assertion, self.cue = name, kind, words, assertion, cue
         self.side: str | None = None
         self.severity: str | None = None
         self.joined: str | None = None
-        self.decided = False
+        self.final = False
 
 
-def resolve(items: list[Item], length: int, vocabulary: Vocabulary) -> list[Found]:
-    """Decide every finding of one sentence.
+def classify_assertions(matches: list[PhraseMatch], num_words: int, vocabulary: Vocabulary) -> list[AssertedFinding]:
+    """Find the assertion of every finding of one sentence.
 
     Args:
-        items: phrases of the sentence, as :meth:`medvl.text.phrases.Phrases.scan` gives them.
-        length: number of the sentence's words.
-        vocabulary: what the phrases came from.
+        matches: phrases of the sentence, as :meth:`medvl.text.phrases.PhraseMatcher.match` returns them.
+        num_words: number of words of the sentence.
+        vocabulary: the vocabulary of the phrases.
 
     Returns:
-        The findings in order, with what was decided about each.
+        The findings in the order of the sentence.
     """
-    return _Sentence(items, length, vocabulary).resolve()
+    return _SentenceReader(matches, num_words, vocabulary).read() if matches else []
 
 
-class _Sentence:
-    """Where one pass stands: the cue in force, the findings and body parts of the clause, the last side and severity."""
+class _SentenceReader:
+    """The state of one pass over a sentence."""
 
-    def __init__(self, items: list[Item], length: int, vocabulary: Vocabulary) -> None:
-        self.items, self.length, self.vocabulary = items, length, vocabulary
-        self.found: list[Found] = []
-        self.state: str | None = None
-        self.cue: Words | None = None
-        self.cue_used = self.former = False
-        self.after_verb = False
-        self.clause = self.subclause = 0
-        self.colon = self.comma = self.verb = self.aside = -1
-        self.joint: str | None = None
-        self.pending: tuple[str, Words] | None = None
-        self.structures: list[tuple[int, Words]] = []
-        self.structures_verb = self.structures_comma = False
-        self.side: str | None = None
-        self.severity: str | None = None
-        self.option: Words | None = None
-        self.ahead: list[bool] | None = None
+    def __init__(self, matches: list[PhraseMatch], num_words: int, vocabulary: Vocabulary) -> None:
+        self.matches, self.num_words, self.vocabulary = matches, num_words, vocabulary
+        self.findings: list[AssertedFinding] = []
+        self.look_ahead = LookAhead(matches)
+        self.structures = StructureTracker()
+        # The open scope: its assertion, its cue, whether a finding was in it, whether it is that of a word like "prior".
+        self.scope: str | None = None
+        self.cue: WordSpan | None = None
+        self.scope_used = self.scope_is_former = False
+        # Whether the last finding has had a verb or a cue behind it, so that its statement may be complete.
+        self.statement_closed = False
+        # Indices into ``findings`` where the clause, and its part since the last comma or "and", begin.
+        self.clause_start = self.part_start = 0
+        # Where the last colon, comma and verb ended; where a cue right after a comma began.
+        self.colon_end = self.comma_end = self.verb_end = self.cue_after_comma = _NOWHERE
+        # What the next finding gets: how it is joined, an "or" before it, its side and severity.
+        self.next_joined: str | None = None
+        self.alternative: WordSpan | None = None
+        self.next_side: str | None = None
+        self.next_severity: str | None = None
 
-    def _alternative_ahead(self, index: int) -> bool:
-        """Whether an "or" follows in the clause of a phrase; found for all of them at once, when first asked."""
-        if self.ahead is None:
-            self.ahead = self._alternatives_ahead()
-        return self.ahead[index]
-
-    def _alternatives_ahead(self) -> list[bool]:
-        ahead = [False] * len(self.items)
-        seen = False
-        for index in range(len(self.items) - 1, -1, -1):
-            ahead[index] = seen
-            for kind, _ in self.items[index][0]:
-                seen = True if kind == Kind.ALTERNATIVE else False if kind == Kind.STOP else seen
-        return ahead
-
-    def resolve(self) -> list[Found]:
+    def read(self) -> list[AssertedFinding]:
         handlers = _HANDLERS
-        for index, (meanings, start, end) in enumerate(self.items):
+        for index, (meanings, start, end) in enumerate(self.matches):
             for kind, value in meanings:
                 handler = handlers[kind]
                 if handler is not None:
                     handler(self, index, (start, end), value)
-        self._use_cue_backwards(len(self.items))
-        self._describe_last()
-        return self.found
+        self._look_back_with_unused_cue(len(self.matches))
+        self._describe_last_finding()
+        return self.findings
 
-    # What a cue in front governs, and where that ends.
+    def _last_finding(self, since: int) -> AssertedFinding | None:
+        """The last finding, if its index is at least ``since``."""
+        return self.findings[-1] if len(self.findings) > since else None
 
-    def _open(self, state: str, words: Words) -> None:
-        self.state, self.cue, self.cue_used, self.after_verb = state, words, False, False
+    # Cues that open a scope.
 
-    def _end_cue(self) -> None:
-        self.state = self.cue = None
+    def _open_scope(self, assertion: str, cue: WordSpan) -> None:
+        self.scope, self.cue, self.scope_used, self.statement_closed = assertion, cue, False, False
 
-    def _negation(self, index: int, words: Words, value: Any) -> None:
-        if self.state != ABSENT or self.cue_used or self.cue is None or self.cue[1] != words[0]:
-            self._open(ABSENT, words)
-        self.option = None
+    def _close_scope(self) -> None:
+        self.scope = self.cue = None
 
-    def _uncertainty(self, index: int, words: Words, value: Any) -> None:
-        if self.state == ABSENT and not (self.cue_used and self.after_verb):
-            return
-        self._open(UNCERTAIN, words)
+    def _on_negation(self, index: int, words: WordSpan, value: Any) -> None:
+        continues_cue = (
+            self.scope == ABSENT and not self.scope_used and self.cue is not None and self.cue[1] == words[0]
+        )
+        if not continues_cue:
+            self._open_scope(ABSENT, words)
+        self.alternative = None
 
-    def _versus(self, index: int, words: Words, value: Any) -> None:
+    def _on_uncertainty(self, index: int, words: WordSpan, value: Any) -> None:
+        if self.scope == ABSENT and not (self.scope_used and self.statement_closed):
+            return  # "no definite effusion" stays absent
+        self._open_scope(UNCERTAIN, words)
+
+    def _on_versus(self, index: int, words: WordSpan, value: Any) -> None:
         """``a versus b`` leaves both open, whatever b is."""
-        last = self.found[-1] if len(self.found) > self.clause else None
-        if last is not None and last.assertion == PRESENT and not last.decided:
+        last = self._last_finding(self.clause_start)
+        if last is not None and last.assertion == PRESENT and not last.final:
             last.assertion, last.cue = UNCERTAIN, words
-        self._uncertainty(index, words, value)
+        self._on_uncertainty(index, words, value)
 
-    def _history(self, index: int, words: Words, value: Any) -> None:
-        self._open(PAST, words)
-        self.former = False
+    def _on_history(self, index: int, words: WordSpan, value: Any) -> None:
+        self._open_scope(PAST, words)
+        self.scope_is_former = False
 
-    def _former(self, index: int, words: Words, value: Any) -> None:
-        if self.state == ABSENT and not self.cue_used:
-            return
-        self._open(PAST, words)
-        self.former = True
+    def _on_former(self, index: int, words: WordSpan, value: Any) -> None:
+        if self.scope == ABSENT and not self.scope_used:
+            return  # "no prior effusion" stays absent
+        self._open_scope(PAST, words)
+        self.scope_is_former = True
 
-    def _negation_both(self, index: int, words: Words, value: Any) -> None:
-        if len(self.found) > self.subclause:
-            self._decide_backwards(ABSENT, words)
+    def _on_negation_both(self, index: int, words: WordSpan, value: Any) -> None:
+        if len(self.findings) > self.part_start:
+            self._look_back(ABSENT, words)
         else:
-            self._open(ABSENT, words)
-            self.aside = words[0] if words[0] == self.comma else -1
+            self._open_scope(ABSENT, words)
+            self.cue_after_comma = words[0] if words[0] == self.comma_end else _NOWHERE
 
-    def _negation_after(self, index: int, words: Words, value: Any) -> None:
-        self._decide_backwards(ABSENT, words)
+    # Cues that look back.
 
-    def _uncertainty_after(self, index: int, words: Words, value: Any) -> None:
-        self._decide_backwards(UNCERTAIN, words)
+    def _on_negation_after(self, index: int, words: WordSpan, value: Any) -> None:
+        self._look_back(ABSENT, words)
 
-    def _history_after(self, index: int, words: Words, value: Any) -> None:
-        self._decide_backwards(PAST, words)
+    def _on_uncertainty_after(self, index: int, words: WordSpan, value: Any) -> None:
+        self._look_back(UNCERTAIN, words)
 
-    def _decide_backwards(self, state: str, words: Words) -> None:
-        """Let a cue behind decide the last finding of the clause and those that "and" or "or" joins to it."""
-        conjunction = self.joint == "conjunction"
-        position = len(self.found) - 1
-        while position >= self.clause:
-            found = self.found[position]
-            if found.kind == Kind.STRUCTURE:
-                position -= 1
+    def _on_history_after(self, index: int, words: WordSpan, value: Any) -> None:
+        self._look_back(PAST, words)
+
+    def _look_back(self, assertion: str, cue: WordSpan) -> None:
+        """Decide the last finding of the clause, and those that a conjunction, or commas of such a list, join to it."""
+        in_list = self.next_joined == _CONJUNCTION
+        for position in range(len(self.findings) - 1, self.clause_start - 1, -1):
+            finding = self.findings[position]
+            if finding.kind == PhraseKind.STRUCTURE:
                 continue
-            if found.decided:
+            if finding.final:
                 break
-            found.decided = True
-            if not (state == ABSENT and found.assertion == ABSENT):
-                found.assertion, found.cue = state, words
-            conjunction = conjunction or found.joined == "conjunction"
-            if found.joined is None or (found.joined == "comma" and not conjunction):
+            finding.final = True
+            if not (assertion == ABSENT and finding.assertion == ABSENT):
+                finding.assertion, finding.cue = assertion, cue
+            in_list = in_list or finding.joined == _CONJUNCTION
+            if finding.joined is None or (finding.joined == _COMMA and not in_list):
                 break
-            position -= 1
-        self.joint = None
-        self.after_verb = True
+        self.next_joined = None
+        self.statement_closed = True
 
-    def _use_cue_backwards(self, index: int) -> None:
-        """A cue that ends its clause and governs nothing may speak of what came before.
+    def _look_back_with_unused_cue(self, index: int) -> None:
+        """Where a clause ends at phrase ``index``, let a cue without a finding in its scope look back.
 
-        A hedge does ("pneumonia possible"), and a denial after a colon, a verb or a comma does ("pneumothorax: no",
+        An uncertain cue does ("pneumonia possible"), and a negation after a colon, a verb or a comma ("pneumothorax: no",
         "effusion is not", "edema, now resolved").
         """
-        if self.cue is None or self.cue_used:
+        if self.cue is None or self.scope_used:
             return
-        begin, end = self.cue
-        closes = end == (self.items[index][1] if index < len(self.items) else self.length)
-        aside = closes and begin == self.aside and len(self.found) > self.clause and self.found[-1].assertion == PRESENT
-        if len(self.found) == self.subclause and not aside:
+        start, end = self.cue
+        clause_end = self.matches[index][1] if index < len(self.matches) else self.num_words
+        ends_clause = end == clause_end
+        last = self._last_finding(self.clause_start)
+        after_comma = ends_clause and start == self.cue_after_comma and last is not None and last.assertion == PRESENT
+        if len(self.findings) == self.part_start and not after_comma:
             return
-        answer = self.state == ABSENT and (aside or begin == self.colon or (closes and begin == self.verb))
-        if (self.state == UNCERTAIN or answer) and end == self.items[index - 1][2]:
-            self._decide_backwards(self.state or ABSENT, self.cue)
+        answers = start == self.colon_end or (ends_clause and start == self.verb_end)
+        denies = self.scope == ABSENT and (after_comma or answers)
+        ends_last_phrase = end == self.matches[index - 1][2]
+        if (self.scope == UNCERTAIN or denies) and ends_last_phrase:
+            self._look_back(self.scope or ABSENT, self.cue)
 
-    # Where clauses and statements end.
+    # Boundaries.
 
-    def _stop(self, index: int, words: Words, value: Any) -> None:
-        self._use_cue_backwards(index)
-        self._end_cue()
-        self.pending = self.option = self.joint = None
-        self._describe_last()
-        self.clause = self.subclause = len(self.found)
-        self.structures_comma = True
+    def _on_stop(self, index: int, words: WordSpan, value: Any) -> None:
+        self._look_back_with_unused_cue(index)
+        self._close_scope()
+        self.structures.end_predicate()
+        self.alternative = self.next_joined = None
+        self._describe_last_finding()
+        self.clause_start = self.part_start = len(self.findings)
+        self.structures.add_comma()
 
-    def _comma(self, index: int, words: Words, value: Any) -> None:
-        self._use_cue_backwards(index)
-        if self.state is not None and self.cue_used:
-            statement, structure = self._opens_statement(index)
-            goes_on = self._alternative_ahead(index)
-            if (
-                structure
-                or statement == Kind.CONTINUING
-                or ((self.after_verb or statement is not None) and not goes_on)
-            ):
-                self._end_cue()
-        self._describe_last()
-        self.subclause = len(self.found)
-        self.joint = self.joint or "comma"
-        self.comma = words[1]
-        self.option = None
-        self.structures_comma = True
+    def _on_comma(self, index: int, words: WordSpan, value: Any) -> None:
+        self._look_back_with_unused_cue(index)
+        if self.scope is not None and self.scope_used and self._comma_closes_scope(index):
+            self._close_scope()
+        self._describe_last_finding()
+        self.part_start = len(self.findings)
+        self.next_joined = self.next_joined or _COMMA
+        self.comma_end = words[1]
+        self.alternative = None
+        self.structures.add_comma()
 
-    def _colon(self, index: int, words: Words, value: Any) -> None:
-        opens_list = self.cue is not None and self.cue[1] == words[0] and len(self.found) == self.subclause
+    def _comma_closes_scope(self, index: int) -> bool:
+        opener, structure_follows = self.look_ahead.next_statement(index)
+        if structure_follows or opener == PhraseKind.CONTINUING:
+            return True
+        return (self.statement_closed or opener is not None) and not self.look_ahead.alternative_follows(index)
+
+    def _on_colon(self, index: int, words: WordSpan, value: Any) -> None:
+        opens_list = self.cue is not None and self.cue[1] == words[0] and len(self.findings) == self.part_start
         if not opens_list:
-            self._end_cue()
-        self._describe_last()
-        self.pending = None
-        self.colon = words[1]
+            self._close_scope()
+        self._describe_last_finding()
+        self.structures.end_predicate()
+        self.colon_end = words[1]
 
-    def _linker(self, index: int, words: Words, value: Any) -> None:
-        if self.state is not None and self.cue_used:
-            statement, structure = self._opens_statement(index)
-            if statement is not None or structure or self.after_verb:
-                self._end_cue()
-        both_sides = self.side if self._follows_side(index, words) else None
-        self._describe_last()
-        self.side = both_sides
-        self.subclause = len(self.found)
-        self.joint = "conjunction"
-        self.option = None
+    def _on_linker(self, index: int, words: WordSpan, value: Any) -> None:
+        if self.scope is not None and self.scope_used:
+            opener, structure_follows = self.look_ahead.next_statement(index)
+            if opener is not None or structure_follows or self.statement_closed:
+                self._close_scope()
+        shared_side = self.next_side if self._side_precedes(index, words) else None
+        self._describe_last_finding()
+        self.next_side = shared_side
+        self.part_start = len(self.findings)
+        self.next_joined = _CONJUNCTION
+        self.alternative = None
 
-    def _opens_statement(self, index: int) -> tuple[int | None, bool]:
-        """What comes before the next finding: a word that opens a statement of its own, or a body part."""
-        statement = None
-        for place in range(index + 1, min(index + 1 + _LOOK_AHEAD, len(self.items))):
-            for kind, _ in self.items[place][0]:
-                if kind == Kind.STRUCTURE:
-                    return statement, True
-                if kind == Kind.CONTINUING:
-                    statement = kind
-                elif kind in _MODIFYING and statement is None:
-                    statement = Kind.MODIFIER
-                elif kind == Kind.TERM and self._goes_on_to_say(place):
-                    return Kind.CONTINUING, False
-                elif kind in _ENDS_LOOK:
-                    return statement, False
-        return statement, False
+    def _on_verb(self, index: int, words: WordSpan, value: Any) -> None:
+        if self.scope_used:
+            self.statement_closed = True
+        self.verb_end = words[1]
+        self.structures.add_verb()
+        self.next_joined = self.alternative = None
 
-    def _goes_on_to_say(self, index: int) -> bool:
-        """Whether a finding is the subject of "is stable", "is small" and the like."""
-        following = self.items[index + 1 : index + 3]
-        kinds = [{kind for kind, _ in meanings} for meanings, _, _ in following]
-        return len(kinds) == 2 and Kind.VERB in kinds[0] and not kinds[1].isdisjoint((Kind.CONTINUING, Kind.SEVERITY))
+    def _on_alternative(self, index: int, words: WordSpan, value: Any) -> None:
+        self.next_joined = _CONJUNCTION
+        self.next_side = None
+        if self.scope is None:
+            self.alternative = words
 
-    def _verb(self, index: int, words: Words, value: Any) -> None:
-        if self.cue_used:
-            self.after_verb = True
-        self.verb = words[1]
-        self.structures_verb = True
-        self.joint = self.option = None
+    # Findings.
 
-    def _alternative(self, index: int, words: Words, value: Any) -> None:
-        self.joint = "conjunction"
-        self.side = None
-        if self.state is not None:
+    def _on_term(self, index: int, words: WordSpan, value: str) -> None:
+        self._add_finding(value, PhraseKind.TERM, words)
+
+    def _on_only_absent(self, index: int, words: WordSpan, value: str) -> None:
+        self._add_finding(value, PhraseKind.ONLY_ABSENT, words)
+
+    def _on_normal_statement(self, index: int, words: WordSpan, value: None) -> None:
+        self._add_finding(value, PhraseKind.NORMAL_STATEMENT, words)
+
+    def _on_disease(self, index: int, words: WordSpan, value: None) -> None:
+        self._add_finding(value, PhraseKind.DISEASE, words)
+
+    def _on_blocker(self, index: int, words: WordSpan, value: None) -> None:
+        self._add_finding(value, PhraseKind.BLOCKER, words)
+
+    def _add_finding(self, name: str | None, kind: PhraseKind, words: WordSpan) -> None:
+        assertion, cue = self.scope or PRESENT, self.cue
+        if assertion == PAST and self.scope_is_former and name in self.vocabulary.chronic:
+            assertion, cue = PRESENT, None
+        finding = AssertedFinding(name, kind, words, assertion, cue)
+        last = self._last_finding(self.clause_start)
+        # A finding with a verb of its own is a complete statement, which nothing joins to the next.
+        if last is not None and last.words[1] > self.verb_end:
+            finding.joined = self.next_joined
+        if assertion == PRESENT and self.alternative is not None:
+            self._leave_alternatives_open(last, finding, self.alternative)
+        finding.side, finding.severity = self.next_side, self.next_severity
+        self.next_side = self.next_severity = self.next_joined = self.alternative = None
+        self.structures.end_predicate()
+        self.scope_used, self.statement_closed = True, False
+        self.findings.append(finding)
+
+    @staticmethod
+    def _leave_alternatives_open(first: AssertedFinding | None, second: AssertedFinding, cue: WordSpan) -> None:
+        """``a or b`` makes two different findings uncertain; "atelectasis or scar" is atelectasis."""
+        if first is None or first.name is None or second.name is None or first.name == second.name or first.final:
             return
-        self.option = words
+        if first.assertion == PRESENT and first.kind == second.kind == PhraseKind.TERM:
+            first.assertion = second.assertion = UNCERTAIN
+            first.cue = second.cue = cue
 
-    # Findings and body parts.
+    # Attributes.
 
-    def _term(self, index: int, words: Words, value: str, kind: int = Kind.TERM) -> None:
-        state, cue = self.state or PRESENT, self.cue
-        if state == PAST and self.former and value in self.vocabulary.chronic:
-            state, cue = PRESENT, None
-        found = Found(value, kind, words, state, cue)
-        # What had a verb of its own is said; the next finding begins another statement.
-        if len(self.found) > self.clause and self.found[-1].words[1] > self.verb:
-            found.joined = self.joint
-        if state == PRESENT and self.option is not None:
-            self._choose(found)
-        found.side, found.severity = self.side, self.severity
-        self.side = self.severity = self.joint = self.pending = self.option = None
-        self.cue_used, self.after_verb = True, False
-        self.found.append(found)
+    def _describe_last_finding(self) -> None:
+        """Give a side and a severity that no finding followed to the last finding of the clause."""
+        last = self._last_finding(self.clause_start) if self.next_joined != _CONJUNCTION else None
+        if last is not None and last.kind == PhraseKind.TERM:
+            last.side = last.side or self.next_side
+            last.severity = last.severity or self.next_severity
+        self.next_side = self.next_severity = None
 
-    def _choose(self, found: Found) -> None:
-        """``a or b`` leaves two different findings open; "atelectasis or scar" is atelectasis."""
-        last = self.found[-1] if len(self.found) > self.clause else None
-        if last is None or last.name is None or found.name is None or last.name == found.name or last.decided:
-            return
-        if last.assertion == PRESENT and found.kind == last.kind == Kind.TERM:
-            found.assertion = last.assertion = UNCERTAIN
-            found.cue = last.cue = self.option
+    def _side_precedes(self, index: int, words: WordSpan) -> bool:
+        """Whether a side stands right before phrase ``index``: "right and left effusions"."""
+        meanings, _, end = self.matches[index - 1] if index else ([], 0, _NOWHERE)
+        return end == words[0] and any(kind == PhraseKind.SIDE for kind, _ in meanings)
 
-    def _only_absent(self, index: int, words: Words, value: str) -> None:
-        self._term(index, words, value, Kind.ONLY_ABSENT)
-
-    def _normal_statement(self, index: int, words: Words, value: Any) -> None:
-        self._term(index, words, value, Kind.NORMAL_STATEMENT)
-
-    def _disease(self, index: int, words: Words, value: Any) -> None:
-        self._term(index, words, value, Kind.DISEASE)
-
-    def _blocker(self, index: int, words: Words, value: Any) -> None:
-        self._term(index, words, value, Kind.BLOCKER)
-
-    def _describe_last(self) -> None:
-        """Where a clause ends, a side and a severity that found no finding speak of the one before: "edema is mild"."""
-        last = self.found[-1] if len(self.found) > self.clause and self.joint != "conjunction" else None
-        if last is not None and last.kind == Kind.TERM:
-            last.side = last.side or self.side
-            last.severity = last.severity or self.severity
-        self.side = self.severity = None
-
-    def _follows_side(self, index: int, words: Words) -> bool:
-        """Whether a side stands right before "and": "right and left effusions"."""
-        meanings, _, end = self.items[index - 1] if index else ([], 0, -1)
-        return end == words[0] and any(kind == Kind.SIDE for kind, _ in meanings)
-
-    def _side(self, index: int, words: Words, value: str) -> None:
-        last = self.found[-1] if len(self.found) > self.subclause else None
-        if last is not None and last.side is None and last.words[1] <= words[0] and self.joint is None:
+    def _on_side(self, index: int, words: WordSpan, value: str) -> None:
+        last = self._last_finding(self.part_start)
+        if last is not None and last.side is None and last.words[1] <= words[0] and self.next_joined is None:
             last.side = value
         else:
-            self.side = "bilateral" if self.side not in (None, value) else value
+            self.next_side = "bilateral" if self.next_side not in (None, value) else value
 
-    def _severity(self, index: int, words: Words, value: str) -> None:
-        self.severity = value
+    def _on_severity(self, index: int, words: WordSpan, value: str) -> None:
+        self.next_severity = value
 
-    def _structure(self, index: int, words: Words, value: int) -> None:
-        if self.pending is not None:
-            self._say(value, words, *self.pending)
-            return
-        if self.structures:
-            far = words[0] - self.structures[-1][1][1] > 2
-            if self.structures_verb or (self.structures_comma and far and self.joint != "conjunction"):
-                self.structures = []
-        self.structures.append((value, words))
-        self.structures_verb = self.structures_comma = False
+    # Body parts.
 
-    def _predicate(self, index: int, words: Words, value: str) -> None:
-        behind = self.structures and (self.structures_verb or not self.structures_comma)
-        if behind and self.structures[-1][1][1] <= words[0]:
-            for structure, place in self.structures:
-                self._say(structure, place, value, words)
-            self.structures = []
-            self.pending = None
-        else:
-            self.pending = (value, words)
+    def _on_structure(self, index: int, words: WordSpan, value: int) -> None:
+        for statement in self.structures.add_structure(value, words, self.next_joined == _CONJUNCTION):
+            self._add_implied_findings(statement)
 
-    def _say(self, structure: int, place: Words, predicate: str, words: Words) -> None:
-        """What a predicate says of a body part: "heart size is normal", "enlarged heart"."""
-        span = (min(place[0], words[0]), max(place[1], words[1]))
-        for name, state in self.vocabulary.structures[structure].get(predicate, {}).items():
-            cue: Words | None = words
-            if self.state == ABSENT:
-                if state == ABSENT:
-                    continue
-                state, cue = ABSENT, self.cue
-            elif self.state in (UNCERTAIN, PAST) and state != ABSENT:
-                state, cue = self.state or state, self.cue
-            found = Found(name, Kind.STRUCTURE, span, state, cue)
-            found.severity = self.severity if state != ABSENT else None
-            found.decided = True
-            self.found.append(found)
-        if self.state is not None:
-            self.cue_used = True
-        self.severity = None
+    def _on_predicate(self, index: int, words: WordSpan, value: str) -> None:
+        for statement in self.structures.add_predicate(value, words):
+            self._add_implied_findings(statement)
+
+    def _add_implied_findings(self, statement: StructureStatement) -> None:
+        """Add the findings that a statement about a body part implies, as far as the scope allows."""
+        first, second = statement.structure_words, statement.predicate_words
+        words = (min(first[0], second[0]), max(first[1], second[1]))
+        implied = self.vocabulary.structures[statement.structure].get(statement.predicate, {})
+        for name, assertion in implied.items():
+            cue: WordSpan | None = second
+            if self.scope == ABSENT:
+                if assertion == ABSENT:
+                    continue  # "not normal" does not say what it is
+                assertion, cue = ABSENT, self.cue
+            elif self.scope in (UNCERTAIN, PAST) and assertion != ABSENT:
+                assertion, cue = self.scope or assertion, self.cue
+            finding = AssertedFinding(name, PhraseKind.STRUCTURE, words, assertion, cue)
+            finding.severity = self.next_severity if assertion != ABSENT else None
+            finding.final = True
+            self.findings.append(finding)
+        if self.scope is not None:
+            self.scope_used = True
+        self.next_severity = None
 
 
-_MODIFYING = frozenset((Kind.MODIFIER, Kind.SEVERITY, Kind.UNCERTAINTY))
-_ENDS_LOOK = frozenset(
-    (
-        Kind.TERM,
-        Kind.ONLY_ABSENT,
-        Kind.NORMAL_STATEMENT,
-        Kind.DISEASE,
-        Kind.BLOCKER,
-        Kind.COMMA,
-        Kind.STOP,
-        Kind.LINKER,
-        Kind.ALTERNATIVE,
-        Kind.NEGATION,
-        Kind.HISTORY,
-        Kind.FORMER,
-        Kind.VERSUS,
-        Kind.VERB,
-    )
-)
-_Handler = Callable[[_Sentence, int, Words, Any], None]
-_BY_KIND: dict[Kind, _Handler] = {
-    Kind.TERM: _Sentence._term,
-    Kind.ONLY_ABSENT: _Sentence._only_absent,
-    Kind.NORMAL_STATEMENT: _Sentence._normal_statement,
-    Kind.DISEASE: _Sentence._disease,
-    Kind.BLOCKER: _Sentence._blocker,
-    Kind.STRUCTURE: _Sentence._structure,
-    Kind.PREDICATE: _Sentence._predicate,
-    Kind.NEGATION: _Sentence._negation,
-    Kind.NEGATION_BOTH: _Sentence._negation_both,
-    Kind.NEGATION_AFTER: _Sentence._negation_after,
-    Kind.UNCERTAINTY: _Sentence._uncertainty,
-    Kind.UNCERTAINTY_AFTER: _Sentence._uncertainty_after,
-    Kind.HISTORY: _Sentence._history,
-    Kind.FORMER: _Sentence._former,
-    Kind.VERSUS: _Sentence._versus,
-    Kind.HISTORY_AFTER: _Sentence._history_after,
-    Kind.STOP: _Sentence._stop,
-    Kind.VERB: _Sentence._verb,
-    Kind.LINKER: _Sentence._linker,
-    Kind.ALTERNATIVE: _Sentence._alternative,
-    Kind.SEVERITY: _Sentence._severity,
-    Kind.SIDE: _Sentence._side,
-    Kind.COMMA: _Sentence._comma,
-    Kind.COLON: _Sentence._colon,
+_Handler: TypeAlias = Callable[[_SentenceReader, int, WordSpan, Any], None]
+_HANDLER_OF_KIND: dict[PhraseKind, _Handler] = {
+    PhraseKind.TERM: _SentenceReader._on_term,
+    PhraseKind.ONLY_ABSENT: _SentenceReader._on_only_absent,
+    PhraseKind.NORMAL_STATEMENT: _SentenceReader._on_normal_statement,
+    PhraseKind.DISEASE: _SentenceReader._on_disease,
+    PhraseKind.BLOCKER: _SentenceReader._on_blocker,
+    PhraseKind.STRUCTURE: _SentenceReader._on_structure,
+    PhraseKind.PREDICATE: _SentenceReader._on_predicate,
+    PhraseKind.NEGATION: _SentenceReader._on_negation,
+    PhraseKind.NEGATION_BOTH: _SentenceReader._on_negation_both,
+    PhraseKind.NEGATION_AFTER: _SentenceReader._on_negation_after,
+    PhraseKind.UNCERTAINTY: _SentenceReader._on_uncertainty,
+    PhraseKind.UNCERTAINTY_AFTER: _SentenceReader._on_uncertainty_after,
+    PhraseKind.HISTORY: _SentenceReader._on_history,
+    PhraseKind.FORMER: _SentenceReader._on_former,
+    PhraseKind.VERSUS: _SentenceReader._on_versus,
+    PhraseKind.HISTORY_AFTER: _SentenceReader._on_history_after,
+    PhraseKind.STOP: _SentenceReader._on_stop,
+    PhraseKind.VERB: _SentenceReader._on_verb,
+    PhraseKind.LINKER: _SentenceReader._on_linker,
+    PhraseKind.ALTERNATIVE: _SentenceReader._on_alternative,
+    PhraseKind.SEVERITY: _SentenceReader._on_severity,
+    PhraseKind.SIDE: _SentenceReader._on_side,
+    PhraseKind.COMMA: _SentenceReader._on_comma,
+    PhraseKind.COLON: _SentenceReader._on_colon,
 }
-# Pseudo-cues, modifiers and what the vocabulary ignores are there to be longer than a cue or to be looked ahead to.
-_HANDLERS: list[_Handler | None] = [_BY_KIND.get(kind) for kind in Kind]
+# The other kinds only hide the cues inside them (PSEUDO, IGNORE) or are looked ahead to (MODIFIER, CONTINUING).
+_HANDLERS: list[_Handler | None] = [_HANDLER_OF_KIND.get(kind) for kind in PhraseKind]

@@ -12,8 +12,9 @@ from medvl.text.findings import find_findings, label_report
 from medvl.text.headers import is_header
 from medvl.text.prompts import RandomSource
 from medvl.text.sentences import split_sentences
-from medvl.text.spans import Span, require_text
+from medvl.text.spans import Span
 from medvl.text.vocabulary import Vocabulary, load_vocabulary
+from medvl.utils.checks import check_fraction, check_text
 
 _LIST_ITEM = re.compile(r"\(?\d{1,2}[.)]\s|[-*\u2022]\s")
 # A sentence that leans on the one before it is neither moved nor left alone.
@@ -55,10 +56,10 @@ def augment_text(
         >>> augment_text("No pleural effusion. Trachea is midline. Heart is normal.", random.Random(12))
         'Heart is normal. Trachea is midline. No effusion.'
     """
-    require_text(text)
-    for name, value in (("synonym_prob", synonym_prob), ("shuffle_prob", shuffle_prob), ("drop_prob", drop_prob)):
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
+    check_text(text)
+    check_fraction(synonym_prob, "synonym_prob")
+    check_fraction(shuffle_prob, "shuffle_prob")
+    check_fraction(drop_prob, "drop_prob")
     vocabulary = load_vocabulary(vocabulary)
     states = label_report(text, vocabulary)
     text = _kept(_drop(text, rng, vocabulary, drop_prob), text, states, vocabulary)

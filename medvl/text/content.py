@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from medvl.text.headers import is_header
 from medvl.text.sentences import split_sentences
-from medvl.text.spans import require_text
+from medvl.utils.checks import check_text
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
@@ -37,7 +37,9 @@ def content_sentences(report: str | Sequence[str], min_words: int = 1) -> list[s
     if isinstance(report, str):
         sentences = [report[start:end] for start, end in split_sentences(report)]
     else:
-        sentences = [sentence for sentence in report if require_text(sentence, "a sentence").strip()]
+        for sentence in report:
+            check_text(sentence, "each sentence of report")
+        sentences = [sentence for sentence in report if sentence.strip()]
     counts = [0 if is_header(sentence) else len(_WORD.findall(sentence)) for sentence in sentences]
     threshold = min(min_words, max(counts, default=0))
     return [sentence for sentence, count in zip(sentences, counts, strict=True) if count >= threshold]

@@ -1,4 +1,4 @@
-"""Findings of a report: every mention with what is said of it, and one state per finding."""
+"""Findings of a report: every mention with its assertion, and one state for each finding."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, Found, resolve
+from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, AssertedFinding, classify_assertions
 from medvl.text.headers import section_name
-from medvl.text.phrases import TOKEN
+from medvl.text.phrases import TOKEN_PATTERN
 from medvl.text.sentences import split_sentences
-from medvl.text.spans import Span, require_text
-from medvl.text.vocabulary import Kind, Vocabulary, load_vocabulary
+from medvl.text.spans import Span
+from medvl.text.vocabulary import PhraseKind, Vocabulary, load_vocabulary
+from medvl.utils.checks import check_text
 
-# What is asked, what was before and how it was done is no observation of this examination.
+# These sections hold the question, the past and the technique, not what this examination shows.
 SKIPPED_SECTIONS = frozenset({"indication", "history", "comparison", "technique", "examination"})
 STATES = {PRESENT: 1.0, ABSENT: 0.0, UNCERTAIN: -1.0}
-_RANK = {1.0: 3, -1.0: 2, 0.0: 1}
+# Of several mentions the state with the highest priority counts.
+_PRIORITY = {1.0: 3, -1.0: 2, 0.0: 1}
 
 _INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 _LOOKALIKES = {
@@ -32,15 +34,15 @@ _LOOKALIKES = {
     "\u00e6": "ae",
     "\u0153": "oe",
 }
-_MARK = re.compile(r"\[\*\*[^\[\]]{0,200}\]")
+_DEIDENTIFICATION_MARK = re.compile(r"\[\*\*[^\[\]]{0,200}\]")
 
 
 class Mention(NamedTuple):
-    """A finding at a place in a report.
+    """A mention of a finding in a report.
 
     Attributes:
         finding: name of the finding.
-        span: where it is named.
+        span: span of the mention.
         assertion: ``"present"``, ``"absent"``, ``"uncertain"``, or ``"past"`` for history, which gives no state.
         side: ``"left"``, ``"right"``, ``"bilateral"`` or None.
         severity: ``"trace"``, ``"mild"``, ``"moderate"``, ``"severe"`` or None.
@@ -58,12 +60,12 @@ class Mention(NamedTuple):
 
 
 def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") -> list[Mention]:
-    """Find the findings that a report names, and what it says of each.
+    """Find the mentions of findings in a report, each with its assertion, side and severity.
 
-    Negation, uncertainty and history reach to the end of their clause and through lists; cues may stand behind
-    ("pneumothorax is not seen"); statements of normality speak of their findings ("heart size is normal": Cardiomegaly
-    absent). Sections that hold no observation (indication, history, comparison, technique) are left out. A word is
-    found in the plural and with one letter wrong. Time is linear in the length of the text.
+    Negation, uncertainty and history extend to the end of their clause and through lists; a cue may follow its finding
+    ("pneumothorax is not seen"); a statement of normality implies findings ("heart size is normal": Cardiomegaly absent).
+    Sections without observations (indication, history, comparison, technique, examination) are left out. Plurals and words
+    with one wrong letter are matched. Time is linear in the length of the text.
 
     Args:
         text: the report.
@@ -73,7 +75,8 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
         Mentions in the order of the text.
 
     Raises:
-        TypeError: if ``text`` is not a string.
+        TypeError: If ``text`` is not a string.
+        FileNotFoundError: If ``vocabulary`` is neither a built-in vocabulary nor a file.
 
     Example:
         >>> text = "Small left effusion. No edema or pneumothorax."
@@ -83,56 +86,72 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
         Edema absent None None No
         Pneumothorax absent None None No
     """
-    require_text(text)
+    check_text(text)
     vocabulary = load_vocabulary(vocabulary)
-    clean, origin = _readable(text)
+    clean, origin = _with_plain_characters(text)
     lower = _lower(clean)
 
-    def place(start: int, end: int) -> Span:
+    def original_span(start: int, end: int) -> Span:
         return Span(start, end) if origin is None else Span(origin[start], origin[end - 1] + 1)
 
     mentions = []
     for sentence in _observed_sentences(clean):
-        tokens = list(TOKEN.finditer(lower, sentence.start, sentence.end))
-        words = vocabulary.phrases.read([token[0] for token in tokens])
-        for found in resolve(vocabulary.phrases.scan(words), len(words), vocabulary):
-            span = place(tokens[found.words[0]].start(), tokens[found.words[1] - 1].end())
-            cue = place(tokens[found.cue[0]].start(), tokens[found.cue[1] - 1].end()) if found.cue else None
-            for name, assertion in _named(found, vocabulary):
-                mentions.append(Mention(name, span, assertion, found.side, found.severity, cue, place(*sentence)))
+        tokens = list(TOKEN_PATTERN.finditer(lower, sentence.start, sentence.end))
+
+        def words_span(first: int, stop: int, tokens: list[re.Match[str]] = tokens) -> Span:
+            return original_span(tokens[first].start(), tokens[stop - 1].end())
+
+        for found in _asserted_findings([token[0] for token in tokens], vocabulary):
+            span = words_span(*found.words)
+            cue = words_span(*found.cue) if found.cue else None
+            for name, assertion in _implied_findings(found, vocabulary):
+                mentions.append(
+                    Mention(name, span, assertion, found.side, found.severity, cue, original_span(*sentence))
+                )
     return sorted(mentions, key=lambda mention: mention.span)
 
 
-def _named(found: Found, vocabulary: Vocabulary) -> list[tuple[str, str]]:
-    """Finding and assertion of what a sentence holds: statements of a normal study speak for the derived findings."""
+def _asserted_findings(words: list[str], vocabulary: Vocabulary) -> list[AssertedFinding]:
+    """Match the words of a sentence and classify what they assert."""
+    matcher = vocabulary.matcher
+    return classify_assertions(matcher.match(matcher.normalize_words(words)), len(words), vocabulary)
+
+
+def _implied_findings(found: AssertedFinding, vocabulary: Vocabulary) -> list[tuple[str, str]]:
+    """(finding, assertion) that a phrase implies: statements of a normal study stand for the derived findings."""
     if found.name is not None:
-        return [] if found.kind == Kind.ONLY_ABSENT and found.assertion != ABSENT else [(found.name, found.assertion)]
-    if (found.kind, found.assertion) in ((Kind.NORMAL_STATEMENT, PRESENT), (Kind.DISEASE, ABSENT)):
+        counts = found.kind != PhraseKind.ONLY_ABSENT or found.assertion == ABSENT
+        return [(found.name, found.assertion)] if counts else []
+    if (found.kind, found.assertion) in ((PhraseKind.NORMAL_STATEMENT, PRESENT), (PhraseKind.DISEASE, ABSENT)):
         return [(name, PRESENT) for name in vocabulary.derived]
     return []
 
 
 def _observed_sentences(text: str) -> list[Span]:
-    """Sentences of the sections that report what is seen; a blank line after its text ends one that does not."""
+    """Sentences outside the skipped sections; such a section ends at the next header, or at a blank line after its text."""
     kept: list[Span] = []
-    skipping, told = False, -1
+    skipping, skipped_end = False, -1
     for sentence in split_sentences(text):
         start, end = sentence
         if text[end - 1] not in ".!?" and (name := section_name(text[start:end])) is not None:
-            skipping, told = name in SKIPPED_SECTIONS, -1
+            skipping, skipped_end = name in SKIPPED_SECTIONS, -1
             continue
-        if skipping and (told < 0 or text.count("\n", told, start) < 2):
-            told = end
+        if skipping and (skipped_end < 0 or text.count("\n", skipped_end, start) < 2):
+            skipped_end = end
             continue
         skipping = False
         kept.append(sentence)
     return kept
 
 
-def _readable(text: str) -> tuple[str, list[int] | None]:
-    """The text with plain signs, and where each character of it stood (None where nothing moved)."""
+def _with_plain_characters(text: str) -> tuple[str, list[int] | None]:
+    """Replace look-alike characters and remove invisible ones.
+
+    Returns:
+        The text, and the offset in the original of each of its characters; None where nothing moved.
+    """
     if "[**" in text:
-        text = _MARK.sub(lambda mark: " " * len(mark[0]), text)
+        text = _DEIDENTIFICATION_MARK.sub(lambda mark: " " * len(mark[0]), text)
     if text.isascii():
         return text, None
     characters: list[str] = []
@@ -147,7 +166,7 @@ def _readable(text: str) -> tuple[str, list[int] | None]:
 
 
 def _lower(text: str) -> str:
-    """The text in lower case, each character in its place."""
+    """The text in lower case, with every character at the same offset."""
     lower = text.lower()
     if len(lower) == len(text):
         return lower
@@ -155,11 +174,11 @@ def _lower(text: str) -> str:
 
 
 def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") -> NDArray[np.float32]:
-    """Give each finding of a vocabulary one state.
+    """Label a report with one state for each finding of a vocabulary.
 
-    Of several mentions, present counts before uncertain before absent. A derived finding ("No Finding") is present when
-    no other finding is present or uncertain, no other disease is named, and the report denies something or calls the
-    study normal; it is never absent: text of which nothing is understood is not called normal.
+    Of several mentions, present takes precedence over uncertain, and uncertain over absent. A derived finding ("No Finding")
+    is present if no other finding is present or uncertain, no disease outside the vocabulary is named, and the report negates
+    a finding or calls the study normal. It is never absent, and a text without a match is not called normal.
 
     Args:
         text: the report, or a sentence of it.
@@ -169,7 +188,8 @@ def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") 
         (K,) float32 in the order of ``vocabulary.names``: 1 present, 0 absent, -1 uncertain, NaN not mentioned.
 
     Raises:
-        TypeError: if ``text`` is not a string.
+        TypeError: If ``text`` is not a string.
+        FileNotFoundError: If ``vocabulary`` is neither a built-in vocabulary nor a file.
 
     Example:
         >>> states = label_report("Heart size is normal. Possible pneumonia.")
@@ -177,29 +197,36 @@ def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") 
         >>> {name: int(state) for name, state in zip(names, states) if state == state}
         {'Cardiomegaly': 0, 'Pneumonia': -1}
     """
-    require_text(text)
+    check_text(text)
     vocabulary = load_vocabulary(vocabulary)
-    phrases, clean = vocabulary.phrases, _readable(text)[0]
+    clean, _ = _with_plain_characters(text)
     lower = _lower(clean)
     states: dict[str, float] = {}
-    blocked = normal = False
+    diseased = normal = False
     for start, end in _observed_sentences(clean):
-        words = phrases.read(TOKEN.findall(lower, start, end))
-        for found in resolve(phrases.scan(words), len(words), vocabulary):
+        for found in _asserted_findings(TOKEN_PATTERN.findall(lower, start, end), vocabulary):
             state = STATES.get(found.assertion)
             if state is None:
                 continue
-            if found.kind in (Kind.DISEASE, Kind.BLOCKER):
-                blocked = blocked or (state != 0)
-                normal = normal or (state == 0 and found.kind == Kind.DISEASE)
-            elif found.kind == Kind.NORMAL_STATEMENT:
+            if found.kind in (PhraseKind.DISEASE, PhraseKind.BLOCKER):
+                diseased = diseased or state != 0
+                normal = normal or (state == 0 and found.kind == PhraseKind.DISEASE)
+            elif found.kind == PhraseKind.NORMAL_STATEMENT:
                 normal = normal or state == 1
-            elif found.name is not None and (found.kind != Kind.ONLY_ABSENT or state == 0):
+            elif found.name is not None and (found.kind != PhraseKind.ONLY_ABSENT or state == 0):
                 old = states.get(found.name)
-                if old is None or _RANK[state] > _RANK[old]:
+                if old is None or _PRIORITY[state] > _PRIORITY[old]:
                     states[found.name] = state
-    for name, besides in vocabulary.derived.items():
-        counted = [state for other, state in states.items() if other not in besides and other not in vocabulary.derived]
-        if not blocked and not any(counted) and (normal or counted):
-            states[name] = 1.0
+    if not diseased:
+        states.update(_derived_states(states, normal, vocabulary))
     return np.array([states.get(name, np.nan) for name in vocabulary.names], dtype=np.float32)
+
+
+def _derived_states(states: dict[str, float], normal: bool, vocabulary: Vocabulary) -> dict[str, float]:
+    """The derived findings that are present: nothing else is present or uncertain, and something is absent or normal."""
+    derived = {}
+    for name, compatible in vocabulary.derived.items():
+        others = [s for other, s in states.items() if other not in compatible and other not in vocabulary.derived]
+        if not any(others) and (normal or others):
+            derived[name] = 1.0
+    return derived

@@ -1,47 +1,58 @@
-"""Phrases of a vocabulary, compiled to one trie over words that a text is scanned with once."""
+"""Matching of a vocabulary's phrases: compiled to one trie over words, which reads a text once.
+
+1. :func:`expand_phrase` writes a phrase of a vocabulary file, with alternatives and optional parts, as word sequences.
+2. :class:`PhraseMatcher` collects the sequences with what each means, and compiles them to a trie.
+3. :meth:`PhraseMatcher.normalize_words` maps the words of a text, plural or misspelled, to words of the phrases.
+4. :meth:`PhraseMatcher.match` finds the longest phrase at each place.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TypeAlias
+
+PhraseMatch: TypeAlias = tuple[list[Any], int, int]
+"""Meanings of a phrase in a text, its first word, and one past its last word."""
 
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
-TOKEN = re.compile(r"[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
-_GRAMMAR = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&,]")
-_FUZZY_LENGTH = 7
-_MEMORY = 1 << 16
+TOKEN_PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
+_PHRASE_TOKEN_PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&,]")
+# Shorter words are too close to other words of the language for a misspelling to be certain.
+_MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
+_MAX_KNOWN_WORDS = 1 << 16
 
 
-def expand(phrase: str) -> list[tuple[str, ...]]:
+def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
     """List the word sequences of a phrase in the notation of the vocabularies.
 
     Args:
-        phrase: words; ``(a|b c)`` are alternatives and ``(...)?`` may be left out; a comma is a word. Hyphens are like spaces.
+        phrase: words; ``(a|b c)`` are alternatives, ``(...)?`` is optional, a comma is a word and a hyphen a space.
 
     Returns:
-        Different sequences of lower-case words.
+        Distinct sequences of lower-case words.
 
     Raises:
-        ValueError: for a phrase without words or with brackets that do not match.
+        ValueError: If the phrase has no words or its parentheses are unbalanced.
 
     Example:
-        >>> expand("(small|tiny)? pleural effusion")
+        >>> expand_phrase("(small|tiny)? pleural effusion")
         [('small', 'pleural', 'effusion'), ('tiny', 'pleural', 'effusion'), ('pleural', 'effusion')]
     """
     text = str(phrase).lower()
-    tokens = _GRAMMAR.findall(text)
+    tokens = _PHRASE_TOKEN_PATTERN.findall(text)
     if re.search(r"[^a-z'()|?/&,\s-]", text) or not tokens:
-        raise ValueError(f"the phrase {phrase!r} must be words, (a|b) and (...)?")
+        raise ValueError(f"the phrase {phrase!r} must consist of words, (a|b) and (...)?.")
     options, rest = _alternatives(tokens)
     if rest:
-        raise ValueError(f"the phrase {phrase!r} has brackets that do not match")
+        raise ValueError(f"the phrase {phrase!r} must have balanced parentheses.")
     if () in options:
-        raise ValueError(f"the phrase {phrase!r} must hold a word that cannot be left out")
+        raise ValueError(f"the phrase {phrase!r} must have a word that is not optional.")
     return list(dict.fromkeys(options))
 
 
 def _alternatives(tokens: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
+    """Word sequences of ``a|b c`` up to the parenthesis that closes it, and the tokens from there."""
     options: list[tuple[str, ...]] = []
     sequence: list[tuple[str, ...]] = [()]
     while tokens and tokens[0] != ")":
@@ -63,12 +74,12 @@ def _alternatives(tokens: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
     return options + sequence, tokens
 
 
-class Phrases:
-    """A set of phrases with what each stands for, and the forgiving spelling of their words.
+class PhraseMatcher:
+    """A set of phrases with their meanings, matched with plurals and misspellings.
 
-    Words are matched in lower case; a plural stands for its singular where only that is in a phrase; a long word of
-    ``fuzzy`` is also found with one letter wrong, missing, too much or swapped with its neighbour, after the same first
-    letter, when that leaves no doubt which word was meant.
+    Words are matched in lower case. Of the phrases that were added with ``inflect``, a plural stands for its singular unless
+    a phrase spells it out, and a word of seven letters or more is also found with one letter wrong, missing, added or swapped
+    with its neighbor, after the same first letter, if only one word is that close.
     """
 
     def __init__(self) -> None:
@@ -79,32 +90,48 @@ class Phrases:
         self._deletions: dict[str, set[str]] = {}
 
     def add(self, phrase: str, meaning: Any, inflect: bool = False) -> None:
-        """Let ``phrase`` stand for ``meaning`` too; with ``inflect`` its words may be plural or misspelt."""
-        for words in expand(phrase):
+        """Add a phrase; one that exists already gets a further meaning.
+
+        Args:
+            phrase: in the notation of :func:`expand_phrase`.
+            meaning: any value.
+            inflect: also match plurals and misspellings of its words.
+        """
+        for words in expand_phrase(phrase):
             self._entries.append((words, meaning))
             self._words.update({word: word for word in words})
             if inflect:
                 self._inflected.update(words)
 
-    def add_sign(self, sign: str, meaning: Any) -> None:
-        """Let a punctuation mark stand for ``meaning``."""
-        self._words[sign] = sign
-        self._root.setdefault(sign, {}).setdefault("", []).append(meaning)
+    def add_punctuation(self, mark: str, meaning: Any) -> None:
+        """Add a punctuation mark."""
+        self._words[mark] = mark
+        self._root.setdefault(mark, {}).setdefault("", []).append(meaning)
 
-    def spell(self, word: str, variants: Iterable[str]) -> None:
-        """Read each of ``variants`` as ``word``."""
-        for variant in variants:
-            self._words.setdefault(variant, word)
+    def add_misspellings(self, word: str, misspellings: Iterable[str]) -> None:
+        """Read each of ``misspellings`` as ``word``."""
+        for misspelling in misspellings:
+            self._words.setdefault(misspelling, word)
 
-    def finish(self) -> None:
-        """Build the trie with its plurals and the table for misspellings, once all phrases are in."""
+    def compile(self) -> None:
+        """Build the trie, the plurals and the table of misspellings, after all phrases were added."""
+        self._add_plurals()
+        self._build_trie()
+        for word in sorted(self._inflected):
+            if len(word) >= _MIN_FUZZY_LENGTH:
+                for variant in (word, *_deletions(word)):
+                    self._deletions.setdefault(variant, set()).add(word)
+
+    def _add_plurals(self) -> None:
         for word in sorted(self._inflected):
             if not word.isalpha() or len(word) < 3:
                 continue
             for plural in (word[:-1] + "ies" if word.endswith("y") else word + "s", word + "es"):
-                # A plural that a phrase spells out is the same word as its singular.
+                # A plural in a phrase is the same word as its singular.
                 if plural not in self._words or plural in self._inflected:
                     self._words[plural] = word
+
+    def _build_trie(self) -> None:
         for words, meaning in self._entries:
             node = self._root
             for word in words:
@@ -113,13 +140,9 @@ class Phrases:
             if meaning not in meanings:
                 meanings.append(meaning)
         self._entries = []
-        for word in sorted(self._inflected):
-            if len(word) >= _FUZZY_LENGTH:
-                for variant in (word, *_one_less(word)):
-                    self._deletions.setdefault(variant, set()).add(word)
 
-    def read(self, words: list[str]) -> list[str | None]:
-        """For each lower-case word of a text the word of a phrase that it stands for, or None."""
+    def normalize_words(self, words: list[str]) -> list[str | None]:
+        """Map each lower-case word of a text to the word of the phrases that it stands for, or to None."""
         known = self._words
         try:
             return [known[word] for word in words]
@@ -127,32 +150,32 @@ class Phrases:
             return [known[word] if word in known else self._unknown(word) for word in words]
 
     def _unknown(self, word: str) -> str | None:
-        meant = self._misspelt(word) if len(word) >= _FUZZY_LENGTH else None
-        if len(self._words) < _MEMORY:
-            self._words[word] = meant
-        return meant
+        """Correct a word that is not known, and remember the result."""
+        corrected = self._corrected(word) if _MIN_FUZZY_LENGTH <= len(word) <= _MAX_FUZZY_LENGTH else None
+        if len(self._words) < _MAX_KNOWN_WORDS:
+            self._words[word] = corrected
+        return corrected
 
-    def _misspelt(self, word: str) -> str | None:
-        if len(word) > 30:
-            return None
-        near = {
+    def _corrected(self, word: str) -> str | None:
+        """The only word of the phrases within one edit, or None."""
+        candidates = {
             known
-            for variant in (word, *_one_less(word))
+            for variant in (word, *_deletions(word))
             for known in self._deletions.get(variant, ())
-            if known[0] == word[0] and _one_edit(word, known)
+            if known[0] == word[0] and _within_one_edit(word, known)
         }
-        return near.pop() if len(near) == 1 else None
+        return candidates.pop() if len(candidates) == 1 else None
 
-    def scan(self, words: list[str | None]) -> list[tuple[list[Any], int, int]]:
+    def match(self, words: list[str | None]) -> list[PhraseMatch]:
         """Find the longest phrase at each place, from left to right.
 
         Args:
-            words: words as :meth:`read` gives them.
+            words: words as :meth:`normalize_words` returns them.
 
         Returns:
             (meanings, first word, one past the last word) of each phrase, in order and without overlap.
         """
-        found = []
+        matches: list[PhraseMatch] = []
         root, index, count = self._root, 0, len(words)
         while index < count:
             word = words[index]
@@ -169,17 +192,18 @@ class Phrases:
                 if "" in node:
                     end, meanings = after, node[""]
             if meanings is not None:
-                found.append((meanings, index, end))
+                matches.append((meanings, index, end))
             index = end
-        return found
+        return matches
 
 
-def _one_less(word: str) -> list[str]:
+def _deletions(word: str) -> list[str]:
+    """The word without each of its letters in turn."""
     return [word[:i] + word[i + 1 :] for i in range(len(word))]
 
 
-def _one_edit(a: str, b: str) -> bool:
-    """Whether one letter added, dropped, changed or swapped with its neighbour makes ``a`` into ``b``."""
+def _within_one_edit(a: str, b: str) -> bool:
+    """Whether adding, removing or changing one letter, or swapping two neighbors, turns ``a`` into ``b``."""
     if len(a) == len(b):
         different = [i for i in range(len(a)) if a[i] != b[i]]
         if len(different) == 2:
@@ -187,4 +211,4 @@ def _one_edit(a: str, b: str) -> bool:
             return j == i + 1 and a[i] == b[j] and a[j] == b[i]
         return len(different) == 1
     longer, shorter = (a, b) if len(a) > len(b) else (b, a)
-    return len(longer) - len(shorter) == 1 and shorter in _one_less(longer)
+    return len(longer) - len(shorter) == 1 and shorter in _deletions(longer)

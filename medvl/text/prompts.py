@@ -1,4 +1,4 @@
-"""Prompt sentences for classes: present, absent and uncertain phrasings, listed for evaluation or sampled for training."""
+"""Prompts for classes: present, absent and uncertain phrasings, listed for evaluation or sampled for training."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from medvl.text.vocabulary import read_yaml
+from medvl.text.vocabulary import check_keys, read_yaml
+from medvl.utils.checks import check_integer, error_message
 
 STATES = ("present", "absent", "uncertain")
 _STATE_OF_NUMBER = {1: "present", 0: "absent", -1: "uncertain"}
@@ -22,31 +23,31 @@ _FOLDER = Path(__file__).parent / "prompts"
 
 
 class RandomSource(Protocol):
-    """What sampling needs: ``numpy.random.RandomState``, ``numpy.random.Generator`` and ``random.Random`` all fit."""
+    """A source of random numbers: ``numpy.random.RandomState``, ``numpy.random.Generator`` or ``random.Random``."""
 
     def random(self) -> float:
-        """A number in [0, 1)."""
+        """Draw a number in [0, 1)."""
         ...
 
 
 class PromptTemplates:
-    """Prompt phrasings by class name and state.
+    """Templates that turn a class name and a state into prompts.
 
-    A phrase is ``severity + subtype + location``; each template of a state puts a phrase into a sentence. Listing
-    (:meth:`present`, :meth:`absent`, :meth:`uncertain`) walks that product in a fixed order that changes every part from
-    one prompt to the next, so a short list is a varied one; :meth:`sample` draws from the whole product. Absence is said
-    of the finding itself, never of one severity of it. A name that the file does not know gets its generic templates,
-    so ``"COVID-19"`` works. Names are matched without regard to case; ``_`` is a space.
+    A phrase is ``severity + subtype + location``; each template of a state makes a sentence of a phrase. The lists
+    (:meth:`present`, :meth:`absent`, :meth:`uncertain`) traverse that product in a fixed order in which every part changes
+    from one prompt to the next, so that a short list is varied; :meth:`sample` draws from the whole product. Prompts of
+    absence have no severity or location: "no mild edema" would not exclude severe edema. A class that the file does not
+    know, such as ``"COVID-19"``, gets the generic templates. Names are case-insensitive, and ``_`` is a space.
 
     Args:
-        data: what a prompt file holds: ``version``, ``generic`` templates for each state, and ``findings``, each with
+        data: content of a prompt file: ``version``, ``generic`` templates for each state, and ``findings``, each with
             lists under ``severity``, ``subtype``, ``location``, optional templates (``present``, ``absent``,
-            ``uncertain``) of its own, whole sentences to add (``present_extra`` ...) and subtypes for one state only
+            ``uncertain``) of its own, additional whole sentences (``present_extra`` ...) and subtypes for one state only
             (``absent_subtype`` ...).
-        source: where ``data`` came from, for errors.
+        source: name of the file, for errors.
 
     Raises:
-        ValueError: for data that is not of this form; the message names the entry.
+        ValueError: If ``data`` does not have this layout; the message names the entry.
 
     Example:
         >>> templates = load_prompt_templates("chexpert14")
@@ -59,7 +60,7 @@ class PromptTemplates:
     """
 
     def __init__(self, data: Mapping[str, Any], source: str = "prompts") -> None:
-        _validate(data, source)
+        _check_file(data, source)
         self.version: int = data["version"]
         self.names: tuple[str, ...] = tuple(data["findings"])
         self._generic = {state: tuple(data["generic"][state]) for state in STATES}
@@ -69,19 +70,19 @@ class PromptTemplates:
         return f"PromptTemplates(names={len(self.names)}, version={self.version})"
 
     def present(self, name: str, limit: int = 16) -> list[str]:
-        """List up to ``limit`` different prompts that say that ``name`` is there, always the same ones."""
+        """List the first ``limit`` distinct prompts that state the presence of class ``name``."""
         return self._list(name, "present", limit)
 
     def absent(self, name: str, limit: int = 8) -> list[str]:
-        """List up to ``limit`` different prompts that say that ``name`` is not there, always the same ones."""
+        """List the first ``limit`` distinct prompts that state the absence of class ``name``."""
         return self._list(name, "absent", limit)
 
     def uncertain(self, name: str, limit: int = 8) -> list[str]:
-        """List up to ``limit`` different prompts that leave ``name`` open, always the same ones."""
+        """List the first ``limit`` distinct prompts that leave class ``name`` uncertain."""
         return self._list(name, "uncertain", limit)
 
     def count(self, name: str, state: str = "present") -> int:
-        """Number of sentences that :meth:`sample` draws from, before equal ones are counted once."""
+        """The number of combinations that :meth:`sample` draws from; some give equal sentences."""
         templates, parts, extra = self._parts(name, state)
         return len(templates) * len(parts[0]) * len(parts[1]) * len(parts[2]) + len(extra)
 
@@ -97,7 +98,7 @@ class PromptTemplates:
             A sentence.
 
         Raises:
-            ValueError: for a state that is none of these.
+            ValueError: If ``state`` is none of these, or ``name`` is empty.
 
         Example:
             >>> import random
@@ -119,7 +120,7 @@ class PromptTemplates:
         """Templates, (severity, subtype, location) choices and extra sentences of one class and state."""
         words = name.replace("_", " ").split() if isinstance(name, str) else []
         if not words:
-            raise ValueError(f"name must be a non-empty class name, got {name!r}")
+            raise ValueError(error_message("name", "be a non-empty class name", repr(name)))
         state = _state_name(state)
         name = " ".join(words)
         shown, entry = self._entries.get(name.lower(), (name, {}))
@@ -127,25 +128,24 @@ class PromptTemplates:
         if own is not None and not any("{" in template for template in own):
             return (), ((), (), ()), tuple(own)
         subtypes = entry.get(f"{state}_subtype") or entry.get("subtype") or [_phrase_of_name(shown)]
-        # "No mild edema" would leave room for severe edema, and "No edema in the left lung" for the right one.
-        graded = state != "absent"
-        severity = (entry.get("severity") or [""]) if graded else [""]
-        location = (entry.get("location") or [""]) if graded else [""]
+        # "No mild edema" would not exclude severe edema, nor "No edema in the left lung" the right lung.
+        specific = state != "absent"
+        severity = (entry.get("severity") or [""]) if specific else [""]
+        location = (entry.get("location") or [""]) if specific else [""]
         return own or self._generic[state], (severity, subtypes, location), entry.get(f"{state}_extra") or ()
 
     def _list(self, name: str, state: str, limit: int) -> list[str]:
-        if limit < 1:
-            raise ValueError(f"limit must be at least 1, got {limit}")
+        check_integer(limit, "limit", minimum=1)
         templates, (severity, subtype, location), extra = self._parts(name, state)
         found: dict[str, None] = {}
         if templates:
-            # Each part advances at its own pace, so neighbours differ in all of them.
-            walk = (
+            # All parts advance together, so that neighbors differ in every part.
+            diagonal = (
                 (templates[i % len(templates)], severity[i % len(severity)], subtype[i % len(subtype)],
                  location[i % len(location)])
                 for i in range(limit)
             )  # fmt: skip
-            for template, *words in itertools.islice(walk, max(1, limit - len(extra))):
+            for template, *words in itertools.islice(diagonal, max(1, limit - len(extra))):
                 found.setdefault(_fill(template, words))
         for sentence in extra:
             found.setdefault(sentence)
@@ -157,53 +157,58 @@ class PromptTemplates:
 
 
 def _fill(template: str, words: Sequence[str]) -> str:
+    """Put the words of a phrase into a template."""
     phrase = " ".join(word for word in words if word)
     return template.replace("{phrase}", phrase).replace("{Phrase}", phrase[:1].upper() + phrase[1:])
 
 
 def _phrase_of_name(name: str) -> str:
-    """A class name inside a sentence: ``Pleural Effusion`` is written small, ``COVID-19`` stays as it is."""
+    """A class name as it is written in a sentence: ``pleural effusion``, ``COVID-19``."""
     return " ".join(word.lower() if word[:1].isupper() and word[1:].islower() else word for word in name.split())
 
 
 def _state_name(state: str | float) -> str:
+    """The name of a state that is given as a name or a number."""
     if isinstance(state, str) and state in STATES:
         return state
     if not isinstance(state, str) and state in _STATE_OF_NUMBER:
         return _STATE_OF_NUMBER[int(state)]
-    raise ValueError(f"state must be one of {', '.join(STATES)} or 1, 0, -1, got {state!r}")
+    raise ValueError(error_message("state", f"be one of {', '.join(STATES)} or 1, 0, -1", repr(state)))
 
 
-def _validate(data: Any, source: str) -> None:
+def _check_file(data: Any, source: str) -> None:
+    """Check the layout of a prompt file."""
     if not isinstance(data, Mapping) or {"version", "generic", "findings"} - set(data):
-        raise ValueError(f"{source}: a prompt file must hold version, generic and findings")
+        raise ValueError(f"{source} must be a mapping with version, generic and findings.")
     if data["version"] != 1:
-        raise ValueError(f"{source}: version must be 1, got {data['version']!r}")
+        raise ValueError(error_message(f"{source}: version", "be 1", repr(data["version"])))
     for state in STATES:
-        _check_texts(data["generic"].get(state), f"{source}: generic.{state}", filled=True)
+        _check_templates(data["generic"].get(state), f"{source}: generic.{state}")
     if not isinstance(data["findings"], Mapping) or not data["findings"]:
-        raise ValueError(f"{source}: findings must map class names to entries")
+        raise ValueError(f"{source}: findings must map class names to entries.")
     for name, entry in data["findings"].items():
-        where = f"{source}: findings.{name}"
+        entry_path = f"{source}: findings.{name}"
         if not isinstance(name, str) or not isinstance(entry or {}, Mapping):
-            raise ValueError(f"{where} must map a class name to lists")
-        unknown = sorted(set(entry or {}) - _ENTRY_KEYS)
-        if unknown:
-            raise ValueError(f"{where} has unknown keys {unknown}, expected some of {sorted(_ENTRY_KEYS)}")
+            raise ValueError(f"{entry_path} must map a class name to lists.")
+        check_keys(entry or {}, _ENTRY_KEYS, entry_path)
         for key, texts in (entry or {}).items():
-            _check_texts(texts, f"{where}.{key}", filled=False)
+            _check_texts(texts, f"{entry_path}.{key}")
 
 
-def _check_texts(texts: Any, where: str, filled: bool) -> None:
+def _check_texts(texts: Any, entry_path: str) -> None:
     if not isinstance(texts, list) or not texts or not all(isinstance(text, str) for text in texts):
-        raise ValueError(f"{where} must be a list of strings, got {texts!r}")
-    for text in texts:
-        if filled and "{phrase}" not in text and "{Phrase}" not in text:
-            raise ValueError(f"{where}: the template {text!r} has no {{phrase}} in it")
+        raise ValueError(error_message(entry_path, "be a non-empty list of strings", repr(texts)))
+
+
+def _check_templates(templates: Any, entry_path: str) -> None:
+    _check_texts(templates, entry_path)
+    for template in templates:
+        if "{phrase}" not in template and "{Phrase}" not in template:
+            raise ValueError(error_message(f"{entry_path}: a template", "contain {phrase} or {Phrase}", repr(template)))
 
 
 @lru_cache(maxsize=32)
-def _load(path: str, changed: int) -> PromptTemplates:
+def _load(path: str, modified_ns: int) -> PromptTemplates:
     return PromptTemplates(read_yaml(Path(path)), source=Path(path).name)
 
 
@@ -211,14 +216,14 @@ def load_prompt_templates(name: str | Path | PromptTemplates = "chexpert14") -> 
     """Load prompt templates by name or from a YAML file of your own.
 
     Args:
-        name: ``"chexpert14"``, the path of a YAML file, or templates that are loaded already (returned as they are).
+        name: ``"chexpert14"``, the path of a YAML file, or loaded templates, which are returned as they are.
 
     Returns:
         The templates.
 
     Raises:
-        FileNotFoundError: if there is neither such a name nor such a file.
-        ValueError: if the file is not of the form that :class:`PromptTemplates` describes.
+        FileNotFoundError: If ``name`` is neither built-in templates nor a file.
+        ValueError: If the file does not have the layout that :class:`PromptTemplates` describes.
 
     Example:
         >>> load_prompt_templates("chexpert14").names[:2]
@@ -229,7 +234,9 @@ def load_prompt_templates(name: str | Path | PromptTemplates = "chexpert14") -> 
     known = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
     path = _FOLDER / f"{name}.yaml" if str(name) in known else Path(name)
     if not path.is_file():
-        raise FileNotFoundError(f"prompts {str(name)!r}: neither a file nor one of the built-in {known}")
+        raise FileNotFoundError(
+            error_message("prompt templates", f"be a file or one of the built-in {known}", repr(str(name)))
+        )
     return _load(str(path), path.stat().st_mtime_ns)
 
 

@@ -6,7 +6,8 @@ import re
 from collections.abc import Callable
 
 from medvl.text.headers import header_start, is_header
-from medvl.text.spans import Span, require_text
+from medvl.text.spans import Span
+from medvl.utils.checks import check_text
 
 _BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
@@ -98,7 +99,7 @@ def split_sentences(text: str) -> list[Span]:
         >>> [text[a:b] for a, b in split_sentences(text)]
         ['Effusion measures 1.5 cm.', 'Dr. XXXX was told.', '1. No pneumothorax', '2. Stable heart']
     """
-    require_text(text)
+    check_text(text)
     first = _NON_SPACE.search(text)
     if not first:
         return []

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.text.sentences import split_sentences
-from medvl.text.spans import require_text
+from medvl.utils.checks import check_text
 
 
 def tokenize_texts(
@@ -62,8 +62,10 @@ def tokenize_texts(
 def _sentence_starts(text: str | Sequence[str]) -> tuple[str, NDArray[np.int64]]:
     """The text and the offsets (S,) at which its sentences begin; sentences of a list are joined by a space."""
     if isinstance(text, Sequence) and not isinstance(text, str | bytes):
-        sentences = [require_text(sentence, "a sentence of text") for sentence in text]
-        lengths = [len(sentence) + 1 for sentence in sentences]
-        return " ".join(sentences), np.cumsum([0, *lengths[:-1]], dtype=np.int64)
-    spans = split_sentences(require_text(text))
+        for sentence in text:
+            check_text(sentence, "each sentence of text")
+        lengths = [len(sentence) + 1 for sentence in text]
+        return " ".join(text), np.cumsum([0, *lengths[:-1]], dtype=np.int64)
+    check_text(text)
+    spans = split_sentences(text)
     return text, np.array([span.start for span in spans] or [0], dtype=np.int64)

@@ -1,31 +1,46 @@
-"""Vocabularies: which words stand for which finding, read from YAML, checked, and compiled once."""
+"""Vocabularies: the phrases for each finding and cue, read from YAML, checked and compiled once.
+
+1. :func:`load_vocabulary` finds the file and reads it with :func:`read_yaml`; one file is compiled once in a process.
+2. :func:`_check_file` checks the layout, so that what follows only meets entries of the right kind.
+3. :class:`Vocabulary` adds every phrase to one :class:`medvl.text.phrases.PhraseMatcher`: punctuation, the cues of
+   ``vocabularies/assertion.yaml``, the file's own cues, then findings, structures and statements of a normal study.
+   Each phrase carries a pair: its :class:`PhraseKind`, and a value such as the name of a finding.
+
+How the phrases of a sentence are interpreted is in :mod:`medvl.text.assertion`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import yaml
 
-from medvl.text.phrases import Phrases
+from medvl.text.phrases import PhraseMatcher
+from medvl.utils.checks import check_option, error_message
 
 _FOLDER = Path(__file__).parent / "vocabularies"
 _ASSERTION = "assertion"
 
+Meaning: TypeAlias = "tuple[PhraseKind, Any]"
+"""What a phrase stands for: its kind, and the finding, body part, predicate, side or severity that goes with it."""
 
-class Kind(IntEnum):
-    """What a phrase does in a sentence."""
 
-    TERM = 0
-    ONLY_ABSENT = 1
-    NORMAL_STATEMENT = 2
-    DISEASE = 3
-    BLOCKER = 4
-    STRUCTURE = 5
-    PREDICATE = 6
+class PhraseKind(IntEnum):
+    """The role of a phrase in a sentence. The values index the handlers of :mod:`medvl.text.assertion`."""
+
+    # What is asserted.
+    TERM = 0  # names a finding
+    ONLY_ABSENT = 1  # names a finding, but counts only when negated: "bony abnormality"
+    NORMAL_STATEMENT = 2  # calls the study normal: "normal chest"
+    DISEASE = 3  # disease of any kind; negated, it calls the study normal
+    BLOCKER = 4  # disease outside the vocabulary: the study is not normal
+    STRUCTURE = 5  # a body part: "heart"
+    PREDICATE = 6  # what is said of a body part: "enlarged"
+    # Cues. Without a suffix they apply to what follows, with AFTER to what precedes, with BOTH to either side.
     NEGATION = 7
     NEGATION_BOTH = 8
     NEGATION_AFTER = 9
@@ -33,47 +48,50 @@ class Kind(IntEnum):
     UNCERTAINTY_AFTER = 11
     HISTORY = 12
     HISTORY_AFTER = 13
-    PSEUDO = 14
-    STOP = 15
+    # Words that bound or extend the scope of a cue.
+    PSEUDO = 14  # contains the words of a cue but is none: "no change in"
+    STOP = 15  # ends the clause: "but", ";"
     VERB = 16
-    LINKER = 17
-    ALTERNATIVE = 18
-    CONTINUING = 19
-    MODIFIER = 20
+    LINKER = 17  # "and", "with"
+    ALTERNATIVE = 18  # "or"
+    CONTINUING = 19  # opens a statement of its own: "remains"
+    MODIFIER = 20  # may precede a finding in a list: "new"
+    # Attributes of a finding.
     SEVERITY = 21
     SIDE = 22
+    # Punctuation.
     COMMA = 23
     COLON = 24
-    IGNORE = 25
-    FORMER = 26
+    IGNORE = 25  # hides the shorter phrases inside it
+    FORMER = 26  # history, but of a finding that may be chronic: "prior"
     VERSUS = 27
 
 
-_CUES = {
+_CUE_KINDS = {
     kind.name.lower(): kind
     for kind in (
-        Kind.NEGATION,
-        Kind.NEGATION_BOTH,
-        Kind.NEGATION_AFTER,
-        Kind.UNCERTAINTY,
-        Kind.UNCERTAINTY_AFTER,
-        Kind.HISTORY,
-        Kind.FORMER,
-        Kind.VERSUS,
-        Kind.HISTORY_AFTER,
-        Kind.PSEUDO,
-        Kind.STOP,
-        Kind.VERB,
-        Kind.LINKER,
-        Kind.ALTERNATIVE,
-        Kind.CONTINUING,
-        Kind.MODIFIER,
+        PhraseKind.NEGATION,
+        PhraseKind.NEGATION_BOTH,
+        PhraseKind.NEGATION_AFTER,
+        PhraseKind.UNCERTAINTY,
+        PhraseKind.UNCERTAINTY_AFTER,
+        PhraseKind.HISTORY,
+        PhraseKind.FORMER,
+        PhraseKind.VERSUS,
+        PhraseKind.HISTORY_AFTER,
+        PhraseKind.PSEUDO,
+        PhraseKind.STOP,
+        PhraseKind.VERB,
+        PhraseKind.LINKER,
+        PhraseKind.ALTERNATIVE,
+        PhraseKind.CONTINUING,
+        PhraseKind.MODIFIER,
     )
 }
-_SCALES = {"severity": Kind.SEVERITY, "side": Kind.SIDE}
-_PUNCTUATION = {",": Kind.COMMA, ":": Kind.COLON, ";": Kind.STOP, "?": Kind.UNCERTAINTY}
-_PUNCTUATION |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), Kind.COLON)
-_ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "besides"}
+_ATTRIBUTE_KINDS = {"severity": PhraseKind.SEVERITY, "side": PhraseKind.SIDE}
+_PUNCTUATION_KINDS = {",": PhraseKind.COMMA, ":": PhraseKind.COLON, ";": PhraseKind.STOP, "?": PhraseKind.UNCERTAINTY}
+_PUNCTUATION_KINDS |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), PhraseKind.COLON)
+_ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "compatible_with"}
 _FILE_KEYS = {"version", "name", "findings", "structures", "predicates", "normal", "disease", "misspellings", "cues"}
 _STATES = ("present", "absent", "uncertain")
 
@@ -81,11 +99,23 @@ _STATES = ("present", "absent", "uncertain")
 class Vocabulary:
     """Findings and the words for them.
 
-    Made by :func:`load_vocabulary`; the format is described in the documentation of report language.
+    Use :func:`load_vocabulary` to make one. The page "Report language" of the documentation describes the format.
+
+    Args:
+        data: the content of a vocabulary file.
+        source: the name of the file, for errors.
 
     Attributes:
-        names: the findings, in the order that :func:`medvl.text.label_report` gives their states in.
-        derived: names of findings that follow from the others ("No Finding").
+        source: the name of the file.
+        name: the name that the file gives itself.
+        names: the findings, in the order in which :func:`medvl.text.label_report` returns their states.
+        matcher: all phrases, each with pairs of kind and value.
+        chronic: findings that persist when they are called former.
+        derived: findings that follow from the others ("No Finding"), each with the findings that it is compatible with.
+        structures: for each body part, the states of findings that a predicate implies: ``{predicate: {finding: state}}``.
+
+    Raises:
+        ValueError: If ``data`` is not a vocabulary; the message names the entry.
     """
 
     def __init__(self, data: Mapping[str, Any], source: str = "vocabulary") -> None:
@@ -93,134 +123,138 @@ class Vocabulary:
         self.source = source
         self.name = str(data.get("name", source))
         self.names: tuple[str, ...] = tuple(data["findings"])
-        self.phrases = Phrases()
+        self.matcher = PhraseMatcher()
         self.chronic: set[str] = set()
         self._synonyms: dict[str, list[str]] = {}
         self.derived: dict[str, frozenset[str]] = {}
         self.structures: list[Mapping[str, Mapping[str, str]]] = []
-        for sign, kind in _PUNCTUATION.items():
-            self.phrases.add_sign(sign, (kind, None))
+        for mark, kind in _PUNCTUATION_KINDS.items():
+            self.matcher.add_punctuation(mark, (kind, None))
         self._add_cues(_assertion_cues(), _ASSERTION)
         self._add_cues(data.get("cues") or {}, f"{source}: cues")
         for name, entry in data["findings"].items():
             self._add_finding(name, entry, f"{source}: findings.{name}")
         self._add_structures(data, source)
-        self._add_all(data.get("normal"), (Kind.NORMAL_STATEMENT, None), f"{source}: normal")
-        self._add_all(data.get("disease"), (Kind.DISEASE, None), f"{source}: disease")
-        for word, variants in (data.get("misspellings") or {}).items():
-            self.phrases.spell(str(word), _texts(variants, f"{source}: misspellings.{word}"))
-        self.phrases.finish()
+        self._add_phrases(data.get("normal"), (PhraseKind.NORMAL_STATEMENT, None), f"{source}: normal")
+        self._add_phrases(data.get("disease"), (PhraseKind.DISEASE, None), f"{source}: disease")
+        for word, misspellings in (data.get("misspellings") or {}).items():
+            self.matcher.add_misspellings(str(word), _as_strings(misspellings, f"{source}: misspellings.{word}"))
+        self.matcher.compile()
 
     def __repr__(self) -> str:
         return f"Vocabulary(name={self.name!r}, findings={len(self.names)})"
 
     def synonyms_of(self, phrase: str) -> list[str]:
-        """Phrases that may stand in the place of ``phrase``; none for one that the vocabulary lists no synonyms of."""
+        """The phrases that may replace ``phrase``; an empty list if the vocabulary has none."""
         return self._synonyms.get(" ".join(phrase.lower().split()), [])
 
-    def _add_all(self, texts: Any, meaning: Any, where: str, inflect: bool = True) -> None:
-        for text in _texts(texts, where) if texts is not None else ():
+    def _add_phrases(self, phrases: Any, meaning: Meaning, entry_path: str, inflect: bool = True) -> None:
+        """Add a list of phrases with one meaning; ``entry_path`` is their place in the file, for errors."""
+        for phrase in _as_strings(phrases, entry_path) if phrases is not None else ():
             try:
-                self.phrases.add(text, meaning, inflect)
+                self.matcher.add(phrase, meaning, inflect)
             except ValueError as error:
-                raise ValueError(f"{where}: {error}") from None
+                raise ValueError(f"{entry_path}: {error}") from None
 
-    def _add_cues(self, data: Mapping[str, Any], where: str) -> None:
-        for key, texts in data.items():
-            if key in _CUES:
-                self._add_all(texts, (_CUES[key], None), f"{where}.{key}", inflect=False)
-            elif key in _SCALES and isinstance(texts, Mapping):
-                for value, words in texts.items():
-                    self._add_all(words, (_SCALES[key], value), f"{where}.{key}.{value}", inflect=False)
+    def _add_cues(self, data: Mapping[str, Any], entry_path: str) -> None:
+        for key, phrases in data.items():
+            path = f"{entry_path}.{key}"
+            if key in _CUE_KINDS:
+                self._add_phrases(phrases, (_CUE_KINDS[key], None), path, inflect=False)
+            elif key in _ATTRIBUTE_KINDS and isinstance(phrases, Mapping):
+                for value, words in phrases.items():
+                    self._add_phrases(words, (_ATTRIBUTE_KINDS[key], value), f"{path}.{value}", inflect=False)
             else:
-                raise ValueError(f"{where}.{key}: expected one of {sorted([*_CUES, *_SCALES])}")
+                raise ValueError(f"{path} must be one of the cues {sorted([*_CUE_KINDS, *_ATTRIBUTE_KINDS])}.")
 
-    def _add_finding(self, name: str, entry: Mapping[str, Any], where: str) -> None:
-        self._add_all(entry.get("terms"), (Kind.TERM, name), f"{where}.terms")
-        self._add_all(entry.get("only_absent"), (Kind.ONLY_ABSENT, name), f"{where}.only_absent")
-        self._add_all(entry.get("ignore"), (Kind.IGNORE, None), f"{where}.ignore")
-        self._add_all(entry.get("blocked_by"), (Kind.BLOCKER, None), f"{where}.blocked_by")
+    def _add_finding(self, name: str, entry: Mapping[str, Any], entry_path: str) -> None:
+        self._add_phrases(entry.get("terms"), (PhraseKind.TERM, name), f"{entry_path}.terms")
+        self._add_phrases(entry.get("only_absent"), (PhraseKind.ONLY_ABSENT, name), f"{entry_path}.only_absent")
+        self._add_phrases(entry.get("ignore"), (PhraseKind.IGNORE, None), f"{entry_path}.ignore")
+        self._add_phrases(entry.get("blocked_by"), (PhraseKind.BLOCKER, None), f"{entry_path}.blocked_by")
         for index, group in enumerate(entry.get("synonyms") or []):
-            words = _texts(group, f"{where}.synonyms[{index}]")
-            self._synonyms.update({word: [other for other in words if other != word] for word in words})
+            phrases = _as_strings(group, f"{entry_path}.synonyms[{index}]")
+            self._synonyms.update({phrase: [other for other in phrases if other != phrase] for phrase in phrases})
         if entry.get("chronic"):
             self.chronic.add(name)
         if entry.get("derived"):
-            besides = _texts(entry.get("besides") or [], f"{where}.besides")
-            for other in besides:
-                if other not in self.names:
-                    raise ValueError(f"{where}.besides: {other!r} is not one of the findings")
-            self.derived[name] = frozenset(besides)
+            compatible = _as_strings(entry.get("compatible_with") or [], f"{entry_path}.compatible_with")
+            for other in compatible:
+                check_option(other, f"{entry_path}.compatible_with", self.names)
+            self.derived[name] = frozenset(compatible)
 
     def _add_structures(self, data: Mapping[str, Any], source: str) -> None:
         predicates = data.get("predicates") or {}
-        for kind, texts in predicates.items():
-            self._add_all(texts, (Kind.PREDICATE, kind), f"{source}: predicates.{kind}")
+        for name, phrases in predicates.items():
+            self._add_phrases(phrases, (PhraseKind.PREDICATE, name), f"{source}: predicates.{name}")
         for name, entry in (data.get("structures") or {}).items():
-            where = f"{source}: structures.{name}"
+            entry_path = f"{source}: structures.{name}"
             if not isinstance(entry, Mapping) or "names" not in entry:
-                raise ValueError(f"{where} must be a mapping with names")
-            self._add_all(entry["names"], (Kind.STRUCTURE, len(self.structures)), f"{where}.names")
-            effects: dict[str, Mapping[str, str]] = {}
-            for kind, states in entry.items():
-                if kind == "names":
-                    continue
-                if kind not in predicates:
-                    raise ValueError(f"{where}.{kind}: expected one of the predicates {sorted(predicates)}")
-                for finding, state in states.items():
-                    if finding not in self.names or state not in _STATES:
-                        raise ValueError(
-                            f"{where}.{kind}: expected findings with one of {_STATES}, got {finding}: {state}"
-                        )
-                effects[kind] = states
-            self.structures.append(effects)
+                raise ValueError(f"{entry_path} must be a mapping with names.")
+            self._add_phrases(entry["names"], (PhraseKind.STRUCTURE, len(self.structures)), f"{entry_path}.names")
+            implied = {predicate: states for predicate, states in entry.items() if predicate != "names"}
+            for predicate, states in implied.items():
+                self._check_implied(predicate, states, predicates, f"{entry_path}.{predicate}")
+            self.structures.append(implied)
+
+    def _check_implied(self, predicate: str, states: Any, predicates: Mapping[str, Any], entry_path: str) -> None:
+        """Check the states of findings that a predicate implies for a body part."""
+        if predicate not in predicates:
+            raise ValueError(f"{entry_path} must be one of the predicates {sorted(predicates)}.")
+        if not isinstance(states, Mapping):
+            raise ValueError(error_message(entry_path, f"map findings to one of {_STATES}", repr(states)))
+        for finding, state in states.items():
+            if finding not in self.names or state not in _STATES:
+                raise ValueError(error_message(entry_path, f"map findings to one of {_STATES}", f"{finding}: {state}"))
 
 
-def _texts(value: Any, where: str) -> list[str]:
+def _as_strings(value: Any, entry_path: str) -> list[str]:
+    """``value`` if it is a list of strings."""
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(f"{where} must be a list of strings (quote words such as 'no' and 'off'), got {value!r}")
+        raise ValueError(error_message(entry_path, "be a list of strings (quote numbers and true)", repr(value)))
     return value
 
 
 def _check_file(data: Any, source: str) -> None:
+    """Check the layout of a vocabulary file, except for the phrases and the names that they refer to."""
     if not isinstance(data, Mapping) or "findings" not in data:
-        raise ValueError(f"{source}: a vocabulary must be a mapping with version and findings")
+        raise ValueError(f"{source} must be a mapping with version and findings.")
     if data.get("version") != 1:
-        raise ValueError(f"{source}: version must be 1, got {data.get('version')!r}")
-    unknown = sorted(set(data) - _FILE_KEYS)
-    if unknown:
-        raise ValueError(f"{source}: unknown keys {unknown}, expected some of {sorted(_FILE_KEYS)}")
+        raise ValueError(error_message(f"{source}: version", "be 1", repr(data.get("version"))))
+    check_keys(data, _FILE_KEYS, source)
     if not isinstance(data["findings"], Mapping) or not data["findings"]:
-        raise ValueError(f"{source}: findings must map names of findings to their entries")
+        raise ValueError(f"{source}: findings must map names of findings to their entries.")
     for name, entry in data["findings"].items():
-        where = f"{source}: findings.{name}"
+        entry_path = f"{source}: findings.{name}"
         if not isinstance(name, str) or not isinstance(entry, Mapping):
-            raise ValueError(f"{where} must map a name to an entry with terms")
-        if set(entry) - _ENTRY_KEYS:
-            raise ValueError(
-                f"{where}: unknown keys {sorted(set(entry) - _ENTRY_KEYS)}, expected {sorted(_ENTRY_KEYS)}"
-            )
+            raise ValueError(f"{entry_path} must map a name to an entry with terms.")
+        check_keys(entry, _ENTRY_KEYS, entry_path)
         if not entry.get("terms") and not entry.get("derived"):
-            raise ValueError(f"{where} must have terms, or be derived")
+            raise ValueError(f"{entry_path} must have terms or be derived.")
     for key in ("structures", "predicates", "misspellings", "cues"):
         if not isinstance(data.get(key) or {}, Mapping):
-            raise ValueError(f"{source}: {key} must be a mapping, got {type(data[key]).__name__}")
+            raise ValueError(error_message(f"{source}: {key}", "be a mapping", type(data[key]).__name__))
+
+
+def check_keys(entry: Mapping[str, Any], known: Set[str], entry_path: str) -> None:
+    """Raise ``ValueError`` where an entry of a YAML file has keys that are not ``known``."""
+    if unknown := sorted(map(str, set(entry) - known)):
+        raise ValueError(error_message(entry_path, f"have no other keys than {sorted(known)}", unknown))
 
 
 def read_yaml(path: Path) -> Any:
-    """What a YAML file holds; a file that is no YAML is a ``ValueError`` that names it."""
+    """Read a YAML file; invalid YAML is a ``ValueError`` that names the file."""
     try:
-        # Bare words stay strings: the "no" of a list of negations is a word, not a truth value.
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_WordLoader)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12BoolLoader)
     except yaml.YAMLError as error:
-        raise ValueError(f"{path.name}: not valid YAML: {error}") from error
+        raise ValueError(f"{path.name} is not valid YAML: {error}.") from error
 
 
-class _WordLoader(yaml.SafeLoader):
-    """YAML's safe loader with YAML 1.2's truth values, ``true`` and ``false`` alone."""
+class _Yaml12BoolLoader(yaml.SafeLoader):
+    """YAML's safe loader with the booleans of YAML 1.2, ``true`` and ``false``: the ``no`` of a list of cues is a word."""
 
 
-_WordLoader.yaml_implicit_resolvers = {
+_Yaml12BoolLoader.yaml_implicit_resolvers = {
     letter: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
     for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
@@ -232,12 +266,12 @@ def _assertion_cues() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def _load(path: str, changed: int) -> Vocabulary:
+def _load(path: str, modified_ns: int) -> Vocabulary:
     return Vocabulary(read_yaml(Path(path)), source=Path(path).name)
 
 
 def vocabulary_names() -> list[str]:
-    """Names of the vocabularies that come with the package.
+    """List the names of the built-in vocabularies.
 
     Example:
         >>> vocabulary_names()
@@ -255,14 +289,14 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
     """Load a vocabulary by name or from a YAML file of your own.
 
     Args:
-        name: ``"chexpert14"``, ``"chest_ct"``, the path of a YAML file, or a vocabulary (returned as it is).
+        name: ``"chexpert14"``, ``"chest_ct"``, the path of a YAML file, or a vocabulary, which is returned as it is.
 
     Returns:
         The vocabulary, compiled once per file and process.
 
     Raises:
-        FileNotFoundError: if there is neither such a name nor such a file.
-        ValueError: if the file is not a vocabulary; the message names the entry.
+        FileNotFoundError: If ``name`` is neither a built-in vocabulary nor a file.
+        ValueError: If the file is not a vocabulary; the message names the entry.
 
     Example:
         >>> load_vocabulary("chexpert14").names[:3]
@@ -275,6 +309,6 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(
-            f"vocabulary {str(name)!r}: neither a file nor one of the built-in {vocabulary_names()}"
+            error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))
         )
     return _load(str(path), path.stat().st_mtime_ns)

@@ -1,4 +1,4 @@
-"""Transforms of finding states: from a report, and to the numbers that a loss uses."""
+"""Transforms of finding states: labeling of reports, and conversion to the numbers that a loss uses."""
 
 from __future__ import annotations
 
@@ -13,23 +13,28 @@ from monai.config import KeysCollection
 from monai.transforms import Transform
 
 from medvl.text import Vocabulary, label_report, load_vocabulary, split_sentences
-from medvl.text.spans import require_text
+from medvl.text.label_table import TEXT_UNITS
 from medvl.transforms.study import StudyMapTransform
+from medvl.utils.checks import check_option, error_message
 
 
 class LabelPolicy:
-    """What number a loss sees for each finding state; the one place where that is decided.
+    """Map finding states to the numbers that a loss uses.
 
-    States are 1 present, 0 absent, -1 uncertain and NaN not mentioned. The default is what MedCLIP's similarity of label
-    vectors wants: present 1, absent -1, and nothing (0) for what is uncertain or not mentioned. For a cross entropy over
-    the findings, ``LabelPolicy(absent=0, uncertain=0)`` is CheXpert's U-Zeros and ``LabelPolicy(absent=0, uncertain=1)``
-    its U-Ones; ``float("nan")`` leaves a state out of losses that skip NaN.
+    States are 1 present, 0 absent, -1 uncertain and NaN not mentioned. The default is that of MedCLIP's similarity of label
+    vectors: present 1, absent -1, uncertain 0, not mentioned 0. For a cross entropy over the findings,
+    ``LabelPolicy(absent=0, uncertain=0)`` is CheXpert's U-Zeros and ``LabelPolicy(absent=0, uncertain=1)`` its U-Ones;
+    ``float("nan")`` excludes a state from losses that ignore NaN.
 
     Args:
         present: number for present.
         absent: number for absent.
         uncertain: number for uncertain.
         missing: number for not mentioned.
+
+    Raises:
+        ValueError: If a number is infinite.
+        TypeError: If an argument is not a number.
 
     Example:
         >>> LabelPolicy()([1, 0, -1, float("nan")]).tolist()
@@ -43,8 +48,10 @@ class LabelPolicy:
     ) -> None:
         values = {"present": present, "absent": absent, "uncertain": uncertain, "missing": missing}
         for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
-                raise ValueError(f"{name} must be a finite number or NaN, got {value!r}")
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise TypeError(error_message(name, "be a number", repr(value)))
+            if math.isinf(value):
+                raise ValueError(error_message(name, "be finite or NaN", value))
         self.present, self.absent, self.uncertain, self.missing = map(float, values.values())
 
     def __repr__(self) -> str:
@@ -54,7 +61,7 @@ class LabelPolicy:
         )
 
     def __call__(self, states: torch.Tensor | np.ndarray | Sequence[float]) -> torch.Tensor:
-        """Turn states into numbers.
+        """Map states to numbers.
 
         Args:
             states: (..., K) of 1, 0, -1 and NaN.
@@ -63,13 +70,13 @@ class LabelPolicy:
             float32 tensor of the same shape.
 
         Raises:
-            ValueError: if a state is none of the four.
+            ValueError: If a value is not one of the four states.
         """
         states = torch.as_tensor(states, dtype=torch.float32)
         missing = states.isnan()
         wrong = ~(missing | (states == 1) | (states == 0) | (states == -1))
         if wrong.any():
-            raise ValueError(f"states must be 1, 0, -1 or NaN, got {states[wrong][0].item():g}")
+            raise ValueError(error_message("states", "be 1, 0, -1 or NaN", f"{states[wrong][0].item():g}"))
         numbers = torch.full_like(states, self.absent)
         numbers[states == 1] = self.present
         numbers[states == -1] = self.uncertain
@@ -81,14 +88,14 @@ class ApplyLabelPolicy(Transform):
     """Apply a :class:`LabelPolicy`.
 
     Args:
-        policy: the policy, or None to make one of the other arguments.
+        policy: the policy; None makes one from the other arguments.
         present: see :class:`LabelPolicy`.
         absent: see :class:`LabelPolicy`.
         uncertain: see :class:`LabelPolicy`.
         missing: see :class:`LabelPolicy`.
 
     Raises:
-        ValueError: for a policy beside other numbers than the default's; for the rest see :class:`LabelPolicy`.
+        ValueError: If a policy and other numbers than the defaults are given; see also :class:`LabelPolicy`.
 
     Example:
         >>> ApplyLabelPolicy(uncertain=0.5)([1, -1]).tolist()
@@ -105,11 +112,11 @@ class ApplyLabelPolicy(Transform):
     ) -> None:
         own = LabelPolicy(present, absent, uncertain, missing)
         if policy is not None and repr(own) != repr(LabelPolicy()):
-            raise ValueError(f"policy and numbers of its own exclude each other, got {policy!r} and {own!r}")
+            raise ValueError(error_message("policy", "come without other numbers", f"{policy!r} and {own!r}"))
         self.policy = own if policy is None else policy
 
     def __call__(self, states: torch.Tensor | np.ndarray | Sequence[float]) -> torch.Tensor:
-        """Return float32 numbers of the same shape."""
+        """Map states (..., K) to float32 numbers of the same shape."""
         return self.policy(states)
 
 
@@ -151,22 +158,21 @@ class LabelReport(Transform):
 
     Args:
         vocabulary: name, path, or a loaded vocabulary.
-        by: ``"report"`` for one state a finding, ``"sentence"`` for one a sentence and finding.
+        text_unit: ``"report"`` for one state for each finding, ``"sentence"`` for one for each sentence and finding.
 
     Raises:
-        ValueError: for any other ``by``.
+        ValueError: If ``text_unit`` is neither.
 
     Example:
         >>> LabelReport()("Heart size is normal.").nan_to_num(9)[:4].tolist()
         [1.0, 9.0, 0.0, 9.0]
-        >>> LabelReport(by="sentence")("No edema. Pneumonia.").shape
+        >>> LabelReport(text_unit="sentence")("No edema. Pneumonia.").shape
         torch.Size([2, 14])
     """
 
-    def __init__(self, vocabulary: str | Path | Vocabulary = "chexpert14", by: str = "report") -> None:
-        if by not in ("report", "sentence"):
-            raise ValueError(f"by must be 'report' or 'sentence', got {by!r}")
-        self.by = by
+    def __init__(self, vocabulary: str | Path | Vocabulary = "chexpert14", text_unit: str = "report") -> None:
+        check_option(text_unit, "text_unit", TEXT_UNITS)
+        self.text_unit = text_unit
         self.vocabulary = load_vocabulary(vocabulary)
 
     def __call__(self, report: str | list[str] | tuple[str, ...]) -> torch.Tensor:
@@ -176,13 +182,16 @@ class LabelReport(Transform):
             report: the text, or the list of its sentences.
 
         Returns:
-            float32 (K,), or (S, K) by sentence: 1 present, 0 absent, -1 uncertain, NaN not mentioned.
+            float32 (K,), or (S, K) for sentences: 1 present, 0 absent, -1 uncertain, NaN not mentioned.
+
+        Raises:
+            TypeError: If ``report`` is neither a string nor a list of strings.
         """
-        if self.by == "report":
+        if self.text_unit == "report":
             text = "\n\n".join(report) if isinstance(report, list | tuple) else report
             return torch.from_numpy(label_report(text, self.vocabulary))
         if not isinstance(report, list | tuple):
-            report = [report[start:end] for start, end in split_sentences(require_text(report))]
+            report = [report[start:end] for start, end in split_sentences(report)]
         states = [label_report(sentence, self.vocabulary) for sentence in report]
         return torch.from_numpy(np.array(states, dtype=np.float32).reshape(len(states), len(self.vocabulary.names)))
 
@@ -194,11 +203,11 @@ class LabelReportd(StudyMapTransform):
         keys: the key of the report, or of the list of its sentences.
         label_key: where the states go.
         vocabulary: see :class:`LabelReport`.
-        by: see :class:`LabelReport`.
+        text_unit: see :class:`LabelReport`.
         allow_missing_keys: do nothing for a study without a report.
 
     Raises:
-        ValueError: if ``keys`` names more than one key.
+        ValueError: If ``keys`` names more than one key.
 
     Example:
         >>> LabelReportd()({"report": "No edema."})["text_label"].shape
@@ -212,10 +221,10 @@ class LabelReportd(StudyMapTransform):
         keys: KeysCollection = "report",
         label_key: str = "text_label",
         vocabulary: str | Path | Vocabulary = "chexpert14",
-        by: str = "report",
+        text_unit: str = "report",
         allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, LabelReport(vocabulary, by), allow_missing_keys)
+        super().__init__(keys, LabelReport(vocabulary, text_unit), allow_missing_keys)
         self.label_key = label_key
 
     def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:

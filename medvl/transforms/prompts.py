@@ -1,4 +1,4 @@
-"""Transforms that make prompts from labels, and that place learnable tokens beside a class name."""
+"""Transforms that write prompts from labels, and that add learnable prompt tokens to a class name."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from medvl.functional import insert_prompt_tokens
 from medvl.functional.prompt_tokens import POSITIONS, text_span
 from medvl.text import PromptTemplates, load_prompt_templates
 from medvl.transforms.study import RandStudyMapTransform, StudyMapTransform, study_id_of
+from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.errors import StudyError
 
 NO_FINDING = "No Finding"
@@ -23,21 +24,21 @@ _STATE_NAMES = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
 
 
 class LabelsToPrompt(Randomizable, Transform):
-    """Write a label as text: prompts of its findings.
+    """Write a label as text, from prompts of its findings.
 
-    Findings that are present or uncertain are written first; where there are none, "No Finding" if it is present, else
-    absent findings. A study without any state has nothing to say and is an error: it is never called normal.
+    The findings that are present or uncertain are written; if there are none, "No Finding" if it is present, else the absent
+    findings. A label without any state is an error: it is never called normal.
 
     Args:
         names: the K finding names, in the order of the label.
         templates: name, path, or loaded prompt templates; see :func:`medvl.text.load_prompt_templates`.
         mode: ``"random"`` draws one prompt for each of up to ``max_findings`` findings and joins them, for training;
-            ``"all"`` lists every prompt of every finding that speaks, for evaluation.
-        max_findings: most findings in one text.
+            ``"all"`` lists every prompt of those findings, for evaluation.
+        max_findings: largest number of findings in one text, at least 1.
 
     Raises:
-        ValueError: for an unknown ``mode``, ``max_findings`` below 1, no names or one twice; for a label of another length
-            or with values that are no states, or one without any state.
+        ValueError: If ``mode`` is unknown, ``max_findings`` is below 1, or ``names`` is empty or repeats a name; if a label
+            has another length, a value that is not a state, or no state at all.
 
     Example:
         >>> write = LabelsToPrompt(["No Finding", "Edema"]).set_random_state(seed=0)
@@ -54,14 +55,12 @@ class LabelsToPrompt(Randomizable, Transform):
         mode: str = "random",
         max_findings: int = 3,
     ) -> None:
-        if mode not in ("random", "all"):
-            raise ValueError(f"mode must be 'random' or 'all', got {mode!r}")
-        if max_findings < 1:
-            raise ValueError(f"max_findings must be at least 1, got {max_findings}")
+        check_option(mode, "mode", ("random", "all"))
+        check_integer(max_findings, "max_findings", minimum=1)
         if isinstance(names, str) or not len(names):
-            raise ValueError(f"names must be a sequence of finding names, got {names!r}")
+            raise ValueError(error_message("names", "be a sequence of finding names", repr(names)))
         if len(set(names)) < len(names):
-            raise ValueError(f"names must differ, got {list(names)}")
+            raise ValueError(error_message("names", "be distinct", list(names)))
         self.names = tuple(names)
         self.templates = load_prompt_templates(templates)
         self.mode, self.max_findings = mode, max_findings
@@ -90,19 +89,21 @@ class LabelsToPrompt(Randomizable, Transform):
     def _choose(self, label: torch.Tensor | np.ndarray | Sequence[float]) -> list[tuple[str, str]]:
         values = torch.as_tensor(label, dtype=torch.float32)
         if values.shape != (len(self.names),):
-            raise ValueError(f"label must have {len(self.names)} states, got shape {tuple(values.shape)}")
+            raise ValueError(error_message("label", f"have shape ({len(self.names)},)", tuple(values.shape)))
         states = {}
         for name, value in zip(self.names, values.tolist(), strict=True):
             if value == value:
                 if value not in _STATE_NAMES:
-                    raise ValueError(f"label must hold 1, 0, -1 or NaN, got {value:g} for {name}")
+                    raise ValueError(error_message("label", "hold 1, 0, -1 or NaN", f"{value:g} for {name}"))
                 states[name] = _STATE_NAMES[value]
         found = [(n, s) for n, s in states.items() if s != "absent" and n.lower() != NO_FINDING.lower()]
         normal = [(n, s) for n, s in states.items() if s == "present" and n.lower() == NO_FINDING.lower()]
         absent = [(n, s) for n, s in states.items() if s == "absent" and n.lower() != NO_FINDING.lower()]
         chosen = found or normal or absent
         if not chosen:
-            raise ValueError("label has no state to write: every finding (No Finding apart) is NaN (not mentioned)")
+            raise ValueError(
+                "label must have a state to write, got NaN (not mentioned) for every finding but No Finding."
+            )
         return chosen
 
 
@@ -115,12 +116,12 @@ class LabelsToPromptd(RandStudyMapTransform):
         templates: see :class:`LabelsToPrompt`.
         mode: see :class:`LabelsToPrompt`.
         max_findings: see :class:`LabelsToPrompt`.
-        text_key: where the prompt (or with ``mode="all"`` the list) goes.
-        overwrite: write also where the study has a text under ``text_key`` already.
+        text_key: the key of the prompt, or with ``mode="all"`` of the list.
+        overwrite: replace a text that the study already has under ``text_key``.
         allow_missing_keys: do nothing for a study without a label.
 
     Raises:
-        ValueError: if ``keys`` names more than one key; for the rest see :class:`LabelsToPrompt`.
+        ValueError: If ``keys`` names more than one key; see also :class:`LabelsToPrompt`.
 
     Example:
         >>> LabelsToPromptd(names=["Edema"])({"label": [1], "text": "Wet lungs."})["text"]
@@ -148,7 +149,7 @@ class LabelsToPromptd(RandStudyMapTransform):
         return {self.text_key: self.transform(data[key])}
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return a copy of the study with a prompt, unless it has a text that is to stay."""
+        """Return a copy of the study, with a prompt unless it has a text and ``overwrite`` is False."""
         return dict(data) if self.text_key in data and not self.overwrite else super().__call__(data)
 
 
@@ -156,21 +157,21 @@ LabelsToPromptD = LabelsToPromptDict = LabelsToPromptd
 
 
 class AddPromptTokens(Transform):
-    """Place learnable tokens beside a class name (CoOp, Zhou et al. 2022).
+    """Add learnable prompt tokens to a tokenized class name (CoOp, Zhou et al. 2022).
 
-    The ids begin at ``vocab_size``, past the text model's own table, where
-    :class:`medvl.networks.ContinuousPromptEmbedding` serves them from learned vectors.
+    Their ids start at ``vocab_size``, past the text model's own table;
+    :class:`medvl.networks.ContinuousPromptEmbedding` maps them to learned vectors.
 
     Args:
-        num_tokens: tokens to add, at least 1.
-        vocab_size: size of the text model's embedding table.
+        num_tokens: number of tokens to add, at least 1.
+        vocab_size: size of the text model's embedding table, at least 1.
         position: ``"front"`` after the opening special tokens, ``"end"`` before the closing ones, ``"middle"`` half
             before and half after the text.
-        per_class: a set of tokens of its own for each class, instead of one for all.
-        max_length: longest sequence; the text gives way, never the prompt tokens.
+        per_class: use separate tokens for each class instead of one set for all.
+        max_length: maximum length of the sequence; the text is truncated, the prompt tokens are not. None for no limit.
 
     Raises:
-        ValueError: for arguments out of range, or if ``max_length`` leaves no room for a token of the text.
+        ValueError: If an argument is out of range, or ``max_length`` leaves no room for a token of the text.
 
     Example:
         >>> tokens = {"input_ids": [2, 50, 3], "attention_mask": [1, 1, 1], "sentence_ids": [-1, 0, -1]}
@@ -188,12 +189,9 @@ class AddPromptTokens(Transform):
         per_class: bool = False,
         max_length: int | None = None,
     ) -> None:
-        if num_tokens < 1:
-            raise ValueError(f"num_tokens must be at least 1, got {num_tokens}")
-        if vocab_size < 1:
-            raise ValueError(f"vocab_size must be at least 1, got {vocab_size}")
-        if position not in POSITIONS:
-            raise ValueError(f"position must be one of {POSITIONS}, got {position!r}")
+        check_integer(num_tokens, "num_tokens", minimum=1)
+        check_integer(vocab_size, "vocab_size", minimum=1)
+        check_option(position, "position", POSITIONS)
         self.num_tokens, self.vocab_size, self.position = num_tokens, vocab_size, position
         self.per_class, self.max_length = per_class, max_length
 
@@ -202,14 +200,16 @@ class AddPromptTokens(Transform):
 
         Args:
             tokens: ``input_ids``, ``attention_mask`` and ``sentence_ids``, each (L,), from :class:`TokenizeText`.
-            class_index: the class, where ``per_class``.
+            class_index: index of the class, at least 0; it is used with ``per_class``.
 
         Returns:
-            The same three, (L + num_tokens,) or ``max_length`` if that is less; prompt tokens count to the sentence
-            that they stand beside.
+            The same three, (L + num_tokens,) or ``max_length`` if that is less; prompt tokens get the sentence id of their
+            neighbor.
+
+        Raises:
+            ValueError: If ``class_index`` is negative, or ``max_length`` leaves no room for a token of the text.
         """
-        if class_index < 0:
-            raise ValueError(f"class_index must be at least 0, got {class_index}")
+        check_integer(class_index, "class_index", minimum=0)
         ids, mask, sentences = (torch.as_tensor(tokens[name], dtype=torch.int64)[None] for name in TOKEN_KEYS)
         if self.max_length is not None:
             ids, mask, sentences = self._make_room(ids, mask, sentences)
@@ -221,13 +221,12 @@ class AddPromptTokens(Transform):
     def _make_room(
         self, ids: torch.Tensor, mask: torch.Tensor, sentences: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Cut the end of the text as far as the prompt tokens need its place."""
+        """Truncate the text so that the prompt tokens fit."""
         start, stop = (int(place) for place in text_span(mask, sentences))
         surplus = max(0, int(mask.sum()) + self.num_tokens - int(self.max_length or 0))
         if surplus > max(0, stop - start - 1):
-            raise ValueError(
-                f"max_length {self.max_length} leaves no room for the text beside {self.num_tokens} prompt tokens"
-            )
+            expected = f"leave room for a token of the text beside {self.num_tokens} prompt tokens"
+            raise ValueError(error_message("max_length", expected, self.max_length))
         kept = torch.cat((torch.arange(stop - surplus), torch.arange(stop, ids.shape[1])))
         return ids[:, kept], mask[:, kept], sentences[:, kept]
 
@@ -236,17 +235,17 @@ class AddPromptTokensd(StudyMapTransform):
     """Dictionary form of :class:`AddPromptTokens`: changes ``input_ids``, ``attention_mask`` and ``sentence_ids``.
 
     Args:
-        keys: the key of the token ids; the other two are found beside it.
+        keys: the key of the token ids, with or without a prefix; the other two keys have the same prefix.
         num_tokens: see :class:`AddPromptTokens`.
         vocab_size: see :class:`AddPromptTokens`.
         position: see :class:`AddPromptTokens`.
         per_class: see :class:`AddPromptTokens`.
         max_length: see :class:`AddPromptTokens`.
-        class_key: the key of the class, an index, read where ``per_class``.
+        class_key: the key of the class index; it is read with ``per_class``.
         allow_missing_keys: do nothing for a study without tokens.
 
     Raises:
-        medvl.utils.errors.StudyError: where the other two keys, or that of the class, are missing beside the token ids.
+        medvl.utils.errors.StudyError: If one of the other keys is missing.
 
     Example:
         >>> add = AddPromptTokensd(num_tokens=1, vocab_size=9)

@@ -1,4 +1,4 @@
-"""Transforms of report text: its sections, its sentences, one random sentence."""
+"""Transforms of report text: selection of sections, split into sentences, draw of one sentence."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from numpy.typing import NDArray
 
 from medvl.text import content_sentences, extract_sections, split_sentences
 from medvl.transforms.study import RandStudyMapTransform, StudyMapTransform
+from medvl.utils.checks import check_integer, check_option, error_message
 
 FALLBACKS = ("all", "last_paragraph", "error")
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n")
 
 
 class ExtractSections(Transform):
-    """Keep the sections of a report that speak of the image.
+    """Keep the sections of a report that describe the image.
 
     Args:
-        sections: names of the sections to keep, in the order wanted (see :func:`medvl.text.extract_sections`).
-            Repeated sections of a name ("impression 2") come with the first.
-        fallback: what to give where the report has none of them, or only empty ones: ``"all"`` the whole text,
-            ``"last_paragraph"`` the text after the last blank line, ``"error"`` a ``ValueError``.
-        separator: what to put between sections.
+        sections: names of the sections to keep, in the order of the result (see :func:`medvl.text.extract_sections`).
+            Repeated sections of a name ("impression 2") follow the first.
+        fallback: the result where all of them are missing or empty: ``"all"`` the whole text, ``"last_paragraph"`` the text
+            after the last blank line, ``"error"`` a ``ValueError``.
+        separator: text between two sections.
 
     Raises:
-        ValueError: for an unknown ``fallback``.
+        ValueError: If ``fallback`` is unknown.
 
     Example:
         >>> ExtractSections()("INDICATION: Cough. FINDINGS: Clear lungs. IMPRESSION: Normal.")
@@ -41,13 +42,20 @@ class ExtractSections(Transform):
     def __init__(
         self, sections: Sequence[str] = ("findings", "impression"), fallback: str = "all", separator: str = "\n"
     ) -> None:
-        if fallback not in FALLBACKS:
-            raise ValueError(f"fallback must be one of {FALLBACKS}, got {fallback!r}")
+        check_option(fallback, "fallback", FALLBACKS)
         self.sections = (sections,) if isinstance(sections, str) else tuple(sections)
         self.fallback, self.separator = fallback, separator
 
     def __call__(self, report: str) -> str:
-        """Return the wanted sections' text, joined."""
+        """Return the text of the sections.
+
+        Args:
+            report: the report.
+
+        Raises:
+            TypeError: If ``report`` is not a string.
+            ValueError: If ``fallback`` is ``"error"`` and no section has text.
+        """
         found = extract_sections(report)
         kept = []
         for name in self.sections:
@@ -57,14 +65,16 @@ class ExtractSections(Transform):
         if kept:
             return self.separator.join(kept)
         if self.fallback == "error":
-            raise ValueError(f"report has no text under any of the sections {list(self.sections)}, found {list(found)}")
+            raise ValueError(
+                error_message("report", f"have text in one of the sections {list(self.sections)}", list(found))
+            )
         if self.fallback == "last_paragraph":
             return _PARAGRAPH_BREAK.split(report.strip())[-1].strip()
         return report
 
 
 class ExtractSectionsd(StudyMapTransform):
-    """Dictionary form of :class:`ExtractSections`: replaces the report under each key by the wanted sections.
+    """Dictionary form of :class:`ExtractSections`: replaces the report under each key with its sections.
 
     Args:
         keys: keys of reports.
@@ -103,8 +113,7 @@ class SplitSentences(Transform):
     def __call__(self, report: str) -> tuple[list[str], NDArray[np.int64]]:
         """Return the S sentences and their spans in ``report``, (S, 2) of start and end."""
         spans = split_sentences(report)
-        places = np.array(spans, dtype=np.int64).reshape(-1, 2)
-        return [report[start:end] for start, end in spans], places
+        return [report[start:end] for start, end in spans], np.array(spans, dtype=np.int64).reshape(-1, 2)
 
 
 class SplitSentencesd(StudyMapTransform):
@@ -112,12 +121,12 @@ class SplitSentencesd(StudyMapTransform):
 
     Args:
         keys: the key of the report.
-        sentences_key: where the list of sentences goes; the spans go to ``spans_key``.
-        spans_key: see ``sentences_key``.
+        sentences_key: the key of the list of sentences.
+        spans_key: the key of their spans in the report, (S, 2).
         allow_missing_keys: do nothing for a study without a report.
 
     Raises:
-        ValueError: if ``keys`` names more than one key, since both would write the same two keys.
+        ValueError: If ``keys`` names more than one key.
 
     Example:
         >>> SplitSentencesd()({"report": "No effusion."})
@@ -146,16 +155,16 @@ SplitSentencesD = SplitSentencesDict = SplitSentencesd
 
 
 class RandSentence(Randomizable, Transform):
-    """Draw one sentence of a report, all equally likely, as ConVIRT trains (Zhang et al. 2020).
+    """Draw one sentence of a report uniformly at random, as ConVIRT does in training (Zhang et al. 2020).
 
-    Headers, numbers and signs alone ("FINDINGS:", "1.", "___") are never drawn unless there is nothing else.
+    Headers, numbers and punctuation alone ("FINDINGS:", "1.", "___") are only drawn if there is nothing else.
 
     Args:
-        min_words: words of two letters or more that a sentence must have; where none has that many, the sentences with
-            the most words are drawn from. "No effusion." has two.
+        min_words: minimum number of words of two letters or more, at least 1; "No effusion." has two. If no sentence has
+            that many, those with the most words are drawn from.
 
     Raises:
-        ValueError: if ``min_words`` is below 1, or when a report has no text to draw from.
+        ValueError: If ``min_words`` is below 1; at a call, if the report is empty.
 
     Example:
         >>> RandSentence().set_random_state(seed=0)("FINDINGS: No effusion. Heart is normal.")
@@ -163,8 +172,7 @@ class RandSentence(Randomizable, Transform):
     """
 
     def __init__(self, min_words: int = 1) -> None:
-        if min_words < 1:
-            raise ValueError(f"min_words must be at least 1, got {min_words}")
+        check_integer(min_words, "min_words", minimum=1)
         self.min_words = min_words
         self.index = 0
 
@@ -173,10 +181,10 @@ class RandSentence(Randomizable, Transform):
         self.index = int(self.R.randint(data))
 
     def __call__(self, report: str | Sequence[str]) -> str:
-        """Return one sentence of ``report`` (text, or a list of its sentences)."""
+        """Draw one sentence of ``report``, which is a text or the list of its sentences."""
         eligible = content_sentences(report, self.min_words)
         if not eligible:
-            raise ValueError("report is empty: there is no sentence to draw, expected some text")
+            raise ValueError("report must hold a sentence, got an empty text.")
         self.randomize(len(eligible))
         return eligible[self.index]
 
@@ -186,12 +194,12 @@ class RandSentenced(RandStudyMapTransform):
 
     Args:
         keys: the key of the report, or of the list of its sentences.
-        text_key: where the sentence goes.
+        text_key: the key of the sentence.
         min_words: see :class:`RandSentence`.
         allow_missing_keys: do nothing for a study without a report.
 
     Raises:
-        ValueError: if ``keys`` names more than one key; when a report has no text. The message names the study.
+        ValueError: If ``keys`` names more than one key; see also :class:`RandSentence`.
 
     Example:
         >>> RandSentenced().set_random_state(seed=0)({"report": "No effusion. Heart is normal."})["text"]

@@ -12,10 +12,12 @@ from medvl.transforms.study import RandStudyMapTransform
 
 
 class RandTextAugment(RandomizableTransform):
-    """Say the same in other words and another order; see :func:`medvl.text.augment_text`.
+    """Replace synonyms, shuffle and drop sentences of a report without changing its states.
+
+    See :func:`medvl.text.augment_text`.
 
     Args:
-        prob: probability of augmenting a text at all.
+        prob: probability that a text is augmented at all.
         vocabulary: name, path, or a loaded vocabulary.
         synonym_prob: see :func:`medvl.text.augment_text`.
         shuffle_prob: see :func:`medvl.text.augment_text`.
@@ -54,7 +56,7 @@ class RandTextAugment(RandomizableTransform):
 
 
 class RandTextAugmentd(RandStudyMapTransform):
-    """Dictionary form of :class:`RandTextAugment`; each key draws for itself.
+    """Dictionary form of :class:`RandTextAugment`; each key has a draw of its own.
 
     Args:
         keys: keys of texts.

@@ -1,4 +1,4 @@
-"""Text to token ids that remember their sentence, and a tokenizer trained on the reports themselves."""
+"""Tokenization with a sentence id for each token, and training of a tokenizer on reports."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from medvl.text import tokenize_texts
-from medvl.text.spans import require_text
 from medvl.transforms.study import StudyMapTransform
+from medvl.utils.checks import check_integer, check_text, error_message
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 class TokenizeText(Transform):
-    """Token ids of a text, its attention mask, and the sentence that each token comes from.
+    """Tokenize a text into token ids, an attention mask, and the sentence id of each token.
 
-    One pass over a report then yields every sentence's embedding. Tokens are matched to sentences by their characters
-    in the text, so the whole text is tokenised at once, as the text model expects.
+    With the sentence ids, one pass over a report gives the embedding of every sentence. Tokens are matched to sentences by
+    their character offsets, so that the whole text is tokenized at once, as the text model expects.
 
     Args:
-        tokenizer: a Hugging Face tokenizer (a fast one: it knows the characters behind each token) or the local folder
-            of one, which is read at the first call.
-        max_length: longest sequence, special tokens included; the rest is cut off.
-        padding: pad every result to ``max_length``. Without it, batches are padded where they are collated.
+        tokenizer: a fast Hugging Face tokenizer (one with character offsets), or a local folder with one, which is read at
+            the first call.
+        max_length: maximum length, special tokens included, at least 3; longer texts are truncated.
+        padding: pad to ``max_length``. Otherwise batches are padded when they are collated.
 
     Raises:
-        ValueError: if ``max_length`` is below 3, if the tokenizer is not a fast one, or if padding is asked of a
-            tokenizer without a padding token.
-        OSError: at the first call, if the folder holds no tokenizer.
+        ValueError: If ``max_length`` is below 3, the tokenizer is not a fast one, or ``padding`` is True and the tokenizer
+            has no padding token.
+        OSError: At the first call, if the folder holds no tokenizer.
 
     Example:
         >>> tokenizer = train_tokenizer(["no effusion . heart is normal ."])
@@ -45,8 +45,7 @@ class TokenizeText(Transform):
     """
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase | str, max_length: int = 256, padding: bool = False) -> None:
-        if max_length < 3:
-            raise ValueError(f"max_length must be at least 3, got {max_length}")
+        check_integer(max_length, "max_length", minimum=3)
         self.max_length, self.padding = max_length, padding
         self.source = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else str(tokenizer)
         self._tokenizer: PreTrainedTokenizerBase | None = None
@@ -55,26 +54,28 @@ class TokenizeText(Transform):
 
     @property
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The tokenizer, read from its folder when first needed."""
+        """The tokenizer; its folder is read at the first access."""
         if self._tokenizer is None:
             try:
                 tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=True)
             except (OSError, ValueError) as error:
-                raise OSError(f"tokenizer: there is none in {self.source!r}, expected a local folder of one") from error
+                raise OSError(f"the folder {self.source!r} holds no tokenizer.") from error
             self._tokenizer = self._checked(tokenizer)
         return self._tokenizer
 
     def _checked(self, tokenizer: PreTrainedTokenizerBase) -> PreTrainedTokenizerBase:
         if not tokenizer.is_fast:
             raise ValueError(
-                f"tokenizer must be a fast tokenizer, which keeps character offsets, got {type(tokenizer).__name__}"
+                error_message("tokenizer", "be a fast tokenizer (with character offsets)", type(tokenizer).__name__)
             )
         if self.padding and tokenizer.pad_token_id is None:
-            raise ValueError(f"padding needs a tokenizer with a padding token, got {type(tokenizer).__name__} without")
+            raise ValueError(
+                error_message("tokenizer", "have a padding token where padding is True", type(tokenizer).__name__)
+            )
         return tokenizer
 
     def __call__(self, text: str | Sequence[str]) -> dict[str, torch.Tensor]:
-        """Tokenise one text.
+        """Tokenize one text.
 
         Args:
             text: a text, split into sentences by :func:`medvl.text.split_sentences`, or the list of its sentences.
@@ -84,7 +85,7 @@ class TokenizeText(Transform):
             special and padding tokens.
 
         Raises:
-            TypeError: if ``text`` is neither a string nor a sequence of strings.
+            TypeError: If ``text`` is neither a string nor a sequence of strings.
         """
         padding = "max_length" if self.padding else False
         tokens = tokenize_texts(self.tokenizer, [text], self.max_length, padding)
@@ -99,11 +100,11 @@ class TokenizeTextd(StudyMapTransform):
         tokenizer: see :class:`TokenizeText`.
         max_length: see :class:`TokenizeText`.
         padding: see :class:`TokenizeText`.
-        prefix: put before the names of the three results, for studies with several texts.
+        prefix: prefix of the three output keys, for studies with several texts.
         allow_missing_keys: do nothing for a study without the text.
 
     Raises:
-        ValueError: if ``keys`` names more than one key; for the rest see :class:`TokenizeText`.
+        ValueError: If ``keys`` names more than one key; see also :class:`TokenizeText`.
 
     Example:
         >>> tokenizer = train_tokenizer(["no effusion"])
@@ -123,7 +124,7 @@ class TokenizeTextd(StudyMapTransform):
         allow_missing_keys: bool = False,
     ) -> None:
         if tokenizer is None:
-            raise ValueError("tokenizer must be a Hugging Face tokenizer or the folder of one, got None.")
+            raise ValueError(error_message("tokenizer", "be a Hugging Face tokenizer or the folder of one", None))
         super().__init__(keys, TokenizeText(tokenizer, max_length, padding), allow_missing_keys)
         self.prefix = prefix
 
@@ -138,39 +139,39 @@ TokenizeTextD = TokenizeTextDict = TokenizeTextd
 def train_tokenizer(
     texts: Iterable[str], vocab_size: int = 4000, lowercase: bool = True, max_length: int = 512
 ) -> PreTrainedTokenizerFast:
-    """Train a WordPiece tokenizer on reports; the same texts give the same tokenizer, byte for byte.
+    """Train a WordPiece tokenizer on texts. The same texts give the same tokenizer, byte for byte.
 
     Args:
         texts: training texts.
-        vocab_size: largest number of tokens, special tokens included.
-        lowercase: fold case and strip accents, as uncased BERT does.
+        vocab_size: maximum number of tokens, special tokens included.
+        lowercase: convert to lower case and strip accents, as uncased BERT does.
         max_length: the tokenizer's ``model_max_length``.
 
     Returns:
-        A BERT-like tokenizer with [PAD] = 0, [UNK] = 1, [CLS] = 2, [SEP] = 3 and [MASK] = 4, ready for
-        ``save_pretrained``.
+        A tokenizer as BERT's, with [PAD] = 0, [UNK] = 1, [CLS] = 2, [SEP] = 3 and [MASK] = 4.
 
     Raises:
-        TypeError: if a text is not a string.
-        ValueError: if there is no text, or if ``vocab_size`` leaves no room beside the characters in the texts.
+        TypeError: If a text is not a string.
+        ValueError: If there is no text, or ``vocab_size`` is too small for the characters of the texts.
 
     Example:
         >>> tokenizer = train_tokenizer(["no effusion", "no edema"])
         >>> tokenizer("No edema")["input_ids"][0] == tokenizer.cls_token_id == 2
         True
     """
-    texts = [require_text(text, "each of texts") for text in texts]
+    texts = list(texts)
+    for text in texts:
+        check_text(text, "each of texts")
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     characters = sorted({c for text in texts for c in normalizer.normalize_str(text) if not c.isspace()})
     if not characters:
-        raise ValueError("texts must hold at least one text with characters in it, got none")
-    # Left to itself, the trainer numbers continuations in the random order of a hash map, and with them breaks ties
-    # between merges. Named beforehand, they have one order.
+        raise ValueError(error_message("texts", "hold at least one character", "none"))
+    # The trainer numbers continuations in the random order of a hash map, and breaks ties between merges by number. As
+    # special tokens they have a fixed order.
     seeds = [*SPECIAL_TOKENS, *(f"##{c}" for c in characters)]
     if vocab_size < len(seeds) + len(characters):
-        raise ValueError(
-            f"vocab_size must be at least {len(seeds) + len(characters)} for the characters in texts, got {vocab_size}"
-        )
+        minimum = len(seeds) + len(characters)
+        raise ValueError(error_message("vocab_size", f"be at least {minimum} for the characters of texts", vocab_size))
     draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
     trainer = trainers.WordPieceTrainer(

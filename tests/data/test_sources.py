@@ -209,7 +209,7 @@ class TestSources:
 def test_texts_to_label_are_texts():
     with pytest.raises(TypeError, match=r"^texts must be a sequence of str, got one str\.$"):
         label_texts("No edema.")
-    with pytest.raises(TypeError, match="each of texts must be a str, got NoneType"):
+    with pytest.raises(TypeError, match="each of texts must be a string, got NoneType"):
         label_texts(["No edema.", None])
 
 

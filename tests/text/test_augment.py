@@ -53,5 +53,5 @@ def test_states_stay_on_real_reports(shared_data):
 
 @pytest.mark.parametrize("name", ["synonym_prob", "shuffle_prob", "drop_prob"])
 def test_probabilities_are_checked(name):
-    with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\], got 2"):
+    with pytest.raises(ValueError, match=rf"^{name} must be between 0 and 1, got 2\.$"):
         augment_text(REPORT, random.Random(0), **{name: 2})

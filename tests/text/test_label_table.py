@@ -1,4 +1,4 @@
-"""Labelling a table: CheXpert's columns, sentences, explanations, constant memory, whole or nothing."""
+"""Labeling a table: CheXpert's columns, sentences, explanations, constant memory, whole or nothing."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_rows_of_reports(tmp_path):
 
 def test_rows_of_sentences_and_explanations(tmp_path):
     path = write(tmp_path / "in.tsv", delimiter="\t")
-    summary = label_table(path, "text", tmp_path / "out.csv", by="sentence", explain=True)
+    summary = label_table(path, "text", tmp_path / "out.csv", text_unit="sentence", explain=True)
     rows = read(tmp_path / "out.csv")
     assert [row["sentence"] for row in rows] == ["Small left effusion.", "No edema.", 'Possible pneumonia,\n"really".']
     assert [(row["id"], row["sentence_number"], row["sentence_start"], row["sentence_end"]) for row in rows[:2]] == [
@@ -75,12 +75,16 @@ def test_bytes_that_are_no_utf8_and_long_cells(tmp_path):
         (
             {"column": "report"},
             ValueError,
-            r"column must be one of the table's columns \['id', 'text', 'age'\], got 'report'",
+            r"^column must be one of 'id', 'text', 'age', got 'report'\.$",
         ),
-        ({"by": "word"}, ValueError, "by must be one of"),
-        ({"path": "none.csv"}, FileNotFoundError, "path: there is no file none.csv"),
-        ({"output": "in.csv"}, ValueError, "output must be another file than the table itself"),
-        ({"vocabulary": "none"}, FileNotFoundError, "vocabulary 'none': neither a file"),
+        ({"text_unit": "word"}, ValueError, r"^text_unit must be one of 'report', 'sentence', got 'word'\.$"),
+        ({"path": "none.csv"}, FileNotFoundError, r"^the file none\.csv does not exist\.$"),
+        ({"output": "in.csv"}, ValueError, r"^output must differ from path, got in\.csv\.$"),
+        (
+            {"vocabulary": "none"},
+            FileNotFoundError,
+            r"^vocabulary must be a file or one of the built-in \['chest_ct', 'chexpert14'\], got 'none'\.$",
+        ),
     ],
 )
 def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, monkeypatch, arguments, error, message):
@@ -95,7 +99,9 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, monkeypatch, argu
 
 def test_a_table_that_has_the_columns_already(tmp_path):
     (tmp_path / "in.csv").write_text("text,Edema\nNo edema.,1\n")
-    with pytest.raises(ValueError, match=r"the table already has the columns \['Edema'\]"):
+    with pytest.raises(
+        ValueError, match=r"^path must be a table without the columns that the output adds, got \['Edema'\]\.$"
+    ):
         label_table(tmp_path / "in.csv", "text", tmp_path / "out.csv")
 
 

@@ -31,7 +31,7 @@ def test_lists_are_long_enough_distinct_and_fixed(name):
 
 @pytest.mark.parametrize("name", NAMES[1:])
 @pytest.mark.parametrize("state", ["present", "absent", "uncertain"])
-def test_the_labeller_reads_prompts_as_they_are_meant(name, state):
+def test_the_labeler_reads_prompts_as_they_are_meant(name, state):
     column, rng = NAMES.index(name), random.Random(0)
     sampled = [TEMPLATES.sample(name, state, rng) for _ in range(60)]
     for prompt in [*getattr(TEMPLATES, state)(name), *sampled]:
@@ -68,7 +68,7 @@ def test_sampling_draws_every_sentence(tmp_path):
     os.utime(path, (1, 1))
     assert load_prompt_templates(path).names == ("Edema", "Third")
     path.write_text("version: [1")
-    with pytest.raises(ValueError, match=r"mine\.yaml: not valid YAML"):
+    with pytest.raises(ValueError, match=r"^mine\.yaml is not valid YAML: "):
         load_prompt_templates(path)
 
 
@@ -81,10 +81,30 @@ def test_names_are_found_in_other_spellings(name):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": 3}, "version must be 1, got 3"),
-        ({"generic": {"present": ["none"]}}, r"generic\.present: the template 'none' has no \{phrase\}"),
-        ({"findings": {"A": {"colour": ["red"]}}}, r"findings\.A has unknown keys \['colour'\]"),
-        ({"findings": {"A": {"severity": "mild"}}}, r"findings\.A\.severity must be a list of strings"),
+        ({"version": 3}, r"mine\.yaml: version must be 1, got 3\.$"),
+        (
+            {"generic": {"present": ["none"]}},
+            r"generic\.present: a template must contain \{phrase\} or \{Phrase\}, got 'none'\.$",
+        ),
+        (
+            {"findings": {"A": {"color": ["red"]}}},
+            r"findings\.A must have no other keys than \[.*\], got \['color'\]\.$",
+        ),
+        ({"findings": {}}, r"findings must map class names to entries\.$"),
+        ({"findings": {"A": ["mild"]}}, r"findings\.A must map a class name to lists\.$"),
+        ({"findings": {1: None}}, r"findings\.1 must map a class name to lists\.$"),
+        (
+            {"findings": {"A": {"severity": []}}},
+            r"findings\.A\.severity must be a non-empty list of strings, got \[\]\.$",
+        ),
+        (
+            {"findings": {"A": {"severity": [1]}}},
+            r"findings\.A\.severity must be a non-empty list of strings, got \[1\]\.$",
+        ),
+        (
+            {"findings": {"A": {"severity": "mild"}}},
+            r"findings\.A\.severity must be a non-empty list of strings, got 'mild'\.$",
+        ),
     ],
 )
 def test_errors_name_the_entry(tmp_path, change, message):
@@ -96,13 +116,18 @@ def test_errors_name_the_entry(tmp_path, change, message):
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match="state must be one of present, absent, uncertain"):
+    with pytest.raises(
+        ValueError, match=r"^state must be one of present, absent, uncertain or 1, 0, -1, got 'maybe'\.$"
+    ):
         TEMPLATES.sample("Edema", "maybe", random.Random(0))
-    with pytest.raises(ValueError, match="name must be a non-empty class name"):
+    with pytest.raises(ValueError, match=r"^name must be a non-empty class name, got ' _ '\.$"):
         TEMPLATES.present(" _ ")
-    with pytest.raises(ValueError, match="limit must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"^limit must be at least 1, got 0\.$"):
         TEMPLATES.present("Edema", limit=0)
-    with pytest.raises(FileNotFoundError, match="neither a file nor one of the built-in"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"^prompt templates must be a file or one of the built-in \['chexpert14'\], got 'nothing'\.$",
+    ):
         load_prompt_templates("nothing")
 
 

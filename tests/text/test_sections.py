@@ -55,7 +55,7 @@ def test_sections(text, expected):
 
 
 def test_what_is_not_text_is_named():
-    with pytest.raises(TypeError, match="text must be a str, got NoneType"):
+    with pytest.raises(TypeError, match="text must be a string, got NoneType"):
         extract_sections(None)
 
 

@@ -93,7 +93,7 @@ def test_returns_spans():
 
 @pytest.mark.parametrize("text", [None, float("nan"), b"No effusion.", 3, ["No effusion."]])
 def test_what_is_not_text_is_named(text):
-    with pytest.raises(TypeError, match=f"text must be a str, got {type(text).__name__}"):
+    with pytest.raises(TypeError, match=f"text must be a string, got {type(text).__name__}"):
         split_sentences(text)
 
 

@@ -49,23 +49,35 @@ def test_who_speaks_first():
 
 
 def test_nothing_known_is_not_called_normal():
-    with pytest.raises(ValueError, match="label has no state to write"):
+    with pytest.raises(
+        ValueError,
+        match=r"^label must have a state to write, got NaN \(not mentioned\) for every finding but No Finding\.$",
+    ):
         LabelsToPrompt(["No Finding", "Edema"])([NAN, NAN])
-    with pytest.raises(ValueError, match="label has no state to write"):
+    with pytest.raises(
+        ValueError,
+        match=r"^label must have a state to write, got NaN \(not mentioned\) for every finding but No Finding\.$",
+    ):
         LabelsToPrompt(["No Finding", "Edema"])([0, NAN])
-    with pytest.raises(StudyError, match="study 's2', label: label has no state"):
+    with pytest.raises(StudyError, match="study 's2', label: label must have a state"):
         LabelsToPromptd(names=["Edema"])({"study_id": "s2", "label": [NAN]})
 
 
 def test_wrong_labels_are_named():
-    with pytest.raises(ValueError, match=r"label must have 2 states, got shape \(3,\)"):
+    with pytest.raises(ValueError, match=r"^label must have shape \(2,\), got \(3,\)\.$"):
         LabelsToPrompt(["A", "B"])([1, 0, 1])
-    with pytest.raises(ValueError, match=r"label must have 1 states, got shape \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"^label must have shape \(1,\), got \(1, 1\)\.$"):
         LabelsToPrompt(["A"])([[1]])
-    with pytest.raises(ValueError, match="label must hold 1, 0, -1 or NaN, got 2 for B"):
+    with pytest.raises(ValueError, match=r"^label must hold 1, 0, -1 or NaN, got 2 for B\.$"):
         LabelsToPrompt(["A", "B"])([1, 2])
-    with pytest.raises(ValueError, match="names must be a sequence of finding names"):
+    with pytest.raises(ValueError, match=r"^names must be a sequence of finding names, got 'Edema'\.$"):
         LabelsToPrompt("Edema")
+    with pytest.raises(ValueError, match=r"^names must be a sequence of finding names, got \(\)\.$"):
+        LabelsToPrompt(())
+    with pytest.raises(ValueError, match=r"^mode must be one of 'random', 'all', got 'any'\.$"):
+        LabelsToPrompt(["Edema"], mode="any")
+    with pytest.raises(ValueError, match=r"^max_findings must be at least 1, got 0\.$"):
+        LabelsToPrompt(["Edema"], max_findings=0)
 
 
 def test_seeds_and_dictionary_form():
@@ -113,7 +125,9 @@ def test_length_is_kept_at_the_cost_of_the_text():
     assert out["attention_mask"].tolist() == [1, 1, 1, 1, 1, 1, 1, 0]
     cut = AddPromptTokens(4, vocab_size=1000, max_length=8)(padded)
     assert cut["input_ids"].tolist() == [2, 1000, 1001, 1002, 1003, *TOKENS["input_ids"][1:3].tolist(), 3]
-    with pytest.raises(ValueError, match="max_length 6 leaves no room for the text beside 4 prompt tokens"):
+    with pytest.raises(
+        ValueError, match=r"^max_length must leave room for a token of the text beside 4 prompt tokens, got 6\.$"
+    ):
         AddPromptTokens(4, vocab_size=1000, max_length=6)(TOKENS)
 
 
@@ -122,7 +136,7 @@ def test_length_is_kept_at_the_cost_of_the_text():
     [
         ({"num_tokens": 0}, "num_tokens must be at least 1, got 0"),
         ({"vocab_size": 0}, "vocab_size must be at least 1, got 0"),
-        ({"position": "back"}, "position must be one of"),
+        ({"position": "back"}, r"^position must be one of 'front', 'middle', 'end', got 'back'\.$"),
     ],
 )
 def test_arguments_are_checked(arguments, message):
@@ -130,8 +144,13 @@ def test_arguments_are_checked(arguments, message):
         AddPromptTokens(**{"num_tokens": 2, "vocab_size": 10, **arguments})
 
 
-def test_names_differ():
-    with pytest.raises(ValueError, match=r"names must differ, got \['Edema', 'Edema'\]"):
+def test_a_negative_class_is_refused():
+    with pytest.raises(ValueError, match=r"^class_index must be at least 0, got -1\.$"):
+        AddPromptTokens(2, vocab_size=10, per_class=True)(TOKENS, -1)
+
+
+def test_names_are_distinct():
+    with pytest.raises(ValueError, match=r"^names must be distinct, got \['Edema', 'Edema'\]\.$"):
         LabelsToPrompt(["Edema", "Edema"])
 
 

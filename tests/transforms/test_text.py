@@ -36,9 +36,11 @@ def test_sections_and_fallbacks():
     assert ExtractSections()("IMPRESSION: A.\nADDENDUM: x\nIMPRESSION: B.") == "A.\nB."
     assert ExtractSections()("No header.\n\nLast.") == "No header.\n\nLast."
     assert ExtractSections(fallback="last_paragraph")("No header.\n\nLast.\n") == "Last."
-    with pytest.raises(ValueError, match=r"report has no text under any of the sections \['findings', 'impression'\]"):
+    with pytest.raises(
+        ValueError, match=r"^report must have text in one of the sections \['findings', 'impression'\], got \[\]\.$"
+    ):
         ExtractSections(fallback="error")("No header.")
-    with pytest.raises(ValueError, match="fallback must be one of"):
+    with pytest.raises(ValueError, match=r"^fallback must be one of 'all', 'last_paragraph', 'error', got 'none'\.$"):
         ExtractSections(fallback="none")
 
 
@@ -68,16 +70,23 @@ def test_rand_sentence_draws_all_sentences_with_content():
 
 @pytest.mark.parametrize("report", ["", "  \n", [], [" "]])
 def test_an_empty_report_is_an_error(report):
-    with pytest.raises(ValueError, match="report is empty"):
+    with pytest.raises(ValueError, match=r"^report must hold a sentence, got an empty text\.$"):
         RandSentence()(report)
-    with pytest.raises(StudyError, match=r"study 's7', report: report is empty"):
+    with pytest.raises(StudyError, match=r"study 's7', report: report must hold a sentence"):
         RandSentenced()({"report": report, "study_id": "s7"})
+
+
+def test_a_sentence_that_is_not_text_is_named():
+    with pytest.raises(TypeError, match=r"^each sentence of report must be a string, got NoneType\.$"):
+        RandSentence()(["No edema.", None])
+    with pytest.raises(ValueError, match=r"^min_words must be at least 1, got 0\.$"):
+        RandSentence(min_words=0)
 
 
 @pytest.mark.parametrize("report", [None, float("nan"), b"No effusion."])
 @pytest.mark.parametrize("transform", [ExtractSectionsd(), SplitSentencesd(), LabelReportd(), RandTextAugmentd(prob=1)])
 def test_bad_reports_name_the_study(transform, report):
-    with pytest.raises(StudyError, match="study 's7', report: text must be a str, got"):
+    with pytest.raises(StudyError, match="study 's7', report: text must be a string, got"):
         transform({"report": report, "study_id": "s7"})
 
 

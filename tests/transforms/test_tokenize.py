@@ -76,7 +76,7 @@ def test_byte_level_tokenizers_that_begin_a_token_with_a_space():
     out = TokenizeText(tokenizer)("No edema. Heart is normal.")
     second = tokenizer.decode(out["input_ids"][out["sentence_ids"] == 1].tolist())
     assert second.strip() == "Heart is normal."
-    with pytest.raises(ValueError, match="padding needs a tokenizer with a padding token"):
+    with pytest.raises(ValueError, match=r"^tokenizer must have a padding token where padding is True, got \w+\.$"):
         TokenizeText(tokenizer, padding=True)
 
 
@@ -88,13 +88,13 @@ def test_dictionary_form(tmp_path):
     assert out["input_ids"].equal(TokenizeText(TOKENIZER)(TEXTS[0])["input_ids"])
     out = TokenizeTextd(keys="report", tokenizer=TOKENIZER, prefix="report_")({"report": TEXTS[0]})
     assert set(out) == {"report", "report_input_ids", "report_attention_mask", "report_sentence_ids"}
-    with pytest.raises(StudyError, match="study 's1', text: text must be a str, got float"):
+    with pytest.raises(StudyError, match="study 's1', text: text must be a string, got float"):
         transform({"text": float("nan"), "study_id": "s1"})
-    with pytest.raises(
-        OSError, match=r"^tokenizer: there is none in '/no/such/folder', expected a local folder of one$"
-    ):
+    with pytest.raises(OSError, match=r"^the folder '/no/such/folder' holds no tokenizer\.$"):
         TokenizeText("/no/such/folder")("No effusion.")
-    with pytest.raises(ValueError, match="tokenizer must be a Hugging Face tokenizer or the folder of one, got None"):
+    with pytest.raises(
+        ValueError, match=r"^tokenizer must be a Hugging Face tokenizer or the folder of one, got None\.$"
+    ):
         TokenizeTextd()
     with pytest.raises(ValueError, match="max_length must be at least 3, got 2"):
         TokenizeText(TOKENIZER, max_length=2)
@@ -106,7 +106,9 @@ def test_a_tokenizer_without_offsets_is_refused():
 
     slow = pickle.loads(pickle.dumps(TOKENIZER))
     slow.__class__ = Slow
-    with pytest.raises(ValueError, match="tokenizer must be a fast tokenizer, which keeps character offsets, got Slow"):
+    with pytest.raises(
+        ValueError, match=r"^tokenizer must be a fast tokenizer \(with character offsets\), got Slow\.$"
+    ):
         TokenizeText(slow)
 
 
@@ -139,9 +141,9 @@ def test_training_is_the_same_in_every_process(tmp_path):
 
 
 def test_training_needs_text_and_room():
-    with pytest.raises(ValueError, match="texts must hold at least one text"):
+    with pytest.raises(ValueError, match=r"^texts must hold at least one character, got none\.$"):
         train_tokenizer([" "])
-    with pytest.raises(ValueError, match=r"vocab_size must be at least \d+ for the characters in texts, got 10"):
+    with pytest.raises(ValueError, match=r"^vocab_size must be at least \d+ for the characters of texts, got 10\.$"):
         train_tokenizer(TEXTS, vocab_size=10)
-    with pytest.raises(TypeError, match="each of texts must be a str, got NoneType"):
+    with pytest.raises(TypeError, match="each of texts must be a string, got NoneType"):
         train_tokenizer([None])

@@ -1,0 +1,90 @@
+"""What follows a phrase in its sentence: queries that decide whether the scope of a cue goes on."""
+
+from __future__ import annotations
+
+from medvl.text.phrases import PhraseMatch
+from medvl.text.vocabulary import PhraseKind
+
+_MAX_DISTANCE = 8
+
+# A finding may follow one of these without opening a statement of its own.
+_MODIFYING_KINDS = frozenset((PhraseKind.MODIFIER, PhraseKind.SEVERITY, PhraseKind.UNCERTAINTY))
+_TERMINAL_KINDS = frozenset(
+    (
+        PhraseKind.TERM,
+        PhraseKind.ONLY_ABSENT,
+        PhraseKind.NORMAL_STATEMENT,
+        PhraseKind.DISEASE,
+        PhraseKind.BLOCKER,
+        PhraseKind.COMMA,
+        PhraseKind.STOP,
+        PhraseKind.LINKER,
+        PhraseKind.ALTERNATIVE,
+        PhraseKind.NEGATION,
+        PhraseKind.HISTORY,
+        PhraseKind.FORMER,
+        PhraseKind.VERSUS,
+        PhraseKind.VERB,
+    )
+)
+
+
+class LookAhead:
+    """Queries of the phrases after a place in a sentence.
+
+    Args:
+        matches: phrases of the sentence, as :meth:`medvl.text.phrases.PhraseMatcher.match` returns them.
+    """
+
+    def __init__(self, matches: list[PhraseMatch]) -> None:
+        self.matches = matches
+        self._alternative_follows: list[bool] | None = None
+
+    def alternative_follows(self, index: int) -> bool:
+        """Whether an "or" follows phrase ``index`` in its clause."""
+        if self._alternative_follows is None:  # computed for all phrases at once, so that time stays linear
+            self._alternative_follows = self._find_alternatives()
+        return self._alternative_follows[index]
+
+    def _find_alternatives(self) -> list[bool]:
+        follows = [False] * len(self.matches)
+        seen = False
+        for index in range(len(self.matches) - 1, -1, -1):
+            follows[index] = seen
+            for kind, _ in self.matches[index][0]:
+                if kind == PhraseKind.ALTERNATIVE:
+                    seen = True
+                elif kind == PhraseKind.STOP:
+                    seen = False
+        return follows
+
+    def next_statement(self, index: int) -> tuple[PhraseKind | None, bool]:
+        """What precedes the next finding after phrase ``index``.
+
+        Returns:
+            The kind of word that may open a statement of its own (``CONTINUING`` or ``MODIFIER``) or None, and whether a
+            body part precedes the finding.
+        """
+        statement = None
+        for place in range(index + 1, min(index + 1 + _MAX_DISTANCE, len(self.matches))):
+            for kind, _ in self.matches[place][0]:
+                if kind == PhraseKind.STRUCTURE:
+                    return statement, True
+                if kind == PhraseKind.CONTINUING:
+                    statement = kind
+                elif kind in _MODIFYING_KINDS and statement is None:
+                    statement = PhraseKind.MODIFIER
+                elif kind == PhraseKind.TERM and self._is_subject(place):
+                    return PhraseKind.CONTINUING, False
+                elif kind in _TERMINAL_KINDS:
+                    return statement, False
+        return statement, False
+
+    def _is_subject(self, index: int) -> bool:
+        """Whether a finding is the subject of a verb and an attribute: "is stable", "is small"."""
+        following = self.matches[index + 1 : index + 3]
+        kinds = [{kind for kind, _ in meanings} for meanings, _, _ in following]
+        if len(kinds) < 2:
+            return False
+        attribute = (PhraseKind.CONTINUING, PhraseKind.SEVERITY)
+        return PhraseKind.VERB in kinds[0] and not kinds[1].isdisjoint(attribute)
