@@ -26,7 +26,7 @@ def test_the_sentences_with_the_most_words_where_none_has_enough():
 
 
 def test_sentences_must_be_text():
-    with pytest.raises(TypeError, match=r"^a sentence must be a string, got NoneType"):
+    with pytest.raises(TypeError, match=r"^each sentence of report must be a string, got NoneType"):
         content_sentences(["No effusion.", None])
 
 
