@@ -114,7 +114,7 @@ def _arguments(
             argument.VAR_KEYWORD,
         ):
             raise KeyError(
-                f"loss {name!r} ({type(loss).__name__}) needs {argument.name!r}; the network's output has "
+                f"loss {name!r} ({type(loss).__name__}) needs {key!r}; the network's output has "
                 f"{sorted(map(str, pred))} and the batch has {sorted(map(str, batch))}."
             )
     return found
