@@ -1,4 +1,4 @@
-"""Draws docs/images/synthetic_contact_sheet.png: two normal studies, and two of each finding with mask and sentence.
+"""Draw docs/images/synthetic_contact_sheet.png: two normal studies, and two of each finding with mask and sentence.
 
 python docs/make_contact_sheet.py
 """
@@ -23,7 +23,7 @@ COLUMNS = 6
 
 
 def choose(dataset: SyntheticChestXRay) -> list[tuple[int, str]]:
-    """The first two normal studies, and for each finding one moderate and one severe case with little else in it."""
+    """The first two normal studies, and for each finding one moderate and one severe study without other findings."""
     normal = (i for i in range(len(dataset)) if not dataset.get_metadata(i)["findings"])
     chosen = [(i, "No Finding") for i in normal if sentence_of(dataset, i, "No Finding")][:2]
     for name in dataset.drawable:

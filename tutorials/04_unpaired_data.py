@@ -33,7 +33,7 @@ with SyntheticChestXRay(length=400, size=64).save(folder / "data").open() as fil
 
 
 def write(name: str, rows: list[dict], without: tuple[str, ...]) -> Path:
-    """A table beside the images, without some of its columns."""
+    """Write a table beside the images, without some of its columns."""
     path = folder / "data" / name
     columns = [column for column in rows[0] if column not in without]
     with path.open("w", newline="") as file:
@@ -43,7 +43,7 @@ def write(name: str, rows: list[dict], without: tuple[str, ...]) -> Path:
     return path
 
 
-# Half of the studies keep image and labels, the other half nothing but the report: no pair is left.
+# Half of the studies keep image and labels, the other half only the report: no pair is left.
 images = write("images.csv", rows[:200], without=("report",))
 texts = write("texts.csv", [{k: row[k] for k in ("study_id", "report")} for row in rows[200:]], without=())
 manifest = load_sources(
@@ -54,11 +54,11 @@ manifest = load_sources(
 )
 print(manifest.summary())
 
-# Why labels and not pairs: this many negatives of a batch of pairs would be none.
+# Why labels and not pairs: this fraction of the negatives in a batch of pairs would be false negatives.
 labels = [study["label"] for study in manifest.subset("train").studies if "label" in study]
 print(audit_false_negatives(labels, batch_size=32, names=manifest.names).table())
 
-# Three chains: of images, of sentences, and of labels, which become a sentence.
+# Three chains of transforms: of images, of sentences, and of labels, which become a sentence.
 train = manifest.subset("train").studies
 tokenizer = train_tokenizer(text_corpus(train, manifest.names), vocab_size=1000)
 tokens = [RandTextAugmentd("text", drop_prob=0.0), TokenizeTextd("text", tokenizer=tokenizer, max_length=32)]

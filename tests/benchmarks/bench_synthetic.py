@@ -1,4 +1,4 @@
-"""How many synthetic studies one core draws in a second: image, masks, report and labels.
+"""Synthetic studies generated a second on one core: image, masks, report and labels.
 
 OMP_NUM_THREADS=1 python tests/benchmarks/bench_synthetic.py [--quick]
 """
@@ -20,7 +20,7 @@ def main() -> None:
     options = parser.parse_args()
     chunks, chunk = (4, 25) if options.quick else (20, 100)
     dataset = SyntheticChestXRay(length=chunks * chunk, size=options.size)
-    dataset[0]  # the tables that are made once
+    dataset[0]  # fills the caches
     wall, cpu = [], []
     for number in range(chunks):
         start, start_cpu = time.perf_counter(), time.process_time()
@@ -35,7 +35,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         SyntheticChestXRay(length=chunks * chunk, size=options.size).save(folder)
-        print(f"written as PNG and CSV: {chunks * chunk / (time.perf_counter() - start):.0f} studies a second")
+        print(f"saved as PNG and CSV: {chunks * chunk / (time.perf_counter() - start):.0f} studies a second")
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Whether a recipe that learns from pairs learns anything from a hundred real ones: cross-validation on real radiographs.
+"""Cross-validation of a recipe for image-report pairs on about a hundred real radiographs.
 
     python tests/benchmarks/real_pairs.py convirt [--set epochs=40] [--quick]
 
-Cases with an image and a text are cut into folds by patient. For each fold the recipe starts from random weights and trains on
-the others. A held-out image is then asked for its text among those of the other held-out patients, and a text for its image:
-the figure is the share of wrong candidates that come below the right one, 0.5 by chance. Images of one patient count as one in
-the interval (bootstrap over patients). The same model with random weights is the control.
+Cases with an image and a text are split into folds by patient. For each fold the recipe is trained from random weights on the
+other folds. Each held-out image then ranks its own text among those of the other held-out patients, and each text its image.
+The metric is the fraction of wrong candidates with a lower score than the right one, 0.5 by chance. The interval is a bootstrap
+over patients. The control is the same model with random weights.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SETTINGS = {
 
 
 def folds_by_patient(patients: pd.Series, folds: int, seed: int) -> np.ndarray:
-    """Fold of each row: patients with many rows first, each to the fold that has the fewest rows so far."""
+    """Fold of each row: patients in order of decreasing rows, each assigned to the fold with the fewest rows so far."""
     order = np.random.default_rng(seed).permutation(patients.unique())
     counts = patients.value_counts()
     sizes, fold_of = np.zeros(folds), {}
@@ -39,8 +39,8 @@ def folds_by_patient(patients: pd.Series, folds: int, seed: int) -> np.ndarray:
     return patients.map(fold_of).to_numpy()
 
 
-def share_below(scores: torch.Tensor, patients: list[str]) -> list[float]:
-    """For each row i, the share of other patients' columns whose score is below that of column i; ties count half."""
+def fraction_below(scores: torch.Tensor, patients: list[str]) -> list[float]:
+    """For each row i, the fraction of other patients' columns whose score is below that of column i; ties count half."""
     shares = []
     for i, row in enumerate(scores):
         others = row[[other != patients[i] for other in patients]]
@@ -49,15 +49,15 @@ def share_below(scores: torch.Tensor, patients: list[str]) -> list[float]:
 
 
 def held_out(run: TrainedRun, model: torch.nn.Module) -> pd.DataFrame:
-    """Patient and share of wrong candidates below the right one, for every held-out case, in both directions."""
+    """Patient and fraction of wrong candidates below the right one, for every held-out case, in both directions."""
     embeddings = embed(model, run.loader(run.studies(split="test")))
     scores = embeddings.image @ embeddings.text.T
     patients = list(embeddings.patient_ids)
     return pd.DataFrame(
         {
             "patient": patients,
-            "image to text": share_below(scores, patients),
-            "text to image": share_below(scores.T, patients),
+            "image to text": fraction_below(scores, patients),
+            "text to image": fraction_below(scores.T, patients),
         }
     )
 
@@ -76,9 +76,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="of the recipe's train.yaml")
-    parser.add_argument(
-        "--quick", action="store_true", help="one epoch of small images: does it run, not what it learns"
-    )
+    parser.add_argument("--quick", action="store_true", help="one epoch of small images, to test that it runs")
     options = parser.parse_args()
     settings = {**SETTINGS[options.recipe], **({"epochs": 1, "image_size": 32} if options.quick else {})}
     settings |= settings_from(options.set)

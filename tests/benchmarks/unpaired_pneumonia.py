@@ -1,8 +1,9 @@
-"""Zero-shot pneumonia detection by models that never saw an image with its report.
+"""Zero-shot pneumonia detection by models that were trained without any image-report pair.
 
-Images with a label (28 x 28 chest X-rays, 388 without and 3,494 with pneumonia to train on) and the sentences or reports of
-another hospital, labelled by the library itself, train the recipes medclip and umcl. What is scored is which image of the
-test split is nearer to the prompts for than to those against pneumonia. Settings were chosen on the validation split.
+The recipes medclip and umcl are trained on images with a label (28 x 28 chest X-rays, 388 without and 3,494 with pneumonia)
+and on the sentences or reports of another hospital, labeled by the library's own labeler. The images of the test split are
+scored by their similarity to prompts for pneumonia minus that to prompts against it. Settings were chosen on the validation
+split.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/unpaired_pneumonia.py [--recipe medclip] [--seeds 3] [--split val]
 """
@@ -45,7 +46,7 @@ OWN = {
 
 
 def score(recipe: str, seed: int, split: str, settings: dict) -> dict:
-    """AUROC with its interval of one run, that of the same model untrained, and the time it took."""
+    """AUROC with its interval of one run and of the untrained model, and the training time."""
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()
         run = TrainedRun(train(recipe, {**COMMON, **OWN[recipe], **settings, "seed": seed, "output": f"{folder}/run"}))
@@ -62,7 +63,7 @@ def score(recipe: str, seed: int, split: str, settings: dict) -> dict:
 
 
 def main() -> None:
-    """Prints a table, one line a seed."""
+    """Print a table, one line a seed."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--recipe", choices=sorted(OWN), action="append")
     parser.add_argument("--seeds", type=int, default=3)

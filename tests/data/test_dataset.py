@@ -109,6 +109,19 @@ class TestDataset:
             dataset[8]
         assert dataset[-1]["study_id"] == "s7"
 
+    def test_the_reason_is_that_of_the_cause(self):
+        class Missing(Randomizable, MapTransform):
+            def __call__(self, data):
+                return data["other"]
+
+        def fails(value):
+            raise RuntimeError
+
+        with pytest.raises(StudyError, match=r"^study 's0', image: KeyError 'other'$"):
+            StudyDataset(studies(), Missing("image"))[0]
+        with pytest.raises(StudyError, match=r"^study 's0', image: RuntimeError$"):
+            StudyDataset(studies(), Lambdad("image", fails))[0]
+
     def test_a_cached_error_holds_on_to_nothing(self):
         dataset = StudyDataset(studies(), [FailOn("image", {3.0})], cache_bytes=1 << 20)
         for _ in range(3):

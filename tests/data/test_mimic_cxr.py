@@ -8,7 +8,7 @@ import gzip
 import numpy as np
 import pytest
 
-from medvl.data import MIMIC_CXR
+from medvl.data import MIMIC_CXR, load_sources
 from medvl.utils.errors import StudyError
 
 NAMES = list(MIMIC_CXR.names)
@@ -58,6 +58,20 @@ def test_a_split(folder):
     assert {"report", "label"}.isdisjoint(studies[1])
     assert [study["study_id"] for study in MIMIC_CXR(folder, split="val")] == ["s60"]
     assert len(studies[:1]) == 1
+
+
+def test_all_splits_as_a_source(folder):
+    manifest = load_sources(f"image-label=mimic-cxr:{folder}")
+    assert [(study["study_id"], study["split"]) for study in manifest.studies] == [("s50", "train")] * 2
+    assert manifest.counts == {"rows": 4, "skipped": 0, "image": 4, "report": 1, "label": 1}
+    manifest = load_sources(f"image-text=mimic-cxr:{folder}")
+    assert manifest.dropped == {}
+    assert manifest.summary().endswith("3 studies without a report dropped.")
+    assert {split: len(part) for split, part in MIMIC_CXR.read_splits(folder).items()} == {
+        "train": 2,
+        "val": 1,
+        "test": 1,
+    }
 
 
 def test_views(folder):

@@ -7,6 +7,8 @@ from collections import Counter
 import pytest
 
 from medvl.data import DecoupledBatchSampler, MixedBatchSampler
+from medvl.data.samplers import resolve_rank
+from medvl.data.splits import allocate_counts
 
 
 def drawn(sampler, epochs=1):
@@ -122,6 +124,20 @@ class TestMixed:
         sampler = MixedBatchSampler([range(5)], 3, steps=4)
         assert [len(batch) for batch in sampler] == [3] * 4
         assert (sampler.length, sampler.counts) == (12, [12])
+
+
+def test_rank_and_number_of_processes_default_to_those_running(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setenv("RANK", "2")
+    assert resolve_rank() == (3, 2)
+    assert resolve_rank(4, 1) == (4, 1)
+    monkeypatch.delenv("WORLD_SIZE")
+    assert resolve_rank() == (1, 0)
+
+
+@pytest.mark.parametrize(("total", "counts"), [(0, [0, 0, 0]), (1, [1, 0, 0]), (3, [1, 1, 1]), (100, [98, 1, 1])])
+def test_counts_are_allocated(total, counts):
+    assert allocate_counts(total, [0.98, 0.01, 0.01]) == counts
 
 
 class TestDecoupled:

@@ -10,6 +10,7 @@ from PIL import Image
 
 import medvl.data.text_labels as text_labels
 from medvl.data import label_texts, load_sources
+from medvl.text import load_vocabulary
 from medvl.utils.errors import StudyError
 
 XML = """<eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>
@@ -200,6 +201,45 @@ class TestSources:
         with pytest.raises(ValueError, match=r"^label_column: there is no column 'findng' in t\.csv\.$"):
             load_sources([f"text-label={table}"], columns={"label_column": "findng"})
 
+    def test_a_public_data_set_has_columns_of_its_own(self, folder):
+        (folder / "1.xml").write_text(XML.format(number=1, text="No edema."))
+        message = (
+            r"^label_column: there is no column 'y' in any source \(public data sets have columns of their own\)\.$"
+        )
+        with pytest.raises(ValueError, match=message):
+            load_sources(f"text-label=openi:{folder}", columns={"label_column": "y"})
+
+    def test_a_table_of_any_kind_needs_not_both_columns(self, folder):
+        texts = write(folder / "t.csv", "report", "No edema.")
+        assert [study["kind"] for study in load_sources(data=texts).studies] == ["text-label"]
+        images = write(folder / "i.csv", "image,Edema,Fracture", "a.png,1,", "b.png,,")
+        manifest = load_sources(data=images)
+        assert [(study["kind"], study["source"]) for study in manifest.studies] == [("image-label", "i")]
+        assert "1 study without a report or label dropped." in manifest.summary()
+
+    def test_images_alone_are_of_no_kind(self, folder):
+        table = write(folder / "i.csv", "image,Edema,Fracture", "a.png,,")
+        with pytest.raises(ValueError, match=r"^None of the 1 studies of i\.csv has a report or a label\.$"):
+            load_sources(data=table)
+
+    def test_synthetic_data_give_way_to_sources(self, folder):
+        table = write(folder / "t.csv", "report", "No edema.")
+        assert load_sources(f"text-label={table}", data="synthetic").name == "t.csv"
+        (folder / "run").mkdir()
+        manifest = load_sources(data="synthetic", folder=folder / "run", synthetic_length=6, synthetic_size=32)
+        assert len(manifest) == 6
+
+    def test_two_label_columns_of_one_name(self, folder):
+        table = write(folder / "t.csv", "image,edema,Edema", "a.png,1,0")
+        with pytest.raises(ValueError, match=r"^t\.csv has two label columns of one name: edema, Edema\.$"):
+            load_sources(f"image-label={table}", columns={"label_column": ["edema", "Edema"]})
+
+    def test_options(self, folder):
+        with pytest.raises(ValueError, match=r"^text_unit must be one of 'report', 'sentence', got 'word'\.$"):
+            load_sources(data="t.csv", text_unit="word")
+        with pytest.raises(ValueError, match=r"^on_error must be one of 'raise', 'skip', got 'warn'\.$"):
+            load_sources(data="t.csv", on_error="warn")
+
     def test_the_fingerprint_sees_the_labels_of_texts(self, folder):
         first = load_sources([f"text-label={write(folder / 't.csv', 'report,Edema,Fracture', 'Fine.,1,')}"])
         second = load_sources([f"text-label={write(folder / 't.csv', 'report,Edema,Fracture', 'Fine.,0,')}"])
@@ -211,6 +251,8 @@ def test_texts_to_label_are_texts():
         label_texts("No edema.")
     with pytest.raises(TypeError, match="each of texts must be a string, got NoneType"):
         label_texts(["No edema.", None])
+    with pytest.raises(ValueError, match=r"^vocabulary must be a name or path where a cache is given, got a loaded V"):
+        label_texts(["No edema."], load_vocabulary("chexpert14"), cache="labels.npz")
 
 
 class TestCache:

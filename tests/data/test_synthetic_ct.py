@@ -138,6 +138,17 @@ def test_files_read_back(tmp_path):
     torch.testing.assert_close(scaled, DATA[1]["image"])
 
 
+def test_masks_are_saved_for_the_findings_that_are_present(tmp_path):
+    SyntheticChestCT(2, SIZE).save(tmp_path, masks=True)
+    for index in range(2):
+        study = DATA[index]
+        present = {name: mask for name, mask in zip(DRAWABLE_CT, study["mask"], strict=True) if mask.any()}
+        folder = tmp_path / "masks" / study["study_id"]
+        assert {path.name for path in folder.iterdir()} == {f"{name}.nii.gz" for name in present}
+        for name, mask in present.items():
+            assert torch.equal(torch.as_tensor(LoadStudyImage()(folder / f"{name}.nii.gz"))[0].to(torch.uint8), mask)
+
+
 def test_report_of_nothing_is_normal():
     text, states = compose_ct_report([], RandomStream("any"))
     assert states["No Finding"] == 1

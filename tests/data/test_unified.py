@@ -7,7 +7,7 @@ import pytest
 import torch
 from monai.transforms import Compose, Lambdad, MapTransform, Randomizable
 
-from medvl.data import StudyLoader, UnifiedDataset
+from medvl.data import StudyLoader, UnifiedDataset, unified_loader
 from medvl.engines import PrepareBatchImageText
 from medvl.losses import CombinedLoss, SemanticMatchingLoss
 from medvl.networks import PooledViews
@@ -209,9 +209,7 @@ class TestViews:
         assert float(of_three[0] / of_three[1]) == pytest.approx(float(sum(views) / 3), rel=1e-5)
         loss = SemanticMatchingLoss()
         assert torch.isfinite(CombinedLoss({"matching": loss})(output, targets))
-        with pytest.raises(
-            ValueError, match=r"^view_index must have shape \(4,\), one for each image, received \(3,\)"
-        ):
+        with pytest.raises(ValueError, match=r"^view_index must have shape \(4,\), one for each image, got \(3,\)\.$"):
             PooledViews(Mean())(image, kwargs["input_ids"], view_index=torch.tensor([0, 0, 1]))
 
     def test_pooled_go_on_without_a_view_that_cannot_be_read(self):
@@ -281,6 +279,35 @@ class TestLoading:
             dataset(views="mean")
         with pytest.raises(ValueError, match=r"^num_texts must be None where images and texts are coupled, got 3\.$"):
             dataset().sampler(2, num_texts=3)
+
+
+class TestUnifiedLoader:
+    def test_weights_reach_the_sampler(self):
+        loader = unified_loader(
+            dataset(decoupled=True), 2, 3, {"image-text": 1.0}, {"text-label": 0.5, "image-label": 0.5}, num_workers=0
+        )
+        batch = next(iter(loader))
+        kinds = [name.split("/")[0] for name in batch["study_id"]]
+        number = len(batch["image_ids"])
+        assert (kinds[:number], len(batch["text_ids"])) == (["image-text"] * number, 3)
+        assert set(kinds[number:]) == {"text-label", "image-label"}
+        assert loader.required_keys == ("image", "input_ids")
+
+    @pytest.mark.parametrize(("kind", "missing"), [("text-label", "image"), ("image-label", "text")])
+    def test_one_side_missing(self, kind, missing):
+        data = dataset([study(kind, 0)], label_prompts=False)
+        with pytest.raises(ValueError, match=rf"^dataset must have images and texts, got no {missing}\.$"):
+            unified_loader(data, 2)
+        assert list(unified_loader(data, 2, allow_empty=True)) == []
+
+    def test_the_cache_is_filled_with_images(self):
+        calls = []
+        chain = Lambdad("image", lambda image: calls.append(1) or image)
+        data = UnifiedDataset(mixed_studies(), chain, text_chain(), prompt_chain(), cache_bytes=1 << 20)
+        data.load()
+        assert len(calls) == 7
+        assert len(list(unified_loader(data, 4))) == 3
+        assert len(calls) == 7
 
 
 def test_labels_become_numbers_for_the_loss():
