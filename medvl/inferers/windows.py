@@ -1,4 +1,4 @@
-"""Embeddings of images and volumes, whole or window by window."""
+"""Embeddings of images and volumes, whole or in sliding windows."""
 
 from __future__ import annotations
 
@@ -12,21 +12,24 @@ from monai.utils import fall_back_tuple
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvl.utils.checks import check_integer, check_number, error_message
+from medvl.utils.tensors import as_plain
+
 
 class WindowEncoder:
     """Unit vectors of images by a network's ``encode_image``, of the whole image or of windows that slide over it.
 
-    Windows lie as those of MONAI's ``sliding_window_inference``: ``overlap`` of a window lies in the next, and the last ends
-    where the image does. Images smaller than a window are padded with 0, the same on both sides.
+    Windows are placed as by MONAI's ``sliding_window_inference``: a share ``overlap`` of a window overlaps with the next, and
+    the last window ends where the image does. Images smaller than a window are padded with 0 on both sides.
 
     Args:
-        roi_size: sides of a window in pixels, one number or one for each axis; 0 or less takes the image's whole side. None
-            encodes the whole image at once.
+        roi_size: sides of a window in pixels, one number or one for each axis; 0 or less takes the whole side of the image.
+            None encodes the whole image.
         overlap: share of a window, in [0, 1).
-        sw_batch_size: windows that are encoded at once.
+        sw_batch_size: number of windows in a batch.
 
     Raises:
-        ValueError: for an overlap or a batch size outside its range.
+        ValueError: If ``overlap`` or ``sw_batch_size`` is out of range.
 
     Example:
         >>> class Network:
@@ -40,40 +43,41 @@ class WindowEncoder:
     def __init__(
         self, roi_size: int | Sequence[int] | None = None, overlap: float = 0.25, sw_batch_size: int = 4
     ) -> None:
+        check_number(overlap, "overlap")
         if not 0 <= overlap < 1:
-            raise ValueError(f"overlap must be at least 0 and below 1, got {overlap}.")
-        if sw_batch_size < 1:
-            raise ValueError(f"sw_batch_size must be at least 1, got {sw_batch_size}.")
+            raise ValueError(error_message("overlap", "be at least 0 and below 1", overlap))
+        check_integer(sw_batch_size, "sw_batch_size", minimum=1)
         self.roi_size, self.overlap, self.sw_batch_size = roi_size, overlap, sw_batch_size
 
     def __call__(self, image: Tensor, network: Any) -> Tensor:
         """Unit vectors (windows, N, D) of images (N, C, H, W[, D])."""
-        network = getattr(network, "module", network)
-        image = torch.as_tensor(image).as_subclass(Tensor)  # a MetaTensor would slow down all that comes
+        network = getattr(network, "module", network)  # inside DistributedDataParallel
+        image = as_plain(torch.as_tensor(image))
         if self.roi_size is None:
             return F.normalize(network.encode_image(image).float(), dim=-1).unsqueeze(0)
         sides = tuple(image.shape[2:])
-        rois = (self.roi_size,) * len(sides) if isinstance(self.roi_size, int) else tuple(self.roi_size)
-        if len(rois) != len(sides):
-            raise ValueError(f"roi_size must have {len(sides)} numbers for the image's axes, got {self.roi_size}.")
-        rois = fall_back_tuple(rois, sides)
-        image = _pad(image, rois)
+        roi_size = (self.roi_size,) * len(sides) if isinstance(self.roi_size, int) else tuple(self.roi_size)
+        if len(roi_size) != len(sides):
+            expected = f"have {len(sides)} values, one for each axis of the image"
+            raise ValueError(error_message("roi_size", expected, self.roi_size))
+        roi_size = fall_back_tuple(roi_size, sides)
+        image = _pad(image, roi_size)
         sides = tuple(image.shape[2:])
-        steps = [max(1, int(roi * (1 - self.overlap))) for roi in rois]
-        places = [(slice(None), slice(None), *place) for place in dense_patch_slices(sides, rois, steps)]
-        parts = []
-        for start in range(0, len(places), self.sw_batch_size):
-            windows = torch.cat([image[place] for place in places[start : start + self.sw_batch_size]])
-            parts.append(F.normalize(network.encode_image(windows).float(), dim=-1))
-        return torch.cat(parts).unflatten(0, (len(places), len(image)))
+        steps = tuple(max(1, int(side * (1 - self.overlap))) for side in roi_size)
+        slices = [(slice(None), slice(None), *window) for window in dense_patch_slices(sides, roi_size, steps)]
+        embeds = []
+        for start in range(0, len(slices), self.sw_batch_size):
+            windows = torch.cat([image[window] for window in slices[start : start + self.sw_batch_size]])
+            embeds.append(F.normalize(network.encode_image(windows).float(), dim=-1))
+        return torch.cat(embeds).unflatten(0, (len(slices), len(image)))
 
 
-def _pad(image: Tensor, rois: Sequence[int]) -> Tensor:
-    missing = [max(roi - side, 0) for roi, side in zip(rois, image.shape[2:], strict=True)]
+def _pad(image: Tensor, roi_size: Sequence[int]) -> Tensor:
+    missing = [max(window - side, 0) for window, side in zip(roi_size, image.shape[2:], strict=True)]
     padding = [half for gap in reversed(missing) for half in (gap // 2, math.ceil(gap / 2))]
     return F.pad(image, padding) if any(missing) else image
 
 
 def pool_windows(embeds: Tensor) -> Tensor:
-    """The mean of windows' unit vectors (windows, N, D), itself of unit length: (N, D)."""
+    """Means (N, D) of the unit vectors (windows, N, D) of windows, scaled to unit length."""
     return embeds[0] if len(embeds) == 1 else F.normalize(embeds.mean(0), dim=-1)

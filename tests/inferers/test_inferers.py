@@ -106,12 +106,18 @@ class TestZeroShot:
     @pytest.mark.parametrize(
         ("prompts", "message"),
         [
-            ({}, "prompts must give every class a list of prompts"),
-            (["edema"], r"prompts must give every class a list of prompts, .*, got \['edema'\]\.$"),
-            ({"A": ["a"], "B": {"present": ["b"], "absent": ["no b"]}}, "prompts must give every class a list"),
-            ({"A": "a"}, r"prompts of 'A' must be a list of at least one string, got 'a'"),
-            ({"A": {"present": ["a"]}}, r"prompts of 'A', absent must be a list of at least one string, got None"),
-            ({"A": []}, r"prompts of 'A' must be a list of at least one string, got \[\]"),
+            ({}, r"^class_prompts must be a list of prompts for every class, .*, got \{\}\.$"),
+            (["edema"], r"^class_prompts must be a list of prompts for every class, .*, got \['edema'\]\.$"),
+            (
+                {"A": ["a"], "B": {"present": ["b"], "absent": ["no b"]}},
+                "class_prompts must be a list of prompts for every class",
+            ),
+            ({"A": "a"}, r"class_prompts of 'A' must be a list of at least one string, got 'a'"),
+            (
+                {"A": {"present": ["a"]}},
+                r"class_prompts of 'A', absent must be a list of at least one string, got None",
+            ),
+            ({"A": []}, r"class_prompts of 'A' must be a list of at least one string, got \[\]"),
         ],
     )
     def test_wrong_prompts(self, prompts, message):
@@ -119,9 +125,9 @@ class TestZeroShot:
             ZeroShotInferer(prompts)
 
     def test_wrong_options(self, network):
-        with pytest.raises(ValueError, match="ensemble must be one of mean, max, got 'sum'"):
+        with pytest.raises(ValueError, match="ensemble must be one of 'mean', 'max', got 'sum'"):
             ZeroShotInferer(FINDINGS, ensemble="sum")
-        with pytest.raises(ValueError, match="window_pooling must be one of mean, max, got 'min'"):
+        with pytest.raises(ValueError, match="window_pooling must be one of 'mean', 'max', got 'min'"):
             ZeroShotInferer(FINDINGS, window_pooling="min")
         with pytest.raises(ValueError, match=r"\(1, 4\) and \(7, 6\)"):
             ZeroShotInferer(FINDINGS).classify(torch.ones(1, 4), network)
@@ -234,7 +240,9 @@ class TestWindows:
         image = torch.rand(3, 1, 4, 8)
         inferer = ZeroShotInferer(prompts, roi_size=4, overlap=0.0, window_pooling="max", logit_scale=1.0)
         result = inferer(image, network)
-        halves = [inferer._logits(network.encode_image(image[..., part]), network) for part in (slice(4), slice(4, 8))]
+        halves = [
+            inferer._similarity(network.encode_image(image[..., part]), network) for part in (slice(4), slice(4, 8))
+        ]
         best = torch.maximum(*halves)
         torch.testing.assert_close(result, best.sigmoid() if prompts is FINDINGS else best.softmax(1))
 
@@ -243,7 +251,9 @@ class TestWindows:
             RetrievalInferer(["a"], overlap=1.0)
         with pytest.raises(ValueError, match="sw_batch_size must be at least 1, got 0"):
             RetrievalInferer(["a"], sw_batch_size=0)
-        with pytest.raises(ValueError, match=r"roi_size must have 2 numbers for the image's axes, got \(4, 4, 4\)"):
+        with pytest.raises(
+            ValueError, match=r"^roi_size must have 2 values, one for each axis of the image, got \(4, 4, 4\)\.$"
+        ):
             RetrievalInferer(["a"], roi_size=(4, 4, 4))(torch.rand(1, 1, 8, 8), network)
 
 
@@ -257,7 +267,7 @@ class TestRetrieval:
         best, found = inferer.search(image, network, k=2)
         torch.testing.assert_close(best, expected.sort(1, descending=True).values[:, :2])
         assert found[0][0] == texts[int(expected[0].argmax())]
-        with pytest.raises(ValueError, match="k must be between 1 and the 4 texts, got 5"):
+        with pytest.raises(ValueError, match=r"^k must be between 1 and 4, the number of texts, got 5\.$"):
             inferer.search(image, network, k=5)
 
     def test_reports_are_read_as_the_network_reads_reports(self, network, image):

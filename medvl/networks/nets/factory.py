@@ -91,7 +91,7 @@ def dual_encoder_factory(
     def decorate(architecture: Callable[..., dict[str, Any]]) -> DualEncoderFactory[Model]:
         own = inspect.signature(architecture).parameters
 
-        @wraps(architecture)
+        @wraps(architecture, assigned=("__module__", "__name__", "__qualname__", "__doc__"))
         def factory(
             preset: str = "base",
             spatial_dims: int = 2,
@@ -123,7 +123,8 @@ def dual_encoder_factory(
         shared = inspect.signature(factory, follow_wrapped=False)
         extra = [own[name].replace(kind=inspect.Parameter.KEYWORD_ONLY) for name in own]
         *positional, options = shared.parameters.values()
-        factory.__signature__ = shared.replace(parameters=[*positional, *extra, options])  # type: ignore[attr-defined]
+        signature = shared.replace(parameters=[*positional, *extra, options], return_annotation=model_class)
+        factory.__signature__ = signature  # type: ignore[attr-defined]
         head, separator, example = inspect.cleandoc(architecture.__doc__ or "").partition("\n\nExample:")
         factory.__doc__ = head + SHARED_ARGUMENTS.rstrip() + separator + example
         return factory
