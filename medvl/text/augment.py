@@ -1,4 +1,4 @@
-"""Augmentation of reports that never changes what they say of any finding."""
+"""Augmentation of reports that keeps the state of every finding."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from medvl.text.vocabulary import Vocabulary, load_vocabulary
 from medvl.utils.checks import check_fraction, check_text
 
 _LIST_ITEM = re.compile(r"\(?\d{1,2}[.)]\s|[-*\u2022]\s")
-# A sentence that leans on the one before it is neither moved nor left alone.
-_LEANS = re.compile(r"(?:this|these|those|it|they|that|which|there is again|however|otherwise|also)\b", re.IGNORECASE)
+# A sentence that refers to the one before it is not moved, and the one before it is not dropped.
+_REFERS_BACK = re.compile(
+    r"(?:this|these|those|it|they|that|which|there is again|however|otherwise|also)\b", re.IGNORECASE
+)
 
 
 def augment_text(
@@ -29,27 +31,26 @@ def augment_text(
     shuffle_prob: float = 0.5,
     drop_prob: float = 0.1,
 ) -> str:
-    """Say the same in other words and another order.
+    """Replace synonyms, shuffle and drop sentences of a report without changing its states.
 
-    A finding's phrase is replaced by a synonym of the same finding; sentences within a section change places; sentences
-    that say nothing of any finding are dropped. Cues of negation and doubt stay with what they govern, since they move
-    with their sentence or not at all. Every step is kept only if all states of :func:`medvl.text.label_report` stay
-    what they were.
+    Mentions of a finding are replaced by synonyms, sentences within a section are shuffled, and sentences without a state are
+    dropped. Cues of negation and uncertainty move with their sentence or not at all. A step is kept only if it changes no
+    state of :func:`medvl.text.label_report`.
 
     Args:
         text: the report.
-        rng: source of randomness with a ``random()`` method; MONAI's ``self.R``, for one.
+        rng: source of randomness with a ``random()`` method, such as MONAI's ``self.R``.
         vocabulary: name or path for :func:`medvl.text.load_vocabulary`, or a loaded vocabulary.
-        synonym_prob: probability for each mention of being replaced, in [0, 1].
-        shuffle_prob: probability of changing the order of sentences, in [0, 1].
-        drop_prob: probability for each sentence without a finding of being dropped, in [0, 1].
+        synonym_prob: probability that a mention is replaced, in [0, 1].
+        shuffle_prob: probability that the sentences are shuffled, in [0, 1].
+        drop_prob: probability that a sentence without a state is dropped, in [0, 1].
 
     Returns:
-        The new text, with the same states.
+        The augmented text, with the same states.
 
     Raises:
-        TypeError: if ``text`` is not a string.
-        ValueError: for a probability outside [0, 1].
+        TypeError: If ``text`` is not a string.
+        ValueError: If a probability is outside [0, 1].
 
     Example:
         >>> import random
@@ -62,21 +63,21 @@ def augment_text(
     check_fraction(drop_prob, "drop_prob")
     vocabulary = load_vocabulary(vocabulary)
     states = label_report(text, vocabulary)
-    text = _kept(_drop(text, rng, vocabulary, drop_prob), text, states, vocabulary)
-    text = _kept(_replace(text, rng, vocabulary, synonym_prob), text, states, vocabulary)
+    text = _if_same_states(_drop_sentences(text, rng, vocabulary, drop_prob), text, states, vocabulary)
+    text = _if_same_states(_replace_synonyms(text, rng, vocabulary, synonym_prob), text, states, vocabulary)
     if rng.random() < shuffle_prob:
-        text = _kept(_shuffle(text, rng), text, states, vocabulary)
+        text = _if_same_states(_shuffle_sentences(text, rng), text, states, vocabulary)
     return text
 
 
-def _kept(new: str, old: str, states: np.ndarray, vocabulary: Vocabulary) -> str:
-    """``new`` if it says what ``states`` say, else ``old``."""
+def _if_same_states(new: str, old: str, states: np.ndarray, vocabulary: Vocabulary) -> str:
+    """``new`` if it has these states, else ``old``."""
     if new == old:
         return old
     return new if np.array_equal(label_report(new, vocabulary), states, equal_nan=True) else old
 
 
-def _replace(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> str:
+def _replace_synonyms(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> str:
     """Replace mentions by synonyms, each only if its own sentence keeps its states."""
     parts, done = [], 0
     for mention in find_findings(text, vocabulary):
@@ -97,14 +98,14 @@ def _replace(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) 
     return "".join(parts) + text[done:]
 
 
-def _drop(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> str:
-    """Leave out sentences that give no state, unless a header or the next sentence leans on them."""
+def _drop_sentences(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> str:
+    """Drop sentences without a state, except for headers, list items and sentences that the next one refers to."""
     spans = split_sentences(text)
     parts, done = [], 0
     for index, (start, end) in enumerate(spans):
         sentence = text[start:end]
         following = text[spans[index + 1].start : spans[index + 1].end] if index + 1 < len(spans) else ""
-        if rng.random() >= prob or is_header(sentence) or _LIST_ITEM.match(sentence) or _LEANS.match(following):
+        if rng.random() >= prob or is_header(sentence) or _LIST_ITEM.match(sentence) or _REFERS_BACK.match(following):
             continue
         if not np.isnan(label_report(sentence, vocabulary)).all():
             continue
@@ -113,13 +114,13 @@ def _drop(text: str, rng: RandomSource, vocabulary: Vocabulary, prob: float) -> 
     return ("".join(parts) + text[done:]) if done else text
 
 
-def _shuffle(text: str, rng: RandomSource) -> str:
-    """Change the order of whole sentences between headers; what separates them stays in place."""
+def _shuffle_sentences(text: str, rng: RandomSource) -> str:
+    """Shuffle whole sentences between headers; the white space between them stays in place."""
     spans = split_sentences(text)
     parts, done = [], 0
     run: list[Span] = []
     for span in [*spans, None]:
-        if span is not None and _movable(text, span):
+        if span is not None and _is_movable(text, span):
             run.append(span)
             continue
         for place, moved in zip(run, _permuted(run, rng), strict=True):
@@ -129,14 +130,15 @@ def _shuffle(text: str, rng: RandomSource) -> str:
     return "".join(parts) + text[done:]
 
 
-def _movable(text: str, span: Span) -> bool:
+def _is_movable(text: str, span: Span) -> bool:
+    """Whether a sentence is complete and independent of its place."""
     sentence = text[span.start : span.end]
     whole = sentence[-1] in ".!" and not is_header(sentence)
-    return whole and not _LIST_ITEM.match(sentence) and not _LEANS.match(sentence)
+    return whole and not _LIST_ITEM.match(sentence) and not _REFERS_BACK.match(sentence)
 
 
 def _permuted(items: Sequence[Span], rng: RandomSource) -> list[Span]:
-    """Fisher and Yates' shuffle, from a source that only gives numbers in [0, 1)."""
+    """A Fisher-Yates shuffle with a source of numbers in [0, 1)."""
     items = list(items)
     for last in range(len(items) - 1, 0, -1):
         other = int(rng.random() * (last + 1))

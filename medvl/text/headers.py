@@ -1,4 +1,4 @@
-"""Headers of a report's sections: FINDINGS, IMPRESSION and the like, under one name for each alias."""
+"""Section headers of reports, such as FINDINGS and IMPRESSION, with one name for all aliases."""
 
 from __future__ import annotations
 
@@ -83,31 +83,31 @@ SECTION_ALIASES: dict[str, tuple[str, ...]] = {
     "final report": ("final report",),
 }
 
-# Words before an alias that do not change which section it is.
+# Words before an alias that do not change the section.
 _QUALIFIERS = (
     *("radiologic", "radiological", "radiographic", "radiologist", "radiologist's"),
     *("imaging", "ct", "mri", "cxr", "xr", "chest", "final", "overall"),
 )
-_CANONICAL = {
+_NAME_OF_ALIAS = {
     f"{word} {alias}": name
     for name in ("findings", "impression")
     for alias in SECTION_ALIASES[name]
     for word in _QUALIFIERS
 }
-_CANONICAL |= {alias: name for name, aliases in SECTION_ALIASES.items() for alias in aliases}
-# A header ends in one of these, which is quickly seen.
-_ENDINGS = (*{alias.split()[-1] for alias in _CANONICAL}, ")")
-_LONGEST = 60
-# Marks around a header: bullets, rules, Markdown, brackets, a byte order mark.
+_NAME_OF_ALIAS |= {alias: name for name, aliases in SECTION_ALIASES.items() for alias in aliases}
+# Every header ends in one of these, which is a fast test.
+_ENDINGS = (*{alias.split()[-1] for alias in _NAME_OF_ALIAS}, ")")
+_MAX_HEADER_LENGTH = 60
+# Characters around a header: bullets, rules, Markdown, brackets, a byte order mark.
 _MARKS = "#*_[]<>:\uff1a-\u2013\u2014=|\u2022\ufeff\u200b \t\n\r\f\v\xa0"
 _NUMBER = re.compile(r"\(?[0-9]{1,2}[.)][ \t]")
-_ASIDE = re.compile(r"\([^()]*\)\Z")
-_JOINT = re.compile(r"[/&+,]|\band\b")
+_PARENTHESIS = re.compile(r"\([^()]*\)\Z")
+_CONJUNCTION = re.compile(r"[/&+,]|\band\b")
 _WORD_START = re.compile(r"(?:(?<![^\s.;!?])|\A)[^\s.;!?]")
 
 
 def is_header(text: str) -> bool:
-    """Say whether ``text`` is nothing but a section's header, in any case, with or without its colon.
+    """Whether ``text`` is a section header and nothing else, in any case, with or without a colon.
 
     Args:
         text: a line or a sentence.
@@ -123,40 +123,48 @@ def is_header(text: str) -> bool:
 
 
 def section_name(text: str) -> str | None:
-    """The normalised name of the section that ``text`` is the header of, or None where it is no header.
+    """The normalized section name of a header, or None if ``text`` is not a header.
 
-    Marks, a number before it, a remark in brackets behind it and words like "radiologist's" do not matter; of several
+    Marks, a leading number, a remark in parentheses at the end and words such as "radiologist's" are ignored; of several
     names the first counts.
 
     Args:
         text: a line or a sentence.
 
     Returns:
-        A key of :data:`SECTION_ALIASES`.
+        A key of :data:`SECTION_ALIASES`, or None.
 
     Example:
         >>> section_name("OPINION:"), section_name("## Chest findings / impression"), section_name("Opinions differ.")
         ('impression', 'findings', None)
     """
-    if len(text) > _LONGEST:
+    if len(text) > _MAX_HEADER_LENGTH:
         return None
     text = text.strip(_MARKS).lower()
-    if text in _CANONICAL or not text.endswith(_ENDINGS):
-        return _CANONICAL.get(text)
-    text = _ASIDE.sub("", _NUMBER.sub("", text, count=1)).strip(_MARKS)
-    names = [_CANONICAL.get(" ".join(part.split())) for part in _JOINT.split(text)]
+    if text in _NAME_OF_ALIAS or not text.endswith(_ENDINGS):
+        return _NAME_OF_ALIAS.get(text)
+    text = _PARENTHESIS.sub("", _NUMBER.sub("", text, count=1)).strip(_MARKS)
+    names = [_NAME_OF_ALIAS.get(" ".join(part.split())) for part in _CONJUNCTION.split(text)]
     return names[0] if all(names) else None
 
 
 def header_start(text: str, start: int, end: int) -> int | None:
-    """Where the header begins that the colon or dash at ``end`` ends, looking no further back than ``start``.
+    """Find where the header begins that a colon or dash ends.
 
-    Inside a sentence a header must follow a line's end or a full stop, or be capitalised and have a colon, or be in
+    Inside a sentence a header must follow the end of a line or a terminator, be capitalized and end in a colon, or be in
     capitals.
+
+    Args:
+        text: the report.
+        start: the search does not go back beyond this offset.
+        end: offset of the colon, dash or bracket.
+
+    Returns:
+        The offset of the header, or None if there is none.
     """
-    low = max(start, end - _LONGEST)
+    low = max(start, end - _MAX_HEADER_LENGTH)
     whole = text[low:end].strip(_MARKS).lower()
-    if low == start and whole in _CANONICAL:
+    if low == start and whole in _NAME_OF_ALIAS:
         return start
     if not whole.endswith(_ENDINGS):
         return None

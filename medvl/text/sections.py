@@ -1,4 +1,4 @@
-"""Sections of a report, by their headers."""
+"""Sections of a report."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from medvl.text.spans import Span
 
 
 def extract_sections(text: str) -> dict[str, Span]:
-    """Find the sections of a report, by the headers that radiologists write.
+    """Find the sections of a report by their headers.
 
     A header is one of :data:`SECTION_ALIASES`, or several ("FINDINGS AND IMPRESSION": the first counts), with a colon or
-    a dash at the start of a line or sentence, alone on its line, or capitalised with a colon anywhere; marks around it
-    (``**FINDINGS**``, ``[FINDINGS]``, ``1. FINDINGS``) do not matter. Sub-headers such as ``LUNGS:`` stay inside their
-    section. A section runs to the next header. A name that comes again (an addendum's second IMPRESSION) gets a number:
+    a dash at the start of a line or sentence, alone on its line, or capitalized with a colon anywhere; marks around it
+    (``**FINDINGS**``, ``[FINDINGS]``, ``1. FINDINGS``) are ignored. Sub-headers such as ``LUNGS:`` belong to their section.
+    A section extends to the next header. A repeated name (the second IMPRESSION of an addendum) gets a number:
     ``"impression 2"``.
 
     Args:
         text: the report.
 
     Returns:
-        Normalised name to the span of the section's content, without header and surrounding white space, in the order
-        of the text. A header with nothing under it has an empty span. Text before the first header is in no section;
-        a report without headers gives an empty dictionary.
+        Normalized name to the span of the section's content, without header and surrounding white space, in the order
+        of the text. A header without content has an empty span. Text before the first header is in no section, and a
+        report without headers gives an empty dictionary.
 
     Raises:
-        TypeError: if ``text`` is not a string.
+        TypeError: If ``text`` is not a string.
 
     Example:
         >>> text = "INDICATION: Cough.  FINDINGS: Clear lungs.  OPINION: Normal."

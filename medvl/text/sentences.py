@@ -1,4 +1,4 @@
-"""Sentences of a report, as spans that lose nothing."""
+"""Sentence segmentation that keeps every character of a report."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from medvl.utils.checks import check_text
 
 _BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
-# One pass over the text stops at each place where a sentence might end. The leading class lets the engine skip plain
-# text quickly; the look-behinds choose the branch. No branch can fail after an unbounded repetition.
+# One pass over the text stops at each possible end of a sentence. The leading character class lets the regular expression
+# engine skip plain text; the look-behinds select the branch. No branch can fail after an unbounded repetition.
 _CANDIDATE = re.compile(
     rf"""[.!?:\uff1a\[\](0-9\-\u2013\u2014{_BREAK}](?:
         (?<=[.!?])[.!?]*(?:["')\]>\u201d\u2019]|&gt;)*   # terminators with closing quotes and brackets
@@ -47,9 +47,9 @@ _ENDS_BEFORE_CAPITAL = _words(
     """
 )
 _TITLES = _words("dr mr mrs ms prof")
-# A single letter after one of these is its name and no person's initial: "Hepatitis C."
+# A single letter after one of these is part of a name and not a person's initial: "Hepatitis C."
 _LETTERED = _words("hepatitis vitamin type stage grade class group influenza segment figure panel image view protein")
-# What de-identification leaves behind says nothing about capitals.
+# The marks of de-identification replace words whose case is unknown.
 _PLACEHOLDER = re.compile(r"XX|__|\[\*")
 _STARTERS = _words(
     """
@@ -63,7 +63,7 @@ _CONTINUES = _words(
     not which that this these than as but may might could also
     """
 )
-# A number after one of these words counts or measures something, it does not begin a list's item.
+# A number after one of these words is a count or a measure and not the number of a list item.
 _COUNTED = _words(
     """
     day days level grade stage type rib ribs figure fig image images view views page number no least than of
@@ -71,28 +71,29 @@ _COUNTED = _words(
     patient case exam study film rate through from at in is measures score class group phase series slice version xxxx
     """
 )
-_MIN_WRAP, _MAX_WRAP = 60, 100
-_HEADING = 25
-# No abbreviation has so many letters.
-_PLAIN = 7
+# Widths, in characters, that reports are wrapped to.
+_MIN_WRAP_WIDTH, _MAX_WRAP_WIDTH = 60, 100
+_MAX_HEADING_LENGTH = 25
+# No abbreviation has this many letters.
+_MIN_PLAIN_LETTERS = 7
 
 
 def split_sentences(text: str) -> list[Span]:
-    """Split a report into sentences that together hold every character outside white space.
+    """Split a report into sentences that together contain every character outside white space.
 
-    Decimals, titles, initials, abbreviations, clock times, numbered and bulleted lists, section headers (each a
-    sentence of its own), wrapped lines, lines without a full stop and de-identification marks are handled. Time is
-    linear in the length of the text.
+    Decimals, titles, initials, abbreviations, clock times, numbered and bulleted lists, section headers (each a separate
+    sentence), wrapped lines, lines without a terminator and de-identification marks are handled. Time is linear in the
+    length of the text.
 
     Args:
         text: the report.
 
     Returns:
-        Spans in order, without overlap, each without white space at its ends. Text that is only white space gives an
-        empty list; a fragment without a letter, digit or ``_`` joins its neighbour.
+        Spans in order, without overlap, each without white space at its ends; an empty list for white space alone. A
+        fragment without a letter, digit or ``_`` is joined to its neighbor.
 
     Raises:
-        TypeError: if ``text`` is not a string.
+        TypeError: If ``text`` is not a string.
 
     Example:
         >>> text = "Effusion measures 1.5 cm. Dr. XXXX was told.\\n1. No pneumothorax 2. Stable heart"
@@ -107,7 +108,12 @@ def split_sentences(text: str) -> list[Span]:
 
 
 class _Splitter:
-    """The state of one pass: where the sentence, its content and its line began, and which list item comes next."""
+    """The state of one pass over a text.
+
+    ``start`` is where the open sentence begins, ``content`` where its text begins behind the number of a list item, ``line``
+    where its line begins, ``item`` the number that the next list item would have, and ``searched`` how far the open sentence
+    has been searched for a word.
+    """
 
     def __init__(self, text: str, start: int) -> None:
         self.text = text
@@ -134,9 +140,9 @@ class _Splitter:
         return self.spans
 
     def _close(self, stop: int, after: int) -> None:
-        """End the sentence at ``stop``; the next one begins at the first character that is not blank from ``after``.
+        """End the sentence at ``stop``; the next one begins at the first non-blank character from ``after``.
 
-        A fragment of signs joins the sentence before it, or stays open for the one after it.
+        A fragment of punctuation joins the sentence before it, or the one after it if it is the first.
         """
         text, start = self.text, self.start
         if text[start].isalnum() or _WORD.search(text, max(start, self.searched), stop):
@@ -149,6 +155,7 @@ class _Splitter:
         self._begin(after)
 
     def _begin(self, after: int) -> None:
+        """Begin a sentence at the first non-blank character from ``after``."""
         text = self.text
         pair = text[after : after + 2]
         if pair[:1] == " " and not pair[1:].isspace():
@@ -158,15 +165,16 @@ class _Splitter:
             after = found.start() if found else len(text)
         self.start = self.content = after
 
-    def _terminator(self, begin: int, end: int) -> None:
+    def _on_terminator(self, begin: int, end: int) -> None:
+        """A full stop, exclamation or question mark may end a sentence."""
         text = self.text
         if end < len(text) and not text[end].isspace():
-            if self._glued(begin, end):
+            if self._next_sentence_is_glued(begin, end):
                 self._close(end, end)
-        elif self._ends(begin, end):
+        elif self._terminator_ends_sentence(begin, end):
             self._close(end, end)
 
-    def _glued(self, begin: int, end: int) -> bool:
+    def _next_sentence_is_glued(self, begin: int, end: int) -> bool:
         """Whether the next sentence follows without a space, as in ``clear.The heart``."""
         text = self.text
         if begin < 2 or text[begin] != "." or not text[begin - 2 : begin].isalpha():
@@ -180,22 +188,28 @@ class _Splitter:
         return cased and self._word_before(begin) not in _NEVER_ENDS
 
     def _word_before(self, index: int) -> str:
+        """The last word before ``index`` in the open sentence, in lower case."""
         words = self.text[max(self.start, index - 12) : index].split()
         return words[-1].lower().lstrip("([\"'") if words else ""
 
-    def _ends(self, begin: int, end: int) -> bool:
+    def _terminator_ends_sentence(self, begin: int, end: int) -> bool:
+        """Whether the terminator at ``begin``, followed by white space or the end, ends the sentence."""
         text = self.text
-        if end - begin == 1 and text[begin - _PLAIN : begin].isalpha() and begin - _PLAIN >= self.start:
+        if (
+            end - begin == 1
+            and text[begin - _MIN_PLAIN_LETTERS : begin].isalpha()
+            and begin - _MIN_PLAIN_LETTERS >= self.start
+        ):
             return True
         word = self._word_before(begin)
         if text[begin] == "?" and (begin == self.start or text[begin - 1].isspace()):
             return not _NEXT_WORD.search(text, end)
         if text[begin] != "." or end - begin > 1:
-            return not (text.startswith("...", begin) and self._lower_follows(end))
+            return not (text.startswith("...", begin) and self._lower_case_follows(end))
         if word in _NEVER_ENDS:
             return False
         if word in _ENDS_BEFORE_CAPITAL:
-            return not self._continues(word, end)
+            return not self._continues_after_abbreviation(word, end)
         if len(word) == 1 and word.isalpha():
             return not self._is_initial(begin, end)
         if word.isdigit():
@@ -203,11 +217,13 @@ class _Splitter:
             return not (following and _MEASURE.match(text, following.start()))
         return True
 
-    def _lower_follows(self, end: int) -> bool:
+    def _lower_case_follows(self, end: int) -> bool:
+        """Whether the next word is in lower case, in a text that has capitals."""
         following = _NON_SPACE.search(self.text, end)
         return following is not None and self.text[following.start()].islower() and not self._all_lower()
 
-    def _continues(self, word: str, end: int) -> bool:
+    def _continues_after_abbreviation(self, word: str, end: int) -> bool:
+        """Whether the sentence goes on after an abbreviation that may end one."""
         following = _NON_SPACE.search(self.text, end)
         if following is None:
             return False
@@ -221,12 +237,12 @@ class _Splitter:
         return _PLACEHOLDER.match(self.text, following.start()) is not None
 
     def _is_initial(self, begin: int, end: int) -> bool:
-        """Whether a single letter is a person's initial rather than the last word of a sentence (``hepatitis C.``)."""
+        """Whether a single letter is a person's initial and not the last word of a sentence (``hepatitis C.``)."""
         text = self.text
         if begin - 1 == self.start:
             return True
         if not text[begin - 1].isupper():
-            return self._lower_follows(end)
+            return self._lower_case_follows(end)
         before = text[max(self.start, begin - 30) : begin - 1].split()
         following = _NEXT_WORD.search(text, end)
         if not before or following is None:
@@ -236,17 +252,18 @@ class _Splitter:
             return True
         if previous.lower() in _LETTERED:
             return False
-        if self._lower_follows(end):
+        if self._lower_case_follows(end):
             return True
         return previous.istitle() and word.istitle() and word.lower() not in _STARTERS
 
     def _all_lower(self) -> bool:
+        """Whether the text has no capitals, so that case is no evidence."""
         if self._lower is None:
             self._lower = self.text.islower()
         return self._lower
 
-    def _number(self, begin: int, end: int) -> None:
-        """``12.`` begins a list's item, or ends a sentence like any other word."""
+    def _on_number(self, begin: int, end: int) -> None:
+        """A number such as ``12.`` begins a list item, or ends a sentence as other words do."""
         text = self.text
         value = int(text[begin:end].strip("(.)"))
         if begin == self.content:
@@ -258,21 +275,21 @@ class _Splitter:
                 stop -= 1
             self._close(stop, begin)
             self.content, self.item = end, value + 1
-        elif text[end - 1] == "." and self._ends(end - 1, end):
+        elif text[end - 1] == "." and self._terminator_ends_sentence(end - 1, end):
             self._close(end, end)
 
     def _begins_item(self, begin: int, end: int, value: int) -> bool:
-        """Whether a number inside a sentence is the next of a list, or the first one after a heading ("Chest 1. No")."""
+        """Whether a number inside a sentence is the next of a list, or the first after a heading ("Chest 1. No")."""
         if self._word_before(begin).strip(",.:") in _COUNTED:
             return False
         if value == self.item:
             return True
         following = _NON_SPACE.search(self.text, end)
-        heading = self.text[self.content : begin] if begin - self.content <= _HEADING else "-"
+        heading = self.text[self.content : begin] if begin - self.content <= _MAX_HEADING_LENGTH else "-"
         return value == 1 and heading.replace(" ", "").isalpha() and bool(following and following[0].isupper())
 
-    def _header(self, begin: int, end: int) -> None:
-        """A colon, dash or closing bracket may end a header, which is a sentence of its own."""
+    def _on_header_end(self, begin: int, end: int) -> None:
+        """A colon, dash or closing bracket may end a section header, which is a separate sentence."""
         text = self.text
         start = header_start(text, self.start, begin)
         if start is None or (text[begin] == "]" and text[start] != "["):
@@ -284,7 +301,8 @@ class _Splitter:
             self._close(stop, start)
         self._close(end, end)
 
-    def _line_end(self, begin: int, end: int) -> None:
+    def _on_line_end(self, begin: int, end: int) -> None:
+        """The end of a line, with the blank lines after it, may end a sentence."""
         line, self.line = self.line, end
         if end == len(self.text) or begin <= self.content:
             return
@@ -295,6 +313,7 @@ class _Splitter:
             self._close(stop, end)
 
     def _line_ends_sentence(self, line: int, begin: int, stop: int, end: int) -> bool:
+        """Whether the line from ``line`` to ``stop`` ends its sentence; the next line begins at ``end``."""
         text = self.text
         if len(text[begin:end].rstrip(" \t").splitlines()) > 1:
             return True
@@ -307,18 +326,18 @@ class _Splitter:
         width = self._wrap_width()
         following = _NEXT_WORD.match(text, end)
         fits = (stop - line) + 1 + (len(following[0]) if following else 0) <= width
-        return fits or width > _MAX_WRAP
+        return fits or width > _MAX_WRAP_WIDTH
 
     def _wrap_width(self) -> int:
-        """Width that the text is wrapped to: a line that had room for the next word was ended on purpose."""
+        """The width that the text is wrapped to; a line with room for the next word was ended on purpose."""
         if self._wrap is None:
-            self._wrap = max(_MIN_WRAP, max(map(len, self.text.splitlines())))
+            self._wrap = max(_MIN_WRAP_WIDTH, max(map(len, self.text.splitlines())))
         return self._wrap
 
 
 _HANDLERS: dict[str, Callable[[_Splitter, int, int], None]] = {
-    **dict.fromkeys(".!?", _Splitter._terminator),
-    **dict.fromkeys(_BREAK, _Splitter._line_end),
-    **dict.fromkeys("(0123456789", _Splitter._number),
-    **dict.fromkeys(":\uff1a]-\u2013\u2014", _Splitter._header),
+    **dict.fromkeys(".!?", _Splitter._on_terminator),
+    **dict.fromkeys(_BREAK, _Splitter._on_line_end),
+    **dict.fromkeys("(0123456789", _Splitter._on_number),
+    **dict.fromkeys(":\uff1a]-\u2013\u2014", _Splitter._on_header_end),
 }

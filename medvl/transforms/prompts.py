@@ -269,16 +269,16 @@ class AddPromptTokensd(StudyMapTransform):
     ) -> None:
         transform = AddPromptTokens(num_tokens, vocab_size, position, per_class, max_length)
         super().__init__(keys, transform, allow_missing_keys)
-        self.class_key = class_key
+        self.per_class, self.class_key = per_class, class_key
 
     def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
         """Add prompt tokens to one sequence."""
-        prefix, per_class = str(key).removesuffix("input_ids"), self.transform.per_class
-        for needed in [*(prefix + name for name in TOKEN_KEYS), *([self.class_key] if per_class else [])]:
+        prefix = str(key).removesuffix("input_ids")
+        for needed in [*(prefix + name for name in TOKEN_KEYS), *([self.class_key] if self.per_class else [])]:
             if needed not in data:
                 raise StudyError(study_id_of(data), needed, f"the key is missing; it must stand beside {key}.")
         tokens = {name: data[prefix + name] for name in TOKEN_KEYS}
-        added = self.transform(tokens, int(data[self.class_key]) if per_class else 0)
+        added = self.transform(tokens, int(data[self.class_key]) if self.per_class else 0)
         return {prefix + name: value for name, value in added.items()}
 
 

@@ -43,7 +43,7 @@ class StudyMapTransform(MapTransform):
         super().__init__(keys, allow_missing_keys)
         if self.fixed_outputs and len(self.keys) != 1:
             raise ValueError(f"keys must be a single key, since the results go to fixed keys, got {list(self.keys)}.")
-        self.transform = transform
+        self.transform: Any = transform
 
     def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:
         """Transform the value under one key, and return what changes in the study."""
