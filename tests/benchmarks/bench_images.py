@@ -1,8 +1,8 @@
-"""What reading and augmenting an image costs, next to Pillow, NumPy and MONAI's own transforms doing the same.
+"""Benchmark of image preprocessing and augmentation against the same steps in Pillow, NumPy and MONAI.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_images.py [--rounds 60]
 
-Ours and theirs run in turns within one process on one thread; the figures are medians.
+Both run alternately in one process on one thread; the figures are medians.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SIZE = 128
 
 
 def bare_preprocessing(path: str) -> torch.Tensor:
-    """The same steps with Pillow and NumPy alone, for a square image."""
+    """The same preprocessing with Pillow and NumPy alone, for a square image."""
     pixels = np.asarray(Image.open(path), dtype=np.float32)
     low, high = np.percentile(pixels, (0.5, 99.5))
     scaled = np.clip((pixels - low) / (high - low), 0, 1)
@@ -46,7 +46,7 @@ def bare_preprocessing(path: str) -> torch.Tensor:
 
 
 def monai_augmentation() -> Compose:
-    """ConVIRT's augmentation from MONAI's transforms alone, one resampling each."""
+    """ConVIRT's augmentation with MONAI's transforms, with one interpolation each."""
     sigma = tuple(value * SIZE / 224 for value in (0.1, 3.0))
     shift = 0.1 * SIZE
     return Compose(
@@ -71,7 +71,7 @@ def monai_augmentation() -> Compose:
 
 
 def milliseconds(ours: Callable[[], Any], theirs: Callable[[], Any], rounds: int) -> tuple[float, float]:
-    """Median times of two functions that take turns."""
+    """Median times of two functions that run alternately."""
     times: tuple[list[float], list[float]] = ([], [])
     for i in range(rounds + 3):
         for function, record in zip((ours, theirs), times, strict=True):
@@ -98,7 +98,7 @@ def main() -> None:
             )
             print(f"{f'preprocess a {side}-pixel {name[2:].upper()}':36}{ours:10.2f}{theirs:10.2f}{ours / theirs:8.2f}")
             difference = (chain({"image": path})["image"] - bare_preprocessing(path)).abs().max()
-            print(f"{'  greatest difference':36}{difference:10.1e}")
+            print(f"{'  largest difference':36}{difference:10.1e}")
     study = {"image": torch.rand(1, SIZE, SIZE)}
     augment, series = image_augmentation(SIZE), monai_augmentation()
     ours, theirs = milliseconds(lambda: augment(study), lambda: series(study), 5 * rounds)

@@ -1,9 +1,9 @@
-"""Report language measured: speed, linear time, boundaries, agreement with human codes, challenge suite, augmentation.
+"""Benchmark of report language: speed, linear time, sentence ends, agreement with codes, challenge suite, augmentation.
 
     OMP_NUM_THREADS=1 python tests/benchmarks/bench_text.py [--quick] [--data ../shared/data] [--disagreements]
 
-Reads the real reports at ``--data`` (see tests/conftest.py). pysbd and NLTK are measured beside ours where they are
-installed, medspaCy with ``--medspacy-python``. Rates are medians of processor time on one thread, in one run.
+Reads the real reports at ``--data`` (see tests/conftest.py). pysbd and NLTK are measured too if they are installed, medspaCy
+with ``--medspacy-python``. Rates are medians of processor time on one thread, in one run.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from medvl.data import OpenIReports  # noqa: E402
 from medvl.text import augment_text, label_report, load_vocabulary, split_sentences  # noqa: E402
 
 NAMES = load_vocabulary("chexpert14").names
-# The baseline to beat: a keyword is a finding unless its sentence holds a word of denial.
+# The baseline: a keyword is a finding unless its sentence has a word of negation.
 KEYWORDS = {
     "Cardiomegaly": r"cardiomegaly|enlarged heart|heart is enlarged|cardiac enlargement|enlarged cardiac",
     "Pleural Effusion": r"effusion",
@@ -47,11 +47,11 @@ SPACY_WORDS = (
     *("cardiomegaly", "effusion", "pneumothorax", "atelectasis", "consolidation", "edema", "fracture", "pneumonia"),
     *("opacity", "nodule", "mass", "catheter", "tube", "pacemaker"),
 )
-DENIAL = re.compile(r"\b(?:no|not|without|negative|free|clear of|resolved)\b", re.IGNORECASE)
+NEGATION = re.compile(r"\b(?:no|not|without|negative|free|clear of|resolved)\b", re.IGNORECASE)
 
 
 def baseline(report: str) -> dict[str, bool]:
-    sentences = [s for s in re.split(r"[.\n]", report) if not DENIAL.search(s)]
+    sentences = [s for s in re.split(r"[.\n]", report) if not NEGATION.search(s)]
     return {name: any(re.search(word, s, re.IGNORECASE) for s in sentences) for name, word in KEYWORDS.items()}
 
 
@@ -61,15 +61,15 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) 
         print("| " + " | ".join(f"{cell:.3f}" if isinstance(cell, float) else str(cell) for cell in row) + " |")
 
 
-def rates(
+def texts_per_second(
     functions: dict[str, Callable[[str], object]], texts: Sequence[str], rounds: int, few: int
 ) -> dict[str, float]:
-    """Texts a second: the median over rounds, each function in turn; slow ones on the first ``few`` texts."""
+    """The median over rounds of texts per second; other systems are measured on the first ``few`` texts."""
     times: dict[str, list[float]] = {name: [] for name in functions}
     for _ in range(rounds):
         for name, function in functions.items():
             batch = texts if name.startswith("medvl") else texts[:few]
-            begin = time.process_time()  # not wall time: other work on the machine does not count
+            begin = time.process_time()  # not wall time, since other work runs on the machine
             for text in batch:
                 function(text)
             times[name].append(len(batch) / (time.process_time() - begin))
@@ -77,7 +77,7 @@ def rates(
 
 
 def other_splitters() -> dict[str, Callable[[str], list[tuple[int, int]]]]:
-    """Sentence splitters that are installed, as functions from text to spans."""
+    """The other sentence splitters that are installed, as functions from text to spans."""
     found: dict[str, Callable[[str], list[tuple[int, int]]]] = {}
     try:
         import pysbd
@@ -113,7 +113,7 @@ print(statistics.median(rates))
 
 
 def medspacy_rate(python: str, texts: Sequence[str], rounds: int) -> float:
-    """Reports a second of medspaCy's own pipeline with a few of our words, in an environment that has it installed."""
+    """Reports per second of medspaCy's own pipeline with a few of our terms, in an environment where it is installed."""
     job = json.dumps([SPACY_WORDS, texts, rounds])
     out = subprocess.run([python, "-c", MEDSPACY], input=job, capture_output=True, text=True, check=True)
     return float(out.stdout.split()[-1])
@@ -136,17 +136,17 @@ def boundaries(data: Path) -> None:
 
 def speed(texts: list[str], quick: bool, medspacy_python: str | None) -> None:
     rounds, few = (3, 150) if quick else (5, 400)
-    sentences = rates({"medvl": split_sentences, **other_splitters()}, texts, rounds, few)
-    labels = rates({"medvl": label_report}, texts, rounds, few)
+    sentences = texts_per_second({"medvl": split_sentences, **other_splitters()}, texts, rounds, few)
+    labels = texts_per_second({"medvl": label_report}, texts, rounds, few)
     if medspacy_python:
         labels["medspaCy"] = medspacy_rate(medspacy_python, texts[:few], rounds)
     for title, measured in (("Sentences", sentences), ("Labels", labels)):
         rows = [[name, round(rate), f"{measured['medvl'] / rate:.1f}"] for name, rate in measured.items()]
-        table(f"{title}, reports a second", ["", "a second", "medvl is faster by"], rows)
+        table(f"{title}, reports per second", ["", "per second", "medvl is faster by"], rows)
 
 
 def linearity(texts: list[str]) -> None:
-    """Time per character of one long report against that of short ones, on the same text."""
+    """The ratio of the times per character of one long text and of short ones."""
     joined = " ".join(texts)
     rows = []
     for name, function in {"split_sentences": split_sentences, "label_report": label_report}.items():
@@ -155,7 +155,7 @@ def linearity(texts: list[str]) -> None:
             short = time_per_character(function, [joined[i : i + 1000] for i in range(0, 1_000_000, 1000)])
             ratios.append(time_per_character(function, [joined[:1_000_000]]) / short)
         rows.append([name, f"{statistics.median(ratios):.2f}"])
-    table("1 MB in one text against 1 kB texts, time per character", ["", "ratio"], rows)
+    table("Time per character, one text of 1 MB relative to texts of 1 kB", ["", "ratio"], rows)
 
 
 def time_per_character(function: Callable[[str], object], texts: Sequence[str]) -> float:
@@ -191,7 +191,7 @@ def agreement(studies: list[dict], title: str) -> None:
 
 
 def disagreements(studies: list[dict]) -> None:
-    """How often codes and states differ, by finding and by what each says."""
+    """Count the disagreements of codes and states, by finding and kind."""
     kinds: Counter[tuple[str, str, str]] = Counter()
     words = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
     for study in studies:
@@ -213,7 +213,7 @@ def suite() -> None:
             wrong.append(text)
     rows = [[name, f"{right[name]} of {total[name]}"] for name in total]
     share = f"{sum(right.values())} of {sum(total.values())} ({100 * sum(right.values()) / sum(total.values()):.1f} %)"
-    table("Challenge suite", ["phenomenon", "right"], [*rows, ["all", share]])
+    table("Challenge suite", ["phenomenon", "correct"], [*rows, ["all", share]])
     print("\nwrong:", *wrong, sep="\n- ")
 
 
@@ -226,7 +226,7 @@ def augmentation(texts: list[str], seeds: int) -> None:
             done += 1
             changed += new != text
             flipped += not np.array_equal(label_report(new), states, equal_nan=True)
-    table("Augmentation", ["texts", "changed", "with another label"], [[done, changed, flipped]])
+    table("Augmentation", ["texts", "changed", "with a different label"], [[done, changed, flipped]])
 
 
 def main() -> None:

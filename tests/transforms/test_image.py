@@ -547,7 +547,7 @@ def test_a_decompression_bomb_is_refused(tmp_path):
         load(tmp_path / "bomb.png")
 
 
-def test_a_mislabelled_suffix_does_not_matter(tmp_path):
+def test_a_mislabeled_suffix_does_not_matter(tmp_path):
     Image.fromarray(PICTURE).save(tmp_path / "a.jpg", format="PNG")
     np.testing.assert_array_equal(load(tmp_path / "a.jpg"), PICTURE)
 
