@@ -118,7 +118,7 @@ class TestTrain:
         table, run = trained
         code, _, err = medvl("train", "convirt", "--data", table, "--output", run, *SMALL, *columns())
         assert code == 2
-        assert "already holds a run; go on with it (--resume) or choose another folder" in err
+        assert "already holds a run; continue it (--resume) or choose another folder" in err
         code, _, err = medvl(
             "train",
             "convirt",
@@ -358,7 +358,7 @@ class TestErrors:
         [
             (
                 ["train", "convrt", "--data", "x.csv"],
-                "recipe must be one of convirt, medclip, mlip, umcl, received 'convrt'",
+                "recipe must be one of convirt, medclip, mlip, umcl, or a YAML file, got 'convrt'.",
             ),
             (["train", "convirt"], "--data is needed"),
             (["audit"], "--data is needed"),
@@ -368,22 +368,22 @@ class TestErrors:
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "lerning_rate=1"],
                 "did you mean 'learning_rate'?",
             ),
-            (["train", "convirt", "--data", "TABLE", "--set", "epochs"], "--set must be KEY=VALUE, received 'epochs'"),
+            (["train", "convirt", "--data", "TABLE", "--set", "epochs"], "--set must be KEY=VALUE, got 'epochs'."),
             (
                 ["train", "convirt", "--data", "TABLE", "--device", "tpu"],
-                "--device must be cpu or cuda, received 'tpu'",
+                "--device must be cpu or cuda, got 'tpu'.",
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--on-error", "ignore"],
-                "--on-error must be raise or skip, received 'ignore'",
+                "--on-error must be raise or skip, got 'ignore'.",
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "learning_rate=fast"],
-                "learning_rate must be a number, as 0.0005, received 'fast'",
+                "learning_rate must be a number, as 0.0005, got 'fast'.",
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "epochs=2.5"],
-                "epochs must be a whole number, as 50, received 2.5",
+                "epochs must be an integer, as 50, got 2.5.",
             ),
             (
                 ["train", "medclip", "--source", "image-label=TABLE", "--label-column", "fnding"],
@@ -391,7 +391,7 @@ class TestErrors:
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "progress=1"],
-                "progress must be true or false, received 1",
+                "progress must be true or false, got 1.",
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "text_encoder=bert"],
@@ -447,5 +447,5 @@ def test_version(medvl):
 
 def test_help_teaches():
     out = subprocess.run([sys.executable, "-m", "medvl", "--help"], capture_output=True, text=True, check=True).stdout
-    for command in ("demo", "train", "evaluate", "embed", "label", "audit"):
+    for command in ("demo", "train", "config", "evaluate", "embed", "label", "audit"):
         assert command in out

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from medvl.cli.audit import audit
+from medvl.cli.config import config
 from medvl.cli.demo import demo
 from medvl.cli.embed import embed
 from medvl.cli.evaluate import evaluate
@@ -28,7 +29,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, evaluate, embed, label, audit):
+for command in (demo, train, config, evaluate, embed, label, audit):
     app.command()(command)
 
 

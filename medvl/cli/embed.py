@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import say_skipped
-from medvl.cli.options import Data, Device, OnError, checked_on_error, column_options, device_named
+from medvl.cli.options import Data, Device, OnError, checked_on_error, column_options, resolve_device
 
 
 @column_options
@@ -26,7 +26,7 @@ def embed(
     from medvl.workflows import TrainedRun
     from medvl.workflows import embed as embed_loader
 
-    trained = TrainedRun(run, device_named(device))
+    trained = TrainedRun(run, resolve_device(device))
     manifest = trained.studies(data, split, columns, checked_on_error(on_error))
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     embeddings = embed_loader(trained.model, loader, progress=True)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import say_skipped
-from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, column_options, device_named
+from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, column_options, resolve_device
 
 
 @column_options
@@ -101,7 +101,7 @@ def evaluate_and_report(
     """Evaluates a run, prints the table of figures and writes the report."""
     from medvl.workflows import TrainedRun, evaluate_run
 
-    trained = TrainedRun(run, device_named(device))
+    trained = TrainedRun(run, resolve_device(device))
     manifest = trained.studies(data, split, columns, on_error)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     result = evaluate_run(

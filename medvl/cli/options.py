@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
+from medvl.utils.checks import error_message
+
 Data = Annotated[
     str | None,
     typer.Option(
@@ -34,6 +36,15 @@ Device = Annotated[
 ]
 OnError = Annotated[
     str, typer.Option(help="What a study that cannot be read does: 'raise' stops, 'skip' leaves it out and counts it.")
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Any other key of the recipe's configuration (medvl config RECIPE shows it), as --set learning_rate=0.001.",
+        show_default=False,
+    ),
 ]
 
 COLUMNS = "Columns of the table"
@@ -86,7 +97,7 @@ def column_options(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def with_columns(**values: Any) -> None:
-        command(columns=columns_named(**{name: values.pop(name) for name in COLUMN_OPTIONS}), **values)
+        command(columns=column_arguments(**{name: values.pop(name) for name in COLUMN_OPTIONS}), **values)
 
     own = inspect.signature(command, eval_str=True).parameters
     added = [
@@ -100,7 +111,7 @@ def column_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_columns
 
 
-def columns_named(
+def column_arguments(
     image_column: str | None = None,
     report_column: str | None = None,
     label_column: list[str] | None = None,
@@ -126,14 +137,14 @@ def require_input(data: str | None, source: list[str] | None) -> None:
         raise ValueError("--data is needed: a table of studies (CSV, TSV, JSONL or JSON), or 'synthetic'; or --source.")
 
 
-def device_named(name: str | None) -> str:
+def resolve_device(name: str | None) -> str:
     """The device's name; CUDA where there is one and none is named."""
     import torch
 
     if name is None:
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda"):
-        raise ValueError(f"--device must be cpu or cuda, received {name!r}.")
+        raise ValueError(error_message("--device", "be cpu or cuda", repr(name)))
     if name == "cuda" and not torch.cuda.is_available():
         raise ValueError("--device cuda was asked for, but torch finds no CUDA device here.")
     return name
@@ -142,11 +153,11 @@ def device_named(name: str | None) -> str:
 def checked_on_error(value: str) -> str:
     """``value``, if it is "raise" or "skip"."""
     if value not in ("raise", "skip"):
-        raise ValueError(f"--on-error must be raise or skip, received {value!r}.")
+        raise ValueError(error_message("--on-error", "be raise or skip", repr(value)))
     return value
 
 
-def settings_from(pairs: list[str]) -> dict[str, Any]:
+def parse_settings(pairs: list[str]) -> dict[str, Any]:
     """``KEY=VALUE`` pairs as a dictionary, values read as YAML."""
     import yaml
 
@@ -154,7 +165,7 @@ def settings_from(pairs: list[str]) -> dict[str, Any]:
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
-            raise ValueError(f"--set must be KEY=VALUE, received {pair!r}.")
+            raise ValueError(error_message("--set", "be KEY=VALUE", repr(pair)))
         settings[key.strip()] = _number(yaml.safe_load(value))
     return settings
 

@@ -11,24 +11,26 @@ from medvl.cli.messages import say_skipped
 from medvl.cli.options import (
     Data,
     Device,
-    OnError,
-    Seed,
+    Settings,
     Sources,
     checked_on_error,
     column_options,
-    device_named,
+    parse_settings,
     require_input,
-    settings_from,
+    resolve_device,
 )
 
 
 @column_options
 def train(
-    recipe: Annotated[str, typer.Argument(help="The method: convirt, medclip, umcl or mlip.")],
+    recipe: Annotated[
+        str,
+        typer.Argument(help="The method (convirt, medclip, umcl, mlip), or a file of your own (medvl config)."),
+    ],
     data: Data = None,
     source: Sources = None,
     output: Annotated[
-        Path | None, typer.Option(help="The run folder; runs/RECIPE by default.", show_default=False)
+        Path | None, typer.Option(help="The run folder; the one in the configuration by default.", show_default=False)
     ] = None,
     epochs: Annotated[
         int | None, typer.Option(help="Passes over the training split.", min=1, show_default=False)
@@ -37,20 +39,20 @@ def train(
     image_size: Annotated[
         int | None, typer.Option(help="Side in pixels that images are scaled to.", min=16, show_default=False)
     ] = None,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of everything that is random; 0 by default.", min=0, show_default=False)
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     device: Device = None,
     workers: Annotated[int | None, typer.Option(help="Processes that load data.", min=0, show_default=False)] = None,
-    on_error: OnError = "raise",
-    settings: Annotated[
-        list[str] | None,
+    on_error: Annotated[
+        str | None,
         typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Any other key of the recipe's train.yaml, as --set learning_rate=0.001.",
+            help="What a study that cannot be read does: 'raise', the default, stops; 'skip' leaves it out and counts it.",
             show_default=False,
         ),
     ] = None,
+    settings: Settings = None,
     columns: dict[str, Any] | None = None,
 ) -> None:
     """Train a recipe on a table of studies, or (medclip, umcl) on sources of several kinds.
@@ -65,24 +67,25 @@ def train(
     from medvl import workflows
     from medvl.utils.distributed import is_rank_zero
 
-    require_input(data, source)
+    if not recipe.endswith((".yaml", ".yml", ".json")):  # a file of one's own names its data
+        require_input(data, source)
     overrides: dict[str, Any] = {
         "data": data,
-        "output": str(output or Path("runs") / recipe),
+        "output": None if output is None else str(output),
         "epochs": epochs,
         "batch_size": batch_size,
         "image_size": image_size,
         "seed": seed,
-        "resume": resume,
-        "device": None if device is None else device_named(device),
+        "resume": resume or None,
+        "device": None if device is None else resolve_device(device),
         "workers": workers,
-        "on_error": checked_on_error(on_error),
-        "columns": columns,
+        "on_error": None if on_error is None else checked_on_error(on_error),
+        "columns": columns or None,
     }
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if source:
         overrides["sources"] = source
-    run = workflows.train(recipe, {**overrides, **settings_from(settings or [])})
+    run = workflows.train(recipe, {**overrides, **parse_settings(settings or [])})
     if not is_rank_zero():
         return
     say_skipped(workflows.read_skipped(run))

@@ -69,7 +69,7 @@ class BestCheckpoint:
         if better or (not self.epoch and not math.isnan(value)):
             self.epoch, self.value = epoch, value
             self._save()
-        elif self.exhausted(epoch):
+        elif self.should_stop(epoch):
             logger.info("stopped after epoch %d: no better %s since epoch %d", epoch, self.metric, self.epoch)
             engine.terminate()
 
@@ -82,7 +82,7 @@ class BestCheckpoint:
             )
         return float(metrics[self.metric])
 
-    def exhausted(self, epoch: int) -> bool:
+    def should_stop(self, epoch: int) -> bool:
         """Whether the best epoch lies ``patience`` epochs before ``epoch``, so that the run is over."""
         return self.patience is not None and epoch - self.epoch >= self.patience
 

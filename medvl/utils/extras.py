@@ -20,7 +20,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "PIL",
         "tqdm",
     ),
-    "evaluation": ("pandas", "matplotlib", "jinja2"),
+    "evaluation": ("pandas", "matplotlib", "jinja2", "ruamel"),
     "cli": ("typer", "rich"),
     "peft": ("peft",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

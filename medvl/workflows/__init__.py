@@ -2,29 +2,48 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from medvl.utils.extras import require_extra
+from medvl.utils.lazy import lazy_exports
 
 require_extra("medvl.workflows", "evaluation")
 
-from medvl.workflows.evaluate import embed, evaluate_run
-from medvl.workflows.processes import wrap_ddp
-from medvl.workflows.recipes import demo_overrides, recipe_config, recipes, train
-from medvl.workflows.run_folder import RunFolder, read_skipped, running_config
-from medvl.workflows.trained_run import TrainedRun
-from medvl.workflows.training import TrainingHandlers, ready_network
+if TYPE_CHECKING:
+    from medvl.workflows.config_text import config_text as config_text
+    from medvl.workflows.evaluate import embed as embed
+    from medvl.workflows.evaluate import evaluate_run as evaluate_run
+    from medvl.workflows.layers import config_files as config_files
+    from medvl.workflows.layers import recipe_names as recipe_names
+    from medvl.workflows.processes import wrap_ddp as wrap_ddp
+    from medvl.workflows.recipes import RecipeWorkflow as RecipeWorkflow
+    from medvl.workflows.recipes import train as train
+    from medvl.workflows.run_folder import RunFolder as RunFolder
+    from medvl.workflows.run_folder import WholeConfig as WholeConfig
+    from medvl.workflows.run_folder import read_skipped as read_skipped
+    from medvl.workflows.trained_run import TrainedRun as TrainedRun
+    from medvl.workflows.training import TrainingHandlers as TrainingHandlers
+    from medvl.workflows.training import cache_images as cache_images
+    from medvl.workflows.training import prepare_network as prepare_network
+    from medvl.workflows.training import progress_wrapper as progress_wrapper
 
-__all__ = [
-    "RunFolder",
-    "TrainedRun",
-    "TrainingHandlers",
-    "demo_overrides",
-    "embed",
-    "evaluate_run",
-    "read_skipped",
-    "ready_network",
-    "recipe_config",
-    "recipes",
-    "running_config",
-    "train",
-    "wrap_ddp",
-]
+_MODULES = {
+    "RecipeWorkflow": "recipes",
+    "RunFolder": "run_folder",
+    "TrainedRun": "trained_run",
+    "TrainingHandlers": "training",
+    "WholeConfig": "run_folder",
+    "cache_images": "training",
+    "config_files": "layers",
+    "config_text": "config_text",
+    "embed": "evaluate",
+    "evaluate_run": "evaluate",
+    "prepare_network": "training",
+    "progress_wrapper": "training",
+    "read_skipped": "run_folder",
+    "recipe_names": "layers",
+    "train": "recipes",
+    "wrap_ddp": "processes",
+}
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -1,64 +1,92 @@
-"""Runs a recipe's bundle, as ``python -m monai.bundle run`` does."""
+"""Recipes as MONAI workflows: a bundle configuration in layers, and its training."""
 
 from __future__ import annotations
 
-import difflib
+import copy
 import logging
 from collections.abc import Mapping
-from numbers import Real
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigParser, ConfigWorkflow
+from monai.bundle import ConfigWorkflow
 
-FOLDER = Path(__file__).parent.parent / "bundles"
+from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files
+from medvl.workflows.run_folder import WholeConfig
+
+RECORDED = "recorded_config"
+METADATA = BUNDLES / "metadata.json"
 
 logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every run without a logging.conf
 
 
-def recipes() -> list[str]:
-    """The names of the recipes."""
-    return sorted(path.parent.parent.name for path in FOLDER.glob("*/configs/train.yaml"))
+class RecipeWorkflow(ConfigWorkflow):
+    """MONAI's ``ConfigWorkflow`` for configurations in layers, whose run folder records the whole configuration.
 
+    Two things differ from the base class: the layers that a file names under ``layers`` are read before it, and
+    ``@recorded_config`` is the merged configuration itself, overrides included, as a :class:`~medvl.workflows.WholeConfig`.
+    MONAI's commands take the class by name::
 
-def recipe_config(recipe: str, name: str = "train") -> Path:
-    """The configuration file ``name``.yaml of a recipe.
-
-    Raises:
-        ValueError: an unknown recipe.
-    """
-    if recipe not in recipes():
-        raise ValueError(f"recipe must be one of {', '.join(recipes())}, received {recipe!r}.")
-    return FOLDER / recipe / "configs" / f"{name}.yaml"
-
-
-def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
-    """Trains a recipe.
+        python -m monai.bundle run --workflow_name medvl.workflows.RecipeWorkflow --config_file convirt --epochs 3
 
     Args:
-        recipe: its name, as "convirt".
-        overrides: values in place of those in the recipe's ``train.yaml``, by key; a key within another is written
-            ``outer#inner``.
+        config_file: a recipe's name, a file or several (:func:`~medvl.workflows.config_files`).
+        meta_file: by default the ``metadata.json`` of :mod:`medvl.bundles`.
+        logging_file: as ``ConfigWorkflow``; False leaves the logging as it is.
+        options: further arguments of ``ConfigWorkflow`` (``workflow_type``, ``tracking``, ...), and overrides by key.
+
+    Raises:
+        ValueError: If a recipe or layer is unknown.
+        FileNotFoundError: If a file does not exist.
+
+    Example:
+        >>> RecipeWorkflow("mlip", epochs=3).parser["epochs"]
+        3
+    """
+
+    def __init__(
+        self,
+        config_file: ConfigFile,
+        meta_file: str | list[str] | None = None,
+        logging_file: str | bool | None = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            [str(path) for path in config_files(config_file)], meta_file or str(METADATA), logging_file, **options
+        )
+
+    def initialize(self) -> Any:
+        """Hand the configuration to what records it, then run the expressions under ``initialize``."""
+        self.parser[RECORDED] = WholeConfig(self.whole_config())
+        return super().initialize()
+
+    def whole_config(self) -> dict[str, Any]:
+        """A copy of the merged configuration, macros replaced: what a file that does the same would contain."""
+        self.parser.resolve_macro_and_relative_ids()
+        settings = self.parser.get(RECORDED, {})
+        if isinstance(settings, WholeConfig):  # of an earlier call of initialize
+            settings = settings.content.get(RECORDED, {})
+        # A whole file has no layers, and metadata.json is not part of it.
+        config = {key: value for key, value in self.parser.get().items() if key not in (self.parser.meta_key, LAYERS)}
+        config[RECORDED] = {key: value for key, value in settings.items() if key != LAYERS}
+        return copy.deepcopy(config)
+
+
+def train(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> Path:
+    """Train a recipe.
+
+    Args:
+        recipe: its name, as "convirt", or a configuration file, or several (:func:`~medvl.workflows.config_files`).
+        overrides: values that replace those of the recipe, by key; a key inside another is written ``outer#inner``.
 
     Returns:
         The run's folder.
 
     Raises:
-        ValueError: an unknown recipe, a key that the recipe does not have, or a value that is no number where one stood.
+        ValueError: If the recipe or a key is unknown, or a value is not a number where there was one.
     """
     overrides = dict(overrides or {})
-    workflow = ConfigWorkflow(str(recipe_config(recipe)), logging_file=False, workflow_type="train")
-    if "sources" in overrides and "sources" not in workflow.parser:
-        others = " and ".join(name for name in recipes() if "sources" in _settings(name))
-        raise ValueError(
-            f"{recipe} learns from images paired with their reports, one table given as --data; --source is for {others}."
-        )
-    for key in overrides:
-        outer = key.rpartition("#")[0]  # a component takes arguments that its file does not mention
-        if key not in workflow.parser and not (outer and outer in workflow.parser):
-            near = difflib.get_close_matches(key, [str(known) for known in workflow.parser.get()], 1)
-            raise ValueError(f"{recipe} has no setting {key!r}{f', did you mean {near[0]!r}?' if near else '.'}")
-        _check_kind(key, overrides[key], workflow.parser.get(key))
+    workflow = RecipeWorkflow(recipe, workflow_type="train")
+    check_overrides(workflow.parser.get(), overrides, _name(recipe))
     workflow.parser.update(overrides)
     workflow.initialize()
     workflow.run()
@@ -66,26 +94,5 @@ def train(recipe: str, overrides: Mapping[str, Any] | None = None) -> Path:
     return Path(workflow.parser["output"])
 
 
-def _check_kind(key: str, value: Any, default: Any) -> None:
-    """A number in place of a number, yes or no in place of yes or no; an expression or null may stand for anything."""
-    if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
-        return
-    if isinstance(default, bool) and not isinstance(value, bool):
-        raise ValueError(f"{key} must be true or false, received {value!r}.")
-    whole = isinstance(default, int)
-    if _is_number(default) and not (_is_number(value) and (not whole or float(value).is_integer())):
-        raise ValueError(f"{key} must be a {'whole ' * whole}number, as {default}, received {value!r}.")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool)
-
-
-def _settings(recipe: str) -> dict[str, Any]:
-    """What a recipe's ``train.yaml`` says."""
-    return ConfigParser.load_config_file(str(recipe_config(recipe)))
-
-
-def demo_overrides(recipe: str) -> dict[str, Any]:
-    """What the demonstration sets in a recipe's ``train.yaml``."""
-    return ConfigParser.load_config_file(str(recipe_config(recipe, "demo")))
+def _name(recipe: ConfigFile) -> str:
+    return str(recipe) if isinstance(recipe, str | Path) else ", ".join(map(str, recipe))

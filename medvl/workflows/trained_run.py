@@ -18,7 +18,8 @@ from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
 from medvl.text import make_class_prompts
 from medvl.transforms import ExtractSectionsd, image_preprocessing
-from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, file_sha256
+from medvl.utils.io import file_sha256
+from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
 RECORDS = ("seed", "tables_sha256", "data_summary", "studies")

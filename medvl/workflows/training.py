@@ -1,15 +1,17 @@
-"""What every recipe's ``train.yaml`` has in common, as functions that it names by ``_target_``."""
+"""What the recipes' configurations have in common, as classes and functions that they name."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import torch
 from monai.engines import Evaluator
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
+from tqdm.auto import tqdm
 
+from medvl.data import StudyDataset, UnifiedDataset
 from medvl.handlers import (
     BestCheckpoint,
     EpochSeed,
@@ -98,6 +100,38 @@ class TrainingHandlers:
             handler.attach(engine)
 
 
+def progress_wrapper(
+    description: str, enabled: bool = True, total: int | None = None
+) -> Callable[[Iterable[Any]], Iterable[Any]]:
+    """A function that shows a progress bar while an iterable is consumed, in the first process only.
+
+    Args:
+        description: what stands before the bar.
+        enabled: whether a bar is shown.
+        total: the number of items, for an iterable without a length.
+
+    Example:
+        >>> list(progress_wrapper("read images", enabled=False)([1, 2]))
+        [1, 2]
+    """
+
+    def wrap(items: Iterable[Any]) -> Iterable[Any]:
+        return tqdm(items, desc=description, total=total, disable=not (enabled and is_rank_zero()))
+
+    return wrap
+
+
+def cache_images(dataset: StudyDataset | UnifiedDataset, progress: bool = True) -> None:
+    """Read the images of a dataset into its cache, with a progress bar.
+
+    Args:
+        dataset: as far as its ``cache_bytes`` allow.
+        progress: whether a bar is shown.
+    """
+    images = dataset.images if isinstance(dataset, UnifiedDataset) else dataset
+    dataset.load(progress_wrapper("read images", progress, len(images)))
+
+
 def _tensorboard(folder: Path, evaluator: Evaluator | None) -> TensorBoardStatsHandler:
     def log_step(engine: Any, writer: Any) -> None:
         step = engine.state.iteration
@@ -117,7 +151,7 @@ def _tensorboard(folder: Path, evaluator: Evaluator | None) -> TensorBoardStatsH
     return TensorBoardStatsHandler(log_dir=str(folder), iteration_event_writer=log_step, epoch_event_writer=log_epoch)
 
 
-def ready_network(
+def prepare_network(
     network: DualEncoder,
     device: str | torch.device = "cpu",
     frozen_text_layers: int | str | None = None,

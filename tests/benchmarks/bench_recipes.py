@@ -26,11 +26,10 @@ from typing import Any
 
 import torch
 from ignite.engine import Events
-from monai.bundle import ConfigWorkflow
 from torch.nn.utils import clip_grad_norm_
 from transformers import BertConfig, VisionTextDualEncoderConfig, VisionTextDualEncoderModel, ViTConfig
 
-from medvl.workflows import recipe_config, recipes
+from medvl.workflows import RecipeWorkflow, recipe_names
 
 VIT = {"hidden_size": 192, "num_hidden_layers": 4, "num_attention_heads": 3, "intermediate_size": 768, "patch_size": 16}
 BERT = {"hidden_size": 128, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 512}
@@ -44,10 +43,10 @@ class Batches(list):
 
 
 class Recipe:
-    """A recipe's parts as its ``train.yaml`` makes them, on the synthetic set."""
+    """A recipe's parts as its configuration makes them, on the synthetic set."""
 
     def __init__(self, recipe: str, folder: Path, size: int, batch: int, studies: int, **overrides: Any) -> None:
-        workflow = ConfigWorkflow(str(recipe_config(recipe)), logging_file=False)
+        workflow = RecipeWorkflow(recipe)
         settings = {"image_size": size, "batch_size": batch, "synthetic_length": studies, "epochs": 10**6}
         fixed = {"data": "synthetic", "output": str(folder / recipe), "device": "cpu", "progress": False}
         workflow.parser.update({**settings, **fixed, "val_interval": 10**6, **overrides})
@@ -156,7 +155,7 @@ def waiting(recipe: Recipe, epochs: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="small and few: does it run, not what it costs")
-    parser.add_argument("--recipes", nargs="+", default=recipes(), choices=recipes())
+    parser.add_argument("--recipes", nargs="+", default=recipe_names(), choices=recipe_names())
     options = parser.parse_args()
     rounds, steps, size, batch = (1, 3, 32, 4) if options.quick else (5, 6, 128, 32)
     studies = 2 * steps * batch

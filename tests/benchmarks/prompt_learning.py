@@ -26,7 +26,7 @@ from medvl.data import SyntheticChestXRay
 from medvl.losses import ImageTextLabelContrastiveLoss
 from medvl.networks import DualEncoder
 from medvl.transforms import image_preprocessing
-from medvl.workflows import demo_overrides, train
+from medvl.workflows import train
 
 FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 WORDINGS = (
@@ -154,7 +154,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if options.model is None:
             short = {"synthetic_length": 200, "epochs": 1} if options.quick else {}
-            options.model = train("convirt", {**demo_overrides("convirt"), "output": folder, **short}) / "model"
+            options.model = train(["convirt", "demo"], {"output": folder, **short}) / "model"
         model = DualEncoder.from_pretrained(options.model).requires_grad_(False)
     splits = embed(model, count, seed=2026)
     print(

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from medvl.cli.options import settings_from
+from medvl.cli.options import parse_settings
 from medvl.workflows import TrainedRun, embed, train
 
 CASES = Path(__file__).parents[3] / "shared" / "data" / "cxr-cases"
@@ -79,7 +79,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one epoch of small images, to test that it runs")
     options = parser.parse_args()
     settings = {**SETTINGS[options.recipe], **({"epochs": 1, "image_size": 32} if options.quick else {})}
-    settings |= settings_from(options.set)
+    settings |= parse_settings(options.set)
     cases = pd.read_csv(CASES / "cases.csv")
     cases = cases[cases["text"].notna()].reset_index(drop=True)
     cases["image"] = [str(CASES / image) for image in cases["image"]]

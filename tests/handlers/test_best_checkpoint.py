@@ -46,7 +46,7 @@ def run(folder, epochs, metric="loss", losses=LOSSES, resume=False, **options):
     if resume:
         checkpoint.restore()
         engine.state.max_epochs = epochs
-    if engine.state.epoch < epochs and not best.exhausted(engine.state.epoch):
+    if engine.state.epoch < epochs and not best.should_stop(engine.state.epoch):
         engine.run()
     return engine, best, weights
 

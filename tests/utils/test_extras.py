@@ -13,7 +13,8 @@ import pytest
 from medvl.utils.extras import EXTRAS, MissingExtraError, extra_modules, require_extra
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"ignite": "pytorch-ignite", "sklearn": "scikit-learn", "PIL": "pillow"}  # a module of another name
+# modules of another name
+PACKAGES = {"ignite": "pytorch-ignite", "sklearn": "scikit-learn", "PIL": "pillow", "ruamel": "ruamel.yaml"}
 NEEDS = {
     **dict.fromkeys(["transforms", "networks", "data", "inferers", "engines", "handlers", "metrics"], "monai"),
     "evaluation": "evaluation",

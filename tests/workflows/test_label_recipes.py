@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from medvl.data import load_sources
-from medvl.workflows import TrainedRun, recipe_config, train
+from medvl.workflows import TrainedRun, config_files, train
 
 TEXTS = [
     "Large left pneumothorax.",
@@ -73,7 +73,7 @@ def test_both_roads_give_the_same_numbers(medvl, sources, tmp_path, recipe):
     code, _, err = medvl(*arguments(recipe, sources, tmp_path / "command"))
     assert code == 0, err
     run_bundle(
-        config_file=str(recipe_config(recipe)),
+        config_file=[str(path) for path in config_files(recipe)],
         sources=sources,
         columns={"label_column": "finding"},
         output=str(tmp_path / "bundle"),

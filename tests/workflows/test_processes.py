@@ -13,7 +13,7 @@ from monai.bundle import run as run_bundle
 from PIL import Image
 from safetensors.numpy import load_file
 
-from medvl.workflows import read_skipped, recipe_config
+from medvl.workflows import config_files, read_skipped
 
 TEXTS = {"Pneumothorax": "Large left pneumothorax.", "Edema": "Edema is seen.", "No Finding": "Clear lungs."}
 TINY = {
@@ -32,7 +32,7 @@ TINY = {
 def in_two_processes(recipe, **settings):
     """``torchrun --nproc_per_node 2 -m monai.bundle run``; what the processes printed."""
     line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    line += ["-m", "monai.bundle", "run", "--config_file", str(recipe_config(recipe))]
+    line += ["-m", "monai.bundle", "run", "--config_file", json.dumps([str(path) for path in config_files(recipe)])]
     for key, value in settings.items():
         line += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
     done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
@@ -72,7 +72,7 @@ def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tm
     step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",)}[recipe]
     in_two_processes(recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **settings)
     run_bundle(
-        config_file=str(recipe_config(recipe)),
+        config_file=[str(path) for path in config_files(recipe)],
         output=str(tmp_path / "one"),
         progress=False,
         **dict.fromkeys(step, 8),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import torch
-from monai.bundle import ConfigWorkflow
 
 from medvl import workflows
 from medvl.data import SyntheticChestCT
@@ -21,7 +20,7 @@ TINY = {
 }
 
 
-@pytest.mark.parametrize("recipe", workflows.recipes())
+@pytest.mark.parametrize("recipe", workflows.recipe_names())
 def test_trains_and_evaluates(recipe, tmp_path):
     folder = workflows.train(recipe, {**TINY, "spatial_dims": 3, "output": str(tmp_path)})
     run = workflows.TrainedRun(folder, device="cpu")
@@ -40,7 +39,7 @@ def test_trains_and_evaluates(recipe, tmp_path):
 
 def test_augmentation_moves_volumes(tmp_path):
     """Two epochs see two views of a volume."""
-    workflow = ConfigWorkflow(str(workflows.recipe_config("convirt")), logging_file=False)
+    workflow = workflows.RecipeWorkflow("convirt")
     workflow.parser.update({**TINY, "spatial_dims": 3, "output": str(tmp_path)})
     dataset = workflow.parser.get_parsed_content("train#dataset")
     views = []

@@ -1,0 +1,24 @@
+"""``medvl config``: a recipe's whole configuration as one file."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from medvl.cli.options import Settings, parse_settings
+
+
+def config(
+    recipe: Annotated[str, typer.Argument(help="A method (convirt, medclip, umcl, mlip) or a YAML file of your own.")],
+    settings: Settings = None,
+) -> None:
+    """Print the whole configuration of a recipe, to copy, edit and run.
+
+    What several recipes share is merged in, and --set is applied. The comments of the settings are kept.
+
+    Example:  medvl config convirt --set epochs=20 > my.yaml, then: medvl train my.yaml
+    """
+    from medvl.workflows import config_text
+
+    typer.echo(config_text(recipe, parse_settings(settings or [])), nl=False)

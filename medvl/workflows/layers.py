@@ -1,0 +1,160 @@
+"""The recipes' configuration files, and the layers that a file builds on."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medvl.utils.checks import error_message
+
+BUNDLES = Path(__file__).parent.parent / "bundles"
+LAYERS = "layers"
+"""The key by which a file names the layers it builds on, lowest first."""
+ConfigFile = str | Path | Sequence[str | Path]
+
+
+def recipe_names() -> list[str]:
+    """The names of the recipes: the files of :mod:`medvl.bundles` that name their layers.
+
+    Example:
+        >>> recipe_names()
+        ['convirt', 'medclip', 'mlip', 'umcl']
+    """
+    return sorted(path.stem for path in BUNDLES.glob("*.yaml") if re.search(rf"^{LAYERS}:", path.read_text(), re.M))
+
+
+def config_files(config_file: ConfigFile) -> list[Path]:
+    """The files that a configuration is merged from, lowest layer first, as MONAI takes them in ``config_file``.
+
+    Args:
+        config_file: the name of a recipe, the path of a YAML or JSON file, or several of them, of which later ones override
+            earlier ones; in a list, the name of any file of :mod:`medvl.bundles` will do. The layers that a file names under
+            the key ``layers`` come before it, once each: names of files in :mod:`medvl.bundles` or beside it, or paths
+            relative to it.
+
+    Raises:
+        ValueError: If a name is unknown, or a file is among its own layers.
+        FileNotFoundError: If a path does not exist.
+
+    Example:
+        >>> [path.name for path in config_files("convirt")]
+        ['base.yaml', 'paired.yaml', 'convirt.yaml']
+    """
+    if isinstance(config_file, str | Path):
+        names = recipe_names()
+        if not _is_path(config_file) and config_file not in names:
+            raise ValueError(
+                error_message("recipe", f"be one of {', '.join(names)}, or a YAML file", repr(config_file))
+            )
+        config_file = [config_file]
+    files: list[Path] = []
+    for name in config_file:
+        _add(_find(name, Path.cwd()), files, ())
+    return files
+
+
+def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
+    if path in above:
+        raise ValueError(f"{path} is among its own layers.")
+    content = yaml.safe_load(path.read_text())
+    layers = content.get(LAYERS) if isinstance(content, dict) else None
+    for name in layers or ():
+        _add(_find(name, path.parent), files, (*above, path))
+    if path not in files:
+        files.append(path)
+
+
+def _find(name: str | Path, folder: Path) -> Path:
+    """The file of a layer: a path relative to ``folder``, or a name without a suffix."""
+    if _is_path(name):
+        path = (folder / name).resolve()
+        if not path.is_file():
+            raise FileNotFoundError(f"{path} does not exist.")
+        return path
+    for path in (BUNDLES / f"{name}.yaml", folder / f"{name}.yaml"):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.stem for path in BUNDLES.glob("*.yaml")))
+    raise ValueError(error_message(LAYERS, f"be among {known}, or files beside the recipe", repr(str(name))))
+
+
+def _is_path(name: str | Path) -> bool:
+    return Path(name).suffix.lower() in (".yaml", ".yml", ".json")
+
+
+def split_key(key: str) -> list[str]:
+    """The keys from the outermost to the innermost of ``outer#inner`` or ``outer::inner``.
+
+    Example:
+        >>> split_key("train#trainer#amp")
+        ['train', 'trainer', 'amp']
+    """
+    return key.replace("#", "::").split("::")
+
+
+def find_key(config: Any, key: str) -> tuple[bool, Any]:
+    """Whether a configuration has a key, and its value."""
+    for part in split_key(key):
+        if isinstance(config, list) and part.isdigit() and int(part) < len(config):
+            config = config[int(part)]
+        elif isinstance(config, dict) and part in config:
+            config = config[part]
+        else:
+            return False, None
+    return True, config
+
+
+def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], name: str) -> None:
+    """Raise where an override names a key that a configuration does not have, or is of another kind than what it replaces.
+
+    Args:
+        config: the merged configuration.
+        overrides: values by key; a key inside another is written ``outer#inner``.
+        name: of the configuration, for the messages.
+
+    Raises:
+        ValueError: If a key is unknown, if ``sources`` is given where the configuration reads one table, or if a value is not
+            a number (true or false) in place of one.
+    """
+    if "sources" in overrides and "sources" not in config:
+        raise ValueError(
+            f"{name} learns from images paired with their reports, one table given as --data; --source is for "
+            f"{' and '.join(_recipes_of_sources())}."
+        )
+    for key, value in overrides.items():
+        found, default = find_key(config, key)
+        outer = "#".join(split_key(key)[:-1])  # a component takes arguments that its file does not mention
+        if not found and not (outer and find_key(config, outer)[0]):
+            near = difflib.get_close_matches(key, config, 1)
+            raise ValueError(f"{name} has no setting {key!r}{f', did you mean {near[0]!r}?' if near else '.'}")
+        _check_kind(key, value, default)
+
+
+def _recipes_of_sources() -> list[str]:
+    """The recipes that have the setting ``sources``, in one of their layers."""
+    return [
+        recipe
+        for recipe in recipe_names()
+        if any(re.search(r"^sources:", path.read_text(), re.M) for path in config_files(recipe))
+    ]
+
+
+def _check_kind(key: str, value: Any, default: Any) -> None:
+    """A number in place of a number, yes or no in place of yes or no; an expression or null may replace anything."""
+    if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
+        return
+    if isinstance(default, bool) and not isinstance(value, bool):
+        raise ValueError(error_message(key, "be true or false", repr(value)))
+    whole = isinstance(default, int)
+    if _is_number(default) and not (_is_number(value) and (not whole or float(value).is_integer())):
+        raise ValueError(error_message(key, f"be {'an integer' if whole else 'a number'}, as {default}", repr(value)))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
