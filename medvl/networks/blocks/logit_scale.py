@@ -1,4 +1,4 @@
-"""The inverse temperature of a contrastive model, in one place."""
+"""The inverse temperature of a contrastive model."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ import math
 import torch
 from torch import nn
 
+from medvl.utils.checks import error_message
+
 
 class LogitScale(nn.Module):
     """The factor 1 / tau that turns cosine similarities into logits; its logarithm is what is learned.
 
-    The scale is kept at or below ``maximum``, as CLIP does (Radford et al. 2021, https://arxiv.org/abs/2103.00020). At the
-    bound the gradient still reaches the parameter, so that a scale which has hit the bound can come down again. The
-    parameter stays float32 under autocast.
+    The scale is clipped at ``maximum``, as in CLIP (Radford et al. 2021, https://arxiv.org/abs/2103.00020). At the maximum
+    the parameter still gets a gradient, so that the scale can decrease again. The parameter stays float32 under autocast.
 
     Args:
-        temperature: initial tau, greater than 0 and such that 1 / tau is at most ``maximum``.
+        temperature: initial tau, above 0 and such that 1 / tau is at most ``maximum``.
         learnable: whether tau is a parameter (MedCLIP, CLIP) or fixed (ConVIRT).
-        maximum: the greatest scale, 100 in all published models.
+        maximum: maximum of the scale, 100 in all published models.
 
     Raises:
-        ValueError: where ``temperature`` is not positive, or 1 / ``temperature`` is above ``maximum``.
+        ValueError: If ``temperature`` is not above 0, or 1 / ``temperature`` is above ``maximum``.
 
     Example:
         >>> round(LogitScale(0.1)().item(), 4)
@@ -35,7 +36,8 @@ class LogitScale(nn.Module):
     def __init__(self, temperature: float = 0.07, learnable: bool = True, maximum: float = 100.0) -> None:
         super().__init__()
         if not temperature > 0 or 1 / temperature > maximum * (1 + 1e-6):
-            raise ValueError(f"temperature must be at least 1 / {maximum:g} (the greatest scale), got {temperature}.")
+            expected = f"be at least 1 / {maximum:g}, for the maximum of the scale"
+            raise ValueError(error_message("temperature", expected, temperature))
         log_scale = torch.tensor(-math.log(temperature), dtype=torch.float32)
         if learnable:
             self.log_scale = nn.Parameter(log_scale)
@@ -44,6 +46,6 @@ class LogitScale(nn.Module):
         self.log_maximum = math.log(maximum)
 
     def forward(self) -> torch.Tensor:
-        """Returns the scale, a float32 scalar in (0, ``maximum``]."""
+        """The scale, a float32 scalar in (0, ``maximum``]."""
         excess = torch.relu(self.log_scale.detach().float() - self.log_maximum)
         return torch.exp(self.log_scale.float() - excess)

@@ -1,4 +1,4 @@
-"""A light decoder that predicts the pixels of every patch from the visible ones."""
+"""A light decoder that predicts the pixels of every patch from the visible patches."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ import torch
 from torch import nn
 
 from medvl.functional import scatter_patches
+from medvl.utils.checks import check_integer, error_message
 
 
 def sine_positions(grid: Sequence[int], features: int, device: torch.device | None = None) -> torch.Tensor:
-    """Fixed sine and cosine embeddings of the places of a grid of any number of axes.
+    """Fixed sine and cosine embeddings of the positions in a grid with any number of axes.
 
-    Every axis gets an equal, even share of the features, sines then cosines of its coordinate at wavelengths from 2 pi to
-    10,000 times that; what cannot be shared evenly stays 0.
+    Every axis has the same even number of features, sines and then cosines of its coordinate at wavelengths from 2 pi to
+    20,000 pi; the remaining features are 0.
 
     Args:
         grid: (h, w[, d]).
         features: width C, at least 2 for each axis.
-        device: where the result lies.
+        device: device of the result.
 
     Returns:
-        (P, C), float32, places in row-major order.
+        (P, C), float32, positions in row-major order.
 
     Raises:
-        ValueError: where ``features`` is too few.
+        ValueError: If ``features`` is too small.
 
     Example:
         >>> [[round(value, 4) for value in row] for row in sine_positions((1, 2), 4).tolist()]
@@ -34,7 +35,7 @@ def sine_positions(grid: Sequence[int], features: int, device: torch.device | No
     """
     share = features // (2 * len(grid))
     if share < 1:
-        raise ValueError(f"features must be at least {2 * len(grid)} for a grid of {len(grid)} axes, got {features}.")
+        raise ValueError(error_message("features", f"be at least {2 * len(grid)} for {len(grid)} axes", features))
     frequencies = 10_000.0 ** (-torch.arange(share, dtype=torch.float32, device=device) / share)
     axes = [torch.arange(n, dtype=torch.float32, device=device) for n in grid]
     angles = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(grid), 1) * frequencies
@@ -43,24 +44,24 @@ def sine_positions(grid: Sequence[int], features: int, device: torch.device | No
 
 
 class PatchDecoder(nn.Module):
-    """Predicts the pixels of all patches from the embeddings of the visible ones (masked autoencoder).
+    """Predicts the pixels of all patches from the embeddings of the visible patches (masked autoencoder).
 
-    Visible patches are projected, put back in their places among copies of one learned mask token, given fixed sine-cosine
-    positions, and passed through a few transformer layers (He et al. 2022, https://arxiv.org/abs/2111.06377). The positions
-    are computed from the grid, so one decoder serves every grid of its number of axes. :class:`medvl.losses.MaskedPatchLoss`
-    compares the prediction with the image.
+    Visible patches are projected and put in their positions, masked ones are copies of one learned mask token; fixed
+    sine-cosine position embeddings are added, and a few transformer layers follow (He et al. 2022,
+    https://arxiv.org/abs/2111.06377). The position embeddings are computed from the grid, so that one decoder works for
+    grids of any size. :class:`medvl.losses.MaskedPatchLoss` compares the prediction with the image.
 
     Args:
         in_features: width of the image encoder's patch embeddings.
-        patch_size: pixels along each axis of a patch, one number or one an axis.
+        patch_size: size of a patch in pixels, one number or one for each axis.
         in_channels: channels of the image.
         spatial_dims: 2 or 3.
         features: width of the decoder, divisible by ``num_heads``.
-        num_layers: transformer layers.
-        num_heads: attention heads.
+        num_layers: number of transformer layers.
+        num_heads: number of attention heads.
 
     Raises:
-        ValueError: for sizes that do not fit each other.
+        ValueError: If sizes are out of range or inconsistent.
 
     Example:
         >>> decoder = PatchDecoder(in_features=6, patch_size=4, features=16, num_layers=1, num_heads=2)
@@ -81,14 +82,14 @@ class PatchDecoder(nn.Module):
         super().__init__()
         sizes = (patch_size,) * spatial_dims if isinstance(patch_size, int) else tuple(patch_size)
         if len(sizes) != spatial_dims:
-            raise ValueError(f"patch_size must have {spatial_dims} numbers, one an axis, got {sizes}.")
+            raise ValueError(error_message("patch_size", f"have {spatial_dims} values, one for each axis", sizes))
         for name, number in (("patch_size", min(sizes)), ("num_layers", num_layers), ("num_heads", num_heads)):
-            if number < 1:
-                raise ValueError(f"{name} must be at least 1, got {number}.")
+            check_integer(number, name, minimum=1)
         if features % num_heads:
-            raise ValueError(f"features must be divisible by num_heads {num_heads}, got {features}.")
+            raise ValueError(error_message("features", f"be divisible by num_heads {num_heads}", features))
         if features < 2 * spatial_dims:
-            raise ValueError(f"features must be at least {2 * spatial_dims} for {spatial_dims} axes, got {features}.")
+            expected = f"be at least {2 * spatial_dims} for {spatial_dims} axes"
+            raise ValueError(error_message("features", expected, features))
         self.spatial_dims, self.in_features = spatial_dims, in_features
         self.out_features = prod(sizes) * in_channels
         self.entrance = nn.Linear(in_features, features)
@@ -101,7 +102,7 @@ class PatchDecoder(nn.Module):
         self.exit = nn.Linear(features, self.out_features)
 
     def forward(self, patches: torch.Tensor, visible_indices: torch.Tensor | None, grid: Sequence[int]) -> torch.Tensor:
-        """Predicts a batch.
+        """Predict a batch.
 
         Args:
             patches: (N, P', C), embeddings of the visible patches.
@@ -109,25 +110,26 @@ class PatchDecoder(nn.Module):
             grid: (h, w[, d]) of all P patches.
 
         Returns:
-            (N, P, pixels), patches in row-major order, pixels as :func:`medvl.functional.patchify` orders them.
+            (N, P, pixels), patches in row-major order, pixels in the order of :func:`medvl.functional.patchify`.
 
         Raises:
-            ValueError: for a grid of another number of axes, or shapes that do not fit.
+            ValueError: If the grid has another number of axes, or shapes are inconsistent.
         """
         grid = tuple(int(n) for n in grid)
-        places = prod(grid)
+        cells = prod(grid)
         if len(grid) != self.spatial_dims:
-            raise ValueError(f"grid must have {self.spatial_dims} axes, got {grid}.")
+            raise ValueError(error_message("grid", f"have {self.spatial_dims} axes", grid))
         if patches.ndim != 3 or patches.shape[2] != self.in_features:
-            raise ValueError(f"patches must have shape (N, P', {self.in_features}), got {tuple(patches.shape)}.")
+            expected = f"have shape (N, P', {self.in_features})"
+            raise ValueError(error_message("patches", expected, tuple(patches.shape)))
         if visible_indices is not None and visible_indices.shape != patches.shape[:2]:
-            raise ValueError(
-                f"visible_indices must have shape {tuple(patches.shape[:2])}, got {tuple(visible_indices.shape)}."
-            )
-        if visible_indices is None and patches.shape[1] != places:
-            raise ValueError(f"grid {grid} has {places} places, got {patches.shape[1]} patches and no visible_indices.")
+            expected = f"have shape {tuple(patches.shape[:2])}"
+            raise ValueError(error_message("visible_indices", expected, tuple(visible_indices.shape)))
+        if visible_indices is None and patches.shape[1] != cells:
+            expected = f"have {patches.shape[1]} cells, one for each patch, without visible_indices"
+            raise ValueError(error_message("grid", expected, grid))
         tokens = self.entrance(patches)
         if visible_indices is not None:
-            tokens = scatter_patches(tokens, visible_indices, self.mask_token, places)
+            tokens = scatter_patches(tokens, visible_indices, self.mask_token, cells)
         positions = sine_positions(grid, tokens.shape[-1], tokens.device).to(tokens.dtype)
         return self.exit(self.layers(tokens + positions))

@@ -1,4 +1,4 @@
-"""Which patches of an image a sentence speaks of, as maps over the image."""
+"""Maps over an image of the patches that correspond to each sentence."""
 
 from __future__ import annotations
 
@@ -11,31 +11,31 @@ from torch import nn
 
 from medvl.functional import l2_normalize, patch_sentence_plan
 from medvl.functional.alignment import ALIGNMENTS
-from medvl.utils.checks import check_option, check_positive
-from medvl.utils.tensors import as_mask, as_matrix
+from medvl.utils.checks import check_option, check_positive, error_message
+from medvl.utils.tensors import as_mask, as_matrix, check_same_size
 
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
 
 class PatchSentenceAligner(nn.Module):
-    r"""Matches the patches of image i with the sentences of text i, and lays the match over the image.
+    r"""Aligns the patches of image i with the sentences of text i, as maps over the image.
 
-    With cosines c_ps and the plan T of :func:`medvl.functional.patch_sentence_plan` (transport, attention or max; see
-    :class:`medvl.losses.PatchSentenceMatchingLoss`)::
+    With cosine similarities c_ps and the plan T of :func:`medvl.functional.patch_sentence_plan` (transport, attention or max;
+    see :class:`medvl.losses.PatchSentenceMatchingLoss`)::
 
         scores_i = sum_ps T_ps c_ps,    maps_s[p] = T_ps (1 + c_ps) / sum_q T_qs (1 + c_qs)
 
-    A map is not negative, higher where a patch is more relevant, and sums to 1 over the patches. The factor 1 + c orders
-    patches where the plan alone cannot: one sentence by itself gets the same mass from every patch. It has no parameters.
-    The formula is ours.
+    A map is non-negative, larger for more relevant patches, and sums to 1 over the patches. The factor 1 + c orders patches
+    when the plan alone does not: with a single sentence, every patch has the same mass. The module has no parameters. The
+    formula is ours.
 
     Args:
         alignment: "transport", "attention" or "max".
-        epsilon: of the transport, above 0, in units of cosine.
-        attention_temperature: of the attention's softmax, above 0.
+        epsilon: entropic regularization of the transport, above 0, in units of cosine similarity.
+        attention_temperature: temperature of the attention's softmax, above 0.
 
     Raises:
-        ValueError: for an option outside its range.
+        ValueError: If an option is out of range.
 
     Example:
         >>> patches = torch.tensor([[[1.0, 0.0], [0.0, 1.0], [0.0, -1.0], [-1.0, 0.0]]])
@@ -64,37 +64,32 @@ class PatchSentenceAligner(nn.Module):
         patch_mask: torch.Tensor | None = None,
         sentence_mask: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Aligns N images with their N texts (or one image with N texts, or N images with one text).
+        """Align N images with their N texts (or one image with N texts, or N images with one text).
 
         Args:
             patch_embeds: (N, P, D) in row-major order of the grid, scaled to unit length here.
             sentence_embeds: (N, S, D), scaled to unit length here.
-            grid: (h, w[, d]), the places of the P patches.
-            patch_mask: (N, P), True keeps.
-            sentence_mask: (N, S), True keeps.
+            grid: (h, w[, d]), whose product is P.
+            patch_mask: (N, P), True for patches to keep.
+            sentence_mask: (N, S), True for sentences to keep.
 
         Returns:
-            ``scores`` (N,) in [-1, 1], ``sentence_scores`` (N, S), the mean cosine of each sentence under its map, and
-            ``maps`` (N, S, h, w[, d]). What a mask leaves out is 0.
+            ``scores`` (N,) in [-1, 1], ``sentence_scores`` (N, S), the mean cosine similarity of each sentence under
+            its map, and ``maps`` (N, S, h, w[, d]). Masked elements are 0.
 
         Raises:
-            ValueError: where the grid has not P places, or numbers of images and texts differ and neither is 1.
+            ValueError: If shapes are inconsistent, or the numbers of images and texts differ and neither is 1.
         """
         patches = as_matrix(patch_embeds, "patch_embeds", "N, P, D")
         sentences = as_matrix(sentence_embeds, "sentence_embeds", "N, S, D")
         grid = tuple(int(n) for n in grid)
         if prod(grid) != patches.shape[1]:
-            raise ValueError(f"grid {grid} has {prod(grid)} places, patch_embeds has {patches.shape[1]} patches.")
-        if patches.shape[2] != sentences.shape[2]:
-            raise ValueError(
-                f"patch_embeds and sentence_embeds must have the same width D, got {patches.shape[2]} and "
-                f"{sentences.shape[2]}."
-            )
+            raise ValueError(error_message("grid", f"have {patches.shape[1]} cells, one for each patch", grid))
+        check_same_size(patches, sentences, 2, ("patch_embeds", "sentence_embeds"), "width D")
         if patches.shape[0] != sentences.shape[0] and 1 not in (patches.shape[0], sentences.shape[0]):
-            raise ValueError(
-                f"patch_embeds has {patches.shape[0]} images, sentence_embeds {sentences.shape[0]} texts: they must be as "
-                "many, or one of them 1."
-            )
+            received = f"{patches.shape[0]} and {sentences.shape[0]}"
+            expected = "have the same number of rows, or one of them a single row"
+            raise ValueError(error_message("patch_embeds and sentence_embeds", expected, received))
         keep_patches = as_mask(patch_mask, "patch_mask", patches)
         keep_sentences = as_mask(sentence_mask, "sentence_mask", sentences)
         dtype = torch.promote_types(patches.dtype, sentences.dtype)
@@ -104,7 +99,7 @@ class PatchSentenceAligner(nn.Module):
             keep_patches = keep_patches.expand(count, -1)
             keep_sentences = keep_sentences.expand(count, -1)
             plan = patch_sentence_plan(cosine, keep_patches, keep_sentences, **self.options)
-            # Rounding may take a cosine a little below -1.
+            # Rounding may yield a cosine slightly below -1.
             relevance = plan * (1 + cosine).clamp_min(0)
             maps = relevance / relevance.sum(1, keepdim=True).clamp_min(torch.finfo(dtype).tiny)
         return {
@@ -114,16 +109,16 @@ class PatchSentenceAligner(nn.Module):
         }
 
     @staticmethod
-    def heatmaps(maps: torch.Tensor, size: Sequence[int], normalise: bool = True) -> torch.Tensor:
-        """Maps (..., h, w[, d]) of N images and S sentences in the size of the image, (H, W[, D]).
+    def heatmaps(maps: torch.Tensor, size: Sequence[int], normalize: bool = True) -> torch.Tensor:
+        """Interpolate maps (N, S, h, w[, d]) to the size of the image, (N, S, H, W[, D]).
 
         Args:
-            maps: (N, S, h, w[, d]), as :meth:`forward` gives them.
+            maps: (N, S, h, w[, d]), as :meth:`forward` returns them.
             size: (H, W[, D]) in pixels.
-            normalise: scale each map to [0, 1], its least and greatest value; a constant map becomes 0.
+            normalize: scale each map from its minimum and maximum to [0, 1]; a constant map becomes 0.
 
         Raises:
-            ValueError: where ``size`` has another number of axes than the grid.
+            ValueError: If ``size`` and the grid have different numbers of axes.
 
         Example:
             >>> PatchSentenceAligner.heatmaps(torch.tensor([[[[0.0, 0.5]]]]), (1, 4)).tolist()
@@ -131,11 +126,10 @@ class PatchSentenceAligner(nn.Module):
         """
         size = tuple(int(n) for n in size)
         if maps.ndim - 2 != len(size) or len(size) not in UPSAMPLING:
-            raise ValueError(
-                f"size must have one number for each axis of the grid {tuple(maps.shape[2:])}, got {size}."
-            )
+            expected = f"have one value for each axis of the grid {tuple(maps.shape[2:])}"
+            raise ValueError(error_message("size", expected, size))
         resized = nn.functional.interpolate(maps.float(), size=size, mode=UPSAMPLING[len(size)], align_corners=False)
-        if not normalise:
+        if not normalize:
             return resized
         axes = tuple(range(2, resized.ndim))
         low, high = resized.amin(axes, keepdim=True), resized.amax(axes, keepdim=True)

@@ -1,4 +1,4 @@
-"""How much of what a report speaks of a masked image still shows."""
+"""Semantic integrity: the share of an image's relevant content that masking leaves visible."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ import torch
 from torch import nn
 
 from medvl.functional import patchify, semantic_integrity
-from medvl.utils.checks import check_positive
+from medvl.utils.checks import check_positive, error_message
 from medvl.utils.tensors import as_float, as_plain
 
 
 class SemanticIntegrity(nn.Module):
-    r"""Share of the report's attention that falls on the visible patches of its masked image (MLIP).
+    r"""The share of a report's attention that falls on the visible patches of its image (MLIP).
 
     From the patches of the whole image and the sentences of its report, without gradient::
 
         a_ip = softmax_p(max_s <patch_p, sentence_s> / tau),    c_i = sum_{p visible} a_ip
 
-    c_i are the ``weights`` of a contrastive loss: a view that lost what its report speaks of counts less. The formula is
-    ours, made to do what Liu et al., "MLIP: Medical Language-Image Pre-training with Masked Local Representation Learning",
-    ISBI 2024 (without published code) describes. :class:`PatchContrastIntegrity` needs no pass over the whole image.
+    c_i are the ``weights`` of a contrastive loss: an image whose report describes masked patches counts less. The formula is
+    ours, after the description of Liu et al., "MLIP: Medical Language-Image Pre-training with Masked Local Representation
+    Learning", ISBI 2024 (no published code). :class:`PatchContrastIntegrity` needs no pass over the whole image.
 
     Args:
         temperature: tau, above 0.
 
     Raises:
-        ValueError: for a temperature that is not above 0.
+        ValueError: If the temperature is not above 0.
 
     Example:
         >>> patches, sentences = torch.eye(2)[None], torch.eye(2)[None, :1]
@@ -54,9 +54,10 @@ class SemanticIntegrity(nn.Module):
         Args:
             patch_embeds: (N, P, D), of the whole image.
             sentence_embeds: (N, S, D), of the image's own report.
-            visible_mask: (N, P), True where a patch was not masked.
-            patch_mask: (N, P), True keeps; for images of unequal size.
-            sentence_mask: (N, S), True keeps. An image whose report has no sentence attends to all patches alike.
+            visible_mask: (N, P), True for patches that are not masked.
+            patch_mask: (N, P), True for patches to keep; for images of unequal size.
+            sentence_mask: (N, S), True for sentences to keep. An image whose report has no sentence attends to all patches
+                equally.
 
         Returns:
             (N,) in [0, 1], without gradient.
@@ -71,17 +72,17 @@ class SemanticIntegrity(nn.Module):
 
 
 class PatchContrastIntegrity(nn.Module):
-    r"""Share of an image's contrast that lies in its visible patches: semantic integrity from pixels alone.
+    r"""The share of an image's contrast that lies in its visible patches: semantic integrity from pixels alone.
 
     With sigma_ip the standard deviation of the pixels of patch p::
 
         c_i = sum_{p visible} sigma_ip / sum_p sigma_ip
 
-    Cheaper than :class:`SemanticIntegrity`, for it needs neither the report nor a pass over the whole image; it knows where
-    the image shows something, not what the report speaks of. The formula is ours.
+    Cheaper than :class:`SemanticIntegrity`, as it needs neither the report nor a pass over the whole image. It depends on
+    where the image has structure, not on what the report describes. The formula is ours.
 
     Args:
-        patch_size: pixels along each axis of a patch, one number or one an axis.
+        patch_size: size of a patch in pixels, one number or one for each axis.
 
     Example:
         >>> image = torch.tensor([[[[0.0, 6.0, 0.0, 2.0]]]])
@@ -98,21 +99,20 @@ class PatchContrastIntegrity(nn.Module):
 
         Args:
             image: (N, C, H, W[, D]), the whole images.
-            visible_mask: (N, P), True where a patch was not masked.
+            visible_mask: (N, P), True for patches that are not masked.
 
         Returns:
-            (N,) in [0, 1], without gradient; the share of visible patches for an image of one shade.
+            (N,) in [0, 1], without gradient; the share of visible patches for a constant image.
 
         Raises:
-            ValueError: where the patch size does not divide the image, or ``visible_mask`` has not its patches.
+            ValueError: If the patch size does not divide the image, or the shape of ``visible_mask`` is not (N, P).
         """
         with torch.no_grad():
             contrast = patchify(as_float(image.detach()), self.patch_size).std(2, correction=0)  # (N, P)
             if visible_mask.shape != contrast.shape:
-                raise ValueError(
-                    f"visible_mask must have shape {tuple(contrast.shape)}, got {tuple(visible_mask.shape)}."
-                )
-            contrast = contrast + contrast.sum(1, keepdim=True).eq(0)  # one shade: every patch counts alike
+                expected = f"have shape {tuple(contrast.shape)}"
+                raise ValueError(error_message("visible_mask", expected, tuple(visible_mask.shape)))
+            contrast = contrast + contrast.sum(1, keepdim=True).eq(0)  # of a constant image every patch counts the same
             visible = as_plain(visible_mask).to(device=contrast.device, dtype=torch.bool)
             return contrast.where(visible, 0.0).sum(1) / contrast.sum(1)
 

@@ -142,7 +142,7 @@ class ImageEncoder(nn.Module):
         """Encodes a batch.
 
         Args:
-            image: (N, ``in_channels``, H, W[, D]), values in [0, 1], or normalised as the backbone's weights want it.
+            image: (N, ``in_channels``, H, W[, D]), values in [0, 1], or normalized as the backbone's weights want it.
             visible_indices: (N, P') indices of the patches to encode, in any order, where the backbone is a ViT. The others are
                 dropped before its blocks, so that a step costs what its visible patches cost; the kept ones keep their
                 positions.

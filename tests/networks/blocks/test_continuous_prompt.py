@@ -35,9 +35,7 @@ def test_every_id_is_looked_up_where_it_belongs(classes):
 
 @pytest.mark.parametrize("wrong", [12, -1])
 def test_ids_that_neither_table_nor_prompts_have_are_an_error(wrong):
-    with pytest.raises(
-        ValueError, match=rf"^input_ids holds {wrong}, outside the table's 10 ids and the 2 prompt ids\.$"
-    ):
+    with pytest.raises(ValueError, match=rf"^input_ids must be from 0 to 11, the last prompt token, got {wrong}\.$"):
         seeded(num_tokens=2)(torch.tensor([3, wrong]))
 
 
@@ -180,16 +178,16 @@ def test_it_compiles_whole_and_keeps_the_tables_dtype():
         ({"num_tokens": 1, "num_classes": 0}, "num_classes must be at least 1, got 0."),
         (
             {"num_tokens": 1, "reparameterization": "gru"},
-            "reparameterization must be one of none, mlp, lstm, got 'gru'.",
+            "reparameterization must be one of 'none', 'mlp', 'lstm', got 'gru'.",
         ),
-        ({"num_tokens": 1, "initial_ids": [3, 10]}, "initial_ids must be below the table's 10, got 10."),
+        ({"num_tokens": 1, "initial_ids": [3, 10]}, "initial_ids must be from 0 to 9, got 10."),
         (
             {"num_tokens": 1, "num_classes": 2, "initial_ids": [[1], []]},
-            "initial_ids must be one list of ids or 2, none of them empty, got 2 of lengths [1, 0].",
+            "initial_ids must be one list of ids or 2 lists, none of them empty, got lists of lengths [1, 0].",
         ),
         (
             {"num_tokens": 1, "initial_ids": []},
-            "initial_ids must be one list of ids or 1, none of them empty, got 1 of lengths [0].",
+            "initial_ids must be one list of ids or 1 lists, none of them empty, got lists of lengths [0].",
         ),
     ],
 )
@@ -199,5 +197,5 @@ def test_wrong_arguments_are_named(options, message):
 
 
 def test_what_is_no_table_is_named():
-    with pytest.raises(TypeError, match=r"^embedding must be an nn\.Embedding, got Identity\.$"):
+    with pytest.raises(TypeError, match=r"^embedding must be of type Embedding, got Identity\.$"):
         ContinuousPromptEmbedding(nn.Identity(), 2)

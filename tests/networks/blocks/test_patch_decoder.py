@@ -108,7 +108,7 @@ def test_autocast_gives_numbers_close_to_float32():
         ({"features": 2}, r"features must be at least 4 for 2 axes, got 2\."),
         ({"patch_size": 0}, r"patch_size must be at least 1, got 0\."),
         ({"num_layers": 0}, r"num_layers must be at least 1, got 0\."),
-        ({"patch_size": (4, 4, 4)}, r"patch_size must have 2 numbers, one an axis, got \(4, 4, 4\)\."),
+        ({"patch_size": (4, 4, 4)}, r"patch_size must have 2 values, one for each axis, got \(4, 4, 4\)\."),
     ],
 )
 def test_wrong_options_are_named(options, message):
@@ -122,7 +122,12 @@ def test_wrong_options_are_named(options, message):
         ((2, 3, 6), (2, 3), (2, 3, 1), r"grid must have 2 axes, got \(2, 3, 1\)\."),
         ((2, 3, 5), (2, 3), (2, 3), r"patches must have shape \(N, P', 6\), got \(2, 3, 5\)\."),
         ((2, 3, 6), (2, 4), (2, 3), r"visible_indices must have shape \(2, 3\), got \(2, 4\)\."),
-        ((2, 3, 6), None, (2, 3), r"grid \(2, 3\) has 6 places, got 3 patches and no visible_indices\."),
+        (
+            (2, 3, 6),
+            None,
+            (2, 3),
+            r"grid must have 3 cells, one for each patch, without visible_indices, got \(2, 3\)\.",
+        ),
     ],
 )
 def test_shapes_that_do_not_fit_are_named(patches, visible, grid, message):

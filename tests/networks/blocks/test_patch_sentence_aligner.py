@@ -139,7 +139,7 @@ def test_heat_maps_have_the_images_size_and_keep_the_peak():
     assert 16 <= row < 32
     assert 32 <= column < 48
     assert not heat[0, 1].any()
-    plain = PatchSentenceAligner.heatmaps(maps, (8, 8), normalise=False)
+    plain = PatchSentenceAligner.heatmaps(maps, (8, 8), normalize=False)
     assert plain.max() <= 0.5
     volume = PatchSentenceAligner.heatmaps(torch.rand(2, 3, 2, 3, 4), (8, 9, 16))
     assert volume.shape == (2, 3, 8, 9, 16)
@@ -148,9 +148,12 @@ def test_heat_maps_have_the_images_size_and_keep_the_peak():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"grid": (2, 2)}, r"grid \(2, 2\) has 4 places, patch_embeds has 6 patches\."),
+        ({"grid": (2, 2)}, r"^grid must have 6 cells, one for each patch, got \(2, 2\)\.$"),
         ({"sentence_embeds": torch.ones(2, 3, 4)}, "the same width D, got 5 and 4"),
-        ({"sentence_embeds": torch.ones(3, 3, 5)}, "patch_embeds has 2 images, sentence_embeds 3 texts"),
+        (
+            {"sentence_embeds": torch.ones(3, 3, 5)},
+            r"^patch_embeds and sentence_embeds must have the same number of rows, .* got 2 and 3\.$",
+        ),
         ({"patch_mask": torch.ones(2, 5)}, r"patch_mask must have shape \(2, 6\), got \(2, 5\)"),
     ],
 )
@@ -166,5 +169,5 @@ def test_options_out_of_range_are_named():
         PatchSentenceAligner("hungarian")
     with pytest.raises(ValueError, match="epsilon must be above 0, got 0"):
         PatchSentenceAligner(epsilon=0)
-    with pytest.raises(ValueError, match=r"size must have one number for each axis of the grid \(2, 3\), got \(4,\)"):
+    with pytest.raises(ValueError, match=r"size must have one value for each axis of the grid \(2, 3\), got \(4,\)"):
         PatchSentenceAligner.heatmaps(torch.zeros(1, 1, 2, 3), (4,))

@@ -31,9 +31,9 @@ def test_projections_are_the_matrix_products_they_say(bias):
         (lambda: ProjectionHead(4, 4, layers=2, hidden_features=0), "hidden_features must be at least 1, got 0."),
         (
             lambda: ProjectionHead(4, 3, hidden_features=5),
-            "hidden_features needs layers=2, got hidden_features=5, layers=1.",
+            "hidden_features must be None for layers=1, got 5.",
         ),
-        (lambda: ProjectionHead(4, 4, layers=3), "layers must be 1 or 2, got 3."),
+        (lambda: ProjectionHead(4, 4, layers=3), "layers must be one of 1, 2, got 3."),
         (lambda: ProjectionHead(5, 4)(torch.zeros(2, 6)), "features must have width 5, got 6."),
     ],
 )
@@ -71,5 +71,7 @@ def test_the_scale_is_float32_under_autocast_and_its_gradient_is_the_exponential
 
 @pytest.mark.parametrize("wrong", [0, -1, 0.001, math.nan])
 def test_a_temperature_whose_scale_is_out_of_bounds_is_named(wrong):
-    with pytest.raises(ValueError, match=rf"temperature must be at least 1 / 100 \(the greatest scale\), got {wrong}"):
+    with pytest.raises(
+        ValueError, match=rf"^temperature must be at least 1 / 100, for the maximum of the scale, got {wrong}\.$"
+    ):
         LogitScale(wrong)
