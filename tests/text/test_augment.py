@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medvl.data import OpenIReports
-from medvl.text import augment_text, label_report
+from medvl.text import Vocabulary, augment_text, label_report
 
 REPORT = (
     "FINDINGS: Small left pleural effusion. No pneumothorax. Trachea is midline. Heart is normal. This is unchanged.\n"
@@ -55,3 +55,28 @@ def test_states_stay_on_real_reports(shared_data):
 def test_probabilities_are_checked(name):
     with pytest.raises(ValueError, match=rf"^{name} must be between 0 and 1, got 2\.$"):
         augment_text(REPORT, random.Random(0), **{name: 2})
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("SMALL PLEURAL EFFUSION.", "SMALL EFFUSION."),
+        ("Pleural effusion.", "Effusion."),
+        ("No pleural effusion.", "No effusion."),
+    ],
+)
+def test_a_synonym_takes_the_case_of_the_mention(text, expected):
+    synonyms = {
+        "Pleural Effusion": {"terms": ["pleural effusion", "effusion"], "synonyms": [["pleural effusion", "effusion"]]}
+    }
+    vocabulary = Vocabulary({"version": 1, "findings": synonyms})
+    options = {"synonym_prob": 1, "shuffle_prob": 0, "drop_prob": 0}
+    assert augment_text(text, random.Random(0), vocabulary, **options) == expected
+
+
+def test_a_synonym_that_changes_the_state_is_not_used():
+    findings = {"A": {"terms": ["mass"], "synonyms": [["mass", "unknown word"]]}}
+    vocabulary = Vocabulary({"version": 1, "findings": findings})
+    assert (
+        augment_text("A mass.", random.Random(0), vocabulary, synonym_prob=1, shuffle_prob=0, drop_prob=0) == "A mass."
+    )

@@ -143,3 +143,23 @@ def test_class_prompts_from_templates_of_ones_own():
     generic = {"present": ["{Phrase}."], "absent": ["No {phrase}."], "uncertain": ["Maybe {phrase}."]}
     templates = PromptTemplates({"version": 1, "generic": generic, "findings": {"Edema": None}})
     assert make_class_prompts(["Edema"], templates) == {"Edema": {"present": ["Edema."], "absent": ["No edema."]}}
+
+
+def test_templates_show_their_size():
+    assert repr(TEMPLATES) == "PromptTemplates(names=14, version=1)"
+    assert load_prompt_templates(TEMPLATES) is TEMPLATES
+
+
+@pytest.mark.parametrize("data", [[], "text", {"version": 1, "generic": {}}, {"generic": {}, "findings": {}}])
+def test_what_has_other_keys_is_no_prompt_file(data):
+    with pytest.raises(ValueError, match=r"^prompts must be a mapping with version, generic and findings\.$"):
+        PromptTemplates(data)
+
+
+def test_a_count_is_that_of_the_combinations():
+    generic = {state: ["{phrase}", "{Phrase}."] for state in STATE}
+    entry = {"severity": ["", "mild"], "subtype": ["a", "b", "c"], "location": ["here"], "present_extra": ["x", "y"]}
+    templates = PromptTemplates({"version": 1, "generic": generic, "findings": {"A": entry}})
+    assert templates.count("A") == 2 * 2 * 3 + 2
+    assert templates.count("A", "absent") == 2 * 3
+    assert templates.absent("A") == ["a", "B.", "c", "A.", "b", "C."]

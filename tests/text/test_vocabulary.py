@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 import medvl.text
-from medvl.text import find_findings, label_report, load_vocabulary, vocabulary_names
-from medvl.text.phrases import PhraseMatcher, expand_phrase
+from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary, vocabulary_names
+from medvl.text.phrases import expand_phrase
 
 VOCABULARIES = Path(medvl.text.__file__).parent / "vocabularies"
 CHEXPERT = [
@@ -144,16 +144,32 @@ def test_vocabulary_pickles():
     assert label_report("No edema.", vocabulary)[5] == 0
 
 
-def test_expand_phrase():
-    assert expand_phrase("(a|b c)? d-e") == [("a", "d", "e"), ("b", "c", "d", "e"), ("d", "e")]
+def test_vocabularies_show_their_size():
+    assert repr(load_vocabulary("chexpert14")) == "Vocabulary(name='chexpert14', findings=14)"
+    own = Vocabulary({"version": 1, "findings": {"A": {"terms": ["a"]}}}, source="mine.yaml")
+    assert (own.name, own.source, repr(own)) == ("mine.yaml", "mine.yaml", "Vocabulary(name='mine.yaml', findings=1)")
 
 
-def test_misspellings_leave_no_doubt_or_are_left_alone():
-    matcher = PhraseMatcher()
-    matcher.add("effusion", 1, inflect=True)
-    matcher.add("cardiomegaly", 2, inflect=True)
-    matcher.compile()
-    read = matcher.normalize_words(
-        ["effusion", "effusions", "efusion", "effusino", "efffusion", "infusion", "cardiomegalys"]
-    )
-    assert read == ["effusion"] * 5 + [None, "cardiomegaly"]
+@pytest.mark.parametrize("data", [[], "text", None, {"version": 1}])
+def test_what_is_not_a_mapping_with_findings_is_no_vocabulary(data):
+    with pytest.raises(ValueError, match=r"^vocabulary must be a mapping with version and findings\.$"):
+        Vocabulary(data)
+
+
+def test_synonyms_are_found_in_any_case_and_spacing():
+    groups = [["hiatal hernia", "hiatus hernia", "hernia of the hiatus"]]
+    own = Vocabulary({"version": 1, "findings": {"Hernia": {"terms": ["hernia"], "synonyms": groups}}})
+    assert own.synonyms_of(" Hiatus   HERNIA ") == ["hiatal hernia", "hernia of the hiatus"]
+    assert own.synonyms_of("hernia") == []
+
+
+def test_a_loaded_vocabulary_is_returned_and_a_file_is_compiled_once(tmp_path):
+    path = write(tmp_path, {"version": 1, "findings": {"A": {"terms": ["a"]}}})
+    assert load_vocabulary(path) is load_vocabulary(str(path))
+    assert load_vocabulary(load_vocabulary(path)) is load_vocabulary(path)
+
+
+def test_severities_and_sides_of_a_file(tmp_path):
+    cues = {"severity": {"huge": ["huge"]}, "side": {"middle": ["central"]}}
+    path = write(tmp_path, {"version": 1, "findings": {"A": {"terms": ["mass"]}}, "cues": cues})
+    assert [(m.side, m.severity) for m in find_findings("Huge central mass.", path)] == [("middle", "huge")]

@@ -1,0 +1,88 @@
+"""Each rule of the assertion pass on a sentence of its own: assertion, cue, side and severity, exactly."""
+
+from __future__ import annotations
+
+import pytest
+
+from medvl.text import find_findings
+
+E, F, C, P, X = "Edema", "Pleural Effusion", "Cardiomegaly", "Pneumonia", "Pneumothorax"
+
+
+def mentions(text):
+    return [(m.finding, m.assertion, m.cue and text[m.cue.start : m.cue.end]) for m in find_findings(text)]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        # A scope covers the list behind its cue, and ends at "but", and at a comma or "and" with a statement of its own.
+        ("No edema, effusion, or pneumonia.", [(E, "absent", "No"), (F, "absent", "No"), (P, "absent", "No")]),
+        ("Edema but no effusion.", [(E, "present", None), (F, "absent", "no")]),
+        ("No edema; effusion.", [(E, "absent", "No"), (F, "present", None)]),
+        ("No edema, stable effusion.", [(E, "absent", "No"), (F, "present", None)]),
+        ("No edema and stable effusion.", [(E, "absent", "No"), (F, "present", None)]),
+        ("No edema or stable effusion.", [(E, "absent", "No"), (F, "absent", "No")]),
+        ("No edema, heart is enlarged.", [(E, "absent", "No"), (C, "present", "enlarged")]),
+        ("No: edema.", [(E, "absent", "No")]),
+        ("No edema: effusion.", [(E, "absent", "No"), (F, "present", None)]),
+        # Of two cues in front, a negation keeps what follows absent.
+        ("No definite edema.", [(E, "absent", "No")]),
+        ("No prior edema.", [(E, "absent", "No")]),
+        ("Unlikely edema.", [(E, "absent", "Unlikely")]),
+        # A cue behind decides the last finding and the list that a conjunction joins to it.
+        ("Edema and effusion are possible.", [(E, "uncertain", "are possible"), (F, "uncertain", "are possible")]),
+        (
+            "Edema, effusion and pneumonia have resolved.",
+            [(E, "absent", "have resolved"), (F, "absent", "have resolved"), (P, "absent", "have resolved")],
+        ),
+        ("Effusion in the past.", [(F, "past", "in the past")]),
+        ("No history of edema is possible now.", [(E, "uncertain", "is possible")]),
+        # A cue in front without a finding behind it looks back.
+        ("Pneumonia possible.", [(P, "uncertain", "possible")]),
+        ("Pneumothorax: no.", [(X, "absent", "no")]),
+        ("Edema, now resolved.", [(E, "absent", "now resolved")]),
+        # History, and findings that persist.
+        ("History of cardiomegaly, effusion.", [(C, "past", "History of"), (F, "past", "History of")]),
+        ("Effusion with history of edema.", [(F, "present", None), (E, "past", "history of")]),
+        ("Prior fracture.", [("Fracture", "present", None)]),
+        ("History of fracture.", [("Fracture", "past", "History of")]),
+        ("Prior pneumonia.", [(P, "past", "Prior")]),
+        # Alternatives are open if they are two different findings.
+        ("Edema or pneumonia.", [(E, "uncertain", "or"), (P, "uncertain", "or")]),
+        ("Edema versus pneumonia.", [(E, "uncertain", "versus"), (P, "uncertain", "versus")]),
+        ("Edema or pulmonary edema.", [(E, "present", None), (E, "present", None)]),
+        ("Normal chest or edema.", [("No Finding", "present", None), (E, "present", None)]),
+        # Body parts. What a negated normal state is instead is not said.
+        ("No enlarged heart.", [(C, "absent", "No")]),
+        ("Heart is not enlarged.", [(C, "absent", "not")]),
+        ("Heart is not normal.", []),
+        ("Without normal heart size.", []),
+        ("History of enlarged heart.", [(C, "past", "History of")]),
+        ("Heart size is possibly normal.", [(C, "absent", "normal")]),
+    ],
+)
+def test_assertions_and_cues(text, expected):
+    assert mentions(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("Effusion is small.", [(None, "mild")]),
+        ("Small effusion and edema, left.", [(None, "mild"), ("left", None)]),
+        ("Right and left effusions.", [("bilateral", None)]),
+        ("Left edema, right effusion.", [("left", None), ("right", None)]),
+        ("Left or right effusion.", [("right", None)]),
+        ("Possible mildly enlarged heart.", [(None, "mild")]),
+        ("Effusion on the left.", [("left", None)]),
+        ("Severe heart enlargement.", [(None, "severe")]),
+        ("Mild: effusion.", [(None, None)]),
+    ],
+)
+def test_sides_and_severities(text, expected):
+    assert [(m.side, m.severity) for m in find_findings(text)] == expected
+
+
+def test_a_sentence_without_a_phrase_has_no_finding():
+    assert find_findings("The patient was seen by the doctor.") == []

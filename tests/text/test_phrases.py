@@ -1,0 +1,136 @@
+"""The phrase matcher: notation of phrases, plurals, misspellings, the longest match."""
+
+from __future__ import annotations
+
+import pytest
+
+from medvl.text.phrases import PhraseMatcher, expand_phrase
+
+
+def matcher(*phrases, inflect=True):
+    made = PhraseMatcher()
+    for phrase in phrases:
+        made.add(phrase, phrase, inflect)
+    made.compile()
+    return made
+
+
+def match(made, text):
+    return made.match(made.normalize_words(text.split()))
+
+
+@pytest.mark.parametrize(
+    ("phrase", "expected"),
+    [
+        ("(a|b c)? d-e", [("a", "d", "e"), ("b", "c", "d", "e"), ("d", "e")]),
+        ("A, B", [("a", ",", "b")]),
+        ("((a|b) c)? d", [("a", "c", "d"), ("b", "c", "d"), ("d",)]),
+        ("(a|a) b", [("a", "b")]),
+        ("radiologist's", [("radiologist's",)]),
+    ],
+)
+def test_expand_phrase(phrase, expected):
+    assert expand_phrase(phrase) == expected
+
+
+@pytest.mark.parametrize("phrase", ["", "a!", "1", "- -"])
+def test_a_phrase_consists_of_words(phrase):
+    with pytest.raises(ValueError, match=r"^the phrase '.*' must consist of words, \(a\|b\) and \(\.\.\.\)\?\.$"):
+        expand_phrase(phrase)
+
+
+@pytest.mark.parametrize("phrase", ["(a", "a)", "((a)", "a) b"])
+def test_parentheses_are_balanced(phrase):
+    with pytest.raises(ValueError, match="must have balanced parentheses"):
+        expand_phrase(phrase)
+
+
+def test_the_longest_phrase_wins_and_the_next_begins_behind_it():
+    made = matcher("a", "a b c", "c d", "d")
+    assert match(made, "a b c d") == [(["a b c"], 0, 3), (["d"], 3, 4)]
+    assert match(made, "a b d") == [(["a"], 0, 1), (["d"], 2, 3)]
+    assert match(made, "x a b") == [(["a"], 1, 2)]
+    assert match(made, "") == []
+
+
+def test_a_prefix_of_a_phrase_is_skipped_as_one_word():
+    assert match(matcher("a b", "b c"), "a b c") == [(["a b"], 0, 2)]
+    assert match(matcher("a b c", "b"), "a b d") == [(["b"], 1, 2)]
+
+
+def test_a_phrase_may_have_several_meanings_each_once():
+    made = PhraseMatcher()
+    for meaning in (1, 2, 1):
+        made.add("edema", meaning)
+    made.add_punctuation(",", 3)
+    made.compile()
+    assert match(made, "edema ,") == [([1, 2], 0, 1), ([3], 1, 2)]
+
+
+@pytest.mark.parametrize(
+    ("word", "plural"), [("effusion", "effusions"), ("opacity", "opacities"), ("mass", "masses"), ("box", "boxes")]
+)
+def test_plurals_stand_for_their_singular(word, plural):
+    assert matcher(word).normalize_words([plural]) == [word]
+    assert matcher(word, inflect=False).normalize_words([plural]) == [None]
+
+
+def test_short_words_and_words_with_an_apostrophe_have_no_plural():
+    assert matcher("lv").normalize_words(["lvs"]) == [None]
+    assert matcher("a's").normalize_words(["a'ss"]) == [None]
+
+
+def test_a_plural_in_a_phrase_is_the_same_word():
+    made = matcher("effusion", "effusions seen")
+    assert match(made, "effusion seen") == [(["effusions seen"], 0, 2)]
+
+
+def test_a_plural_that_is_a_cue_stays_itself():
+    made = PhraseMatcher()
+    made.add("clears", "cue")
+    made.add("clear", "finding", inflect=True)
+    made.compile()
+    assert match(made, "clears clear") == [(["cue"], 0, 1), (["finding"], 1, 2)]
+
+
+@pytest.mark.parametrize("misspelled", ["efusion", "effusino", "efffusion", "effuzion", "effusionx"])
+def test_one_edit_is_corrected(misspelled):
+    assert matcher("effusion").normalize_words([misspelled]) == ["effusion"]
+
+
+@pytest.mark.parametrize("other", ["infusion", "ffusion", "effuznon", "eeffuison", "efus", "effusion" + "n" * 23])
+def test_more_edits_or_another_first_letter_are_not(other):
+    assert matcher("effusion").normalize_words([other]) == [None]
+
+
+def test_a_long_word_is_corrected_up_to_thirty_letters():
+    word = "e" + "abcdefghijklmnopqrstuvwxyz" + "abc"  # 30 letters
+    assert matcher(word).normalize_words([word[:-1] + "z"]) == [word]
+    assert matcher(word + "d").normalize_words([word + "z"]) == [None]
+
+
+def test_a_word_between_two_words_is_not_corrected():
+    assert matcher("pleurals", "pleurale").normalize_words(["pleuralx"]) == [None]
+
+
+def test_short_words_are_not_corrected():
+    assert matcher("masses").normalize_words(["massex"]) == [None]
+    assert matcher("nodules").normalize_words(["nodulex"]) == ["nodules"]
+    assert matcher("fracture", inflect=False).normalize_words(["fractur"]) == [None]
+
+
+def test_misspellings_of_a_vocabulary_do_not_replace_its_words():
+    made = PhraseMatcher()
+    made.add("hernia", 1)
+    made.add("heart", 2)
+    made.add_misspellings("hernia", ["hernea", "heart"])
+    made.compile()
+    assert made.normalize_words(["hernea", "heart", "hart"]) == ["hernia", "heart", None]
+
+
+def test_unknown_words_are_remembered_only_up_to_a_limit(monkeypatch):
+    monkeypatch.setattr("medvl.text.phrases._MAX_KNOWN_WORDS", 5)
+    made = matcher("effusion")  # with its two plurals, three words
+    assert made.normalize_words([f"unknown{letter}" for letter in "abcd"]) == [None] * 4
+    assert made.normalize_words(["efusion"]) == ["effusion"]
+    assert len(made._words) == 5
