@@ -48,7 +48,7 @@ def batches(studies: Sequence[dict[str, Any]], size: int = 32) -> list[dict[str,
 
 
 def draw(examples: Sequence[Any], columns: int, path: Path) -> None:
-    """The examples side by side: heat map in colour, true region in a solid line, predicted one dashed."""
+    """The examples side by side: heat map in color, true region in a solid line, predicted one dashed."""
     rows = -(-len(examples) // columns)
     figure, grid = plt.subplots(
         rows, columns, figsize=(2.4 * columns, 2.75 * rows), layout="constrained", squeeze=False
@@ -70,7 +70,7 @@ def draw(examples: Sequence[Any], columns: int, path: Path) -> None:
 
 
 def photograph(report: Path, path: Path, size: tuple[int, int] = (1280, 1330)) -> None:
-    """The upper part of a report in a browser's window, in few colours."""
+    """The upper part of a report in a browser's window, in few colors."""
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None or not report.is_file():
         return

@@ -21,4 +21,6 @@ def demo(
 
     run = train(["convirt", "demo"], {"output": str(output), "seed": seed, "resume": True})
     title = "medvl demo: ConVIRT on synthetic chest X-rays"
-    evaluate_and_report(run, None, output, title=title, protocols=("zero-shot", "retrieval", "grounding"))
+    evaluate_and_report(
+        run, None, output, title=title, protocols=("zero-shot", "retrieval", "label-retrieval", "grounding")
+    )

@@ -1,4 +1,4 @@
-"""``medvl evaluate``: figures and a report of a trained model."""
+"""``medvl evaluate``: results and a report of a trained model."""
 
 from __future__ import annotations
 
@@ -10,6 +10,16 @@ import typer
 
 from medvl.cli.messages import say_skipped
 from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, column_options, resolve_device
+from medvl.utils.extras import MissingExtraError
+
+
+def _protocol_list() -> str:
+    """The names of the registered protocols, for the help text."""
+    try:
+        from medvl.evaluation.registry import protocol_names
+    except MissingExtraError:
+        return "one of the registered protocols"
+    return ", ".join(protocol_names())
 
 
 @column_options
@@ -20,8 +30,8 @@ def evaluate(
     protocol: Annotated[
         list[str] | None,
         typer.Option(
-            help="What to measure: zero-shot, single-label, retrieval, linear-probe, segmentation, grounding. Several may "
-            "follow, or the option be repeated. By default what the data permit.",
+            help=f"What to measure: {_protocol_list()}. Several may follow, or the option be repeated. By default what the "
+            "data permit.",
             show_default=False,
         ),
     ] = None,
@@ -37,7 +47,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             "--class",
-            help="A finding that single-label tells apart from the others, repeated for each. By default the five of "
+            help="A class of single-label, repeated for each. By default the five of "
             "CheXpert's competition (5x200) where the table has them, else every finding.",
             show_default=False,
         ),
@@ -54,11 +64,10 @@ def evaluate(
     on_error: OnError = "raise",
     columns: dict[str, Any] | None = None,
 ) -> None:
-    """Evaluate a trained model: zero-shot classification, retrieval, linear probe, segmentation and grounding.
+    """Evaluate a trained model by one or several protocols, such as zero-shot classification and retrieval.
 
-    zero-shot asks of each finding whether it is there; single-label which one of several classes an image shows.
-    Prints the figures beside those of the same model with random weights, and writes evaluation.json and report.html.
-    Without --data it evaluates the test split of the table that the model was trained on.
+    Prints the results beside those of the same model with random weights, and writes evaluation.json, evaluation.csv and
+    report.html. Without --data it evaluates the test split of the table that the model was trained on.
 
     Example:  medvl evaluate runs/first --data cases.csv --protocol zero-shot retrieval
     """
@@ -78,9 +87,9 @@ def evaluate(
 
 
 def _protocols(named: list[str] | None, more: list[str]) -> list[str] | None:
-    """The protocols named by the option, and those that stand behind it without repeating it."""
+    """The protocols named by the option, and those that follow it without repeating it."""
     if more and not named:
-        raise ValueError(f"{more[0]!r} is not expected here; protocols are named by --protocol.")
+        raise ValueError(f"{more[0]!r} is not expected here; name protocols by --protocol.")
     return [name for entry in [*(named or []), *more] for name in entry.split(",")] or None
 
 
@@ -98,7 +107,7 @@ def evaluate_and_report(
     mask_columns: Sequence[str] = (),
     classes: Sequence[str] | None = None,
 ) -> None:
-    """Evaluates a run, prints the table of figures and writes the report."""
+    """Evaluate a run, print the tables and write the report."""
     from medvl.workflows import TrainedRun, evaluate_run
 
     trained = TrainedRun(run, resolve_device(device))

@@ -1,4 +1,4 @@
-"""Models of other people in the form that every protocol takes: ``encode_image``, ``encode_text`` and, where there are
+"""Adapters that give any model the interface of the protocols: ``encode_image``, ``encode_text`` and, where it has
 patches, ``encode_patches`` and ``feature_maps``."""
 
 from __future__ import annotations
@@ -10,14 +10,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medvl.utils.checks import error_message
+
 TEXTS_AT_ONCE = 256
 
 
 class FunctionModel(nn.Module):
     """A model from plain functions.
 
-    Torch modules among the functions (or whose methods they are) become parts of it, so that the protocols put them into
-    evaluation mode and back.
+    Torch modules among the functions, or whose methods they are, are registered as submodules, so that the protocols can
+    switch them to evaluation mode and back.
 
     Args:
         encode_image: from images (N, C, H, W[, D]) to (N, D).
@@ -51,18 +53,18 @@ class FunctionModel(nn.Module):
         given = {name: function for name, function in functions.items() if function is not None}
         for name, function in given.items():
             if not callable(function):
-                raise TypeError(f"{name} must be callable; received {type(function).__name__}")
+                raise TypeError(error_message(name, "be callable", type(function).__name__))
         if encode_patches is not None and feature_maps is None:
             given["feature_maps"] = self._patch_maps
         owners = [getattr(function, "__self__", function) for function in functions.values()]
         self.parts = nn.ModuleList(dict.fromkeys(owner for owner in owners if isinstance(owner, nn.Module)))
-        # Past Module.__setattr__, which would register a function that is a module a second time.
+        # Not by Module.__setattr__, which would register a function that is a module a second time.
         self.__dict__.update(given)
         if logit_scale is not None:
             self.logit_scale = float(logit_scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """``encode_image``, for those who call the model."""
+        """The same as ``encode_image``."""
         encode: Any = self.encode_image
         return encode(images)
 
@@ -76,22 +78,21 @@ class FunctionModel(nn.Module):
 class HuggingFaceModel(nn.Module):
     """A Hugging Face image-text model (``CLIPModel``, ``SiglipModel``, ``VisionTextDualEncoderModel`` and the like).
 
-    Images come as the loader gives them. Gray ones are repeated for a model of colour, and other sizes are resized to the
-    model's. With a processor, or a mean and deviation, images from 0 to 1 are standardised as the model was trained; without
-    them they are taken as they are.
+    Gray images are repeated for a model with color channels, and images of other sizes are resized. With a processor, or a
+    mean and standard deviation, images in [0, 1] are standardized as in the training of the model.
 
     Args:
         model: an object with ``get_image_features`` and ``get_text_features``. It is used, not copied.
         processor: the model's processor, with its tokenizer and image processor, or a tokenizer alone: a function from M
-            strings to ``input_ids`` and ``attention_mask`` that takes ``padding``, ``truncation``, ``max_length`` and
-            ``return_tensors`` as Hugging Face's do.
+            strings to ``input_ids`` and ``attention_mask`` with the arguments ``padding``, ``truncation``, ``max_length`` and
+            ``return_tensors`` of Hugging Face's.
         image_mean: of each channel; None takes the image processor's.
         image_std: of each channel; None takes the image processor's.
         max_length: tokens at most; None takes the text model's positions.
         padding: as the tokenizer takes it; SigLIP was trained with ``"max_length"``.
 
     Raises:
-        TypeError: if the model or the processor is no such object.
+        TypeError: If the model or the processor does not have these methods.
 
     Example:
         >>> from transformers import CLIPConfig, CLIPModel
@@ -123,11 +124,11 @@ class HuggingFaceModel(nn.Module):
         super().__init__()
         for name in ("get_image_features", "get_text_features"):
             if not callable(getattr(model, name, None)):
-                raise TypeError(f"model must have {name}, as CLIPModel has; received {type(model).__name__}")
+                raise TypeError(error_message("model", f"have {name}, as CLIPModel has", type(model).__name__))
         self.model = model
         self.tokenizer = getattr(processor, "tokenizer", processor)
         if not callable(self.tokenizer):
-            raise TypeError(f"processor must be a processor or a tokenizer; received {type(processor).__name__}")
+            raise TypeError(error_message("processor", "be a processor or a tokenizer", type(processor).__name__))
         images = getattr(processor, "image_processor", None)
         mean = getattr(images, "image_mean", None) if image_mean is None else image_mean
         deviation = getattr(images, "image_std", None) if image_std is None else image_std
@@ -168,12 +169,12 @@ class HuggingFaceModel(nn.Module):
     def encode_patches(self, images: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         """Unit vectors (N, P, D) of patches in the joint space, and their grid (h, w).
 
-        They go through the projection of the pooled vector without being pooled, which the model was not trained for.
+        The projection of the pooled vector is applied to each patch, for which the model was not trained.
         """
         maps = self.feature_maps(images)
         patches = maps.flatten(2).transpose(1, 2)
         norm, projection = _part(self.model, "post_layernorm"), getattr(self.model, "visual_projection", None)
-        if norm is not None and not _normalises_tokens(self.model):
+        if norm is not None and not _normalizes_tokens(self.model):
             patches = norm(patches)
         if projection is not None:
             patches = projection(patches)
@@ -191,7 +192,7 @@ class HuggingFaceModel(nn.Module):
         extra = tokens.shape[1] - grid[0] * grid[1]
         if extra < 0:
             raise ValueError(
-                f"{tokens.shape[1]} tokens are fewer than the patches {grid} of images {tuple(pixels.shape)}"
+                f"The {tokens.shape[1]} tokens are fewer than the patches {grid} of images {tuple(pixels.shape)}."
             )
         return tokens[:, extra:].transpose(1, 2).unflatten(2, grid)
 
@@ -199,14 +200,13 @@ class HuggingFaceModel(nn.Module):
         """Images as the image tower takes them (N, C, S, S).
 
         Raises:
-            ValueError: for volumes, or channels that neither are the model's nor one.
+            ValueError: For volumes, or a number of channels that is neither one nor the model's.
         """
         images = images.as_subclass(Tensor).to(self.device, torch.get_default_dtype())
         channels, size = getattr(self.vision_config, "num_channels", 3), getattr(self.vision_config, "image_size", None)
         if images.ndim != 4 or images.shape[1] not in (1, channels):
-            raise ValueError(
-                f"images must have shape (N, 1, H, W) or (N, {channels}, H, W); received {tuple(images.shape)}"
-            )
+            expected = f"have shape (N, 1, H, W) or (N, {channels}, H, W)"
+            raise ValueError(error_message("images", expected, tuple(images.shape)))
         sides = (size, size) if isinstance(size, int) else size
         if sides is not None and tuple(images.shape[2:]) != tuple(sides):
             images = F.interpolate(images, size=tuple(sides), mode="bicubic", antialias=True)
@@ -217,7 +217,7 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.model.parameters()).device
 
 
@@ -232,6 +232,6 @@ def _part(model: nn.Module, name: str) -> nn.Module | None:
     return next((module for path, module in tower.named_modules() if path.split(".")[-1] == name), None)
 
 
-def _normalises_tokens(model: nn.Module) -> bool:
+def _normalizes_tokens(model: nn.Module) -> bool:
     """Whether the last hidden state went through ``post_layernorm`` already, as SigLIP's does and CLIP's does not."""
     return "siglip" in str(getattr(getattr(model, "config", None), "model_type", "")).lower()

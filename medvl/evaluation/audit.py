@@ -1,4 +1,4 @@
-"""How many negatives of a contrastive batch are none: studies with the same diagnosis that a loss of pairs pushes apart."""
+"""False negatives of contrastive batches: pairs of studies with the same findings that a contrastive loss repels."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ import torch
 from numpy.typing import NDArray
 
 from medvl.evaluation.tables import text_table
+from medvl.evaluation.targets import check_states
+from medvl.utils.checks import error_message
+from medvl.utils.io import write_text
 
-#: What two studies of a batch can be to each other, by their findings.
 RELATIONS = ("all", "some", "contradict", "none")
-WORDS = {
+"""Relations of the findings of two studies."""
+
+RELATION_TITLES = {
     "all": "share all findings",
     "some": "share some findings",
     "contradict": "contradict each other",
@@ -31,15 +35,15 @@ ROWS_AT_ONCE = 1024
 
 @dataclass(frozen=True)
 class FalseNegativeAudit:
-    """What the off-diagonal pairs of a random batch are, exactly in expectation.
+    """Relations of the off-diagonal pairs of a random batch, as exact expectations.
 
     Args:
         batch_size: B.
         studies: number of studies that batches are drawn from.
         unknown: studies of which no finding is known.
-        shares: share of the off-diagonal pairs by relation, in sum 1 (less the pairs of one study's views).
+        shares: fraction of the off-diagonal pairs by relation; they sum to 1 without the pairs of one study's views.
         pairs: expected number of such pairs among the B (B - 1) of a batch.
-        affected: batch size to the expected share of images that meet at least one other study with all their findings.
+        affected: by batch size, the expected fraction of images with at least one other study of all their findings.
         common: the most frequent sets of findings with their number of studies.
     """
 
@@ -52,7 +56,7 @@ class FalseNegativeAudit:
     common: list[tuple[str, int]]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as plain values."""
+        """The numbers as plain dictionaries."""
         return {
             "batch_size": self.batch_size,
             "studies": self.studies,
@@ -65,16 +69,16 @@ class FalseNegativeAudit:
         }
 
     def save(self, path: str | Path) -> Path:
-        """Writes the figures as JSON."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
-        return path
+        """Write the numbers as JSON and return the path."""
+        write_text(path, json.dumps(self.to_dict(), indent=2) + "\n")
+        return Path(path)
 
     def table(self) -> str:
-        """The figures as plain text."""
+        """The numbers as plain-text tables."""
         total = self.batch_size * (self.batch_size - 1)
-        rows = [[WORDS[name], f"{self.pairs[name]:.1f}", f"{100 * self.shares[name]:.1f} %"] for name in RELATIONS]
+        rows = [
+            [RELATION_TITLES[name], f"{self.pairs[name]:.1f}", f"{100 * self.shares[name]:.1f} %"] for name in RELATIONS
+        ]
         head = [f"Of the {total} off-diagonal pairs of a batch of {self.batch_size}", "expected", "share"]
         affected = 100 * self.affected[self.batch_size]
         sets = [[name, str(number), f"{100 * number / self.studies:.1f} %"] for name, number in self.common]
@@ -82,22 +86,22 @@ class FalseNegativeAudit:
             [
                 text_table(head, rows),
                 "",
-                f"{affected:.1f} % of the images meet at least one other study with all their findings in their batch: "
-                "a loss of pairs pushes these apart.",
+                f"{affected:.1f} % of the images have at least one other study with all their findings in their batch, "
+                "which a contrastive loss of pairs repels.",
                 "",
                 text_table([f"Most frequent findings of the {self.studies} studies", "studies", "share"], sets),
             ]
         )
 
     def plot(self, path: str | Path) -> Path:
-        """Draws what the pairs are, and how many images are affected by batch size (PNG, SVG or PDF)."""
+        """Plot the relations of the pairs, and the affected images by batch size (PNG, SVG or PDF); return the path."""
         from matplotlib.figure import Figure
 
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         values = [100 * self.shares[name] for name in RELATIONS]
         bars = left.barh(
-            [WORDS[name] for name in RELATIONS], values, color=("#b2182b", "#ef8a62", "#2166ac", "#bbbbbb")
+            [RELATION_TITLES[name] for name in RELATIONS], values, color=("#b2182b", "#ef8a62", "#2166ac", "#bbbbbb")
         )
         left.bar_label(bars, [f"{value:.1f} %" for value in values], padding=3)
         left.invert_yaxis()
@@ -124,26 +128,25 @@ def audit_false_negatives(
     names: Sequence[str] = (),
     study_ids: Sequence[str] | None = None,
 ) -> FalseNegativeAudit:
-    """What the off-diagonal pairs of a batch are, that a loss of image-text pairs takes for negatives.
+    """Count the relations of the off-diagonal pairs of a batch, which a contrastive loss of pairs takes for negatives.
 
-    Two studies share all findings where the same ones are present in both, or both are normal; some, where one at least is
-    present in both; they contradict each other where they share none and a finding is present in one and absent in the
-    other, or one is normal and the other not. Where nothing is known of a study, it has nothing in common with any.
-    Uncertain findings count as not known. A study is normal where "No Finding" is present, or findings are known and
-    none of them is present or uncertain.
+    Two studies share all findings if the same ones are present in both, or both are normal; some, if at least one is present
+    in both; they contradict each other if they share none and a finding is present in one and absent in the other, or one is
+    normal and the other is not. A study of which nothing is known has nothing in common with any. Uncertain findings count
+    as unknown. A study is normal if "No Finding" is present, or findings are known and none is present or uncertain.
 
-    Any pair of studies is as likely to meet in a random batch as any other, so the expectations come from counting all
-    pairs, by distinct labels; nothing is sampled. With f the studies that share all findings with an image, of n studies,
-    the image meets one of them in a batch of B with probability 1 - C(n - 1 - f, B - 1) / C(n - 1, B - 1).
+    All pairs of studies are equally likely in a random batch, so the expectations are counted over all pairs and not sampled.
+    With f the number of studies that share all findings with an image, of n studies, a batch of B with that image contains
+    one of them with probability 1 - C(n - 1 - f, B - 1) / C(n - 1, B - 1).
 
     Args:
         labels: (n, K) states: 1 present, 0 absent, -1 uncertain, NaN not mentioned.
         batch_size: B, from 2 to n.
-        names: of the K findings, to tell "No Finding" from the others.
-        study_ids: of the n rows; rows of one study are views of it, and no negatives of each other.
+        names: of the K findings, to recognize "No Finding".
+        study_ids: of the n rows; rows of one study are views of it, and not negatives of each other.
 
     Raises:
-        ValueError: for labels that are no states, a batch size out of range, or names or ids of another number.
+        ValueError: If a label is none of the states, the batch size is out of range, or the numbers of names or ids differ.
 
     Example:
         >>> audit = audit_false_negatives([[1, 0], [1, 0], [0, 1], [1, 1]], 2, ["Edema", "Fracture"])
@@ -153,9 +156,9 @@ def audit_false_negatives(
     states = _checked(labels, names)
     n = len(states)
     if not 2 <= batch_size <= n:
-        raise ValueError(f"batch_size must be from 2 to the {n} studies, received {batch_size}")
+        raise ValueError(error_message("batch_size", f"be between 2 and the number of studies, {n}", batch_size))
     if study_ids is not None and len(study_ids) != n:
-        raise ValueError(f"study_ids must be {n}, one for each label, received {len(study_ids)}")
+        raise ValueError(error_message("study_ids", f"have one entry for each of the {n} studies", len(study_ids)))
     present, absent, normal = _facts(states, names)
     facts = np.concatenate([present, absent, normal[:, None]], axis=1)
     distinct, group, counts = np.unique(facts, axis=0, return_inverse=True, return_counts=True)
@@ -220,12 +223,11 @@ class _Relations:
 def _checked(labels: Any, names: Sequence[str]) -> NDArray[np.float32]:
     states: NDArray[np.float32] = np.asarray(labels, dtype=np.float32)
     if states.ndim != 2:
-        raise ValueError(f"labels must have shape (studies, findings), received {states.shape}")
+        raise ValueError(error_message("labels", "have shape (studies, findings)", states.shape))
     if len(names) and len(names) != states.shape[1]:
-        raise ValueError(f"names must be {states.shape[1]}, one for each finding, received {len(names)}")
-    wrong = ~(np.isnan(states) | np.isin(states, (1, 0, -1)))
-    if wrong.any():
-        raise ValueError(f"labels must be 1, 0, -1 or NaN, received {states[wrong][0]:g}")
+        expected = f"have one entry for each of the {states.shape[1]} findings"
+        raise ValueError(error_message("names", expected, len(names)))
+    check_states(states)
     return states
 
 

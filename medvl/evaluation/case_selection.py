@@ -1,4 +1,4 @@
-"""Balanced sets of cases that show one finding alone (the 5x200 and 8x200 layouts)."""
+"""Balanced selections of studies that show one finding alone (CheXpert 5x200 and 8x200)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.multi_label import check_states, checked_labels
+from medvl.evaluation.targets import check_states, require_labels
+from medvl.utils.checks import check_integer, error_message
 
 CHEXPERT_COMPETITION_FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
 """The five findings of CheXpert's competition: the classes of the 5x200 layout (Huang et al., 2021)."""
@@ -29,23 +30,23 @@ CHEXPERT_8X200_CLASSES = (
 def exclusive_classes(
     embeddings: Embeddings, names: Sequence[str], classes: Sequence[str], among: Sequence[str] | None = None
 ) -> np.ndarray:
-    """The one class that each study shows, where it shows one alone.
+    """The class of each study that shows exactly one of the classes.
 
-    A study is of a class where that class is present and no other finding in ``among`` is present or uncertain. "No
-    Finding" among the classes is a study whose label says so, with no other finding in ``among`` present or uncertain.
+    A study belongs to a class where that class is present and no other finding in ``among`` is present or uncertain; to "No
+    Finding", likewise, where its label says so.
 
     Args:
         embeddings: studies with ``labels`` (N, K).
         names: the K findings in the order of the labels' columns.
         classes: C of them.
-        among: the findings that must not be there beside it; None for the classes themselves.
+        among: the findings that must not be present or uncertain beside it; None for the classes themselves.
 
     Returns:
-        Class numbers (N,), -1 where a study is of none.
+        Class numbers (N,), -1 for a study of none.
 
     Raises:
-        ValueError: if labels are missing or too wide, a state is none of 1, 0, -1 and NaN, or a class is not among the
-            names, or stands there twice.
+        ValueError: If labels are missing or have another width than ``names``, a state is none of 1, 0, -1 and NaN, or the
+            classes are fewer than two, not unique or not among the names.
 
     Example:
         >>> import torch
@@ -54,11 +55,11 @@ def exclusive_classes(
         >>> exclusive_classes(embeddings, ["Edema", "Fracture"], ["Fracture", "Edema"])
         array([ 1, -1,  0, -1, -1])
     """
-    labels = checked_labels(embeddings, names).numpy()
+    labels = require_labels(embeddings, names).numpy()
     unknown = [name for name in (*classes, *(among or ())) if name not in names]
     if unknown or len(set(classes)) < max(2, len(classes)):
         raise ValueError(
-            f"classes must be two or more different ones of {list(names)}; received {unknown or list(classes)}"
+            error_message("classes", f"be two or more different ones of {list(names)}", unknown or list(classes))
         )
     columns = [list(names).index(name) for name in classes]
     others = [list(names).index(name) for name in dict.fromkeys((*classes, *(among or ())))]
@@ -77,34 +78,33 @@ def draw_per_class(
     classes: Sequence[str],
     per_class: int,
     generator: np.random.Generator,
-    purpose: str = "cases",
+    what: str = "cases",
 ) -> np.ndarray:
-    """Rows of equally many cases of every class, in the order of the rows.
+    """Draw equally many cases of every class.
 
     Args:
-        class_numbers: class of each row (N,), -1 for none.
+        class_numbers: class of each case (N,), -1 for none.
         classes: their names.
-        per_class: how many of each; where a class has fewer, all classes give as many as it has, with a warning.
+        per_class: number of each; where a class has fewer, as many of every class as it has, with a warning.
         generator: of the draws.
-        purpose: what is drawn, for the message.
+        what: name of the cases, for messages.
 
     Returns:
-        Row numbers, ascending.
+        Their row numbers, ascending.
 
     Raises:
-        ValueError: if a class has no row or ``per_class`` is below 1.
+        ValueError: If a class has no case or ``per_class`` is below 1.
     """
-    if per_class < 1:
-        raise ValueError(f"the number of {purpose} of each class must be at least 1; received {per_class}")
+    check_integer(per_class, f"number of {what} of each class", minimum=1)
     available = np.bincount(class_numbers[class_numbers >= 0], minlength=len(classes))
     without = [name for name, count in zip(classes, available, strict=True) if not count]
     if without:
-        raise ValueError(f"no {purpose} left that show one class alone for: {', '.join(without)}")
+        raise ValueError(f"No {what} are left that show one class alone, of {', '.join(without)}.")
     number = min(per_class, int(available.min()))
     if number < per_class:
         warnings.warn(
-            f"{number} in place of {per_class} {purpose} of each class: there are no more of "
-            f"{classes[int(available.argmin())]}",
+            f"{number} in place of {per_class} {what} of each class, as there are no more of "
+            f"{classes[int(available.argmin())]}.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""Embeddings of studies: what every protocol starts from."""
+"""Image and text embeddings of studies, which the protocols evaluate."""
 
 from __future__ import annotations
 
@@ -12,28 +12,29 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvl.evaluation.thumbnails import thumbnail
+from medvl.utils.checks import error_message
+from medvl.utils.ids import id_strings
+from medvl.utils.io import atomic_write
 from medvl.utils.modes import eval_mode
-
-THUMBNAIL_SIZE = 192
-"""Longest side in pixels of the pictures that :func:`embed_studies` keeps."""
 
 
 @dataclass
 class Embeddings:
-    """Image and text embeddings of N studies with what is known of them, one row a study.
+    """Image and text embeddings of N studies with their reports, ids and labels, one row a study.
 
     Args:
         image: unit vectors (N, D).
         text: unit vectors (N, D); a row of NaN where the study has no report.
-        texts: N reports, "" where there is none. None where reports are not known as text: the rows of ``text`` that
-            are not NaN are then taken as reports that differ from each other.
+        texts: N reports, "" where there is none. None where the text is unknown: rows of ``text`` without NaN then count as
+            reports that differ from each other.
         study_ids: N ids, None for one study a row.
         patient_ids: N ids, None for one patient a study.
         labels: finding states (N, K): 1 present, 0 absent, -1 uncertain, NaN not mentioned; None where there are none.
         thumbnails: small pictures (H, W), uint8, of some rows, for the report.
 
     Raises:
-        ValueError: if a length differs from N, or an image embedding is NaN or infinite.
+        ValueError: If a length is not N, or an image embedding is not finite.
 
     Example:
         >>> embeddings = Embeddings(torch.eye(3), torch.eye(3), texts=["a", "b", ""])
@@ -51,24 +52,22 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         number = len(self.image)
-        self.image = unit_vectors("image", self.image)
+        self.image = normalized_embeddings("image", self.image)
         text = torch.as_tensor(self.text)
         if text.shape != self.image.shape:
-            raise ValueError(
-                "text must hold a row for each row of image, NaN where a study has no report; received "
-                f"{tuple(text.shape)} and {tuple(self.image.shape)}"
-            )
+            expected = f"have the shape {tuple(self.image.shape)} of image, with NaN where a study has no report"
+            raise ValueError(error_message("text", expected, tuple(text.shape)))
         self.text = F.normalize(text.detach().float().cpu(), dim=1)
-        self.study_ids = id_texts(self.study_ids) or id_texts(range(number))
-        self.patient_ids = id_texts(self.patient_ids) or list(self.study_ids)
+        self.study_ids = id_strings(self.study_ids) or id_strings(range(number))
+        self.patient_ids = id_strings(self.patient_ids) or list(self.study_ids)
         for name in ("texts", "study_ids", "patient_ids", "labels"):
             value = getattr(self, name)
             if value is not None and len(value) != number:
-                raise ValueError(f"{name} must have one entry for each of the {number} images; received {len(value)}")
+                raise ValueError(error_message(name, f"have one entry for each of the {number} images", len(value)))
         if self.labels is not None:
             self.labels = torch.as_tensor(self.labels).detach().float().cpu()
             if self.labels.ndim != 2:
-                raise ValueError(f"labels must have shape (N, K); received {tuple(self.labels.shape)}")
+                raise ValueError(error_message("labels", "have shape (N, K)", tuple(self.labels.shape)))
 
     def __len__(self) -> int:
         return len(self.image)
@@ -114,8 +113,7 @@ class Embeddings:
         if self.labels is not None:
             arrays["label"] = self.labels.numpy()
         path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("wb") as file:
+        with atomic_write(path, "wb") as file:
             np.savez_compressed(file, allow_pickle=False, **arrays)
         return path
 
@@ -132,20 +130,20 @@ def embed_studies(
 
     Args:
         model: anything with ``encode_image`` ((N, C, H, W[, D]) to (N, D)) and ``encode_text`` (N strings to (N, D)). A
-            module is left in the mode (training or evaluation) that it came in. Where it has ``encode_reports`` (N reports
+            module is left in its mode, training or evaluation. Where it has ``encode_reports`` (N reports
             to (N, D)), as :class:`~medvl.networks.DualEncoder` does, reports go through that: a model that was trained on
             sentences embeds a report by its sentences.
         batches: dictionaries with ``image`` and, where known, ``report`` (strings; "" or None where there is none),
             ``label`` (N, K), ``study_id`` and ``patient_id``, such as a loader with MONAI's collation gives.
         device: where the images go; None leaves them where they are.
-        keep_images: of the first so many studies a small picture is kept for the report.
+        keep_images: number of studies, the first ones, of which a small picture is kept for the report.
         progress: called with the number of studies after each batch.
 
     Returns:
-        The embeddings, on the CPU. A report that stands in several rows of a batch is embedded once.
+        The embeddings, on the CPU. A report that several rows of a batch have is embedded once.
 
     Raises:
-        ValueError: if there is no batch, a key is in some batches only, or an embedding is NaN or infinite.
+        ValueError: If there is no batch, a key is in some batches only, or an embedding is not finite.
 
     Example:
         >>> class Model:
@@ -182,10 +180,10 @@ def embed_studies(
             if progress is not None:
                 progress(len(pixels))
     if not images:
-        raise ValueError("batches must hold at least one batch of studies; received none")
+        raise ValueError(error_message("batches", "hold at least one batch of studies", "none"))
     for key, values in columns.items():
         if values and len(values) != seen:
-            raise ValueError(f"{key} must be in every batch or in none; received {len(values)} for {seen} images")
+            raise ValueError(error_message(key, "be in every batch or in none", f"{len(values)} for {seen} images"))
     return Embeddings(
         image=torch.cat(images),
         text=torch.cat(texts),
@@ -197,83 +195,42 @@ def embed_studies(
     )
 
 
-def id_texts(ids: Iterable[Any]) -> list[str]:
-    """Ids as texts; whole numbers that a loader made a tensor of read as numbers.
-
-    Example:
-        >>> id_texts(torch.tensor([7, 12])), id_texts(["a", 3])
-        (['7', '12'], ['a', '3'])
-    """
-    return [str(i.item() if isinstance(i, Tensor) else i) for i in ids]
-
-
-def batch_ids(batch: Mapping[str, Any], number: int, start: int) -> tuple[list[str], list[str]]:
-    """Study and patient ids of a batch's cases; without them a case is known by its place, and is its own patient.
-
-    Args:
-        batch: may have ``study_id`` and ``patient_id``.
-        number: of cases in it.
-        start: cases before it.
-
-    Raises:
-        ValueError: if there are ids, and not one for each case.
-    """
-    given = {key: id_texts(ids) for key in ("study_id", "patient_id") if (ids := batch.get(key)) is not None}
-    for key, ids in given.items():
-        if len(ids) != number:
-            raise ValueError(f"{key} must have one entry for each of the {number} images; received {len(ids)}")
-    studies = given.get("study_id", id_texts(range(start, start + number)))
-    return studies, given.get("patient_id", studies)
-
-
 def text_encoder(model: Any, prompts: bool = False) -> Callable[[Sequence[str]], Tensor]:
     """``model.encode_text``, or ``model`` itself where it is a plain callable.
 
     Args:
         model: either.
-        prompts: whether prompts are to be encoded: by ``model.encode_class_prompts`` where it has one.
+        prompts: whether prompts are encoded, which ``model.encode_class_prompts`` does where it exists.
 
     Raises:
-        TypeError: if it is neither.
+        TypeError: If it is neither.
     """
     encode = getattr(model, "encode_text", model)
     encode = getattr(model, "encode_class_prompts", encode) if prompts else encode
     if not callable(encode):
-        raise TypeError(f"encode_text must be a model with encode_text or a callable; received {type(model).__name__}")
+        raise TypeError(error_message("encode_text", "be a model with encode_text or a callable", type(model).__name__))
     return encode
 
 
-def unit_vectors(name: str, embeds: Any) -> Tensor:
-    """Embeddings (N, D) as unit vectors, float32 on the CPU.
+def normalized_embeddings(name: str, embeds: Any) -> Tensor:
+    """Embeddings (N, D) scaled to length one, float32 on the CPU.
+
+    Args:
+        name: of the embeddings, for messages.
+        embeds: a matrix.
 
     Raises:
-        ValueError: if they are no matrix, or hold NaN or infinite values.
+        ValueError: If they are not a matrix, or not finite.
     """
     embeds = torch.as_tensor(embeds).detach().float().cpu()
     if embeds.ndim != 2:
-        raise ValueError(f"{name} embeddings must have shape (rows, D); received {tuple(embeds.shape)}")
-    wrong = ~embeds.isfinite().all(dim=1)
-    if bool(wrong.any()):
-        raise ValueError(f"{name} embeddings hold NaN or infinite values in {int(wrong.sum())} of {len(embeds)} rows")
+        raise ValueError(error_message(f"{name} embeddings", "have shape (N, D)", tuple(embeds.shape)))
+    wrong = int((~embeds.isfinite().all(dim=1)).sum())
+    if wrong:
+        raise ValueError(
+            error_message(f"{name} embeddings", "be finite", f"{wrong} of {len(embeds)} rows that are not")
+        )
     return F.normalize(embeds, dim=1)
-
-
-def thumbnail(image: Tensor) -> np.ndarray:
-    """A small picture (H, W), uint8, of an image (C, H, W), or of a volume (C, X, Y, Z) in RAS order.
-
-    A volume shows its middle axial slice as radiologists see it: the patient's right on the left, the front at the top.
-    The darkest and the brightest percent of the pixels are cut off, so that one bright marker does not turn all else black.
-    """
-    plane = image.detach().float().cpu()
-    if plane.ndim == 4:
-        plane = plane[..., plane.shape[-1] // 2].flip(1, 2).transpose(1, 2)
-    plane = plane.mean(dim=0)
-    shrink = THUMBNAIL_SIZE / max(plane.shape)
-    if shrink < 1:
-        size = [max(1, round(side * shrink)) for side in plane.shape]
-        plane = F.interpolate(plane[None, None], size=size, mode="bilinear", antialias=True)[0, 0]
-    low, high = np.percentile(plane.numpy(), [1, 99])
-    return (np.clip((plane.numpy() - low) / max(high - low, 1e-12), 0, 1) * 255).round().astype(np.uint8)
 
 
 def _embed_reports(model: Any, reports: list[str], width: int) -> Tensor:
@@ -283,11 +240,10 @@ def _embed_reports(model: Any, reports: list[str], width: int) -> Tensor:
     if distinct:
         place = {report: number for number, report in enumerate(distinct)}
         method = "encode_reports" if hasattr(model, "encode_reports") else "encode_text"
-        embeds = unit_vectors("text", getattr(model, method)(distinct))
+        embeds = normalized_embeddings("text", getattr(model, method)(distinct))
         if embeds.shape != (len(distinct), width):
-            raise ValueError(
-                f"{method} must give {(len(distinct), width)} for {len(distinct)} texts; received {tuple(embeds.shape)}"
-            )
+            expected = f"give shape {(len(distinct), width)} for {len(distinct)} texts"
+            raise ValueError(error_message(method, expected, tuple(embeds.shape)))
         for row, report in enumerate(reports):
             if report.strip():
                 rows[row] = embeds[place[report]]

@@ -1,4 +1,4 @@
-"""Feature maps of anybody's image encoder: the stages of a convolutional network, or the patch grid of a transformer."""
+"""Feature maps of any image encoder: the stages of a convolutional network, or the patch grid of a transformer."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
 
 STAGES = 4
-"""Stages of a network that are used, the coarsest: a ResNet's four, at a quarter to a 32nd of the image's side."""
+"""Number of stages used, the coarsest ones: those of a ResNet, at 1/4 to 1/32 of the image's side."""
 
 EXTRA_TOKENS = 8
-"""Class and register tokens that may stand before the patches of a transformer."""
+"""Largest number of class and register tokens before the patches of a transformer."""
 
 
 def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
@@ -22,7 +23,7 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
 
     It takes the first of these that ``model`` has:
 
-    - ``feature_maps(image)``, a map or a list of maps, for whoever wants to say it himself;
+    - ``feature_maps(image)``, a map or a list of maps;
     - ``image_encoder`` (a :class:`~medvl.networks.DualEncoder`) or ``vision_model`` (Hugging Face), or the model itself
       where it is a torch module: the last output of every size that its layers pass through, the four coarsest of them
       (the stages of a ResNet, a DenseNet, a U-Net), or, where there is one size only (a vision transformer), the patches
@@ -30,16 +31,16 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
     - ``encode_patches(image)``, patch embeddings (N, P, D) with their grid;
     - the model, a plain callable that gives a map, a list of maps, or patches (N, P, C).
 
-    Layers are read by hooks that are taken off again; the model is not changed.
+    Layers are read by temporary forward hooks; the model is not changed.
 
     Args:
         model: the model.
 
     Returns:
-        The function. It runs without gradients, with the model in evaluation mode, and leaves it in the mode it came in.
+        The function. It runs without gradients and in evaluation mode, and restores the mode of the model.
 
     Raises:
-        TypeError: where the model is none of these.
+        TypeError: If the model has none of these.
 
     Example:
         >>> network = nn.Sequential(nn.Conv2d(1, 4, 2, stride=2), nn.ReLU(), nn.Conv2d(4, 8, 2, stride=2))
@@ -58,10 +59,8 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
         return _frozen(model, lambda image: [_patch_map(*patches(image))])
     if callable(model):
         return _frozen(model, lambda image: _as_maps(model(image), image))
-    raise TypeError(
-        "a model for segmentation needs feature_maps, image_encoder, vision_model or encode_patches, or to be callable; "
-        f"received {type(model).__name__}"
-    )
+    expected = "have feature_maps, image_encoder, vision_model or encode_patches, or be callable"
+    raise TypeError(error_message("model", expected, type(model).__name__))
 
 
 def _frozen(model: Any, features: Callable[[Tensor], list[Tensor]]) -> Callable[[Tensor], list[Tensor]]:
@@ -74,7 +73,7 @@ def _frozen(model: Any, features: Callable[[Tensor], list[Tensor]]) -> Callable[
 
 
 def _fit_channels(tower: nn.Module, image: Tensor) -> Tensor:
-    """Gray images repeated for a Hugging Face model that is configured for colour."""
+    """Gray images repeated for a Hugging Face model that is configured for color."""
     channels = getattr(getattr(tower, "config", None), "num_channels", image.shape[1])
     return image.expand(-1, channels, *image.shape[2:]) if image.shape[1] == 1 < channels else image
 
@@ -117,10 +116,8 @@ def _as_maps(output: Any, image: Tensor) -> list[Tensor]:
     if isinstance(output, Tensor):
         output = [output]
     if not isinstance(output, Sequence) or not all(isinstance(features, Tensor) for features in output) or not output:
-        raise TypeError(
-            "feature maps must be a tensor (N, C, h, w[, d]) or (N, P, C), or a list of them; received "
-            f"{type(output).__name__}"
-        )
+        expected = "be a tensor (N, C, h, w[, d]) or (N, P, C), or a list of them"
+        raise TypeError(error_message("feature maps", expected, type(output).__name__))
     maps = [features if features.ndim == image.ndim else _token_map(features, image) for features in output]
     return sorted(maps, key=lambda features: -features[0, 0].numel())
 
@@ -133,10 +130,8 @@ def _patch_map(patches: Tensor, grid: Sequence[int]) -> Tensor:
 def _token_map(tokens: Tensor, image: Tensor) -> Tensor:
     """Tokens (N, L, C), class tokens first, as a map of the image's proportions."""
     if tokens.ndim != 3:
-        raise ValueError(
-            f"feature maps of images {tuple(image.shape)} must have {image.ndim} axes, or be tokens (N, P, C); received "
-            f"the shape {tuple(tokens.shape)}"
-        )
+        expected = f"have {image.ndim} axes as the images, or be tokens (N, P, C)"
+        raise ValueError(error_message("feature maps", expected, tuple(tokens.shape)))
     sides = image.shape[2:]
     shortest = min(sides)
     for cells in range(min(tokens.shape[1], shortest), 0, -1):

@@ -1,40 +1,40 @@
-"""Figures of findings that are each present or absent, for whatever model scored them."""
+"""Binary classification of several findings: cases, scores by finding, and their table."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from torch import Tensor
 
-from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
-from medvl.evaluation.statistics.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve, weighted_f1
+from medvl.evaluation.statistics.calibration import ReliabilityCurve, reliability_curve, weighted_f1
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
+from medvl.evaluation.tables import Cell, Column, Row, Table
+from medvl.evaluation.targets import has_both_classes
 
 if TYPE_CHECKING:
     import pandas as pd
 
 METRICS = ("auroc", "auprc", "f1", "brier")
-UNCERTAIN = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
+METRIC_TITLES = {"auroc": "AUROC", "auprc": "AUPRC", "f1": "F1", "brier": "Brier score", "ece": "ECE"}
 
 
 @dataclass(frozen=True)
 class FindingResult:
-    """One finding's figures, and how many cases of each class counted.
+    """Metrics of one finding, and how many cases of each class entered them.
 
     Args:
         auroc: area under the ROC curve.
         auprc: average precision.
-        positives: cases labelled present.
-        negatives: cases labelled absent.
+        positives: cases labeled present.
+        negatives: cases labeled absent.
         f1: at the threshold chosen on validation cases; NaN without them.
         brier: mean squared error of the probability.
-        ece: expected calibration error over ten bins, without an interval: resamples of it are biased upwards.
+        ece: expected calibration error over ten bins, without an interval, since its resamples are biased upwards.
     """
 
     auroc: Estimate
@@ -46,27 +46,27 @@ class FindingResult:
     ece: Estimate = field(default_factory=lambda: Estimate(math.nan))
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as ``evaluation.json`` has them."""
-        figures = {name: getattr(self, name).to_dict() for name in (*METRICS, "ece")}
-        return {**figures, "positives": self.positives, "negatives": self.negatives}
+        """The metrics as ``evaluation.json`` has them."""
+        metrics = {name: getattr(self, name).to_dict() for name in (*METRICS, "ece")}
+        return {**metrics, "positives": self.positives, "negatives": self.negatives}
 
 
 @dataclass(frozen=True)
 class MultiLabelCases:
-    """Scores of N cases for F findings with the truth, and the figures that follow from them.
+    """Scores of N cases for F findings with their targets, and the metrics computed from them.
 
     Args:
         names: the F findings.
-        scores: what the curves are made from (S, N, F), one layer for each model whose figures are averaged (one zero-shot
-            model, or one probe for each seed). A layer that knows nothing of a finding has NaN there and does not count.
-        probabilities: of each finding being present (S, N, F).
-        targets: 1 present, 0 absent, NaN not counted (N, F).
-        thresholds: score from which a finding is called present (S, F), chosen on other cases; NaN for none.
+        scores: what curves and thresholds apply to (S, N, F), a layer for each of S classifiers whose metrics are averaged
+            (one zero-shot model, or one probe for each seed). NaN for a finding that a classifier does not know.
+        probabilities: that each finding is present (S, N, F); NaN where unknown.
+        targets: 1 present, 0 absent, NaN excluded (N, F).
+        thresholds: score at or above which a finding is predicted present (S, F), chosen on other cases; NaN for none.
         study_ids: of the N cases.
         patient_ids: of the N cases.
 
     Raises:
-        ValueError: if shapes disagree or a score is NaN for some cases only.
+        ValueError: If shapes are inconsistent, or the scores of a finding are NaN for some cases only.
     """
 
     names: tuple[str, ...]
@@ -81,23 +81,24 @@ class MultiLabelCases:
         layers, number, findings = self.scores.shape
         if self.targets.shape != (number, findings) or self.thresholds.shape != (layers, findings):
             raise ValueError(
-                "scores (S, N, F), targets (N, F) and thresholds (S, F) must agree; received "
-                f"{self.scores.shape}, {self.targets.shape} and {self.thresholds.shape}"
+                "scores, targets and thresholds must have the shapes (S, N, F), (N, F) and (S, F), got "
+                f"{self.scores.shape}, {self.targets.shape} and {self.thresholds.shape}."
             )
         missing = np.isnan(self.scores)
         if (missing.any(axis=1) & ~missing.all(axis=1)).any():
-            raise ValueError(f"scores holds {int(missing.sum())} NaN among {number} cases")
+            raise ValueError(
+                f"scores must be known for all cases of a finding or for none, got {int(missing.sum())} NaN."
+            )
 
     @property
     def two_classes(self) -> np.ndarray:
         """Which findings have present and absent cases, and a score; boolean (F,)."""
-        both = ((self.targets == 1).any(axis=0)) & ((self.targets == 0).any(axis=0))
-        return both & ~np.isnan(self.scores).all(axis=(0, 1))
+        return has_both_classes(self.targets) & ~np.isnan(self.scores).all(axis=(0, 1))
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Statistics (B,) for weights (B, N): ``"auroc"`` (macro mean) and ``"auroc/NAME"``, likewise the others.
+        """Metrics (B,) for weights (B, N): ``"auroc"`` (macro mean) and ``"auroc/NAME"``, likewise the others.
 
-        Findings of one class are NaN and have no part in the macro means.
+        Findings of one class are NaN and left out of the macro means.
         """
         values = np.full((len(weights), len(self.names), len(METRICS)), np.nan)
         for column in np.flatnonzero(self.two_classes).tolist():
@@ -112,7 +113,7 @@ class MultiLabelCases:
         return named
 
     def _finding(self, column: int, weights: np.ndarray) -> np.ndarray:
-        """Figures (B, 4) of one finding, the mean over the layers that know it."""
+        """Metrics (B, 4) of one finding, the mean over the classifiers that know it."""
         rows = np.flatnonzero(~np.isnan(self.targets[:, column]))
         targets, weights = self.targets[rows, column] == 1, weights[:, rows]
         layers = []
@@ -129,7 +130,7 @@ class MultiLabelCases:
         return np.mean(layers, axis=0)
 
     def reliability(self, name: str, n_bins: int = 10) -> ReliabilityCurve:
-        """Reliability curve of a finding's probabilities, over all layers together."""
+        """Reliability curve of a finding's probabilities, over all classifiers together."""
         column = self.names.index(name)
         rows = ~np.isnan(self.targets[:, column])
         layers = self.probabilities[:, rows, column]
@@ -139,29 +140,29 @@ class MultiLabelCases:
     def results(
         self, bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP
     ) -> tuple[dict[str, Estimate], dict[str, FindingResult]]:
-        """Macro means and figures by finding, with intervals by patient."""
+        """Macro means and metrics by finding, with their intervals."""
         found = bootstrap_estimates(self.statistics, self.patient_ids, bootstrap)
         ece = {name: self.reliability(name).error for name in self.names}
         findings = {}
         for column, name in enumerate(self.names):
             positives, negatives = (int((self.targets[:, column] == state).sum()) for state in (1, 0))
-            figures = {metric: found[f"{metric}/{name}"] for metric in METRICS}
+            metrics = {metric: found[f"{metric}/{name}"] for metric in METRICS}
             calibration = Estimate(ece[name] if self.two_classes[column] else math.nan)
-            findings[name] = FindingResult(positives=positives, negatives=negatives, ece=calibration, **figures)
+            findings[name] = FindingResult(positives=positives, negatives=negatives, ece=calibration, **metrics)
         macro = {metric: found[metric] for metric in METRICS}
         known = [ece[name] for name, given in zip(self.names, self.two_classes, strict=True) if given]
         macro["ece"] = Estimate(float(np.mean(known)) if known else math.nan)
         return macro, findings
 
-    def table(self) -> pd.DataFrame:
-        """One row for each study and finding that counts: ids, target, score, probability and call, means over layers."""
+    def case_table(self) -> pd.DataFrame:
+        """One row a study and finding with a target: ids, target, and the classifiers' mean score, probability, prediction."""
         import pandas as pd
 
         columns = []
         with np.errstate(invalid="ignore"), warnings.catch_warnings():
             warnings.simplefilter("ignore", RuntimeWarning)
-            calls = np.where(np.isnan(self.thresholds)[:, None], np.nan, self.scores >= self.thresholds[:, None])
-            means = [np.nanmean(values, axis=0) for values in (self.scores, self.probabilities, calls)]
+            predictions = np.where(np.isnan(self.thresholds)[:, None], np.nan, self.scores >= self.thresholds[:, None])
+            means = [np.nanmean(values, axis=0) for values in (self.scores, self.probabilities, predictions)]
         for column, name in enumerate(self.names):
             rows = np.flatnonzero(~np.isnan(self.targets[:, column]))
             columns.append(
@@ -173,88 +174,79 @@ class MultiLabelCases:
                         "target": self.targets[rows, column].astype(int),
                         "score": means[0][rows, column],
                         "probability": means[1][rows, column],
-                        "called": means[2][rows, column],
+                        "prediction": means[2][rows, column],
                     }
                 )
             )
         return pd.concat(columns, ignore_index=True)
 
 
-def finding_targets(embeddings: Embeddings, names: Sequence[str], used: Sequence[str], uncertain: str) -> np.ndarray:
-    """1 present, 0 absent or NaN not counted, for each study and each finding used (N, F).
+class FromCases:
+    """What a result computed from :class:`MultiLabelCases` shares with others: its cases, and their statistics."""
 
-    Raises:
-        ValueError: if labels are missing or their width is not ``len(names)``, names repeat, a finding is not among them, a
-            state is none of 1, 0, -1 and NaN, or ``uncertain`` is unknown.
+    cases: MultiLabelCases
+
+    @property
+    def targets(self) -> np.ndarray:
+        """1 present, 0 absent, NaN excluded (N, F)."""
+        return self.cases.targets
+
+    @property
+    def study_ids(self) -> tuple[str, ...]:
+        """Of the N studies."""
+        return self.cases.study_ids
+
+    @property
+    def patient_ids(self) -> tuple[str, ...]:
+        """Of the N studies."""
+        return self.cases.patient_ids
+
+    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
+        """Metrics (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
+        return self.cases.statistics(weights)
+
+    def case_table(self) -> pd.DataFrame:
+        """One row a study and finding with a target: ids, target, score, probability and prediction."""
+        return self.cases.case_table()
+
+    def reliability(self, name: str, n_bins: int = 10) -> ReliabilityCurve:
+        """Reliability curve of a finding's probabilities."""
+        return self.cases.reliability(name, n_bins)
+
+
+def finding_table(
+    name: str,
+    title: str,
+    findings: Mapping[str, FindingResult],
+    macro: Mapping[str, Estimate],
+    metrics: Sequence[str] = ("auroc", "auprc"),
+    description: str = "",
+) -> Table:
+    """One row a finding, and their macro mean: numbers of cases and metrics, of which AUROC is compared and drawn.
+
+    Args:
+        name: of the table.
+        title: of the table.
+        findings: metrics by finding.
+        macro: their means.
+        metrics: those to show, keys of ``macro``.
+        description: of the table.
     """
-    labels = checked_labels(embeddings, names)
-    unknown = [name for name in used if name not in names]
-    if unknown or not used:
-        raise ValueError(f"findings must be among {list(names)}; received {unknown or 'none'}")
-    if uncertain not in UNCERTAIN:
-        raise ValueError(f"uncertain must be one of {', '.join(UNCERTAIN)}; received {uncertain!r}")
-    states = labels.numpy()[:, [list(names).index(name) for name in used]].astype(float)
-    check_states(states)
-    return np.where(states == -1, UNCERTAIN[uncertain], states)
-
-
-def check_states(states: np.ndarray) -> None:
-    """Raise where a state is none of 1, 0, -1 and NaN."""
-    wrong = ~(np.isnan(states) | np.isin(states, (-1, 0, 1)))
-    if wrong.any():
-        raise ValueError(f"labels must be 1, 0, -1 or NaN; received {states[wrong][0]}")
-
-
-def checked_labels(embeddings: Embeddings, names: Sequence[str]) -> Tensor:
-    """The labels (N, K).
-
-    Raises:
-        ValueError: if there are none, their width is not ``len(names)``, or names repeat.
-    """
-    if embeddings.labels is None:
-        raise ValueError("classification needs labels; embeddings.labels is None")
-    if embeddings.labels.shape[1] != len(names):
-        raise ValueError(
-            f"labels must have a column for each of the {len(names)} names; received {embeddings.labels.shape[1]}"
+    columns = [Column("Present"), Column("Absent")]
+    columns += [Column(METRIC_TITLES[metric], metric == "auroc", metric == "auroc") for metric in metrics]
+    rows = [
+        Row(
+            finding,
+            [
+                Cell(result.positives, spec="d"),
+                Cell(result.negatives, spec="d"),
+                *(Cell.of(getattr(result, metric)) for metric in metrics),
+            ],
         )
-    if len(set(names)) < len(names):
-        raise ValueError(f"names must differ from each other; received {list(names)}")
-    return embeddings.labels
-
-
-def check_patients_apart(**sets: Embeddings) -> None:
-    """Raise where two sets share a patient; sets that know no ids pass.
-
-    Raises:
-        ValueError: naming the sets and one patient.
-    """
-    named = [(name, given) for name, given in sets.items() if given.patient_ids != list(map(str, range(len(given))))]
-    for place, (first, one) in enumerate(named):
-        for second, other in named[place + 1 :]:
-            shared = sorted(set(one.patient_ids) & set(other.patient_ids))
-            if shared:
-                raise ValueError(
-                    f"{first} and {second} must be of different patients; {len(shared)} are in both, such as {shared[0]!r}"
-                )
-
-
-def f1_thresholds(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Threshold of the largest F1 of each finding (F,) from scores and targets (N, F); NaN where no case is present."""
-    known = ~np.isnan(targets) & ~np.isnan(scores)
-    return np.array(
-        [
-            best_f1_threshold(scores[known[:, column], column], targets[known[:, column], column] == 1)
-            for column in range(scores.shape[1])
-        ]
-    )
-
-
-def warn_left_out(names: Sequence[str], stacklevel: int = 3) -> None:
-    """Say which findings have one class only."""
-    if names:
-        warnings.warn(
-            f"{len(names)} finding(s) have one class only among the labelled cases and are left out of the macro means: "
-            + ", ".join(names),
-            RuntimeWarning,
-            stacklevel=stacklevel,
-        )
+        for finding, result in findings.items()
+    ]
+    means = [Cell(), Cell(), *(Cell.of(macro[metric]) for metric in metrics)]
+    note = "n/a: the labeled cases are all present, or all absent, or there are none; left out of the macro mean."
+    undefined = any(math.isnan(result.auroc.value) for result in findings.values())
+    rows.append(Row("Macro", means, summary=True))
+    return Table(name, title, "Finding", columns, rows, description, note if undefined else "")

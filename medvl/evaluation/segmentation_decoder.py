@@ -1,4 +1,4 @@
-"""The light decoder of the segmentation protocol, and its training on cached feature maps."""
+"""The decoder of the segmentation protocol, and its training on cached feature maps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ BATCH = 8
 class SegmentationDecoder(nn.Module):
     """A small decoder from feature maps to logits of K structures.
 
-    Over several maps it works as a U-Net's decoder: from the coarsest map upward it is enlarged, joined with the next finer
-    map and convolved. Over one map (a transformer's grid) it is a two-layer perceptron on each patch. The logits are
-    enlarged to the mask's size by interpolation.
+    Over several maps it is a U-Net decoder: the coarsest map is upsampled, concatenated with the next finer one and
+    convolved, and so on. Over one map (a transformer's grid) it is a two-layer perceptron on each patch. The logits are
+    upsampled to the mask's size by linear interpolation.
 
     Args:
         channels: of the maps, from the finest to the coarsest.
@@ -46,13 +46,13 @@ class SegmentationDecoder(nn.Module):
             self.register_buffer(f"mean_{place}", torch.zeros(shape))
             self.register_buffer(f"scale_{place}", torch.ones(shape))
 
-    def standardise_by(self, maps: Sequence[Tensor]) -> None:
-        """Take each channel's mean and standard deviation from these maps."""
+    def fit_normalization(self, maps: Sequence[Tensor]) -> None:
+        """Set each channel's mean and standard deviation to those of these maps."""
         for place, features in enumerate(maps):
             axes = (0, *range(2, features.ndim))
             getattr(self, f"mean_{place}").copy_(features.mean(axes, keepdim=True))
             deviation = features.std(axes, correction=0, keepdim=True)
-            # A channel that is constant on the labelled cases says nothing, and must not explode on others.
+            # A channel that is constant on the labeled cases is set to 0.
             getattr(self, f"scale_{place}").copy_(torch.where(deviation > 1e-6, 1 / deviation.clamp_min(1e-6), 0.0))
 
     def forward(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
@@ -64,8 +64,8 @@ class SegmentationDecoder(nn.Module):
             if joined is None:
                 joined = F.relu(features)
             else:
-                joined = self.merge[place](torch.cat([features, self._enlarge(joined, features.shape[2:])], dim=1))
-        return self._enlarge(self.head(joined), size)
+                joined = self.merge[place](torch.cat([features, self._upsample(joined, features.shape[2:])], dim=1))
+        return self._upsample(self.head(joined), size)
 
     def predict(self, maps: Sequence[Tensor], size: Sequence[int]) -> Tensor:
         """Masks (N, K, H, W[, D]), boolean: where the probability is above one half."""
@@ -73,21 +73,21 @@ class SegmentationDecoder(nn.Module):
         with torch.no_grad():
             return self([features.float().to(device) for features in maps], size) > 0
 
-    def _enlarge(self, features: Tensor, size: Sequence[int]) -> Tensor:
+    def _upsample(self, features: Tensor, size: Sequence[int]) -> Tensor:
         return F.interpolate(features, tuple(size), mode=self.mode, align_corners=False)
 
 
 def fit_decoder(maps: Sequence[Tensor], masks: Tensor, *, width: int, steps: int, seed: int) -> SegmentationDecoder:
-    """Train a decoder on the cached maps of n labelled cases, by AdamW with a cosine schedule.
+    """Train a decoder on the cached maps of n labeled cases, by AdamW with a cosine schedule.
 
     The loss is the binary cross entropy plus one minus the soft Dice of each structure over the batch.
 
     Args:
-        maps: (n, C, h, w[, d]) each, finest first.
+        maps: feature maps (n, C, h, w[, d]), finest first.
         masks: (n, K, H, W[, D]), boolean.
         width: channels of the decoder.
-        steps: of the training, each on at most eight cases.
-        seed: of the initial weights and of the order of cases; the global random state is left alone.
+        steps: number of optimizer steps, each on at most eight cases.
+        seed: of the initial weights and of the order of cases; the global random state is unchanged.
 
     Returns:
         The decoder, without gradients.
@@ -96,7 +96,7 @@ def fit_decoder(maps: Sequence[Tensor], masks: Tensor, *, width: int, steps: int
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         decoder = SegmentationDecoder([m.shape[1] for m in maps], masks.shape[1], width, maps[0].ndim - 2)
-        decoder.standardise_by(maps)
+        decoder.fit_normalization(maps)
         optimizer = torch.optim.AdamW(decoder.parameters(), lr=LEARNING_RATE, weight_decay=1e-2)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=max(steps, 1))
         order: list[int] = []
@@ -115,7 +115,7 @@ def fit_decoder(maps: Sequence[Tensor], masks: Tensor, *, width: int, steps: int
 
 
 def _dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the soft Dice of each structure over the batch, a structure without a pixel left out."""
+    """One minus the soft Dice of each structure over the batch, ignoring structures without a pixel."""
     axes = (0, *range(2, logits.ndim))
     probability = logits.sigmoid()
     overlap = (probability * target).sum(axes)

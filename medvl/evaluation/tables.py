@@ -134,7 +134,8 @@ class Table:
         columns: of the cells.
         rows: each with one cell a column.
         description: what the table shows and how it was computed, in a sentence or two.
-        note: what must be known to read it; shown below.
+        note: what must be known to read it; shown below in the report.
+        caption: tells the tables of one title apart.
 
     Raises:
         ValueError: If a row does not have one cell a column.
@@ -155,6 +156,7 @@ class Table:
     rows: Sequence[Row] = field(default_factory=list)
     description: str = ""
     note: str = ""
+    caption: str = ""
 
     def __post_init__(self) -> None:
         for row in self.rows:

@@ -17,7 +17,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from medvl.data import SyntheticChestXRay
-from medvl.evaluation.protocols.grounding import point_hits
+from medvl.evaluation.protocols.grounding import pointing_game_on_grid
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss, PatchSentenceMatchingLoss
 from medvl.networks import DualEncoder, ImageEncoder, PatchSentenceAligner, mlip
 from medvl.text import extract_sections, load_prompt_templates
@@ -85,7 +85,7 @@ def hits(model: DualEncoder, studies: list[dict], names: list[str]) -> tuple[np.
         single = [aligner(patches, sentence[None, None], grid)["maps"] for sentence in sentences]
         maps.append(torch.cat(single, dim=1))
     areas = masks.flatten(2).double().mean(2)
-    found = point_hits(torch.cat(maps), masks)
+    found = pointing_game_on_grid(torch.cat(maps), masks)
     return found.numpy(), areas.masked_fill(areas == 0, torch.nan).numpy()
 
 

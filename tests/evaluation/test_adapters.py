@@ -171,8 +171,8 @@ def test_every_protocol_takes_the_model(name):
         )
         assert 0 <= tuned.result.macro["auroc"].value <= 1
     assert (
-        evaluate(test, model, prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20))
-        .zero_shot.macro["auroc"]
+        evaluate(test, model, prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20))["zero_shot"]
+        .macro["auroc"]
         .value
         > 0
     )
@@ -223,13 +223,13 @@ def test_a_model_without_patches_says_so():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(TypeError, match="model must have get_image_features, as CLIPModel has; received Linear"):
+    with pytest.raises(TypeError, match="model must have get_image_features, as CLIPModel has, got Linear"):
         HuggingFaceModel(torch.nn.Linear(1, 1), Tokenizer())
-    with pytest.raises(TypeError, match="processor must be a processor or a tokenizer; received str"):
+    with pytest.raises(TypeError, match="processor must be a processor or a tokenizer, got str"):
         HuggingFaceModel(clip(), "name")
-    with pytest.raises(TypeError, match="encode_text must be callable; received str"):
+    with pytest.raises(TypeError, match="encode_text must be callable, got str"):
         FunctionModel(lambda images: images, "x")
     with pytest.raises(
-        ValueError, match=r"images must have shape \(N, 1, H, W\) or \(N, 3, H, W\); received \(1, 2, 8, 8\)"
+        ValueError, match=r"images must have shape \(N, 1, H, W\) or \(N, 3, H, W\), got \(1, 2, 8, 8\)"
     ):
         HuggingFaceModel(clip(), Tokenizer()).encode_image(torch.ones(1, 2, 8, 8))

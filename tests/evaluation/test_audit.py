@@ -91,11 +91,11 @@ def test_many_studies_of_one_diagnosis(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (([[1, 0]] * 3, 4), r"^batch_size must be from 2 to the 3 studies, received 4$"),
-        (([[1, 2]] * 3, 2), r"^labels must be 1, 0, -1 or NaN, received 2$"),
-        (([1, 0], 2), r"^labels must have shape \(studies, findings\), received \(2,\)$"),
-        (([[1, 0]] * 3, 2, ["Edema"]), r"^names must be 2, one for each finding, received 1$"),
-        (([[1, 0]] * 3, 2, (), ["a"]), r"^study_ids must be 3, one for each label, received 1$"),
+        (([[1, 0]] * 3, 4), r"^batch_size must be between 2 and the number of studies, 3, got 4\.$"),
+        (([[1, 2]] * 3, 2), r"^labels must be 1, 0, -1 or NaN, got 2\.$"),
+        (([1, 0], 2), r"^labels must have shape \(studies, findings\), got \(2,\)\.$"),
+        (([[1, 0]] * 3, 2, ["Edema"]), r"^names must have one entry for each of the 2 findings, got 1\.$"),
+        (([[1, 0]] * 3, 2, (), ["a"]), r"^study_ids must have one entry for each of the 3 studies, got 1\.$"),
     ],
 )
 def test_clear_errors(arguments, message):

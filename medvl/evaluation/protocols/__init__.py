@@ -1,1 +1,1 @@
-"""Evaluation protocols, one file each."""
+"""The evaluation protocols, each in a file of its own that registers it (:mod:`medvl.evaluation.registry`)."""

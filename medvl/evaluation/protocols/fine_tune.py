@@ -1,22 +1,31 @@
-"""Fine-tuning: what the whole image encoder learns from labels, in a small and honest recipe."""
+"""Fine-tuning of the whole image encoder on labels."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medvl.evaluation.context import ProtocolContext, labeled_findings
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.multi_label import check_patients_apart, f1_thresholds, finding_targets
+from medvl.evaluation.multi_label import finding_table
 from medvl.evaluation.protocols.linear_probe import ProbeResult, probe_result
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
+from medvl.evaluation.tables import Cell, Table
+from medvl.evaluation.targets import Uncertain, check_disjoint_patients, f1_thresholds, finding_targets
+from medvl.utils.checks import check_integer, error_message
+from medvl.utils.tensors import as_plain
+
+__all__ = ["FindingClassifier", "FineTuneResult", "fine_tune"]
 
 Batches = Iterable[Mapping[str, Any]]
 
@@ -25,7 +34,7 @@ class FindingClassifier(nn.Module):
     """An image encoder with a layer norm and a linear layer on its embedding: one logit for each finding.
 
     Args:
-        encoder: a module with ``encode_image`` ((N, C, H, W[, D]) to (N, D)) that lets gradients through.
+        encoder: a module with ``encode_image`` ((N, C, H, W[, D]) to (N, D)) that is differentiable.
         embed_dim: D.
         num_findings: F.
     """
@@ -43,11 +52,11 @@ class FindingClassifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class FineTuneResult:
-    """A fine-tuned classifier and its figures on the test studies.
+class FineTuneResult(ProtocolResult):
+    """A fine-tuned classifier and its metrics on the test studies.
 
     Args:
-        result: figures on the test studies.
+        result: metrics on the test studies.
         classifier: with the weights of the best epoch, in evaluation mode.
         history: ``loss`` and validation ``auroc`` (macro; None where no finding has both classes) of each epoch.
         best_epoch: the epoch, from 1, whose weights were kept.
@@ -61,13 +70,25 @@ class FineTuneResult:
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures, history and settings as ``evaluation.json`` has them."""
+        """Metrics, history and settings as ``evaluation.json`` has them."""
         return {
             **self.result.to_dict(),
             "history": list(self.history),
             "best_epoch": self.best_epoch,
             "settings": self.settings,
         }
+
+    def tables(self) -> list[Table]:
+        """Metrics by finding and their macro mean."""
+        description = "A copy of the image encoder with a linear head, trained on all labels of the training studies."
+        metrics = ("auroc", "auprc", "f1")
+        return [
+            finding_table("fine-tune", "Fine-tuning", self.result.findings, self.result.macro, metrics, description)
+        ]
+
+    def key_figures(self) -> list[KeyFigure]:
+        """The macro AUROC."""
+        return [KeyFigure("Fine-tuned macro AUROC", Cell.of(self.result.macro["auroc"], chance=0.5))]
 
 
 def fine_tune(
@@ -82,42 +103,42 @@ def fine_tune(
     learning_rate: float = 1e-4,
     head_learning_rate: float = 1e-3,
     weight_decay: float = 0.01,
-    uncertain: Literal["exclude", "present", "absent"] = "exclude",
+    uncertain: Uncertain = "exclude",
     device: torch.device | str | None = None,
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
 ) -> FineTuneResult:
-    """Train a copy of the image encoder with a linear head on labelled studies, and score it on others.
+    """Train a copy of the image encoder with a linear head on labeled studies, and score it on others.
 
-    Binary cross entropy of each finding over its known labels, averaged over what is known in the batch; AdamW with a
-    smaller rate for the encoder than for the head; both fall to zero along a cosine. The epoch with the best macro AUROC on
-    validation is kept, and the thresholds of F1 are chosen there. The test studies are looked at once.
+    The loss is the binary cross entropy over the known labels of the batch; the optimizer is AdamW with a smaller learning
+    rate for the encoder than for the head, and cosine schedules to zero. The epoch with the best macro AUROC on validation is
+    kept, and the thresholds of F1 are chosen there.
 
     Args:
         model: a module with ``encode_image``; it is copied and left as it is.
-        train: batches with ``image`` and ``label`` (N, K), gone through once an epoch, such as a shuffling loader.
+        train: batches with ``image`` and ``label`` (N, K), iterated once an epoch, such as a shuffling loader.
         validation: the same of other patients.
         test: the same of other patients again.
         names: the K findings in the order of the labels' columns.
         findings: those to classify; None for all.
-        epochs: how many.
+        epochs: number of epochs.
         learning_rate: of the encoder; 0 trains the head alone.
         head_learning_rate: of the head.
         weight_decay: of both.
-        uncertain: what a label of -1 means: left out, present or absent.
-        device: where to train; None for where the model's weights are.
+        uncertain: how a label of -1 counts: excluded, as present or as absent.
+        device: to train on; None for the device of the model's weights.
         bootstrap: of the intervals, clustered by patient.
         seed: of the head's initial weights and of dropout.
 
     Returns:
-        The figures with the classifier.
+        The metrics with the classifier.
 
     Raises:
-        ValueError: if labels are missing or too wide, the sets share a patient, or there is no epoch.
-        RuntimeError: if the loss is not finite, or ``encode_image`` lets no gradient through.
+        ValueError: If labels are missing or have another width than ``names``, the sets share a patient, or ``epochs`` is
+            below 1.
+        RuntimeError: If the loss is not finite, or ``encode_image`` has no gradient.
     """
-    if epochs < 1:
-        raise ValueError(f"epochs must be at least 1; received {epochs}")
+    check_integer(epochs, "epochs", minimum=1)
     task = _Task(tuple(names), tuple(names if findings is None else findings), uncertain)
     device = next(model.parameters()).device if device is None else torch.device(device)
     with torch.random.fork_rng(devices=[]):
@@ -137,10 +158,10 @@ def fine_tune(
             schedule.step()
             checked, scores = _score(classifier, validation, device)
             if epoch == 1:
-                check_patients_apart(train=trained, validation=checked)
+                check_disjoint_patients(train=trained, validation=checked)
             auroc = _macro_auroc(scores, task.targets(checked))
             history.append({"loss": loss, "auroc": None if np.isnan(auroc) else auroc})
-            # Validation of one class cannot choose: the last epoch is taken.
+            # With validation cases of one class the last epoch is taken.
             if np.isnan(auroc) or auroc > best:
                 best = best if np.isnan(auroc) else auroc
                 best_epoch, weights = epoch, copy.deepcopy(classifier.state_dict())
@@ -149,7 +170,7 @@ def fine_tune(
     checked, scores = _score(classifier, validation, device)
     thresholds = f1_thresholds(scores, task.targets(checked))
     tested, scores = _score(classifier, test, device)
-    check_patients_apart(train=trained, validation=checked, test=tested)
+    check_disjoint_patients(train=trained, validation=checked, test=tested)
     result = probe_result(
         tested,
         task.findings,
@@ -174,11 +195,11 @@ def fine_tune(
 
 @dataclass(frozen=True)
 class _Task:
-    """Which columns of the labels are learned, and what they mean."""
+    """Which columns of the labels are the targets, and how they are read."""
 
     names: tuple[str, ...]
     findings: tuple[str, ...]
-    uncertain: str
+    uncertain: Uncertain
 
     def targets(self, studies: Embeddings) -> np.ndarray:
         return finding_targets(studies, self.names, self.findings, self.uncertain)
@@ -186,23 +207,23 @@ class _Task:
 
 def _studies(batches: Sequence[Mapping[str, Any]]) -> Embeddings:
     """Labels and ids of batches, without embeddings."""
-    labels = [torch.as_tensor(batch["label"]).as_subclass(Tensor).cpu() for batch in batches if "label" in batch]
+    labels = [as_plain(torch.as_tensor(batch["label"])).cpu() for batch in batches if "label" in batch]
     if len(labels) < len(batches) or not labels:
-        raise ValueError("fine-tuning needs batches, each with image and label; received one without, or none")
-    nothing = torch.ones(sum(map(len, labels)), 1)
+        raise ValueError(error_message("batches", "each hold image and label", "none, or one without"))
+    embeds = torch.ones(sum(map(len, labels)), 1)
     studies, patients = ([i for batch in batches for i in batch.get(key, [])] for key in ("study_id", "patient_id"))
-    return Embeddings(nothing, nothing, study_ids=studies, patient_ids=patients, labels=torch.cat(labels))
+    return Embeddings(embeds, embeds, study_ids=studies, patient_ids=patients, labels=torch.cat(labels))
 
 
 def _image(batch: Mapping[str, Any], device: torch.device) -> Tensor:
-    return torch.as_tensor(batch["image"]).as_subclass(Tensor).to(device)
+    return as_plain(torch.as_tensor(batch["image"])).to(device)
 
 
 def _width(encoder: nn.Module, batches: Batches, device: torch.device) -> int:
     """Width of the embeddings, from the first batch."""
     first = next(iter(batches), None)
     if first is None:
-        raise ValueError("fine-tuning needs batches, each with image and label; received one without, or none")
+        raise ValueError(error_message("batches", "each hold image and label", "none, or one without"))
     encode: Any = encoder.encode_image
     encoder.eval()
     with torch.no_grad():
@@ -223,11 +244,11 @@ def _train_epoch(
             continue
         loss = F.binary_cross_entropy_with_logits(classifier(_image(batch, device))[known], targets[known])
         if not bool(loss.isfinite()):
-            raise RuntimeError(f"the loss of fine-tuning is {loss.item()}; a smaller learning rate may help")
+            raise RuntimeError(f"The loss of fine-tuning is {loss.item()}; try a smaller learning rate.")
         optimizer.zero_grad()
         loss.backward()
         if optimizer.param_groups[0]["lr"] and all(p.grad is None for p in classifier.encoder.parameters()):
-            raise RuntimeError("encode_image lets no gradient through, so that its encoder cannot be fine-tuned")
+            raise RuntimeError("encode_image has no gradient, so that its encoder cannot be fine-tuned.")
         optimizer.step()
         losses.append(loss.item())
     return float(np.mean(losses)) if losses else float("nan"), _studies(seen)
@@ -245,10 +266,31 @@ def _score(classifier: FindingClassifier, batches: Batches, device: torch.device
 
 
 def _macro_auroc(scores: np.ndarray, targets: np.ndarray) -> float:
-    """Mean AUROC of the findings with both classes; NaN for none."""
+    """Mean AUROC of the findings with cases of both classes; NaN for none."""
     known = ~np.isnan(targets)
     values = [
         auroc_and_average_precision(scores[rows, column], targets[rows, column] == 1)[0][0]
         for column, rows in enumerate(known.T)
     ]
     return float(np.nanmean(values)) if not np.isnan(values).all() else float("nan")
+
+
+def _run(context: ProtocolContext) -> FineTuneResult:
+    studies = context.split_studies("train")
+    order = np.random.default_rng(context.seed).permutation(len(studies))
+    train = context.loader([studies[row] for row in order])
+    validation, test = (context.loader(context.split_studies(split)) for split in ("validation", "test"))
+    findings = labeled_findings(context.embeddings(), context.findings)
+    return fine_tune(
+        context.model,
+        train,
+        validation,
+        test,
+        context.findings,
+        findings=findings,
+        bootstrap=context.bootstrap,
+        seed=context.seed,
+    )
+
+
+register_protocol(Protocol("fine-tune", _run, requires=["labels", "training", "validation"], on_request=True, order=60))

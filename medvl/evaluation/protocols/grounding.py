@@ -1,4 +1,4 @@
-"""Phrase grounding: where in an image a model sees what a phrase says."""
+"""Phrase grounding: heat maps of phrases against annotated regions."""
 
 from __future__ import annotations
 
@@ -12,31 +12,38 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medvl.evaluation.embeddings import batch_ids, thumbnail
-from medvl.evaluation.heat_maps import enlarge, patch_encoder, patch_maps, phrase_embeddings, point_hits
-from medvl.evaluation.protocols.segmentation import checked_masks
+from medvl.evaluation.context import ProtocolContext
+from medvl.evaluation.heat_maps import patch_encoder, patch_maps, phrase_embeddings, pointing_game_on_grid, upsample
+from medvl.evaluation.mask_batches import check_masks
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
 from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, weighted_mean_of_means
-from medvl.evaluation.tables import text_table
+from medvl.evaluation.tables import Cell, Column, Row, Table
+from medvl.evaluation.thumbnails import thumbnail
 from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou
+from medvl.utils.checks import error_message
+from medvl.utils.ids import batch_ids
 from medvl.utils.modes import eval_mode
 
-MEASURES = ("cnr", "miou", "pointing")
+__all__ = ["GroundedFinding", "GroundingResult", "grounding"]
+
+METRICS = ("cnr", "miou", "pointing")
 TITLES = {"cnr": "CNR", "miou": "mIoU", "pointing": "Pointing game"}
 PHRASE = "phrase"
-"""Name of the one mask of each image where the batches bring their own phrases."""
+"""Name of the one mask of each image where the batches have their own phrases."""
 
 
 @dataclass(frozen=True)
 class GroundingExample:
-    """One test case for the eye.
+    """One test case to show.
 
     Args:
         picture: the image (H, W), uint8.
         heat: cosines on the model's grid (h, w).
         truth: the region, boolean, at the mask's size.
         name: of the region.
-        study_id: where it comes from.
+        study_id: of the case.
         values: its ``cnr``, ``miou`` and ``pointing``.
     """
 
@@ -50,15 +57,15 @@ class GroundingExample:
 
 @dataclass(frozen=True)
 class GroundedFinding:
-    """One finding's figures over the cases that have its region.
+    """Metrics of one finding over the cases that have its region.
 
     Args:
-        cnr: signed contrast-to-noise ratio; chance 0.
-        miou: mean IoU over the thresholds; a map that marks the whole picture has the ``area``.
-        pointing: share of the maps whose highest point is inside; a random point has the ``area``.
-        area: mean share of the picture that the region takes.
-        cases: how many.
-        without: cases without the region, which take no part.
+        cnr: signed contrast-to-noise ratio; 0 by chance.
+        miou: mean IoU over the thresholds; that of a map that marks the whole image is ``area``.
+        pointing: fraction of the maps whose highest patch is inside; that of a random point is ``area``.
+        area: mean fraction of the image that the region covers.
+        cases: number of cases with the region.
+        without: number of cases without it, which are left out.
     """
 
     cnr: Estimate
@@ -69,25 +76,25 @@ class GroundedFinding:
     without: int
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as ``evaluation.json`` has them."""
-        figures = {name: getattr(self, name).to_dict() for name in MEASURES}
+        """The metrics as ``evaluation.json`` has them."""
+        metrics = {name: getattr(self, name).to_dict() for name in METRICS}
         area = None if np.isnan(self.area) else self.area
         chance = {"cnr": 0.0, "miou": area, "pointing": area}
-        return {**figures, "chance": chance, "cases": self.cases, "without_region": self.without}
+        return {**metrics, "chance": chance, "cases": self.cases, "without_region": self.without}
 
 
 @dataclass(frozen=True)
-class GroundingResult:
+class GroundingResult(ProtocolResult):
     """Phrase grounding of F findings on N cases.
 
     Args:
         macro: means of ``cnr``, ``miou`` and ``pointing`` over the findings that some case has.
-        chance: means of what chance gives, by the same names.
-        findings: figures by finding.
-        case_values: the three measures of each case and finding (3, N, F); NaN where there is no region.
+        chance: expected values by chance, by the same names.
+        findings: metrics by finding.
+        case_values: the three metrics of each case and finding (3, N, F); NaN where there is no region.
         study_ids: of the N cases.
         patient_ids: of the N cases.
-        phrases: the phrases of each finding; empty where the batches brought their own.
+        phrases: the phrases of each finding; empty where the batches have their own.
         settings: thresholds, bootstrap.
         examples: cases for the report.
     """
@@ -103,7 +110,7 @@ class GroundingResult:
     examples: list[GroundingExample] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings as ``evaluation.json`` has them."""
+        """Metrics and settings as ``evaluation.json`` has them."""
         chance = {name: None if np.isnan(value) else value for name, value in self.chance.items()}
         return {
             "macro": {**{name: estimate.to_dict() for name, estimate in self.macro.items()}, "chance": chance},
@@ -113,25 +120,48 @@ class GroundingResult:
         }
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Means over findings (B,) of each measure for weights (B, N); see :func:`medvl.evaluation.compare`."""
+        """Means over findings (B,) of each metric for weights (B, N); see :func:`medvl.evaluation.compare`."""
         return {
             name: weighted_mean_of_means(np.where(np.isfinite(values), values, np.nan))(weights)
-            for name, values in zip(MEASURES, self.case_values, strict=True)
+            for name, values in zip(METRICS, self.case_values, strict=True)
         }
 
-    def table(self, untrained: GroundingResult | None = None) -> str:
-        """The figures as a plain-text table, with an untrained model's beside them."""
-        head = ["Grounding", "Cases", "CNR", "mIoU", "Pointing game", "Chance"]
-        head += ["Untrained CNR", "mIoU", "Pointing"] if untrained is not None else []
-        rows = []
-        for name, result in self.findings.items():
-            row = [name, str(result.cases), *(str(getattr(result, key)) for key in MEASURES), f"{result.area:.3f}"]
-            if untrained is not None:
-                row += [f"{getattr(untrained.findings[name], key).value:.3f}" for key in MEASURES]
-            rows.append(row)
-        last = ["Macro", "", *(str(self.macro[key]) for key in MEASURES), f"{self.chance['pointing']:.3f}"]
-        rows.append(last + ([f"{untrained.macro[key].value:.3f}" for key in MEASURES] if untrained is not None else []))
-        return text_table(head, rows, rule_before_last=True)
+    def tables(self) -> list[Table]:
+        """The three metrics by finding and their macro mean."""
+        columns = [Column("Cases"), *(Column(TITLES[key], compared=True) for key in METRICS)]
+        rows = [
+            Row(
+                name,
+                [
+                    Cell(finding.cases, spec="d"),
+                    Cell.of(finding.cnr),
+                    Cell.of(finding.miou),
+                    Cell.of(finding.pointing, chance=finding.area),
+                ],
+                f"{100 * finding.area:.1f} % of the image" if finding.cases else "",
+            )
+            for name, finding in self.findings.items()
+        ]
+        means = [Cell.of(self.macro[key], chance=self.chance[key] if key == "pointing" else None) for key in METRICS]
+        rows.append(Row("Macro", [Cell(), *means], summary=True))
+        thresholds = ", ".join(f"{t:g}" for t in self.settings["thresholds"])
+        description = DESCRIPTION.format(thresholds=thresholds)
+        return [Table("grounding", "Phrase grounding", "Finding", columns, rows, description, NOTE)]
+
+    def key_figures(self) -> list[KeyFigure]:
+        """The mean contrast-to-noise ratio."""
+        return [KeyFigure("Grounding CNR", Cell.of(self.macro["cnr"], chance=0.0))]
+
+
+DESCRIPTION = (
+    "Does the heat map of a finding's phrases lie on the finding? CNR is the contrast of region and rest (0 by chance, "
+    "negative where the map avoids the region), mIoU the mean overlap over the thresholds {thresholds} of the cosine, and the "
+    "pointing game the fraction of maps whose highest patch lies inside."
+)
+NOTE = (
+    "The region's fraction of the image is the expected score of a random point in the pointing game, and the mIoU of a map "
+    "that marks everything."
+)
 
 
 def grounding(
@@ -146,40 +176,40 @@ def grounding(
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     progress: Callable[[int], None] | None = None,
 ) -> GroundingResult:
-    """Compare heat maps of phrases with the regions that people (or a generator) marked for them.
+    """Compare heat maps of phrases with the regions annotated for them.
 
-    The heat map of a phrase is the cosine of each patch embedding with the phrase's embedding, enlarged to the mask by
-    interpolation; nothing is rescaled. Where a finding has several phrases, their unit vectors are averaged. With A the
-    region and B the rest of the picture,
+    The heat map of a phrase is the cosine of each patch embedding with the phrase's embedding, upsampled to the mask by
+    linear interpolation and not rescaled. The unit vectors of several phrases of a finding are averaged. With A the region
+    and B the rest of the image,
 
         CNR = (mean_A - mean_B) / sqrt(var_A + var_B),   signed,
         mIoU = mean over thresholds t of #(A and {map >= t}) / #(A or {map >= t}),   0 where nothing reaches t,
-        pointing game: is the centre of the highest patch in A?
+        pointing game: is the center of the highest patch in A?
 
-    (Boecking et al., 2022, https://arxiv.org/abs/2204.09817; Zhang et al., 2018). Only cases with a region count: an empty
-    mask is neither a hit nor a miss. The level to beat is chance (0 for CNR, the region's share of the picture for the
-    others) and the same model untrained.
+    (Boecking et al., 2022, https://arxiv.org/abs/2204.09817; Zhang et al., 2018). Cases with an empty mask are left out. The
+    baselines are chance (0 for CNR, the region's fraction of the image for the others) and the same model untrained.
 
     Args:
         model: anything with ``encode_patches(image)``, which gives patch embeddings (N, P, D) and their grid, and
-            ``encode_sentences`` or ``encode_text``. ``phrases`` go by ``encode_class_prompts`` where it has one and no sentence
-            head of its own, so that learned prompt tokens stand in front of them as in zero-shot classification.
+            ``encode_sentences`` or ``encode_text``. ``phrases`` are encoded by ``encode_class_prompts`` where it has it and no
+            sentence head of its own, so that learned prompt tokens precede them as in zero-shot classification.
         batches: dictionaries with ``image`` (N, C, H, W[, D]), ``mask`` (N, K, H, W[, D]), 0 or 1, and, where known,
             ``study_id`` and ``patient_id``; without ``phrases`` also ``phrase``, N strings, and one mask each (K = 1).
         phrases: the phrases of each finding; None takes each image's own ``phrase``.
-        names: of the K masks; those of ``phrases`` by default. A mask without phrases is passed over.
+        names: of the K masks; those of ``phrases`` by default. A mask without phrases is ignored.
         thresholds: of the mIoU, on the scale of the cosines.
         device: where images go; None leaves them where they are.
-        examples: how many cases to keep for the report.
+        examples: number of cases kept for the report.
         bootstrap: of the intervals, clustered by patient.
         progress: called with the number of cases after each batch.
 
     Returns:
-        Figures by finding. A finding that no case has is NaN, named in a warning and left out of the means.
+        Metrics by finding. A finding that no case has is NaN, named in a warning and left out of the means.
 
     Raises:
-        TypeError: if the model has no ``encode_patches``.
-        ValueError: if there is no batch, masks do not fit, or a phrase's name is not among ``names``.
+        TypeError: If the model has no ``encode_patches``.
+        ValueError: If there is no batch, masks have another shape or other values than 0 and 1, or a finding with phrases is
+            not among ``names``.
 
     Example:
         >>> class Model:
@@ -199,7 +229,7 @@ def grounding(
     patch_encoder(model)
     used = list(names) if phrases is None else [name for name in names if name in phrases]
     columns = [names.index(name) for name in used]
-    tally = _Tally(used, tuple(thresholds))
+    metrics = _TestMetrics(used, tuple(thresholds))
     with eval_mode(model), torch.inference_mode():
         fixed = None
         if phrases is not None:
@@ -207,19 +237,19 @@ def grounding(
                 [_ensemble(phrase_embeddings(model, list(phrases[name]), prompts=True)) for name in used]
             )
         for batch in batches:
-            images, truth = checked_masks(batch["image"], batch["mask"], names)
+            images, truth = check_masks(batch["image"], batch["mask"], names)
             texts = fixed if fixed is not None else phrase_embeddings(model, _own_phrases(batch, len(images)))[:, None]
             maps = patch_maps(model, images if device is None else images.to(device), texts)
-            tally.add(batch, images, maps.cpu(), truth[:, columns])
+            metrics.add(batch, images, maps.cpu(), truth[:, columns])
             if progress is not None:
                 progress(len(images))
     settings = {"thresholds": list(thresholds), "bootstrap": bootstrap.to_dict()}
-    said = {} if phrases is None else {name: list(phrases[name]) for name in used}
-    return tally.result(said, settings, examples)
+    used_phrases = {} if phrases is None else {name: list(phrases[name]) for name in used}
+    return metrics.result(used_phrases, settings, examples)
 
 
-class _Tally:
-    """Measures of the test cases, batch by batch."""
+class _TestMetrics:
+    """Metrics of the test cases, accumulated batch by batch."""
 
     def __init__(self, names: Sequence[str], thresholds: tuple[float, ...]) -> None:
         self.names, self.thresholds = tuple(names), thresholds
@@ -234,12 +264,12 @@ class _Tally:
         studies, patients = batch_ids(batch, number, len(self.study_ids))
         self.study_ids += studies
         self.patient_ids += patients
-        large = enlarge(maps, truth.shape[2:]).flatten(0, 1)
+        large = upsample(maps, truth.shape[2:]).flatten(0, 1)
         masks = truth.flatten(0, 1)
         measured = (
             contrast_to_noise_ratio(large, masks),
             mean_iou(large, masks, self.thresholds),
-            point_hits(maps, truth).flatten(),
+            pointing_game_on_grid(maps, truth).flatten(),
         )
         self.values.append(np.stack([values.double().numpy().reshape(truth.shape[:2]) for values in measured]))
         self.area.append(truth.flatten(2).double().mean(dim=2).numpy())
@@ -248,7 +278,7 @@ class _Tally:
 
     def result(self, phrases: dict[str, list[str]], settings: dict[str, Any], examples: int) -> GroundingResult:
         if not self.values:
-            raise ValueError("batches must hold at least one batch of studies; received none")
+            raise ValueError(error_message("batches", "hold at least one batch of studies", "none"))
         values, area = np.concatenate(self.values, axis=1), np.concatenate(self.area)
         given: np.ndarray = area > 0
         absent = [
@@ -256,12 +286,12 @@ class _Tally:
         ]
         if absent:
             warnings.warn(
-                f"no case has a region for {', '.join(absent)}, which is left out of the means",
+                f"No case has a region of {', '.join(absent)}, left out of the means.",
                 RuntimeWarning,
                 stacklevel=3,
             )
         bootstrap = BootstrapConfig(**settings["bootstrap"])
-        # Two flat levels have an infinite contrast, which no mean can hold.
+        # The contrast of two constant regions is infinite.
         finite = np.where(np.isfinite(values), values, np.nan)
         estimates = [mean_estimates(measure, self.patient_ids, bootstrap) for measure in finite]
         areas = [float(area[given[:, f], f].mean()) if given[:, f].any() else np.nan for f in range(len(self.names))]
@@ -279,7 +309,7 @@ class _Tally:
         chance = float(np.nanmean(areas)) if given.any() else np.nan
         macro = [mean_of_means(measure, self.patient_ids, bootstrap) for measure in finite]
         return GroundingResult(
-            macro=dict(zip(MEASURES, macro, strict=True)),
+            macro=dict(zip(METRICS, macro, strict=True)),
             chance={"cnr": 0.0, "miou": chance, "pointing": chance},
             findings=findings,
             case_values=values,
@@ -291,7 +321,7 @@ class _Tally:
         )
 
     def _examples(self, values: np.ndarray, number: int) -> list[GroundingExample]:
-        """For each finding, or as many as asked for, the case of middling contrast."""
+        """The case of median contrast of each finding, or of ``number`` of them."""
         if len(self.kept) < values.shape[1] or number < 1:
             return []
         cnr = np.where(np.isfinite(values[0]), values[0], np.nan)
@@ -308,7 +338,7 @@ class _Tally:
                 truth=self.kept[row][2][column],
                 name=self.names[column],
                 study_id=self.study_ids[row],
-                values={name: float(values[m, row, column]) for m, name in enumerate(MEASURES)},
+                values={name: float(values[m, row, column]) for m, name in enumerate(METRICS)},
             )
             for row, column in chosen
         ]
@@ -320,22 +350,39 @@ def _names(phrases: Mapping[str, Sequence[str]] | None, names: Sequence[str] | N
     names = list(phrases if names is None else names)
     unknown = [name for name in phrases if name not in names]
     if unknown or not phrases:
-        raise ValueError(f"phrases must be for masks among {names}; received {unknown or 'none'}")
-    for name, said in phrases.items():
-        if isinstance(said, str) or not said:
-            raise ValueError(f"phrases for {name!r} must be a list of at least one phrase; received {said!r}")
+        raise ValueError(error_message("phrases", f"be of masks among {names}", unknown or "none"))
+    for name, given in phrases.items():
+        if isinstance(given, str) or not given:
+            raise ValueError(error_message(f"phrases[{name!r}]", "be a list of at least one phrase", repr(given)))
     return names
 
 
 def _own_phrases(batch: Mapping[str, Any], number: int) -> list[str]:
-    said = batch.get(PHRASE)
-    if said is None or len(said) != number:
-        received = "none" if said is None else len(said)
-        raise ValueError(
-            f"without phrases, a batch must hold a {PHRASE!r} for each of its {number} images; received {received}"
-        )
-    return list(said)
+    given = batch.get(PHRASE)
+    if given is None or len(given) != number:
+        expected = f"hold a {PHRASE!r} for each of its {number} images where phrases is None"
+        raise ValueError(error_message("batch", expected, "none" if given is None else len(given)))
+    return list(given)
 
 
 def _ensemble(embeds: Tensor) -> Tensor:
     return F.normalize(embeds.mean(dim=0), dim=-1)
+
+
+def _run(context: ProtocolContext) -> GroundingResult:
+    """The masks' names are grounded by the prompts that state them."""
+    phrases = {name: sides["present"] for name, sides in context.prompts(context.mask_names).items()}
+    loader = context.masked_batches(context.studies)
+    with context.progress_bar(loader, "grounding") as progress:
+        return grounding(
+            context.model,
+            loader,
+            phrases,
+            names=context.mask_names,
+            device=context.model.device,
+            bootstrap=context.bootstrap,
+            progress=progress,
+        )
+
+
+register_protocol(Protocol("grounding", _run, requires=["masks"], options=["mask_columns"], order=80))

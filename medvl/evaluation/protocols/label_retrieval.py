@@ -1,4 +1,4 @@
-"""Retrieval of images that show the same finding as the query (label match, the 8x200 layout)."""
+"""Retrieval of images that show the finding of the query (CheXpert 8x200)."""
 
 from __future__ import annotations
 
@@ -12,14 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medvl.evaluation.case_selection import draw_per_class, exclusive_classes
-from medvl.evaluation.embeddings import Embeddings, text_encoder, unit_vectors
+from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES, draw_per_class, exclusive_classes
+from medvl.evaluation.context import ProtocolContext
+from medvl.evaluation.embeddings import Embeddings, normalized_embeddings, text_encoder
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
-from medvl.evaluation.tables import text_table
+from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.functional import precision_at_k
+from medvl.utils.checks import error_message
 
 if TYPE_CHECKING:
     import pandas as pd
+
+__all__ = ["LabelQueries", "LabelRetrievalResult", "label_retrieval"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +34,11 @@ class LabelQueries:
 
     Args:
         values: ``precision_at_K`` by name.
-        classes: by class, the mean of each.
+        classes: their means by class.
         precisions: of each query (Q, len(ks)).
         query_classes: class number of each query (Q,).
-        query_ids: study of each image query, or each text (Q,).
-        groups: patient of each image query; each text by itself (Q,).
+        query_ids: study id of each image query, or the text (Q,).
+        groups: patient of each image query; each text is its own group (Q,).
     """
 
     values: dict[str, Estimate]
@@ -43,7 +49,7 @@ class LabelQueries:
     groups: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as ``evaluation.json`` has them; NaN as None."""
+        """The metrics as ``evaluation.json`` has them; NaN as None."""
         return {
             **{name: estimate.to_dict() for name, estimate in self.values.items()},
             "classes": {
@@ -55,14 +61,14 @@ class LabelQueries:
 
 
 @dataclass(frozen=True)
-class LabelRetrievalResult:
-    """Label-match retrieval with image queries and, where texts were given, text queries.
+class LabelRetrievalResult(ProtocolResult):
+    """Retrieval by finding with image queries and, where texts were given, text queries.
 
     Args:
         queries: by ``"image_to_image"`` and ``"text_to_image"``.
-        chance: precision of a random order: the mean share of a query's class among the candidates, by kind.
+        chance: expected precision of a random order, the mean fraction of the query's class among the candidates, by kind.
         classes: names of the classes.
-        candidate_ids: studies among which was searched (M,).
+        candidate_ids: study ids of the candidates (M,).
         settings: numbers of cases, depths, seed, bootstrap.
     """
 
@@ -79,7 +85,7 @@ class LabelRetrievalResult:
 
     @property
     def patient_ids(self) -> tuple[str, ...]:
-        """Patients of the image queries; texts each for themselves."""
+        """Patients of the image queries; each text is its own."""
         return tuple(group for part in self.queries.values() for group in part.groups)
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
@@ -87,7 +93,7 @@ class LabelRetrievalResult:
         named, start = {}, 0
         for kind, part in self.queries.items():
             stop = start + len(part.query_ids)
-            for name, value in _means(part.precisions, list(part.values), weights[:, start:stop]).items():
+            for name, value in _weighted_precision(part.precisions, list(part.values), weights[:, start:stop]).items():
                 named[f"{kind}/{name}"] = value
             start = stop
         return named
@@ -105,23 +111,33 @@ class LabelRetrievalResult:
         return pd.concat(tables, ignore_index=True)
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings as ``evaluation.json`` has them."""
+        """Metrics and settings as ``evaluation.json`` has them."""
         return {
             **{kind: {**part.to_dict(), "chance": self.chance[kind]} for kind, part in self.queries.items()},
             "candidates": len(self.candidate_ids),
             "settings": self.settings,
         }
 
-    def table(self, untrained: LabelRetrievalResult | None = None) -> str:
-        """The figures as a plain-text table, with an untrained model's beside them."""
-        titles = {"image_to_image": "Image queries", "text_to_image": "Text queries"}
-        rows = []
-        for kind, part in self.queries.items():
-            for name, estimate in part.values.items():
-                title = f"{titles[kind]}, {name.replace('precision_at_', 'P@')}"
-                row = [title, str(estimate), f"{self.chance[kind]:.3f}"]
-                rows.append(row + ([str(untrained.queries[kind].values[name])] if untrained else []))
-        return text_table(["Label match", "Value", "Chance"] + (["Untrained"] if untrained else []), rows)
+    def tables(self) -> list[Table]:
+        """Precision by kind of query and depth."""
+        rows = [
+            Row(
+                f"{TITLES[kind]}, {name.replace('precision_at_', 'P@')}",
+                [Cell.of(estimate, chance=self.chance[kind])],
+            )
+            for kind, part in self.queries.items()
+            for name, estimate in part.values.items()
+        ]
+        description = (
+            "Precision at k of retrieving images of the query's class, among images that show one class each: "
+            f"{', '.join(self.classes)}."
+        )
+        columns = [Column("Precision", compared=True, chart=True)]
+        return [Table("label-retrieval", "Retrieval by finding", "Query", columns, rows, description)]
+
+
+TITLES = {"image_to_image": "Image queries", "text_to_image": "Text queries"}
+IMAGE_QUERIES, MAX_CANDIDATES = 10, 200
 
 
 def label_retrieval(
@@ -140,32 +156,32 @@ def label_retrieval(
 ) -> LabelRetrievalResult:
     """Precision at k of retrieving images of the query's class: the 8x200 protocol (Zhang et al., 2020) for any classes.
 
-    Of every class are drawn ``queries_per_class`` studies as image queries and ``per_class`` others as candidates, all
-    showing that class alone (:func:`~medvl.evaluation.case_selection.exclusive_classes`). No candidate is of a patient
-    that asks: another image of the same patient would be found for its patient. Text queries are texts that describe a class.
+    Of every class, ``queries_per_class`` studies are drawn as image queries and ``per_class`` others as candidates, all
+    showing that class alone (:func:`~medvl.evaluation.case_selection.exclusive_classes`). No candidate is of a query's
+    patient, which would be retrieved for the patient and not for the finding. Text queries describe a class.
 
-        P@k = share of the k candidates nearest to the query that are of its class, ties counted against the model.
+        P@k = fraction of the k candidates nearest to the query that are of its class; ties are ranked pessimistically.
 
     Args:
         embeddings: studies with ``labels`` (N, K).
         names: the K findings in the order of the labels' columns.
         classes: C of them, such as :data:`medvl.evaluation.case_selection.CHEXPERT_8X200_CLASSES`.
-        texts: texts for each class; None asks with images only.
+        texts: text queries for each class; None for image queries only.
         encode_text: the model, or its function from strings to (M, D); needed with ``texts``.
         ks: depths.
         per_class: candidates of each class.
         queries_per_class: image queries of each class.
-        exclusive_among: findings that must not be there (nor be uncertain) beside a study's class; None for the classes.
-        bootstrap: of the intervals, clustered by patient.
+        exclusive_among: findings that must not be present or uncertain beside a study's class; None for the classes.
+        bootstrap: of the intervals, over the queries, clustered by patient; the candidates stay.
         seed: of the draws.
 
     Returns:
-        The figures. A depth beyond the number of candidates is NaN, with a warning. Where a class has fewer studies than
-        asked, all classes have as many as it, with a warning.
+        The metrics. A depth beyond the number of candidates is NaN, with a warning. Where a class has fewer studies than
+        asked for, as many of every class as it has are drawn, with a warning.
 
     Raises:
-        ValueError: if labels are missing or too wide, a class is not among the names or has no study, or texts come without
-            an encoder or not for every class.
+        ValueError: If labels are missing or have another width than ``names``, a class is not among the names or has no
+            study, or there are texts without an encoder or not for every class.
 
     Example:
         >>> image = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]).repeat(2, 1)
@@ -176,27 +192,27 @@ def label_retrieval(
         (1.0, 0.5)
     """
     if not ks or any(k < 1 for k in ks):
-        raise ValueError(f"ks must be depths of at least 1; received {list(ks)}")
+        raise ValueError(error_message("ks", "be depths of at least 1", list(ks)))
     numbers = exclusive_classes(embeddings, names, classes, exclusive_among)
     generator = np.random.default_rng(seed)
-    asking = draw_per_class(numbers, classes, queries_per_class, generator, "image queries")
+    drawn = draw_per_class(numbers, classes, queries_per_class, generator, "image queries")
     patients = np.array(embeddings.patient_ids)
-    left = np.where(np.isin(patients, patients[asking]), -1, numbers)
+    left = np.where(np.isin(patients, patients[drawn]), -1, numbers)
     rows = draw_per_class(left, classes, per_class, generator, "candidates")
     deep = [k for k in ks if k > len(rows)]
     if deep:
         warnings.warn(
-            f"precision at {', '.join(map(str, deep))} is not defined among {len(rows)} candidates",
+            f"Precision at {', '.join(map(str, deep))} is undefined among {len(rows)} candidates.",
             RuntimeWarning,
             stacklevel=2,
         )
     options: dict[str, Any] = {"ks": tuple(ks), "bootstrap": bootstrap}
     candidates, kinds = (embeddings.image[rows], numbers[rows]), {}
-    kinds["image_to_image"] = _ask(
-        embeddings.image[asking],
-        numbers[asking],
-        tuple(embeddings.study_ids[row] for row in asking),
-        tuple(patients[asking].tolist()),
+    kinds["image_to_image"] = _precision_of(
+        embeddings.image[drawn],
+        numbers[drawn],
+        tuple(embeddings.study_ids[row] for row in drawn),
+        tuple(patients[drawn].tolist()),
         *candidates,
         classes,
         **options,
@@ -204,23 +220,23 @@ def label_retrieval(
     if texts is not None:
         queries = [(text, number) for number, name in enumerate(classes) for text in texts.get(name, ())]
         without = [name for name in classes if not texts.get(name) or isinstance(texts[name], str)]
-        if without or encode_text is None:
+        if without:
             raise ValueError(
-                f"texts need encode_text and a list of at least one text for every class; received none for {without}"
-                if without
-                else "texts need encode_text, a model or a function from strings to vectors; received None"
+                error_message("texts", "hold a list of at least one text for every class", f"none for {without}")
             )
-        asked = [text for text, _ in queries]
+        if encode_text is None:
+            raise ValueError(error_message("encode_text", "be a model or a function from strings to vectors", None))
+        query_texts = [text for text, _ in queries]
         with torch.inference_mode():
-            embeds = unit_vectors("text", text_encoder(encode_text, prompts=True)(asked))
-        ids = tuple(asked)
-        kinds["text_to_image"] = _ask(
+            embeds = normalized_embeddings("text", text_encoder(encode_text, prompts=True)(query_texts))
+        ids = tuple(query_texts)
+        kinds["text_to_image"] = _precision_of(
             embeds, np.array([number for _, number in queries]), ids, ids, *candidates, classes, **options
         )
-    shares = np.bincount(numbers[rows], minlength=len(classes)) / len(rows)
+    fractions = np.bincount(numbers[rows], minlength=len(classes)) / len(rows)
     return LabelRetrievalResult(
         queries=kinds,
-        chance={kind: float(shares[part.query_classes].mean()) for kind, part in kinds.items()},
+        chance={kind: float(fractions[part.query_classes].mean()) for kind, part in kinds.items()},
         classes=tuple(classes),
         candidate_ids=tuple(embeddings.study_ids[row] for row in rows),
         settings={
@@ -234,7 +250,7 @@ def label_retrieval(
     )
 
 
-def _ask(
+def _precision_of(
     queries: Tensor,
     query_classes: np.ndarray,
     ids: tuple[str, ...],
@@ -254,7 +270,7 @@ def _ask(
         if k <= len(candidates):
             precisions[:, column] = precision_at_k(queries, candidates, of_queries, of_candidates, k=k).numpy()
     return LabelQueries(
-        values=bootstrap_estimates(lambda weights: _means(precisions, names, weights), groups, bootstrap),
+        values=bootstrap_estimates(lambda weights: _weighted_precision(precisions, names, weights), groups, bootstrap),
         classes={
             name: dict(zip(names, precisions[query_classes == number].mean(axis=0).tolist(), strict=True))
             for number, name in enumerate(classes)
@@ -266,8 +282,39 @@ def _ask(
     )
 
 
-def _means(precisions: np.ndarray, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
+def _weighted_precision(precisions: np.ndarray, names: Sequence[str], weights: np.ndarray) -> dict[str, np.ndarray]:
     """Mean precision (B,) at each depth for weights (B, Q); NaN where no query has weight."""
     with np.errstate(invalid="ignore"):
         means = weights.astype(float) @ precisions / weights.sum(axis=1, keepdims=True)
     return {name: means[:, column] for column, name in enumerate(names)}
+
+
+def _run(context: ProtocolContext) -> LabelRetrievalResult | None:
+    """Among the classes of 8x200 that have cases enough for queries and candidates; None for fewer than two."""
+    embeddings = context.embeddings()
+    classes = [name for name in CHEXPERT_8X200_CLASSES if name in context.findings]
+    while len(classes) > 1:
+        numbers = exclusive_classes(embeddings, context.findings, classes)
+        counts = np.bincount(numbers + 1, minlength=len(classes) + 1)[1:]
+        enough = [name for name, count in zip(classes, counts, strict=True) if count >= 2 * IMAGE_QUERIES]
+        if len(enough) == len(classes):
+            break
+        classes = enough
+    if len(classes) < 2:
+        return None
+    prompts = context.prompts(classes)
+    return label_retrieval(
+        embeddings,
+        context.findings,
+        classes,
+        texts={name: prompts[name]["present"] for name in classes},
+        encode_text=context.model,
+        ks=(5, 10),
+        per_class=min(MAX_CANDIDATES, int(counts.min()) - IMAGE_QUERIES),
+        queries_per_class=IMAGE_QUERIES,
+        bootstrap=context.bootstrap,
+        seed=context.seed,
+    )
+
+
+register_protocol(Protocol("label-retrieval", _run, requires=["labels"], order=40))

@@ -1,81 +1,62 @@
-"""Linear probe: what a linear classifier on frozen embeddings learns from 1, 10 and 100 % of the labels."""
+"""Linear probe: logistic regression on frozen embeddings with 1, 10 and 100 % of the training patients."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import numpy as np
 
+from medvl.evaluation.context import ProtocolContext, labeled_findings
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.multi_label import (
-    FindingResult,
-    MultiLabelCases,
-    check_patients_apart,
-    f1_thresholds,
-    finding_targets,
-    warn_left_out,
-)
+from medvl.evaluation.multi_label import FindingResult, FromCases, MultiLabelCases
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
-from medvl.evaluation.tables import text_table
+from medvl.evaluation.tables import Cell, Column, Row, Table
+from medvl.evaluation.targets import (
+    Uncertain,
+    check_disjoint_patients,
+    f1_thresholds,
+    finding_targets,
+    has_both_classes,
+    warn_one_class,
+)
+from medvl.utils.checks import check_fraction, error_message
 
-if TYPE_CHECKING:
-    import pandas as pd
+__all__ = ["LinearProbeResult", "ProbeResult", "linear_probe"]
 
-STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
-"""Values of C, the inverse strength of the penalty, that validation chooses from."""
+C_VALUES = (1e-3, 1e-2, 1e-1, 1.0, 1e1, 1e2)
+"""Values of C, the inverse of regularization strength, to choose from on validation."""
 
 
 @dataclass(frozen=True)
-class ProbeResult:
-    """Classifiers of F findings, trained on one share of the labels, on N test studies.
+class ProbeResult(FromCases):
+    """Classifiers of F findings, trained on one fraction of the training patients, on N test studies.
 
     Args:
-        macro: means of ``auroc``, ``auprc``, ``f1``, ``brier`` and ``ece`` over the findings with both classes, averaged
-            over seeds. The interval is that of the test patients.
-        findings: figures by finding, likewise.
-        seed_auroc: macro AUROC of each seed, which shows how much the drawn training patients matter.
+        macro: means of ``auroc``, ``auprc``, ``f1``, ``brier`` and ``ece`` over the findings with cases of both classes,
+            averaged over seeds; the intervals are over the test patients.
+        findings: metrics by finding, likewise.
+        seed_auroc: macro AUROC of each seed, whose spread is due to the drawn training patients.
         train_studies: mean number of training studies over seeds.
-        strengths: C chosen for each seed and finding (S, F); NaN where a subset knows one class only. Empty for models
-            without one.
-        cases: scores of each seed (S, N, F) and the truth.
+        c_values: C chosen for each seed and finding (S, F); NaN where a subset has cases of one class only. Empty for
+            classifiers without it.
+        cases: scores of each seed (S, N, F) and targets.
     """
 
     macro: dict[str, Estimate]
     findings: dict[str, FindingResult]
     seed_auroc: tuple[float, ...]
     train_studies: float
-    strengths: np.ndarray
+    c_values: np.ndarray
     cases: MultiLabelCases
 
-    @property
-    def study_ids(self) -> tuple[str, ...]:
-        """Of the N test studies."""
-        return self.cases.study_ids
-
-    @property
-    def patient_ids(self) -> tuple[str, ...]:
-        """Of the N test studies."""
-        return self.cases.patient_ids
-
-    @property
-    def targets(self) -> np.ndarray:
-        """1 present, 0 absent, NaN not counted (N, F)."""
-        return self.cases.targets
-
-    def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Statistics (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
-        return self.cases.statistics(weights)
-
-    def case_table(self) -> pd.DataFrame:
-        """One row for each test study and finding that counts, means over seeds."""
-        return self.cases.table()
-
     def to_dict(self) -> dict[str, Any]:
-        """Figures as ``evaluation.json`` has them."""
+        """Metrics as ``evaluation.json`` has them."""
         return {
             "macro": {name: estimate.to_dict() for name, estimate in self.macro.items()},
             "findings": {name: result.to_dict() for name, result in self.findings.items()},
@@ -86,34 +67,47 @@ class ProbeResult:
 
 
 @dataclass(frozen=True)
-class LinearProbeResult:
-    """A linear probe at several shares of the labels.
+class LinearProbeResult(ProtocolResult):
+    """A linear probe at several fractions of the training patients.
 
     Args:
-        fractions: the result of each share.
-        settings: seeds, strengths, treatment of uncertain labels, bootstrap.
+        fractions: the result of each fraction.
+        settings: seeds, values of C, treatment of uncertain labels, bootstrap.
     """
 
     fractions: dict[float, ProbeResult]
     settings: dict[str, Any]
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings as ``evaluation.json`` has them; shares are the keys, as text."""
+        """Metrics and settings as ``evaluation.json`` has them; fractions are the keys, as text."""
         return {
             **{f"{fraction:g}": part.to_dict() for fraction, part in self.fractions.items()},
             "settings": self.settings,
         }
 
-    def table(self, untrained: LinearProbeResult | None = None) -> str:
-        """The figures as a plain-text table, with an untrained encoder's AUROC beside them."""
-        head = ["Linear probe", "Studies", "AUROC", "AUPRC", "F1", "Range over seeds"]
+    def tables(self) -> list[Table]:
+        """Macro means by fraction of the labels."""
+        columns = [Column("Studies"), Column("AUROC", compared=True, chart=True), Column("AUPRC"), Column("F1")]
+        columns.append(Column("Range over seeds"))
         rows = []
         for fraction, part in self.fractions.items():
-            ends = f"{min(part.seed_auroc):.3f} to {max(part.seed_auroc):.3f}"
-            row = [f"{100 * fraction:g} % of labels", f"{part.train_studies:.0f}"]
-            row += [*(str(part.macro[name]) for name in ("auroc", "auprc", "f1")), ends]
-            rows.append(row + ([str(untrained.fractions[fraction].macro["auroc"])] if untrained else []))
-        return text_table(head + (["Untrained AUROC"] if untrained else []), rows)
+            cells = [Cell(part.train_studies, spec=".0f")]
+            cells += [Cell.of(part.macro[name]) for name in ("auroc", "auprc", "f1")]
+            cells.append(Cell(text=f"{min(part.seed_auroc):.3f} to {max(part.seed_auroc):.3f}"))
+            rows.append(Row(f"{100 * fraction:g} % of labels", cells))
+        return [Table("linear-probe", "Linear probe", "Training data", columns, rows, DESCRIPTION)]
+
+    def key_figures(self) -> list[KeyFigure]:
+        """The macro AUROC with most labels."""
+        fraction = max(self.fractions)
+        auroc = self.fractions[fraction].macro["auroc"]
+        return [KeyFigure("Linear probe AUROC", Cell.of(auroc, note=f"with {100 * fraction:g} % of the labels"))]
+
+
+DESCRIPTION = (
+    "A linear classifier of each finding on the frozen image embeddings, trained on fractions of the training patients; "
+    "means over findings and seeds."
+)
 
 
 def linear_probe(
@@ -125,36 +119,36 @@ def linear_probe(
     findings: Sequence[str] | None = None,
     fractions: Sequence[float] = (0.01, 0.1, 1.0),
     seeds: Sequence[int] = (0, 1, 2),
-    strengths: Sequence[float] = STRENGTHS,
-    uncertain: Literal["exclude", "present", "absent"] = "exclude",
+    c_values: Sequence[float] = C_VALUES,
+    uncertain: Uncertain = "exclude",
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
 ) -> LinearProbeResult:
-    """Logistic regression of each finding on image embeddings, trained on shares of the training patients.
+    """Logistic regression of each finding on image embeddings, trained on fractions of the training patients.
 
-    For each seed a share of the training *patients* is drawn with all their studies; the subset of a smaller share lies
-    within that of a larger one. Each finding has a classifier of its own (scikit-learn, L2 penalty, features standardised
-    by the subset); the strength of the penalty is the one with the best AUROC on validation, and so is the threshold of F1
-    the best one there. The test studies are looked at once. With all labels there is nothing to draw: one seed.
+    For each seed a fraction of the training *patients* is drawn with all their studies; the subset of a smaller fraction is
+    part of that of a larger one. Each finding has a classifier of its own (scikit-learn, L2 penalty, features standardized
+    by the subset). C is chosen by AUROC on validation, and the threshold by F1. With all patients only the first seed is
+    used, as there is nothing to draw.
 
     Args:
         train: embeddings with ``labels`` (N, K).
         validation: the same of other patients.
         test: the same of other patients again.
         names: the K findings in the order of the labels' columns.
-        findings: those to classify; None for all that some training study has a state of.
-        fractions: shares of the training patients, above 0 and at most 1.
+        findings: those to classify; None for all that are known of some training study.
+        fractions: of the training patients, above 0 and at most 1.
         seeds: of the draws.
-        strengths: values of C to choose from.
-        uncertain: what a label of -1 means: left out, present or absent.
+        c_values: values of C to choose from.
+        uncertain: how a label of -1 counts: excluded, as present or as absent.
         bootstrap: of the intervals, clustered by patient.
 
     Returns:
-        Figures by share, averaged over seeds. A finding of which a subset knows one class only has no classifier for that
-        seed, with a warning; a finding with one class only in the test set has no part in the macro means.
+        Metrics by fraction, averaged over seeds. A finding of which a subset has cases of one class only has no classifier
+        for that seed, with a warning; a finding with test cases of one class only is left out of the macro means.
 
     Raises:
-        ValueError: if labels are missing or too wide, the sets share a patient, a share is not above 0 and at most 1, or no
-            finding is left.
+        ValueError: If labels are missing or have another width than ``names``, the sets share a patient, a fraction is out
+            of range, or no finding is left.
 
     Example:
         >>> import torch
@@ -166,18 +160,21 @@ def linear_probe(
         >>> result.fractions[1.0].macro["auroc"].value
         1.0
     """
-    wrong = [fraction for fraction in fractions if not 0 < fraction <= 1]
-    if wrong or not fractions or not seeds or not strengths:
-        raise ValueError(
-            f"fractions must be above 0 and at most 1, with seeds and strengths; received {list(fractions)}"
-        )
-    check_patients_apart(train=train, validation=validation, test=test)
+    for name, given in (("fractions", fractions), ("seeds", seeds), ("c_values", c_values)):
+        if not given:
+            raise ValueError(error_message(name, "hold at least one value", "none"))
+    for fraction in fractions:
+        check_fraction(fraction, "fractions")
+        if not fraction:
+            raise ValueError(error_message("fractions", "be above 0", fraction))
+    check_disjoint_patients(train=train, validation=validation, test=test)
     known = finding_targets(train, names, list(names), uncertain)
     if findings is None:
         findings = [name for name, any_state in zip(names, (~np.isnan(known)).any(axis=0), strict=True) if any_state]
     targets = [finding_targets(part, names, findings, uncertain) for part in (train, validation, test)]
     features = [part.image.numpy() for part in (train, validation, test)]  # float32 halves the time
-    _warn_one_class(targets[2], findings)
+    both = has_both_classes(targets[2])
+    warn_one_class([name for name, given in zip(findings, both, strict=True) if not given])
     parts = {}
     for fraction in fractions:
         drawn = list(seeds) if fraction < 1 else [seeds[0]]
@@ -186,7 +183,7 @@ def linear_probe(
             _probe(
                 [f[rows] if i == 0 else f for i, f in enumerate(features)],
                 [t[rows] if i == 0 else t for i, t in enumerate(targets)],
-                strengths,
+                c_values,
             )
             for rows in subsets
         ]
@@ -199,12 +196,12 @@ def linear_probe(
             thresholds=np.array([fit[2] for fit in fits]),
             targets=targets[2],
             train_studies=float(np.mean([len(rows) for rows in subsets])),
-            strengths=np.array([fit[3] for fit in fits]),
+            c_values=np.array([fit[3] for fit in fits]),
             bootstrap=bootstrap,
         )
     settings = {
         "seeds": list(seeds),
-        "strengths": list(strengths),
+        "c_values": list(c_values),
         "uncertain": uncertain,
         "bootstrap": bootstrap.to_dict(),
     }
@@ -221,9 +218,9 @@ def probe_result(
     targets: np.ndarray,
     train_studies: float,
     bootstrap: BootstrapConfig,
-    strengths: np.ndarray | None = None,
+    c_values: np.ndarray | None = None,
 ) -> ProbeResult:
-    """Figures of the scores (S, N, F) of S classifiers on the test studies."""
+    """Metrics of the scores (S, N, F) of S classifiers on the test studies."""
     cases = MultiLabelCases(
         tuple(findings), scores, probabilities, targets, thresholds, tuple(test.study_ids), tuple(test.patient_ids)
     )
@@ -241,12 +238,12 @@ def probe_result(
             cases.patient_ids,
         )
         seed_auroc.append(float(alone.statistics(np.ones((1, len(targets)), np.float32))["auroc"][0]))
-    chosen = np.empty((len(scores), 0)) if strengths is None else strengths
+    chosen = np.empty((len(scores), 0)) if c_values is None else c_values
     return ProbeResult(macro, results, tuple(seed_auroc), train_studies, chosen, cases)
 
 
 def patient_subset(patient_ids: Sequence[str], fraction: float, seed: int) -> np.ndarray:
-    """Rows of a share of the patients, at least one; with the same seed a smaller share lies within a larger one.
+    """Rows of a fraction of the patients, at least one; with the same seed a smaller subset is part of a larger one.
 
     Example:
         >>> patient_subset(["a", "a", "b", "c", "d"], 1.0, seed=0)
@@ -260,7 +257,7 @@ def patient_subset(patient_ids: Sequence[str], fraction: float, seed: int) -> np
 
 
 def _probe(
-    features: Sequence[np.ndarray], targets: Sequence[np.ndarray], strengths: Sequence[float]
+    features: Sequence[np.ndarray], targets: Sequence[np.ndarray], c_values: Sequence[float]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Test scores (N, F), probabilities (N, F), thresholds (F,) and C (F,) of classifiers trained on one subset."""
     from sklearn.linear_model import LogisticRegression
@@ -277,33 +274,42 @@ def _probe(
             continue
         checked = ~np.isnan(targets[1][:, column])
         best = -np.inf
-        # From the strongest penalty up, each start where the last ended; of equals the strongest stays.
+        # From the strongest penalty to the weakest, each started at the last solution; of equals the strongest is kept.
         model = LogisticRegression(max_iter=2000, warm_start=True)
-        for strength in sorted(strengths):
-            model.set_params(C=strength).fit(train[rows], labels)
+        for c_value in sorted(c_values):
+            model.set_params(C=c_value).fit(train[rows], labels)
             given = model.decision_function(validation)
             auroc = auroc_and_average_precision(given[checked], targets[1][checked, column] == 1)[0][0]
-            # Validation of one class cannot choose: the first, strongest penalty is taken.
+            # With validation cases of one class the strongest penalty is taken.
             auroc = 0.0 if np.isnan(auroc) else float(auroc)
             if auroc > best:
                 best = auroc
-                chosen[column], scores[:, column] = strength, model.decision_function(test)
+                chosen[column], scores[:, column] = c_value, model.decision_function(test)
                 thresholds[column] = f1_thresholds(given[checked][:, None], targets[1][checked][:, [column]])[0]
     return scores, 0.5 * (1 + np.tanh(scores / 2)), thresholds, chosen
 
 
-def _warn_one_class(targets: np.ndarray, findings: Sequence[str]) -> None:
-    both = (targets == 1).any(axis=0) & (targets == 0).any(axis=0)
-    warn_left_out([name for name, given in zip(findings, both, strict=True) if not given], stacklevel=4)
-
-
-def _warn_unfitted(strengths: np.ndarray, findings: Sequence[str], fraction: float) -> None:
-    missing = np.isnan(strengths)
+def _warn_unfitted(c_values: np.ndarray, findings: Sequence[str], fraction: float) -> None:
+    missing = np.isnan(c_values)
     if missing.any():
         names = [name for name, without in zip(findings, missing.any(axis=0), strict=True) if without]
         warnings.warn(
-            f"{int(missing.sum())} of {missing.size} classifiers at {100 * fraction:g} % of the labels were not trained, for "
-            f"want of both classes: {', '.join(names)}",
+            f"{int(missing.sum())} of {missing.size} classifiers at {100 * fraction:g} % of the labels were not trained, as "
+            f"their cases are of one class: {', '.join(names)}.",
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def _run(context: ProtocolContext) -> LinearProbeResult:
+    return linear_probe(
+        context.split_embeddings("train"),
+        context.split_embeddings("validation"),
+        context.split_embeddings("test"),
+        context.findings,
+        findings=labeled_findings(context.embeddings(), context.findings),
+        bootstrap=context.bootstrap,
+    )
+
+
+register_protocol(Protocol("linear-probe", _run, requires=["labels", "training", "validation"], order=50))

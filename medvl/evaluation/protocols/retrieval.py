@@ -1,4 +1,4 @@
-"""Retrieval of reports by images and of images by reports (pair match)."""
+"""Retrieval of reports by images and of images by reports, of pairs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import (
     DEFAULT_BOOTSTRAP,
     BootstrapConfig,
@@ -19,14 +22,17 @@ from medvl.evaluation.statistics.bootstrap import (
     bootstrap_estimates,
     percentile_interval,
 )
-from medvl.evaluation.tables import text_table
+from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.functional import chance_recall_at_k, retrieval_ranks
+from medvl.utils.checks import error_message
 
 if TYPE_CHECKING:
     import pandas as pd
 
+__all__ = ["DirectionResult", "RetrievalResult", "retrieval"]
+
 SHUFFLED_QUERIES = 2000
-"""Queries drawn for one shuffle of the control; beyond that, more would only cost time."""
+"""Largest number of queries of one shuffle of the control."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +41,12 @@ class DirectionResult:
 
     Args:
         values: ``recall_at_K``, ``median_rank`` and ``mean_rank``.
-        chance: what a random order of the candidates gives, by the same names.
-        shuffled: what the model gives where the pairs are shuffled, by the same names; the interval holds the shuffles.
-        ranks: rank of the best right candidate of each query (Q,).
+        chance: expected values of a random order of the candidates, by the same names.
+        shuffled: values of the model with shuffled pairs, by the same names; the interval is over the shuffles.
+        ranks: rank of the best relevant candidate of each query (Q,).
         query_rows: the row of the embeddings that each query is (Q,).
         candidate_rows: the row of the embeddings that each candidate is (M,).
-        query_groups: group of each query (Q,); a candidate of the same group is right.
+        query_groups: group of each query (Q,); candidates of the same group are relevant.
         candidate_groups: group of each candidate (M,).
     """
 
@@ -54,7 +60,7 @@ class DirectionResult:
     candidate_groups: np.ndarray
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as ``evaluation.json`` has them."""
+        """The metrics as ``evaluation.json`` has them."""
         return {
             **{name: estimate.to_dict() for name, estimate in self.values.items()},
             "chance": dict(self.chance),
@@ -65,14 +71,14 @@ class DirectionResult:
 
 
 @dataclass(frozen=True)
-class RetrievalResult:
+class RetrievalResult(ProtocolResult):
     """Retrieval in both directions.
 
     Args:
-        image_to_text: images ask for reports.
-        text_to_image: reports ask for images.
-        without_text: how many studies had no report and took no part.
-        study_ids: of the studies that ask, the same in both directions (Q,).
+        image_to_text: with images as queries.
+        text_to_image: with reports as queries.
+        without_text: number of studies without a report, which are left out.
+        study_ids: of the queries, the same in both directions (Q,).
         patient_ids: of these studies.
         settings: depths, whether equal reports are one candidate, shuffles, bootstrap, seed.
     """
@@ -91,53 +97,80 @@ class RetrievalResult:
 
     @property
     def candidate_groups(self) -> np.ndarray:
-        """Groups of all candidates, reports first; an answer of the query's group is right."""
+        """Groups of all candidates, reports first."""
         return np.concatenate([direction.candidate_groups for direction in self.directions.values()])
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Statistics (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the studies that ask."""
+        """Statistics (B,) such as ``image_to_text/recall_at_5`` for weights (B, Q) of the queries."""
         return {
             f"{key}/{name}": values
             for key, direction in self.directions.items()
-            for name, values in _figures(direction.ranks, self.settings["ks"])(weights).items()
+            for name, values in _rank_statistics(direction.ranks, self.settings["ks"])(weights).items()
         }
 
     def case_table(self) -> pd.DataFrame:
-        """One row for each study that asks: ids, and the rank of the best right answer in each direction."""
+        """One row for each query: ids, and the rank of the best relevant candidate in each direction."""
         import pandas as pd
 
         ranks = {f"{key}_rank": direction.ranks for key, direction in self.directions.items()}
         return pd.DataFrame({"study_id": self.study_ids, "patient_id": self.patient_ids, **ranks})
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings as ``evaluation.json`` has them."""
-        figures = {name: direction.to_dict() for name, direction in self.directions.items()}
-        return {**figures, "without_text": self.without_text, "settings": self.settings}
+        """Metrics and settings as ``evaluation.json`` has them."""
+        directions = {name: direction.to_dict() for name, direction in self.directions.items()}
+        return {**directions, "without_text": self.without_text, "settings": self.settings}
 
-    def table(self, untrained: RetrievalResult | None = None) -> str:
-        """The figures as a plain-text table beside chance, the shuffled control and an untrained model."""
-        head = ["Retrieval", "Value", "Chance", "Shuffled"] + (["Untrained"] if untrained else [])
-        rows = []
+    def tables(self) -> list[Table]:
+        """One table for each direction."""
+        tables = []
         for key, direction in self.directions.items():
+            rows = []
             for name, estimate in direction.values.items():
-                spec = number_format(name)
-                row = [f"{TITLES[key]}, {metric_title(name)}", estimate.format(spec)]
-                row += [format(direction.chance[name], spec), format(direction.shuffled[name].value, spec)]
-                rows.append(row + ([untrained.directions[key].values[name].format(spec)] if untrained else []))
-        return text_table(head, rows)
+                spec = ".3f" if name.startswith("recall") else ".1f"
+                cells = [
+                    Cell.of(estimate, spec, chance=direction.chance[name]),
+                    Cell.of(direction.shuffled[name], spec),
+                ]
+                rows.append(Row(metric_title(name), cells))
+            caption = f"{TITLES[key]}: {len(direction.query_rows)} queries, {len(direction.candidate_rows)} candidates"
+            name = f"retrieval-{key.replace('_', '-')}"
+            columns = [Column("Value", compared=True), Column("Shuffled")]
+            tables.append(Table(name, "Retrieval", TITLES[key], columns, rows, DESCRIPTION, caption=caption))
+        return tables
+
+    def key_rank_statistics(self) -> list[KeyFigure]:
+        """Recall at the largest depth in both directions, and the median rank of the right report."""
+        recall = f"recall_at_{max(self.settings['ks'])}"
+        figures = [
+            KeyFigure(
+                f"{TITLES[key]} {metric_title(recall)}",
+                Cell.of(direction.values[recall], chance=direction.chance[recall]),
+            )
+            for key, direction in self.directions.items()
+        ]
+        direction = self.image_to_text
+        note = f"of {len(direction.candidate_rows)} reports"
+        rank = Cell.of(direction.values["median_rank"], ".1f", direction.chance["median_rank"], note)
+        return [*figures, KeyFigure("Median rank of the right report", rank)]
+
+    def notes(self) -> list[str]:
+        """How many studies have no report."""
+        return (
+            [f"{self.without_text} studies without a report were left out of retrieval."] if self.without_text else []
+        )
 
 
 TITLES = {"image_to_text": "Image to report", "text_to_image": "Report to image"}
+DESCRIPTION = (
+    "The report of an image among all distinct reports, and the images of a report among all images. Reports that are equal "
+    "or of the same study are relevant; ties are ranked pessimistically. “Shuffled” is the same model with the pairs "
+    "permuted, which must score at chance."
+)
 
 
 def metric_title(name: str) -> str:
-    """A metric's name for people: ``recall_at_5`` is ``R@5``, ``median_rank`` is ``Median rank``."""
+    """A metric's title: ``recall_at_5`` is ``R@5``, ``median_rank`` is ``Median rank``."""
     return name.replace("recall_at_", "R@") if name.startswith("recall") else name.replace("_", " ").capitalize()
-
-
-def number_format(name: str) -> str:
-    """How a metric's number is written."""
-    return ".3f" if name.startswith("recall") else ".1f"
 
 
 def retrieval(
@@ -149,31 +182,31 @@ def retrieval(
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
     seed: int = 0,
 ) -> RetrievalResult:
-    """Retrieval of the pairs in both directions: recall at k, median and mean rank, against chance and shuffled pairs.
+    """Retrieval of pairs in both directions: recall at k, median and mean rank, against chance and shuffled pairs.
 
-    The right answers of a query are the reports (images) of the same study and of every study with an equal report, equal
-    up to case and white space. Its rank is that of the best right answer, ties counted against the model
-    (:func:`medvl.functional.retrieval_ranks`). Every study with a report asks once in each direction.
+    Relevant to a query are the reports (images) of the same study and of every study with an equal report, equal up to case
+    and white space. The rank is that of the best relevant candidate, ties are ranked pessimistically
+    (:func:`medvl.functional.retrieval_ranks`). Every study with a report is a query once in each direction.
 
-    A report that stands several times in the set is one candidate: copies would come up as one block, so that a model that
-    knows nothing would score below the chance level of independent candidates.
+    Equal reports are one candidate: copies have equal scores, and with pessimistic ties a random model would score below the
+    chance level of independent candidates.
 
-    The control shuffles which query belongs to which answer (uniformly, so that a pair may stay together: a derangement
-    would push a good model below chance) and must score at chance, unless some reports are right for many studies.
+    The control permutes which query belongs to which candidate (uniformly, so that a pair may stay together; a derangement
+    would put a good model below chance). It must score at chance, unless some reports are relevant to many studies.
 
     Args:
-        embeddings: images and reports; studies without a report take no part, and are counted.
+        embeddings: images and reports; studies without a report are left out and counted.
         ks: depths of recall.
-        distinct_texts: False makes every study's report a candidate of its own, as many papers count.
-        shuffles: repetitions of the control, 0 for none (its values are NaN).
-        bootstrap: of the intervals, clustered by patient.
+        distinct_texts: whether equal reports are one candidate; False makes every study's report one, as many papers do.
+        shuffles: repetitions of the control; 0 for none, with values of NaN.
+        bootstrap: of the intervals, over the queries clustered by patient; the candidates stay.
         seed: of the shuffles.
 
     Returns:
-        The figures of both directions.
+        The metrics of both directions.
 
     Raises:
-        ValueError: if no study has a report, or a depth is below 1.
+        ValueError: If no study has a report, or a depth is below 1.
 
     Example:
         >>> image = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.8, 0.6]])
@@ -185,14 +218,14 @@ def retrieval(
         0.5
     """
     if any(k < 1 for k in ks) or not ks:
-        raise ValueError(f"ks must be depths of at least 1; received {list(ks)}")
+        raise ValueError(error_message("ks", "be depths of at least 1", list(ks)))
     rows = np.flatnonzero(embeddings.has_text.numpy())
     if not len(rows):
-        raise ValueError("retrieval needs at least one study with a report; received none")
+        raise ValueError(error_message("embeddings", "hold at least one study with a report", "none"))
     texts = None
     if embeddings.texts is not None:
         texts = [" ".join(embeddings.texts[row].lower().split()) for row in rows]
-    groups = right_groups([embeddings.study_ids[row] for row in rows], texts)
+    groups = match_groups([embeddings.study_ids[row] for row in rows], texts)
     first = np.arange(len(rows))
     if distinct_texts and texts is not None:
         first = np.sort(np.unique(texts, return_index=True)[1])
@@ -214,18 +247,18 @@ def retrieval(
     )
 
 
-def right_groups(study_ids: Sequence[str], texts: Sequence[str] | None = None) -> np.ndarray:
-    """Number (N,) for each row, equal where two rows share a study or a text, directly or through other rows.
+def match_groups(study_ids: Sequence[str], texts: Sequence[str] | None = None) -> np.ndarray:
+    """Group number of each row, equal for rows that share a study or a text, directly or through other rows.
 
     Args:
         study_ids: N ids.
-        texts: N texts; None where only the study counts.
+        texts: N texts; None to group by study alone.
 
     Returns:
-        Group numbers from 0, in the order of first appearance.
+        Group numbers (N,), from 0 in the order of first appearance.
 
     Example:
-        >>> right_groups(["a", "b", "b", "c"], ["x", "x", "y", "z"])
+        >>> match_groups(["a", "b", "b", "c"], ["x", "x", "y", "z"])
         array([0, 0, 0, 1])
     """
     parent = list(range(len(study_ids)))
@@ -257,24 +290,24 @@ def _direction(
     bootstrap: BootstrapConfig,
     seed: int,
 ) -> DirectionResult:
-    """Figures of queries (Q, D) against candidates (M, D), whose groups are ``groups[kept]``."""
+    """Retrieval of candidates (M, D), whose groups are ``groups[kept]``, by queries (Q, D)."""
     deep = [k for k in ks if k > len(candidates)]
     if deep:
         warnings.warn(
-            f"recall at {', '.join(map(str, deep))} is 1 by definition among {len(candidates)} candidates",
+            f"Recall at {', '.join(map(str, deep))} is 1 by definition among {len(candidates)} candidates.",
             RuntimeWarning,
             stacklevel=3,
         )
     query_groups, candidate_groups = torch.as_tensor(groups), torch.as_tensor(groups[kept])
     ranks = retrieval_ranks(queries, candidates, query_groups, candidate_groups).numpy()
-    values = bootstrap_estimates(_figures(ranks, ks), patients, bootstrap)
+    values = bootstrap_estimates(_rank_statistics(ranks, ks), patients, bootstrap)
     generator = torch.Generator().manual_seed(seed)
     controls = np.full((max(shuffles, 1), len(values)), np.nan)
     for row in range(shuffles):
         order = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
-        asked = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
-        shuffled = retrieval_ranks(queries[asked], candidates, query_groups[order], candidate_groups).numpy()
-        controls[row] = [value[0] for value in _figures(shuffled, ks)(np.ones((1, len(shuffled)))).values()]
+        drawn = torch.randperm(len(queries), generator=generator)[:SHUFFLED_QUERIES]
+        shuffled = retrieval_ranks(queries[drawn], candidates, query_groups[order], candidate_groups).numpy()
+        controls[row] = [value[0] for value in _rank_statistics(shuffled, ks)(np.ones((1, len(shuffled)))).values()]
     low, high = percentile_interval(controls, bootstrap.confidence_level)
     return DirectionResult(
         values=values,
@@ -290,7 +323,7 @@ def _direction(
     )
 
 
-def _figures(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
+def _rank_statistics(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dict[str, np.ndarray]]:
     """The function from weights (B, Q) of the queries to recall at each depth, median and mean rank (B,)."""
     order = np.argsort(ranks, kind="stable")
     ordered = ranks[order].astype(float)
@@ -307,7 +340,7 @@ def _figures(ranks: np.ndarray, ks: Sequence[int]) -> Callable[[np.ndarray], dic
 
 
 def _chance(query_groups: np.ndarray, candidate_groups: np.ndarray, ks: Sequence[int]) -> dict[str, float]:
-    """Expected figures of a random order of the candidates."""
+    """Expected values of a random order of the candidates."""
     number = len(candidate_groups)
     sizes = np.bincount(candidate_groups, minlength=int(query_groups.max()) + 1)[query_groups]
     distinct, counts = np.unique(sizes, return_counts=True)
@@ -316,16 +349,23 @@ def _chance(query_groups: np.ndarray, candidate_groups: np.ndarray, ks: Sequence
     def recall(k: int) -> float:
         return float((chance_recall_at_k(number, right, k).numpy() * share).sum())
 
-    def first_rank_above(level: float) -> int:
+    def first_rank_above(probability: float) -> int:
         low, high = 1, number
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if recall(middle) > level else (middle + 1, high)
+            low, high = (low, middle) if recall(middle) > probability else (middle + 1, high)
         return low
 
     return {
         **{f"recall_at_{k}": recall(k) for k in ks},
-        # The two middle ranks of a random order, which differ where exactly half of the chance lies below one.
+        # The two middle ranks, which differ where the probability of a lower rank is exactly one half.
         "median_rank": (first_rank_above(0.5 - 1e-9) + first_rank_above(0.5 + 1e-9)) / 2,
         "mean_rank": float(((number + 1) / (distinct + 1) * share).sum()),
     }
+
+
+def _run(context: ProtocolContext) -> RetrievalResult:
+    return retrieval(context.embeddings(), bootstrap=context.bootstrap, seed=context.seed)
+
+
+register_protocol(Protocol("retrieval", _run, requires=["reports"], order=30))

@@ -1,4 +1,4 @@
-"""Few-shot segmentation: what a frozen image encoder's feature maps know of the place of things."""
+"""Few-shot segmentation with a decoder on a frozen image encoder's feature maps."""
 
 from __future__ import annotations
 
@@ -12,20 +12,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medvl.evaluation.embeddings import batch_ids, id_texts, thumbnail
+from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.feature_maps import dense_features
+from medvl.evaluation.mask_batches import check_masks
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.segmentation_decoder import fit_decoder
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate
 from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, nan_mean, weighted_mean_of_means
-from medvl.evaluation.tables import text_table
+from medvl.evaluation.tables import Cell, Column, Row, Table
+from medvl.evaluation.thumbnails import thumbnail
+from medvl.utils.checks import check_integer, error_message
+from medvl.utils.ids import batch_ids, id_strings
+from medvl.utils.tensors import as_plain
+
+__all__ = ["SegmentationResult", "StructureResult", "segmentation"]
 
 BATCH = 16
-"""Labelled cases that go through the encoder at once."""
+"""Labeled cases that go through the encoder at once."""
 
 
 @dataclass(frozen=True)
 class SegmentationExample:
-    """One test case for the eye: picture (H, W) uint8, true and predicted mask (h, w) bool, Dice and where it comes from."""
+    """One test case to show: picture (H, W) uint8, true and predicted mask (h, w) bool, Dice, study and structure."""
 
     picture: np.ndarray
     truth: np.ndarray
@@ -37,13 +46,13 @@ class SegmentationExample:
 
 @dataclass(frozen=True)
 class StructureResult:
-    """One structure, learned from one number of labelled cases.
+    """One structure, trained with one number of labeled cases.
 
     Args:
         dice: mean over the test cases that have the structure and over the seeds.
-        prior: Dice of the mean mask of the labelled cases, which knows no image: the level to beat.
-        empty_clear: share of the test cases without the structure in which no pixel was predicted.
-        empty_area: share of the pixels predicted in them.
+        prior: Dice of the mean mask of the labeled cases, a baseline that ignores the image.
+        empty_clear: fraction of the test cases without the structure in which no pixel was predicted.
+        empty_area: fraction of the pixels predicted in them.
         by_seed: the mean Dice of each seed.
     """
 
@@ -54,21 +63,21 @@ class StructureResult:
     by_seed: tuple[float, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        """The figures as ``evaluation.json`` has them."""
-        figures = {key: getattr(self, key).to_dict() for key in ("dice", "prior", "empty_clear", "empty_area")}
-        return {**figures, "by_seed": [None if math.isnan(value) else value for value in self.by_seed]}
+        """The metrics as ``evaluation.json`` has them."""
+        metrics = {key: getattr(self, key).to_dict() for key in ("dice", "prior", "empty_clear", "empty_area")}
+        return {**metrics, "by_seed": [None if math.isnan(value) else value for value in self.by_seed]}
 
 
 @dataclass(frozen=True)
-class SegmentationResult:
+class SegmentationResult(ProtocolResult):
     """Few-shot segmentation of K structures on N test cases.
 
     Args:
-        structures: by name and by number of labelled cases.
-        macro: mean Dice over the structures that some test case has, by number of labelled cases.
+        structures: by name and by number of labeled cases.
+        macro: mean Dice over the structures that some test case has, by number of labeled cases.
         positives: test cases that have the structure, by name.
         empties: test cases that do not.
-        case_dice: Dice of each number of labelled cases, test case and structure (F, N, K), mean over seeds; NaN where
+        case_dice: Dice of each number of labeled cases, test case and structure (F, N, K), mean over seeds; NaN where
             the mask is empty.
         study_ids: of the N cases.
         patient_ids: of the N cases.
@@ -87,7 +96,7 @@ class SegmentationResult:
     examples: list[SegmentationExample] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings as ``evaluation.json`` has them; numbers of labelled cases are the keys, as text."""
+        """Metrics and settings as ``evaluation.json`` has them; numbers of labeled cases are the keys, as text."""
         return {
             "macro": {str(shots): {"dice": estimate.to_dict()} for shots, estimate in self.macro.items()},
             "structures": {
@@ -103,24 +112,41 @@ class SegmentationResult:
         }
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Mean Dice (B,) by number of labelled cases for weights (B, N); see :func:`medvl.evaluation.compare`."""
+        """Mean Dice (B,) by number of labeled cases for weights (B, N); see :func:`medvl.evaluation.compare`."""
         return {
             f"dice_with_{shots}": weighted_mean_of_means(values)(weights)
             for shots, values in zip(self.settings["shots"], self.case_dice, strict=True)
         }
 
-    def table(self, untrained: SegmentationResult | None = None) -> str:
-        """The figures as a plain-text table, with an untrained encoder's Dice beside them."""
-        head = ["Segmentation", "Labelled", "Cases", "Dice", "Mean mask", "Empty cases", "Empty left empty"]
+    def tables(self) -> list[Table]:
+        """Dice by structure and number of labeled cases; cases with an empty mask are reported separately."""
+        names = ("Labeled", "Cases", "Dice", "Mean mask", "Empty cases", "Empty left empty")
         rows = []
         for name, by_shots in self.structures.items():
             for shots, result in by_shots.items():
-                row = [name, str(shots), str(self.positives[name]), str(result.dice), format(result.prior.value, ".3f")]
-                row += [str(self.empties[name]), str(result.empty_clear)]
-                if untrained is not None:
-                    row.append(str(untrained.structures[name][shots].dice))
-                rows.append(row)
-        return text_table(head + (["Untrained Dice"] if untrained is not None else []), rows)
+                cells = [
+                    Cell(shots, spec="d"),
+                    Cell(self.positives[name], spec="d"),
+                    Cell.of(result.dice),
+                    Cell.of(result.prior),
+                    Cell(self.empties[name], spec="d"),
+                    Cell.of(result.empty_clear),
+                ]
+                rows.append(Row(f"{name}, {shots} labeled", cells))
+        columns = [Column(name, compared=name == "Dice", chart=name == "Dice") for name in names]
+        return [Table("segmentation", "Few-shot segmentation", "Structure", columns, rows, DESCRIPTION, NOTE)]
+
+    def key_figures(self) -> list[KeyFigure]:
+        """The macro Dice with most labeled cases."""
+        shots = max(self.macro)
+        return [KeyFigure("Segmentation Dice", Cell.of(self.macro[shots], note=f"with {shots} labeled cases"))]
+
+
+DESCRIPTION = (
+    "A decoder on the frozen encoder's feature maps, trained on few labeled cases. “Mean mask” is the mean of the labeled "
+    "masks, a baseline that ignores the image."
+)
+NOTE = "Dice is over the cases that have the structure; those without it are in the last two columns."
 
 
 def segmentation(
@@ -139,50 +165,49 @@ def segmentation(
     seed: int = 0,
     progress: Callable[[int], None] | None = None,
 ) -> SegmentationResult:
-    """Train a light decoder on a frozen encoder's feature maps with few labelled cases, and measure Dice on the test cases.
+    """Train a decoder on a frozen encoder's feature maps with few labeled cases, and measure Dice on the test cases.
 
     With P the predicted and G the true pixels of a structure and # their number,
 
         Dice = 2 #(P and G) / (#P + #G),
 
-    averaged over the test cases that have the structure (an empty prediction there scores 0) and over the seeds. A case
-    without the structure has no Dice: where nothing is predicted it is 0 / 0, and to call that 1 would let an empty
-    prediction win on rare structures. These cases are reported apart, by ``empty_clear`` and ``empty_area``.
+    averaged over the test cases that have the structure (an empty prediction there scores 0) and over the seeds. Dice is
+    undefined without the structure: it is 0 / 0 where nothing is predicted, and counting that as 1 would favor empty
+    predictions of rare structures. These cases are reported separately, by ``empty_clear`` and ``empty_area``.
 
-    The decoder (:class:`SegmentationDecoder`) is a small U-Net decoder over the stages of a convolutional encoder, and
-    works patch by patch on a transformer's grid. It never sees the image itself, only the encoder's maps, which are
-    standardised by the labelled cases. Each seed draws other labelled cases, and more of them extend fewer.
+    The decoder (:class:`SegmentationDecoder`) is a small U-Net decoder over the stages of a convolutional encoder, or a
+    perceptron on each patch of a transformer's grid. Its input is the encoder's maps alone, standardized by the labeled
+    cases. Each seed draws other labeled cases; a larger number of them contains the smaller ones.
 
     Args:
         model: anything that :func:`dense_features` takes.
-        train: labelled cases to draw from, by index: ``image`` (C, H, W[, D]) and ``mask`` (K, H, W[, D]), 0 or 1.
+        train: labeled cases to draw from, by index: ``image`` (C, H, W[, D]) and ``mask`` (K, H, W[, D]), 0 or 1.
         test: batches with ``image`` (N, C, H, W[, D]), ``mask`` (N, K, H, W[, D]) and, where known, ``study_id`` and
             ``patient_id``. Patients of ``train`` must not be in it.
         names: of the K structures.
-        shots: numbers of labelled cases. A number beyond ``train`` becomes all of it, with a warning.
-        seeds: repetitions with other labelled cases and other initial weights.
-        steps: of the decoder's training, each on at most eight cases.
+        shots: numbers of labeled cases. A number beyond ``train`` becomes all of it, with a warning.
+        seeds: repetitions with other labeled cases and other initial weights.
+        steps: number of optimizer steps, each on at most eight cases.
         width: channels of the decoder.
         device: where images go; None leaves them where they are.
-        examples: how many test cases to keep for the report.
+        examples: number of test cases kept for the report.
         bootstrap: of the intervals, clustered by patient.
         seed: of the draws and the decoders.
         progress: called with the number of test cases after each batch.
 
     Returns:
-        The figures. A structure that no test case has (or lacks) has NaN for the figure that asks for such cases.
+        The metrics. They are NaN where no test case has the structure, or for those of empty cases, where every one has.
 
     Raises:
-        ValueError: if there is no labelled or test case, masks have another shape than (K, H, W[, D]) or other values than
-            0 and 1, a number of shots or of seeds is below 1, or a patient is in both parts.
+        ValueError: If there is no labeled or test case, masks have another shape than (K, H, W[, D]) or other values than 0
+            and 1, a number of shots or of seeds is below 1, or a patient is in both train and test.
     """
-    if seeds < 1:
-        raise ValueError(f"seeds must be at least 1; received {seeds}")
-    shots = _usable(shots, len(train))
+    check_integer(seeds, "seeds", minimum=1)
+    shots = _available_shots(shots, len(train))
     features = dense_features(model)
     orders = [np.random.default_rng([seed, s]).permutation(len(train)) for s in range(seeds)]
     chosen = sorted({int(row) for order in orders for row in order[: max(shots)]})
-    maps, masks, patients = _labelled(features, train, chosen, names, device)
+    maps, masks, patients = _labeled(features, train, chosen, names, device)
     decoders, priors = [], []
     for number in shots:
         for s, order in enumerate(orders):
@@ -191,13 +216,13 @@ def segmentation(
                 fit_decoder([m[rows] for m in maps], masks[rows], width=width, steps=steps, seed=1000 * seed + s)
             )
             priors.append(masks[rows].float().mean(dim=0) >= 0.5)
-    tally = _Tally(names, len(shots), seeds, patients)
+    metrics = _TestMetrics(names, len(shots), seeds, patients)
     for batch in test:
-        images, truth = checked_masks(batch["image"], batch["mask"], names)
+        images, truth = check_masks(batch["image"], batch["mask"], names)
         images = images if device is None else images.to(device)
         found = features(images)
         predicted = torch.stack([decoder.predict(found, truth.shape[2:]) for decoder in decoders]).cpu()
-        tally.add(batch, images, truth, predicted, torch.stack(priors))
+        metrics.add(batch, images, truth, predicted, torch.stack(priors))
         if progress is not None:
             progress(len(images))
     settings = {
@@ -209,7 +234,7 @@ def segmentation(
         "bootstrap": bootstrap.to_dict(),
         "seed": seed,
     }
-    return tally.result(shots, settings, examples)
+    return metrics.result(shots, settings, examples)
 
 
 def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -234,8 +259,8 @@ def dice_scores(predicted: Tensor, truth: Tensor) -> Tensor:
     return torch.where(sizes > 0, 2 * both / (predicted.sum(axes) + sizes), torch.nan)
 
 
-class _Tally:
-    """Figures of the test cases, batch by batch."""
+class _TestMetrics:
+    """Metrics of the test cases, accumulated batch by batch."""
 
     def __init__(self, names: Sequence[str], shots: int, seeds: int, train_patients: set[str]) -> None:
         self.names, self.shape, self.train_patients = tuple(names), (shots, seeds), train_patients
@@ -253,7 +278,7 @@ class _Tally:
         self.patient_ids += patients
         shared = self.train_patients & set(patients) if batch.get("patient_id") is not None else set()
         if shared:
-            raise ValueError(f"a patient must not be in train and test; received {min(shared)!r} in both")
+            raise ValueError(error_message("train and test", "have no patient in common", repr(min(shared))))
         # (shots * seeds, N, K) as (shots, seeds, N, K)
         self.dice.append(dice_scores(predicted, truth).unflatten(0, self.shape))
         priors = priors[:, None].expand_as(predicted) if priors.shape[-truth.ndim + 1 :] == truth.shape[1:] else None
@@ -272,24 +297,24 @@ class _Tally:
 
     def result(self, shots: Sequence[int], settings: dict[str, Any], examples: int) -> SegmentationResult:
         if not self.dice:
-            raise ValueError("test must hold at least one batch; received none")
+            raise ValueError(error_message("test", "hold at least one batch", "none"))
         dice, prior, area = (torch.cat(parts, dim=2).numpy() for parts in (self.dice, self.prior, self.area))
-        # Averaged over seeds before the bootstrap: the seeds of a case are not further cases.
+        # Averaged over seeds before the bootstrap, since seeds are no further cases.
         case_dice = dice.mean(axis=1)
         clear = np.where(np.isnan(area), np.nan, area == 0)
         bootstrap = BootstrapConfig(**settings["bootstrap"])
 
-        figures = [
+        estimates = [
             [mean_estimates(of_shots.mean(axis=0), self.patient_ids, bootstrap) for of_shots in values]
             for values in (dice, prior, clear, area)
         ]
         structures = {
             name: {
                 number: StructureResult(
-                    dice=figures[0][f][k],
-                    prior=figures[1][f][k],
-                    empty_clear=figures[2][f][k],
-                    empty_area=figures[3][f][k],
+                    dice=estimates[0][f][k],
+                    prior=estimates[1][f][k],
+                    empty_clear=estimates[2][f][k],
+                    empty_area=estimates[3][f][k],
                     by_seed=tuple(float(nan_mean(dice[f, s, :, k])) for s in range(self.shape[1])),
                 )
                 for f, number in enumerate(shots)
@@ -300,7 +325,7 @@ class _Tally:
         absent = [name for k, name in enumerate(self.names) if not given[:, k].any()]
         if absent:
             warnings.warn(
-                f"no test case has {', '.join(absent)}; the Dice is not defined and left out of the mean",
+                f"No test case has {', '.join(absent)}, whose Dice is undefined and left out of the mean.",
                 RuntimeWarning,
                 stacklevel=3,
             )
@@ -320,7 +345,7 @@ class _Tally:
         )
 
     def _examples(self, dice: np.ndarray, number: int) -> list[SegmentationExample]:
-        """Cases from the worst to the best of the first seed, evenly apart in rank."""
+        """Cases of the first seed from the worst to the best, evenly spaced by rank."""
         rows, columns = np.nonzero(~np.isnan(dice))
         if not len(rows) or len(self.kept) < len(dice) or number < 1:
             return []
@@ -339,52 +364,58 @@ class _Tally:
         ]
 
 
-def _usable(shots: Sequence[int], available: int) -> list[int]:
+def _available_shots(shots: Sequence[int], available: int) -> list[int]:
     if not shots or any(number < 1 for number in shots):
-        raise ValueError(f"shots must be numbers of labelled cases of at least 1; received {list(shots)}")
+        raise ValueError(error_message("shots", "be numbers of labeled cases of at least 1", list(shots)))
     if not available:
-        raise ValueError("train must hold at least one labelled case; received none")
+        raise ValueError(error_message("train", "hold at least one labeled case", "none"))
     beyond = [number for number in shots if number > available]
     if beyond:
         warnings.warn(
-            f"{', '.join(map(str, beyond))} labelled cases were asked for and {available} are there, which are all used",
+            f"{', '.join(map(str, beyond))} labeled cases were asked for, but there are {available}, which are all used.",
             RuntimeWarning,
             stacklevel=3,
         )
     return sorted({min(number, available) for number in shots})
 
 
-def _labelled(
+def _labeled(
     features: Callable[[Tensor], list[Tensor]],
     train: Sequence[Mapping[str, Any]],
     rows: Sequence[int],
     names: Sequence[str],
     device: torch.device | str | None,
 ) -> tuple[list[Tensor], Tensor, set[str]]:
-    """Feature maps and masks of the labelled cases, and their patients."""
+    """Feature maps and masks of the labeled cases, and their patients."""
     maps: list[list[Tensor]] = []
     masks: list[Tensor] = []
     patients: set[str] = set()
     for start in range(0, len(rows), BATCH):
         cases = [train[row] for row in rows[start : start + BATCH]]
-        patients |= set(id_texts(case["patient_id"] for case in cases if case.get("patient_id") is not None))
-        images = torch.stack([torch.as_tensor(case["image"]).as_subclass(Tensor) for case in cases])
-        truth = torch.stack([torch.as_tensor(case["mask"]).as_subclass(Tensor) for case in cases])
-        images, truth = checked_masks(images, truth, names)
+        patients |= set(id_strings(case["patient_id"] for case in cases if case.get("patient_id") is not None))
+        images = torch.stack([as_plain(torch.as_tensor(case["image"])) for case in cases])
+        truth = torch.stack([as_plain(torch.as_tensor(case["mask"])) for case in cases])
+        images, truth = check_masks(images, truth, names)
         maps.append([m.cpu() for m in features(images if device is None else images.to(device))])
         masks.append(truth)
     return [torch.cat(stage) for stage in zip(*maps, strict=True)], torch.cat(masks), patients
 
 
-def checked_masks(images: Any, masks: Any, names: Sequence[str]) -> tuple[Tensor, Tensor]:
-    """Images and boolean masks as plain tensors."""
-    images, masks = (torch.as_tensor(values).as_subclass(Tensor) for values in (images, masks))
-    if masks.ndim != images.ndim or masks.shape[:2] != (len(images), len(names)):
-        expected = (len(images), len(names), *images.shape[2:])
-        raise ValueError(f"mask must have the shape {expected} for {list(names)}; received {tuple(masks.shape)}")
-    if masks.dtype != torch.bool:
-        wrong = masks[(masks != 0) & (masks != 1)]
-        if len(wrong):
-            raise ValueError(f"mask must be 0 or 1; received {wrong[0].item()}")
-        masks = masks == 1
-    return images, masks
+def _run(context: ProtocolContext) -> SegmentationResult:
+    loader = context.masked_batches(context.split_studies("test"))
+    with context.progress_bar(loader, "segmentation") as progress:
+        return segmentation(
+            context.model,
+            context.masked_batches(context.split_studies("train")).dataset,
+            loader,
+            names=context.mask_names,
+            device=context.model.device,
+            bootstrap=context.bootstrap,
+            seed=context.seed,
+            progress=progress,
+        )
+
+
+register_protocol(
+    Protocol("segmentation", _run, requires=["masks", "training"], options=["mask_columns"], on_request=True, order=70)
+)

@@ -1,4 +1,4 @@
-"""Zero-shot classification into classes of which each image shows exactly one (the 5x200 layout)."""
+"""Zero-shot classification into classes of which each image shows exactly one (CheXpert 5x200)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,38 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from medvl.evaluation.case_selection import draw_per_class, exclusive_classes
+from medvl.evaluation.case_selection import CHEXPERT_COMPETITION_FINDINGS, draw_per_class, exclusive_classes
+from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.protocols.zero_shot import prompt_similarity
+from medvl.evaluation.registry import Protocol, register_protocol
+from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
-from medvl.evaluation.tables import text_table
+from medvl.evaluation.tables import Cell, Column, Row, Table
+from medvl.evaluation.targets import require_labels
+from medvl.utils.checks import error_message
 
 if TYPE_CHECKING:
     import pandas as pd
 
-TIE = 8 * float(np.finfo(np.float32).eps)
+__all__ = ["SingleLabelResult", "zero_shot_single_label"]
+
+TIE_TOLERANCE = 8 * float(np.finfo(np.float32).eps)
 """Cosines closer than this are ties."""
 
 
 @dataclass(frozen=True)
-class SingleLabelResult:
+class SingleLabelResult(ProtocolResult):
     """Zero-shot classification of N studies into C classes.
 
     Args:
         values: ``accuracy`` and ``macro_f1``.
         class_f1: F1 of each class.
-        confusion: studies of each class (rows) by what they were called (columns), (C, C).
+        confusion: number of studies by class (rows) and predicted class (columns), (C, C).
         classes: names of the classes.
         similarity: cosine of each study with each class (N, C).
         targets: class number of each study (N,).
-        predictions: the class it was called (N,), a wrong one where it ties with the right one.
+        predictions: predicted class number of each study (N,), a wrong one where it ties with the true one.
         study_ids: of the N studies.
         patient_ids: of the N studies.
         prompts: the prompts used, by class.
@@ -59,10 +66,10 @@ class SingleLabelResult:
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:
         """Statistics (B,) by name for weights (B, N) of the studies; see :func:`medvl.evaluation.compare`."""
-        return classification_figures(self.targets, self.predictions, self.classes, weights)
+        return classification_statistics(self.targets, self.predictions, self.classes, weights)
 
     def case_table(self) -> pd.DataFrame:
-        """One row for each study: ids, class, predicted class, whether right, and the cosine with every class."""
+        """One row for each study: ids, class, predicted class, whether correct, and the cosine with every class."""
         import pandas as pd
 
         table = pd.DataFrame(
@@ -71,13 +78,13 @@ class SingleLabelResult:
                 "patient_id": self.patient_ids,
                 "target": [self.classes[c] for c in self.targets],
                 "predicted": [self.classes[c] for c in self.predictions],
-                "right": self.targets == self.predictions,
+                "correct": self.targets == self.predictions,
             }
         )
         return table.assign(**{name: self.similarity[:, column] for column, name in enumerate(self.classes)})
 
     def to_dict(self) -> dict[str, Any]:
-        """Figures and settings as ``evaluation.json`` has them."""
+        """Metrics and settings as ``evaluation.json`` has them."""
         return {
             **{name: estimate.to_dict() for name, estimate in self.values.items()},
             "chance": {"accuracy": self.chance},
@@ -88,20 +95,34 @@ class SingleLabelResult:
             "settings": self.settings,
         }
 
-    def table(self, untrained: SingleLabelResult | None = None) -> str:
-        """The figures as a plain-text table, with an untrained model's F1 and accuracy beside them."""
+    def tables(self) -> list[Table]:
+        """Accuracy and F1, and the confusion matrix."""
         rows = [
-            [name, str(int((self.targets == c).sum())), str(self.class_f1[name])] for c, name in enumerate(self.classes)
+            Row(f"F1, {name}", [Cell(int((self.targets == c).sum()), spec="d"), Cell.of(self.class_f1[name])])
+            for c, name in enumerate(self.classes)
         ]
-        rows.append(["Macro", str(len(self.targets)), str(self.values["macro_f1"])])
-        head = ["Class", "Cases", "F1"]
-        accuracy = f"Accuracy {self.values['accuracy']}, chance {self.chance:.3f}"
-        if untrained is not None:
-            head.append("Untrained F1")
-            for row, other in zip(rows, [*untrained.class_f1.values(), untrained.values["macro_f1"]], strict=True):
-                row.append(str(other))
-            accuracy += f", untrained {untrained.values['accuracy']}"
-        return text_table(head, rows, rule_before_last=True) + "\n" + accuracy
+        total = Cell(len(self.targets), spec="d")
+        rows.append(Row("Macro F1", [total, Cell.of(self.values["macro_f1"])]))
+        rows.append(Row("Accuracy", [total, Cell.of(self.values["accuracy"], chance=self.chance)]))
+        columns = [Column("Cases"), Column("Value", compared=True, chart=True)]
+        title = "Single-label zero-shot"
+        confusion = [
+            Row(name, [Cell(int(count), spec="d") for count in counts])
+            for name, counts in zip(self.classes, self.confusion, strict=True)
+        ]
+        predicted = [Column(f"Predicted {name}") for name in self.classes]
+        return [
+            Table("single-label", title, "Metric", columns, rows, DESCRIPTION),
+            Table("single-label-confusion", title, "Class", predicted, confusion, caption="Confusion matrix"),
+        ]
+
+    def key_figures(self) -> list[KeyFigure]:
+        """The accuracy."""
+        cell = Cell.of(self.values["accuracy"], chance=self.chance, note=f"of {len(self.classes)} classes")
+        return [KeyFigure("Single-label accuracy", cell)]
+
+
+DESCRIPTION = "Which one of the classes does an image show? Over images that show exactly one of them."
 
 
 def zero_shot_single_label(
@@ -118,10 +139,10 @@ def zero_shot_single_label(
 ) -> SingleLabelResult:
     """Which one of C classes does an image show? The 5x200 protocol (Huang et al., 2021) for any classes.
 
-    As many studies of every class are drawn that show that class alone; an image is called what it has the largest cosine
-    with (:func:`medvl.functional.class_similarity`). Where a wrong class ties with the right one, the image counts as wrong.
+    Equally many studies of every class are drawn that show that class alone; the prediction is the class with the largest
+    cosine (:func:`medvl.functional.class_similarity`). Ties of a wrong class with the true one count as errors.
 
-        accuracy = share of studies called right,    macro-F1 = mean_c 2 TP_c / (called_c + studies_c).
+        accuracy = fraction of studies predicted correctly,    macro F1 = mean_c 2 TP_c / (predicted_c + studies_c).
 
     Args:
         embeddings: studies with ``labels`` (N, K).
@@ -130,16 +151,17 @@ def zero_shot_single_label(
         encode_text: the model, or its function from strings to (M, D).
         names: the K findings in the order of the labels' columns.
         per_class: studies of each class; None takes every study that shows one class alone, balanced or not.
-        exclusive_among: findings that must not be there (nor be uncertain) beside a study's class; None for the classes.
-        ensemble: how several prompts count, ``"mean"`` or ``"max"``.
+        exclusive_among: findings that must not be present or uncertain beside a study's class; None for the classes.
+        ensemble: how several prompts are combined, ``"mean"`` or ``"max"``.
         bootstrap: of the intervals, clustered by patient.
         seed: of the draws.
 
     Returns:
-        The figures. Where a class has fewer studies than asked, all classes have as many as it, with a warning.
+        The metrics. Where a class has fewer studies than asked for, as many of every class as it has are drawn, with a warning.
 
     Raises:
-        ValueError: if labels are missing or too wide, a class is not among the names, has no prompt or no study.
+        ValueError: If labels are missing or have another width than ``names``, or a class is not among the names, or has no
+            prompt or no study.
 
     Example:
         >>> import torch
@@ -154,16 +176,16 @@ def zero_shot_single_label(
     classes = tuple(prompts)
     for name, texts in prompts.items():
         if isinstance(texts, str) or not texts:
-            raise ValueError(f"prompts for {name!r} need a list of at least one prompt")
+            raise ValueError(error_message(f"prompts[{name!r}]", "hold a list of at least one prompt", repr(texts)))
     numbers = exclusive_classes(embeddings, names, classes, exclusive_among)
     if per_class is None:
         rows = np.flatnonzero(numbers >= 0)
         if not len(rows):
-            raise ValueError(f"no study shows one of the classes alone: {', '.join(classes)}")
+            raise ValueError(f"No study shows one of the classes alone, of {', '.join(classes)}.")
         without = [name for c, name in enumerate(classes) if not (numbers == c).any()]
         if without:
             warnings.warn(
-                f"{len(without)} class(es) have no study that shows them alone and no F1: {', '.join(without)}",
+                f"{len(without)} class(es) have no study that shows them alone, and therefore no F1: {', '.join(without)}.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -171,10 +193,10 @@ def zero_shot_single_label(
         rows = draw_per_class(numbers, classes, per_class, np.random.default_rng(seed), "studies")
     targets = numbers[rows]
     similarity = prompt_similarity(embeddings, prompts, encode_text, ensemble)[0][rows]
-    predictions = pessimistic_argmax(similarity, targets)
+    predictions = predict_classes(similarity, targets)
     patients = tuple(embeddings.patient_ids[row] for row in rows)
     found = bootstrap_estimates(
-        lambda weights: classification_figures(targets, predictions, classes, weights),
+        lambda weights: classification_statistics(targets, predictions, classes, weights),
         patients,
         bootstrap,
     )
@@ -201,29 +223,49 @@ def zero_shot_single_label(
     )
 
 
-def pessimistic_argmax(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Class of the largest score (N,) of scores (N, C); where a wrong class ties with the right one, the wrong one.
+def predict_classes(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """Class of the largest score (N,) of scores (N, C); a tie of a wrong class with the true one is an error.
 
     Example:
-        >>> pessimistic_argmax(np.array([[0.5, 0.5], [-0.1, -0.2]]), np.array([0, 0]))
+        >>> predict_classes(np.array([[0.5, 0.5], [-0.1, -0.2]]), np.array([0, 0]))
         array([1, 0])
     """
     lowered = scores.copy()
-    lowered[np.arange(len(scores)), targets] -= TIE
+    lowered[np.arange(len(scores)), targets] -= TIE_TOLERANCE
     return lowered.argmax(axis=1)
 
 
-def classification_figures(
+def classification_statistics(
     targets: np.ndarray, predictions: np.ndarray, classes: Sequence[str], weights: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Accuracy, macro-F1 and F1 by class (B,) for weights (B, N); classes without weight have no part in the mean."""
+    """Accuracy, macro F1 and F1 by class (B,) for weights (B, N); classes without weight are left out of the mean."""
     weights = weights.astype(float)
     named = {"accuracy": weights @ (targets == predictions) / weights.sum(axis=1)}
     scores = []
     for number in range(len(classes)):
-        shown, called = weights @ (targets == number), weights @ (predictions == number)
-        hit = weights @ ((targets == number) & (predictions == number))
+        positive, predicted = weights @ (targets == number), weights @ (predictions == number)
+        true_positive = weights @ ((targets == number) & (predictions == number))
         with np.errstate(invalid="ignore"):
-            scores.append(np.where(shown > 0, 2 * hit / (shown + called), np.nan))
+            scores.append(np.where(positive > 0, 2 * true_positive / (positive + predicted), np.nan))
     named["macro_f1"] = np.nanmean(scores, axis=0)
     return named | {f"f1/{name}": score for name, score in zip(classes, scores, strict=True)}
+
+
+def _run(context: ProtocolContext) -> SingleLabelResult:
+    embeddings = context.embeddings()
+    classes = context.options.get("classes") or _default_classes(embeddings, context.findings)
+    prompts = {name: sides["present"] for name, sides in context.prompts(classes).items()}
+    return zero_shot_single_label(
+        embeddings, prompts, context.model, context.findings, bootstrap=context.bootstrap, seed=context.seed
+    )
+
+
+def _default_classes(embeddings: Embeddings, names: Sequence[str]) -> list[str]:
+    """The findings of CheXpert's competition where all are among the names, else every finding that is present."""
+    if set(CHEXPERT_COMPETITION_FINDINGS) <= set(names):
+        return list(CHEXPERT_COMPETITION_FINDINGS)
+    present = (require_labels(embeddings, names) == 1).any(0)
+    return [name for name, given in zip(names, present.tolist(), strict=True) if given]
+
+
+register_protocol(Protocol("single-label", _run, requires=["labels"], options=["classes"], on_request=True, order=20))

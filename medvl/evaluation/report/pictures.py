@@ -1,36 +1,29 @@
-"""What the report shows in pictures: heat maps, outlines, calibration and failures."""
+"""Figures of the report: heat maps, outlines, ROC and calibration curves, and the similarity matrix."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.protocols.grounding import TITLES as MEASURES
-from medvl.evaluation.protocols.grounding import GroundingResult
-from medvl.evaluation.protocols.retrieval import RetrievalResult
-from medvl.evaluation.protocols.segmentation import SegmentationResult
-from medvl.evaluation.protocols.zero_shot import ZeroShotResult
+from medvl.evaluation.protocols.grounding import TITLES
 from medvl.evaluation.report.overlays import overlay
-from medvl.evaluation.report.plots import calibration_plot, picture
+from medvl.evaluation.report.plots import calibration_plot, roc_plot, similarity_matrix
 from medvl.evaluation.report.sentence_maps import SentenceMaps
+from medvl.evaluation.statistics.bootstrap import Estimate
 
-FAILURES = 8
-WRONG = 0.1
-"""Share of the other class that a case must be on the wrong side of to be shown as a failure."""
-REPORT_QUERIES, NEAREST_IMAGES = 3, 4
-QUERY_TEXT = 320
-"""Characters shown of a report that asks."""
+MATRIX_STUDIES = 60
+"""Number of studies in the similarity matrix, at most."""
 
 
-def grounding_cases(result: GroundingResult | None) -> list[dict[str, Any]]:
+def grounding_cases(result: Any) -> list[dict[str, Any]]:
     """Heat maps of the examples with the true region outlined."""
     cases = []
     for example in result.examples if result is not None else ():
-        values = [f"{MEASURES[name]} {value:.2f}" for name, value in example.values.items() if name != "pointing"]
+        values = [f"{TITLES[name]} {value:.2f}" for name, value in example.values.items() if name != "pointing"]
         values.append("points inside" if example.values["pointing"] == 1 else "points outside")
         cases.append(
             {
@@ -64,7 +57,7 @@ def sentence_cases(shown: Sequence[SentenceMaps], show_text: bool) -> list[dict[
     ]
 
 
-def segmentation_cases(result: SegmentationResult | None) -> list[dict[str, Any]]:
+def segmentation_cases(result: Any) -> list[dict[str, Any]]:
     """Test cases from the worst to the best with the true and the predicted region outlined."""
     return [
         {
@@ -77,7 +70,7 @@ def segmentation_cases(result: SegmentationResult | None) -> list[dict[str, Any]
     ]
 
 
-def calibration_plots(result: ZeroShotResult | None) -> list[tuple[str, str, str]]:
+def calibration_plots(result: Any) -> list[tuple[str, str, str]]:
     """Name, expected calibration error and plot of every finding that has cases of both classes."""
     if result is None:
         return []
@@ -88,109 +81,54 @@ def calibration_plots(result: ZeroShotResult | None) -> list[tuple[str, str, str
     ]
 
 
-def failure_cases(
-    result: ZeroShotResult | None,
-    embeddings: Embeddings | None,
-    images: Mapping[int, np.ndarray] | None,
-    number: int = FAILURES,
-) -> list[dict[str, Any]]:
-    """The images on which zero-shot classification errs most: by turns a finding missed and one seen where there is none.
+def roc_plots(result: Any, untrained: Any) -> list[tuple[str, Estimate, str]]:
+    """Name, AUROC and plot of every finding with cases of both classes."""
+    if result is None:
+        return []
+    plots = []
+    for column, (name, finding) in enumerate(result.findings.items()):
+        if math.isnan(finding.auroc.value):
+            continue
+        other = None
+        if untrained is not None and list(untrained.findings) == list(result.findings):
+            other = untrained.margins[:, column], untrained.targets[:, column]
+        svg = roc_plot(name, result.margins[:, column], result.targets[:, column], finding.auroc.value, other)
+        plots.append((name, finding.auroc, svg))
+    return plots
 
-    How far a case errs is the share of the cases of the other class that it is on the wrong side of, so that findings whose
-    scores lie on other scales compare. Every image is shown once.
+
+def matrix_order(embeddings: Embeddings, names: Sequence[str], number: int) -> tuple[list[int], list[str]]:
+    """Rows for the similarity matrix, at most ``number``, ordered by group, and the group of each.
+
+    A study's group is the rarest finding present in it, since frequent findings would absorb the others.
     """
-    if result is None or embeddings is None:
-        return []
-    pictures = embeddings.thumbnails if images is None else images
-    found: dict[str, list[tuple[float, int, int]]] = {"missed": [], "seen": []}
-    for column in range(result.targets.shape[1]):
-        present, absent = (np.flatnonzero(result.targets[:, column] == state) for state in (1, 0))
-        if not len(present) or not len(absent):
-            continue
-        scores = result.margins[:, column]
-        found["missed"] += [(float((scores[absent] > scores[i]).mean()), i, column) for i in present.tolist()]
-        found["seen"] += [(float((scores[present] < scores[i]).mean()), i, column) for i in absent.tolist()]
-    ranked = {kind: sorted(errors, key=lambda error: (-error[0], error[1])) for kind, errors in found.items()}
-    names = list(result.findings)
-    cases: list[dict[str, Any]] = []
-    used: set[int] = set()
-    shown: set[tuple[str, int]] = set()
-    for turn in range(2 * number):
-        kind = ("missed", "seen")[turn % 2]
-        free = (error for error in ranked[kind] if error[1] in pictures and error[1] not in used and error[0] > WRONG)
-        worst = next((error for error in free if (kind, error[2]) not in shown), None)
-        if worst is None or len(cases) == number:
-            continue
-        share, row, column = worst
-        used.add(row)
-        shown.add((kind, column))
-        cases.append(
-            {
-                "missed": kind == "missed",
-                "name": names[column],
-                "study": embeddings.study_ids[row],
-                "picture": picture(pictures[row]),
-                "share": f"{100 * share:.0f} %",
-                "probability": f"{result.probabilities[row, column]:.2f}",
-            }
-        )
-    return cases
+    rows = np.flatnonzero(embeddings.has_text.numpy())
+    rows = (
+        rows[np.unique(np.linspace(0, len(rows) - 1, min(number, len(rows))).round().astype(int))]
+        if len(rows)
+        else rows
+    )
+    labels = embeddings.labels
+    if labels is None or len(names) != labels.shape[1]:
+        return rows.tolist(), ["studies"] * len(rows)
+    present = labels[rows].numpy() == 1
+    present[:, [name == "No Finding" for name in names]] = False
+    frequency = present.sum(axis=0)
+    rarest = np.where(present, frequency, len(rows) + 1).argmin(axis=1) if len(rows) else np.zeros(0, int)
+    group = np.where(present.any(axis=1), rarest, len(names))
+    order = np.argsort(group, kind="stable")
+    return rows[order].tolist(), [[*names, "none of these"][place] for place in group[order]]
 
 
-def report_queries(
-    result: RetrievalResult | None,
-    embeddings: Embeddings | None,
-    images: Mapping[int, np.ndarray] | None,
-    show_text: bool,
-    number: int = REPORT_QUERIES,
-) -> list[dict[str, Any]]:
-    """Reports from the best to the worst ranked with the images nearest to them."""
-    if result is None or embeddings is None or embeddings.texts is None:
-        return []
-    direction = result.text_to_image
-    pictures = embeddings.thumbnails if images is None else images
-    kept = np.flatnonzero([int(row) in pictures for row in direction.candidate_rows])
-    if len(kept) < NEAREST_IMAGES:
-        return []
-    order = np.argsort(direction.ranks, kind="stable")
-    cases = []
-    for query in order[sorted({round(place) for place in np.linspace(0, len(order) - 1, number)})]:
-        row = int(direction.query_rows[query])
-        similarity = (embeddings.image[direction.candidate_rows] @ embeddings.text[row]).numpy()
-        nearest = np.argsort(-similarity, kind="stable")[:NEAREST_IMAGES]
-        # An image whose picture was not kept would leave a gap in the row.
-        if not all(int(direction.candidate_rows[place]) in pictures for place in nearest):
-            continue
-        text = embeddings.texts[row].strip() if show_text else f"Report of study {embeddings.study_ids[row]}"
-        cases.append(
-            {
-                "text": text if len(text) <= QUERY_TEXT else text[: word_end(text, QUERY_TEXT)] + " …",
-                "study": embeddings.study_ids[row],
-                "rank": int(direction.ranks[query]),
-                "candidates": len(direction.candidate_rows),
-                "hits": [
-                    {
-                        "picture": picture(pictures[int(direction.candidate_rows[place])]),
-                        "study": embeddings.study_ids[int(direction.candidate_rows[place])],
-                        "right": bool(direction.candidate_groups[place] == direction.query_groups[query]),
-                        "similarity": f"{similarity[place]:.2f}",
-                    }
-                    for place in nearest
-                ],
-            }
-        )
-    return cases
-
-
-def word_end(text: str, length: int) -> int:
-    """Where to cut a text to at most ``length`` characters: behind its last whole word, or in a word longer than that.
-
-    Example:
-        >>> word_end("No effusion.", 5), word_end("Pneumothorax.", 5)
-        (2, 5)
-    """
-    cut = text.rfind(" ", 0, length)
-    return cut if cut > 0 else length
+def similarity_figure(embeddings: Embeddings | None, names: Sequence[str]) -> dict[str, Any] | None:
+    """The similarity matrix of some studies, with their number and whether they are grouped; None without a report."""
+    if embeddings is None:
+        return None
+    rows, groups = matrix_order(embeddings, names, MATRIX_STUDIES)
+    if not rows:
+        return None
+    similarity = (embeddings.image[rows] @ embeddings.text[rows].T).numpy()
+    return {"svg": similarity_matrix(similarity, groups), "studies": len(rows), "grouped": len(set(groups)) > 1}
 
 
 def _range(heat: np.ndarray) -> str:

@@ -1,6 +1,6 @@
-"""The report's plots as inline SVG, and its pictures as data addresses.
+"""The report's plots as inline SVG, and its pictures as data URLs.
 
-Plots are drawn in colours that stand for variables of the page's style sheet, so that one file serves light and dark screens.
+Plots are drawn in colors that stand for variables of the page's style sheet, so that one file serves light and dark screens.
 matplotlib is imported when the first plot is drawn.
 """
 
@@ -19,12 +19,13 @@ import numpy as np
 
 from medvl.evaluation.statistics.calibration import ReliabilityCurve
 from medvl.evaluation.statistics.curves import roc_curve
+from medvl.evaluation.thumbnails import check_picture
 
-COLOURS = {"#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--first", "#050505": "--second"}
-INK, MUTED, LINE, FIRST, SECOND = COLOURS
+COLORS = {"#010101": "--ink", "#020202": "--muted", "#030303": "--line", "#040404": "--first", "#050505": "--second"}
+INK, MUTED, LINE, FIRST, SECOND = COLORS
 
 MATRIX_LINE = 0.055
-"""Height of a line of text in the similarity matrix, as a share of the matrix."""
+"""Height of a line of text in the similarity matrix, as a fraction of the matrix."""
 
 
 def loss_curve(history: Sequence[Mapping[str, Any]]) -> str:
@@ -37,14 +38,14 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> str:
         The plot as SVG; "" where no line has a loss.
     """
     series = []
-    for key, name, colour, style in (
+    for key, name, color, style in (
         ("loss", "training", FIRST, "-"),
         ("val_loss", "validation", SECOND, "--"),
     ):
         points = [(line["epoch"], line[key]) for line in history if _finite(line.get(key)) and "epoch" in line]
         if points:
             epochs, values = zip(*points, strict=True)
-            series.append((name, epochs, values, colour, style))
+            series.append((name, epochs, values, color, style))
     if not series:
         return ""
     words = "; ".join(
@@ -55,9 +56,9 @@ def loss_curve(history: Sequence[Mapping[str, Any]]) -> str:
         axes = figure.add_subplot()
         _bare(axes)
         axes.grid(axis="y", color=LINE, linewidth=0.8)
-        for name, epochs, values, colour, style in series:
+        for name, epochs, values, color, style in series:
             marker = "o" if len(epochs) < 25 else None
-            axes.plot(epochs, values, style, color=colour, linewidth=2, marker=marker, markersize=4, label=name)
+            axes.plot(epochs, values, style, color=color, linewidth=2, marker=marker, markersize=4, label=name)
         axes.set_xlabel("epoch")
         axes.set_ylabel("loss")
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -104,7 +105,7 @@ def roc_plot(
 
 
 def calibration_plot(name: str, curve: ReliabilityCurve) -> str:
-    """One finding's reliability curve over the diagonal that perfect probabilities lie on.
+    """One finding's reliability curve over the diagonal of perfect calibration.
 
     Args:
         name: the finding.
@@ -125,12 +126,12 @@ def calibration_plot(name: str, curve: ReliabilityCurve) -> str:
         axes.set_xticklabels(["0", "0.5", "1"])
         axes.set_yticklabels(["0", "0.5", "1"])
         axes.set_xlabel("predicted probability", labelpad=2)
-        axes.set_ylabel("share present", labelpad=2)
+        axes.set_ylabel("fraction present", labelpad=2)
     return out[0]
 
 
 def similarity_matrix(similarity: np.ndarray, groups: Sequence[str]) -> str:
-    """Cosine of each image (rows) and each report (columns), both in the same order, with a colour bar.
+    """Cosine of each image (rows) and each report (columns), both in the same order, with a color bar.
 
     Args:
         similarity: (N, N); the diagonal holds the pairs.
@@ -180,15 +181,14 @@ def similarity_matrix(similarity: np.ndarray, groups: Sequence[str]) -> str:
 
 
 def picture(pixels: np.ndarray) -> str:
-    """A gray picture (H, W), uint8, as the data address of a PNG.
+    """A gray picture (H, W), uint8, as the data URL of a PNG.
 
     Raises:
-        ValueError: if it is not a matrix of uint8.
+        ValueError: If it is not a matrix of uint8.
     """
     from PIL import Image
 
-    if pixels.ndim != 2 or pixels.dtype != np.uint8:
-        raise ValueError(f"images must be matrices (H, W) of uint8; received {pixels.dtype} {pixels.shape}")
+    check_picture(pixels)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
@@ -226,11 +226,11 @@ def _figure(width: int, height: int, title: str) -> Iterator[tuple[Any, list[str
 
 
 def _apart(places: Sequence[float], distance: float) -> list[float]:
-    """The places, in order, moved as little as needs be to stand at least ``distance`` from each other."""
+    """The positions, in order, moved as little as possible to be at least ``distance`` apart."""
     moved: list[float] = []
     for place in places:
         moved.append(max(place, moved[-1] + distance) if moved else place)
-    # What was pushed past the last place's own stand is taken back from the end.
+    # Positions that were moved past the last one are moved back from the end.
     limit = places[-1]
     for number in range(len(moved) - 1, -1, -1):
         moved[number] = min(moved[number], limit)
@@ -243,7 +243,7 @@ def _bare(axes: Any) -> None:
 
 
 def _inline(svg: str, width: int, height: int, title: str) -> str:
-    """The ``<svg>`` element alone, scaled by the page, named for screen readers, coloured by the page's variables."""
+    """The ``<svg>`` element alone, scaled by the page, named for screen readers, colored by the page's variables."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     # This rule would hold for the whole page; the page's own style sheet has it for plots alone.
     svg = re.sub(r"<style[^>]*>.*?</style>", "", svg, flags=re.DOTALL)
@@ -255,8 +255,8 @@ def _inline(svg: str, width: int, height: int, title: str) -> str:
         svg,
         count=1,
     )
-    for colour, variable in COLOURS.items():
-        svg = svg.replace(colour, f"var({variable})")
+    for color, variable in COLORS.items():
+        svg = svg.replace(color, f"var({variable})")
     return re.sub(r"\s*\n\s*", "\n", svg).strip()
 
 

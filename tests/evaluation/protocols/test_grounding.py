@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from medvl.evaluation import BootstrapConfig, compare, grounding, phrase_maps
-from medvl.evaluation.heat_maps import point_hits
+from medvl.evaluation.heat_maps import pointing_game_on_grid
 
 
 class Pixels:
@@ -83,7 +83,7 @@ def test_trap_a_map_that_reaches_no_threshold_counts_as_zero():
 
 def test_a_finding_without_cases_is_undefined_with_a_warning():
     cases = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0], [0, 0, 0, 0]]])
-    with pytest.warns(RuntimeWarning, match="no case has a region for B, which is left out of the means"):
+    with pytest.warns(RuntimeWarning, match="No case has a region of B, left out of the means"):
         result = grounding(
             Pixels(), [cases], {"A": ["bright"], "B": ["dark"]}, bootstrap=BootstrapConfig(n_resamples=5)
         )
@@ -92,7 +92,7 @@ def test_a_finding_without_cases_is_undefined_with_a_warning():
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["findings"]["B"]["pointing"] == {"value": None, "interval": None}
     assert content["findings"]["A"]["chance"] == {"cnr": 0.0, "miou": 0.25, "pointing": 0.25}
-    assert result.table(result).count("n/a") == 3
+    assert result.table(result).count("n/a") == 7
 
 
 def test_an_outermost_patch_points_at_its_centre_not_at_the_whole_border():
@@ -100,11 +100,11 @@ def test_an_outermost_patch_points_at_its_centre_not_at_the_whole_border():
     mask = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
     mask[0, 0, 1:4, 1:4] = True  # the centre of the first patch is (2, 2)
     mask[1, 0, :2, :2] = True  # a corner that no centre lies in
-    assert point_hits(maps.expand(3, -1, -1, -1), mask).flatten().tolist()[:2] == [1.0, 0.0]
-    assert point_hits(maps, mask[2:]).isnan().all()
+    assert pointing_game_on_grid(maps.expand(3, -1, -1, -1), mask).flatten().tolist()[:2] == [1.0, 0.0]
+    assert pointing_game_on_grid(maps, mask[2:]).isnan().all()
     flat = torch.ones(1, 1, 2, 2)
-    assert point_hits(flat, mask[:1]).item() == 0
-    assert point_hits(flat, torch.ones_like(mask[:1])).item() == 1
+    assert pointing_game_on_grid(flat, mask[:1]).item() == 0
+    assert pointing_game_on_grid(flat, torch.ones_like(mask[:1])).item() == 1
 
 
 def test_images_may_bring_their_own_phrases():
@@ -116,7 +116,9 @@ def test_images_may_bring_their_own_phrases():
     )
     result = grounding(Pixels(), [cases], bootstrap=BootstrapConfig(n_resamples=5))
     assert result.findings["phrase"].pointing.value == 1.0
-    with pytest.raises(ValueError, match="a batch must hold a 'phrase' for each of its 2 images; received none"):
+    with pytest.raises(
+        ValueError, match="batch must hold a 'phrase' for each of its 2 images where phrases is None, got none"
+    ):
         grounding(Pixels(), [{key: cases[key] for key in ("image", "mask")}], bootstrap=BootstrapConfig(n_resamples=5))
 
 
@@ -177,10 +179,10 @@ def test_patients_are_resampled_not_images():
     [
         (
             {"mask": torch.ones(1, 2, 1, 4)},
-            r"mask must have the shape \(1, 1, 1, 4\) for \['A'\]; received \(1, 2, 1, 4\)",
+            r"mask must have shape \(1, 1, 1, 4\) for \['A'\], got \(1, 2, 1, 4\)",
         ),
-        ({"mask": torch.full((1, 1, 1, 4), 255)}, r"mask must be 0 or 1; received 255"),
-        ({"mask": torch.full((1, 1, 1, 4), torch.nan)}, r"mask must be 0 or 1; received nan"),
+        ({"mask": torch.full((1, 1, 1, 4), 255)}, r"mask must be 0 or 1, got 255"),
+        ({"mask": torch.full((1, 1, 1, 4), torch.nan)}, r"mask must be 0 or 1, got nan"),
     ],
 )
 def test_wrong_masks_are_named(change, message):
@@ -191,15 +193,15 @@ def test_wrong_masks_are_named(change, message):
 
 def test_wrong_arguments_are_named():
     cases = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]])
-    with pytest.raises(ValueError, match=r"phrases must be for masks among \['A'\]; received \['B'\]"):
+    with pytest.raises(ValueError, match=r"phrases must be of masks among \['A'\], got \['B'\]"):
         grounding(Pixels(), [cases], {"B": ["bright"]}, names=["A"])
-    with pytest.raises(ValueError, match="phrases for 'A' must be a list of at least one phrase; received 'bright'"):
+    with pytest.raises(ValueError, match=r"phrases\['A'\] must be a list of at least one phrase, got 'bright'"):
         grounding(Pixels(), [cases], {"A": "bright"})
-    with pytest.raises(TypeError, match=r"needs a model with encode_patches .*; received object"):
+    with pytest.raises(TypeError, match=r"model must have encode_patches .*, got object"):
         grounding(object(), [cases], {"A": ["bright"]})
     with pytest.raises(ValueError, match="at least one batch"):
         grounding(Pixels(), [], {"A": ["bright"]})
-    with pytest.raises(ValueError, match="patient_id must have one entry for each of the 1 images; received 2"):
+    with pytest.raises(ValueError, match="patient_id must have one entry for each of the 1 images, got 2"):
         grounding(Pixels(), [{**cases, "patient_id": ["a", "b"]}], {"A": ["bright"]})
     named = {**cases, "study_id": np.array(["x"]), "patient_id": torch.tensor([5])}
     result = grounding(Pixels(), [named], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))

@@ -105,7 +105,7 @@ def test_an_untrained_model_scores_at_chance_and_a_collapsed_one_below():
 
 
 def test_fewer_candidates_than_k_are_undefined_with_a_warning():
-    with pytest.warns(RuntimeWarning, match="precision at 50 is not defined among 30 candidates"):
+    with pytest.warns(RuntimeWarning, match="Precision at 50 is undefined among 30 candidates"):
         result = label_retrieval(
             studies(), NAMES, NAMES, per_class=10, queries_per_class=2, bootstrap=BootstrapConfig(n_resamples=5)
         )
@@ -116,7 +116,7 @@ def test_fewer_candidates_than_k_are_undefined_with_a_warning():
 
 
 def test_too_few_studies_are_told():
-    with pytest.warns(RuntimeWarning, match=r"\d+ in place of 500 candidates of each class: there are no more of"):
+    with pytest.warns(RuntimeWarning, match=r"\d+ in place of 500 candidates of each class, as there are no more of"):
         label_retrieval(
             studies(),
             NAMES,
@@ -126,16 +126,16 @@ def test_too_few_studies_are_told():
             ks=[5],
             bootstrap=BootstrapConfig(n_resamples=2),
         )
-    with pytest.raises(ValueError, match=r"no candidates left that show one class alone for: .*Edema"):
+    with pytest.raises(ValueError, match=r"No candidates are left that show one class alone, of Edema"):
         label_retrieval(studies(patients=240), NAMES, NAMES, ks=[5])
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"ks must be depths of at least 1; received \[\]"):
+    with pytest.raises(ValueError, match=r"ks must be depths of at least 1, got \[\]"):
         label_retrieval(studies(), NAMES, NAMES, ks=[])
-    with pytest.raises(ValueError, match="texts need encode_text, a model or a function"):
+    with pytest.raises(ValueError, match="encode_text must be a model or a function"):
         label_retrieval(studies(), NAMES, NAMES, texts=TEXTS, per_class=20, queries_per_class=2)
-    with pytest.raises(ValueError, match=r"at least one text for every class; received none for \['Edema'\]"):
+    with pytest.raises(ValueError, match=r"at least one text for every class, got none for \['Edema'\]"):
         label_retrieval(
             studies(), NAMES, NAMES, texts={**TEXTS, "Edema": []}, encode_text=encode, per_class=20, queries_per_class=2
         )

@@ -156,12 +156,12 @@ def test_studies_without_a_report_take_no_part_and_are_counted():
     assert result.without_text == 10
     assert result.image_to_text.query_rows.tolist() == [i for i in range(30) if i % 3]
     assert result.to_dict()["image_to_text"]["queries"] == 20
-    with pytest.raises(ValueError, match="at least one study with a report; received none"):
+    with pytest.raises(ValueError, match="at least one study with a report, got none"):
         retrieval(Embeddings(torch.eye(2), torch.eye(2), texts=["", ""]))
 
 
 def test_fewer_candidates_than_k_is_one_by_definition_with_a_warning():
-    with pytest.warns(RuntimeWarning, match="recall at 5, 10 is 1 by definition among 3 candidates"):
+    with pytest.warns(RuntimeWarning, match="Recall at 5, 10 is 1 by definition among 3 candidates"):
         result = retrieval(paired(3, texts=["a", "b", "c"]), bootstrap=BootstrapConfig(n_resamples=5))
     assert result.image_to_text.values["recall_at_10"].value == 1
     assert result.image_to_text.chance["recall_at_10"] == 1
@@ -185,13 +185,13 @@ def test_intervals_are_by_patient_and_hold_the_value():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"ks must be depths of at least 1; received \[0\]"):
+    with pytest.raises(ValueError, match=r"ks must be depths of at least 1, got \[0\]"):
         retrieval(paired(3), ks=[0])
-    with pytest.raises(ValueError, match=r"image embeddings hold NaN or infinite values in 1 of 2 rows"):
+    with pytest.raises(ValueError, match=r"image embeddings must be finite, got 1 of 2 rows that are not"):
         Embeddings(torch.tensor([[1.0], [torch.nan]]), torch.ones(2, 1))
-    with pytest.raises(ValueError, match=r"a row for each row of image, .* received \(3, 2\) and \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"text must have the shape \(2, 2\) of image, .* got \(3, 2\)"):
         Embeddings(torch.eye(2), torch.ones(3, 2))
-    with pytest.raises(ValueError, match="patient_ids must have one entry for each of the 2 images; received 1"):
+    with pytest.raises(ValueError, match="patient_ids must have one entry for each of the 2 images, got 1"):
         Embeddings(torch.eye(2), torch.eye(2), patient_ids=["p"])
 
 
@@ -245,11 +245,11 @@ def test_studies_are_embedded_in_evaluation_mode_with_their_columns():
 
 def test_batches_that_disagree_are_refused():
     image = torch.rand(2, 1, 2, 2)
-    with pytest.raises(ValueError, match="label must be in every batch or in none; received 2 for 4 images"):
+    with pytest.raises(ValueError, match="label must be in every batch or in none, got 2 for 4 images"):
         embed_studies(CountingModel(), [{"image": image, "label": torch.zeros(2, 1)}, {"image": image}])
-    with pytest.raises(ValueError, match="at least one batch of studies; received none"):
+    with pytest.raises(ValueError, match="at least one batch of studies, got none"):
         embed_studies(CountingModel(), [])
-    with pytest.raises(ValueError, match=r"encode_text must give \(1, 8\) for 1 texts; received \(1, 4\)"):
+    with pytest.raises(ValueError, match=r"encode_text must give shape \(1, 8\) for 1 texts, got \(1, 4\)"):
         embed_studies(CountingModel(), [{"image": torch.rand(1, 1, 2, 4), "report": ["x"]}])
 
 

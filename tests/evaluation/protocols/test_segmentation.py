@@ -105,7 +105,7 @@ def test_trap_empty_masks_do_not_count_as_hits():
 
 def test_without_a_positive_test_case_the_dice_is_undefined_with_a_warning():
     train, test = squares(4), squares(3, seed=1, empty=range(3))
-    with pytest.warns(RuntimeWarning, match="no test case has mask; the Dice is not defined"):
+    with pytest.warns(RuntimeWarning, match="No test case has mask, whose Dice is undefined"):
         result = segmentation(
             bright,
             train,
@@ -150,7 +150,7 @@ def test_the_same_seed_gives_the_same_figures_and_leaves_the_random_state_alone(
 
 
 def test_more_cases_than_there_are_is_all_of_them_with_a_warning():
-    with pytest.warns(RuntimeWarning, match="5, 50 labelled cases were asked for and 3 are there"):
+    with pytest.warns(RuntimeWarning, match="5, 50 labeled cases were asked for, but there are 3"):
         result = segmentation(
             bright,
             squares(3),
@@ -190,7 +190,7 @@ def test_several_structures_and_volumes():
         return {"image": image, "mask": torch.cat([image > 0.5, image > 2]), "patient_id": str(i)}
 
     cases = [case(i) for i in range(6)]
-    with pytest.warns(RuntimeWarning, match="no test case has never"):
+    with pytest.warns(RuntimeWarning, match="No test case has never"):
         result = segmentation(
             bright,
             cases[:4],
@@ -208,7 +208,7 @@ def test_several_structures_and_volumes():
 
 def test_a_patient_in_both_parts_is_an_error():
     cases = squares(4)
-    with pytest.raises(ValueError, match="a patient must not be in train and test; received 'p0-"):
+    with pytest.raises(ValueError, match="train and test must have no patient in common, got 'p0-"):
         segmentation(
             bright,
             cases,
@@ -228,26 +228,26 @@ def test_ids_may_be_whole_numbers_as_a_loader_collates_them():
     numbered = {**test, "study_id": torch.tensor([7, 8]), "patient_id": torch.tensor([3, 4])}
     result = segmentation(bright, train, [numbered], **options)
     assert (result.study_ids, result.patient_ids) == (["7", "8"], ["3", "4"])
-    with pytest.raises(ValueError, match="a patient must not be in train and test; received '1' in both"):
+    with pytest.raises(ValueError, match="train and test must have no patient in common, got '1'"):
         segmentation(bright, train, [{**numbered, "patient_id": torch.tensor([3, 1])}], **options)
 
 
 def test_wrong_arguments_are_named():
     cases = squares(2)
-    with pytest.raises(ValueError, match="seeds must be at least 1; received 0"):
+    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
         segmentation(bright, cases, [], shots=[1], seeds=0)
-    with pytest.raises(ValueError, match="study_id must have one entry for each of the 2 images; received 1"):
+    with pytest.raises(ValueError, match="study_id must have one entry for each of the 2 images, got 1"):
         segmentation(bright, cases, [{**next(batches(cases)), "study_id": ["a"]}], shots=[1], seeds=1, steps=1, width=4)
-    with pytest.raises(ValueError, match=r"shots must be numbers of labelled cases of at least 1; received \[0\]"):
+    with pytest.raises(ValueError, match=r"shots must be numbers of labeled cases of at least 1, got \[0\]"):
         segmentation(bright, cases, [], shots=[0])
-    with pytest.raises(ValueError, match="train must hold at least one labelled case"):
+    with pytest.raises(ValueError, match="train must hold at least one labeled case"):
         segmentation(bright, [], [])
     with pytest.raises(ValueError, match="test must hold at least one batch"):
         segmentation(bright, cases, [], shots=[2], steps=1, width=4)
     wrong = [{**case, "mask": case["mask"] * 255} for case in cases]
-    with pytest.raises(ValueError, match="mask must be 0 or 1; received 255"):
+    with pytest.raises(ValueError, match="mask must be 0 or 1, got 255"):
         segmentation(bright, wrong, batches(cases), shots=[2])
-    with pytest.raises(TypeError, match=r"a model for segmentation needs feature_maps.*received int"):
+    with pytest.raises(TypeError, match=r"model must have feature_maps.*got int"):
         dense_features(3)
 
 

@@ -11,7 +11,7 @@ import torch
 from sklearn.metrics import accuracy_score, confusion_matrix, f1_score
 
 from medvl.evaluation import BootstrapConfig, Embeddings, exclusive_classes, zero_shot_single_label
-from medvl.evaluation.protocols.single_label import classification_figures
+from medvl.evaluation.protocols.single_label import classification_statistics
 
 NAMES = ["No Finding", "Edema", "Fracture", "Pneumonia"]
 PROMPTS = {"Fracture": ["fracture", "broken rib"], "Edema": ["edema"], "Pneumonia": ["pneumonia"]}
@@ -72,7 +72,7 @@ def test_weighted_figures_equal_scikit_learn():
     generator = np.random.default_rng(0)
     targets, predictions = generator.integers(0, 3, 50), generator.integers(0, 3, 50)
     weights = generator.integers(0, 3, size=(6, 50)).astype(np.float32)
-    figures = classification_figures(targets, predictions, "abc", weights)
+    figures = classification_statistics(targets, predictions, "abc", weights)
     for row in range(6):
         expected = f1_score(targets, predictions, average="macro", sample_weight=weights[row])
         assert figures["macro_f1"][row] == pytest.approx(expected)
@@ -139,12 +139,12 @@ def test_fewer_cases_than_asked_stay_balanced_and_no_case_is_refused():
     available = np.bincount(numbers[numbers >= 0], minlength=3)
     least, fewest = available.min(), list(PROMPTS)[available.argmin()]
     with pytest.warns(
-        RuntimeWarning, match=f"{least} in place of 200 studies of each class: there are no more of {fewest}"
+        RuntimeWarning, match=f"{least} in place of 200 studies of each class, as there are no more of {fewest}"
     ):
         result = zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, bootstrap=BootstrapConfig(n_resamples=2))
     assert result.confusion.sum(axis=1).tolist() == [least] * 3
     embeddings.labels[:, 3] = 0
-    with pytest.raises(ValueError, match="no studies left that show one class alone for: Pneumonia"):
+    with pytest.raises(ValueError, match="No studies are left that show one class alone, of Pneumonia"):
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES)
 
 
@@ -160,20 +160,20 @@ def test_other_findings_may_be_excluded_as_well():
 
 def test_wrong_arguments_are_named():
     embeddings = studies()
-    with pytest.raises(ValueError, match=r"classes must be two or more .* received \['Nodule'\]"):
+    with pytest.raises(ValueError, match=r"classes must be two or more .* got \['Nodule'\]"):
         zero_shot_single_label(embeddings, {"Edema": ["edema"], "Nodule": ["n"]}, encode, NAMES)
-    with pytest.raises(ValueError, match=r"classes must be two or more .* received \['Edema'\]"):
+    with pytest.raises(ValueError, match=r"classes must be two or more .* got \['Edema'\]"):
         zero_shot_single_label(embeddings, {"Edema": ["edema"]}, encode, NAMES)
-    with pytest.raises(ValueError, match="prompts for 'Edema' need a list of at least one prompt"):
+    with pytest.raises(ValueError, match=r"prompts\['Edema'\] must hold a list of at least one prompt"):
         zero_shot_single_label(embeddings, {"Edema": "edema", "Fracture": ["fracture"]}, encode, NAMES)
-    with pytest.raises(ValueError, match="labels must have a column for each of the 2 names; received 4"):
+    with pytest.raises(ValueError, match="labels must have a column for each of the 2 names, got 4"):
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES[:2])
-    with pytest.raises(ValueError, match="the number of studies of each class must be at least 1; received 0"):
+    with pytest.raises(ValueError, match="number of studies of each class must be at least 1, got 0"):
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES, per_class=0)
     odd = Embeddings(torch.ones(1, 1), torch.ones(1, 1), labels=torch.tensor([[0.0, 2.0, 0.0, 0.0]]))
-    with pytest.raises(ValueError, match=r"labels must be 1, 0, -1 or NaN; received 2.0"):
+    with pytest.raises(ValueError, match=r"labels must be 1, 0, -1 or NaN, got 2"):
         exclusive_classes(odd, NAMES, ["Edema", "Fracture"])
-    with pytest.raises(ValueError, match="prompt embeddings hold NaN"):
+    with pytest.raises(ValueError, match="prompt embeddings must be finite"):
         zero_shot_single_label(
             embeddings, PROMPTS, lambda texts: torch.full((len(texts), 8), torch.nan), NAMES, per_class=5
         )

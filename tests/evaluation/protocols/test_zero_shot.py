@@ -121,10 +121,10 @@ def test_f1_is_at_the_threshold_of_the_validation_studies_and_calibration_is_of_
     table = result.case_table()
     assert len(table) == int(np.isin(test.labels.numpy(), (0, 1)).sum())
     edema = table[table.finding == "Edema"]
-    assert f1_score(edema.target, edema.called) == pytest.approx(result.findings["Edema"].f1.value)
+    assert f1_score(edema.target, edema.prediction) == pytest.approx(result.findings["Edema"].f1.value)
     without = zero_shot(test, PROMPTS, model, NAMES, logit_scale=4.0, bootstrap=BootstrapConfig(n_resamples=20))
     assert math.isnan(without.macro["f1"].value)
-    assert without.case_table().called.isna().all()
+    assert without.case_table().prediction.isna().all()
     assert without.findings["Edema"].auroc == result.findings["Edema"].auroc
 
 
@@ -133,13 +133,13 @@ def test_validation_shares_no_patient_and_may_lack_a_finding():
     test, validation = studies(model), studies(model, seed=2)
     test.patient_ids = [f"p{row}" for row in range(60)]
     validation.patient_ids = [f"p{row + 59}" for row in range(60)]
-    with pytest.raises(
-        ValueError, match="validation and test must be of different patients; 1 are in both, such as 'p59'"
-    ):
+    with pytest.raises(ValueError, match="validation and test must have no patient in common, got 1, 'p59' first"):
         zero_shot(test, PROMPTS, model, NAMES, validation=validation)
     validation.patient_ids = [f"v{row}" for row in range(60)]
     validation.labels[:, 0] = 0
-    with pytest.warns(RuntimeWarning, match=r"1 finding\(s\) have no present case in validation and so no F1: Edema"):
+    with pytest.warns(
+        RuntimeWarning, match=r"1 finding\(s\) have no present case in validation and therefore no F1: Edema"
+    ):
         result = zero_shot(test, PROMPTS, model, NAMES, validation=validation, bootstrap=BootstrapConfig(n_resamples=5))
     assert math.isnan(result.findings["Edema"].f1.value)
     assert result.settings["thresholds"]["Edema"] is None
@@ -263,23 +263,25 @@ def test_the_scale_comes_from_the_model_where_it_has_one():
 def test_wrong_arguments_are_named():
     model = FakeModel()
     embeddings = studies(model)
-    with pytest.raises(ValueError, match="labels must have a column for each of the 2 names; received 3"):
+    with pytest.raises(ValueError, match="labels must have a column for each of the 2 names, got 3"):
         zero_shot(embeddings, PROMPTS, model, NAMES[:2])
-    with pytest.raises(ValueError, match=r"prompts must be for findings among .* received \['Nodule'\]"):
+    with pytest.raises(ValueError, match=r"prompts must be of findings among .* got \['Nodule'\]"):
         zero_shot(embeddings, {"Nodule": PROMPTS["Edema"]}, model, NAMES)
-    with pytest.raises(ValueError, match="prompts for 'Edema' need a list of at least one 'absent' prompt"):
+    with pytest.raises(
+        ValueError, match=r"prompts\['Edema'\] must hold a list of at least one 'absent' prompt, got \[\]\."
+    ):
         zero_shot(embeddings, {"Edema": {"present": ["a"], "absent": []}}, model, NAMES)
-    with pytest.raises(ValueError, match="ensemble must be 'mean' or 'max'; received 'sum'"):
+    with pytest.raises(ValueError, match=r"ensemble must be .*'mean'.*'max'.*'sum'"):
         zero_shot(embeddings, PROMPTS, model, NAMES, ensemble="sum")
-    with pytest.raises(ValueError, match="uncertain must be one of exclude, present, absent; received 'ones'"):
+    with pytest.raises(ValueError, match="uncertain must be one of 'exclude', 'present', 'absent', got 'ones'"):
         zero_shot(embeddings, PROMPTS, model, NAMES, uncertain="ones")
-    with pytest.raises(ValueError, match=r"labels must be 1, 0, -1 or NaN; received 0.5"):
+    with pytest.raises(ValueError, match=r"labels must be 1, 0, -1 or NaN, got 0.5"):
         zero_shot(Embeddings(torch.eye(3), torch.eye(3), labels=torch.full((3, 3), 0.5)), PROMPTS, model, NAMES)
-    with pytest.raises(ValueError, match=r"needs labels; embeddings.labels is None"):
+    with pytest.raises(ValueError, match=r"embeddings.labels must hold the labels of the studies, got None"):
         zero_shot(Embeddings(torch.eye(3), torch.eye(3)), PROMPTS, model, NAMES)
-    with pytest.raises(ValueError, match=r"prompt embeddings hold NaN or infinite values in 12 of 12 rows"):
+    with pytest.raises(ValueError, match=r"prompt embeddings must be finite, got 12 of 12 rows that are not"):
         zero_shot(embeddings, PROMPTS, lambda texts: torch.full((len(texts), 24), torch.nan), NAMES)
-    with pytest.raises(ValueError, match=r"encode_text must give \(12, 24\) for 12 prompts; received \(12, 5\)"):
+    with pytest.raises(ValueError, match=r"encode_text must give shape \(12, 24\) for 12 prompts, got \(12, 5\)"):
         zero_shot(embeddings, PROMPTS, lambda texts: torch.ones(len(texts), 5), NAMES)
 
 

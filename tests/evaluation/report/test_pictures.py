@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from medvl.evaluation import BootstrapConfig, Embeddings, retrieval, sentence_maps, zero_shot
-from medvl.evaluation.embeddings import thumbnail
+from medvl.evaluation.report.examples import failure_cases, report_queries
 from medvl.evaluation.report.overlays import WIDTH, overlay
-from medvl.evaluation.report.pictures import failure_cases, report_queries
+from medvl.evaluation.thumbnails import thumbnail
 
 
 def pixels(address):
@@ -67,7 +67,7 @@ def test_outlines_lie_on_the_region_and_differ_by_more_than_colour():
 
 
 def test_wrong_pictures_are_named():
-    with pytest.raises(ValueError, match=r"images must be matrices \(H, W\) of uint8; received float64 \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"images must be matrices \(H, W\) of uint8, got float64 \(2, 3\)"):
         overlay(np.zeros((2, 3)))
 
 

@@ -24,7 +24,7 @@ from medvl.evaluation import (
     sentence_maps,
     write_report,
 )
-from medvl.evaluation.report.page import matrix_order
+from medvl.evaluation.report.pictures import matrix_order
 
 NAMES = ["No Finding", "Enlarged Cardiomediastinum", "Lung $x_1$ <i>Opacity</i>", "Pleural Effusion", "Pleural Other"]
 HOSTILE = '<script>alert("text")</script><img src=x onerror=alert(1)>'
@@ -97,7 +97,7 @@ def with_pictures(evaluation):
         width=4,
         bootstrap=BootstrapConfig(n_resamples=20),
     )
-    return replace(evaluation, grounding=grounded, segmentation=segmented)
+    return replace(evaluation, results={**evaluation.results, "segmentation": segmented, "grounding": grounded})
 
 
 def example(number=70, seed=0):
@@ -161,7 +161,7 @@ def write(folder, material, **options):
             )
         ],
         history=[{"epoch": e, "loss": 3 / e, "val_loss": 4 / e, "lr": 1e-4} for e in range(1, 9)],
-        notes={"Data": f"table {HOSTILE}", "Studies": {"train": 100, "test": 70}, "Seconds": 12.34567},
+        facts={"Data": f"table {HOSTILE}", "Studies": {"train": 100, "test": 70}, "Seconds": 12.34567},
         configuration={"recipe": "convirt", "comment": HOSTILE, "optimizer": {"lr": 1e-4}},
         environment={"versions": {"torch": "2"}, "address": "see https://example.org"},
         **options,
@@ -249,7 +249,7 @@ def test_the_figures_of_the_page_are_those_of_the_results(material, report):
     for estimate in shown:
         assert f"{estimate['value']:.3f}" in words
         assert "{:.3f}–{:.3f}".format(*estimate["interval"]) in words
-    assert "Left out of the macro means, for want of cases of both classes: Pleural Other." in words
+    assert "Left out of zero-shot's macro means, as their cases are of one class: Pleural Other." in words
     assert "train 100, test 70" in words
 
 
@@ -257,7 +257,7 @@ def test_right_and_wrong_are_marked_by_words_as_ranks_have_them(material, report
     embeddings, evaluation = material
     text = report.read_text(encoding="utf-8")
     cases = text.split('<article class="card case"')[1:]
-    direction = evaluation.retrieval.image_to_text
+    direction = evaluation["retrieval"].image_to_text
     for case in cases:
         rank = int(re.search(r"on rank <b>(\d+)</b>", case).group(1))
         marks = re.findall(r'class="mark">(.) ', case)
@@ -306,7 +306,7 @@ def test_the_matrix_is_ordered_by_the_rarest_finding():
 
 
 def test_wrong_pictures_are_named(material, tmp_path):
-    with pytest.raises(ValueError, match=r"images must be matrices \(H, W\) of uint8; received float64 \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"images must be matrices \(H, W\) of uint8, got float64 \(3, 4\)"):
         write(tmp_path, material, images={0: np.zeros((3, 4))})
 
 
