@@ -98,6 +98,14 @@ def test_light_imports_stay_light(statement, absent):
     assert out.strip() == "[]"
 
 
+def test_lower_bounds_are_those_of_setup_cfg():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg")
+    wanted = setup["options"]["install_requires"].split("\n") + setup["options.extras_require"]["cli"].split("\n")
+    bounds = (ROOT.parent / ".ci" / "lower-bounds.txt").read_text().splitlines()[1:]
+    assert bounds == sorted((line.replace(">=", "==") for line in wanted if line), key=str.lower)
+
+
 def test_the_wheel_holds_every_file_that_is_not_code():
     setup = configparser.ConfigParser()
     setup.read(ROOT.parent / "setup.cfg")
