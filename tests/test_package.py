@@ -120,3 +120,24 @@ def test_subpackages_load_on_attribute_access():
     assert medvl.losses.__name__ == "medvl.losses"
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         medvl.nonsense  # noqa: B018
+
+
+BRITISH = re.compile(
+    r"\w*(?:colour|grey|labell(?:ed|ing|er)|centre(?!\w*port)|licence|behaviour|neighbour|favour|analys(?:e\b|ed|ing)|modell(?:ed|ing)"
+    r"|(?:normal|standard|visual|random|optim|capital|recogn|initial|parameter|token|vector|final|summar|organ|real|util"
+    r"|general|minim|maxim|categor|local|regular|special|serial|character|emphas)is(?:e|ed|es|er|ers|ing|ation|ations)\b)\w*",
+    re.IGNORECASE,
+)
+REPOSITORY = ROOT.parent
+SPELLED = [
+    path
+    for folder in ("medvl", "docs", "tutorials")
+    for path in sorted((REPOSITORY / folder).rglob("*"))
+    if path.suffix in {".py", ".md", ".j2", ".json"} or (path.suffix == ".yaml" and path.parent.name != "vocabularies")
+] + [path for path in REPOSITORY.glob("*.*") if path.suffix in {".md", ".cfg", ".toml", ".cff"}]
+
+
+@pytest.mark.parametrize("path", SPELLED, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_spelling_is_american(path):
+    text = re.sub(r"https?://\S+", "", path.read_text(encoding="utf-8"))
+    assert not [found.group() for found in BRITISH.finditer(text)]

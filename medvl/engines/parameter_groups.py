@@ -1,4 +1,4 @@
-"""Learning rates by depth and by part of a network, as an optimiser's parameter groups."""
+"""Learning rates by depth and by part of a network, as an optimizer's parameter groups."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _BLOCK = re.compile(r"(?:^|\.)(?:layers?|blocks?|h|denseblock)\.?(\d+)(?=\.)")
 def parameter_groups(
     network: nn.Module, learning_rate: float, rates: Mapping[str, float] | None = None, layer_decay: float = 1.0
 ) -> list[dict[str, Any]]:
-    """The trainable parameters of a network in groups of one learning rate each, for any optimiser of torch.
+    """The trainable parameters of a network in groups of one learning rate each, for any optimizer of torch.
 
     A parameter's rate is::
 

@@ -13,7 +13,7 @@ from medvl.handlers.step import where
 
 
 class GradientClipping:
-    """Scales the gradients of a ``SupervisedTrainer``'s network down to a greatest norm before the optimiser's step.
+    """Scales the gradients of a ``SupervisedTrainer``'s network down to a greatest norm before the optimizer's step.
 
     Right under mixed precision too: the gradients are unscaled first. Where the trainer accumulates them over several
     iterations, their sum is clipped. A norm that is NaN or infinite stops the run, naming the batch's studies, where no

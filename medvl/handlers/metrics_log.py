@@ -18,7 +18,7 @@ class MetricsLog:
     """Appends a line to a JSON-lines file after each epoch: mean loss, its terms, validation metrics, rate, seconds.
 
     The keys are ``epoch``, ``iteration``, ``loss``, every term that the loss keeps in ``terms``, every metric of
-    ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimiser's groups), ``logit_scale`` where the network
+    ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimizer's groups), ``logit_scale`` where the network
     gives one, ``seconds``. An epoch that was not validated has no ``val_`` keys. Attach it after the validation handler, so
     that the metrics are those of the same epoch. Lines of epochs that a resumed run does again are dropped when it starts.
     Of several processes the first writes the mean over all.
