@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
-from medvl.utils.checks import check_integer, check_option, check_type, error_message
+from medvl.utils.checks import check_integer, check_option, error_message
 
 REPARAMETERIZATIONS = ("none", "mlp", "lstm")
 
@@ -39,7 +39,7 @@ class PromptTokens(nn.Module):
             # Small, so that training starts from the initial vectors, but not zero, so that every weight has a gradient in
             # the first step.
             scale = float(initial.square().mean().sqrt().clamp_min(1e-6))
-            last = self.mlp[-1]
+            last = cast(nn.Linear, self.mlp[-1])
             nn.init.normal_(last.weight, std=1e-3 * scale / hidden**0.5)
             nn.init.zeros_(last.bias)
 
@@ -101,7 +101,8 @@ class ContinuousPromptEmbedding(nn.Embedding):
         reparameterization: str = "none",
         hidden_features: int | None = None,
     ) -> None:
-        check_type(embedding, "embedding", nn.Embedding)
+        if not isinstance(embedding, nn.Embedding):
+            raise TypeError(error_message("embedding", "be of type Embedding", type(embedding).__name__))
         for name, value in (
             ("num_tokens", num_tokens),
             ("num_classes", num_classes),

@@ -1,4 +1,4 @@
-"""Adapters of the peft library on a text model: how they are told apart, saved and built anew. peft is optional."""
+"""Adapters of the optional peft library on a text model: detecting, saving and rebuilding them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from medvl.utils.extras import require_extra
 
 
 def has_adapters(model: nn.Module) -> bool:
-    """Whether ``model`` is a model that peft has wrapped."""
+    """Whether ``model`` is wrapped by peft."""
     return hasattr(model, "peft_config") and hasattr(model, "get_base_model")
 
 
 def unwrap_adapters(model: Any) -> Any:
-    """The Hugging Face model inside peft's wrapper, or the model itself."""
+    """The Hugging Face model inside peft's wrapper, or the model itself if it is not wrapped."""
     return model.get_base_model() if has_adapters(model) else model
 
 
@@ -27,7 +27,7 @@ def adapters_config(model: Any) -> dict[str, dict[str, Any]]:
 
 
 def add_adapters(model: nn.Module, configs: Mapping[str, Mapping[str, Any]]) -> nn.Module:
-    """``model`` wrapped with the adapters that :func:`adapters_config` described, with new weights.
+    """Wrap ``model`` with the adapters that :func:`adapters_config` describes, with new weights.
 
     Raises:
         MissingExtraError: If peft is not installed.
@@ -43,7 +43,7 @@ def add_adapters(model: nn.Module, configs: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def adapter_prefix(model: Any) -> str | None:
-    """What the names of the adapters' own weights hold, such as ``lora_``; None where there are no adapters."""
+    """A part of the names of the adapters' weights, such as ``lora_``; None without adapters."""
     return getattr(model.base_model, "prefix", None) if has_adapters(model) else None
 
 

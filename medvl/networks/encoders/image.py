@@ -1,4 +1,4 @@
-"""Image encoders: one embedding per image and one per patch, from any backbone."""
+"""Image encoders: an embedding of each image and of each patch, from any backbone."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ from medvl.networks.encoders.backbones import (
     build_backbone,
     is_hugging_face,
 )
+from medvl.utils.checks import check_option, error_message
 from medvl.utils.tensors import as_plain
 
 
 class ImageEncoder(nn.Module):
     """Global and patch embeddings of images, 2D or 3D.
 
-    Convolutional networks and Swin give the cells of their last feature map as patches, and their mean as the global
-    embedding. A ViT gives its patch tokens, and their mean or a class token (``pooling``). A Hugging Face model's global
-    embedding is what it pools itself, or its class token. The ViTs, MONAI's and Hugging Face's, take ``visible_indices``.
+    The patches of convolutional networks and of Swin are the cells of the last feature map, and the global embedding is their
+    mean. A ViT has its patch tokens, and their mean or a class token (``pooling``). The global embedding of a Hugging Face
+    model is its own pooled output, or its class token. The ViTs of MONAI and Hugging Face support masking.
 
     ======================================================== ======= ================================================
-    ``backbone``                                             2D, 3D  some options, all of MONAI's are taken
+    ``backbone``                                             2D, 3D  some options, besides all of MONAI's
     ======================================================== ======= ================================================
     resnet10, 18, 34, 50, 101, 152, 200                      both    ``width``, ``norm``, ``no_max_pool``
     densenet121, 169, 201, 264                               both    ``growth_rate``, ``init_features``, ``dropout_prob``
@@ -42,14 +43,14 @@ class ImageEncoder(nn.Module):
     Args:
         backbone: a name of the table, built with random weights; a Hugging Face vision model, its configuration (object,
             or dictionary with ``model_type``; random weights) or a local folder (its weights); or a torch module that maps
-            (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]), in which case ``out_features`` is needed.
+            (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]), which requires ``out_features``.
         spatial_dims: 2 for (N, C, H, W), 3 for (N, C, H, W, D).
         in_channels: channels of the image, 1 for radiographs and CT. A single channel is repeated over the channels of a
             Hugging Face model that has more.
-        image_size: side in pixels of the square or cubic images that the encoder is meant for; evaluation resizes to it.
-            A ViT takes no other. By default a Hugging Face model's own, else 224.
-        out_features: channels C of a given module's feature map.
-        **options: passed to a named backbone.
+        image_size: side in pixels of the square or cubic images that the encoder is meant for; evaluation resizes to it, and a
+            ViT requires it. By default a Hugging Face model's own, else 224.
+        out_features: channels C of the feature map, if the backbone is a torch module.
+        **options: options of a named backbone.
 
     Attributes:
         out_features (int): width C of the embeddings.
@@ -57,8 +58,9 @@ class ImageEncoder(nn.Module):
         patch_size (tuple[int, ...] | None): sides in pixels of a ViT's patches; None for other backbones.
 
     Raises:
-        ValueError: an unknown name; ``spatial_dims`` other than 2 and 3, or 3 with a Hugging Face model; a module without
-            ``out_features``; sizes that do not fit each other, such as an image size that the patch size does not divide.
+        ValueError: If the backbone is unknown, ``spatial_dims`` is neither 2 nor 3 or is 3 with a Hugging Face model, a
+            torch module comes without ``out_features``, or sizes are inconsistent, such as an image size that is not a
+            multiple of the patch size.
 
     Example:
         >>> encoder = ImageEncoder("resnet10", image_size=64, width=0.25)
@@ -81,51 +83,48 @@ class ImageEncoder(nn.Module):
         **options: Any,
     ) -> None:
         super().__init__()
-        if spatial_dims not in (2, 3):
-            raise ValueError(f"spatial_dims must be 2 or 3, got {spatial_dims!r}.")
+        check_option(spatial_dims, "spatial_dims", (2, 3))
         for name, number in (("in_channels", in_channels), ("image_size", image_size)):
             if number is not None and not (isinstance(number, int) and number > 0):
-                raise ValueError(f"{name} must be one number of at least 1, got {number!r}.")
-        self.backbone: nn.Module
+                raise ValueError(error_message(name, "be an integer of at least 1", repr(number)))
+        is_named = isinstance(backbone, str) and backbone in NAMES
+        if options and not is_named:
+            expected = f"be named to have the options {', '.join(options)}"
+            raise ValueError(error_message("backbone", expected, _description(backbone)))
         self._config: dict[str, Any] | None = None
-        named = isinstance(backbone, str) and backbone in NAMES
-        if options and not named:
-            raise ValueError(f"options {', '.join(options)} belong to a named backbone, got {_kind(backbone)}.")
-        if named:
-            self.backbone = build_backbone(backbone, spatial_dims, in_channels, image_size or 224, **options)
+        network: Any = backbone
+        if is_named:
+            network = build_backbone(backbone, spatial_dims, in_channels, image_size or 224, **options)
             self._config = {"backbone": backbone, **options}
         elif is_hugging_face(backbone):
             if spatial_dims != 2:
-                raise ValueError(f"spatial_dims must be 2 with a Hugging Face model, got {spatial_dims}.")
-            self.backbone = HuggingFaceBackbone(backbone, in_channels, image_size)
-            self._config = {"backbone": self.backbone.to_config()}
-            image_size = self.backbone.image_size
-        elif isinstance(backbone, nn.Module):
-            if out_features is None:
-                raise ValueError("out_features, the channels of the feature map, is needed where backbone is a module.")
-            self.backbone, self.out_features = backbone, out_features
-        else:
-            raise ValueError(
-                f"backbone must be one of {', '.join(NAMES)}, a Hugging Face vision model, its configuration or local "
-                f"folder, or a torch module, got {backbone!r}."
+                raise ValueError(error_message("spatial_dims", "be 2 with a Hugging Face model", spatial_dims))
+            network = HuggingFaceBackbone(backbone, in_channels, image_size)
+            self._config = {"backbone": network.to_config()}
+            image_size = network.image_size
+        elif not isinstance(backbone, nn.Module):
+            expected = (
+                f"be one of {', '.join(NAMES)}, a Hugging Face vision model, its configuration or local folder, or a torch "
+                "module"
             )
-        if self._config is not None:
-            self.out_features = int(self.backbone.out_features)
+            raise ValueError(error_message("backbone", expected, repr(backbone)))
+        elif out_features is None:
+            raise ValueError(error_message("out_features", "be given if backbone is a torch module", None))
+        self.backbone: nn.Module = network
+        self.out_features = int(network.out_features if out_features is None or self._config else out_features)
         self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size or 224
-        self.supports_masking: bool = getattr(self.backbone, "supports_masking", False)
-        self.patch_size: tuple[int, ...] | None = self.backbone.patch_size if self.supports_masking else None
+        self.supports_masking: bool = getattr(network, "supports_masking", False)
+        self.patch_size: tuple[int, ...] | None = network.patch_size if self.supports_masking else None
 
     def to_config(self) -> dict[str, Any]:
-        """The arguments that build this encoder anew, as plain values for JSON.
+        """The arguments that build this encoder, as plain values for JSON.
 
         Raises:
-            ValueError: where the backbone was given as a module, which plain values cannot describe.
+            ValueError: If the backbone is a torch module, which plain values cannot describe.
         """
         if self._config is None:
-            raise ValueError(
-                f"the image encoder's backbone was given as a {type(self.backbone).__name__} module and has no "
-                "configuration; save its state_dict, or build the encoder from a backbone's name."
-            )
+            expected = "be a name or a Hugging Face model to have a configuration; save the state_dict of others"
+            raise ValueError(error_message("backbone", expected, _description(self.backbone)))
         return {
             **self._config,
             "spatial_dims": self.spatial_dims,
@@ -139,23 +138,23 @@ class ImageEncoder(nn.Module):
         return cls(**config)
 
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> dict[str, Any]:
-        """Encodes a batch.
+        """Encode a batch.
 
         Args:
-            image: (N, ``in_channels``, H, W[, D]), values in [0, 1], or normalized as the backbone's weights want it.
-            visible_indices: (N, P') indices of the patches to encode, in any order, where the backbone is a ViT. The others are
-                dropped before its blocks, so that a step costs what its visible patches cost; the kept ones keep their
+            image: (N, ``in_channels``, H, W[, D]), values in [0, 1], or normalized as the backbone's weights require.
+            visible_indices: (N, P') indices of the patches to encode, in any order, if the backbone supports masking. The
+                others are dropped before its blocks, so that the cost is that of the visible patches, which keep their
                 positions.
 
         Returns:
             ``embed`` (N, C); ``patches`` (N, P, C) in row-major order of the grid, or (N, P', C) in the order of
-            ``visible_indices``; ``grid`` (h, w[, d]), of the whole image.
+            ``visible_indices``; ``grid`` (h, w[, d]) of the whole image.
 
         Raises:
-            ValueError: where ``image`` has another number of dimensions or channels, whole numbers, or a size that the
-                backbone cannot take; where it is one image, so small that batch norm is left with one value a channel to
-                train on; where ``visible_indices`` has another shape than (N, P'), a patch that the image does not have (on an
-                accelerator, where looking would stall it, torch's own error), or a backbone that is no ViT.
+            ValueError: If ``image`` has another shape, integer values or a size that the backbone does not support; if it is
+                a single image, so small that batch norm has one value per channel in training; if ``visible_indices`` have
+                another shape, are out of range (on an accelerator, torch's own error) or the backbone does not support
+                masking.
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
@@ -179,14 +178,16 @@ class ImageEncoder(nn.Module):
             if features.ndim != image.ndim or features.shape[1] != self.out_features:
                 axes = "h, w" if self.spatial_dims == 2 else "h, w, d"
                 raise ValueError(
-                    f"backbone must give a feature map (N, {self.out_features}, {axes}), gave {tuple(features.shape)}."
+                    f"backbone must give a feature map (N, {self.out_features}, {axes}), got {tuple(features.shape)}."
                 )
-            features = PatchFeatures.of_map(features)
+            features = PatchFeatures.from_feature_map(features)
         return features._asdict()
 
     def _check_visible(self, visible_indices: torch.Tensor, image: torch.Tensor) -> None:
         if self.patch_size is None:
-            raise ValueError(f"visible_indices needs a ViT backbone, got one of type {type(self.backbone).__name__}.")
+            raise ValueError(
+                f"visible_indices must be None for a backbone without masking, got a {type(self.backbone).__name__}."
+            )
         shape_fits = visible_indices.ndim == 2 and len(visible_indices) == len(image) and visible_indices.shape[1] > 0
         if not shape_fits or visible_indices.dtype not in (torch.int64, torch.int32):
             raise ValueError(
@@ -203,5 +204,5 @@ class ImageEncoder(nn.Module):
                 )
 
 
-def _kind(backbone: Any) -> str:
+def _description(backbone: Any) -> str:
     return repr(backbone) if isinstance(backbone, str) else f"a {type(backbone).__name__}"

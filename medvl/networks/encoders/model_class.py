@@ -9,10 +9,10 @@ from transformers import MODEL_MAPPING, PretrainedConfig
 
 
 def model_class(config: PretrainedConfig) -> Any:
-    """The class without a head that belongs to a configuration; one tower's is often not in transformers' own table.
+    """The class of the model without a head; transformers' mapping often lacks those of single encoders.
 
     Raises:
-        ValueError: where there is none.
+        ValueError: If transformers has no such class.
     """
     if type(config) in MODEL_MAPPING:
         known = MODEL_MAPPING[type(config)]

@@ -1,4 +1,4 @@
-"""How the states of a text's tokens become one embedding."""
+"""Poolings of token states to one embedding of a text."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ def _mean(states: States, mask: torch.Tensor) -> torch.Tensor:
 def _max(states: States, mask: torch.Tensor) -> torch.Tensor:
     lowest = torch.finfo(states[-1].dtype).min
     pooled = states[-1].masked_fill(~mask.unsqueeze(-1), lowest).amax(1)
-    return _none_as_zero(pooled, mask)
+    return _zero_if_empty(pooled, mask)
 
 
 def _last_layers(states: States, mask: torch.Tensor) -> torch.Tensor:
     return masked_mean(torch.stack([states[1], states[2], states[-1]]).mean(0), mask)
 
 
-def _at(states: torch.Tensor, place: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    index = place.view(-1, 1, 1).expand(-1, 1, states.shape[-1])
-    return _none_as_zero(states.gather(1, index)[:, 0], mask)
+def _at(states: torch.Tensor, position: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    index = position.view(-1, 1, 1).expand(-1, 1, states.shape[-1])
+    return _zero_if_empty(states.gather(1, index)[:, 0], mask)
 
 
-def _none_as_zero(pooled: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """A text without a token pools to zero."""
+def _zero_if_empty(pooled: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Zero for a text without a token."""
     return pooled.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
 
@@ -50,4 +50,4 @@ POOLINGS: dict[str, Callable[[States, torch.Tensor], torch.Tensor]] = {
     "last_layers": _last_layers,
     "last": _last,
 }
-"""By name: (states of the layers, each (M, L, C), the last one last; mask (M, L), True keeps) to (M, C)."""
+"""Functions from the states of the layers, each (M, L, C), and a mask (M, L), True for tokens to keep, to (M, C)."""

@@ -1,4 +1,4 @@
-"""Text encoders: any Hugging Face text model with a stated pooling."""
+"""Text encoders: any Hugging Face text model with a pooling."""
 
 from __future__ import annotations
 
@@ -22,14 +22,15 @@ from medvl.networks.encoders.adapters import (
 )
 from medvl.networks.encoders.pooling import POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
+from medvl.utils.checks import check_option
 from medvl.utils.tensors import as_plain
 
 
 def load_tokenizer(folder: str | Path) -> Any:
-    """The Hugging Face tokenizer saved in a local folder.
+    """The Hugging Face tokenizer saved in a local folder. Nothing is downloaded.
 
     Raises:
-        ValueError: where there is no such folder.
+        ValueError: If the folder does not exist.
     """
     if not Path(folder).is_dir():
         raise ValueError(
@@ -41,21 +42,21 @@ def load_tokenizer(folder: str | Path) -> Any:
 class TextEncoder(nn.Module):
     """Text, token and sentence embeddings from a Hugging Face text model. Nothing is downloaded.
 
-    A model that peft has wrapped keeps its adapters: their configuration is saved with the encoder's and their weights with
-    its weights, so that training can go on; :meth:`merge_adapters` makes them part of the model instead.
+    A model wrapped by peft keeps its adapters: their configuration and weights are saved with the encoder's, so that training
+    can continue; :meth:`merge_adapters` merges them into the model instead.
 
     Args:
-        model: a model object (with peft's adapters or without), which becomes the encoder's own; a configuration (object or
-            dictionary with ``model_type``), built with random weights; or a local folder with weights.
-        pooling: how tokens become one embedding: "cls" (the first token), "mean", "max" (ConVIRT's), both over the tokens
-            that the attention mask keeps, "last_layers" (MedCLIP's mean of hidden layers 1, 2 and last, then over tokens), or
-            "last" (the last token kept; for causal models, whose first token knows nothing of the text).
-        prompt_tokens: learned prompt tokens, arguments of :meth:`add_prompt_tokens`; None for none.
+        model: a model, with or without adapters of peft, which is not copied; a configuration (object or dictionary with
+            ``model_type``), built with random weights; or a local folder with weights.
+        pooling: how tokens become one embedding: "cls" (the first token), "mean" or "max" (ConVIRT) over the tokens that the
+            attention mask keeps, "last_layers" (MedCLIP; the mean of hidden layers 1, 2 and last, then over tokens), or
+            "last" (the last token kept; for causal models, whose first token does not depend on the text).
+        prompt_tokens: arguments of :meth:`add_prompt_tokens`; None for no learned prompt tokens.
         adapters: configurations of peft's adapters by name, to be added with new weights; None for none.
 
     Raises:
-        ValueError: an unknown pooling; a folder that does not exist; "last_layers" of a model with fewer than two layers;
-            "cls" of a causal model.
+        ValueError: If the pooling is unknown or does not suit the model ("last_layers" with fewer than two layers, "cls" with
+            a causal model), or ``model`` is not a text model.
 
     Example:
         >>> from transformers import BertConfig
@@ -75,8 +76,7 @@ class TextEncoder(nn.Module):
         adapters: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         super().__init__()
-        if pooling not in POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(POOLINGS)}, got {pooling!r}.")
+        check_option(pooling, "pooling", tuple(POOLINGS))
         self.model = build_text_model(model)
         depth = self.model.config.num_hidden_layers
         if pooling == "last_layers" and depth < 2:
@@ -100,18 +100,18 @@ class TextEncoder(nn.Module):
 
     @property
     def vocab_size(self) -> int:
-        """V, the ids of the model's table; prompt tokens have the ids from V on."""
+        """Number V of rows of the model's embedding table; prompt tokens have the ids from V on."""
         return int(self.model.get_input_embeddings().num_embeddings)
 
     @property
     def prompt_embedding(self) -> ContinuousPromptEmbedding | None:
-        """The input embedding, where it serves prompt tokens."""
+        """The input embedding if it has prompt tokens, else None."""
         embedding = self.model.get_input_embeddings()
         return embedding if isinstance(embedding, ContinuousPromptEmbedding) else None
 
     @property
     def prompt_tokens(self) -> PromptTokens | None:
-        """The learned prompt vectors, all that prompt learning trains; None without prompt tokens."""
+        """The module of the learned prompt tokens, all that prompt learning trains; None without prompt tokens."""
         embedding = self.prompt_embedding
         return None if embedding is None else embedding.prompt_tokens
 
@@ -124,40 +124,40 @@ class TextEncoder(nn.Module):
         hidden_features: int | None = None,
         position: str = "front",
     ) -> PromptTokens:
-        """Lets the ids from :attr:`vocab_size` on stand for learned tokens, in place of those that there were.
+        """Add learned tokens with the ids from :attr:`vocab_size` on; they replace previous ones.
 
-        :meth:`insert_prompt_tokens` puts the ids into a batch of texts, :class:`medvl.transforms.AddPromptTokens` with
-        ``vocab_size=encoder.vocab_size`` into one. The tokens are saved with the encoder. To learn nothing but them::
+        :meth:`insert_prompt_tokens` inserts the ids in a batch of texts, :class:`medvl.transforms.AddPromptTokens` with
+        ``vocab_size=encoder.vocab_size`` in one text. The tokens are saved with the encoder. To train only the tokens::
 
             model.requires_grad_(False)
             model.text_encoder.add_prompt_tokens(16)
 
         Args:
-            num_tokens: see :class:`~medvl.networks.ContinuousPromptEmbedding`, as for the next four.
-            num_classes: see there.
-            initial_ids: see there.
-            reparameterization: see there.
-            hidden_features: see there.
-            position: where the tokens belong: "front", "middle" or "end" of a text.
+            num_tokens: number of tokens; this and the next four are arguments of
+                :class:`~medvl.networks.ContinuousPromptEmbedding`.
+            num_classes: number of classes with tokens of their own, None for shared tokens.
+            initial_ids: ids of a text whose embeddings are the initial vectors.
+            reparameterization: "none", "mlp" or "lstm".
+            hidden_features: width of the MLP and of the LSTM.
+            position: position of the tokens in a text: "front", "middle" or "end".
 
         Returns:
-            The module that holds the vectors and nothing else.
+            The module of the tokens.
 
         Raises:
-            ValueError: for arguments out of range.
+            ValueError: If an argument is out of range.
 
         Example:
             >>> from transformers import BertConfig
             >>> sizes = dict(hidden_size=8, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16)
             >>> encoder = TextEncoder(BertConfig(vocab_size=30, **sizes)).requires_grad_(False)
-            >>> prompts = encoder.add_prompt_tokens(4, num_classes=5)
+            >>> prompt_tokens = encoder.add_prompt_tokens(4, num_classes=5)
             >>> [name for name, value in encoder.named_parameters() if value.requires_grad]
             ['model.embeddings.word_embeddings.prompt_tokens.vectors']
-            >>> tuple(prompts().shape), encoder.vocab_size
+            >>> tuple(prompt_tokens().shape), encoder.vocab_size
             ((5, 4, 8), 30)
         """
-        if position not in POSITIONS:
-            raise ValueError(f"position must be one of {', '.join(POSITIONS)}, got {position!r}.")
+        check_option(position, "position", POSITIONS)
         prompted = ContinuousPromptEmbedding(
             self.model.get_input_embeddings(), num_tokens, num_classes, initial_ids, reparameterization, hidden_features
         )
@@ -172,19 +172,19 @@ class TextEncoder(nn.Module):
         sentence_ids: torch.Tensor,
         class_indices: torch.Tensor | Sequence[int] | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Puts the ids of the prompt tokens into texts, at the position that they belong to.
+        """Insert the ids of the prompt tokens in texts, at their position.
 
         Args:
             input_ids: (M, L) token ids.
-            attention_mask: (M, L), nonzero = keep.
+            attention_mask: (M, L), nonzero for tokens to keep.
             sentence_ids: (M, L), -1 for special and padding tokens.
-            class_indices: (M,), the class of each text, where every class has tokens of its own.
+            class_indices: (M,), the class of each text, if every class has tokens of its own.
 
         Returns:
-            The three by name, (M, L + T): what :meth:`forward` takes.
+            ``input_ids``, ``attention_mask`` and ``sentence_ids``, (M, L + T), arguments of :meth:`forward`.
 
         Raises:
-            ValueError: without prompt tokens; without classes where they are needed, or with ones that there are not.
+            ValueError: If there are no prompt tokens, or ``class_indices`` are missing, not needed or out of range.
 
         Example:
             >>> from transformers import BertConfig
@@ -196,7 +196,7 @@ class TextEncoder(nn.Module):
         """
         embedding = self.prompt_embedding
         if embedding is None:
-            raise ValueError("the text encoder has no prompt tokens: call add_prompt_tokens first.")
+            raise ValueError("The text encoder has no prompt tokens: call add_prompt_tokens first.")
         tokens, classes = embedding.num_tokens, embedding.num_classes
         if (classes is None) != (class_indices is None):
             raise ValueError(
@@ -217,14 +217,14 @@ class TextEncoder(nn.Module):
         return dict(zip(("input_ids", "attention_mask", "sentence_ids"), values, strict=True))
 
     def merge_adapters(self) -> None:
-        """Makes peft's adapters part of the model's weights; the encoder then needs peft no more."""
+        """Merge peft's adapters into the model's weights; the encoder then does not need peft."""
         if has_adapters(self.model):
             self.model = self.model.merge_and_unload()
 
     def to_config(self) -> dict[str, Any]:
-        """The arguments that build this encoder anew (with random weights), as plain values for JSON."""
+        """The arguments that build this encoder with random weights, as plain values for JSON."""
         config: dict[str, Any] = {"model": self.model.config.to_dict(), "pooling": self.pooling}
-        config["model"].pop("_name_or_path", None)  # a place on this machine
+        config["model"].pop("_name_or_path", None)  # a path on this machine
         if self.prompt_embedding is not None:
             config["prompt_tokens"] = {**self.prompt_embedding.to_config(), "position": self.prompt_position}
         if has_adapters(self.model):
@@ -237,13 +237,13 @@ class TextEncoder(nn.Module):
         return cls(**config)
 
     def freeze(self, layers: int | None = None) -> None:
-        """Stops training the token embeddings and the first ``layers`` transformer layers (all of the model where None).
+        """Freeze the token embeddings and the first ``layers`` transformer layers, or the whole model if None.
 
-        ConVIRT freezes the embeddings and the first 6 of BERT's 12 layers. Learned prompt tokens and adapters, which are
-        there to be trained, stay as they are; ``requires_grad_(False)`` stops them too.
+        ConVIRT freezes the embeddings and the first 6 of BERT's 12 layers. Learned prompt tokens and adapters are not frozen;
+        ``requires_grad_(False)`` freezes them too.
 
         Raises:
-            ValueError: where the model has fewer layers, or shares one layer's weights among all.
+            ValueError: If the model has fewer layers, or all layers share their weights.
         """
         model, added = unwrap_adapters(self.model), self._added_parameters()
         weights = [(name, value) for name, value in model.named_parameters() if id(value) not in added]
@@ -258,16 +258,16 @@ class TextEncoder(nn.Module):
                 )
             names = [name for name, _ in weights]
             first = next(i for i, name in enumerate(names) if name.startswith(f"{stacks[0]}."))
-            # XLM and FlauBERT keep the parts of their layers in lists side by side.
+            # XLM and FlauBERT have one list for each part of a layer.
             beside = [stack for stack in stacks if stack.rpartition(".")[0] == stacks[0].rpartition(".")[0]]
             frozen = tuple(f"{stack}.{layer}." for stack in beside for layer in range(layers))
-            # What comes before the layers makes their input: the embeddings of tokens, positions and types.
+            # Parameters before the layers are those of the embeddings of tokens, positions and types.
             weights = [(n, v) for i, (n, v) in enumerate(weights) if i < first or n.startswith(frozen)]
         for _, value in weights:
             value.requires_grad_(False)
 
     def _added_parameters(self) -> set[int]:
-        """Identities of the parameters that came on top of the model: prompt tokens and adapters."""
+        """Identities of the parameters that were added to the model: prompt tokens and adapters."""
         prefix = adapter_prefix(self.model)
         added = {id(v) for n, v in self.model.named_parameters() if prefix is not None and prefix in n}
         return added | ({id(v) for v in self.prompt_tokens.parameters()} if self.prompt_tokens is not None else set())
@@ -278,20 +278,20 @@ class TextEncoder(nn.Module):
         attention_mask: torch.Tensor | None = None,
         sentence_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Encodes a batch of token sequences.
+        """Encode a batch of token sequences.
 
         Args:
             input_ids: (M, L) token ids.
-            attention_mask: (M, L), nonzero = keep; every token where None.
+            attention_mask: (M, L), nonzero for tokens to keep; None keeps every token.
             sentence_ids: (M, L), the sentence of each token, -1 for none, as :class:`medvl.transforms.TokenizeText` gives.
 
         Returns:
-            ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states. Where ``sentence_ids`` are given also
-            ``sentences`` (M, S, C), the mean of each sentence's tokens that the attention mask keeps, and ``sentence_mask``
-            (M, S), True where there are any; S is the largest sentence id and 1.
+            ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states. With ``sentence_ids`` also ``sentences``
+            (M, S, C), the mean over the tokens of each sentence that the attention mask keeps, and ``sentence_mask`` (M, S),
+            True for sentences with such tokens; S is one more than the largest sentence id.
 
         Raises:
-            ValueError: shapes that differ, more tokens than the model has positions, or ids that it does not have.
+            ValueError: If shapes differ, there are more tokens than the model has positions, or an id is out of range.
         """
         input_ids = as_plain(input_ids)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else as_plain(attention_mask)
@@ -321,11 +321,9 @@ class TextEncoder(nn.Module):
                 f"input_ids has {input_ids.shape[1]} tokens a text, more than the model's {self.max_length} positions; "
                 "tokenize with a smaller max_length."
             )
-        # On another device the ids would have to be waited for; there the look-up itself fails.
-        looks = input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and input_ids.numel()
-        if looks and self.prompt_embedding is None:
+        # On another device the check would wait for the ids; there the look-up itself fails.
+        can_check = input_ids.device.type == "cpu" and not torch.compiler.is_compiling() and input_ids.numel()
+        if can_check and self.prompt_embedding is None:
             low, high = (int(value) for value in input_ids.aminmax())
             if low < 0 or high >= self.vocab_size:
-                raise ValueError(
-                    f"input_ids holds {low if low < 0 else high}, outside the model's {self.vocab_size} ids."
-                )
+                raise ValueError(f"input_ids must be from 0 to {self.vocab_size - 1}, got {low if low < 0 else high}.")

@@ -1,4 +1,4 @@
-"""Hugging Face text models: built from whatever describes one, and what there is to know of them."""
+"""Hugging Face text models: building them, and properties of their architecture."""
 
 from __future__ import annotations
 
@@ -15,28 +15,27 @@ from medvl.networks.encoders.model_class import model_class
 from medvl.utils.modes import eval_mode
 
 DEFAULT_LENGTH = 512
-"""Tokens a text where the model has neither a position table nor says how many it is meant for."""
+"""Maximum number of tokens of a model without a position table and without such a number in its configuration."""
 
 
 def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | str | Path) -> Any:
-    """A Hugging Face text model from itself, its configuration (random weights), or a local folder (its weights).
+    """A Hugging Face text model: ``model`` itself, or built from a configuration (random weights) or a folder (its weights).
 
-    Of a model with a head, of an image-text model and of an encoder-decoder it is the part that encodes text. A pooler is
-    taken off: no pooling here reads it, and its weights would never see a gradient.
-
-    Weights are read as float32, whatever precision they were saved in.
+    The text encoder is taken from a model with a head, an image-text model or an encoder-decoder. A pooler is removed: no
+    pooling here uses it, and its weights would never get a gradient. Weights are loaded as float32, whatever their dtype.
 
     Raises:
-        ValueError: for anything else; for a model that peft wrapped with its head on, or gave prompt tokens; for a folder
-            that lacks weights.
+        ValueError: If ``model`` is none of these; if peft wrapped the model with its head, or added prompt tokens; if weights
+            are missing in the folder.
     """
     if isinstance(model, nn.Module) and has_adapters(model):
-        base = unwrap_adapters(model)
+        wrapped: Any = model
+        base = unwrap_adapters(wrapped)
         if base.base_model is not base:
-            raise ValueError(f"model is a {type(base).__name__} wrapped by peft: wrap the model without its head.")
-        if any(config.is_prompt_learning for config in model.peft_config.values()):
+            raise ValueError(f"model must be wrapped by peft without its head, got a {type(base).__name__}.")
+        if any(config.is_prompt_learning for config in wrapped.peft_config.values()):
             raise ValueError(
-                "model has prompt tokens of peft, which no mask of the text knows: learn some by add_prompt_tokens."
+                "model must not have prompt tokens of peft, which are not in the attention mask: use add_prompt_tokens."
             )
         _drop_pooler(base)
         return model
@@ -60,19 +59,19 @@ def _read_folder(folder: str) -> PreTrainedModel:
     )
     encoder = _encoder_of(whole)
     wanted = {id(value) for value in encoder.parameters()}
-    # transformers fills what a folder lacks with random numbers.
+    # transformers initializes missing weights with random numbers.
     weights = dict(whole.named_parameters())
-    lacking = sorted(name for name in info["missing_keys"] if id(weights.get(name)) in wanted)
-    if lacking:
+    missing = sorted(name for name in info["missing_keys"] if id(weights.get(name)) in wanted)
+    if missing:
         raise ValueError(
-            f"model folder {folder!r} lacks {len(lacking)} of the {len(wanted)} weights of a {type(encoder).__name__}, such as "
-            f"{lacking[0]}."
+            f"model folder {folder!r} must hold all {len(wanted)} weights of a {type(encoder).__name__}, {len(missing)} are "
+            f"missing, such as {missing[0]}."
         )
     return encoder
 
 
 def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
-    """The part of a model that gives the last hidden states of a text."""
+    """The part of a model that returns the last hidden states of a text."""
     if hasattr(model.config, "vision_config") and hasattr(model, "text_model"):
         model = model.text_model
     model = model.base_model
@@ -90,14 +89,14 @@ def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
 def _drop_pooler(model: PreTrainedModel) -> None:
     if getattr(model, "pooler", None) is not None:
         model.pooler = None
-    if isinstance(getattr(model, "head", None), nn.Linear):  # SigLIP's pooler goes by this name, and is always called
+    if isinstance(getattr(model, "head", None), nn.Linear):  # the name of SigLIP's pooler, which is always called
         model.head = nn.Identity()
 
 
 def position_limit(model: PreTrainedModel) -> int:
-    """The greatest number of tokens that a model's position table serves.
+    """The maximum number of tokens for a model's position table.
 
-    RoBERTa's table begins after its padding id, BART's and OPT's after an offset: those rows serve no token.
+    The positions of RoBERTa begin after its padding id, those of BART and OPT after an offset: no token has the rows before.
     """
     for name, module in model.named_modules():
         last = name.rsplit(".", 1)[-1]
@@ -110,7 +109,7 @@ def position_limit(model: PreTrainedModel) -> int:
 
 @torch.no_grad()
 def is_causal(model: PreTrainedModel) -> bool:
-    """Whether the first token's state is the same whatever follows; asked of the model itself, on two tokens."""
+    """Whether the first token's state does not depend on later tokens; determined by a forward pass of two tokens."""
     device = model.get_input_embeddings().weight.device
     if device.type == "meta":
         return False

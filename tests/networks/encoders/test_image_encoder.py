@@ -187,7 +187,9 @@ class TestVisibleErrors:
             encoder = ImageEncoder(backbone)
             assert not encoder.supports_masking
             assert encoder.patch_size is None
-            with pytest.raises(ValueError, match=f"visible_indices needs a ViT backbone, got one of type {name}"):
+            with pytest.raises(
+                ValueError, match=f"^visible_indices must be None for a backbone without masking, got a {name}"
+            ):
                 encoder(torch.zeros(1, 1, 32, 32), visible_indices=visible)
 
     @pytest.mark.parametrize(
@@ -236,7 +238,7 @@ class TestSizesThatDoNotFit:
             ImageEncoder("vit", image_size=32, **{**VIT, "num_heads": 3})
         with pytest.raises(ValueError, match=r"hidden_size must be a multiple of 6, .* is 'sincos', got 16\."):
             ImageEncoder("vit", spatial_dims=3, image_size=32, pos_embed_type="sincos", **VIT)
-        with pytest.raises(ValueError, match="pooling must be one of mean, cls, got 'max'"):
+        with pytest.raises(ValueError, match="pooling must be one of 'mean', 'cls', got 'max'"):
             ImageEncoder("vit", image_size=32, pooling="max", **VIT)
 
     def test_swin(self):
@@ -261,13 +263,13 @@ class TestSizesThatDoNotFit:
             ImageEncoder("resnet10", width=0.125)(torch.zeros(1, 1, 32, 32, dtype=torch.uint8))
 
     def test_numbers_that_are_none(self):
-        with pytest.raises(ValueError, match=r"^image_size must be one number of at least 1, got \(32, 40\)\.$"):
+        with pytest.raises(ValueError, match=r"^image_size must be an integer of at least 1, got \(32, 40\)\.$"):
             ImageEncoder("vit", image_size=(32, 40))
-        with pytest.raises(ValueError, match=r"^in_channels must be one number of at least 1, got 0\.$"):
+        with pytest.raises(ValueError, match=r"^in_channels must be an integer of at least 1, got 0\.$"):
             ImageEncoder("resnet10", in_channels=0)
         with pytest.raises(
             ValueError,
-            match=r"^patch_size must be a number of at least 1, or 2 of them, one an axis, got \(8, 8, 8\)\.$",
+            match=r"^patch_size must be a number of at least 1, or 2 of them, one for each axis, got \(8, 8, 8\)\.$",
         ):
             ImageEncoder("vit", image_size=32, patch_size=(8, 8, 8))
         with pytest.raises(ValueError, match=r"^window_size must be a number of at least 1, .* got 0\.$"):
@@ -388,9 +390,9 @@ class TestModules:
     def test_what_is_no_backbone(self):
         with pytest.raises(ValueError, match=r"backbone must be one of resnet10, .* got 'resnet9'"):
             ImageEncoder("resnet9")
-        with pytest.raises(ValueError, match="spatial_dims must be 2 or 3, got 4"):
+        with pytest.raises(ValueError, match="spatial_dims must be one of 2, 3, got 4"):
             ImageEncoder("resnet10", spatial_dims=4)
-        with pytest.raises(ValueError, match="out_features, the channels of the feature map, is needed"):
+        with pytest.raises(ValueError, match=r"^out_features must be given if backbone is a torch module, got None\.$"):
             ImageEncoder(nn.Identity())
 
     def test_monais_tensor_is_left_behind(self):
@@ -402,11 +404,11 @@ class TestModules:
 
     def test_module_that_gives_no_feature_map(self):
         encoder = ImageEncoder(nn.Flatten(), out_features=4)
-        with pytest.raises(ValueError, match=r"feature map \(N, 4, h, w\), gave \(1, 4\)"):
+        with pytest.raises(ValueError, match=r"feature map \(N, 4, h, w\), got \(1, 4\)"):
             encoder(torch.zeros(1, 1, 2, 2))
 
     def test_options_belong_to_names(self):
-        with pytest.raises(ValueError, match="options width belong to a named backbone, got a Identity"):
+        with pytest.raises(ValueError, match=r"^backbone must be named to have the options width, got a Identity\.$"):
             ImageEncoder(nn.Identity(), out_features=1, width=2)
 
     def test_configuration_of_an_earlier_release(self):

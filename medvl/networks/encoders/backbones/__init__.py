@@ -1,4 +1,4 @@
-"""The backbones of image encoders: where each name is built.
+"""The backbones of image encoders.
 
 ``convolutional`` holds ResNet, DenseNet and EfficientNet, ``transformer`` ViT and Swin, ``hugging_face`` any vision model
 of transformers.
@@ -28,7 +28,7 @@ __all__ = ["NAMES", "HuggingFaceBackbone", "PatchFeatures", "build_backbone", "i
 
 
 def build_backbone(name: str, spatial_dims: int, in_channels: int, image_size: int, **options: Any) -> nn.Module:
-    """The MONAI network called ``name``, one of ``NAMES``, with random weights."""
+    """The MONAI network ``name``, one of ``NAMES``, with random weights."""
     if name in RESNETS:
         return ResNetBackbone(name, spatial_dims, in_channels, **options)
     if name in DENSENETS:

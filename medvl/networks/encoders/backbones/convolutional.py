@@ -56,11 +56,11 @@ class ResNetBackbone(ResNet):
         self.out_features = self.in_planes
 
     def _make_layer(self, *args: Any, **options: Any) -> nn.Sequential:
-        # MONAI's own gives its blocks batch norm whatever was asked for.
+        # MONAI's method ignores ``norm`` for its blocks.
         return super()._make_layer(*args, **{"norm": self._norm, **options})
 
     def _downsample_basic_block(self, x: torch.Tensor, planes: int, stride: int, spatial_dims: int = 3) -> torch.Tensor:
-        # MONAI's own detaches the shortcut here, so that no gradient would pass it in resnet18 and resnet34.
+        # MONAI's method detaches the shortcut, so that it has no gradient in resnet18 and resnet34.
         x = x[(slice(None), slice(None), *(slice(None, None, stride),) * spatial_dims)]
         return F.pad(x, (*(0, 0) * spatial_dims, 0, planes - x.shape[1]))
 
@@ -85,7 +85,7 @@ class DenseNetBackbone(DenseNet):
         options = {"block_config": DENSENETS[name], **options}
         super().__init__(spatial_dims=spatial_dims, in_channels=in_channels, out_channels=1, **options)
         self.out_features = self.class_layers.out.in_features
-        self.smallest = 2 ** (len(options["block_config"]) + 1) - 3  # what every halving leaves one cell of
+        self.smallest = 2 ** (len(options["block_config"]) + 1) - 3  # the size that the strides reduce to one cell
         self.activation = self.class_layers.relu
         del self.class_layers
 
@@ -99,14 +99,15 @@ class DenseNetBackbone(DenseNet):
 
 
 class SamePadding(nn.Module):
-    """Pads so that the convolution that follows gives ceil(size / stride) cells along each axis, whatever the size.
+    """Pads so that the next convolution returns ceil(size / stride) cells along each axis, for every size.
 
     MONAI's EfficientNet fixes its padding for one image size, and fails on small or odd ones.
     """
 
-    def __init__(self, convolution: nn.Module) -> None:
+    def __init__(self, convolution: Any) -> None:
         super().__init__()
-        self.kernel, self.stride = convolution.kernel_size, convolution.stride
+        self.kernel: tuple[int, ...] = convolution.kernel_size
+        self.stride: tuple[int, ...] = convolution.stride
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         padding: list[int] = []
@@ -135,7 +136,7 @@ class EfficientNetBackbone(EfficientNetBN):
                 if hasattr(module, f"{name}_padding") and hasattr(convolution, "kernel_size"):
                     setattr(module, f"{name}_padding", SamePadding(convolution))
             if hasattr(module, "_swish"):
-                module._swish = nn.SiLU()  # the same function; MONAI's own autograd function cannot be exported
+                module._swish = nn.SiLU()  # the same function; MONAI's autograd function cannot be exported
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         features = self._swish(self._bn0(self._conv_stem(self._conv_stem_padding(image))))

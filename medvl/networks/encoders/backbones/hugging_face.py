@@ -1,4 +1,4 @@
-"""Any Hugging Face vision model as a backbone: convolutional, ViT-like or windowed. Images only, no volumes."""
+"""Any Hugging Face vision model as a 2D backbone: convolutional, ViT-like or windowed."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from medvl.utils.modes import eval_mode
 
 Source: TypeAlias = PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path
 
-# One position vector a patch, added in the embeddings: hidden patches can leave right after them.
-VISIBLE_TYPES = {
+# With one position vector for each patch, added in the embeddings: masked patches can be dropped after them.
+MASKABLE_TYPES = {
     "vit",
     "deit",
     "vit_msn",
@@ -29,35 +29,38 @@ VISIBLE_TYPES = {
     "dinov2",
     "dinov2_with_registers",
 }
-# Those whose position table holds one image size (DINO's interpolate theirs).
-FIXED_SIZE_TYPES = VISIBLE_TYPES - {"dinov2", "dinov2_with_registers"} | {"beit", "data2vec-vision"}
+# With a position table for one image size (the DINO models interpolate theirs).
+FIXED_SIZE_TYPES = MASKABLE_TYPES - {"dinov2", "dinov2_with_registers"} | {"beit", "data2vec-vision"}
 
-# Their last layer norm is for the class token alone, before the projection; patches that share the projection need it too.
-NORM_LEFT_TYPES = {"clip_vision_model", "altclip_vision_model", "chinese_clip_vision_model", "metaclip_2_vision_model"}
+# They apply the last layer norm to the class token only; patches that share the projection need it too.
+POST_LAYERNORM_TYPES = {
+    "clip_vision_model",
+    "altclip_vision_model",
+    "chinese_clip_vision_model",
+    "metaclip_2_vision_model",
+}
 
 
 def is_hugging_face(backbone: Any) -> bool:
-    """Whether this is a Hugging Face model, its configuration, or a local folder that holds one."""
+    """Whether this is a Hugging Face model, its configuration, or a local folder."""
     if isinstance(backbone, str | Path):
         return Path(backbone).is_dir()
     return isinstance(backbone, PreTrainedModel | PretrainedConfig | Mapping)
 
 
 class HuggingFaceBackbone(nn.Module):
-    """A Hugging Face vision model that gives patch features.
+    """A Hugging Face vision model that returns patch features.
 
-    Where the model has a two-dimensional feature map, its cells are the patches; where it has a sequence, the tokens after
-    the class and register tokens, after the model's last layer norm. The embedding is what the model pools itself, else the
-    class token, else the mean of the patches. A dense pooler over the class token (ViT's, DeiT's) is left out, as Hugging
-    Face's classifiers do.
+    The patches are the cells of a two-dimensional feature map, or the tokens of a sequence without class and register tokens,
+    after the model's last layer norm. The embedding is the model's own pooled output, else the class token, else the mean of
+    the patches. A dense pooler over the class token (ViT, DeiT) is removed, as in Hugging Face's classifiers.
 
     Args:
         source: a model; its configuration (object or dictionary with ``model_type``), built with random weights; or a local
-            folder with weights. A model with a vision and a text tower (such as CLIP) gives its vision tower.
-        in_channels: channels of the image. A dictionary without ``num_channels`` builds the model for as many. Where the
-            model has more, a single channel is repeated over them.
-        image_size: side of the images. A dictionary without ``image_size`` builds the model for this size. By default the
-            model's own, or 224.
+            folder with weights. The vision encoder is taken from an image-text model such as CLIP.
+        in_channels: channels of the image, also for a dictionary without ``num_channels``. A single channel is repeated over
+            the channels of a model that has more.
+        image_size: side of the images, also for a dictionary without ``image_size``. By default the model's own, or 224.
     """
 
     def __init__(self, source: Source, in_channels: int = 1, image_size: int | None = None) -> None:
@@ -68,9 +71,9 @@ class HuggingFaceBackbone(nn.Module):
                 **({} if image_size is None else {"image_size": image_size}),
                 **source,
             }
-        self.model = vision_tower(source)
+        self.model = build_vision_model(source)
         config = self.model.config
-        self.supports_masking = config.model_type in VISIBLE_TYPES
+        self.supports_masking = config.model_type in MASKABLE_TYPES
         own_size = getattr(config, "image_size", None)
         own_size = own_size if own_size is None or isinstance(own_size, int) else max(own_size)
         self.image_size = image_size or own_size or 224
@@ -89,7 +92,7 @@ class HuggingFaceBackbone(nn.Module):
 
     @torch.no_grad()
     def _width(self) -> int:
-        """Channels of the patches: from a ViT's configuration; others, which mean many things by one name, show one image."""
+        """Channels of the patches, from a ViT's configuration, else from a forward pass, as configurations differ."""
         if self.supports_masking:
             return int(self.model.config.hidden_size)
         image = torch.zeros(1, self.channels, self.image_size, self.image_size, device=self.model.device)
@@ -98,10 +101,10 @@ class HuggingFaceBackbone(nn.Module):
         return int(states.shape[1 if states.ndim == 4 else 2])
 
     def to_config(self) -> dict[str, Any]:
-        """The model's configuration as a dictionary that builds it anew."""
+        """The model's configuration as a dictionary."""
         config = self.model.config.to_dict()
-        config.pop("_name_or_path", None)  # a place on this machine
-        return {"num_channels": self.channels, **config}  # BLIP's has none, and would be built for the image's
+        config.pop("_name_or_path", None)  # a path on this machine
+        return {"num_channels": self.channels, **config}  # missing in BLIP's
 
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> PatchFeatures:
         if image.shape[1] != self.channels:
@@ -119,7 +122,7 @@ class HuggingFaceBackbone(nn.Module):
                 self.model.embeddings.visible_indices = None
         states, pooled = output.last_hidden_state, getattr(output, "pooler_output", None)
         if states.ndim == 4:
-            features = PatchFeatures.of_map(states)
+            features = PatchFeatures.from_feature_map(states)
             return features if pooled is None else features._replace(embed=pooled.flatten(1))
         grid = self._grid(size)
         prefix = states.shape[1] - (math.prod(grid) if visible_indices is None else visible_indices.shape[1])
@@ -129,7 +132,7 @@ class HuggingFaceBackbone(nn.Module):
                 f"fewer than the {grid[0]} x {grid[1]} patches expected; use sides that are multiples of the model's stride."
             )
         patches = states[:, prefix:]
-        if self.model.config.model_type in NORM_LEFT_TYPES:
+        if self.model.config.model_type in POST_LAYERNORM_TYPES:
             patches = self.model.post_layernorm(patches)
         if pooled is None:
             pooled = states[:, 0] if prefix else patches.mean(1)
@@ -139,7 +142,9 @@ class HuggingFaceBackbone(nn.Module):
         sides = zip(size, self.patch_size, strict=True)
         if self.stages == 1:
             return tuple(side // patch for side, patch in sides)
-        return tuple(-(-side // (patch * 2 ** (self.stages - 1))) for side, patch in sides)  # windowed models pad
+        return tuple(
+            -(-side // (patch * 2 ** (self.stages - 1))) for side, patch in sides
+        )  # windowed models pad the image
 
     def _check_size(self, size: tuple[int, ...]) -> None:
         config = self.model.config
@@ -156,8 +161,8 @@ class HuggingFaceBackbone(nn.Module):
             raise ValueError(f"image must have sides that are multiples of patch_size {self.patch_size}, got {size}.")
 
 
-def _keep_visible(embeddings: nn.Module, inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
-    """Drops the hidden patches from what the embeddings give, and keeps the class and register tokens."""
+def _keep_visible(embeddings: Any, inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
+    """Keep the visible patches and the class and register tokens in the output of the embeddings."""
     visible_indices = getattr(embeddings, "visible_indices", None)
     if visible_indices is None:
         return tokens
@@ -165,7 +170,7 @@ def _keep_visible(embeddings: nn.Module, inputs: Any, tokens: torch.Tensor) -> t
     return torch.cat([tokens[:, :prefix], gather_patches(tokens[:, prefix:], visible_indices)], dim=1)
 
 
-def vision_tower(source: Source) -> PreTrainedModel:
+def build_vision_model(source: Source) -> PreTrainedModel:
     """A Hugging Face vision model from itself, its configuration (random weights) or a local folder (its weights)."""
     if isinstance(source, Mapping):
         if "model_type" not in source:
@@ -177,7 +182,7 @@ def vision_tower(source: Source) -> PreTrainedModel:
     elif isinstance(source, PretrainedConfig):
         model = model_class(source)(source)
     else:
-        # As any other module that is built: to be trained, and in single precision whatever the file holds.
+        # For training and in float32, whatever the dtype in the file.
         config = AutoConfig.from_pretrained(str(source), local_files_only=True)
         model, report = model_class(config).from_pretrained(
             str(source), config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
@@ -204,5 +209,5 @@ def vision_tower(source: Source) -> PreTrainedModel:
         raise ValueError(f"the folder {source} lacks the weights {', '.join(missing)} of its {type(model).__name__}.")
     for name, parameter in model.named_parameters():
         if name.endswith("mask_token"):
-            parameter.requires_grad_(False)  # for pre-training by masking, which these encoders do without it
+            parameter.requires_grad_(False)  # for the model's own masked pre-training, not used here
     return model

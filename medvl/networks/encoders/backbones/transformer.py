@@ -13,6 +13,7 @@ from torch import nn
 
 from medvl.functional.masking import gather_patches, patchify
 from medvl.networks.encoders.backbones.features import PatchFeatures
+from medvl.utils.checks import check_option
 
 # Width and depth; a head has 64 channels and the MLP is four times as wide, as in the paper's table.
 VITS = {
@@ -34,20 +35,22 @@ VIT_POOLINGS = ("mean", "cls")
 def _each_axis(name: str, value: int | Sequence[int], spatial_dims: int) -> tuple[int, ...]:
     sides = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
     if len(sides) != spatial_dims or min(sides) < 1:
-        raise ValueError(f"{name} must be a number of at least 1, or {spatial_dims} of them, one an axis, got {value}.")
+        raise ValueError(
+            f"{name} must be a number of at least 1, or {spatial_dims} of them, one for each axis, got {value}."
+        )
     return sides
 
 
 class ViTBackbone(ViT):
-    """MONAI's Vision Transformer; hidden patches cost nothing but their pixels.
+    """MONAI's Vision Transformer, whose blocks compute only the visible patches.
 
     Args:
         name: "vit_tiny", "vit_small", "vit_base" (or "vit") or "vit_large".
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
-        image_size: side of the images, which the position table holds; a multiple of ``patch_size``.
-        patch_size: side of a patch, or one for each axis.
-        pooling: the embedding is the "mean" of the (visible) patches, or a learned "cls" token.
+        image_size: side of the images, fixed by the position table; a multiple of ``patch_size``.
+        patch_size: side of a patch, one number or one for each axis.
+        pooling: the embedding, "mean" of the visible patches or a learned "cls" token.
         **options: of MONAI's ``ViT``: ``hidden_size``, ``num_layers``, ``num_heads`` (by default one for each 64 channels),
             ``mlp_dim`` (by default 4 x ``hidden_size``), ``pos_embed_type``, ``dropout_rate``, ``qkv_bias`` ...
     """
@@ -64,8 +67,7 @@ class ViTBackbone(ViT):
         pooling: str = "mean",
         **options: Any,
     ) -> None:
-        if pooling not in VIT_POOLINGS:
-            raise ValueError(f"pooling must be one of {', '.join(VIT_POOLINGS)}, got {pooling!r}.")
+        check_option(pooling, "pooling", VIT_POOLINGS)
         sides = _each_axis("patch_size", patch_size, spatial_dims)
         if any(image_size % side for side in sides):
             raise ValueError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}.")
@@ -93,8 +95,8 @@ class ViTBackbone(ViT):
         learned = options.get("pos_embed_type", "learnable") == "learnable"
         self.patch_embedding.position_embeddings.requires_grad_(learned)
         for block in self.blocks:
-            block.norm_cross_attn = nn.Identity()  # MONAI makes it, though no cross attention uses it
-            # The fused attention has the same value; MONAI's would drop weights in evaluation too where there is dropout.
+            block.norm_cross_attn = nn.Identity()  # created by MONAI, though there is no cross attention
+            # Fused attention gives the same values; with dropout, MONAI's would drop weights in evaluation too.
             block.attn.use_flash_attention = not (options.get("dropout_rate") or options.get("save_attn"))
 
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> PatchFeatures:
@@ -131,15 +133,15 @@ class ViTBackbone(ViT):
 class SwinBackbone(SwinTransformer):
     """The Swin transformer of MONAI's SwinUNETR, as Liu et al. 2021 (https://arxiv.org/abs/2103.14030) use it to classify.
 
-    That is without the merging after its last stage, which only the U-Net needs, and with a last layer norm: "swin_tiny" of
-    2D images has the paper's widths, 768 channels at 1/32 of the resolution. Sizes are padded to whole patches and windows.
+    It lacks the merging after the last stage, which only the U-Net needs, and has a last layer norm: "swin_tiny" for 2D images
+    has the paper's widths, 768 channels at 1/32 of the resolution. Images are padded to whole patches and windows.
 
     Args:
         name: "swin_tiny" (or "swin"), "swin_small" or "swin_base".
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
-        patch_size: side of a patch, or one for each axis.
-        window_size: side of an attention window in patches, or one for each axis.
+        patch_size: side of a patch, one number or one for each axis.
+        window_size: side of an attention window in patches, one number or one for each axis.
         **options: of MONAI's ``SwinTransformer``: ``embed_dim``, ``depths`` and ``num_heads`` (four stages),
             ``drop_path_rate``, ``use_v2``, ``use_checkpoint`` ...
     """
