@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -124,10 +124,10 @@ class Batch:
         embeds = gathered(self.embeds) or self.embeds
         return replace(self, embeds=embeds, ids=gathered(self.ids), labels=gathered(self.labels), weights=weights)
 
-    def arguments(self) -> dict[str, Tensor]:
-        """What there is, as the arguments of a loss."""
+    def arguments(self) -> dict[str, Any]:
+        """What is given, as keyword arguments of a loss."""
         pairs = {"embeds": self.embeds, "ids": self.ids, "labels": self.labels}
-        named = {} if self.weights is None else {"weights": self.weights}
+        named: dict[str, Any] = {} if self.weights is None else {"weights": self.weights}
         for name, pair in pairs.items():
             if pair is not None:
                 named[f"image_{name}"], named[f"text_{name}"] = pair

@@ -108,8 +108,13 @@ def semantic_matching_loss(
         if tile is not None:
             targets = similarity_targets(batch, similarity, target_temperature)
             return tiled_contrastive_loss(batch, targets, scale, 0.5, reduction, gather, tile)
-        options = {"target_temperature": target_temperature, "similarity": similarity, "reduction": reduction}
-        return semantic_matching_loss(**batch.arguments(), logit_scale=scale, **options)
+        return semantic_matching_loss(
+            **batch.arguments(),
+            logit_scale=scale,
+            target_temperature=target_temperature,
+            similarity=similarity,
+            reduction=reduction,
+        )
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
@@ -163,8 +168,13 @@ def image_text_label_contrastive_loss(
         if tile is not None:
             targets = agreement_targets(batch, label_agreement)
             return tiled_contrastive_loss(batch, targets, scale, image_weight, reduction, gather, tile)
-        options = {"label_agreement": label_agreement, "image_weight": image_weight, "reduction": reduction}
-        return image_text_label_contrastive_loss(**batch.arguments(), logit_scale=scale, **options)
+        return image_text_label_contrastive_loss(
+            **batch.arguments(),
+            logit_scale=scale,
+            label_agreement=label_agreement,
+            image_weight=image_weight,
+            reduction=reduction,
+        )
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):

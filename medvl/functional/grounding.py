@@ -1,4 +1,4 @@
-"""How well a heat map finds a region: contrast-to-noise ratio, overlap over thresholds, pointing game."""
+"""Agreement of a heat map with a region: contrast-to-noise ratio, IoU over thresholds, pointing game."""
 
 from __future__ import annotations
 
@@ -7,11 +7,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from medvl.utils.checks import error_message
+
 GROUNDING_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 """Thresholds of the mean IoU that phrase grounding is reported with."""
 
 TIE_EPSILONS = 8
-"""Values of a map closer than this many machine epsilons of its largest magnitude are ties: resizing a flat map leaves that."""
+"""Values of a map closer than this many machine epsilons of its largest magnitude are ties: resizing a constant map leaves
+such differences."""
 
 
 def contrast_to_noise_ratio(maps: Tensor, masks: Tensor) -> Tensor:
@@ -21,19 +24,19 @@ def contrast_to_noise_ratio(maps: Tensor, masks: Tensor) -> Tensor:
 
         CNR = (mu_A - mu_B) / sqrt(sigma_A^2 + sigma_B^2)
 
-    (Boecking et al., 2022, who take the absolute value: a map that points everywhere but at the region then scores well).
-    It does not change where the map is shifted or scaled by a positive number.
+    (Boecking et al., 2022, who take the absolute value: a map that is high everywhere but in the region then scores well).
+    It is invariant to a shift and to a positive scale of the map.
 
     Args:
         maps: heat maps (N, H, W[, D]), any finite values.
         masks: regions of the same shape, boolean or 0 and 1.
 
     Returns:
-        CNR (N,), float32 (float64 for float64 maps). A flat map has 0; two flat levels, without noise, have plus or minus
-        infinity; NaN where the region is empty or the whole picture.
+        CNR (N,), float32 (float64 for float64 maps). A constant map has 0; two constant levels, without noise, have plus or
+        minus infinity; NaN where the region is empty or the whole image.
 
     Raises:
-        ValueError: if shapes differ, a map holds NaN or infinite values, or a mask holds anything but 0 and 1.
+        ValueError: If the shapes differ, a map holds NaN or infinite values, or a mask holds anything but 0 and 1.
 
     Example:
         >>> mask = torch.tensor([[[True, True, False, False]]])
@@ -57,7 +60,7 @@ def iou_at_thresholds(maps: Tensor, masks: Tensor, thresholds: Sequence[float] =
     """Intersection over union of a region with the pixels of a heat map at or above each threshold.
 
     With the region A and the prediction B_t = {p : map_p >= t}, IoU_t = #(A and B_t) / #(A or B_t). An empty prediction has
-    IoU 0 and counts; leaving it out would reward maps that find nothing.
+    IoU 0 and counts; leaving it out would reward maps that predict nothing.
 
     Args:
         maps: heat maps (N, H, W[, D]) on the scale of the thresholds, such as cosines; nothing is rescaled here.
@@ -68,7 +71,7 @@ def iou_at_thresholds(maps: Tensor, masks: Tensor, thresholds: Sequence[float] =
         IoU (N, T), float32 (float64 for float64 maps), from 0 to 1; NaN where the region is empty.
 
     Raises:
-        ValueError: as :func:`contrast_to_noise_ratio`, or for no threshold.
+        ValueError: If there is no threshold, and as :func:`contrast_to_noise_ratio` does.
 
     Example:
         >>> maps = torch.tensor([[[0.6, 0.3, 0.2, -0.4]]])
@@ -76,7 +79,7 @@ def iou_at_thresholds(maps: Tensor, masks: Tensor, thresholds: Sequence[float] =
         tensor([[0.6667, 1.0000, 0.5000, 0.0000]])
     """
     if not len(thresholds):
-        raise ValueError("thresholds must hold at least one number; received none")
+        raise ValueError(error_message("thresholds", "hold at least one number", "none"))
     values, inside = _flat(maps, masks)
     columns = []
     for threshold in thresholds:
@@ -97,7 +100,7 @@ def mean_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = GROUNDIN
         Mean IoU (N,), from 0 to 1; NaN where the region is empty.
 
     Raises:
-        ValueError: as :func:`iou_at_thresholds`.
+        ValueError: As :func:`iou_at_thresholds` does.
 
     Example:
         >>> mean_iou(torch.tensor([[[0.35, 0.0]], [[-0.2, -0.1]]]), torch.tensor([[[1, 0]], [[1, 0]]])).round(decimals=4)
@@ -107,9 +110,9 @@ def mean_iou(maps: Tensor, masks: Tensor, thresholds: Sequence[float] = GROUNDIN
 
 
 def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
-    """Whether the highest point of a heat map lies inside the region (Zhang et al., 2018), without a margin around it.
+    """Whether the maximum of a heat map lies inside the region (Zhang et al., 2018), without a margin around it.
 
-    Where several points are highest, all of them must lie inside: a flat map hits nothing.
+    If several points attain the maximum, all of them must lie inside: a constant map never hits.
 
     Args:
         maps: heat maps (N, H, W[, D]).
@@ -119,7 +122,7 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
         1 for a hit and 0 for a miss (N,), float32 (float64 for float64 maps); NaN where the region is empty.
 
     Raises:
-        ValueError: as :func:`contrast_to_noise_ratio`.
+        ValueError: As :func:`contrast_to_noise_ratio` does.
 
     Example:
         >>> maps = torch.tensor([[[0.9, 0.1]], [[-0.5, -0.9]], [[0.4, 0.4]]])
@@ -135,26 +138,26 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
 def _flat(maps: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
     """Maps (N, X) in float32 or float64 and masks (N, X) boolean, checked."""
     if maps.shape != masks.shape or maps.ndim < 2 or not maps.is_floating_point():
-        raise ValueError(
-            "maps must be floats and masks of the same shape (N, H, W[, D]); received "
-            f"{maps.dtype} {tuple(maps.shape)} and {tuple(masks.shape)}"
-        )
+        received = f"{maps.dtype} {tuple(maps.shape)} and {tuple(masks.shape)}"
+        expected = "be floating point and of one shape (N, H, W[, D])"
+        raise ValueError(error_message("maps and masks", expected, received))
     if not maps[0:1].numel() and len(maps):
-        raise ValueError(f"maps must hold at least one pixel each; received shape {tuple(maps.shape)}")
+        raise ValueError(error_message("maps", "hold at least one pixel each", f"shape {tuple(maps.shape)}"))
     values = maps.detach().flatten(1).to(torch.promote_types(maps.dtype, torch.float32))
     wrong = ~values.isfinite().all(dim=1)
     if bool(wrong.any()):
-        raise ValueError(f"maps hold NaN or infinite values in {int(wrong.sum())} of {len(maps)} maps")
+        received = f"NaN or infinite values in {int(wrong.sum())} of {len(maps)} maps"
+        raise ValueError(error_message("maps", "be finite", received))
     inside = masks.detach().flatten(1)
     if inside.dtype != torch.bool:
         if bool(((inside != 0) & (inside != 1)).any()):
-            raise ValueError("masks must be boolean or hold 0 and 1 only")
+            raise ValueError(error_message("masks", "be boolean or hold 0 and 1 only", "other values"))
         inside = inside == 1
     return values, inside
 
 
 def _tolerance(values: Tensor) -> Tensor:
-    """Difference (N,) below which two values of a map are the same."""
+    """Difference (N,) below which two values of a map tie."""
     return TIE_EPSILONS * torch.finfo(values.dtype).eps * values.abs().amax(dim=1)
 
 

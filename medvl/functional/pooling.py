@@ -1,15 +1,16 @@
-"""Means of token embeddings, over what a mask keeps and over segments such as sentences."""
+"""Mean pooling of token embeddings, by mask and by segments such as sentences."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
+from medvl.utils.checks import error_message
 from medvl.utils.tensors import as_float, as_plain
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean over the last axis but one of what the mask keeps; 0 where it keeps nothing.
+    """Mean over the second-to-last axis of what the mask keeps; 0 where it keeps nothing.
 
     Args:
         values: (..., L, C), floating point.
@@ -19,17 +20,18 @@ def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
         (..., C).
 
     Raises:
-        ValueError: where the mask's shape is not that of the values without their last axis.
+        ValueError: If the mask's shape is not that of the values without their last axis.
 
     Example:
         >>> masked_mean(torch.tensor([[[1.0], [3.0], [9.0]]]), torch.tensor([[1, 1, 0]])).tolist()
         [[2.0]]
     """
     if mask.shape != values.shape[:-1]:
-        raise ValueError(f"mask must have shape {tuple(values.shape[:-1])}, got {tuple(mask.shape)}")
+        expected = f"have shape {tuple(values.shape[:-1])}"
+        raise ValueError(error_message("mask", expected, tuple(mask.shape)))
     kept = as_plain(mask).to(torch.bool).unsqueeze(-1)
-    # A value that is not kept may be anything, NaN included: it is replaced, not multiplied by 0. In half precision the sum
-    # of many tokens overflows.
+    # A value that is not kept may be NaN: it is replaced, not multiplied by 0. In half precision the sum of many tokens
+    # overflows.
     total = as_float(values.masked_fill(~kept, 0.0)).sum(-2)
     return (total / kept.sum(-2).clamp_min(1)).to(values.dtype)
 
@@ -39,15 +41,15 @@ def segment_mean(values: Tensor, segment_ids: Tensor, num_segments: int | None =
 
     Args:
         values: (M, L, C), floating point.
-        segment_ids: (M, L) integers, the segment of every value; -1 for values of none (special tokens, padding).
-        num_segments: S; one more than the largest id without it (which waits for the device).
+        segment_ids: (M, L) integers, the segment of every value; -1 for values outside segments (special tokens, padding).
+        num_segments: S; without it, one more than the largest id (reading that synchronizes with the device).
 
     Returns:
         Means (M, S, C), 0 for a segment without values, and a mask (M, S) that is True for segments with values.
 
     Raises:
-        TypeError: for segment ids that are not integers.
-        ValueError: where shapes do not fit, or an id is not below ``num_segments``.
+        TypeError: If segment ids are not integers.
+        ValueError: If the shapes are inconsistent, or an id is not below ``num_segments``.
 
     Example:
         >>> values = torch.tensor([[[9.0], [1.0], [3.0], [5.0]]])
@@ -56,20 +58,18 @@ def segment_mean(values: Tensor, segment_ids: Tensor, num_segments: int | None =
         ([[2.0, 5.0, 0.0]], [[True, True, False]])
     """
     if segment_ids.is_floating_point() or segment_ids.dtype == torch.bool:
-        raise TypeError(f"segment_ids must be integers, got {segment_ids.dtype}")
+        raise TypeError(error_message("segment_ids", "be integers", segment_ids.dtype))
     if values.ndim != 3 or segment_ids.shape != values.shape[:2]:
-        raise ValueError(
-            f"values must have shape (M, L, C) and segment_ids (M, L), got {tuple(values.shape)} and "
-            f"{tuple(segment_ids.shape)}"
-        )
+        received = f"{tuple(values.shape)} and {tuple(segment_ids.shape)}"
+        raise ValueError(error_message("values and segment_ids", "have shapes (M, L, C) and (M, L)", received))
     segment_ids = as_plain(segment_ids).long()
     largest = int(segment_ids.max()) + 1 if segment_ids.numel() else 0
     count = max(largest, 0) if num_segments is None else num_segments
     if largest > count:
-        raise ValueError(f"segment_ids must be below num_segments {count}, got {largest - 1}")
-    # Values of no segment are summed in one more, which is cut off.
+        raise ValueError(error_message("segment_ids", f"be below num_segments, {count}", largest - 1))
+    # Values outside segments are summed in one more segment, which is cut off.
     slots = segment_ids.where(segment_ids >= 0, count)
-    # Added one by one: in half precision the sum of a long segment would stop growing.
+    # In half precision the running sum of a long segment would stop growing.
     wide = as_float(values)
     sums = wide.new_zeros(len(wide), count + 1, wide.shape[2])
     sums = sums.scatter_add(1, slots.unsqueeze(-1).expand_as(wide), wide)[:, :count]

@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvl.utils.checks import check_integer, error_message
+
 BLOCK_ELEMENTS = 2**22
-"""Scores held at one time when ``chunk_size`` is not given (16 MiB of float32)."""
+"""Scores held at a time if ``chunk_size`` is not given (16 MiB of float32)."""
 
 TIE_EPSILONS = 8
 """Cosines closer than this many machine epsilons are ties: a matrix product gives equal candidates scores that far apart."""
@@ -24,31 +26,31 @@ def retrieval_ranks(
     positives: Tensor | None = None,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Rank of the best right candidate of each query by cosine similarity, ties counted against oneself.
+    """Rank of the best correct candidate of each query by cosine similarity; ties are ranked pessimistically.
 
-    With s_qj the cosine of query q and candidate j, P(q) the right candidates and b_q = max_{j in P(q)} s_qj,
+    With s_qj the cosine of query q and candidate j, P(q) the correct candidates and b_q = max_{j in P(q)} s_qj,
 
         rank_q = 1 + #{j not in P(q): s_qj >= b_q - 8 eps},
 
-    where eps is the machine epsilon of the computation (float64 for float64 inputs, else float32). Other right candidates
-    never push a query back. A wrong candidate that scores the same stands before the right one, so a model that maps
+    where eps is the machine epsilon of the computation (float64 for float64 inputs, else float32). Other correct candidates
+    never lower a rank. An incorrect candidate with the same score ranks before the correct one, so a model that maps
     everything to one point gets the last rank and not the first.
 
     Args:
-        query_embeds: queries (Q, D); they need not be unit vectors. A zero vector has cosine 0 with everything.
+        query_embeds: queries (Q, D); they need not be unit vectors. A zero vector has cosine 0 to every vector.
         candidate_embeds: candidates (M, D).
-        query_ids: whole numbers (Q,). A candidate is right where its id is equal. Neither ids nor ``positives``: candidate q
-            is the one right answer of query q, and M = Q.
-        candidate_ids: whole numbers (M,), given together with ``query_ids``.
-        positives: right candidates as a boolean matrix (Q, M), in place of ids.
-        chunk_size: queries at one time. The default keeps a block of scores at 16 MiB, so that 100,000 queries
+        query_ids: integers (Q,). A candidate is correct if its id is equal. Without ids and ``positives``, candidate q is the
+            only correct answer of query q, and M = Q.
+        candidate_ids: integers (M,), given together with ``query_ids``.
+        positives: correct candidates as a boolean matrix (Q, M), in place of ids.
+        chunk_size: queries at a time. The default keeps a block of scores at 16 MiB, so that 100,000 queries
             against 100,000 candidates stay within a few hundred megabytes beside the embeddings.
 
     Returns:
-        Ranks (Q,), int64, from 1 to M. 0 marks a query that has no right candidate; the summaries leave it out.
+        Ranks (Q,), int64, from 1 to M. 0 marks a query without a correct candidate; the summaries leave it out.
 
     Raises:
-        ValueError: if shapes disagree, there is no candidate, or an embedding is NaN or infinite.
+        ValueError: If the shapes are inconsistent, there is no candidate, or an embedding is NaN or infinite.
 
     Example:
         >>> images = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]])
@@ -60,7 +62,7 @@ def retrieval_ranks(
         >>> retrieval_ranks(torch.ones(3, 2), torch.ones(3, 2))
         tensor([3, 3, 3])
     """
-    # One tensor for all results: small ones kept from each chunk would splinter the memory that the next chunk needs.
+    # One tensor for all results: small ones kept from each chunk would fragment the memory that the next chunk needs.
     ranks = torch.zeros(len(query_embeds), dtype=torch.int64, device=query_embeds.device)
     for rows, scores, right in _blocks(query_embeds, candidate_embeds, query_ids, candidate_ids, positives, chunk_size):
         ranks[rows] = ranks_from_scores(scores, right, tolerance=TIE_EPSILONS * torch.finfo(scores.dtype).eps)
@@ -68,30 +70,29 @@ def retrieval_ranks(
 
 
 def ranks_from_scores(scores: Tensor, positives: Tensor, tolerance: float = 0.0) -> Tensor:
-    """Rank of the best right candidate of each query in a matrix of scores, ties counted against oneself.
+    """Rank of the best correct candidate of each query in a matrix of scores; ties are ranked pessimistically.
 
     Args:
         scores: (Q, M), higher is better, any real values.
-        positives: right candidates, boolean (Q, M).
-        tolerance: a wrong candidate stands before the best right one unless it scores lower by more than this.
+        positives: correct candidates, boolean (Q, M).
+        tolerance: an incorrect candidate ranks before the best correct one unless it scores lower by more than this.
 
     Returns:
-        Ranks (Q,), int64, from 1 to M; 0 for a query without a right candidate.
+        Ranks (Q,), int64, from 1 to M; 0 for a query without a correct candidate.
 
     Raises:
-        ValueError: if shapes disagree or a score is NaN.
+        ValueError: If the shapes are inconsistent or a score is NaN.
 
     Example:
         >>> ranks_from_scores(torch.tensor([[-0.5, -0.2, -0.5]]), torch.tensor([[True, False, False]]))
         tensor([3])
     """
     if scores.ndim != 2 or scores.shape != positives.shape or positives.dtype != torch.bool:
-        raise ValueError(
-            "scores and positives must be matrices of one shape (Q, M), positives boolean; received "
-            f"{tuple(scores.shape)} and {positives.dtype} {tuple(positives.shape)}"
-        )
+        received = f"{tuple(scores.shape)} and {positives.dtype} {tuple(positives.shape)}"
+        expected = "be matrices of one shape (Q, M), positives boolean"
+        raise ValueError(error_message("scores and positives", expected, received))
     if bool(scores.isnan().any()):
-        raise ValueError(f"scores holds {int(scores.isnan().sum())} NaN; a rank needs numbers")
+        raise ValueError(error_message("scores", "not be NaN", f"{int(scores.isnan().sum())} NaN"))
     if not scores.shape[1]:
         return torch.zeros(scores.shape[0], dtype=torch.int64, device=scores.device)
     best = scores.masked_fill(~positives, -torch.inf).amax(dim=1, keepdim=True)
@@ -109,25 +110,25 @@ def precision_at_k(
     positives: Tensor | None = None,
     chunk_size: int | None = None,
 ) -> Tensor:
-    """Share of right candidates among the ``k`` nearest of each query, ties counted against oneself.
+    """Share of correct candidates among the ``k`` nearest of each query; ties are ranked pessimistically.
 
-    Where candidates tie for the last places (their cosines within 8 machine epsilons of the k-th), wrong ones take them
+    If candidates tie for the last places (their cosines within 8 machine epsilons of the k-th), incorrect ones take them
     first.
 
     Args:
         query_embeds: queries (Q, D).
         candidate_embeds: candidates (M, D).
-        query_ids: whole numbers (Q,), for example class numbers; see :func:`retrieval_ranks`.
-        candidate_ids: whole numbers (M,).
-        k: how many nearest candidates count, from 1 to M.
-        positives: right candidates as a boolean matrix (Q, M), in place of ids.
-        chunk_size: queries at one time.
+        query_ids: integers (Q,), for example class numbers; as in :func:`retrieval_ranks`.
+        candidate_ids: integers (M,).
+        k: number of nearest candidates, from 1 to M.
+        positives: correct candidates as a boolean matrix (Q, M), in place of ids.
+        chunk_size: queries at a time.
 
     Returns:
-        Precision (Q,), float64, from 0 to 1. A query without a right candidate has precision 0.
+        Precision (Q,), float64, from 0 to 1. A query without a correct candidate has precision 0.
 
     Raises:
-        ValueError: if ``k`` is not from 1 to M, or as for :func:`retrieval_ranks`.
+        ValueError: If ``k`` is not from 1 to M, and as :func:`retrieval_ranks` does.
 
     Example:
         >>> queries = torch.tensor([[1.0, 0.0]])
@@ -136,7 +137,8 @@ def precision_at_k(
         tensor([0.5000], dtype=torch.float64)
     """
     if not 1 <= k <= len(candidate_embeds):
-        raise ValueError(f"k must be from 1 to the number of candidates, {len(candidate_embeds)}; received {k}")
+        expected = f"be from 1 to the number of candidates, {len(candidate_embeds)}"
+        raise ValueError(error_message("k", expected, k))
     shares = torch.zeros(len(query_embeds), dtype=torch.float64, device=query_embeds.device)
     for rows, scores, right in _blocks(query_embeds, candidate_embeds, query_ids, candidate_ids, positives, chunk_size):
         tolerance = TIE_EPSILONS * torch.finfo(scores.dtype).eps
@@ -150,29 +152,28 @@ def precision_at_k(
 
 
 def recall_at_k(ranks: Tensor, k: int) -> Tensor:
-    """Share of queries whose best right candidate is among the first ``k``.
+    """Share of queries whose best correct candidate is among the first ``k``.
 
     Args:
-        ranks: (Q,) from :func:`retrieval_ranks`; queries of rank 0 (no right candidate) do not count.
+        ranks: (Q,) from :func:`retrieval_ranks`; queries of rank 0 (no correct candidate) do not count.
         k: at least 1. Beyond the number of candidates the recall is 1.
 
     Returns:
-        Recall (), float64, from 0 to 1; NaN where no query counts.
+        Recall (), float64, from 0 to 1; NaN if no query counts.
 
     Raises:
-        ValueError: if ``k`` is below 1.
+        ValueError: If ``k`` is below 1.
 
     Example:
         >>> recall_at_k(torch.tensor([1, 3, 12, 0]), k=5)
         tensor(0.6667, dtype=torch.float64)
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1; received {k}")
+    check_integer(k, "k", minimum=1)
     return (ranks[ranks > 0] <= k).double().mean()
 
 
 def median_rank(ranks: Tensor) -> Tensor:
-    """Median of the ranks above 0, the mean of the two middle ones for an even number; float64, NaN for none.
+    """Median of the ranks above 0, the mean of the two middle ones for an even number; float64, NaN without any.
 
     Args:
         ranks: (Q,) from :func:`retrieval_ranks`.
@@ -191,7 +192,7 @@ def median_rank(ranks: Tensor) -> Tensor:
 
 
 def mean_rank(ranks: Tensor) -> Tensor:
-    """Mean of the ranks above 0; float64, NaN for none.
+    """Mean of the ranks above 0; float64, NaN without any.
 
     Args:
         ranks: (Q,) from :func:`retrieval_ranks`.
@@ -207,18 +208,18 @@ def mean_rank(ranks: Tensor) -> Tensor:
 
 
 def chance_recall_at_k(num_candidates: int, num_positives: Tensor | int, k: int) -> Tensor:
-    """Recall at ``k`` of a random order of the candidates, exactly: 1 - C(n - m, k) / C(n, k).
+    """Expected recall at ``k`` of a random order of the candidates: 1 - C(n - m, k) / C(n, k).
 
     Args:
         num_candidates: n, at least 1.
-        num_positives: m, the right candidates of each query, whole numbers of any shape, from 0 to n.
+        num_positives: m, the correct candidates of each query, integers of any shape, from 0 to n.
         k: at least 1.
 
     Returns:
-        The chance level, float64, of the shape of ``num_positives``; average it over queries for the level of a set.
+        The chance level, float64, of the shape of ``num_positives``; its mean over queries is the chance level of a set.
 
     Raises:
-        ValueError: if ``k`` or n is below 1, or m is not from 0 to n.
+        ValueError: If ``k`` or n is below 1, or m is not from 0 to n.
 
     Example:
         >>> chance_recall_at_k(100, torch.tensor([1, 2, 0]), k=10)
@@ -226,11 +227,13 @@ def chance_recall_at_k(num_candidates: int, num_positives: Tensor | int, k: int)
     """
     positives = torch.as_tensor(num_positives, dtype=torch.float64)
     if num_candidates < 1 or k < 1:
-        raise ValueError(f"num_candidates and k must be at least 1; received {num_candidates} and {k}")
+        raise ValueError(error_message("num_candidates and k", "be at least 1", f"{num_candidates} and {k}"))
     if bool(((positives < 0) | (positives > num_candidates)).any()):
-        raise ValueError(f"num_positives must be from 0 to num_candidates, {num_candidates}; received {num_positives}")
+        raise ValueError(
+            error_message("num_positives", f"be from 0 to num_candidates, {num_candidates}", num_positives)
+        )
     missed = torch.ones_like(positives)
-    # C(n - m, k) / C(n, k) as a product of k shares, each the chance that one more draw is wrong as well.
+    # C(n - m, k) / C(n, k) as a product of k factors, each the probability that one more draw is incorrect as well.
     for drawn in range(min(k, num_candidates)):
         missed = missed * ((num_candidates - positives - drawn).clamp(min=0) / (num_candidates - drawn))
     return 1 - missed
@@ -244,27 +247,24 @@ def _blocks(
     positives: Tensor | None,
     chunk_size: int | None,
 ) -> Iterator[tuple[slice, Tensor, Tensor]]:
-    """Yield the rows, cosines (q, M) and right candidates (q, M) of one chunk of queries after another."""
+    """Yield the rows, cosines (q, M) and correct candidates (q, M) of one chunk of queries after another."""
     _check_embeds("query_embeds", query_embeds)
     _check_embeds("candidate_embeds", candidate_embeds)
     num_queries, num_candidates = len(query_embeds), len(candidate_embeds)
     if query_embeds.shape[1] != candidate_embeds.shape[1]:
-        raise ValueError(
-            "query_embeds and candidate_embeds must have one width; received "
-            f"{query_embeds.shape[1]} and {candidate_embeds.shape[1]}"
-        )
+        received = f"{query_embeds.shape[1]} and {candidate_embeds.shape[1]}"
+        raise ValueError(error_message("query_embeds and candidate_embeds", "have the same width D", received))
     if not num_candidates:
-        raise ValueError("candidate_embeds must hold at least one candidate; received none")
+        raise ValueError(error_message("candidate_embeds", "hold at least one candidate", "none"))
     if positives is not None and (query_ids is not None or candidate_ids is not None):
-        raise ValueError("give either positives or query_ids and candidate_ids, not both")
+        raise ValueError(error_message("positives", "be given without query_ids and candidate_ids", "both"))
     if (query_ids is None) != (candidate_ids is None):
-        raise ValueError("query_ids and candidate_ids must be given together")
+        raise ValueError(error_message("query_ids and candidate_ids", "be given together", "one of them"))
     if positives is None and query_ids is None:
         if num_queries != num_candidates:
-            raise ValueError(
-                "without ids, query_embeds and candidate_embeds must pair up row by row; received "
-                f"{num_queries} and {num_candidates} rows"
-            )
+            expected = "have the same number of rows if there are no ids"
+            received = f"{num_queries} and {num_candidates}"
+            raise ValueError(error_message("query_embeds and candidate_embeds", expected, received))
         query_ids = candidate_ids = torch.arange(num_queries, device=query_embeds.device)
     for name, value, shape in (
         ("query_ids", query_ids, [num_queries]),
@@ -272,21 +272,20 @@ def _blocks(
         ("positives", positives, [num_queries, num_candidates]),
     ):
         if value is not None and list(value.shape) != shape:
-            raise ValueError(f"{name} must have shape {tuple(shape)}; received {tuple(value.shape)}")
+            raise ValueError(error_message(name, f"have shape {tuple(shape)}", tuple(value.shape)))
     if chunk_size is None:
         chunk_size = max(1, BLOCK_ELEMENTS // num_candidates)
-    elif chunk_size < 1:
-        raise ValueError(f"chunk_size must be at least 1; received {chunk_size}")
+    check_integer(chunk_size, "chunk_size", minimum=1)
 
     dtype = torch.promote_types(torch.promote_types(query_embeds.dtype, candidate_embeds.dtype), torch.float32)
     candidates = candidate_embeds.to(dtype)
-    # Scaling the scores in place of the candidates spares a copy of all embeddings.
+    # Scaling the scores instead of the candidates saves a copy of all embeddings.
     lengths = torch.linalg.vector_norm(candidates, dim=1).clamp(min=torch.finfo(dtype).tiny)
     buffer = torch.empty(min(chunk_size, num_queries), num_candidates, dtype=dtype, device=candidates.device)
     for start in range(0, num_queries, chunk_size):
         rows = slice(start, min(start + chunk_size, num_queries))
         queries = F.normalize(query_embeds[rows].to(dtype), dim=1)
-        # The caller is done with one chunk's scores when it asks for the next.
+        # The caller has finished with one chunk's scores when it asks for the next.
         scores = buffer[: len(queries)]
         torch.mm(queries.detach(), candidates.detach().T, out=scores)
         scores /= lengths.detach()
@@ -298,11 +297,13 @@ def _blocks(
 
 def _check_embeds(name: str, embeds: Tensor) -> None:
     if embeds.ndim != 2 or not embeds.is_floating_point():
-        raise ValueError(f"{name} must be a float matrix (rows, D); received {embeds.dtype} {tuple(embeds.shape)}")
+        received = f"{embeds.dtype} {tuple(embeds.shape)}"
+        raise ValueError(error_message(name, "be a floating point matrix (rows, D)", received))
     if not embeds.numel():
         return
     # The extremes of a row show NaN and infinity without a copy of all embeddings.
     low, high = embeds.aminmax(dim=1)
     wrong = ~(low.isfinite() & high.isfinite())
     if bool(wrong.any()):
-        raise ValueError(f"{name} holds NaN or infinite values in {int(wrong.sum())} of {len(embeds)} rows")
+        received = f"NaN or infinite values in {int(wrong.sum())} of {len(embeds)} rows"
+        raise ValueError(error_message(name, "be finite", received))

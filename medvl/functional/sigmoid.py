@@ -56,8 +56,13 @@ def sigmoid_contrastive_loss(
         if tile is not None:
             terms = tiled_sigmoid_terms(batch, agreement_targets(batch, label_agreement), scale, b, tile)
         else:
-            options = {"logit_scale": scale, "logit_bias": b, "label_agreement": label_agreement}
-            terms = sigmoid_contrastive_loss(**batch.arguments(), **options, reduction="none")
+            terms = sigmoid_contrastive_loss(
+                **batch.arguments(),
+                logit_scale=scale,
+                logit_bias=b,
+                label_agreement=label_agreement,
+                reduction="none",
+            )
         return _reduce(all_gather_with_grad(terms) if gather else terms, reduction)
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medvl.utils.checks import check_option, check_positive
+from medvl.utils.checks import check_integer, check_option, check_positive, check_type, error_message
 from medvl.utils.tensors import as_float, as_plain, wide_dtype
 
 GRADIENTS = ("exact", "constant")
 
-# Scalings between two Newton steps: few at first, for most plans need no more.
+# Scalings between two Newton steps: few at first, since most plans need no more.
 FIRST_ROUND, LONGEST_ROUND = 4, 32
 
 # The logarithm of a factor above which it is absorbed into the kernel.
@@ -40,23 +40,23 @@ def sinkhorn(
 
     Args:
         cost: (..., P, S), floating point.
-        epsilon: above 0, in units of the cost; smaller is closer to a matching and slower.
+        epsilon: entropic regularization, above 0, in units of the cost; smaller values give sharper plans and take longer.
         row_mask: (..., P), True keeps; broadcasts over the leading axes. A masked row or column carries no mass.
-        column_mask: (..., S).
-        tolerance: iteration ends where every sum over the longer axis is within this relative distance of its
+        column_mask: (..., S), True keeps.
+        tolerance: iteration stops when every sum over the longer axis is within this relative distance of its
             marginal (the others are exact to rounding). float32 reaches 1e-6.
-        max_iterations: at most this many scalings, at least 1.
+        max_iterations: maximum number of scalings, at least 1.
         gradient: ``"exact"`` differentiates the plan itself, through the equations that define it rather than through
-            the iterations: the gradient that unrolled iterations converge to, in the memory of one plan. It is the
-            default because it is the derivative of what was computed. ``"constant"`` holds the plan constant and gives
-            ``cost`` no gradient.
+            the iterations: the gradient that unrolled iterations converge to, in the memory of one plan.
+            ``"constant"`` treats the plan as a constant and gives ``cost`` no gradient.
 
     Returns:
         (..., P, S), sums to 1; all 0 where a mask keeps nothing.
 
     Raises:
-        TypeError: for a cost that is not floating point, or a mask that is no tensor.
-        ValueError: for a cost of less than two axes, masks that do not fit it, or an option outside its range.
+        TypeError: If the cost is not a floating point tensor, or a mask is not a tensor.
+        ValueError: If the cost has fewer than two axes, the masks' shapes are inconsistent with it, or an option is out of
+            its range.
 
     Example:
         >>> plan = sinkhorn(torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.5, 0.5]]), epsilon=0.1)
@@ -64,13 +64,13 @@ def sinkhorn(
         [[0.333, 0.0], [0.0, 0.333], [0.167, 0.167]]
     """
     if not isinstance(cost, Tensor) or not cost.is_floating_point():
-        raise TypeError(f"cost must be a floating point tensor, got {getattr(cost, 'dtype', type(cost).__name__)}")
+        received = cost.dtype if isinstance(cost, Tensor) else type(cost).__name__
+        raise TypeError(error_message("cost", "be a floating point tensor", received))
     if cost.ndim < 2:
-        raise ValueError(f"cost must have shape (..., P, S), got {tuple(cost.shape)}")
+        raise ValueError(error_message("cost", "have shape (..., P, S)", tuple(cost.shape)))
     check_positive(epsilon, "epsilon")
     check_positive(tolerance, "tolerance")
-    if not max_iterations >= 1:
-        raise ValueError(f"max_iterations must be at least 1, got {max_iterations}")
+    check_integer(max_iterations, "max_iterations", minimum=1)
     check_option(gradient, "gradient", GRADIENTS)
     rows = _marginal(cost, row_mask, -2, "row_mask")
     columns = _marginal(cost, column_mask, -1, "column_mask")
@@ -79,10 +79,10 @@ def sinkhorn(
     with torch.autocast(cost.device.type, enabled=False):
         scores = as_float(cost).reshape(-1, *cost.shape[-2:]) / -epsilon
         scores = scores if gradient == "exact" else scores.detach()
-        # A side without mass leaves the other nowhere to send its own.
+        # If one side has no mass, the other's has nowhere to go.
         rows = rows * (columns.sum(-1, keepdim=True) > 0)
         columns = columns * (rows.sum(-1, keepdim=True) > 0)
-        # The linear systems are over columns: let them be the fewer.
+        # The linear systems are over columns: let these be the shorter side.
         if cost.shape[-2] >= cost.shape[-1]:
             plan = _Plan.apply(scores, rows, columns, tolerance, max_iterations)
         else:
@@ -94,19 +94,19 @@ def _marginal(cost: Tensor, mask: Tensor | None, axis: int, name: str) -> Tensor
     shape = (*cost.shape[:-2], cost.shape[axis])
     if mask is None:
         mask = torch.ones(shape, dtype=torch.bool, device=cost.device)
-    elif not isinstance(mask, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(mask).__name__}")
     else:
+        check_type(mask, name, Tensor)
         try:
             mask = as_plain(mask).to(torch.bool).expand(shape)
         except RuntimeError:
-            raise ValueError(f"{name} must have shape {shape} or broadcast to it, got {tuple(mask.shape)}") from None
+            expected = f"have shape {shape} or broadcast to it"
+            raise ValueError(error_message(name, expected, tuple(mask.shape))) from None
     weights = as_float(mask.to(cost.dtype)).reshape(cost.shape[:-2].numel(), shape[-1])
     return weights / weights.sum(-1, keepdim=True).clamp_min(1)
 
 
 class _Plan(torch.autograd.Function):
-    """exp(f_p + g_s + score_ps) with the marginals asked for; scores (B, P, S), marginals (B, P) and (B, S)."""
+    """exp(f_p + g_s + score_ps) with the given marginals; scores (B, P, S), marginals (B, P) and (B, S)."""
 
     @staticmethod
     def forward(
@@ -119,7 +119,7 @@ class _Plan(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        # The plan's differential is T (df_p + dg_s + dscore_ps), where df and dg hold the marginals still. With
+        # The plan's differential is T (df_p + dg_s + dscore_ps), where df and dg keep the marginals fixed. With
         # H = T grad, the adjoint of that is H - T (u_p + w_s), where u and w solve
         #     diag(a) u + T w = H 1   and   T' u + diag(b) w = H' 1.
         (plan,) = ctx.saved_tensors
@@ -140,8 +140,8 @@ def _solve_laplacian(edges: Tensor, masses: Tensor, target: Tensor) -> Tensor:
     """w with (diag(edges 1) - edges) w = target and masses.w = 0, in float64 where there is one."""
     wide = wide_dtype(edges.device)
     edges, masses = edges.to(wide), masses.to(wide)
-    # What is constant over columns that share no row moves nothing; the last term keeps it from being noise. Columns
-    # without mass get a 1, hence w = 0.
+    # A vector that is constant over columns without a shared row is in the null space; the last term fixes it, so that
+    # it is not noise. Columns without mass get a 1, hence w = 0.
     diagonal = edges.sum(2) + 1e-12 * masses + (masses == 0)
     matrix = torch.diag_embed(diagonal) - edges + masses.unsqueeze(2) * masses.unsqueeze(1)
     return torch.linalg.solve(matrix, target.to(wide)).to(target.dtype)
@@ -168,14 +168,15 @@ def _iterate(scores: Tensor, rows: Tensor, columns: Tensor, tolerance: float, ma
         error = _column_error(received * v, columns)
         if done >= max_iterations or not bool((error > tolerance).any()):
             return plan
-        # Scaling alone closes in slowly where epsilon is small. A Newton step of the columns' potentials, which are
-        # few, closes in at once when it is near, and is refused where it is not.
+        # Scaling alone converges slowly if epsilon is small. A Newton step of the columns' potentials, which are few,
+        # converges at once near the solution, and is rejected elsewhere.
         edges = _edges(plan, rows)
         step = _solve_laplacian(edges, columns, columns - received * v)
         proposed = v * step.clamp(-10, 10).exp()
         better = _column_error(_scale_rows(proposed, kernel, kernel_t, rows)[1] * proposed, columns) < error
         v = proposed.where(better.unsqueeze(1), v)
-        # Large factors are absorbed before they overflow; small ones stay, since a large logarithm would swallow them.
+        # Large factors are absorbed before they overflow; small ones are not, since adding them to a large logarithm
+        # would lose their digits.
         if max(_spread(u), _spread(v)) > LARGEST_FACTOR:
             f = (f + u.log()).where(row_kept, 0.0)
             g = (g + v.log()).where(column_kept, 0.0)
@@ -195,17 +196,17 @@ def _column_error(sums: Tensor, columns: Tensor) -> Tensor:
 
 
 def _spread(factors: Tensor) -> float:
-    """The largest logarithm, either way, of the factors above 0."""
+    """The largest absolute logarithm of the factors above 0."""
     return float(factors.where(factors > 0, 1.0).log().abs().max())
 
 
 def _edges(plan: Tensor, rows: Tensor) -> Tensor:
-    """T' diag(1 / rows) T without its diagonal: how strongly two columns are joined by rows that they share."""
+    """T' diag(1 / rows) T without its diagonal: how strongly shared rows connect two columns."""
     edges = (plan / rows.clamp_min(torch.finfo(plan.dtype).tiny).unsqueeze(2)).transpose(1, 2) @ plan
     edges.diagonal(dim1=1, dim2=2).zero_()
     return edges
 
 
 def _product(vectors: Tensor, matrices: Tensor) -> Tensor:
-    """(B, X) times (B, X, Y), as a row vector on the left: the form that batched products are fastest in."""
+    """(B, X) times (B, X, Y), as a row vector on the left: the fastest form of a batched product."""
     return torch.bmm(vectors.unsqueeze(1), matrices).squeeze(1)

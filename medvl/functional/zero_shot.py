@@ -1,4 +1,4 @@
-"""Similarity of images to classes that are described by several prompts each."""
+"""Similarity of images to classes that are described by one or several prompts each."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ import torch
 from torch import Tensor
 
 from medvl.functional.similarity import l2_normalize
+from medvl.utils.checks import check_option, error_message
 
 Ensemble = Literal["mean", "max"]
 
 DEFAULT_LOGIT_SCALE = 1 / 0.07
-"""For a network that has none of its own: CLIP's initial one."""
+"""Scale of the logits for a network that has none: CLIP's initial one."""
 
 
 def class_embeddings(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None = None) -> Tensor:
-    """Mean of the unit vectors of each class's prompts, itself of length 1 (Radford et al., 2021).
+    """Normalized mean of the unit vectors of each class's prompts (Radford et al., 2021).
 
     Args:
         prompt_embeds: prompts (P, D); they need not be unit vectors.
-        prompt_classes: class of each prompt (P,), whole numbers from 0; every class has one.
-        num_classes: C; None for the largest class and those below it.
+        prompt_classes: class of each prompt (P,), integers from 0; every class has a prompt.
+        num_classes: C; None for one more than the largest class.
 
     Returns:
         Unit vectors (C, D).
 
     Raises:
-        ValueError: if shapes disagree or a class has no prompt.
+        ValueError: If the shapes are inconsistent or a class has no prompt.
 
     Example:
         >>> class_embeddings(torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, -3.0]]), torch.tensor([0, 0, 1]))
@@ -47,7 +48,7 @@ def class_similarity(
     ensemble: Ensemble = "mean",
     num_classes: int | None = None,
 ) -> Tensor:
-    """Cosine similarity of images to classes; an image's row depends on that image and the prompts alone.
+    """Cosine similarity of images to classes; an image's row depends on that image and the prompts only.
 
     With v an image, t_p the prompts of class c, all unit vectors,
 
@@ -56,15 +57,15 @@ def class_similarity(
     Args:
         image_embeds: images (N, D); they need not be unit vectors.
         prompt_embeds: prompts (P, D).
-        prompt_classes: class of each prompt (P,), whole numbers from 0.
-        ensemble: how several prompts count.
-        num_classes: C; None for the largest class and those below it.
+        prompt_classes: class of each prompt (P,), integers from 0.
+        ensemble: ``"mean"`` or ``"max"``, how the prompts of a class are combined.
+        num_classes: C; None for one more than the largest class.
 
     Returns:
         Cosines (N, C), from -1 to 1.
 
     Raises:
-        ValueError: if shapes disagree, a class has no prompt, or the ensemble is unknown.
+        ValueError: If the shapes are inconsistent, a class has no prompt, or the ensemble is unknown.
 
     Example:
         >>> prompts, classes = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]), torch.tensor([0, 0, 1])
@@ -73,30 +74,28 @@ def class_similarity(
         >>> class_similarity(torch.tensor([[2.0, 0.0]]), prompts, classes, ensemble="max")
         tensor([[1., 0.]])
     """
-    if ensemble not in ("mean", "max"):
-        raise ValueError(f"ensemble must be 'mean' or 'max'; received {ensemble!r}")
+    check_option(ensemble, "ensemble", ("mean", "max"))
     number = _check(prompt_embeds, prompt_classes, num_classes)
     if image_embeds.ndim != 2 or image_embeds.shape[1] != prompt_embeds.shape[1]:
-        raise ValueError(
-            "image_embeds (N, D) and prompt_embeds (P, D) must have one width; received "
-            f"{tuple(image_embeds.shape)} and {tuple(prompt_embeds.shape)}"
-        )
+        received = f"{tuple(image_embeds.shape)} and {tuple(prompt_embeds.shape)}"
+        expected = "have shapes (N, D) and (P, D)"
+        raise ValueError(error_message("image_embeds and prompt_embeds", expected, received))
     dtype = torch.promote_types(torch.promote_types(image_embeds.dtype, prompt_embeds.dtype), torch.float32)
     images, prompts = image_embeds.to(dtype), prompt_embeds.to(dtype)
     if ensemble == "mean":
         cosines = class_embeddings(prompts, prompt_classes, number) @ images.T
     else:
-        # Rows are prompts, those of a class together: the largest of a run of rows is read at the speed of memory.
+        # Rows are prompts, sorted by class: the maximum of consecutive rows runs at memory bandwidth.
         rows = l2_normalize(prompts[prompt_classes.argsort(stable=True)]) @ images.T
         sizes = torch.bincount(prompt_classes, minlength=number).tolist()
         cosines = torch.stack([block.amax(0) for block in rows.split(sizes)])
-    # Dividing the few cosines costs less than scaling every image; those of a zero vector are 0 as they are.
+    # Dividing the few cosines costs less than scaling every image; those of a zero vector are 0 already.
     lengths = images.norm(dim=1)
     return (cosines / lengths.masked_fill(lengths == 0, 1)).T
 
 
 def get_logit_scale(network: Any) -> float:
-    """The scale of a network's logits (1 / tau), from its ``logit_scale``, a number or a module; 1 / 0.07 where it has none."""
+    """Scale of a network's logits (1 / tau): its ``logit_scale``, a number or a module; 1 / 0.07 if it has none."""
     scale = getattr(getattr(network, "module", network), "logit_scale", None)  # inside DistributedDataParallel
     if isinstance(scale, torch.nn.Module):
         scale = scale()
@@ -106,14 +105,16 @@ def get_logit_scale(network: Any) -> float:
 def _check(prompt_embeds: Tensor, prompt_classes: Tensor, num_classes: int | None) -> int:
     """The number of classes, after a check that each has a prompt."""
     if prompt_embeds.ndim != 2 or prompt_classes.shape != prompt_embeds.shape[:1] or not len(prompt_classes):
-        raise ValueError(
-            "prompt_embeds must have shape (P, D) and prompt_classes (P,), P at least 1; received "
-            f"{tuple(prompt_embeds.shape)} and {tuple(prompt_classes.shape)}"
-        )
+        received = f"{tuple(prompt_embeds.shape)} and {tuple(prompt_classes.shape)}"
+        expected = "have shapes (P, D) and (P,) with P at least 1"
+        raise ValueError(error_message("prompt_embeds and prompt_classes", expected, received))
     number = int(prompt_classes.max()) + 1 if num_classes is None else num_classes
     if int(prompt_classes.min()) < 0 or int(prompt_classes.max()) >= number:
-        raise ValueError(f"prompt_classes must be from 0 to {number - 1}; received {prompt_classes.unique().tolist()}")
+        raise ValueError(
+            error_message("prompt_classes", f"be from 0 to {number - 1}", prompt_classes.unique().tolist())
+        )
     without = (torch.bincount(prompt_classes, minlength=number) == 0).nonzero()[:, 0].tolist()
     if without:
-        raise ValueError(f"every class needs a prompt; classes {without} of {number} have none")
+        received = f"none for classes {without} of {number}"
+        raise ValueError(error_message("prompt_classes", "hold every class", received))
     return number

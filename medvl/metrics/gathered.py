@@ -1,4 +1,4 @@
-"""What the metrics share: buffers that are gathered over ranks, also where a rank saw nothing."""
+"""Base of the metrics: buffers that are gathered over ranks, even if a rank has no data."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch.distributed as dist
 from monai.metrics import CumulativeIterationMetric
 from monai.utils import evenly_divisible_all_gather
 
+from medvl.utils.checks import error_message
+
 
 class GatheredMetric(CumulativeIterationMetric):
-    """MONAI's cumulative metric, right where some rank has no case, or no case of one kind.
+    """MONAI's cumulative metric, correct even if some rank has no case, or no case of one kind.
 
-    MONAI's own does not take part in the gathering then, and the other ranks wait for it until they time out.
+    In MONAI's own, such a rank does not take part in the gather, and the other ranks wait for it until they time out.
     """
 
     _synced: bool
@@ -30,7 +32,8 @@ class GatheredMetric(CumulativeIterationMetric):
             return
         missing = [number for number, layout in enumerate(known) if layout is None]
         if missing:
-            raise ValueError(f"{type(self).__name__} needs cases of every kind; no rank has any for buffers {missing}")
+            received = f"none on any rank for buffers {missing}"
+            raise ValueError(error_message(type(self).__name__, "have cases of every kind", received))
         own += [None] * (len(known) - len(own))
         tensors = [
             torch.empty((0, *layout[0]), dtype=layout[1]) if part is None else part

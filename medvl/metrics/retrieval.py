@@ -7,21 +7,22 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-import torch.distributed
 from torch import Tensor
 
 from medvl.functional import mean_rank, median_rank, recall_at_k, retrieval_ranks
 from medvl.metrics.gathered import GatheredMetric
+from medvl.utils.checks import check_option, error_message
+from medvl.utils.distributed import get_rank
 from medvl.utils.tensors import as_ids
 
 
 class RetrievalMetric(GatheredMetric):
-    """Recall at k, median or mean rank over all images and texts of an epoch, on all ranks.
+    """Recall at k, median or mean rank over all images and texts of an epoch, on all processes.
 
-    Batches are only collected; the ranks are found once, among everything that was seen
-    (:func:`medvl.functional.retrieval_ranks`: ties against the model, several right answers allowed). An image and a text
-    belong together where their ids are equal; without ids the i-th text of a batch belongs to its i-th image. Give
-    identical reports one id, or each counts as a miss of the other.
+    Batches are only collected; :meth:`aggregate` ranks each query among everything that was added
+    (:func:`medvl.functional.retrieval_ranks`: ties are ranked pessimistically, several correct candidates are allowed). An
+    image and a text belong together if their ids are equal; without ids, text i of a batch belongs to its image i. Give
+    identical reports the same id, or each counts as a miss of the other.
 
     A distributed sampler must not repeat cases to fill its last batch (``even_divisible=False``).
 
@@ -31,7 +32,7 @@ class RetrievalMetric(GatheredMetric):
         direction: ``"image_to_text"``, ``"text_to_image"`` or ``"both"``, the mean of the two.
 
     Raises:
-        ValueError: for another metric or direction.
+        ValueError: If the metric or the direction is unknown.
 
     Example:
         >>> metric = RetrievalMetric("recall_at_1")
@@ -54,20 +55,20 @@ class RetrievalMetric(GatheredMetric):
         super().__init__()
         depth = re.fullmatch(r"recall_at_([1-9]\d*)", metric)
         if depth is None and metric not in ("median_rank", "mean_rank"):
-            raise ValueError(f"metric must be 'recall_at_K', 'median_rank' or 'mean_rank'; received {metric!r}")
-        if direction not in ("image_to_text", "text_to_image", "both"):
-            raise ValueError(f"direction must be 'image_to_text', 'text_to_image' or 'both'; received {direction!r}")
+            expected = "be 'recall_at_K', 'median_rank' or 'mean_rank'"
+            raise ValueError(error_message("metric", expected, repr(metric)))
+        check_option(direction, "direction", ("image_to_text", "text_to_image", "both"))
         self.metric, self.direction = metric, direction
         self.k = int(depth[1]) if depth else None
 
     def reset(self) -> None:
-        """Forget what was collected."""
+        """Discard everything that was added."""
         super().reset()
         self._seen = 0
         self._with_ids: bool | None = None
 
     def _compute_list(self, y_pred: Any, y: Any = None, **kwargs: Any) -> Any:
-        """A list of images and a list of texts, as a decollating engine has them."""
+        """A list of images and a list of texts, as a decollating engine passes them."""
         return self._compute_tensor(torch.stack(list(y_pred)), None if y is None else torch.stack(list(y)), **kwargs)
 
     def _compute_tensor(
@@ -78,28 +79,25 @@ class RetrievalMetric(GatheredMetric):
         text_ids: Tensor | Sequence[str] | None = None,
         **kwargs: Any,
     ) -> list[Tensor]:
-        """Collect images (N, D) and texts (M, D) with their ids (N,) and (M,), integers or texts."""
+        """Collect images (N, D) and texts (M, D) with their ids (N,) and (M,), integers or strings."""
         if y is None or y_pred.ndim != 2 or y.ndim != 2 or y_pred.shape[1] != y.shape[1]:
-            received = None if y is None else tuple(y.shape)
-            raise ValueError(
-                "image embeddings (N, D) and text embeddings (M, D) must have one width; received "
-                f"{tuple(y_pred.shape)} and {received}"
-            )
+            received = f"{tuple(y_pred.shape)} and {None if y is None else tuple(y.shape)}"
+            raise ValueError(error_message("y_pred and y", "have shapes (N, D) and (M, D)", received))
         if (image_ids is None) != (text_ids is None):
-            raise ValueError("image_ids and text_ids must be given together")
+            missing = "image_ids" if image_ids is None else "text_ids"
+            raise ValueError(error_message("image_ids and text_ids", "be given together", f"no {missing}"))
         if self._with_ids is not None and self._with_ids != (image_ids is not None):
-            raise ValueError("ids must be given with every batch or with none")
+            expected = "be given with every batch or with none"
+            raise ValueError(error_message("image_ids and text_ids", expected, "both kinds of batches"))
         self._with_ids = image_ids is not None
         if image_ids is None or text_ids is None:
             if len(y_pred) != len(y):
-                raise ValueError(
-                    f"without ids, images and texts must pair up row by row; received {len(y_pred)} and {len(y)} rows"
-                )
-            # Numbers that no other batch and no other rank uses.
-            rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-            image_ids = text_ids = torch.arange(len(y), device=y.device) + self._seen + (rank << 40)
+                expected = "have the same number of rows if there are no ids"
+                raise ValueError(error_message("y_pred and y", expected, f"{len(y_pred)} and {len(y)}"))
+            # Numbers that no other batch and no other process uses.
+            image_ids = text_ids = torch.arange(len(y), device=y.device) + self._seen + (get_rank() << 40)
             self._seen += len(y)
-        # A MetaTensor would follow the embeddings into the ranks, slowly; half precision would make ties.
+        # A MetaTensor would stay in the ranking, slowly; half precision would make ties.
         return [
             y_pred.as_subclass(Tensor).float(),
             y.as_subclass(Tensor).float(),
@@ -108,14 +106,14 @@ class RetrievalMetric(GatheredMetric):
         ]
 
     def aggregate(self) -> Tensor:
-        """The figure (), float64; NaN where no query has a right answer.
+        """The value of the metric (), float64; NaN if no query has a correct candidate.
 
         Raises:
-            ValueError: if nothing was added, or an embedding is NaN or infinite.
+            ValueError: If no batch was added, or an embedding is NaN or infinite.
         """
         buffers = self.get_buffer()
         if buffers is None:
-            raise ValueError("RetrievalMetric.aggregate needs at least one batch; received none")
+            raise ValueError(error_message("RetrievalMetric", "hold at least one batch", "none"))
         images, texts, image_ids, text_ids = buffers
         ranks = []
         if self.direction != "text_to_image":

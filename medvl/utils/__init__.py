@@ -1,4 +1,4 @@
-"""What every package shares: checks of arguments, ids, files written whole, processes, training modes.
+"""Shared helpers: checks of arguments, ids, atomic writes, processes, training modes.
 
 ``checks``, ``errors``, ``extras``, ``ids`` and ``io`` need no more than Python; ``tensors``, ``distributed`` and ``modes``
 need torch. Each loads on first use.

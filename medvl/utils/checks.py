@@ -1,4 +1,4 @@
-"""Checks of arguments. Every message names the argument, what was expected and what was received, and ends in a full stop."""
+"""Checks of arguments. Every message says: ARGUMENT must EXPECTED, got RECEIVED."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def error_message(name: str, expected: str, received: object) -> str:
     Args:
         name: the argument, setting or column that is wrong.
         expected: what it must do or be, as it follows "must": "be above 0", "have shape (N, D)".
-        received: what came, as it should be shown: a shape, ``repr`` of a text, the name of a type.
+        received: what was passed, as it should be shown: a shape, ``repr`` of a string, the name of a type.
 
     Example:
         >>> error_message("temperature", "be above 0", -1)
@@ -22,7 +22,7 @@ def error_message(name: str, expected: str, received: object) -> str:
 
 
 def check_option(value: object, name: str, options: Sequence[object]) -> None:
-    """Raise ``ValueError`` where ``value`` is not one of ``options``.
+    """Raise ``ValueError`` if ``value`` is not one of ``options``.
 
     Example:
         >>> check_option("median", "reduction", ("mean", "sum"))
@@ -34,34 +34,34 @@ def check_option(value: object, name: str, options: Sequence[object]) -> None:
 
 
 def check_number(value: object, name: str) -> None:
-    """Raise ``TypeError`` where ``value`` is not a real number (a string from a configuration file, a tensor)."""
+    """Raise ``TypeError`` if ``value`` is not a real number (a string from a configuration file, a tensor)."""
     if not isinstance(value, Real):
         raise TypeError(error_message(name, "be a number", repr(value)))
 
 
 def check_positive(value: float, name: str) -> None:
-    """Raise where ``value`` is not a number above 0."""
+    """Raise ``TypeError`` if ``value`` is not a number, ``ValueError`` if it is not above 0."""
     check_number(value, name)
     if not value > 0:
         raise ValueError(error_message(name, "be above 0", value))
 
 
 def check_non_negative(value: float, name: str) -> None:
-    """Raise where ``value`` is not a number of at least 0."""
+    """Raise ``TypeError`` if ``value`` is not a number, ``ValueError`` if it is below 0."""
     check_number(value, name)
     if not value >= 0:
         raise ValueError(error_message(name, "be at least 0", value))
 
 
 def check_fraction(value: float, name: str) -> None:
-    """Raise where ``value`` is not a number in [0, 1]."""
+    """Raise ``TypeError`` if ``value`` is not a number, ``ValueError`` if it is not in [0, 1]."""
     check_number(value, name)
     if not 0 <= value <= 1:
         raise ValueError(error_message(name, "be between 0 and 1", value))
 
 
 def check_integer(value: object, name: str, minimum: int | None = None) -> None:
-    """Raise where ``value`` is not an integer, or is below ``minimum``."""
+    """Raise ``TypeError`` if ``value`` is not an integer, ``ValueError`` if it is below ``minimum``."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(error_message(name, "be an integer", repr(value)))
     if minimum is not None and value < minimum:
@@ -69,14 +69,15 @@ def check_integer(value: object, name: str, minimum: int | None = None) -> None:
 
 
 def check_type(value: object, name: str, types: type | tuple[type, ...]) -> None:
-    """Raise ``TypeError`` where ``value`` is not an instance of ``types``."""
+    """Raise ``TypeError`` if ``value`` is not an instance of ``types``."""
     if not isinstance(value, types):
         names = [kind.__name__ for kind in (types if isinstance(types, tuple) else (types,))]
         raise TypeError(error_message(name, f"be of type {' or '.join(names)}", type(value).__name__))
 
 
 def check_text(value: object, name: str = "text") -> None:
-    """Raise ``TypeError`` where ``value`` is not a string; the message never holds the content, which may be a patient's.
+    """Raise ``TypeError`` if ``value`` is not a string; the message never shows the content, which may be
+    patient data.
 
     Example:
         >>> check_text(float("nan"), "report")

@@ -1,6 +1,6 @@
-"""Several processes as one: starting and stopping them, their number, sums, maxima and gathers.
+"""Processes of ``torch.distributed``: start and stop, rank and world size, sums, maxima and gathers.
 
-Everything works unchanged in a single process, without ``torch.distributed`` being initialized.
+Every function works in a single process too, without ``torch.distributed`` being initialized.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def init_distributed(timeout: timedelta = timedelta(hours=2)) -> None:
             reads its studies and labels their reports.
 
     Raises:
-        ValueError: where a machine has more processes than GPUs.
+        ValueError: If a machine has more processes than GPUs.
     """
     if get_world_size() == 1 or dist.is_initialized():
         return
@@ -38,7 +38,7 @@ def init_distributed(timeout: timedelta = timedelta(hours=2)) -> None:
 
 
 def destroy_distributed() -> None:
-    """Leave the group that :func:`init_distributed` joined, once every process has come here."""
+    """Leave the group that :func:`init_distributed` joined, once every process has called this."""
     if is_distributed():
         dist.barrier()
         dist.destroy_process_group()
@@ -56,7 +56,7 @@ def get_world_size() -> int:
 
 
 def get_rank() -> int:
-    """This process's number, from 0; also before :func:`init_distributed`."""
+    """Rank of this process, from 0; also before :func:`init_distributed`."""
     if get_world_size() == 1:
         return 0
     return dist.get_rank() if dist.is_available() and dist.is_initialized() else int(os.environ.get("RANK", 0))
@@ -68,7 +68,7 @@ def is_rank_zero() -> bool:
 
 
 def barrier() -> None:
-    """Return once every process has come here."""
+    """Return once every process has called this."""
     if is_distributed():
         dist.barrier()
 
@@ -101,7 +101,7 @@ def all_gather_object(value: Any) -> list[Any]:
 
 
 def all_gather_with_grad(tensor: Tensor) -> Tensor:
-    """Rows of every process, one process after the other; the same on each of them.
+    """Concatenate the rows of every process in the order of their ranks; every process gets the same.
 
     The gradient of a process's own rows is the sum of the gradients from every process. Where each process computes the
     same loss from the gathered rows, that is ``world_size`` times the gradient of the loss, which
@@ -111,7 +111,7 @@ def all_gather_with_grad(tensor: Tensor) -> Tensor:
         tensor: (n, ...); n may differ between processes, the rest may not.
 
     Returns:
-        (sum of n, ...), or the tensor itself where there is one process.
+        (sum of n, ...), or the tensor itself in a single process.
 
     Example:
         >>> all_gather_with_grad(torch.tensor([1.0, 2.0])).tolist()

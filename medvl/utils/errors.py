@@ -11,9 +11,9 @@ class StudyError(ValueError):
     """A study that cannot be used, in one sentence that names the study, the key and the reason.
 
     Args:
-        study_id: which study (its id; never patient text).
+        study_id: id of the study; never patient text.
         key: the key of the study's dictionary, or the column of the table, that is wrong.
-        reason: what was received and what was expected.
+        reason: what is wrong, and what was expected.
 
     Example:
         >>> str(StudyError("s17", "image", "the file images/17.png does not exist"))

@@ -10,7 +10,7 @@ from medvl.utils.checks import error_message
 
 
 def hash_id(text: str) -> int:
-    """A 63-bit integer that stands for an id, the same in every process, run and machine.
+    """A 63-bit hash of an id, the same in every process, run and machine.
 
     Example:
         >>> hash_id("s1") == hash_id("s1"), hash_id("s1") == hash_id("s2")

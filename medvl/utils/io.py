@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writes: a file is written completely or not at all."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from typing import IO, Any
 
 @contextmanager
 def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
-    """Open a file that takes the place of ``path`` only once it is written whole and on the disk.
+    """Open a file that replaces ``path`` only once it is completely written and on the disk.
 
     It is written beside ``path`` under another name and then renamed, which is atomic: a process that is killed at any
-    moment leaves the old file or the new one. Where the body raises, the old file stays. The folder is made.
+    moment leaves the old file or the new one. If the body raises, the old file stays. The folder is created.
 
     Args:
         path: the file to write.
         mode: ``"w"`` or ``"wb"``.
-        options: of :func:`open`, such as ``newline``; text is UTF-8.
+        options: further options of :func:`open`, such as ``newline``; text is UTF-8.
 
     Example:
         >>> import tempfile
@@ -47,13 +47,13 @@ def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[
 
 
 def write_text(path: str | Path, text: str) -> None:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically, as UTF-8."""
     with atomic_write(path) as file:
         file.write(text)
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file atomically."""
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 

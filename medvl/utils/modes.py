@@ -1,4 +1,4 @@
-"""Networks that stand in evaluation for a while."""
+"""Evaluation mode of networks for the length of a block."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from torch import nn
 
 @contextmanager
 def eval_mode(network: Any) -> Iterator[None]:
-    """Puts a module in evaluation, and then each of its parts back as it was; anything else is left alone.
+    """Put a module in evaluation mode, and afterwards each of its submodules back in its own mode.
 
-    A tower that stays in evaluation while the rest trains does so afterwards too, which ``network.train()`` would undo.
+    A frozen tower in evaluation mode stays so afterwards, which ``network.train()`` would undo. Anything that is not a
+    module is left alone.
     """
     training = [part for part in network.modules() if part.training] if isinstance(network, nn.Module) else []
     if training:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from medvl.functional import class_embeddings, class_similarity
+from medvl.functional.zero_shot import DEFAULT_LOGIT_SCALE, get_logit_scale
 
 
 def naive(image, prompts, ensemble):
@@ -40,15 +43,51 @@ def test_a_zero_vector_is_similar_to_nothing(ensemble):
     assert images.grad.abs().max() <= 1
 
 
-def test_wrong_arguments_are_named():
-    prompts, images = torch.eye(3), torch.ones(2, 3)
-    with pytest.raises(ValueError, match=r"every class needs a prompt; classes \[1\] of 3 have none"):
-        class_embeddings(prompts, torch.tensor([0, 0, 2]))
-    with pytest.raises(ValueError, match=r"from 0 to 1; received \[0, 1, 2\]"):
-        class_embeddings(prompts, torch.arange(3), num_classes=2)
-    with pytest.raises(ValueError, match=r"prompt_classes \(P,\), P at least 1; received \(3, 3\) and \(2,\)"):
-        class_embeddings(prompts, torch.arange(2))
-    with pytest.raises(ValueError, match=r"one width; received \(2, 2\) and \(3, 3\)"):
-        class_similarity(images[:, :2], prompts, torch.arange(3))
-    with pytest.raises(ValueError, match="ensemble must be 'mean' or 'max'; received 'sum'"):
-        class_similarity(images, prompts, torch.arange(3), "sum")
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: class_embeddings(torch.eye(3), torch.tensor([0, 0, 2])),
+         "prompt_classes must hold every class, got none for classes [1] of 3."),
+        (lambda: class_embeddings(torch.eye(3), torch.tensor([0, 1, 1]), num_classes=3),
+         "prompt_classes must hold every class, got none for classes [2] of 3."),
+        (lambda: class_embeddings(torch.eye(3), torch.arange(3), num_classes=2),
+         "prompt_classes must be from 0 to 1, got [0, 1, 2]."),
+        (lambda: class_embeddings(torch.eye(3), torch.arange(3) - 1), "prompt_classes must be from 0 to 1, got [-1, 0, 1]."),
+        (lambda: class_embeddings(torch.eye(3), torch.arange(2)),
+         "prompt_embeds and prompt_classes must have shapes (P, D) and (P,) with P at least 1, got (3, 3) and (2,)."),
+        (lambda: class_embeddings(torch.ones(0, 3), torch.arange(0)),
+         "prompt_embeds and prompt_classes must have shapes (P, D) and (P,) with P at least 1, got (0, 3) and (0,)."),
+        (lambda: class_embeddings(torch.ones(3), torch.arange(3)),
+         "prompt_embeds and prompt_classes must have shapes (P, D) and (P,) with P at least 1, got (3,) and (3,)."),
+        (lambda: class_similarity(torch.ones(2, 2), torch.eye(3), torch.arange(3)),
+         "image_embeds and prompt_embeds must have shapes (N, D) and (P, D), got (2, 2) and (3, 3)."),
+        (lambda: class_similarity(torch.ones(3), torch.eye(3), torch.arange(3)),
+         "image_embeds and prompt_embeds must have shapes (N, D) and (P, D), got (3,) and (3, 3)."),
+        (lambda: class_similarity(torch.ones(2, 3), torch.eye(3), torch.arange(3), "sum"),
+         "ensemble must be one of 'mean', 'max', got 'sum'."),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_logit_scale_of_a_network():
+    class Wrapped(torch.nn.Module):
+        def __init__(self, module):
+            super().__init__()
+            self.module = module
+
+    class Scaled(torch.nn.Module):
+        def __init__(self, scale):
+            super().__init__()
+            self.logit_scale = scale
+
+    class Scale(torch.nn.Module):
+        def forward(self):
+            return torch.tensor(5.0, requires_grad=True)
+
+    assert get_logit_scale(torch.nn.Linear(1, 1)) == DEFAULT_LOGIT_SCALE == 1 / 0.07
+    assert get_logit_scale(Scaled(4)) == 4.0
+    assert get_logit_scale(Scaled(Scale())) == 5.0
+    assert get_logit_scale(Wrapped(Scaled(torch.tensor(3.0)))) == 3.0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 
 import pytest
 import torch
 
-from medvl.functional import contrast_to_noise_ratio, iou_at_thresholds, mean_iou, pointing_game
+from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, iou_at_thresholds, mean_iou, pointing_game
 
 THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 
@@ -123,17 +124,36 @@ def test_iou_equals_torchmetrics():
             assert overlap[n, column].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-def test_wrong_arguments_are_named():
-    maps, masks = cases((3, 3), 0)
-    with pytest.raises(
-        ValueError, match=r"same shape \(N, H, W\[, D\]\); received torch.float64 \(5, 3, 3\) and \(4, 3, 3\)"
-    ):
-        mean_iou(maps, masks[:4])
-    with pytest.raises(ValueError, match=r"maps must be floats .* received torch.bool"):
-        pointing_game(masks, masks)
-    with pytest.raises(ValueError, match="maps hold NaN or infinite values in 1 of 5 maps"):
-        contrast_to_noise_ratio(maps.index_fill(0, torch.tensor([2]), torch.nan), masks)
-    with pytest.raises(ValueError, match="masks must be boolean or hold 0 and 1 only"):
-        pointing_game(maps, masks * 2.0)
-    with pytest.raises(ValueError, match="thresholds must hold at least one number; received none"):
-        iou_at_thresholds(maps, masks, [])
+MAPS, MASKS = torch.rand(5, 3, 3), torch.ones(5, 3, 3)
+EXPECTED = "maps and masks must be floating point and of one shape (N, H, W[, D])"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: mean_iou(MAPS, MASKS[:4]), f"{EXPECTED}, got torch.float32 (5, 3, 3) and (4, 3, 3)."),
+        (lambda: pointing_game(MASKS.bool(), MASKS), f"{EXPECTED}, got torch.bool (5, 3, 3) and (5, 3, 3)."),
+        (lambda: pointing_game(MAPS[0, 0], MASKS[0, 0]), f"{EXPECTED}, got torch.float32 (3,) and (3,)."),
+        (lambda: pointing_game(MAPS[:, :0], MASKS[:, :0]), "maps must hold at least one pixel each, got shape (5, 0, 3)."),
+        (lambda: contrast_to_noise_ratio(MAPS.index_fill(0, torch.tensor([2]), torch.nan), MASKS),
+         "maps must be finite, got NaN or infinite values in 1 of 5 maps."),
+        (lambda: contrast_to_noise_ratio(MAPS.index_fill(0, torch.tensor([0, 2]), torch.inf), MASKS),
+         "maps must be finite, got NaN or infinite values in 2 of 5 maps."),
+        (lambda: pointing_game(MAPS, MASKS * 2.0), "masks must be boolean or hold 0 and 1 only, got other values."),
+        (lambda: iou_at_thresholds(MAPS, MASKS, []), "thresholds must hold at least one number, got none."),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_no_maps_give_no_values():
+    assert pointing_game(torch.zeros(0, 2, 2), torch.zeros(0, 2, 2)).shape == (0,)
+
+
+def test_default_thresholds():
+    assert GROUNDING_THRESHOLDS == (0.1, 0.2, 0.3, 0.4, 0.5)
+    one = torch.tensor([[0.25, 0.0]])
+    assert mean_iou(one, torch.tensor([[1, 0]])).item() == pytest.approx(0.4)
+    assert iou_at_thresholds(one, torch.tensor([[1, 0]])).tolist() == [[1, 1, 0, 0, 0]]

@@ -34,7 +34,7 @@ def test_every_patch_is_hidden_as_often_as_another():
 
 @pytest.mark.parametrize("ratio", [-0.1, 1.0])
 def test_wrong_ratio(ratio):
-    with pytest.raises(ValueError, match=f"ratio must be at least 0 and below 1, got {ratio}"):
+    with pytest.raises(ValueError, match=rf"^ratio must be at least 0 and below 1, got {ratio}\.$"):
         random_visible_patches(1, 4, ratio)
 
 
@@ -70,7 +70,7 @@ def test_masked_mean_ignores_what_is_not_kept():
     values = torch.tensor([[[1.0], [3.0], [torch.nan]], [[torch.inf], [1.0], [1.0]]])
     mask = torch.tensor([[1, 1, 0], [0, 0, 0]])
     assert masked_mean(values, mask).tolist() == [[2.0], [0.0]]
-    with pytest.raises(ValueError, match=r"mask must have shape \(2, 3\), got \(2, 2\)"):
+    with pytest.raises(ValueError, match=r"^mask must have shape \(2, 3\), got \(2, 2\)\.$"):
         masked_mean(values, mask[:, :2])
 
 
@@ -108,10 +108,10 @@ def test_segment_mean_without_segments():
 
 
 def test_wrong_segments():
-    with pytest.raises(TypeError, match=r"segment_ids must be integers, got torch\.float32"):
+    with pytest.raises(TypeError, match=r"^segment_ids must be integers, got torch\.float32\.$"):
         segment_mean(torch.ones(1, 2, 3), torch.zeros(1, 2))
-    with pytest.raises(ValueError, match="segment_ids must be below num_segments 2, got 4"):
+    with pytest.raises(ValueError, match=r"^segment_ids must be below num_segments, 2, got 4\.$"):
         segment_mean(torch.ones(1, 2, 3), torch.tensor([[0, 4]]), 2)
-    message = r"values must have shape \(M, L, C\) and segment_ids \(M, L\), got \(1, 2, 3\) and \(1, 3\)"
+    message = r"^values and segment_ids must have shapes \(M, L, C\) and \(M, L\), got \(1, 2, 3\) and \(1, 3\)\.$"
     with pytest.raises(ValueError, match=message):
         segment_mean(torch.ones(1, 2, 3), torch.tensor([[0, 0, 0]]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import subprocess
 import sys
 
@@ -124,30 +125,65 @@ def test_chance_level_is_the_formula_and_what_random_orders_give(n, m, k):
     assert ((ranks > 0) & (ranks <= k)).double().mean().item() == pytest.approx(chance, abs=0.015)
 
 
-def test_wrong_arguments_are_named():
-    good = torch.randn(3, 4)
-    with pytest.raises(ValueError, match=r"query_embeds holds NaN or infinite values in 1 of 3 rows"):
-        retrieval_ranks(torch.cat([good[:2], torch.full((1, 4), torch.nan)]), good)
-    with pytest.raises(ValueError, match="must have one width; received 4 and 2"):
-        retrieval_ranks(good, good[:, :2])
-    with pytest.raises(ValueError, match="received 3 and 2 rows"):
-        retrieval_ranks(good, good[:2])
-    with pytest.raises(ValueError, match=r"candidate_ids must have shape \(3,\); received \(2,\)"):
-        retrieval_ranks(good, good, torch.arange(3), torch.arange(2))
-    with pytest.raises(ValueError, match="must be given together"):
-        retrieval_ranks(good, good, torch.arange(3))
-    with pytest.raises(ValueError, match="not both"):
-        retrieval_ranks(good, good, torch.arange(3), torch.arange(3), positives=torch.eye(3).bool())
-    with pytest.raises(ValueError, match="at least one candidate"):
-        retrieval_ranks(good, good[:0])
-    with pytest.raises(ValueError, match="from 1 to the number of candidates, 3; received 4"):
-        precision_at_k(good, good, k=4)
-    with pytest.raises(ValueError, match="scores holds 1 NaN"):
-        ranks_from_scores(torch.tensor([[torch.nan, 1.0]]), torch.tensor([[True, False]]))
-    with pytest.raises(ValueError, match="float matrix"):
-        retrieval_ranks(torch.ones(3, 4, dtype=torch.int64), good)
-    with pytest.raises(ValueError, match="num_positives must be from 0 to num_candidates, 5"):
-        chance_recall_at_k(5, 6, 1)
+GOOD = torch.arange(12.0).reshape(3, 4)
+PAIR = "query_embeds and candidate_embeds"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: retrieval_ranks(torch.cat([GOOD[:2], torch.full((1, 4), torch.nan)]), GOOD),
+         "query_embeds must be finite, got NaN or infinite values in 1 of 3 rows."),
+        (lambda: retrieval_ranks(GOOD, torch.cat([GOOD[:1], torch.full((2, 4), torch.inf)])),
+         "candidate_embeds must be finite, got NaN or infinite values in 2 of 3 rows."),
+        (lambda: retrieval_ranks(GOOD, GOOD[:, :2]), f"{PAIR} must have the same width D, got 4 and 2."),
+        (lambda: retrieval_ranks(GOOD, GOOD[:2]),
+         f"{PAIR} must have the same number of rows if there are no ids, got 3 and 2."),
+        (lambda: retrieval_ranks(GOOD, GOOD, torch.arange(3), torch.arange(2)),
+         "candidate_ids must have shape (3,), got (2,)."),
+        (lambda: retrieval_ranks(GOOD, GOOD, torch.arange(4), torch.arange(3)), "query_ids must have shape (3,), got (4,)."),
+        (lambda: retrieval_ranks(GOOD, GOOD, positives=torch.eye(2).bool()), "positives must have shape (3, 3), got (2, 2)."),
+        (lambda: retrieval_ranks(GOOD, GOOD, torch.arange(3)),
+         "query_ids and candidate_ids must be given together, got one of them."),
+        (lambda: retrieval_ranks(GOOD, GOOD, torch.arange(3), torch.arange(3), positives=torch.eye(3).bool()),
+         "positives must be given without query_ids and candidate_ids, got both."),
+        (lambda: retrieval_ranks(GOOD, GOOD, candidate_ids=torch.arange(3), positives=torch.eye(3).bool()),
+         "positives must be given without query_ids and candidate_ids, got both."),
+        (lambda: retrieval_ranks(GOOD, GOOD[:0]), "candidate_embeds must hold at least one candidate, got none."),
+        (lambda: retrieval_ranks(GOOD, GOOD, chunk_size=0), "chunk_size must be at least 1, got 0."),
+        (lambda: precision_at_k(GOOD, GOOD, k=4), "k must be from 1 to the number of candidates, 3, got 4."),
+        (lambda: precision_at_k(GOOD, GOOD, k=0), "k must be from 1 to the number of candidates, 3, got 0."),
+        (lambda: recall_at_k(torch.tensor([1]), 0), "k must be at least 1, got 0."),
+        (lambda: ranks_from_scores(torch.tensor([[torch.nan, 1.0]]), torch.tensor([[True, False]])),
+         "scores must not be NaN, got 1 NaN."),
+        (lambda: ranks_from_scores(torch.ones(2, 3), torch.ones(2, 3)),
+         "scores and positives must be matrices of one shape (Q, M), positives boolean, got (2, 3) and torch.float32 (2, 3)."),
+        (lambda: ranks_from_scores(torch.ones(2, 3), torch.ones(3, 2).bool()),
+         "scores and positives must be matrices of one shape (Q, M), positives boolean, got (2, 3) and torch.bool (3, 2)."),
+        (lambda: ranks_from_scores(torch.ones(2), torch.ones(2).bool()),
+         "scores and positives must be matrices of one shape (Q, M), positives boolean, got (2,) and torch.bool (2,)."),
+        (lambda: retrieval_ranks(torch.ones(3, 4, dtype=torch.int64), GOOD),
+         "query_embeds must be a floating point matrix (rows, D), got torch.int64 (3, 4)."),
+        (lambda: retrieval_ranks(GOOD, torch.ones(3)),
+         "candidate_embeds must be a floating point matrix (rows, D), got torch.float32 (3,)."),
+        (lambda: chance_recall_at_k(5, 6, 1), "num_positives must be from 0 to num_candidates, 5, got 6."),
+        (lambda: chance_recall_at_k(5, -1, 1), "num_positives must be from 0 to num_candidates, 5, got -1."),
+        (lambda: chance_recall_at_k(0, 0, 1), "num_candidates and k must be at least 1, got 0 and 1."),
+        (lambda: chance_recall_at_k(1, 0, 0), "num_candidates and k must be at least 1, got 1 and 0."),
+    ],
+)  # fmt: skip
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        call()
+
+
+def test_limits_of_k_and_of_positives_are_allowed():
+    assert precision_at_k(GOOD, GOOD, k=3).tolist() == pytest.approx([1 / 3] * 3)
+    assert precision_at_k(GOOD + 1, GOOD + 1, k=1).shape == (3,)
+    assert recall_at_k(torch.tensor([1, 2]), 1).item() == 0.5
+    assert chance_recall_at_k(1, 1, 1).item() == 1
+    assert chance_recall_at_k(3, torch.tensor([0, 3]), 1).tolist() == [0, 1]
+    assert retrieval_ranks(torch.eye(3), torch.eye(3), chunk_size=1).tolist() == [1, 1, 1]
 
 
 def test_no_queries_give_no_ranks():

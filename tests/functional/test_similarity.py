@@ -58,7 +58,7 @@ def test_a_callable_is_asked_about_distinct_labels_only():
 
     torch.testing.assert_close(label_similarity(labels, labels[:3], similarity), labels @ labels[:3].T)
     assert asked == [((2, 2), (2, 2))]
-    with pytest.raises(ValueError, match=r"similarity must return a tensor of shape \(2, 2\), got \(2,\)"):
+    with pytest.raises(ValueError, match=r"^similarity must return a tensor of shape \(2, 2\), got \(2,\)\.$"):
         label_similarity(labels, labels, lambda a, b: a.sum(1))
 
 
@@ -100,9 +100,9 @@ def test_text_ids_are_the_same_in_every_process():
 
 
 def test_wrong_labels():
-    with pytest.raises(ValueError, match="image_labels and text_labels must have the same width K, got 2 and 3"):
+    with pytest.raises(ValueError, match=r"^image_labels and text_labels must have the same width K, got 2 and 3\.$"):
         label_similarity(torch.ones(2, 2), torch.ones(2, 3))
-    with pytest.raises(TypeError, match=r"text_labels must be a tensor \(rows, K\), got list"):
+    with pytest.raises(TypeError, match=r"^text_labels must be a tensor \(rows, K\), got list\.$"):
         label_similarity(torch.ones(2, 2), [[1.0]])
-    with pytest.raises(ValueError, match="similarity must be one of 'cosine', 'dot', 'jaccard', got 'l1'"):
+    with pytest.raises(ValueError, match=r"^similarity must be one of 'cosine', 'dot', 'jaccard', got 'l1'\.$"):
         label_similarity(torch.ones(2, 2), torch.ones(2, 2), "l1")
