@@ -34,7 +34,7 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
     row a study.
 
     Args:
-        items: studies; each :class:`StudyError` among them is passed on in ``errors``.
+        items: studies; each :class:`~medvl.utils.errors.StudyError` among them is passed on in ``errors``.
 
     Returns:
         The batch, with the list ``errors``, empty if there are none.

@@ -17,8 +17,8 @@ from torch.utils.data import Dataset
 from medvl.transforms.study import study_id_of
 from medvl.utils.errors import StudyError
 
-Transform: TypeAlias = "Callable[[dict[str, Any]], dict[str, Any]]"
-TransformChain: TypeAlias = "Transform | Sequence[Transform]"
+Transform: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
+TransformChain: TypeAlias = Transform | Sequence[Transform]
 
 
 class StudyDataset(Dataset[dict[str, Any]]):

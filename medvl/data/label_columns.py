@@ -44,8 +44,8 @@ class LabelReader:
     """Turns a row's cells into its label.
 
     Args:
-        names: finding names in the order of the label; empty where a list of numbers came without names.
-        parse: cells to float32 states (K,), or None where the row has no label; raises :class:`CellError`.
+        names: finding names in the order of the label; empty for an unnamed list of numbers.
+        parse: cells to float32 states (K,), or None if the row has no label; raises :class:`CellError`.
     """
 
     names: tuple[str, ...]
@@ -68,10 +68,10 @@ def label_reader(
         table: the table.
         label_column: one column a finding (a list), one column for all (a name), or None for the CheXpert columns if
             the table has at least two of them.
-        label_names: finding names, where one column holds them all; fixes their order and number.
+        label_names: finding names if one column holds all labels; fixes their order and number.
 
     Returns:
-        The reader, or None where the table has no labels.
+        The reader, or None if the table has no labels.
     """
     if label_column is None:
         by_key = {normalize_name(column): column for column in table.columns}

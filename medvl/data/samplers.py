@@ -15,7 +15,7 @@ from medvl.utils.distributed import get_rank, get_world_size
 
 #: What is sampled at once: an index, or alternatives, of which successive draws take one after the other. Each alternative is
 #: the list of indices that go into the batch together.
-Unit: TypeAlias = "int | Sequence[Sequence[int]]"
+Unit: TypeAlias = int | Sequence[Sequence[int]]
 
 
 class MixedBatchSampler(Sampler[list[int]]):

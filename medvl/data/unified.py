@@ -22,7 +22,7 @@ _REQUIRED_KEYS = {
     "text-label": (_TEXT_KEYS,),
 }
 
-TextIndex: TypeAlias = "tuple[int, bool]"  # index into the texts, or if true into the label prompts
+TextIndex: TypeAlias = tuple[int, bool]  # index into the texts, or if true into the label prompts
 
 
 class UnifiedDataset(Dataset[dict[str, Any]]):

@@ -27,7 +27,7 @@ class MyReports(PublicDataset):
     def __init__(self, folder, split, on_error="raise"):
         super().__init__(on_error)
         for path in sorted((Path(folder) / split).glob("*.txt")):
-            with self._reading_a_study():
+            with self.handle_study_errors():
                 if not path.read_text():
                     raise StudyError(path.stem, "report", "the file is empty")
                 self._studies.append({"study_id": path.stem, "report": path.read_text()})

@@ -26,7 +26,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
     A study has ``study_id`` and, where the data set has them, ``patient_id``, ``image`` (list of paths, one a view),
     ``report`` and ``label`` (float32 (K,), in the order of ``names``).
 
-    A subclass reads its studies in the constructor into ``_studies``, each inside :meth:`_reading_a_study`.
+    A subclass reads its studies in the constructor into ``_studies``, each inside :meth:`handle_study_errors`.
 
     Args:
         on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
@@ -53,8 +53,8 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         """Every split that is found at ``path``, by the name ``train``, ``val`` or ``test``; ``""`` if there are no splits."""
 
     @contextmanager
-    def _reading_a_study(self) -> Iterator[None]:
-        """Handles a :class:`StudyError` in the block as ``on_error`` says."""
+    def handle_study_errors(self) -> Iterator[None]:
+        """Raise or record a :class:`~medvl.utils.errors.StudyError` of the block, as ``on_error`` says."""
         try:
             yield
         except StudyError as error:
@@ -99,7 +99,7 @@ def register_public_dataset(name: str) -> Callable[[DatasetType], DatasetType]:
 
 
 def public_datasets() -> Mapping[str, type[PublicDataset]]:
-    """The registered data sets by name, those of every module of :mod:`medvl.data.public` among them.
+    """The registered data sets by name, those of every module of ``medvl.data.public`` among them.
 
     Example:
         >>> sorted(public_datasets())

@@ -22,7 +22,7 @@ class CheXpert(PublicDataset):
 
     Each study holds ``study_id`` ("patient00001/study1"), ``patient_id``, ``image`` (list of paths), ``views`` ("frontal"
     or "lateral" for each image), ``label`` (float32 (14,): 1 present, 0 absent, -1 uncertain, NaN not mentioned, in the
-    order of ``names`` whatever the file's), and ``sex`` and ``age`` where the file has them.
+    order of ``names``, whatever the order in the file), and ``sex`` and ``age`` if the file has them.
 
     Args:
         folder: the data set's folder, which holds ``train.csv`` and ``valid.csv`` and the images
@@ -63,7 +63,7 @@ class CheXpert(PublicDataset):
         studies: dict[str, dict[str, Any]] = {}
         images: dict[str, list[tuple[str, str]]] = defaultdict(list)
         for row in read_csv_rows(table, ("Path", *self.names)):
-            with self._reading_a_study():
+            with self.handle_study_errors():
                 study_id, patient_id = _parse_path(row["Path"])
                 view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
                 view = view.strip().lower()

@@ -21,8 +21,8 @@ class MIMIC_CXR(PublicDataset):
     """A split of MIMIC-CXR or MIMIC-CXR-JPG as a datalist, one dictionary a study.
 
     Each study holds ``study_id`` ("s50414267"), ``patient_id`` ("p10000032"), ``image`` (list of paths), ``views`` (the
-    view position of each image), ``report`` (the text) where there is a report's file, and ``label`` (float32 (14,):
-    1 present, 0 absent, -1 uncertain, NaN not mentioned) where the table of labels names the study.
+    view position of each image), ``report`` (the text) if its file exists, and ``label`` (float32 (14,):
+    1 present, 0 absent, -1 uncertain, NaN not mentioned) if the table of labels has the study.
 
     Args:
         folder: the data set's folder: ``files/p10/p10000032/s50414267/*.jpg`` (or .dcm) and the tables
@@ -71,7 +71,7 @@ class MIMIC_CXR(PublicDataset):
             if row["split"] == own_split and (wanted is None or position in wanted):
                 images[row["subject_id"], row["study_id"]].append((row["dicom_id"], position))
         for (subject, study), found in images.items():
-            with self._reading_a_study():
+            with self.handle_study_errors():
                 self._studies.append(self._study(subject, study, found, labels.get(study), check_files))
 
     @classmethod

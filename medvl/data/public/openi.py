@@ -48,7 +48,7 @@ class OpenIReports(PublicDataset):
             raise FileNotFoundError(f"path: there is no file or folder {path}.")
         files = None if images is None else _image_files(Path(images))
         for name, content in _xml_files(path):
-            with self._reading_a_study():
+            with self.handle_study_errors():
                 self._studies.append(_study(name, content, files))
         if not self._studies and not self.skipped:
             raise FileNotFoundError(f"path: there is no XML report in {path}.")

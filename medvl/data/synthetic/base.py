@@ -23,7 +23,7 @@ from medvl.utils.io import atomic_write
 
 
 class SyntheticDataset(Dataset[dict[str, Any]], ABC):
-    """Studies that are generated on access; see :class:`SyntheticChestXRay` for the items.
+    """Studies that are generated on access; see :class:`~medvl.data.SyntheticChestXRay` for the items.
 
     Args:
         length: number of studies, at least 1.
@@ -63,8 +63,8 @@ class SyntheticDataset(Dataset[dict[str, Any]], ABC):
             index: of the study.
 
         Returns:
-            ``report``, ``label``, ``text_label``, ``findings`` (list of :class:`Finding`), ``study_id``, ``patient_id`` and
-            ``split``.
+            ``report``, ``label``, ``text_label``, ``findings`` (a list of :class:`~medvl.data.synthetic.findings.Finding`),
+            ``study_id``, ``patient_id`` and ``split``.
         """
         patient_id = f"{self.id_prefix}{self.seed}-p{patient_number(self.seed, index):06d}"
         findings = [

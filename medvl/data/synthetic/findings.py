@@ -37,9 +37,9 @@ class Finding:
     """One finding of a study.
 
     Args:
-        name: one of :data:`DRAWABLE`.
+        name: one of ``DRAWABLE``.
         severity: "mild", "moderate" or "severe".
-        side: the patient's side, "right", "left" or "bilateral"; "" where the finding has none.
+        side: the patient's side, "right", "left" or "bilateral"; "" if the finding has none.
         location: "upper", "mid" or "lower" zone, the kind of a device, or "".
     """
 
