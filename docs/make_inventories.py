@@ -31,6 +31,7 @@ PAGES: dict[str, dict[str, str]] = {
         "library/collections.abc.html": """collections.abc.Callable collections.abc.Collection
             collections.abc.Hashable collections.abc.Iterable collections.abc.Iterator collections.abc.Mapping
             collections.abc.MutableMapping collections.abc.Sequence""",
+        "library/abc.html": "abc.ABC",
         "library/contextlib.html": "contextlib.AbstractContextManager",
         "library/datetime.html": "datetime.timedelta",
         "library/pathlib.html": "pathlib.Path",
@@ -54,7 +55,7 @@ PAGES: dict[str, dict[str, str]] = {
     },
     "numpy": {
         "reference/generated/{name}.html": "numpy.ndarray numpy.dtype",
-        "reference/arrays.scalars.html": "numpy.float32 numpy.float64 numpy.int64",
+        "reference/arrays.scalars.html": "numpy.float32 numpy.float64 numpy.int16 numpy.int64 numpy.uint8",
         "reference/random/legacy.html": "numpy.random.RandomState numpy.random.mtrand.RandomState=numpy.random.RandomState",
         "reference/random/generator.html": """numpy.random.Generator
             numpy.random._generator.Generator=numpy.random.Generator""",
