@@ -16,7 +16,7 @@ from medvl.networks.blocks import (
     SemanticIntegrity,
 )
 from medvl.networks.encoders import ImageEncoder, TextEncoder, load_tokenizer
-from medvl.networks.export import export_towers
+from medvl.networks.export import export_encoders
 from medvl.networks.nets import (
     DualEncoder,
     MaskedDualEncoder,
@@ -45,7 +45,7 @@ __all__ = [
     "TextEncoder",
     "TextProcessor",
     "convirt",
-    "export_towers",
+    "export_encoders",
     "load_reference_weights",
     "load_tokenizer",
     "medclip",

@@ -1,4 +1,4 @@
-"""Both towers as files: what they give, with batches and lengths that they were not traced with."""
+"""Both encoders as files: what they return, with batches and lengths that they were not traced with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, export_towers
+from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, export_encoders
 from medvl.utils.extras import MissingExtraError
 
 BERT = {
@@ -37,22 +37,22 @@ def test_files_give_the_models_embeddings(tmp_path):
     torch.manual_seed(0)
     model = DualEncoder(ImageEncoder("vit", image_size=32, **VIT), TextEncoder(BERT, "last_layers"), embed_dim=8)
     model.train()
-    files = export_towers(model, tmp_path / "deployed")
+    files = export_encoders(model, tmp_path / "deployed")
     assert model.training
     assert model.text_encoder.model.training
-    assert list(files) == ["image_tower.pt2", "image_tower.onnx", "text_tower.pt2", "text_tower.onnx"]
+    assert list(files) == ["image_encoder.pt2", "image_encoder.onnx", "text_encoder.pt2", "text_encoder.onnx"]
     assert all(path.parent == tmp_path / "deployed" and path.is_file() for path in files.values())
     model.eval()
     for count, length in ((1, 24), (5, 3)):
         image, (ids, mask) = torch.rand(count, 1, 32, 32), texts(count, length)
         expected = {"image": model.encode_image(image), "text": model.encode_text(ids, mask)}
         inputs = {"image": {"image": image}, "text": {"input_ids": ids, "attention_mask": mask}}
-        for tower, values in inputs.items():
-            program = torch.export.load(files[f"{tower}_tower.pt2"]).module()
-            torch.testing.assert_close(program(*values.values()), expected[tower], atol=1e-4, rtol=0)
-            session = InferenceSession(files[f"{tower}_tower.onnx"], providers=["CPUExecutionProvider"])
+        for side, values in inputs.items():
+            program = torch.export.load(files[f"{side}_encoder.pt2"]).module()
+            torch.testing.assert_close(program(*values.values()), expected[side], atol=1e-4, rtol=0)
+            session = InferenceSession(files[f"{side}_encoder.onnx"], providers=["CPUExecutionProvider"])
             embeds = session.run(["embeds"], {name: value.numpy() for name, value in values.items()})[0]
-            torch.testing.assert_close(torch.from_numpy(embeds), expected[tower], atol=1e-4, rtol=0)
+            torch.testing.assert_close(torch.from_numpy(embeds), expected[side], atol=1e-4, rtol=0)
 
 
 def test_a_file_that_differs_is_an_error(tmp_path, monkeypatch):
@@ -60,17 +60,17 @@ def test_a_file_that_differs_is_an_error(tmp_path, monkeypatch):
     module = sys.modules["medvl.networks.export"]
     run = module._run_torch
     monkeypatch.setattr(module, "_run_torch", lambda path, inputs: run(path, inputs) + 2e-4)
-    with pytest.raises(RuntimeError, match=r"image_tower.pt2 differs from the model by 2\.0e-04, more than 1e-04"):
-        export_towers(model, tmp_path, formats=["torch"])
+    with pytest.raises(RuntimeError, match=r"image_encoder.pt2 differs from the model by 2\.0e-04, more than 1e-04"):
+        export_encoders(model, tmp_path, formats=["torch"])
 
 
 def test_what_is_missing_is_said_first(tmp_path, monkeypatch):
     model = DualEncoder(ImageEncoder("vit", image_size=16, **VIT), TextEncoder(BERT), embed_dim=8)
-    with pytest.raises(ValueError, match="formats must be some of torch, onnx, got 'tensorrt'"):
-        export_towers(model, tmp_path, formats=["tensorrt"])
+    with pytest.raises(ValueError, match="formats must be one of 'torch', 'onnx', got 'tensorrt'"):
+        export_encoders(model, tmp_path, formats=["tensorrt"])
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(MissingExtraError, match=r'^ONNX export needs onnxruntime: pip install "medvl\[onnx\]"$'):
-        export_towers(model, tmp_path)
+        export_encoders(model, tmp_path)
     assert not list(tmp_path.iterdir())
 
 

@@ -1,4 +1,4 @@
-"""Weights that others published, in our networks."""
+"""Loading of published weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights from files, without running anything that a file might hold."""
+"""Weights from files, without executing code from them."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ NAMES = (
     "pytorch_model.bin.index.json",
     "open_clip_pytorch_model.bin",
 )
-"""What a folder of weights may hold, the first found is read."""
+"""Files of weights in a folder; the first that exists is read."""
 ENTRIES = ("state_dict", "model_state_dict", "model")
-"""Under what training checkpoints keep the weights."""
+"""Keys of the weights in training checkpoints."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
-"""What parallel, compiled and training wrappers put before every name."""
+"""Prefixes that parallel, compiled and training wrappers add to every name."""
 BROKEN = (EOFError, KeyError, OSError, RuntimeError, SafetensorError, json.JSONDecodeError)
-"""What reading a file that is cut short, or of another kind, raises."""
+"""Errors from reading a truncated file, or one of another format."""
 
 
 def read_weights(path: str | Path) -> dict[str, Tensor]:
     """The state dict of a file, or of the first known file in a folder, on the CPU.
 
     Args:
-        path: a folder, a ``.safetensors`` file, an ``.index.json`` of several files, or a file that ``torch.save`` wrote,
-            which is read with ``weights_only=True``. A state dict under ``state_dict``, ``model_state_dict`` or ``model``, as
-            training checkpoints have it, and ``module.``, ``_orig_mod.`` or ``model.`` before every name are unwrapped.
+        path: a folder, a ``.safetensors`` file, an ``.index.json`` of several files, or a file of ``torch.save``, which is
+            loaded with ``weights_only=True``. A state dict under ``state_dict``, ``model_state_dict`` or ``model``, as in
+            training checkpoints, is unwrapped; ``module.``, ``_orig_mod.`` or ``model.`` before every name are removed.
 
     Raises:
-        FileNotFoundError: where there is no such file.
-        ValueError: where a file holds anything but weights, or is not whole.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If a file is damaged or holds more than weights.
     """
     weights = _read(Path(path))
     while prefix := next((prefix for prefix in PREFIXES if _all_begin(weights, prefix)), None):
@@ -55,7 +55,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if path.is_dir():
         found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
-            raise FileNotFoundError(f"{path} holds no weights: looked for {', '.join(NAMES)}.")
+            raise FileNotFoundError(f"{path} holds no weights; expected one of {', '.join(NAMES)}.")
         path = found[0]
     if not path.is_file():
         raise FileNotFoundError(f"path must be a file or folder of weights, got {path}, which does not exist.")
@@ -65,7 +65,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return {name: value for part in parts for name, value in _read(path.parent / Path(part).name).items()}
         weights = load_file(path) if path.suffix == ".safetensors" else _load_weights_only(path)
     except BROKEN as error:
-        raise ValueError(f"{path} is no whole file of weights ({type(error).__name__}: {error}).") from error
+        raise ValueError(f"{path} is not a complete file of weights ({type(error).__name__}: {error}).") from error
     if isinstance(weights, dict):
         weights = next((weights[entry] for entry in ENTRIES if isinstance(weights.get(entry), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
@@ -77,4 +77,4 @@ def _load_weights_only(path: Path) -> Any:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than weights, and is not read: it could run code.") from error
+        raise ValueError(f"{path} holds more than weights and is not loaded, as it could execute code.") from error

@@ -1,7 +1,7 @@
-"""How published models name their weights, and where each belongs in a dual encoder.
+"""The names of weights in published models, and the corresponding names in a dual encoder.
 
-A layout is a list of rules ``(pattern, place)``; the first whose pattern matches the start of a name applies. ``place`` is the
-start of our name, to which the rest of the name is added; or a :class:`Left`, the reason why the weight has no place.
+A layout is a list of rules ``(pattern, target)``; the first whose pattern matches the start of a name applies. ``target`` is
+the prefix in the dual encoder, to which the rest of the name is appended; or :class:`Unused` with the reason.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 IMAGE, TEXT = "image_encoder.backbone.", "text_encoder.model."
-CONSTANT = "a constant that older versions saved"
-NO_POOLER = "a pooler that the model's embedding does not pass through"
+CONSTANT = "a constant that older versions of the library saved"
+NO_POOLER = "a pooler that the embedding does not use"
 
 
 @dataclass(frozen=True)
-class Left:
-    """Why a weight is left."""
+class Unused:
+    """The reason why a weight is not used."""
 
     reason: str
 
 
-Rules = list[tuple[str, str | Left]]
+Rules = list[tuple[str, str | Unused]]
 
-CONSTANTS: Rules = [(r".*\.position_ids$", Left(CONSTANT)), (r".*\.relative_position_index$", Left(CONSTANT))]
+CONSTANTS: Rules = [(r".*\.position_ids$", Unused(CONSTANT)), (r".*\.relative_position_index$", Unused(CONSTANT))]
 
 # MedCLIP's ResNet-50 is torchvision's with the projection as its last layer; its Swin and BERT are Hugging Face's. The text
 # embedding is the mean of three hidden layers, which do not pass through BERT's pooler.
@@ -34,7 +34,7 @@ MEDCLIP: Rules = [
     (r"vision_model\.model\.fc\.", "image_projection.0."),
     (r"vision_model\.projection_head\.", "image_projection.0."),
     (r"vision_model\.model\.", IMAGE),
-    (r"text_model\.model\.pooler\.", Left(NO_POOLER)),
+    (r"text_model\.model\.pooler\.", Unused(NO_POOLER)),
     (r"text_model\.projection_head\.", "text_projection.0."),
     (r"text_model\.model\.", TEXT),
 ]
@@ -47,13 +47,13 @@ OPEN_CLIP: Rules = [
     (r"visual\.trunk\.", IMAGE),
     (r"text\.proj\.(?=\d)", "text_projection."),
     (r"text\.proj\.", "text_projection.0."),
-    (r"text\.transformer\.pooler\.", Left(NO_POOLER)),
+    (r"text\.transformer\.pooler\.", Unused(NO_POOLER)),
     (r"text\.transformer\.", TEXT),
 ]
 
 
 def hugging_face(names: Collection[str]) -> Rules:
-    """CLIPModel's and VisionTextDualEncoderModel's rules; a dense pooler becomes the first layer of a projection."""
+    """Rules for CLIPModel and VisionTextDualEncoderModel; a dense pooler becomes the first layer of a projection."""
     rules: Rules = [*CONSTANTS, (r"logit_scale$", "logit_scale.log_scale")]
     for tower, projection, encoder in (
         ("vision_model", "visual_projection", IMAGE),
@@ -69,7 +69,7 @@ def hugging_face(names: Collection[str]) -> Rules:
     return rules
 
 
-# From timm's names of a ViT to those that Hugging Face's files have.
+# From the names in timm's ViT to those in Hugging Face's files.
 TIMM_VIT = (
     (r"^cls_token$", "embeddings.cls_token"),
     (r"^pos_embed$", "embeddings.position_embeddings"),
@@ -83,7 +83,7 @@ TIMM_VIT = (
     (r"^norm\.", "layernorm."),
 )
 
-# From the names in Hugging Face's files to those that newer versions have in memory.
+# From the names in Hugging Face's files to those of newer versions of transformers in memory.
 NEWER = (
     (r"^(?:vision|text)_model\.", ""),
     (r"^encoder\.layer\.", "layers."),
@@ -98,22 +98,22 @@ NEWER = (
 QKV = ("query", "key", "value")
 
 
-def places(name: str, rules: Rules, ours: Collection[str]) -> list[str] | Left:
-    """Where a published weight belongs: our name, three of them for the joined weights of query, key and value, or none."""
-    for pattern, place in rules:
+def target_names(name: str, rules: Rules, model_names: Collection[str]) -> list[str] | Unused:
+    """The model's names for a published weight: one, three for joined query, key and value weights, or the reason for none."""
+    for pattern, target in rules:
         match = re.match(pattern, name)
         if match:
-            if isinstance(place, Left):
-                return place
+            if isinstance(target, Unused):
+                return target
             rest = name[match.end() :]
-            parts = _tower_names(rest) if place in (IMAGE, TEXT) else [rest]
-            found = [_known(place, part, ours) for part in parts]
+            parts = _encoder_names(rest) if target in (IMAGE, TEXT) else [rest]
+            found = [_existing_name(target, part, model_names) for part in parts]
             missing = [part for part, known in zip(parts, found, strict=True) if known is None]
-            return Left(f"the model has no {place}{missing[0]}") if missing else [known for known in found if known]
-    return Left("no part of this layout")
+            return Unused(f"the model has no {target}{missing[0]}") if missing else [known for known in found if known]
+    return Unused("not a part of this layout")
 
 
-def _tower_names(rest: str) -> list[str]:
+def _encoder_names(rest: str) -> list[str]:
     for pattern, replacement in TIMM_VIT:
         renamed = re.sub(pattern, replacement, rest)
         if renamed != rest:
@@ -121,10 +121,12 @@ def _tower_names(rest: str) -> list[str]:
     return [rest]
 
 
-def _known(place: str, rest: str, ours: Collection[str]) -> str | None:
-    """The first of a weight's possible names that the model has."""
+def _existing_name(prefix: str, rest: str, model_names: Collection[str]) -> str | None:
+    """The first possible name of a weight that exists in the model."""
     newer = rest
     for pattern, replacement in NEWER:
         newer = re.sub(pattern, replacement, newer)
-    inner = [place + "model.", place] if place == IMAGE else [place]  # a Hugging Face model lies in its backbone
-    return next((start + end for start in inner for end in (rest, newer) if start + end in ours), None)
+    prefixes = (
+        [f"{prefix}model.", prefix] if prefix == IMAGE else [prefix]
+    )  # a Hugging Face model is inside the backbone
+    return next((start + end for start in prefixes for end in (rest, newer) if start + end in model_names), None)

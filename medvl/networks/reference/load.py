@@ -1,8 +1,8 @@
-"""Published weights into a dual encoder, whole or not at all."""
+"""Loading of published weights into a dual encoder."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,8 @@ from torch import Tensor
 from medvl.networks.nets import DualEncoder
 from medvl.networks.reference import layouts
 from medvl.networks.reference.files import read_weights
-from medvl.networks.reference.layouts import Left, Rules
+from medvl.networks.reference.layouts import Rules, Unused
+from medvl.utils.checks import check_option
 
 SOURCES: dict[str, Callable[[Collection[str]], Rules]] = {
     "medclip": lambda names: layouts.MEDCLIP,
@@ -24,35 +25,33 @@ HARMLESS = (layouts.CONSTANT, layouts.NO_POOLER)
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What became of every published weight.
+    """What happened to every published weight.
 
     Args:
-        used: published names whose values the model now has.
-        renamed: of these, those that the model calls otherwise, with its names.
-        left: published names that were not used, with the reason.
-        missing: the model's names that kept their values.
+        used: published names of the loaded weights.
+        renamed: those of them with other names in the model, and these names.
+        unused: published names of weights that were not loaded, with the reason.
+        missing: names of the model's weights that were not loaded.
     """
 
     used: tuple[str, ...]
     renamed: dict[str, tuple[str, ...]]
-    left: dict[str, str]
+    unused: dict[str, str]
     missing: tuple[str, ...]
 
     def __str__(self) -> str:
-        counts = (
-            f"{len(self.used)} used ({len(self.renamed)} renamed), {len(self.left)} left, {len(self.missing)} missing"
-        )
-        lines = [f"  left {name}: {reason}" for name, reason in self.left.items()]
+        counts = f"{len(self.used)} used ({len(self.renamed)} renamed), {len(self.unused)} unused, {len(self.missing)} missing"
+        lines = [f"  unused {name}: {reason}" for name, reason in self.unused.items()]
         return "\n".join([counts, *lines, *(f"  missing {name}" for name in self.missing)])
 
 
 def load_reference_weights(
     model: DualEncoder, path: str | Path, source: str = "medclip", allow_partial: bool = False
 ) -> LoadReport:
-    """Reads weights that others published into a dual encoder of the same architecture.
+    """Load published weights into a dual encoder of the same architecture.
 
     ============= ======================================================== =============================================
-    ``source``    what it reads                                            the model to build for it
+    ``source``    weights                                                  the model to build for them
     ============= ======================================================== =============================================
     "medclip"     MedCLIP's checkpoints (Wang et al. 2022,                 ``medclip("base", ...)``, for its Swin with
                   https://arxiv.org/abs/2210.10163), ResNet and Swin       ``image_encoder={"model_type": "swin",
@@ -67,26 +66,25 @@ def load_reference_weights(
                                                                            "hidden_features": 640}``
     ============= ======================================================== =============================================
 
-    The outputs are then those of the published model, to rounding, for texts without padding; MedCLIP's own code averages over
-    padding too. A convolution of three channels into a model of one takes the sum over the channels, which is what a gray image
-    repeated over three gives. Either everything fits and is read, or the model stays as it was.
+    The outputs are then those of the published model, up to rounding, for texts without padding; MedCLIP's own code averages
+    over padding too. A convolution of three channels is summed over its channels for a model with one, which is equivalent to
+    repeating a gray image. Unless all weights match, the model is not changed.
 
     Args:
-        model: the dual encoder; its weights are written in place.
-        path: a folder or a file of weights (safetensors, or ``torch.save``'s, read with ``weights_only=True``), those of a
-            training checkpoint or a wrapped model included.
-        source: who published it.
-        allow_partial: whether published weights that have no place, and weights of the model that find none, are allowed;
-            the report lists them.
+        model: the dual encoder; its weights are changed in place.
+        path: a folder or a file of weights (safetensors, or of ``torch.save``, loaded with ``weights_only=True``), also a
+            training checkpoint or the weights of a wrapped model.
+        source: layout of the weights.
+        allow_partial: whether unused and missing weights are allowed; the report lists them.
 
     Returns:
-        What was used, renamed, left and missing. Constants that older versions saved and poolers that no embedding passes
-        through are always left, and are no error.
+        The used, renamed, unused and missing weights. Constants that older versions saved and poolers that no embedding uses
+        are always unused, which is not an error.
 
     Raises:
-        FileNotFoundError: where there is no file.
-        ValueError: an unknown source; a file that holds more than weights, or is cut short; and, unless ``allow_partial``,
-            weights that do not fit: the message names the first ones.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the source is unknown; if a file is damaged or holds more than weights; and, unless ``allow_partial``,
+            if weights are unused or missing. The message names the first one.
 
     Example:
         >>> import tempfile
@@ -98,57 +96,58 @@ def load_reference_weights(
         >>> report.renamed, bool((model.text_projection[0].weight == 1).all())
         ({'text_model.projection_head.weight': ('text_projection.0.weight',)}, True)
     """
-    if source not in SOURCES:
-        raise ValueError(f"source must be one of {', '.join(SOURCES)}, got {source!r}.")
-    published, ours = read_weights(path), model.state_dict()
+    check_option(source, "source", tuple(SOURCES))
+    published, own = read_weights(path), model.state_dict()
     rules = SOURCES[source](published.keys())
     values: dict[str, Tensor] = {}
     renamed: dict[str, tuple[str, ...]] = {}
-    left: dict[str, str] = {}
+    unused: dict[str, str] = {}
     for name, value in published.items():
-        names = layouts.places(name, rules, ours.keys())
-        if isinstance(names, Left):
-            left[name] = names.reason
+        names = layouts.target_names(name, rules, own.keys())
+        if isinstance(names, Unused):
+            unused[name] = names.reason
             continue
         parts = value.chunk(len(names)) if len(names) > 1 else [value]
-        fitted = [_fitted(part, ours[own]) for part, own in zip(parts, names, strict=True)]
-        if any(part is None for part in fitted):
-            shapes = [tuple(ours[own].shape) for own in names]
-            left[name] = f"its shape {tuple(value.shape)} does not fit {', '.join(names)} of {shapes[0]}"
+        converted = [_to_shape(part, own[target].shape) for part, target in zip(parts, names, strict=True)]
+        if any(part is None for part in converted):
+            unused[name] = (
+                f"its shape {tuple(value.shape)} is not that of {', '.join(names)}, {tuple(own[names[0]].shape)}"
+            )
             continue
-        values.update({own: part for own, part in zip(names, fitted, strict=True) if part is not None})
+        values.update({target: part for target, part in zip(names, converted, strict=True) if part is not None})
         if names != [name]:
             renamed[name] = tuple(names)
-    missing = tuple(name for name in ours if name not in values and not name.endswith("num_batches_tracked"))
-    report = LoadReport(tuple(name for name in published if name not in left), renamed, left, missing)
+    missing = tuple(name for name in own if name not in values and not name.endswith("num_batches_tracked"))
+    report = LoadReport(tuple(name for name in published if name not in unused), renamed, unused, missing)
     if not allow_partial:
         _check_whole(report, path)
     with torch.no_grad():
         for name, value in values.items():
-            ours[name].copy_(value)
+            own[name].copy_(value)
     return report
 
 
-def _fitted(value: Tensor, own: Tensor) -> Tensor | None:
-    """The published value in the shape of our own; None where it does not fit."""
-    if value.shape == own.shape:
+def _to_shape(value: Tensor, shape: torch.Size) -> Tensor | None:
+    """The published value in the shape of the model's weight, None if that is not possible."""
+    if value.shape == shape:
         return value
-    gray = own.ndim >= 4 and own.shape[1] == 1 and value.ndim == own.ndim and value.shape[1] == 3
-    if gray and value[:, :1].shape == own.shape:
+    is_gray = len(shape) >= 4 and shape[1] == 1 and value.ndim == len(shape) and value.shape[1] == 3
+    if is_gray and value[:, :1].shape == shape:
         return value.sum(1, keepdim=True)
     return None
 
 
 def _check_whole(report: LoadReport, path: str | Path) -> None:
-    wrong: Mapping[str, str] = {name: why for name, why in report.left.items() if why not in HARMLESS}
-    if wrong:
-        name, why = next(iter(wrong.items()))
+    errors = {name: reason for name, reason in report.unused.items() if reason not in HARMLESS}
+    if errors:
+        name, reason = next(iter(errors.items()))
+        count = len(report.used) + len(report.unused)
         raise ValueError(
-            f"{path} does not fit the model: {len(wrong)} of its {len(report.used) + len(report.left)} weights have no place, "
-            f"the first {name} ({why}); allow_partial=True reads the others."
+            f"{path} does not match the model: {len(errors)} of its {count} weights cannot be used, the first {name} "
+            f"({reason}); allow_partial=True loads the others."
         )
     if report.missing:
         raise ValueError(
-            f"{path} does not fill the model: {len(report.missing)} weights of the model are not in it, the first "
-            f"{report.missing[0]}; allow_partial=True leaves them as they are."
+            f"{path} does not match the model: {len(report.missing)} weights of the model are missing in it, the first "
+            f"{report.missing[0]}; allow_partial=True keeps them."
         )

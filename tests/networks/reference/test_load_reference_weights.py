@@ -181,13 +181,13 @@ class TestMedCLIP:
         assert_same(model, image, *expected, ids, mask)
         assert model.logit_scale().item() == pytest.approx(reference.logit_scale.exp().item())
         assert report.missing == ()
-        assert set(report.left) == {
+        assert set(report.unused) == {
             "text_model.model.embeddings.position_ids",
             "text_model.model.pooler.dense.weight",
             "text_model.model.pooler.dense.bias",
         }
         assert report.renamed["vision_model.model.fc.weight"] == ("image_projection.0.weight",)
-        assert len(report.used) + len(report.left) == len(older(reference.state_dict()))
+        assert len(report.used) + len(report.unused) == len(older(reference.state_dict()))
 
     @pytest.mark.parametrize("layout", ["older", "newer"])
     def test_swin(self, tmp_path, layout):
@@ -242,12 +242,12 @@ class TestHuggingFace:
         )
         report = load_reference_weights(model, tmp_path, source="huggingface")
         assert report.missing == ()
-        assert report.left == {}
+        assert report.unused == {}
         image, (ids, mask) = torch.rand(2, 3, 32, 32), tokens()
         with torch.no_grad():
             output = reference(input_ids=ids, attention_mask=mask, pixel_values=image)
         assert_same(model, image, output.image_embeds, output.text_embeds, ids, mask)
-        with pytest.raises(ValueError, match=r"pooler.dense.* \(its shape .* does not fit (text|image)_projec"):
+        with pytest.raises(ValueError, match=r"pooler.dense.* \(its shape .* is not that of (text|image)_projec"):
             load_reference_weights(
                 DualEncoder(model.image_encoder, model.text_encoder, embed_dim=WIDTH), tmp_path, source="huggingface"
             )
@@ -347,7 +347,7 @@ class TestNeverHalf:
     def test_one_too_few(self, tmp_path, weights):
         del weights["vision_model.model.layer3.2.conv1.weight"]
         self.refused(
-            tmp_path, weights, "1 weights of the model are not in it, the first image_encoder.backbone.layer3.2.c"
+            tmp_path, weights, "1 weights of the model are missing in it, the first image_encoder.backbone.layer3.2.c"
         )
 
     def test_one_too_many(self, tmp_path, weights):
@@ -356,10 +356,10 @@ class TestNeverHalf:
 
     def test_one_of_another_shape(self, tmp_path, weights):
         weights["text_model.projection_head.weight"] = torch.zeros(WIDTH, 17)
-        self.refused(tmp_path, weights, r"its shape \(8, 17\) does not fit text_projection.0.weight of \(8, 16\)")
+        self.refused(tmp_path, weights, r"its shape \(8, 17\) is not that of text_projection.0.weight, \(8, 16\)")
 
     def test_another_source(self, tmp_path, weights):
-        self.refused(tmp_path, weights, "no part of this layout", source="open_clip")
+        self.refused(tmp_path, weights, "not a part of this layout", source="open_clip")
 
     def test_partly_where_asked_for(self, tmp_path, weights):
         only_text = {name: value for name, value in weights.items() if name.startswith("text_model")}
@@ -368,11 +368,11 @@ class TestNeverHalf:
         model = self.ours()
         report = load_reference_weights(model, tmp_path / "text.bin", allow_partial=True)
         assert "image_encoder.backbone.conv1.weight" in report.missing
-        assert report.left["other"] == "no part of this layout"
+        assert report.unused["other"] == "not a part of this layout"
         name = "text_model.projection_head.weight"
         assert torch.equal(model.text_projection[0].weight, only_text[name])
         assert f"{len(report.missing)} missing" in str(report)
-        assert "left other: no part of this layout" in str(report)
+        assert "unused other: not a part of this layout" in str(report)
 
     @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])
     def test_wrappers_are_taken_off(self, tmp_path, weights, suffix):
@@ -396,7 +396,7 @@ class TestNeverHalf:
         save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
         whole = path.read_bytes()
         path.write_bytes(whole[: int(share * len(whole))])
-        with pytest.raises(ValueError, match=rf"weights{suffix} is no whole file of weights \("):
+        with pytest.raises(ValueError, match=rf"weights{suffix} is not a complete file of weights \("):
             load_reference_weights(self.ours(), path)
 
     def test_nothing_is_run(self, tmp_path):
@@ -405,16 +405,18 @@ class TestNeverHalf:
                 return (open, (str(tmp_path / "ran"), "w"))
 
         torch.save({"a": Trap()}, tmp_path / "pytorch_model.bin")
-        with pytest.raises(ValueError, match="holds more than weights, and is not read"):
+        with pytest.raises(ValueError, match="holds more than weights and is not loaded"):
             load_reference_weights(self.ours(), tmp_path)
         assert not (tmp_path / "ran").exists()
 
     def test_wrong_paths_and_source(self, tmp_path):
-        with pytest.raises(FileNotFoundError, match=r"holds no weights: looked for model\.safetensors"):
+        with pytest.raises(FileNotFoundError, match=r"holds no weights; expected one of model\.safetensors"):
             load_reference_weights(self.ours(), tmp_path)
         with pytest.raises(FileNotFoundError, match="which does not exist"):
             load_reference_weights(self.ours(), tmp_path / "nothing.bin")
-        with pytest.raises(ValueError, match="source must be one of medclip, huggingface, open_clip, got 'gloria'"):
+        with pytest.raises(
+            ValueError, match="source must be one of 'medclip', 'huggingface', 'open_clip', got 'gloria'"
+        ):
             load_reference_weights(self.ours(), tmp_path, source="gloria")
         torch.save([torch.zeros(1)], tmp_path / "list.bin")
         with pytest.raises(ValueError, match="must hold a state dict of tensors, got a list"):
