@@ -1,0 +1,74 @@
+"""One process, environment variables, and two and three processes with gloo."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from medvl.utils import distributed
+
+WORKER = Path(__file__).with_name("distributed_worker.py")
+
+
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes(processes):
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, str(WORKER)], capture_output=True, text=True, timeout=120, env=environment, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("done") == processes
+
+
+def test_a_single_process_is_left_as_it_is(monkeypatch):
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.delenv("RANK", raising=False)
+    distributed.init_distributed()
+    assert not dist.is_initialized()
+    assert not distributed.is_distributed()
+    assert (distributed.get_rank(), distributed.get_world_size(), distributed.is_rank_zero()) == (0, 1, True)
+    assert distributed.all_reduce_sum(3) == distributed.all_reduce_max(3) == 3
+    value = object()
+    assert distributed.all_gather_object(value) == [value]
+    tensor = torch.ones(2, requires_grad=True)
+    assert distributed.all_gather_with_grad(tensor) is tensor
+    distributed.barrier()
+    distributed.destroy_distributed()
+
+
+def test_rank_and_world_size_before_the_group_exists(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("RANK", "2")
+    assert (distributed.get_rank(), distributed.get_world_size(), distributed.is_rank_zero()) == (2, 4, False)
+    monkeypatch.delenv("RANK")
+    assert distributed.get_rank() == 0
+    monkeypatch.setenv("RANK", "2")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert distributed.get_rank() == 0
+
+
+@pytest.mark.parametrize(("local", "allowed"), [(1, True), (2, False), (3, False)])
+def test_each_process_needs_a_gpu_of_its_own(monkeypatch, local, allowed):
+    calls = []
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_RANK", str(local))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda number: calls.append(number))
+    monkeypatch.setattr(dist, "init_process_group", lambda backend, timeout: calls.append((backend, timeout.seconds)))
+    if allowed:
+        distributed.init_distributed()
+        assert calls == [1, ("nccl", 7200)]
+        return
+    message = f"--nproc_per_node must be at most 2, the number of GPUs of this machine, got {local + 1} or more."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        distributed.init_distributed()
+    assert calls == []

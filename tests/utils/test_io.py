@@ -1,0 +1,80 @@
+"""Files are written completely or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+
+import pytest
+
+from medvl.utils.io import atomic_write, file_sha256, write_json, write_text
+
+
+def test_text_is_utf8_and_folders_are_created(tmp_path):
+    path = tmp_path / "new" / "folder" / "notes.txt"
+    write_text(path, "é\n")
+    assert path.read_bytes() == b"\xc3\xa9\n"
+    assert os.listdir(path.parent) == ["notes.txt"]
+
+
+def test_an_old_file_is_replaced_only_at_the_end(tmp_path):
+    path = tmp_path / "notes.txt"
+    write_text(str(path), "old")
+    with atomic_write(path) as file:
+        file.write("new")
+        file.flush()
+        assert path.read_text() == "old"
+        assert sorted(os.listdir(tmp_path)) == ["notes.txt", f"notes.txt.{os.getpid()}.partial"]
+    assert path.read_text() == "new"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_an_error_leaves_the_old_file_and_no_partial_one(tmp_path):
+    path = tmp_path / "notes.txt"
+    write_text(path, "old")
+
+    def fail():
+        with atomic_write(path) as file:
+            file.write("half")
+            raise RuntimeError("stop")
+
+    with pytest.raises(RuntimeError, match=r"^stop$"):
+        fail()
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["notes.txt"]
+
+
+def test_the_content_is_on_the_disk_before_the_name_changes(tmp_path, monkeypatch):
+    events = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda number: events.append("sync") or sync(number))
+    monkeypatch.setattr(os, "replace", lambda *names: events.append("replace") or replace(*names))
+    write_text(tmp_path / "notes.txt", "whole")
+    assert events == ["sync", "replace"]
+
+
+def test_bytes_and_options_of_open(tmp_path):
+    with atomic_write(tmp_path / "bytes", "wb") as file:
+        file.write(b"\x00\xff")
+    assert (tmp_path / "bytes").read_bytes() == b"\x00\xff"
+    with atomic_write(tmp_path / "table", newline="\r\n") as file:
+        file.write("a\n")
+    assert (tmp_path / "table").read_bytes() == b"a\r\n"
+    with atomic_write(tmp_path / "latin", encoding="latin-1") as file:
+        file.write("é")
+    assert (tmp_path / "latin").read_bytes() == b"\xe9"
+
+
+def test_json_is_indented_and_ends_with_a_newline(tmp_path):
+    write_json(tmp_path / "value.json", {"a": [1]})
+    assert (tmp_path / "value.json").read_text() == json.dumps({"a": [1]}, indent=2) + "\n"
+    write_json(tmp_path / "value.json", {"a": [1]}, indent=None)
+    assert (tmp_path / "value.json").read_text() == '{"a": [1]}\n'
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 1])
+def test_sha256_of_a_file(tmp_path, size):
+    content = b"x" * size
+    (tmp_path / "file").write_bytes(content)
+    assert file_sha256(str(tmp_path / "file")) == hashlib.sha256(content).hexdigest()
