@@ -4,10 +4,10 @@
     python tests/benchmarks/bench_losses.py --quick    # less than a minute, smaller batches
 
 Forward and backward, embeddings of D = 512 and K = 14 labels. Every line runs in a process of its own. Memory on the CPU
-is the rise of the process's peak resident set (VmHWM) over what it was after a warm-up on a batch of 4, inputs made;
-it holds everything that the loss adds, the gradients of its inputs included. On a GPU it is the allocator's peak over
-what the inputs take. Time is the median of the repeats; CPU time is that of all threads, which other programs on the
-machine do not lengthen. Ratios are to the first line of the same block.
+is the increase of the process's peak resident set (VmHWM) after a warm-up on a batch of 4 and creation of the inputs;
+it includes everything that the loss adds, and the gradients of its inputs. On a GPU it is the allocator's peak above
+the memory of the inputs. Time is the median of the repeats; CPU time is that of all threads, which other programs on the
+machine do not increase. Ratios are to the first line of the same block.
 """
 
 from __future__ import annotations
