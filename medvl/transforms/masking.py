@@ -1,4 +1,4 @@
-"""Random choice of the patches that an image tower sees."""
+"""Random masking of image patches."""
 
 from __future__ import annotations
 
@@ -12,20 +12,21 @@ from monai.transforms import Randomizable, Transform
 
 from medvl.functional import random_visible_patches
 from medvl.transforms.study import RandStudyMapTransform
+from medvl.utils.checks import error_message
 
 
 class RandMaskPatches(Randomizable, Transform):
-    """Choose at random which patches of an image stay visible (masked autoencoders; MLIP).
+    """Draw the patches of an image that stay visible (masked autoencoders; MLIP).
 
-    The image itself is not changed: the image tower leaves the hidden patches out. Images of one size keep the same number
-    of patches, so that they stack into a batch.
+    The image is not changed: the image encoder drops the masked patches. Images of the same size have the same number of
+    visible patches, so that the indices can be stacked in a batch.
 
     Args:
-        patch_size: pixels along each axis of a patch, as the image tower has it; one number or one an axis.
-        ratio: share of patches to hide, in [0, 1); at least one stays.
+        patch_size: size of a patch in pixels, that of the image encoder, one number or one for each axis.
+        ratio: share of patches to mask, in [0, 1); at least one patch stays visible.
 
     Raises:
-        ValueError: for a ratio outside [0, 1), or a patch size below 1.
+        ValueError: If ``ratio`` is not in [0, 1), or ``patch_size`` is below 1.
 
     Example:
         >>> mask = RandMaskPatches(patch_size=16, ratio=0.75).set_random_state(seed=0)
@@ -36,34 +37,36 @@ class RandMaskPatches(Randomizable, Transform):
 
     def __init__(self, patch_size: int | Sequence[int] = 16, ratio: float = 0.5) -> None:
         if not 0 <= ratio < 1:
-            raise ValueError(f"ratio must be at least 0 and below 1, got {ratio}")
+            raise ValueError(error_message("ratio", "be at least 0 and below 1", ratio))
         sizes = (patch_size,) if isinstance(patch_size, int) else tuple(patch_size)
         if not sizes or min(sizes) < 1:
-            raise ValueError(f"patch_size must be at least 1, got {patch_size}")
+            raise ValueError(error_message("patch_size", "be at least 1", patch_size))
         self.patch_size, self.ratio = patch_size, ratio
-        self.draw = 0
+        self.seed = 0
 
     def randomize(self, data: Any = None) -> None:
-        """Draw the seed of the choice."""
-        self.draw = int(self.R.randint(2**31 - 1))
+        """Draw the seed of the mask."""
+        self.seed = int(self.R.randint(2**31 - 1))
 
     def __call__(self, image: torch.Tensor | np.ndarray) -> dict[str, torch.Tensor]:
-        """Choose patches of one image (C, H, W[, D]).
+        """Draw the visible patches of one image (C, H, W[, D]).
 
         Returns:
             ``visible_indices`` (P',), of the visible patches in ascending order, and ``visible_mask`` (P,), True for them.
             Patches are in row-major order of the grid.
 
         Raises:
-            ValueError: where the patch size does not divide the image.
+            ValueError: If the patch size does not divide the image.
         """
         shape = tuple(int(n) for n in image.shape[1:])
         sizes = (self.patch_size,) * len(shape) if isinstance(self.patch_size, int) else tuple(self.patch_size)
         if len(sizes) != len(shape) or any(n % p for n, p in zip(shape, sizes, strict=True)):
-            raise ValueError(f"patch_size must divide every spatial axis of the image {shape}, got {self.patch_size}")
+            raise ValueError(
+                error_message("patch_size", f"divide every spatial axis of the image {shape}", self.patch_size)
+            )
         self.randomize()
         patches = int(np.prod([n // p for n, p in zip(shape, sizes, strict=True)]))
-        generator = torch.Generator().manual_seed(self.draw)
+        generator = torch.Generator().manual_seed(self.seed)
         visible, mask = random_visible_patches(1, patches, self.ratio, generator)
         return {"visible_indices": visible[0], "visible_mask": mask[0]}
 

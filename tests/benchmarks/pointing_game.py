@@ -3,7 +3,7 @@
     python tests/benchmarks/pointing_game.py
 
 Trains a dual encoder on synthetic radiographs and their reports (patch-sentence matching and a global contrastive loss),
-then plays the pointing game on test patients: is the centre of the highest patch of a finding's map inside its mask? Chance
+then plays the pointing game on test patients: is the center of the highest patch of a finding's map inside its mask? Chance
 is the mask's share of the picture. The same model untrained is shown beside it.
 """
 

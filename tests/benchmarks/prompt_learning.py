@@ -1,4 +1,4 @@
-"""What learned prompt tokens add to a trained dual encoder whose towers stay as they are.
+"""What learned prompt tokens add to a trained dual encoder whose encoders are frozen.
 
     python tests/benchmarks/prompt_learning.py [--model FOLDER] [--quick]
 
@@ -67,7 +67,7 @@ def sentences(wording: str) -> list[str]:
 
 
 def embed(model: DualEncoder, count: int, seed: int) -> dict[str, Split]:
-    """Embeddings and labels of new studies by split; the towers are frozen, so that once is enough."""
+    """Embeddings and labels of new studies by split; the encoders are frozen, so that once is enough."""
     data, prepare = SyntheticChestXRay(count, size=model.image_size, seed=seed), image_preprocessing(model.image_size)
     columns = [data.names.index(name) for name in FINDINGS]
     rows: dict[str, list[tuple[Tensor, Tensor]]] = {}

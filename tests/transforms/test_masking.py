@@ -47,9 +47,9 @@ def test_the_dictionary_form_follows_the_chains_seed_and_collates():
 
 
 def test_what_does_not_fit_is_named():
-    with pytest.raises(ValueError, match=r"^ratio must be at least 0 and below 1, got 1$"):
+    with pytest.raises(ValueError, match=r"^ratio must be at least 0 and below 1, got 1\.$"):
         RandMaskPatches(ratio=1)
-    with pytest.raises(ValueError, match=r"^patch_size must be at least 1, got 0$"):
+    with pytest.raises(ValueError, match=r"^patch_size must be at least 1, got 0\.$"):
         RandMaskPatches(patch_size=0)
-    with pytest.raises(StudyError, match=r"^study 's1', image: patch_size must divide .* the image \(8, 9\), got 4$"):
+    with pytest.raises(StudyError, match=r"^study 's1', image: patch_size must divide .* the image \(8, 9\), got 4\.$"):
         RandMaskPatchesd(patch_size=4)({"image": torch.zeros(1, 8, 9), "study_id": "s1"})

@@ -1,4 +1,4 @@
-"""Several views of a study as one image."""
+"""Pooling of the views of a study."""
 
 from __future__ import annotations
 
@@ -8,16 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from medvl.utils.checks import error_message
+
 
 class PooledViews(nn.Module):
-    """A dual encoder that gives each study one image embedding: the mean of its views', a unit vector again.
+    """A dual encoder with one image embedding for each study: the mean of the embeddings of its views, as a unit vector.
 
-    With I_n the views of study n and v_i their embeddings, ``image_embeds[n]`` is the unit vector along the mean of v_i over
-    I_n. :func:`medvl.data.collate_studies` gives ``view_index`` for a :class:`~medvl.data.UnifiedDataset` with
+    With I_n the views of study n and v_i their embeddings, ``image_embeds[n]`` is the mean of v_i over I_n, scaled to unit
+    length. :func:`medvl.data.collate_studies` returns ``view_index`` for a :class:`~medvl.data.UnifiedDataset` with
     ``views="pool"``.
 
     Args:
-        network: a :class:`DualEncoder`, whose parameters these are; embed and save with it as before.
+        network: a :class:`DualEncoder`; encode and save with it.
 
     Example:
         >>> class Pixels(nn.Module):
@@ -36,27 +38,25 @@ class PooledViews(nn.Module):
     def forward(
         self, image: Tensor | None = None, *args: Any, view_index: Tensor | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
-        """The network's output, with the views of each study pooled.
+        """The output of the network, with the views of each study pooled.
 
         Args:
             image: (I, C, H, W[, D]), all views of the batch.
-            *args: of the network.
-            view_index: (I,), the study of each view, from 0 to N - 1; None where each image is a study.
-            **kwargs: of the network.
+            *args: other arguments of the network.
+            view_index: (I,), the study of each view, from 0 to N - 1; None if each image is a study.
+            **kwargs: other arguments of the network.
 
         Raises:
-            ValueError: where ``view_index`` is not of the images' number.
+            ValueError: If ``view_index`` does not have one value for each image.
         """
         output = dict(self.network(image, *args, **kwargs))
         if view_index is None or "image_embeds" not in output:
             return output
         embeds = output["image_embeds"]
         if view_index.shape != embeds.shape[:1]:
-            raise ValueError(
-                f"view_index must have shape {tuple(embeds.shape[:1])}, one for each image, "
-                f"got {tuple(view_index.shape)}."
-            )
+            expected = f"have shape {tuple(embeds.shape[:1])}, one value for each image"
+            raise ValueError(error_message("view_index", expected, tuple(view_index.shape)))
         studies = int(view_index.max()) + 1 if len(view_index) else 0
-        # the mean points where the sum does
+        # the sum has the direction of the mean
         summed = torch.zeros(studies, embeds.shape[1], dtype=embeds.dtype, device=embeds.device)
         return {**output, "image_embeds": F.normalize(summed.index_add(0, view_index, embeds), dim=-1)}
