@@ -131,7 +131,7 @@ def write_report(
 
 
 CONTENTS = {
-    "run": ("Run", ("facts", "loss")),
+    "run": ("Run", ("facts", "loss", "notes", "intervals")),
     "tables": ("", ()),
     "heat-maps": ("Heat maps", ("grounded",)),
     "sentences": ("Sentences", ("sentences",)),
