@@ -80,11 +80,35 @@ def classify_assertions(matches: list[PhraseMatch], num_words: int, vocabulary: 
 class _SentenceReader:
     """The state of one pass over a sentence."""
 
+    __slots__ = (  # a report has many sentences
+        "_look_ahead",
+        "alternative",
+        "clause_start",
+        "colon_end",
+        "comma_end",
+        "cue",
+        "cue_after_comma",
+        "findings",
+        "matches",
+        "next_joined",
+        "next_severity",
+        "next_side",
+        "num_words",
+        "part_start",
+        "scope",
+        "scope_is_former",
+        "scope_used",
+        "statement_closed",
+        "structures",
+        "verb_end",
+        "vocabulary",
+    )
+
     def __init__(self, matches: list[PhraseMatch], num_words: int, vocabulary: Vocabulary) -> None:
         self.matches, self.num_words, self.vocabulary = matches, num_words, vocabulary
         self.findings: list[AssertedFinding] = []
-        self.look_ahead = LookAhead(matches)
         self.structures = StructureTracker()
+        self._look_ahead: LookAhead | None = None
         # The open scope: its assertion, its cue, whether a finding was in it, whether it is that of a word like "prior".
         self.scope: str | None = None
         self.cue: WordSpan | None = None
@@ -111,6 +135,13 @@ class _SentenceReader:
         self._look_back_with_unused_cue(len(self.matches))
         self._describe_last_finding()
         return self.findings
+
+    @property
+    def look_ahead(self) -> LookAhead:
+        """The look-ahead of the sentence, made when it is first asked."""
+        if self._look_ahead is None:
+            self._look_ahead = LookAhead(self.matches)
+        return self._look_ahead
 
     def _last_finding(self, since: int) -> AssertedFinding | None:
         """The last finding, if its index is at least ``since``."""
@@ -216,11 +247,11 @@ class _SentenceReader:
     def _on_stop(self, index: int, words: WordSpan, value: Any) -> None:
         self._look_back_with_unused_cue(index)
         self._close_scope()
-        self.structures.end_predicate()
+        self.structures.predicate = None
         self.alternative = self.next_joined = None
         self._describe_last_finding()
         self.clause_start = self.part_start = len(self.findings)
-        self.structures.add_comma()
+        self.structures.comma_seen = True
 
     def _on_comma(self, index: int, words: WordSpan, value: Any) -> None:
         self._look_back_with_unused_cue(index)
@@ -231,7 +262,7 @@ class _SentenceReader:
         self.next_joined = self.next_joined or _COMMA
         self.comma_end = words[1]
         self.alternative = None
-        self.structures.add_comma()
+        self.structures.comma_seen = True
 
     def _comma_closes_scope(self, index: int) -> bool:
         opener, structure_follows = self.look_ahead.next_statement(index)
@@ -244,7 +275,7 @@ class _SentenceReader:
         if not opens_list:
             self._close_scope()
         self._describe_last_finding()
-        self.structures.end_predicate()
+        self.structures.predicate = None
         self.colon_end = words[1]
 
     def _on_linker(self, index: int, words: WordSpan, value: Any) -> None:
@@ -263,7 +294,7 @@ class _SentenceReader:
         if self.scope_used:
             self.statement_closed = True
         self.verb_end = words[1]
-        self.structures.add_verb()
+        self.structures.verb_seen = True
         self.next_joined = self.alternative = None
 
     def _on_alternative(self, index: int, words: WordSpan, value: Any) -> None:
@@ -274,27 +305,24 @@ class _SentenceReader:
 
     # Findings.
 
-    def _on_term(self, index: int, words: WordSpan, value: str) -> None:
-        self._add_finding(value, PhraseKind.TERM, words)
-
     def _on_only_absent(self, index: int, words: WordSpan, value: str) -> None:
-        self._add_finding(value, PhraseKind.ONLY_ABSENT, words)
+        self._on_term(index, words, value, PhraseKind.ONLY_ABSENT)
 
     def _on_normal_statement(self, index: int, words: WordSpan, value: None) -> None:
-        self._add_finding(value, PhraseKind.NORMAL_STATEMENT, words)
+        self._on_term(index, words, value, PhraseKind.NORMAL_STATEMENT)
 
     def _on_disease(self, index: int, words: WordSpan, value: None) -> None:
-        self._add_finding(value, PhraseKind.DISEASE, words)
+        self._on_term(index, words, value, PhraseKind.DISEASE)
 
     def _on_blocker(self, index: int, words: WordSpan, value: None) -> None:
-        self._add_finding(value, PhraseKind.BLOCKER, words)
+        self._on_term(index, words, value, PhraseKind.BLOCKER)
 
-    def _add_finding(self, name: str | None, kind: PhraseKind, words: WordSpan) -> None:
+    def _on_term(self, index: int, words: WordSpan, value: str | None, kind: PhraseKind = PhraseKind.TERM) -> None:
         assertion, cue = self.scope or PRESENT, self.cue
-        if assertion == PAST and self.scope_is_former and name in self.vocabulary.chronic:
+        if assertion == PAST and self.scope_is_former and value in self.vocabulary.chronic:
             assertion, cue = PRESENT, None
-        finding = AssertedFinding(name, kind, words, assertion, cue)
-        last = self._last_finding(self.clause_start)
+        finding = AssertedFinding(value, kind, words, assertion, cue)
+        last = self.findings[-1] if len(self.findings) > self.clause_start else None
         # A finding with a verb of its own is a complete statement, which nothing joins to the next.
         if last is not None and last.words[1] > self.verb_end:
             finding.joined = self.next_joined
@@ -302,7 +330,7 @@ class _SentenceReader:
             self._leave_alternatives_open(last, finding, self.alternative)
         finding.side, finding.severity = self.next_side, self.next_severity
         self.next_side = self.next_severity = self.next_joined = self.alternative = None
-        self.structures.end_predicate()
+        self.structures.predicate = None
         self.scope_used, self.statement_closed = True, False
         self.findings.append(finding)
 
@@ -319,6 +347,8 @@ class _SentenceReader:
 
     def _describe_last_finding(self) -> None:
         """Give a side and a severity that no finding followed to the last finding of the clause."""
+        if self.next_side is None and self.next_severity is None:
+            return
         last = self._last_finding(self.clause_start) if self.next_joined != _CONJUNCTION else None
         if last is not None and last.kind == PhraseKind.TERM:
             last.side = last.side or self.next_side

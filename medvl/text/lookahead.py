@@ -36,6 +36,8 @@ class LookAhead:
         matches: phrases of the sentence, as :meth:`medvl.text.phrases.PhraseMatcher.match` returns them.
     """
 
+    __slots__ = ("_alternative_follows", "matches")
+
     def __init__(self, matches: list[PhraseMatch]) -> None:
         self.matches = matches
         self._alternative_follows: list[bool] | None = None

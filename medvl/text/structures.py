@@ -32,44 +32,39 @@ class StructureTracker:
 
     A predicate in front ("enlarged heart and aorta") describes each body part until something ends it. One behind ("heart
     and aorta are normal") describes the list of body parts before it, if a verb or no comma stands between them.
+
+    Attributes:
+        predicate: the predicate in front that describes the next body part, with its words; None ends its reach.
+        verb_seen: whether a verb followed the last body part; to be set by the reader of the sentence.
+        comma_seen: whether a comma or the end of a clause followed it; to be set by the reader.
     """
 
+    __slots__ = ("_structures", "comma_seen", "predicate", "verb_seen")
+
     def __init__(self) -> None:
-        self._predicate: tuple[str, WordSpan] | None = None
+        self.predicate: tuple[str, WordSpan] | None = None
+        self.verb_seen = self.comma_seen = False
         self._structures: list[tuple[int, WordSpan]] = []
-        self._verb_seen = self._comma_seen = False
 
     def add_structure(self, structure: int, words: WordSpan, after_conjunction: bool) -> list[StructureStatement]:
         """Read a body part, and return the statement of a predicate in front of it, if there is one."""
-        if self._predicate is not None:
-            return [StructureStatement(structure, words, *self._predicate)]
+        if self.predicate is not None:
+            return [StructureStatement(structure, words, *self.predicate)]
         if self._structures:
             distant = words[0] - self._structures[-1][1][1] > _MAX_GAP
-            if self._verb_seen or (self._comma_seen and distant and not after_conjunction):
+            if self.verb_seen or (self.comma_seen and distant and not after_conjunction):
                 self._structures = []
         self._structures.append((structure, words))
-        self._verb_seen = self._comma_seen = False
+        self.verb_seen = self.comma_seen = False
         return []
 
     def add_predicate(self, predicate: str, words: WordSpan) -> list[StructureStatement]:
         """Read a predicate, and return its statements about the body parts before it, if it describes those."""
-        connected = self._structures and (self._verb_seen or not self._comma_seen)
+        connected = self._structures and (self.verb_seen or not self.comma_seen)
         if not connected or self._structures[-1][1][1] > words[0]:
-            self._predicate = (predicate, words)
+            self.predicate = (predicate, words)
             return []
         statements = [StructureStatement(structure, span, predicate, words) for structure, span in self._structures]
         self._structures = []
-        self._predicate = None
+        self.predicate = None
         return statements
-
-    def add_verb(self) -> None:
-        """Read a verb."""
-        self._verb_seen = True
-
-    def add_comma(self) -> None:
-        """Read a comma, or the end of a clause."""
-        self._comma_seen = True
-
-    def end_predicate(self) -> None:
-        """End the reach of a predicate in front."""
-        self._predicate = None

@@ -22,7 +22,8 @@ def statements(*events):
         elif event in ("normal", "enlarged"):
             new = tracker.add_predicate(event, (word, word + 1))
         else:
-            new = getattr(tracker, {"is": "add_verb", ",": "add_comma", "end": "end_predicate"}[event])() or []
+            setattr(tracker, *{"is": ("verb_seen", True), ",": ("comma_seen", True), "end": ("predicate", None)}[event])
+            new = []
         made += [(s.structure, s.predicate) for s in new]
         for s in new:
             assert s.structure_words[1] - s.structure_words[0] == s.predicate_words[1] - s.predicate_words[0] == 1
