@@ -49,3 +49,13 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
+
+
+def _show_factories(app, what, name, obj, options, signature, return_annotation):
+    """A field of a dataclass whose default is made anew has the default ``<factory>``, which no parser of Python reads."""
+    return (signature or "").replace("<factory>", "...") or signature, return_annotation
+
+
+def setup(app):
+    """Connect what Sphinx has no option for."""
+    app.connect("autodoc-process-signature", _show_factories)

@@ -47,7 +47,8 @@ PAGES: dict[str, dict[str, str]] = {
             torch.nn.Embedding torch.nn.modules.sparse.Embedding=torch.nn.Embedding
             torch.nn.Sequential torch.nn.modules.container.Sequential=torch.nn.Sequential
             torch.nn.Parameter torch.nn.parameter.Parameter=torch.nn.Parameter
-            torch.nn.parallel.DistributedDataParallel""",
+            torch.nn.parallel.DistributedDataParallel
+            function:torch.nn.functional.affine_grid function:torch.nn.functional.normalize""",
         "data.html": """torch.utils.data.Dataset torch.utils.data.dataset.Dataset=torch.utils.data.Dataset
             torch.utils.data.DataLoader torch.utils.data.dataloader.DataLoader=torch.utils.data.DataLoader
             torch.utils.data.Sampler torch.utils.data.sampler.Sampler=torch.utils.data.Sampler""",

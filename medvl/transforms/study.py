@@ -35,7 +35,7 @@ class StudyMapTransform(MapTransform):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         # MapTransform.__new__(cls, *args, **kwargs) would hide the arguments of __init__ from Sphinx and from editors.
-        signature = inspect.signature(cls.__init__)
+        signature = inspect.signature(cls.__init__, eval_str=True)
         _, *parameters = signature.parameters.values()
         cls.__signature__ = signature.replace(parameters=parameters, return_annotation=inspect.Signature.empty)
 

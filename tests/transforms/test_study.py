@@ -46,7 +46,7 @@ def test_dictionary_transforms_state_their_signature_themselves(transform):
 def test_arguments_of_the_array_transform_come_back_with_the_same_defaults(transform):
     array = TRANSFORMS[transform.__name__.removesuffix("d")]
     given = inspect.signature(transform).parameters
-    for name, parameter in inspect.signature(array).parameters.items():
+    for name, parameter in inspect.signature(array, eval_str=True).parameters.items():
         assert given[name].annotation == parameter.annotation or parameter.default is inspect.Parameter.empty
         if parameter.default is not inspect.Parameter.empty:
             assert given[name].default == parameter.default
@@ -66,7 +66,7 @@ def test_a_subclass_shows_its_own_arguments():
     class Samed(PadToSquared):
         pass
 
-    assert str(inspect.signature(Tallerd)) == "(keys: 'str', extra: 'int' = 3)"
+    assert str(inspect.signature(Tallerd)) == "(keys: str, extra: int = 3)"
     assert inspect.signature(Samed) == inspect.signature(PadToSquared)
 
 

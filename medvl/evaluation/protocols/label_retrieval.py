@@ -157,7 +157,7 @@ def label_retrieval(
     """Precision at k of retrieving images of the query's class: the 8x200 protocol (Zhang et al., 2020) for any classes.
 
     Of every class, ``queries_per_class`` studies are drawn as image queries and ``per_class`` others as candidates, all
-    showing that class alone (:func:`~medvl.evaluation.case_selection.exclusive_classes`). No candidate is of a query's
+    showing that class alone (:func:`~medvl.evaluation.exclusive_classes`). No candidate is of a query's
     patient, which would be retrieved for the patient and not for the finding. Text queries describe a class.
 
         P@k = fraction of the k candidates nearest to the query that are of its class; ties are ranked pessimistically.
