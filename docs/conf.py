@@ -49,6 +49,9 @@ napoleon_numpy_docstring = False
 napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
+nitpick_ignore = [
+    ("py:class", "medvl.data.public.base.DatasetType"),  # a type variable
+]
 
 
 def _show_factories(app, what, name, obj, options, signature, return_annotation):

@@ -32,9 +32,10 @@ PAGES: dict[str, dict[str, str]] = {
             collections.abc.Hashable collections.abc.Iterable collections.abc.Iterator collections.abc.Mapping
             collections.abc.MutableMapping collections.abc.Sequence""",
         "library/abc.html": "abc.ABC",
+        "library/collections.html": "collections.Counter",
         "library/contextlib.html": "contextlib.AbstractContextManager",
         "library/datetime.html": "datetime.timedelta",
-        "library/pathlib.html": "pathlib.Path",
+        "library/pathlib.html": "pathlib.Path Path=pathlib.Path",
         "library/random.html": "random.Random",
         "library/json.html": "function:json.dumps function:json.loads",
         "library/warnings.html": "function:warnings.warn",
@@ -70,7 +71,8 @@ PAGES: dict[str, dict[str, str]] = {
             monai.transforms.Randomizable monai.transforms.transform.Randomizable=monai.transforms.Randomizable
             monai.transforms.RandomizableTransform
             monai.transforms.transform.RandomizableTransform=monai.transforms.RandomizableTransform""",
-        "metrics.html": "monai.metrics.CumulativeIterationMetric",
+        "metrics.html": """monai.metrics.CumulativeIterationMetric
+            monai.metrics.metric.CumulativeIterationMetric=monai.metrics.CumulativeIterationMetric""",
         "inferers.html": "monai.inferers.Inferer monai.inferers.inferer.Inferer=monai.inferers.Inferer",
         "engines.html": """monai.engines.Evaluator monai.engines.evaluator.Evaluator=monai.engines.Evaluator
             monai.engines.SupervisedTrainer monai.engines.SupervisedEvaluator""",

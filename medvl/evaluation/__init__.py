@@ -1,6 +1,6 @@
 """The evaluation protocols of the field, and the report that shows them. Names load on first use.
 
-The names of the protocols are those that the modules of :mod:`medvl.evaluation.protocols` list in ``__all__``.
+The names of the protocols are those that the modules of ``medvl.evaluation.protocols`` list in ``__all__``.
 """
 # ruff: noqa: F401
 

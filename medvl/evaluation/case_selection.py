@@ -12,7 +12,7 @@ from medvl.evaluation.targets import check_states, require_labels
 from medvl.utils.checks import check_integer, error_message
 
 CHEXPERT_COMPETITION_FINDINGS = ("Atelectasis", "Cardiomegaly", "Consolidation", "Edema", "Pleural Effusion")
-"""The five findings of CheXpert's competition: the classes of the 5x200 layout (Huang et al., 2021)."""
+"""The five findings of CheXpert's competition, the classes of the 5x200 layout (Huang et al., 2021)."""
 
 CHEXPERT_8X200_CLASSES = (
     "No Finding",

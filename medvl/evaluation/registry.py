@@ -41,8 +41,8 @@ class Protocol:
     Args:
         name: that of its file, with hyphens.
         run: function from what there is to evaluate to the result; None where the data do not suffice after all.
-        requires: what the data must have, keys of :data:`REQUIREMENTS`.
-        options: the options that it takes, keys of :data:`OPTIONS`.
+        requires: what the data must have, keys of :data:`~medvl.evaluation.registry.REQUIREMENTS`.
+        options: the options that it takes, keys of :data:`~medvl.evaluation.registry.OPTIONS`.
         on_request: whether it runs only where it, or one of its options, is asked for.
         order: its place in tables and reports, from low to high, then by name.
 

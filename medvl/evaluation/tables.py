@@ -182,7 +182,7 @@ class Table:
 
     @property
     def titles(self) -> list[str]:
-        """Titles of the columns as rendered: a column of chance beside its own, those of the untrained model last."""
+        """Titles of the columns as rendered, a column of chance beside its own, those of the untrained model last."""
         chance = [column.name for i, column in enumerate(self.columns) if self._has(i, "chance")]
         titles = []
         for column in self.columns:
@@ -222,7 +222,7 @@ class Table:
         }
 
     def records(self) -> Iterable[dict[str, Any]]:
-        """One record a cell that is not empty, with the keys of :data:`CSV_COLUMNS` but ``protocol``."""
+        """One record a cell that is not empty, with the keys of :data:`~medvl.evaluation.tables.CSV_COLUMNS` but ``protocol``."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 if cell.value is None and not cell.text:

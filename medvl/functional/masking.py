@@ -115,7 +115,7 @@ def masked_patch_loss(
     """Mean squared error of predicted pixels on hidden patches (masked autoencoder).
 
     With x_ip the pixels of patch p of image i, normalized to mean 0 and standard deviation 1 of the patch,
-    L = mean over hidden (i, p) of |prediction_ip - x_ip|^2 / pixels. Arguments, shapes, ranges, errors and the source are
+    L = mean over hidden (i, p) of (prediction_ip - x_ip)^2 / pixels. Arguments, shapes, ranges, errors and the source are
     those of :class:`medvl.losses.MaskedPatchLoss`.
 
     Example:

@@ -15,7 +15,7 @@ from medvl.utils.checks import check_option, error_message
 
 
 class GroundingMetric(GatheredMetric):
-    """Mean of a grounding measure of :mod:`medvl.functional.grounding` over the heat maps that have a region.
+    """Mean of a grounding measure of :mod:`medvl.functional` over the heat maps that have a region.
 
     Maps whose region is empty are left out, and counted in a warning, and so are those of two constant levels, whose
     contrast is infinite. Empty predictions are not: they count as 0.

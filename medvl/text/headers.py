@@ -82,6 +82,7 @@ SECTION_ALIASES: dict[str, tuple[str, ...]] = {
     "wet read": ("wet read", "preliminary report", "prelim"),
     "final report": ("final report",),
 }
+"""Name of a section -> the headers that reports write for it, in lower case."""
 
 # Words before an alias that do not change the section.
 _QUALIFIERS = (

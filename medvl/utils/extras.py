@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-# Extra -> the modules that it installs, apart from those of the extra that it includes.
 EXTRAS: dict[str, tuple[str, ...]] = {
     "monai": (
         "monai",
@@ -25,6 +24,8 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "peft": ("peft",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
 }
+"""Extra -> the modules that it installs, apart from those of the extra that it includes."""
+
 _INCLUDED = {"evaluation": "monai", "cli": "evaluation"}
 
 

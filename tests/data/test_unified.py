@@ -209,7 +209,9 @@ class TestViews:
         assert float(of_three[0] / of_three[1]) == pytest.approx(float(sum(views) / 3), rel=1e-5)
         loss = SemanticMatchingLoss()
         assert torch.isfinite(CombinedLoss({"matching": loss})(output, targets))
-        with pytest.raises(ValueError, match=r"^view_index must have shape \(4,\), one value for each image, got \(3,\)\.$"):
+        with pytest.raises(
+            ValueError, match=r"^view_index must have shape \(4,\), one value for each image, got \(3,\)\.$"
+        ):
             PooledViews(Mean())(image, kwargs["input_ids"], view_index=torch.tensor([0, 0, 1]))
 
     def test_pooled_go_on_without_a_view_that_cannot_be_read(self):

@@ -80,7 +80,7 @@ class LabelRetrievalResult(ProtocolResult):
 
     @property
     def study_ids(self) -> tuple[str, ...]:
-        """The query of each row of :meth:`figures`: study ids of images, then texts."""
+        """The query of each row of :meth:`statistics`: study ids of images, then texts."""
         return tuple(query for part in self.queries.values() for query in part.query_ids)
 
     @property

@@ -27,7 +27,7 @@ class ReliabilityCurve:
 
     @property
     def error(self) -> float:
-        """Expected calibration error: mean gap of observed and predicted, weighted by cases; NaN without a case."""
+        """The expected calibration error, the mean gap of observed and predicted, weighted by cases; NaN without a case."""
         if not self.counts.sum():
             return float("nan")
         gaps = np.abs(self.observed - self.predicted)
