@@ -55,6 +55,7 @@ from medvl.functional.transport import (
 from medvl.functional.zero_shot import (
     class_embeddings,
     class_similarity,
+    finding_margins,
 )
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "class_embeddings",
     "class_similarity",
     "contrast_to_noise_ratio",
+    "finding_margins",
     "gather_patches",
     "image_text_contrastive_loss",
     "image_text_label_contrastive_loss",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +11,7 @@ from medvl.functional.similarity import l2_normalize
 from medvl.utils.checks import check_option, error_message
 
 Ensemble = Literal["mean", "max"]
+Values = TypeVar("Values")
 
 DEFAULT_LOGIT_SCALE = 1 / 0.07
 """Scale of the logits for a network that has none: CLIP's initial one."""
@@ -92,6 +93,24 @@ def class_similarity(
     # Dividing the few cosines costs less than scaling every image; those of a zero vector are 0 already.
     lengths = images.norm(dim=1)
     return (cosines / lengths.masked_fill(lengths == 0, 1)).T
+
+
+def finding_margins(similarity: Values) -> Values:
+    """Similarity of each finding's present minus its absent prompts.
+
+    Args:
+        similarity: (N, 2 K), a tensor or array; the columns 2 k and 2 k + 1 are those of finding k, present and absent.
+
+    Returns:
+        (N, K), positive where an image is more similar to the present prompts.
+
+    Example:
+        >>> finding_margins(torch.tensor([[0.75, 0.5, 0.25, 0.5]]))
+        tensor([[ 0.2500, -0.2500]])
+    """
+    values: Any = similarity
+    margins: Values = values[:, 0::2] - values[:, 1::2]
+    return margins
 
 
 def get_logit_scale(network: Any) -> float:

@@ -11,7 +11,7 @@ from monai.handlers import IgniteMetricHandler
 from monai.utils import CommonKeys
 from torch import Tensor
 
-from medvl.functional import GROUNDING_THRESHOLDS, class_similarity
+from medvl.functional import GROUNDING_THRESHOLDS, class_similarity, finding_margins
 from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
 from medvl.utils.modes import eval_mode
 
@@ -157,7 +157,7 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
             self._prompt_embeds = self._embed_prompts().to(images.device)
         classes = self.classes.to(images.device)
         similarity = class_similarity(images.detach().as_subclass(Tensor), self._prompt_embeds, classes, self.ensemble)
-        self.metric_fn(similarity[:, 0::2] - similarity[:, 1::2], labels[:, self.columns])
+        self.metric_fn(finding_margins(similarity), labels[:, self.columns])
 
     def _embed_prompts(self) -> Tensor:
         encode = getattr(self.encode_text, "encode_text", self.encode_text)

@@ -9,7 +9,7 @@ import torch
 from monai.inferers import Inferer
 from torch import Tensor
 
-from medvl.functional.zero_shot import Ensemble, class_similarity, get_logit_scale
+from medvl.functional.zero_shot import Ensemble, class_similarity, finding_margins, get_logit_scale
 from medvl.inferers.text_cache import TextEmbeddingCache
 from medvl.inferers.windows import WindowEncoder, pool_windows
 from medvl.utils.checks import check_option, error_message
@@ -103,7 +103,7 @@ class ZeroShotInferer(Inferer):
         images = image_embeds.float()
         prompts, classes = self.prompt_embeds(network).to(images.device), self.prompt_classes.to(images.device)
         similarity = class_similarity(images, prompts, classes, self.ensemble)
-        return similarity[:, 0::2] - similarity[:, 1::2] if self.multi_label else similarity
+        return finding_margins(similarity) if self.multi_label else similarity
 
     def _probabilities(self, similarity: Tensor, network: Any) -> Tensor:
         logits = similarity * (get_logit_scale(network) if self.logit_scale is None else self.logit_scale)

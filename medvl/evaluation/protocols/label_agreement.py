@@ -25,6 +25,7 @@ from medvl.evaluation.targets import (
     has_both_classes,
     warn_one_class,
 )
+from medvl.functional import finding_margins
 from medvl.utils.checks import error_message
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def label_agreement(
     targets = finding_targets(embeddings, names, [*used, *(name for name in prompts if name not in names)], uncertain)
     sides = {f"{side} {name}": prompts[name][side] for name in used for side in ("present", "absent")}
     sets = [embeddings] if validation is None else [embeddings, validation]
-    margins = [cosines[:, 0::2] - cosines[:, 1::2] for cosines in prompt_similarity(sets, sides, encode_text, ensemble)]
+    margins = [finding_margins(cosines) for cosines in prompt_similarity(sets, sides, encode_text, ensemble)]
     thresholds = np.full(len(used), np.nan)
     if validation is not None:
         check_disjoint_patients(validation=validation, test=embeddings)

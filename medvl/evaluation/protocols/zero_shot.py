@@ -25,7 +25,7 @@ from medvl.evaluation.targets import (
     require_labels,
     warn_one_class,
 )
-from medvl.functional import class_similarity
+from medvl.functional import class_similarity, finding_margins
 from medvl.functional.zero_shot import get_logit_scale
 from medvl.utils.checks import error_message
 
@@ -152,7 +152,7 @@ def zero_shot(
     similarity = prompt_similarity(
         embeddings if validation is None else [embeddings, validation], sides, encode_text, ensemble
     )
-    margins = [values[:, 0::2] - values[:, 1::2] for values in similarity]
+    margins = [finding_margins(values) for values in similarity]
     thresholds = np.full(len(used), np.nan)
     if validation is not None:
         check_disjoint_patients(validation=validation, test=embeddings)
