@@ -1,4 +1,4 @@
-"""``medvl audit``: how many negatives of a batch are none."""
+"""``medvl audit``: the false negatives of contrastive batches."""
 
 from __future__ import annotations
 
@@ -33,8 +33,9 @@ def audit(
 
     manifest = load_sources(source or (), data, columns=columns, on_error=checked_on_error(on_error), folder=output)
     studies = manifest.subset(split).studies
+    labels: list[Any] = [study.get("label", study.get("text_label")) for study in studies]
     found = audit_false_negatives(
-        [study.get("label", study.get("text_label")) for study in studies],
+        labels,
         batch_size,
         manifest.names,
         [study["study_id"] for study in studies],

@@ -2,7 +2,6 @@
 
 The names of the protocols are those that the modules of ``medvl.evaluation.protocols`` list in ``__all__``.
 """
-# ruff: noqa: F401
 
 from __future__ import annotations
 
@@ -15,38 +14,96 @@ from medvl.utils.extras import require_extra
 require_extra("medvl.evaluation", "evaluation")
 
 if TYPE_CHECKING:
-    from medvl.evaluation.adapters import FunctionModel, HuggingFaceModel
-    from medvl.evaluation.audit import FalseNegativeAudit, audit_false_negatives
-    from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES, CHEXPERT_COMPETITION_FINDINGS, exclusive_classes
-    from medvl.evaluation.context import ProtocolContext
-    from medvl.evaluation.embeddings import Embeddings, embed_studies
-    from medvl.evaluation.feature_maps import dense_features
-    from medvl.evaluation.heat_maps import phrase_maps
-    from medvl.evaluation.multi_label import FindingResult, MultiLabelCases
-    from medvl.evaluation.protocols.fine_tune import FindingClassifier, FineTuneResult, fine_tune
-    from medvl.evaluation.protocols.grounding import GroundedFinding, GroundingResult, grounding
-    from medvl.evaluation.protocols.label_retrieval import LabelQueries, LabelRetrievalResult, label_retrieval
-    from medvl.evaluation.protocols.linear_probe import LinearProbeResult, ProbeResult, linear_probe
-    from medvl.evaluation.protocols.retrieval import DirectionResult, RetrievalResult, retrieval
-    from medvl.evaluation.protocols.segmentation import SegmentationResult, StructureResult, segmentation
-    from medvl.evaluation.protocols.single_label import SingleLabelResult, zero_shot_single_label
-    from medvl.evaluation.protocols.zero_shot import ZeroShotResult, zero_shot
-    from medvl.evaluation.registry import Protocol, protocol_names, register_protocol, registered_protocols
-    from medvl.evaluation.report.page import write_report
-    from medvl.evaluation.report.sentence_maps import SentenceMaps, sentence_maps
-    from medvl.evaluation.results import Evaluation, KeyFigure, ProtocolResult, evaluate
-    from medvl.evaluation.segmentation_decoder import SegmentationDecoder
-    from medvl.evaluation.statistics.bootstrap import (
-        BootstrapConfig,
-        Estimate,
-        bootstrap_distribution,
-        bootstrap_estimates,
-        percentile_interval,
+    # isort: off
+    from medvl.evaluation.adapters import FunctionModel as FunctionModel, HuggingFaceModel as HuggingFaceModel
+    from medvl.evaluation.audit import (
+        FalseNegativeAudit as FalseNegativeAudit,
+        audit_false_negatives as audit_false_negatives,
     )
-    from medvl.evaluation.statistics.calibration import ReliabilityCurve, best_f1_threshold, reliability_curve
-    from medvl.evaluation.statistics.comparison import CaseMeans, Comparable, Comparison, PairedDifference, compare
-    from medvl.evaluation.statistics.curves import auroc_and_average_precision, roc_curve
-    from medvl.evaluation.tables import Cell, Column, Row, Table
+    from medvl.evaluation.case_selection import (
+        CHEXPERT_8X200_CLASSES as CHEXPERT_8X200_CLASSES,
+        CHEXPERT_COMPETITION_FINDINGS as CHEXPERT_COMPETITION_FINDINGS,
+        exclusive_classes as exclusive_classes,
+    )
+    from medvl.evaluation.context import ProtocolContext as ProtocolContext
+    from medvl.evaluation.embeddings import Embeddings as Embeddings, embed_studies as embed_studies
+    from medvl.evaluation.feature_maps import dense_features as dense_features
+    from medvl.evaluation.heat_maps import phrase_maps as phrase_maps
+    from medvl.evaluation.multi_label import FindingResult as FindingResult, MultiLabelCases as MultiLabelCases
+    from medvl.evaluation.protocols.fine_tune import (
+        FindingClassifier as FindingClassifier,
+        FineTuneResult as FineTuneResult,
+        fine_tune as fine_tune,
+    )
+    from medvl.evaluation.protocols.grounding import (
+        GroundedFinding as GroundedFinding,
+        GroundingResult as GroundingResult,
+        grounding as grounding,
+    )
+    from medvl.evaluation.protocols.label_retrieval import (
+        LabelQueries as LabelQueries,
+        LabelRetrievalResult as LabelRetrievalResult,
+        label_retrieval as label_retrieval,
+    )
+    from medvl.evaluation.protocols.linear_probe import (
+        LinearProbeResult as LinearProbeResult,
+        ProbeResult as ProbeResult,
+        linear_probe as linear_probe,
+    )
+    from medvl.evaluation.protocols.retrieval import (
+        DirectionResult as DirectionResult,
+        RetrievalResult as RetrievalResult,
+        retrieval as retrieval,
+    )
+    from medvl.evaluation.protocols.segmentation import (
+        SegmentationResult as SegmentationResult,
+        StructureResult as StructureResult,
+        segmentation as segmentation,
+    )
+    from medvl.evaluation.protocols.single_label import (
+        SingleLabelResult as SingleLabelResult,
+        zero_shot_single_label as zero_shot_single_label,
+    )
+    from medvl.evaluation.protocols.zero_shot import ZeroShotResult as ZeroShotResult, zero_shot as zero_shot
+    from medvl.evaluation.registry import (
+        Protocol as Protocol,
+        protocol_names as protocol_names,
+        register_protocol as register_protocol,
+        registered_protocols as registered_protocols,
+    )
+    from medvl.evaluation.report.page import write_report as write_report
+    from medvl.evaluation.report.sentence_maps import SentenceMaps as SentenceMaps, sentence_maps as sentence_maps
+    from medvl.evaluation.results import (
+        Evaluation as Evaluation,
+        KeyFigure as KeyFigure,
+        ProtocolResult as ProtocolResult,
+        evaluate as evaluate,
+    )
+    from medvl.evaluation.segmentation_decoder import SegmentationDecoder as SegmentationDecoder
+    from medvl.evaluation.statistics.bootstrap import (
+        BootstrapConfig as BootstrapConfig,
+        Estimate as Estimate,
+        bootstrap_distribution as bootstrap_distribution,
+        bootstrap_estimates as bootstrap_estimates,
+        percentile_interval as percentile_interval,
+    )
+    from medvl.evaluation.statistics.calibration import (
+        ReliabilityCurve as ReliabilityCurve,
+        best_f1_threshold as best_f1_threshold,
+        reliability_curve as reliability_curve,
+    )
+    from medvl.evaluation.statistics.comparison import (
+        CaseMeans as CaseMeans,
+        Comparable as Comparable,
+        Comparison as Comparison,
+        PairedDifference as PairedDifference,
+        compare as compare,
+    )
+    from medvl.evaluation.statistics.curves import (
+        auroc_and_average_precision as auroc_and_average_precision,
+        roc_curve as roc_curve,
+    )
+    from medvl.evaluation.tables import Cell as Cell, Column as Column, Row as Row, Table as Table
 
 _EXPORTS = {
     "adapters": "FunctionModel HuggingFaceModel",

@@ -71,14 +71,15 @@ def evaluate_run(
     start = time.perf_counter()
     seed = run.environment["seed"]
     masks = find_masks(run, manifest, data, mask_columns)
+    batch_size = loader.batch_size or 1
 
     def batches(studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
-        part = replace(manifest, studies=list(studies))
-        return run.loader(part, batch_size=loader.batch_size, on_error=loader.on_error)
+        part = replace(manifest, studies=[dict(study) for study in studies])
+        return run.loader(part, batch_size=batch_size, on_error=loader.on_error)
 
     def masked_batches(studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
         dataset = masked_dataset(run, studies, masks)  # type: ignore[arg-type]  # only called where there are masks
-        return StudyLoader(dataset, batch_size=loader.batch_size, on_error=loader.on_error)
+        return StudyLoader(dataset, batch_size=batch_size, on_error=loader.on_error)
 
     @cache
     def splits() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.feature_maps import dense_features
-from medvl.evaluation.mask_batches import check_masks
+from medvl.evaluation.mask_batches import check_masks, labeled_features
 from medvl.evaluation.registry import Protocol, register_protocol
 from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.segmentation_decoder import fit_decoder
@@ -23,13 +23,9 @@ from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, nan
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.evaluation.thumbnails import thumbnail
 from medvl.utils.checks import check_integer, error_message
-from medvl.utils.ids import batch_ids, id_strings
-from medvl.utils.tensors import as_plain
+from medvl.utils.ids import batch_ids
 
 __all__ = ["SegmentationResult", "StructureResult", "segmentation"]
-
-BATCH = 16
-"""Labeled cases that go through the encoder at once."""
 
 
 @dataclass(frozen=True)
@@ -207,7 +203,7 @@ def segmentation(
     features = dense_features(model)
     orders = [np.random.default_rng([seed, s]).permutation(len(train)) for s in range(seeds)]
     chosen = sorted({int(row) for order in orders for row in order[: max(shots)]})
-    maps, masks, patients = _labeled(features, train, chosen, names, device)
+    maps, masks, patients = labeled_features(features, train, chosen, names, device)
     decoders, priors = [], []
     for number in shots:
         for s, order in enumerate(orders):
@@ -281,11 +277,12 @@ class _TestMetrics:
             raise ValueError(error_message("train and test", "have no patient in common", repr(min(shared))))
         # (shots * seeds, N, K) as (shots, seeds, N, K)
         self.dice.append(dice_scores(predicted, truth).unflatten(0, self.shape))
-        priors = priors[:, None].expand_as(predicted) if priors.shape[-truth.ndim + 1 :] == truth.shape[1:] else None
+        # The mean mask has no Dice in images of another size.
+        same_size = priors.shape[-truth.ndim + 1 :] == truth.shape[1:]
         self.prior.append(
-            torch.full_like(self.dice[-1], torch.nan)
-            if priors is None
-            else dice_scores(priors, truth).unflatten(0, self.shape)
+            dice_scores(priors[:, None].expand_as(predicted), truth).unflatten(0, self.shape)
+            if same_size
+            else torch.full_like(self.dice[-1], torch.nan)
         )
         area = predicted.double().mean(tuple(range(3, predicted.ndim))).unflatten(0, self.shape)
         self.area.append(torch.where(truth.flatten(2).any(2), torch.nan, area))
@@ -377,28 +374,6 @@ def _available_shots(shots: Sequence[int], available: int) -> list[int]:
             stacklevel=3,
         )
     return sorted({min(number, available) for number in shots})
-
-
-def _labeled(
-    features: Callable[[Tensor], list[Tensor]],
-    train: Sequence[Mapping[str, Any]],
-    rows: Sequence[int],
-    names: Sequence[str],
-    device: torch.device | str | None,
-) -> tuple[list[Tensor], Tensor, set[str]]:
-    """Feature maps and masks of the labeled cases, and their patients."""
-    maps: list[list[Tensor]] = []
-    masks: list[Tensor] = []
-    patients: set[str] = set()
-    for start in range(0, len(rows), BATCH):
-        cases = [train[row] for row in rows[start : start + BATCH]]
-        patients |= set(id_strings(case["patient_id"] for case in cases if case.get("patient_id") is not None))
-        images = torch.stack([as_plain(torch.as_tensor(case["image"])) for case in cases])
-        truth = torch.stack([as_plain(torch.as_tensor(case["mask"])) for case in cases])
-        images, truth = check_masks(images, truth, names)
-        maps.append([m.cpu() for m in features(images if device is None else images.to(device))])
-        masks.append(truth)
-    return [torch.cat(stage) for stage in zip(*maps, strict=True)], torch.cat(masks), patients
 
 
 def _run(context: ProtocolContext) -> SegmentationResult:

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medvl.evaluation.embeddings import thumbnail
 from medvl.evaluation.heat_maps import phrase_maps
+from medvl.evaluation.thumbnails import thumbnail
 from medvl.text import find_findings, load_vocabulary, split_sentences
 
 SENTENCES = 3
