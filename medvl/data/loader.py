@@ -20,6 +20,9 @@ from medvl.utils.errors import StudyError
 class StudyLoader(DataLoader[dict[str, Any]]):
     """A ``DataLoader`` whose batches depend only on the dataset's seed and the epoch, not on the global random state.
 
+    Every pass over the loader is a new epoch: the first is epoch 0, and each has its own order and augmentation.
+    :meth:`set_epoch` sets the epoch of the next pass, to repeat one exactly or to resume; the passes after it count on.
+
     Args:
         dataset: the studies, a :class:`StudyDataset` or :class:`UnifiedDataset`.
         batch_size: studies in a batch, at least 1; omit it if ``batch_sampler`` is given.
@@ -29,6 +32,8 @@ class StudyLoader(DataLoader[dict[str, Any]]):
             record them in ``skipped``. An empty batch is skipped, and if an epoch has no study at all, iterating raises
             ``ValueError``.
         required_keys: a batch without all of these keys is skipped, such as one whose only image could not be read.
+        advance_epoch: whether every pass is a new epoch. False repeats the same epoch until :meth:`set_epoch`, as for
+            validation, which must draw the same batches each time.
         **options: as for ``torch.utils.data.DataLoader``; ``set_epoch`` of a sampler is called if it has one.
 
     Attributes:
@@ -52,10 +57,12 @@ class StudyLoader(DataLoader[dict[str, Any]]):
         shuffle: bool = False,
         on_error: str = "raise",
         required_keys: Sequence[str] = (),
+        advance_epoch: bool = True,
         **options: Any,
     ) -> None:
         check_option(on_error, "on_error", ("raise", "skip"))
         self.on_error = on_error
+        self.advance_epoch = advance_epoch
         self.required_keys = tuple(required_keys)
         self.skipped: dict[str, StudyError] = {}
         options.setdefault("collate_fn", collate_studies)
@@ -74,7 +81,11 @@ class StudyLoader(DataLoader[dict[str, Any]]):
         self.set_epoch(0)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch, which the order of the studies and the random transforms depend on."""
+        """Set the epoch of the next pass, which the order of the studies and the random transforms depend on."""
+        self._next_epoch = epoch
+        self._seed(epoch)
+
+    def _seed(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)
         seed = np.random.SeedSequence([self.dataset.seed, epoch]).generate_state(1, np.uint64)[0]
         self._order.manual_seed(int(seed) >> 1)
@@ -84,6 +95,9 @@ class StudyLoader(DataLoader[dict[str, Any]]):
                 set_epoch(epoch)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator
+        # Seeded when the pass begins: the dataset may be shared with a loader that is at another epoch.
+        self._seed(self._next_epoch)
+        self._next_epoch += self.advance_epoch
         skipped: dict[str, StudyError] = {}
         all_lost = True
         for batch in super().__iter__():
@@ -123,7 +137,7 @@ def unified_loader(
         num_workers: number of worker processes.
         allow_empty: whether to return a loader without studies, instead of an error, if there are no images or no texts
             (as may happen in a validation split).
-        **options: as for ``torch.utils.data.DataLoader``.
+        **options: as for :class:`StudyLoader` and ``torch.utils.data.DataLoader``.
 
     Raises:
         ValueError: If there are no images or no texts, or as :meth:`UnifiedDataset.sampler`.

@@ -150,6 +150,52 @@ class TestLoader:
         alone.set_epoch(2)
         assert contents(alone) != first
 
+    @pytest.mark.parametrize("shuffle", [False, True])
+    @pytest.mark.parametrize(
+        "options", [{}, {"num_workers": 1}, {"num_workers": 2, "persistent_workers": True}], ids=["0", "1", "2"]
+    )
+    def test_a_plain_loop_is_a_new_epoch_each_time(self, shuffle, options):
+        loader = StudyLoader(noisy(), batch_size=3, shuffle=shuffle, **options)
+        passes = [contents(loader) for _ in range(3)]
+        for number, one in enumerate(passes):
+            drawn = {study: value for ids, _, values in one for study, value in zip(ids, values, strict=True)}
+            for other in passes[:number]:
+                before = {study: value for ids, _, values in other for study, value in zip(ids, values, strict=True)}
+                assert all(drawn[study] != before[study] for study in drawn)
+        for epoch in (2, 0, 1):
+            loader.set_epoch(epoch)
+            assert contents(loader) == passes[epoch], "set_epoch repeats a pass exactly"
+        assert contents(loader) == passes[2], "and the passes after it count on"
+
+    def test_a_pass_that_ends_early_is_an_epoch_too(self):
+        loader = StudyLoader(noisy(), batch_size=3, shuffle=True)
+        first = next(iter(loader))
+        assert contents(loader)[0][2] != first["drawn"].tolist()
+        unused = iter(loader)
+        loader.set_epoch(0)
+        assert next(unused)["drawn"].tolist() == first["drawn"].tolist(), "an iterator that was not used is no pass"
+
+    def test_validation_repeats_one_epoch(self):
+        loader = StudyLoader(noisy(), batch_size=3, shuffle=True, advance_epoch=False)
+        first = contents(loader)
+        assert contents(loader) == first
+        loader.set_epoch(1)
+        second = contents(loader)
+        assert second != first
+        assert contents(loader) == second
+
+    def test_loaders_that_share_a_dataset_keep_their_own_epochs(self):
+        dataset = noisy()
+        training = StudyLoader(dataset, batch_size=8)
+        validation = StudyLoader(dataset, batch_size=8, advance_epoch=False)
+        fixed = contents(validation)
+        passes = []
+        for _ in range(3):
+            passes.append(contents(training))
+            assert contents(validation) == fixed
+        assert passes[0] == fixed
+        assert len({str(one) for one in passes}) == 3
+
     @pytest.mark.parametrize("workers", [0, 2])
     def test_bad_studies_stop_or_are_counted(self, workers):
         def loader(on_error, bad):

@@ -237,6 +237,19 @@ class TestLoading:
 
         assert contents(0) == contents(14)  # more workers than studies
 
+    @pytest.mark.parametrize("decoupled", [False, True])
+    def test_every_pass_is_an_epoch_with_draws_of_its_own(self, decoupled):
+        def contents(loader):
+            return [(batch["study_id"], batch["text"]) for batch in loader]
+
+        loader = unified_loader(dataset(decoupled=decoupled, seed=5), 2)
+        first, second = contents(loader), contents(loader)
+        assert first != second
+        loader.set_epoch(0)
+        assert [contents(loader), contents(loader)] == [first, second]
+        fixed = unified_loader(dataset(decoupled=decoupled, seed=5), 2, advance_epoch=False)
+        assert [contents(fixed), contents(fixed)] == [first, first]
+
     def test_bad_studies_are_named_or_skipped_and_counted(self):
         studies = mixed_studies()
         studies[0]["image"] = None
