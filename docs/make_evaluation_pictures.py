@@ -98,7 +98,7 @@ def main() -> None:
     # Other patients than those of the run.
     dataset = SyntheticChestXRay(options.length, max(size, 32), seed=1000)
     names = dataset.drawable
-    phrases = {name: sides["present"] for name, sides in run.prompts(names).items()}
+    phrases = {name: sides["present"] for name, sides in run.class_prompts(names).items()}
     studies = list(cases(dataset, size, names))
     draw(grounding(run.model, batches(studies), phrases).examples, 5, IMAGES / "grounding_examples.png")
     hearts = [study for study in cases(dataset, size, [HEART]) if study["mask"].any()]

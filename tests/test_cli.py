@@ -222,7 +222,7 @@ class TestTrain:
 
     def test_a_run_that_breaks_says_why_once(self, medvl, tmp_path, caplog):
         table = write_table(tmp_path)
-        broken = ["--set", "learning_rate=1e30", "--set", "warmup=0"]
+        broken = ["--set", "learning_rate=1e30", "--set", "warmup_fraction=0"]
         code, _, err = medvl(
             "train", "convirt", "--data", table, "--output", tmp_path / "a", *SMALL, *columns(), *broken
         )
@@ -264,7 +264,7 @@ class TestEvaluate:
         from medvl.workflows import TrainedRun
 
         run = TrainedRun(trained[1])
-        a, b, c = run.model.state_dict(), run.untrained().state_dict(), run.untrained().state_dict()
+        a, b, c = run.model.state_dict(), run.reinitialized_model().state_dict(), run.reinitialized_model().state_dict()
         assert any(not np.array_equal(a[k], b[k]) for k in a)
         assert all(np.array_equal(b[k], c[k]) for k in b)
 

@@ -36,7 +36,7 @@ folder = train(
 run = TrainedRun(folder)
 test = run.studies(split="test")
 embeddings = embed(run.model, run.loader(test))
-prompts = run.prompts(SyntheticChestCT.drawable)
+prompts = run.class_prompts(SyntheticChestCT.drawable)
 print(retrieval(embeddings).table(), zero_shot(embeddings, prompts, run.model, test.names).table(), sep="\n\n")
 
 # One scan: its probable findings, and which of the training reports is nearest to it.

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import say_skipped
+from medvl.cli.messages import print_skipped
 from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_options, require_input
 
 
@@ -41,5 +41,5 @@ def audit(
         [study["study_id"] for study in studies],
     )
     typer.echo(found.table())
-    say_skipped(manifest.skipped)
+    print_skipped(manifest.skipped)
     typer.echo(f"\nFigures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")

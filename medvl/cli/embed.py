@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import say_skipped
+from medvl.cli.messages import print_skipped
 from medvl.cli.options import Data, Device, OnError, checked_on_error, column_options, resolve_device
 
 
@@ -31,4 +31,4 @@ def embed(
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     embeddings = embed_loader(trained.model, loader, progress=True)
     typer.echo(f"{len(embeddings)} studies in {embeddings.save_npz(output)}")
-    say_skipped([*manifest.skipped, *loader.skipped.values()])
+    print_skipped([*manifest.skipped, *loader.skipped.values()])

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import say_skipped
+from medvl.cli.messages import print_skipped
 from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, column_options, resolve_device
 from medvl.utils.extras import MissingExtraError
 
@@ -127,5 +127,5 @@ def evaluate_and_report(
         progress=True,
     )
     typer.echo(result.table())
-    say_skipped([*manifest.skipped, *loader.skipped.values()])
+    print_skipped([*manifest.skipped, *loader.skipped.values()])
     typer.echo(f"\nReport: {output / 'report.html'}")

@@ -53,7 +53,7 @@ def set_up_messages() -> None:
     warnings.showwarning = show
 
 
-def say_skipped(errors: Sequence[Any]) -> None:
+def print_skipped(errors: Sequence[Any]) -> None:
     """Counts the studies that were left out for an error, and shows the first."""
     if errors:
         counted = f"{len(errors)} {'study was' if len(errors) == 1 else 'studies were'} skipped for an error"

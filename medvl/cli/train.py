@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import say_skipped
+from medvl.cli.messages import print_skipped
 from medvl.cli.options import (
     Data,
     Device,
@@ -78,7 +78,7 @@ def train(
         "seed": seed,
         "resume": resume or None,
         "device": None if device is None else resolve_device(device),
-        "workers": workers,
+        "num_workers": workers,
         "on_error": None if on_error is None else checked_on_error(on_error),
         "columns": columns or None,
     }
@@ -88,5 +88,5 @@ def train(
     run = workflows.train(recipe, {**overrides, **parse_settings(settings or [])})
     if not is_rank_zero():
         return
-    say_skipped(workflows.read_skipped(run))
+    print_skipped(workflows.read_skipped(run))
     typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")

@@ -1,4 +1,4 @@
-"""What the engines of MONAI need to train and evaluate image-text models."""
+"""Batches, parameter groups and schedules for training image-text models with the engines of MONAI."""
 
 from __future__ import annotations
 

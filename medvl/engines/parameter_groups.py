@@ -8,18 +8,23 @@ from typing import Any
 
 from torch import nn
 
+from medvl.utils.checks import check_number, error_message
+
 # Where a block's number stands in the names of parameters: BERT's and ViT's blocks, ResNet's and Swin's stages.
 _BLOCK = re.compile(r"(?:^|\.)(?:layers?|blocks?|h|denseblock)\.?(\d+)(?=\.)")
 
 
 def parameter_groups(
-    network: nn.Module, learning_rate: float, rates: Mapping[str, float] | None = None, layer_decay: float = 1.0
+    network: nn.Module,
+    learning_rate: float,
+    lr_multipliers: Mapping[str, float] | None = None,
+    layer_decay: float = 1.0,
 ) -> list[dict[str, Any]]:
     """The trainable parameters of a network in groups of one learning rate each, for any optimizer of torch.
 
-    A parameter's rate is::
+    A parameter's learning rate is::
 
-        learning_rate * rates[longest prefix of its name] * layer_decay ^ (layers between it and its tower's end)
+        learning_rate * lr_multipliers[longest prefix of its name] * layer_decay ^ (layers between it and its tower's end)
 
     Layers are counted within each child of the network, by the first number in the names of its blocks: what comes before
     the blocks (embeddings) lies one below the first, and what comes after, as all of a child without blocks, has no layer
@@ -28,36 +33,42 @@ def parameter_groups(
     Args:
         network: as a :class:`~medvl.networks.DualEncoder`.
         learning_rate: at least 0.
-        rates: factors of at least 0 by prefix of the parameters' names, as ``{"text_encoder": 0.1}``.
-        layer_decay: in (0, 1]; 1 for the same rate in all layers.
+        lr_multipliers: factors of at least 0 by prefix of the parameters' names, as ``{"text_encoder": 0.1}``.
+        layer_decay: in (0, 1]; 1 gives all layers the same learning rate.
 
     Returns:
         Dictionaries with ``params`` and ``lr``, in the order of the network's parameters.
 
     Raises:
-        ValueError: a rate, factor or decay out of its range; a prefix that no parameter has; nothing to train.
+        ValueError: If a learning rate, multiplier or decay is out of its range, no parameter's name has a prefix, or every
+            parameter is frozen.
 
     Example:
         >>> network = nn.ModuleDict({"tower": nn.Sequential(), "head": nn.Linear(2, 2)})
         >>> network["tower"].add_module("stem", nn.Linear(2, 2))
         >>> network["tower"].add_module("blocks", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
-        >>> groups = parameter_groups(network, 0.8, rates={"head": 2.0}, layer_decay=0.5)
+        >>> groups = parameter_groups(network, 0.8, lr_multipliers={"head": 2.0}, layer_decay=0.5)
         >>> [(group["lr"], len(group["params"])) for group in groups]
         [(0.2, 2), (0.4, 2), (0.8, 2), (1.6, 2)]
     """
+    check_number(learning_rate, "learning_rate")
     if not learning_rate >= 0:
-        raise ValueError(f"learning_rate must be at least 0, received {learning_rate}.")
+        raise ValueError(error_message("learning_rate", "be at least 0", learning_rate))
+    check_number(layer_decay, "layer_decay")
     if not 0 < layer_decay <= 1:
-        raise ValueError(f"layer_decay must be in (0, 1], received {layer_decay}.")
-    factors = dict(rates or {})
+        raise ValueError(error_message("layer_decay", "be in (0, 1]", layer_decay))
+    factors = dict(lr_multipliers or {})
     for prefix, factor in factors.items():
+        check_number(factor, f"lr_multipliers[{prefix!r}]")
         if not factor >= 0:
-            raise ValueError(f"rates: the factor of {prefix!r} must be at least 0, received {factor}.")
+            raise ValueError(error_message(f"lr_multipliers[{prefix!r}]", "be at least 0", factor))
     names = [name for name, _ in network.named_parameters()]
     for prefix in factors:
         if not any(_under(name, prefix) for name in names):
             children = ", ".join(name for name, _ in network.named_children())
-            raise ValueError(f"rates: no parameter's name begins with {prefix!r}; the network's parts are {children}.")
+            raise ValueError(
+                error_message("lr_multipliers", f"name parts of the network, such as {children}", repr(prefix))
+            )
     below_end = _layers_below_end(names)
     groups: dict[float, list[nn.Parameter]] = {}
     for name, parameter in network.named_parameters():
@@ -84,6 +95,6 @@ def _layers_below_end(names: list[str]) -> dict[str, int]:
         numbers = sorted(set(blocks.values()))
         first = next((i for i, name in enumerate(tower) if name in blocks), 0)
         for i, name in enumerate(tower):
-            place = len(numbers) if i < first else numbers[::-1].index(blocks[name]) if name in blocks else 0
-            result[name] = place
+            depth = len(numbers) if i < first else numbers[::-1].index(blocks[name]) if name in blocks else 0
+            result[name] = depth
     return result

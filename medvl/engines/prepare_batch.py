@@ -1,4 +1,4 @@
-"""What MONAI's trainers and evaluators need to feed an image-text network."""
+"""Batches of images and texts for MONAI's trainers and evaluators."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NETWORK_KEYS = ("input_ids", "attention_mask", "sentence_ids", "visible_indices"
 
 
 class PrepareBatchImageText:
-    """Takes a batch of studies apart for ``monai.engines.SupervisedTrainer`` and ``SupervisedEvaluator``.
+    """Splits a batch of studies into what ``monai.engines.SupervisedTrainer`` and ``SupervisedEvaluator`` need.
 
     The network is called as ``network(image, input_ids=..., attention_mask=...)`` and the loss as ``loss(output, batch)``,
     where batch is the whole batch with its tensors on the device. Use ``decollate=False`` in the engine: MONAI's default
@@ -25,8 +25,8 @@ class PrepareBatchImageText:
 
     Args:
         image_key: key of the images.
-        network_keys: keys that go to the network by name; those that a batch lacks are left out.
-        label_policy: what number each finding state is (:class:`~medvl.transforms.LabelPolicy`), or None.
+        network_keys: keys that are passed to the network by name, if the batch has them.
+        label_policy: maps finding states to numbers (:class:`~medvl.transforms.LabelPolicy`), or None.
 
     Example:
         >>> batch = {"image": torch.zeros(2, 1, 8, 8), "input_ids": torch.zeros(2, 3, dtype=torch.long), "study_id": ["a", "b"]}
@@ -52,7 +52,7 @@ class PrepareBatchImageText:
     ) -> tuple[torch.Tensor | None, dict[str, Any], tuple, dict[str, torch.Tensor]]:
         """Returns (images, batch, no positional arguments, keyword arguments) for MONAI's engines.
 
-        What an engine's ``to_kwargs`` say of type and memory format is meant for images, and leaves tokens as they are.
+        An engine's ``to_kwargs`` (dtype, memory format) apply to the images only.
         """
         moved: dict[str, Any] = {
             key: value.to(device=device, non_blocking=non_blocking, **(kwargs if key == self.image_key else {}))

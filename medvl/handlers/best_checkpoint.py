@@ -1,4 +1,4 @@
-"""The weights of the best epoch so far, and a stop where no better one comes."""
+"""The weights of the best epoch so far, and early stopping."""
 
 from __future__ import annotations
 
@@ -12,18 +12,19 @@ import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from medvl.handlers.run_checkpoint import save_whole
-from medvl.utils.distributed import get_rank
+from medvl.handlers.run_checkpoint import save_atomic
+from medvl.utils.checks import check_integer
+from medvl.utils.distributed import is_rank_zero
 
 logger = logging.getLogger(__name__)
 
 
 class BestCheckpoint:
-    """Keeps the network's weights of the epoch with the best validation metric, and stops early where asked to.
+    """Saves the network's weights of the epoch with the best validation metric, and stops early if ``patience`` is given.
 
-    Attach it after the validation handler and before :class:`RunCheckpoint`, and give it to that among the ``objects``: what
-    was best is then part of the run's state, and a resumed run keeps and stops exactly as an unbroken one. A file is written
-    whole or not at all. An epoch whose metric is NaN, or which was not validated, is never the best.
+    Attach it after the validation handler and before :class:`RunCheckpoint`, and pass it to that among the ``objects``: the
+    best epoch is then part of the run's state, and a resumed run saves and stops exactly as an uninterrupted one. Files are
+    written atomically. An epoch whose metric is NaN, or which was not validated, is never the best.
 
     Args:
         folder: where the file ``best-0007.pt`` goes, numbered by epoch.
@@ -31,10 +32,10 @@ class BestCheckpoint:
         evaluator: the validation engine with the metric in its ``state.metrics``.
         metric: the metric's name.
         lower_is_better: by default for metrics whose name ends in "loss" or "rank".
-        patience: stop the trainer after so many epochs without a better one, at least 1; None never stops.
+        patience: stop the trainer after so many epochs without improvement, at least 1; None never stops.
 
     Raises:
-        ValueError: where ``patience`` is below 1.
+        ValueError: If ``patience`` is below 1.
     """
 
     def __init__(
@@ -46,22 +47,22 @@ class BestCheckpoint:
         lower_is_better: bool | None = None,
         patience: int | None = None,
     ) -> None:
-        if patience is not None and patience < 1:
-            raise ValueError(f"patience must be at least 1 or None, received {patience}.")
+        if patience is not None:
+            check_integer(patience, "patience", minimum=1)
         self.folder, self.network, self.evaluator = Path(folder), network, evaluator
         self.metric, self.patience = metric, patience
         self.lower_is_better = metric.endswith(("loss", "rank")) if lower_is_better is None else lower_is_better
         self.epoch, self.value = 0, math.nan  # of the best so far; 0 where there is none
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with a trainer."""
+        """Register the handler with a trainer."""
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        """Looks at the epoch's metric.
+        """Compare the epoch's metric with the best so far.
 
         Raises:
-            ValueError: where the validation gave no such metric.
+            ValueError: If the validation gave no such metric.
         """
         epoch = engine.state.epoch
         value = self._metric() if self.evaluator.state.epoch == epoch else math.nan
@@ -78,19 +79,19 @@ class BestCheckpoint:
         if self.metric not in metrics:
             raise ValueError(
                 f"the best epoch is chosen by the validation metric {self.metric!r}, but validation gave "
-                f"{', '.join(map(repr, metrics)) or 'none'}"
+                f"{', '.join(map(repr, metrics)) or 'none'}."
             )
         return float(metrics[self.metric])
 
     def should_stop(self, epoch: int) -> bool:
-        """Whether the best epoch lies ``patience`` epochs before ``epoch``, so that the run is over."""
+        """Whether ``patience`` epochs have passed since the best one."""
         return self.patience is not None and epoch - self.epoch >= self.patience
 
     def restore_best(self) -> int:
-        """Loads the best epoch's weights into the network.
+        """Load the best epoch's weights into the network.
 
         Returns:
-            The epoch; 0 where no epoch was best and the weights stay as they are.
+            The epoch; 0 if there is no best epoch and the weights are unchanged.
         """
         if self.epoch:
             states = torch.load(self._path(self.epoch), map_location="cpu", weights_only=True)
@@ -98,20 +99,20 @@ class BestCheckpoint:
         return self.epoch
 
     def state_dict(self) -> dict[str, Any]:
-        """Which epoch was best, and its metric."""
+        """The best epoch and its metric."""
         return {"epoch": self.epoch, "value": self.value}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes up what :meth:`state_dict` gave."""
+        """Restore what :meth:`state_dict` returned."""
         self.epoch, self.value = int(state["epoch"]), float(state["value"])
 
     def _path(self, epoch: int) -> Path:
         return self.folder / f"best-{epoch:04d}.pt"
 
     def _save(self) -> None:
-        if get_rank():
+        if not is_rank_zero():
             return
-        save_whole(self.network.state_dict(), self._path(self.epoch))
-        # The one before stays: until the run's next checkpoint is written, a resumed run takes that for the best.
+        save_atomic(self.network.state_dict(), self._path(self.epoch))
+        # The previous file is kept: until the run's next checkpoint is written, a resumed run regards that epoch as the best.
         for old in sorted(self.folder.glob("best-*.pt"))[:-2]:
             old.unlink()

@@ -1,4 +1,4 @@
-"""Every epoch from a seed of its own, so that a resumed run repeats an unbroken one."""
+"""Seeds every epoch, so that a resumed run repeats an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from medvl.utils.distributed import get_rank
 class EpochSeed:
     """Seeds torch and the data loader from (seed, epoch) at the start of each epoch, torch in each process differently.
 
-    What an epoch draws (order, augmentation, dropout) then depends on nothing that happened before it, and a run resumed
-    at an epoch's end is bit-identical to one that was never stopped (on the CPU).
+    Order, augmentation and dropout of an epoch then do not depend on the epochs before it, and a run that is resumed at the
+    end of an epoch is bit-identical to an uninterrupted one (on the CPU).
 
     Args:
         loader: the training loader, with ``set_epoch`` (:class:`~medvl.data.StudyLoader`).
@@ -26,12 +26,12 @@ class EpochSeed:
         self.loader, self.seed = loader, seed
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with a trainer."""
+        """Register the handler with a trainer."""
         engine.add_event_handler(Events.EPOCH_STARTED, self)
 
     def __call__(self, engine: Engine) -> None:
         epoch = engine.state.epoch
-        rank = get_rank()  # no two processes drop the same units
+        rank = get_rank()  # processes must not share their dropout masks
         entropy = [self.seed, epoch, rank] if rank else [self.seed, epoch]
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         self.loader.set_epoch(epoch)

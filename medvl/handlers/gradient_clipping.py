@@ -9,30 +9,30 @@ from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
 from torch.nn.utils import clip_grad_norm_
 
-from medvl.handlers.step import where
+from medvl.handlers.step_info import describe_step
+from medvl.utils.checks import check_positive
 
 
 class GradientClipping:
-    """Scales the gradients of a ``SupervisedTrainer``'s network down to a greatest norm before the optimizer's step.
+    """Clips the gradients of a ``SupervisedTrainer``'s network by their norm before the optimizer's step.
 
-    Right under mixed precision too: the gradients are unscaled first. Where the trainer accumulates them over several
-    iterations, their sum is clipped. A norm that is NaN or infinite stops the run, naming the batch's studies, where no
-    gradient scaler is there to leave such a step out: it would spoil the weights.
+    Under mixed precision the gradients are unscaled first. Where the trainer accumulates them over several iterations, their
+    sum is clipped. A norm that is NaN or infinite raises an error that names the batch's studies, unless a gradient scaler
+    skips such steps.
 
     Args:
-        max_norm: the greatest 2-norm of all gradients together, greater than 0.
+        max_norm: the maximum 2-norm of all gradients together, above 0.
 
     Raises:
-        ValueError: where ``max_norm`` is not positive.
+        ValueError: If ``max_norm`` is not above 0.
     """
 
     def __init__(self, max_norm: float = 1.0) -> None:
-        if not max_norm > 0:
-            raise ValueError(f"max_norm must be greater than 0, received {max_norm}.")
+        check_positive(max_norm, "max_norm")
         self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with a trainer."""
+        """Register the handler with a trainer."""
         engine.add_event_handler(IterationEvents.BACKWARD_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
@@ -45,4 +45,4 @@ class GradientClipping:
             engine.scaler.unscale_(engine.optimizer)
         norm = clip_grad_norm_(engine.network.parameters(), self.max_norm)
         if not scaled and not torch.isfinite(norm):
-            raise ValueError(f"the norm of the gradient is {norm.item()} {where(engine)}")
+            raise ValueError(f"the norm of the gradient is {norm.item()} {describe_step(engine)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from hashlib import blake2b
 from typing import Any, Literal
 
 import torch
@@ -13,6 +12,8 @@ from torch import Tensor
 
 from medvl.functional import GROUNDING_THRESHOLDS, class_similarity, finding_margins
 from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
+from medvl.utils.checks import error_message
+from medvl.utils.ids import hash_id
 from medvl.utils.modes import eval_mode
 
 
@@ -20,12 +21,12 @@ def prediction_and_batch(output: Any) -> tuple[Mapping[str, Any], Mapping[str, A
     """The network's output and the batch from a MONAI engine's output (``PrepareBatchImageText`` passes the batch on).
 
     Raises:
-        TypeError: where the engine decollated its output.
+        TypeError: If the engine decollated its output.
     """
     if not isinstance(output, Mapping):
         raise TypeError(
-            "the engine's output must be a dictionary of the whole batch; received "
-            f"{type(output).__name__}: give the evaluator decollate=False"
+            f"the engine's output must be a dictionary of the whole batch, got {type(output).__name__}: "
+            "give the evaluator decollate=False."
         )
     return output[CommonKeys.PRED], output[CommonKeys.LABEL]
 
@@ -38,24 +39,23 @@ def pair_ids(batch: Mapping[str, Any], num_images: int, num_texts: int, report_k
         words = [" ".join(str(report or "").lower().split()) for report in reports]
         # A blank report belongs to its own study only.
         if all(words) or image_ids is not None:
-            digests = [int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "big") >> 1 for text in words]
             own = [0] * num_images if image_ids is None else image_ids.tolist()
-            ids = torch.tensor([d if text else i for d, text, i in zip(digests, words, own, strict=True)])
+            ids = torch.tensor([hash_id(text) if text else own_id for text, own_id in zip(words, own, strict=True)])
             return {"image_ids": ids, "text_ids": ids}
     return {"image_ids": image_ids, "text_ids": text_ids}
 
 
 class RetrievalMetricHandler(IgniteMetricHandler):
-    """:class:`~medvl.metrics.RetrievalMetric` of the network's ``image_embeds`` and ``text_embeds``, once an epoch.
+    """:class:`~medvl.metrics.RetrievalMetric` of the network's ``image_embeds`` and ``text_embeds``, once per epoch.
 
     An image and a text belong together where the report is the same up to case and white space, if the batch has a report
     for every image and text; else where the batch's ``image_ids`` and ``text_ids`` are equal; else the i-th image and text do.
 
     Args:
-        metric: see :class:`~medvl.metrics.RetrievalMetric`.
-        direction: see there.
-        report_key: of the batch's reports, a list of strings; "" looks at the ids only.
-        output_transform: from the engine's output to (network's output, batch).
+        metric: as in :class:`~medvl.metrics.RetrievalMetric`.
+        direction: as in :class:`~medvl.metrics.RetrievalMetric`.
+        report_key: key of the batch's reports, a list of strings; "" uses the ids only.
+        output_transform: maps the engine's output to (network's output, batch).
 
     Example:
         >>> from ignite.engine import Engine
@@ -84,23 +84,23 @@ class RetrievalMetricHandler(IgniteMetricHandler):
 
 
 class ZeroShotMetricHandler(IgniteMetricHandler):
-    """:class:`~medvl.metrics.ZeroShotMetric` of images against prompts, while the text encoder is still learning.
+    """:class:`~medvl.metrics.ZeroShotMetric` of images against class prompts, while the text encoder is trained.
 
-    The prompts are embedded anew once an epoch, with the first batch. A finding's score is the cosine of the image with its
+    The prompts are embedded once per epoch, with the first batch. A finding's score is the cosine of the image with its
     present minus its absent prompts (:func:`medvl.functional.class_similarity`).
 
     Args:
-        prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
+        class_prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
         names: the K findings in the order of the columns of the batch's ``label``; those without prompts do not count.
-        encode_text: from M strings to (M, D), or an object with such a method ``encode_class_prompts`` or
+        encode_text: maps M strings to (M, D), or an object with such a method ``encode_class_prompts`` or
             ``encode_text``, as the network.
-        metric: see :class:`~medvl.metrics.ZeroShotMetric`.
-        uncertain: see there.
-        ensemble: how several prompts count, ``"mean"`` or ``"max"``.
-        output_transform: from the engine's output to (network's output, batch).
+        metric: as in :class:`~medvl.metrics.ZeroShotMetric`.
+        uncertain: as in :class:`~medvl.metrics.ZeroShotMetric`.
+        ensemble: how the prompts of one side are combined, ``"mean"`` or ``"max"``.
+        output_transform: maps the engine's output to (network's output, batch).
 
     Raises:
-        ValueError: if a finding with prompts is not among the names, or lacks present or absent prompts.
+        ValueError: If a finding with prompts is not among the names, or lacks present or absent prompts.
 
     Example:
         >>> from ignite.engine import Engine
@@ -115,7 +115,7 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
 
     def __init__(
         self,
-        prompts: Mapping[str, Mapping[str, Sequence[str]]],
+        class_prompts: Mapping[str, Mapping[str, Sequence[str]]],
         names: Sequence[str],
         encode_text: Any,
         metric: Literal["auroc", "auprc"] = "auroc",
@@ -123,16 +123,21 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
         ensemble: Literal["mean", "max"] = "mean",
         output_transform: Callable[[Any], Any] = prediction_and_batch,
     ) -> None:
-        unknown = [name for name in prompts if name not in names]
-        if unknown or not prompts:
-            raise ValueError(f"prompts must be for findings among {list(names)}; received {unknown or 'none'}")
-        sides = [(name, list(prompts[name].get(side, []))) for name in prompts for side in ("present", "absent")]
+        unknown = [name for name in class_prompts if name not in names]
+        if unknown or not class_prompts:
+            raise ValueError(error_message("class_prompts", f"be for findings among {list(names)}", unknown or "none"))
+        sides = [
+            (name, list(prompts.get(side, [])))
+            for name, prompts in class_prompts.items()
+            for side in ("present", "absent")
+        ]
         for name, texts in sides:
             if not texts:
-                raise ValueError(f"prompts for {name!r} need at least one present and one absent prompt")
+                expected = "have at least one present and one absent prompt"
+                raise ValueError(error_message(f"class_prompts[{name!r}]", expected, class_prompts[name]))
         self.texts = [text for _, texts in sides for text in texts]
         self.classes = torch.tensor([column for column, (_, texts) in enumerate(sides) for _ in texts])
-        self.columns = [list(names).index(name) for name in prompts]
+        self.columns = [list(names).index(name) for name in class_prompts]
         self.num_names, self.encode_text, self.ensemble = len(names), encode_text, ensemble
         self._prompt_embeds: Tensor | None = None
         super().__init__(
@@ -150,9 +155,8 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
         self._is_reduced = False
         images, labels = prediction["image_embeds"], batch[CommonKeys.LABEL]
         if labels.ndim != 2 or labels.shape[1] != self.num_names:
-            raise ValueError(
-                f"label must have shape (N, {self.num_names}), a column for each name; received {tuple(labels.shape)}"
-            )
+            expected = f"have shape (N, {self.num_names}), a column for each name"
+            raise ValueError(error_message("label", expected, tuple(labels.shape)))
         if self._prompt_embeds is None:
             self._prompt_embeds = self._embed_prompts().to(images.device)
         classes = self.classes.to(images.device)
@@ -168,12 +172,12 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
 
 
 class GroundingMetricHandler(IgniteMetricHandler):
-    """:class:`~medvl.metrics.GroundingMetric` of heat maps and regions, once an epoch.
+    """:class:`~medvl.metrics.GroundingMetric` of heat maps and regions, once per epoch.
 
     Args:
-        metric: see :class:`~medvl.metrics.GroundingMetric`.
+        metric: as in :class:`~medvl.metrics.GroundingMetric`.
         thresholds: of the mean IoU.
-        output_transform: from the engine's output to (heat maps, regions), both (N, C, H, W[, D]) or lists of (C, ...).
+        output_transform: maps the engine's output to (heat maps, regions), both (N, C, H, W[, D]) or lists of (C, ...).
         save_details: whether the value of every map goes to ``engine.state.metric_details``.
     """
 

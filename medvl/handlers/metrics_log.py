@@ -1,4 +1,4 @@
-"""One line of JSON an epoch."""
+"""The metrics of a training run, one line of JSON per epoch."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from ignite.engine import Engine, Events
 
-from medvl.handlers.step import step_output
-from medvl.utils.distributed import get_rank, is_distributed
+from medvl.handlers.step_info import step_output
+from medvl.utils.distributed import get_world_size, is_distributed, is_rank_zero
+from medvl.utils.io import write_text
 
 
 class MetricsLog:
-    """Appends a line to a JSON-lines file after each epoch: mean loss, its terms, validation metrics, rate, seconds.
+    """Appends a line to a JSON-lines file after each epoch: mean loss and terms, validation metrics, learning rate, seconds.
 
     The keys are ``epoch``, ``iteration``, ``loss``, every term that the loss keeps in ``terms``, every metric of
     ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimizer's groups), ``logit_scale`` where the network
@@ -35,26 +36,25 @@ class MetricsLog:
         self._started = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with a trainer."""
+        """Register the handler with a trainer."""
         engine.add_event_handler(Events.STARTED, self.drop_later_lines)
         engine.add_event_handler(Events.EPOCH_STARTED, self.start_epoch)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_step)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self.write_line)
 
     def drop_later_lines(self, engine: Engine) -> None:
-        """Keeps the lines of the epochs before the one that starts now."""
-        if get_rank():
+        """Drop the lines of the epochs that a resumed run repeats."""
+        if not is_rank_zero():
             return
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= engine.state.epoch]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
 
     def start_epoch(self, engine: Engine) -> None:
-        """Forgets the sums of the epoch before."""
+        """Reset the sums."""
         self._sums, self._steps, self._started = {}, 0, time.perf_counter()
 
     def add_step(self, engine: Engine) -> None:
-        """Adds one step's loss and terms, without waiting for the device."""
+        """Add one step's loss and terms, without synchronizing with the device."""
         values = {"loss": step_output(engine)["loss"]}
         values.update(getattr(engine.loss_function, "terms", {}))
         for name, value in values.items():
@@ -63,10 +63,10 @@ class MetricsLog:
         self._steps += 1
 
     def write_line(self, engine: Engine) -> None:
-        """Appends the epoch's line."""
+        """Append the epoch's line."""
         line: dict[str, Any] = {"epoch": engine.state.epoch, "iteration": engine.state.iteration}
         line.update((name, _mean_over_processes(value / self._steps)) for name, value in self._sums.items())
-        if get_rank():
+        if not is_rank_zero():
             return
         if self.evaluator is not None and self.evaluator.state.epoch == engine.state.epoch:
             line.update((f"val_{name}", float(value)) for name, value in self.evaluator.state.metrics.items())
@@ -84,11 +84,11 @@ def _mean_over_processes(value: torch.Tensor) -> float:
         return float(value)
     total = value.clone()
     torch.distributed.all_reduce(total)
-    return float(total) / torch.distributed.get_world_size()
+    return float(total) / get_world_size()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, oldest first; none where the file is missing; a last line cut short is left out."""
+    """The lines of a metrics file, oldest first; empty if the file is missing. A truncated last line is ignored."""
     if not Path(path).is_file():
         return []
     lines = []

@@ -8,11 +8,11 @@ import torch
 from ignite.engine import Engine, Events
 from tqdm.auto import tqdm
 
-from medvl.handlers.step import step_output
+from medvl.handlers.step_info import step_output
 
 
 class ProgressBar:
-    """Shows steps done, time left, the epoch and its running mean loss.
+    """Shows completed steps, remaining time, the epoch and its running mean loss.
 
     Args:
         enabled: whether anything is shown.
@@ -24,21 +24,21 @@ class ProgressBar:
         self._loss = 0.0
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with a trainer."""
+        """Register the handler with a trainer."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.step)
         engine.add_event_handler(Events.COMPLETED, self.stop)
         engine.add_event_handler(Events.EXCEPTION_RAISED, self.fail)
 
     def start(self, engine: Engine) -> None:
-        """Opens the bar where the run (or the resumed run) stands."""
+        """Open the bar at the current iteration, which is above 0 in a resumed run."""
         total = engine.state.max_epochs * engine.state.epoch_length
         self._bar = tqdm(
             total=total, initial=engine.state.iteration, desc="train", unit="step", disable=not self.enabled
         )
 
     def step(self, engine: Engine) -> None:
-        """Moves the bar on."""
+        """Advance the bar."""
         loss = float(torch.as_tensor(step_output(engine)["loss"]).detach())
         step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
         self._loss = loss if step == 1 else self._loss + (loss - self._loss) / step
@@ -46,11 +46,11 @@ class ProgressBar:
         self._bar.update()
 
     def stop(self, engine: Engine) -> None:
-        """Closes the bar."""
+        """Close the bar."""
         if self._bar is not None:
             self._bar.close()
 
     def fail(self, engine: Engine, error: BaseException) -> None:
-        """Closes the bar and lets the error go on."""
+        """Close the bar and raise the error again."""
         self.stop(engine)
         raise error

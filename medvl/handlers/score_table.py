@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from ignite.engine import Engine, Events
 
 from medvl.handlers.metrics import prediction_and_batch
+from medvl.utils.checks import error_message
+from medvl.utils.io import atomic_write
 
 
 class ScoreTable:
-    """Writes an evaluator's scores to a CSV file, a row for each study, when its run is complete; whole or not at all.
+    """Writes an evaluator's scores to a CSV file, one row per study, atomically when its run is complete.
 
     The engine's prediction is (N, K) and its batch has ``study_id``, as with :class:`~medvl.inferers.ZeroShotInferer` and
-    :class:`~medvl.engines.PrepareBatchImageText`; use ``decollate=False``. (MONAI's ``ClassificationSaver`` writes no names
-    of columns and asks for file names where there are studies.)
+    :class:`~medvl.engines.PrepareBatchImageText`; use ``decollate=False``. (MONAI's ``ClassificationSaver`` writes no
+    column names and expects file names where there are studies.)
 
     Args:
         path: the file; its folder is made.
         names: names of the K columns.
-        digits: after the decimal point.
+        digits: number of digits after the decimal point.
     """
 
     def __init__(self, path: str | Path, names: Sequence[str], digits: int = 6) -> None:
@@ -30,34 +31,31 @@ class ScoreTable:
         self._rows: list[list[str]] = []
 
     def attach(self, engine: Engine) -> None:
-        """Registers the handler with an evaluator."""
+        """Register the handler with an evaluator."""
         engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.ITERATION_COMPLETED, self.add_batch)
         engine.add_event_handler(Events.COMPLETED, self.write)
 
     def start(self, engine: Engine) -> None:
-        """Forgets the rows of the run before."""
+        """Reset the rows."""
         self._rows = []
 
     def add_batch(self, engine: Engine) -> None:
-        """Adds one batch's rows.
+        """Add one batch's rows.
 
         Raises:
-            ValueError: where the prediction has not a score for every study and name.
+            ValueError: If the prediction does not have a score for every study and name.
         """
         scores, batch = prediction_and_batch(engine.state.output)
         ids, shape = batch["study_id"], tuple(getattr(scores, "shape", ()))
         if shape != (len(ids), len(self.names)):
             raise ValueError(
-                f"scores must have shape ({len(ids)}, {len(self.names)}), studies and names; received {shape}"
+                error_message("scores", f"have shape ({len(ids)}, {len(self.names)}), studies and names", shape)
             )
         for study_id, row in zip(ids, scores.tolist(), strict=True):  # type: ignore[attr-defined]
             self._rows.append([str(study_id), *(f"{value:.{self.digits}f}" for value in row)])
 
     def write(self, engine: Engine) -> None:
-        """Writes the file."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.path.with_name(self.path.name + ".partial")
-        with partial.open("w", newline="") as file:
+        """Write the file."""
+        with atomic_write(self.path, newline="") as file:
             csv.writer(file).writerows([["study_id", *self.names], *self._rows])
-        os.replace(partial, self.path)

@@ -14,29 +14,29 @@ def validation_metrics(
     loss: Callable[[Any, Any], Any],
     monitor: str = "loss",
     network: Any = None,
-    prompts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    class_prompts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     names: Sequence[str] = (),
 ) -> dict[str, Metric]:
-    """What a ``SupervisedEvaluator`` takes as ``key_val_metric``: the mean loss, and the metric that a run is judged by.
+    """The ``key_val_metric`` of a ``SupervisedEvaluator``: the mean loss, and the metric that chooses the best epoch.
 
     Args:
-        loss: from the network's output and the batch to a number.
+        loss: maps the network's output and the batch to a scalar.
         monitor: "loss"; "auroc" or "auprc", zero-shot, macro over the findings; or a metric of
             :class:`~medvl.metrics.RetrievalMetric`, as "recall_at_10".
         network: encodes the prompts (``encode_text``).
-        prompts: present and absent prompts by finding.
+        class_prompts: present and absent prompts by finding, as :func:`medvl.text.make_class_prompts` gives them.
         names: the findings in the order of the batch's ``label``.
 
     Raises:
-        ValueError: a zero-shot metric without names of findings; an unknown metric.
+        ValueError: If the metric is unknown, or a zero-shot metric has no names of findings.
     """
     metrics: dict[str, Metric] = {
         "loss": Loss(loss, output_transform=prediction_and_batch, batch_size=lambda batch: len(batch["study_id"]))
     }
     if monitor in ("auroc", "auprc"):
         if not names:
-            raise ValueError(f"monitor={monitor!r} needs studies with labels, received none.")
-        known = {name: prompts[name] for name in names if name in prompts} if prompts else {}
+            raise ValueError(f"monitor={monitor!r} needs studies with labels, got none.")
+        known = {name: class_prompts[name] for name in names if name in class_prompts} if class_prompts else {}
         metrics[monitor] = ZeroShotMetricHandler(known, names, network, metric=monitor)  # type: ignore[arg-type]
     elif monitor != "loss":
         try:
@@ -44,6 +44,6 @@ def validation_metrics(
         except ValueError:
             raise ValueError(
                 "monitor must be 'loss', 'auroc', 'auprc', 'recall_at_K', 'median_rank' or 'mean_rank', "
-                f"received {monitor!r}."
+                f"got {monitor!r}."
             ) from None
     return metrics

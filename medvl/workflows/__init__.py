@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from medvl.workflows.run_folder import WholeConfig as WholeConfig
     from medvl.workflows.run_folder import read_skipped as read_skipped
     from medvl.workflows.trained_run import TrainedRun as TrainedRun
-    from medvl.workflows.training import TrainingHandlers as TrainingHandlers
+    from medvl.workflows.training import DefaultTrainHandlers as DefaultTrainHandlers
     from medvl.workflows.training import cache_images as cache_images
     from medvl.workflows.training import prepare_network as prepare_network
     from medvl.workflows.training import progress_wrapper as progress_wrapper
@@ -31,7 +31,7 @@ _MODULES = {
     "RecipeWorkflow": "recipes",
     "RunFolder": "run_folder",
     "TrainedRun": "trained_run",
-    "TrainingHandlers": "training",
+    "DefaultTrainHandlers": "training",
     "WholeConfig": "run_folder",
     "cache_images": "training",
     "config_files": "layers",

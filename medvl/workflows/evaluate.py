@@ -93,7 +93,7 @@ def evaluate_run(
         findings=manifest.names,
         loader=batches,
         splits=splits,
-        prompts=run.prompts,
+        prompts=run.class_prompts,
         test_loader=loader,
         mask_names=() if masks is None else masks.names,
         mask_loader=None if masks is None else masked_batches,
@@ -104,7 +104,7 @@ def evaluate_run(
         progress=progress,
     )
     chosen = choose_protocols(protocols, context)
-    other = run_protocols(chosen, context.for_model(run.untrained(), "untrained ")) if untrained else None
+    other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
     output = Path(output)
     result.save(output / EVALUATION)

@@ -16,7 +16,7 @@ from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestX
 from medvl.data.studies import SYNTHETIC, synthetic_dataset
 from medvl.data.tables import read_table
 from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest, image_preprocessing
-from medvl.workflows.trained_run import TrainedRun, complete_study
+from medvl.workflows.trained_run import TrainedRun, fill_missing_keys
 
 REGIONS, MASK = "regions", "mask"
 MAX_ASPECT_DIFFERENCE = 0.02
@@ -129,7 +129,7 @@ def masked_dataset(run: TrainedRun, studies: Sequence[Mapping[str, Any]], masks:
     size, dims = run.model.image_size, run.model.spatial_dims
     load, *rest = image_preprocessing(image_size=size, spatial_dims=dims).transforms
     steps = [load, LoadMasks(size, dims), *rest, SelectItemsd(["image", MASK, "report", "study_id", "patient_id"])]
-    return StudyDataset([complete_study(study, 0) for study in masks.select(studies)], Compose(steps))
+    return StudyDataset([fill_missing_keys(study, 0) for study in masks.select(studies)], Compose(steps))
 
 
 def _generated(run: TrainedRun, manifest: Manifest, data: str | Path | None) -> Masks | None:

@@ -37,7 +37,7 @@ SETTINGS_ONLY = (
 
 # a resumed run may differ in these from the one it continues
 FREE_ON_RESUME = (
-    "resume", "output", "device", "workers", "progress", "tensorboard", "bundle_root", "on_error", "layers"
+    "resume", "output", "device", "num_workers", "progress", "tensorboard", "bundle_root", "on_error", "layers"
 )  # fmt: skip
 PACKAGES = (
     "medvl",
@@ -249,8 +249,8 @@ def read_skipped(path: str | Path) -> list[StudyError]:
 
 def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
     """Hashes of the tables that a run reads, of ``data`` and of ``sources``; the folder of a public set has none."""
-    places = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
-    tables = [table_path(place, folder) for place in places if place is not None]
+    locations = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
+    tables = [table_path(location, folder) for location in locations if location is not None]
     return [file_sha256(table) for table in tables if table.is_file()]
 
 

@@ -1,4 +1,4 @@
-"""A finished run, ready to embed and evaluate other data."""
+"""A trained run: its model, and data read and prepared as the training did."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
 RECORDS = ("seed", "tables_sha256", "data_summary", "studies")
-"""What of a run's ``environment.json`` is needed to read data as the training did, and to report on it."""
+"""Keys of ``environment.json`` that are needed to read data as the training did, and to report on it."""
 
 
 class TrainedRun:
@@ -31,36 +31,34 @@ class TrainedRun:
 
     Args:
         path: the run's folder.
-        device: where the model goes.
+        device: the device of the model.
 
     Raises:
-        FileNotFoundError: where the folder holds no finished run.
-        ValueError: where its records are those of an earlier version, or a file of it is damaged.
+        FileNotFoundError: If the folder holds no finished run.
+        ValueError: If its records are those of an earlier version, or one of its files is damaged.
     """
 
     def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
         self.path = Path(path)
         if not (self.path / MODEL).is_dir() or not (self.path / CONFIG).is_file():
             state = (
-                "the run in it is not finished; go on with it by --resume"
-                if (self.path / CONFIG).exists()
-                else "no run"
+                "the run in it is not finished; continue it by --resume" if (self.path / CONFIG).exists() else "no run"
             )
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
-        self.config = _record(self.path / CONFIG)
-        self.environment = _record(self.path / ENVIRONMENT)
+        self.config = _read_record(self.path / CONFIG)
+        self.environment = _read_record(self.path / ENVIRONMENT)
         missing = [name for name in RECORDS if name not in self.environment]
         if missing:
             raise ValueError(
                 f"{self.path / ENVIRONMENT} holds no {' and no '.join(missing)}: the run was trained by an earlier version of "
-                f"medvl; train it anew to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
+                f"medvl; train it again to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
             )
         try:
             self.model = DualEncoder.from_pretrained(self.path / MODEL).to(device)
         except (ValueError, SafetensorError) as error:
             raise ValueError(f"{self.path / MODEL} cannot be loaded: {error}") from error
 
-    def untrained(self) -> DualEncoder:
+    def reinitialized_model(self) -> DualEncoder:
         """A model of the same architecture and tokenizer with random weights."""
         model = copy.deepcopy(self.model)
         with torch.random.fork_rng():
@@ -69,10 +67,10 @@ class TrainedRun:
         model.load_state_dict(fresh.state_dict())
         return model
 
-    def prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-        """Present and absent prompts of each finding: those saved with the model, else those of the templates."""
+    def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+        """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
         saved = self.path / MODEL / PROMPTS
-        known = _record(saved) if saved.is_file() else {}
+        known = _read_record(saved) if saved.is_file() else {}
         return {name: known.get(name) or make_class_prompts([name])[name] for name in names}
 
     def studies(
@@ -90,18 +88,18 @@ class TrainedRun:
         Args:
             data: the table; that of the training where None.
             split: "train", "val", "test" or "all".
-            columns: names of columns, before those of the training, which are used where the table has them.
+            columns: names of columns, which override those of the training; those are used if the table has them.
             on_error: "raise" or "skip".
 
         Raises:
-            ValueError: where the split has no study.
+            ValueError: If the split has no study.
         """
         if data is None and self.config.get("sources"):
-            return self._own_sources(split, on_error)
+            return self._training_sources(split, on_error)
         table = table_path(data or self.config["data"], self.path)
         same_table = table.is_file() and file_sha256(table) in self.environment["tables_sha256"]
         present = read_table(table).columns
-        given = {**_found(self.config["columns"], present), **(columns or {})}
+        given = {**_existing_columns(self.config["columns"], present), **(columns or {})}
         if "report" not in present:  # images alone can be embedded and scored
             given.setdefault("report_column", None)
         manifest = read_manifest(table, on_error=on_error, **given)
@@ -111,11 +109,11 @@ class TrainedRun:
             split = "all"
         return manifest.subset(split).drop_missing("image")
 
-    def _own_sources(self, split: str, on_error: str) -> Manifest:
+    def _training_sources(self, split: str, on_error: str) -> Manifest:
         """The studies with an image of a split of the sources that the model was trained on."""
-        places = (parse_source(source) for source in self.config["sources"])
+        sources = (parse_source(source) for source in self.config["sources"])
         manifest = load_sources(
-            [f"{kind}={table_path(place, self.path)}" for kind, place in places],
+            [f"{kind}={table_path(location, self.path)}" for kind, location in sources],
             self.config["data"],
             columns=self.config["columns"],
             on_error=on_error,
@@ -125,11 +123,11 @@ class TrainedRun:
         return manifest.subset(split).drop_missing("image")
 
     def loader(
-        self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", workers: int = 0
+        self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", num_workers: int = 0
     ) -> StudyLoader:
-        """Batches of these studies, images prepared as for training, without augmentation."""
+        """Batches of these studies, with the images prepared as in training, without augmentation."""
         size, dims = self.model.image_size, self.model.spatial_dims
-        studies = [complete_study(study, len(manifest.names)) for study in manifest.studies]
+        studies = [fill_missing_keys(study, len(manifest.names)) for study in manifest.studies]
         transform = Compose(
             [
                 image_preprocessing(image_size=size, spatial_dims=dims),
@@ -138,10 +136,10 @@ class TrainedRun:
             ]
         )
         dataset = StudyDataset(studies, transform)
-        return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=workers)
+        return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=num_workers)
 
 
-def _record(path: Path) -> dict[str, Any]:
+def _read_record(path: Path) -> dict[str, Any]:
     """The content of a YAML or JSON file of a run, which is a dictionary."""
     try:
         content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
@@ -152,7 +150,7 @@ def _record(path: Path) -> dict[str, Any]:
     return content
 
 
-def _found(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
+def _existing_columns(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
     """The arguments that name columns which are there."""
     return {
         argument: names
@@ -161,7 +159,7 @@ def _found(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def complete_study(study: Mapping[str, Any], findings: int) -> dict[str, Any]:
-    """The study with every key of a batch: an empty report, an unknown label and its own id as patient where missing."""
+def fill_missing_keys(study: Mapping[str, Any], findings: int) -> dict[str, Any]:
+    """The study with every key of a batch; a missing report is empty, a missing label NaN, a missing patient id the study's."""
     unknown = torch.full((findings,), torch.nan)
     return {"report": "", "patient_id": study["study_id"], "label": unknown, **study}

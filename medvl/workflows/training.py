@@ -29,30 +29,30 @@ from medvl.utils.errors import StudyError
 from medvl.workflows.run_folder import METRICS, SKIPPED, TENSORBOARD, RunFolder
 
 
-class TrainingHandlers:
-    """The handlers that every recipe's trainer has beside the validation, attached in the order in which they must act.
+class DefaultTrainHandlers:
+    """The handlers of every recipe's trainer apart from the validation, attached in the order in which they must act.
 
-    An epoch draws from its own seed; a loss or a gradient that is no number stops the run; gradients are clipped; the rate
-    follows the scheduler; the validation's metric decides on the best epoch; the epoch is written to ``metrics.jsonl`` (and to
-    TensorBoard) and ``skipped.jsonl``; and last comes the checkpoint, so that all which a resumed run builds on was written.
+    The epoch is seeded; a loss or gradient that is not finite stops the run; gradients are clipped; the learning rate follows
+    the scheduler; the validation metric determines the best epoch; the epoch is logged to ``metrics.jsonl`` (and TensorBoard)
+    and ``skipped.jsonl``; the checkpoint is last, so that everything that a resumed run depends on is on disk by then.
 
-    In the list of a trainer's handlers this stands after MONAI's ``ValidationHandler``, whose metrics it reads.
+    In the list of a trainer's handlers it follows MONAI's ``ValidationHandler``, whose metrics it reads.
 
     Args:
-        run_folder: where the records go.
+        run_folder: the folder that the logs are written to.
         loader: the training loader.
-        scheduler: of the learning rate, stepped after each iteration.
+        scheduler: the learning rate scheduler, stepped after each iteration.
         checkpoint: writes the training state.
-        evaluator: validates after each epoch; one whose loader has no study counts as None.
+        evaluator: the validation engine; None if its loader has no study.
         best: chooses the best epoch.
-        seed: of the run.
-        max_norm: greatest norm of the gradient.
-        skipped: studies that were left out when the data was read.
-        tensorboard: whether every term of the loss, the rate and the validation's metrics go to TensorBoard too.
+        seed: the run's seed.
+        max_grad_norm: gradients are clipped to this norm.
+        skipped: studies that were skipped when the data was read.
+        tensorboard: whether the terms of the loss, the learning rates and the validation metrics are logged to TensorBoard.
         progress: whether a progress bar is shown.
 
     Raises:
-        ValueError: where the best epoch is asked for and there is no study to validate on.
+        ValueError: If the best epoch is to be chosen and there is no study to validate on.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class TrainingHandlers:
         evaluator: Evaluator | None = None,
         best: BestCheckpoint | None = None,
         seed: int = 0,
-        max_norm: float = 1.0,
+        max_grad_norm: float = 1.0,
         skipped: Iterable[StudyError] = (),
         tensorboard: bool = False,
         progress: bool = True,
@@ -74,12 +74,12 @@ class TrainingHandlers:
             evaluator = None
         if best is not None and evaluator is None:
             raise ValueError(
-                "the best epoch is asked for (keep=best, or patience), but the validation split has no study."
+                "keep='best' and patience need the validation metric, but the validation split has no study."
             )
         handlers = [
             EpochSeed(loader, seed=seed),
             FiniteLoss(),
-            GradientClipping(max_norm),
+            GradientClipping(max_grad_norm),
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             best,
             MetricsLog(run_folder.path / METRICS, evaluator),
@@ -95,7 +95,7 @@ class TrainingHandlers:
         self.handlers = [handler for handler in handlers if handler is not None]
 
     def attach(self, engine: Any) -> None:
-        """Registers all of them with a trainer."""
+        """Register the handlers with a trainer."""
         for handler in self.handlers:
             handler.attach(engine)
 
@@ -157,33 +157,33 @@ def prepare_network(
     frozen_text_layers: int | str | None = None,
     lora_rank: int = 0,
 ) -> DualEncoder:
-    """A network ready to train: its text tower frozen or with LoRA adapters where asked for, on its device.
+    """Freeze the text encoder or add LoRA adapters to it, and move the network to its device.
 
     Args:
         network: changed in place.
-        device: where it goes.
-        frozen_text_layers: how many of the text tower's layers stay as they are, its embeddings included, or "all"; None
-            trains everything.
-        lora_rank: rank of LoRA adapters in the linear layers of the text tower, all else of which then stays as it is; 0 for
+        device: the device to train on.
+        frozen_text_layers: how many of the text encoder's layers are frozen, with its embeddings, or "all"; None freezes
+            nothing.
+        lora_rank: rank of LoRA adapters in the linear layers of the text encoder, whose other weights are then frozen; 0 for
             none. Needs the package peft.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: a negative rank, or both of the two; a number of layers that the text tower does not have.
-        ModuleNotFoundError: where peft is not installed.
+        ValueError: If the rank is negative, both options are given, or the text encoder does not have so many layers.
+        ModuleNotFoundError: If peft is not installed.
     """
     if lora_rank < 0 or (lora_rank and frozen_text_layers is not None):
         raise ValueError(
             "lora_rank must be at least 0, and 0 where frozen_text_layers is given (LoRA freezes the rest by itself), "
-            f"received lora_rank={lora_rank} and frozen_text_layers={frozen_text_layers!r}."
+            f"got lora_rank={lora_rank} and frozen_text_layers={frozen_text_layers!r}."
         )
     if lora_rank:
         adapter = {"peft_type": "LORA", "r": lora_rank, "lora_alpha": 2 * lora_rank, "target_modules": "all-linear"}
         network.text_encoder.model = add_adapters(network.text_encoder.model, {"default": adapter})
     elif frozen_text_layers is not None:
         network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
-    # the order of weights in memory that convolutions are fastest in
+    # Convolutions are fastest in this memory format.
     channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
     return network.to(device, memory_format=channels_last)

@@ -184,7 +184,7 @@ def main() -> None:
         report("2. same towers", in_turns({"convirt": made.epoch, "Hugging Face": rival}, rounds))
         torch.set_num_threads(1)
         for recipe in options.recipes:
-            made = Recipe(recipe, folder / "waiting", size, batch, studies, workers=1)
+            made = Recipe(recipe, folder / "waiting", size, batch, studies, num_workers=1)
             print(f"3. {recipe}: waits for data {100 * waiting(made, rounds):.1f} % of a step, one worker", flush=True)
 
 

@@ -44,10 +44,10 @@ def main() -> None:
     run = TrainedRun(options.run)
     size = run.model.image_size
     dataset = SyntheticChestXRay(options.length, max(size, 32), options.seed)
-    phrases = {name: sides["present"] for name, sides in run.prompts(dataset.drawable).items()}
+    phrases = {name: sides["present"] for name, sides in run.class_prompts(dataset.drawable).items()}
     trained, untrained = (
         grounding(model, batches(dataset, size), phrases, names=dataset.drawable)
-        for model in (run.model, run.untrained())
+        for model in (run.model, run.reinitialized_model())
     )
     print(f"{options.length} studies of seed {options.seed}, image size {size}")
     print(trained.table(untrained))

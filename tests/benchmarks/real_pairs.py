@@ -95,7 +95,7 @@ def main() -> None:
             output = train(options.recipe, {**fixed, "output": f"{folder}/{number}", **settings})
             run = TrainedRun(output)
             trained.append(held_out(run, run.model))
-            untrained.append(held_out(run, run.untrained()))
+            untrained.append(held_out(run, run.reinitialized_model()))
             print(f"fold {number}: {trained[-1].drop(columns='patient').mean().round(3).to_dict()}", flush=True)
     print(
         f"\n{options.recipe}, {settings}, {len(cases)} cases of {cases['patient'].nunique()} patients, {options.folds} folds"

@@ -43,7 +43,7 @@ def main() -> None:
     )
     train.cache_bytes = test.cache_bytes = 10**9
     results = {}
-    for name, model in (("trained", run.model), ("untrained", run.untrained())):
+    for name, model in (("trained", run.model), ("untrained", run.reinitialized_model())):
         start = time.perf_counter()
         results[name] = segmentation(
             model,

@@ -53,10 +53,10 @@ def score(recipe: str, seed: int, split: str, settings: dict) -> dict:
         seconds = time.perf_counter() - start
         studies = run.studies(split=split)
         found = {}
-        for name, model in (("trained", run.model), ("untrained", run.untrained())):
+        for name, model in (("trained", run.model), ("untrained", run.reinitialized_model())):
             embeddings = embed(model, run.loader(studies, batch_size=256))
             result = zero_shot(
-                embeddings, run.prompts([FINDING]), model, studies.names, bootstrap=BootstrapConfig(seed=seed)
+                embeddings, run.class_prompts([FINDING]), model, studies.names, bootstrap=BootstrapConfig(seed=seed)
             )
             found[name] = result.findings[FINDING]
     return {**found, "seconds": seconds}

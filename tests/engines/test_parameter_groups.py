@@ -60,13 +60,13 @@ def test_the_longest_prefix_counts():
 
 def test_errors():
     network = nn.ModuleDict({"tower": nn.Linear(1, 1)})
-    with pytest.raises(ValueError, match="no parameter's name begins with 'twoer'; the network's parts are tower"):
+    with pytest.raises(ValueError, match="lr_multipliers must name parts of the network, such as tower, got 'twoer'"):
         parameter_groups(network, 1.0, {"twoer": 1.0})
-    with pytest.raises(ValueError, match="learning_rate must be at least 0, received -1"):
+    with pytest.raises(ValueError, match="learning_rate must be at least 0, got -1"):
         parameter_groups(network, -1.0)
-    with pytest.raises(ValueError, match="the factor of 'tower' must be at least 0, received -1"):
+    with pytest.raises(ValueError, match=r"^lr_multipliers\['tower'\] must be at least 0, got -1"):
         parameter_groups(network, 1.0, {"tower": -1.0})
-    with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\], received 0"):
+    with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\], got 0"):
         parameter_groups(network, 1.0, layer_decay=0)
     with pytest.raises(ValueError, match="no parameter to train: all of them are frozen"):
         parameter_groups(network.requires_grad_(False), 1.0)

@@ -113,7 +113,7 @@ def test_epochs_without_validation_do_not_count_as_better(tmp_path):
 
 
 def test_errors(tmp_path):
-    with pytest.raises(ValueError, match="patience must be at least 1 or None, received 0"):
+    with pytest.raises(ValueError, match="patience must be at least 1, got 0"):
         run(tmp_path, 1, patience=0)
     network, evaluator = nn.Linear(1, 1), Engine(lambda engine, batch: None)
     best = BestCheckpoint(tmp_path, network, evaluator, "auroc")

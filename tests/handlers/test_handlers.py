@@ -131,12 +131,12 @@ class TestRunCheckpoint:
 
     def test_nothing_there(self, tmp_path):
         assert RunCheckpoint(tmp_path / "none", {}).restore() is None
-        with pytest.raises(ValueError, match="keep must be at least 1, received 0"):
+        with pytest.raises(ValueError, match="keep must be at least 1, got 0"):
             RunCheckpoint(tmp_path, {}, keep=0)
 
     def test_other_objects(self, tmp_path):
         trainer(lambda e, loader, opt: [checkpoint(tmp_path, e, opt)], epochs=1).run()
-        with pytest.raises(ValueError, match=r"holds network, optimizer, trainer, expected network\."):
+        with pytest.raises(ValueError, match=r"epoch-0001\.pt must hold network, got network, optimizer, trainer\."):
             RunCheckpoint(tmp_path, {"network": nn.Linear(1, 1)}).restore()
 
 
@@ -180,7 +180,7 @@ class TestMetricsLog:
 
 class TestFiniteLoss:
     def test_names_the_studies_before_the_weights_are_spoilt(self, tmp_path):
-        engine = trainer(lambda e, loader, opt: [FiniteLoss(most=2)], bad=4)
+        engine = trainer(lambda e, loader, opt: [FiniteLoss(max_ids=2)], bad=4)
         with pytest.raises(
             ValueError, match=r"the loss is (inf|nan) in epoch 1, iteration \d, on the studies s\d, s\d and 2 more\."
         ):
@@ -237,7 +237,7 @@ class TestGradientClipping:
 
         trainer(lambda e, loader, opt: [GradientClipping(0.01), Collect()], epochs=1).run()
         assert max(norms) <= 0.01 * (1 + 1e-5)
-        with pytest.raises(ValueError, match="max_norm must be greater than 0, received 0"):
+        with pytest.raises(ValueError, match="max_norm must be above 0, got 0"):
             GradientClipping(0)
 
     def test_accumulated_gradients_are_clipped_once_before_the_step(self):
@@ -311,7 +311,7 @@ class TestScoreTable:
     def test_scores_of_another_shape(self, tmp_path):
         engine = Engine(lambda engine, batch: {"pred": torch.zeros(2, 3), "label": batch})
         ScoreTable(tmp_path / "scores.csv", ["Edema"]).attach(engine)
-        with pytest.raises(ValueError, match=r"scores must have shape \(2, 1\), studies and names; received \(2, 3\)"):
+        with pytest.raises(ValueError, match=r"scores must have shape \(2, 1\), studies and names, got \(2, 3\)"):
             engine.run([{"study_id": ["a", "b"]}])
         assert not (tmp_path / "scores.csv").exists()
 

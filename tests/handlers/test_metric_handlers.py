@@ -127,7 +127,7 @@ def test_prompts_are_encoded_as_the_network_says():
 
 def test_a_decollating_engine_is_told_apart():
     engine = evaluator(Network(), decollate=True, r2=RetrievalMetricHandler())
-    with pytest.raises(TypeError, match="received list: give the evaluator decollate=False"):
+    with pytest.raises(TypeError, match="got list: give the evaluator decollate=False"):
         engine.run()
 
 
@@ -150,10 +150,12 @@ def test_grounding_handler_takes_maps_and_keeps_details():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"prompts must be for findings among .* received \['Nodule'\]"):
+    with pytest.raises(ValueError, match=r"^class_prompts must be for findings among .*, got \['Nodule'\]\.$"):
         ZeroShotMetricHandler({"Nodule": PROMPTS["Edema"]}, NAMES, Network())
-    with pytest.raises(ValueError, match="prompts for 'Edema' need at least one present and one absent prompt"):
+    with pytest.raises(
+        ValueError, match=r"^class_prompts\['Edema'\] must have at least one present and one absent prompt"
+    ):
         ZeroShotMetricHandler({"Edema": {"present": ["edema"]}}, NAMES, Network())
     handler = ZeroShotMetricHandler(PROMPTS, NAMES[:2], Network())
-    with pytest.raises(ValueError, match=r"label must have shape \(N, 2\), a column for each name; received \(4, 3\)"):
+    with pytest.raises(ValueError, match=r"label must have shape \(N, 2\), a column for each name, got \(4, 3\)"):
         handler.update(({"image_embeds": torch.ones(4, 4)}, {"label": torch.ones(4, 3)}))

@@ -26,7 +26,7 @@ SMALL = {"image_size": 32, "batch_size": 16, "epochs": 1, "embed_dim": 8, "vocab
 def folder(tmp_path_factory):
     """A run on the synthetic set; nothing is learned, everything is there."""
     output = tmp_path_factory.mktemp("protocols") / "run"
-    train("convirt", {**SMALL, "data": "synthetic", "synthetic_length": 120, "output": str(output), "workers": 0})
+    train("convirt", {**SMALL, "data": "synthetic", "synthetic_length": 120, "output": str(output), "num_workers": 0})
     return output
 
 

@@ -267,7 +267,7 @@ class TestConfigText:
         )
         assert "learning_rate: 1.0e-05" in lines
         assert "image_size: 128                 # a multiple of the patches' 16 pixels" in lines, "the recipe's comment"
-        assert "max_norm: 1.0                   # gradients are clipped to this norm" in lines, (
+        assert "max_grad_norm: 1.0              # gradients are clipped to this norm" in lines, (
             "that of the layer below"
         )
         assert "  _target_: medvl.networks.mlip" in lines[lines.index("network_def:") + 1]
@@ -428,7 +428,7 @@ class TestEvaluateAndInference:
         run = workflows.TrainedRun(trained)
         (batch,) = run.loader(run.studies())
         assert [row[0] for row in rows] == batch["study_id"]
-        prompts = run.prompts(names)
+        prompts = run.class_prompts(names)
         with torch.no_grad():
             images = run.model.encode_image(batch["image"])
             for column, name in enumerate(names, 1):
@@ -455,7 +455,7 @@ class TestEvaluateAndInference:
 class TestConveniences:
     def test_lora_trains_only_its_adapters_and_saves_a_model_without_them(self, table, tmp_path):
         pytest.importorskip("peft")
-        settings = tiny(table, tmp_path / "run", lora_rank=2, rates={"image_encoder": 0.0}, epochs=1)
+        settings = tiny(table, tmp_path / "run", lora_rank=2, lr_multipliers={"image_encoder": 0.0}, epochs=1)
         train("convirt", settings)
         saved = load_file(tmp_path / "run" / "model" / "model.safetensors")
         assert not [name for name in saved if "lora" in name]
@@ -538,10 +538,16 @@ def test_an_unknown_monitor_is_named():
 
 
 def test_numbers_on_the_command_line_are_numbers():
-    given = ["learning_rate=1e-4", "rates={text_encoder: 0.1}", "text_encoder=null", "output=runs/1", "resume=true"]
+    given = [
+        "learning_rate=1e-4",
+        "lr_multipliers={text_encoder: 0.1}",
+        "text_encoder=null",
+        "output=runs/1",
+        "resume=true",
+    ]
     assert parse_settings(given) == {
         "learning_rate": 0.0001,
-        "rates": {"text_encoder": 0.1},
+        "lr_multipliers": {"text_encoder": 0.1},
         "text_encoder": None,
         "output": "runs/1",
         "resume": True,
