@@ -206,4 +206,4 @@ def test_audit(medvl, sources, tmp_path):
     assert (tmp_path / "o" / "audit.png").is_file()
     code, _, err = medvl("audit", "--source", sources[2], "--batch-size", 80)
     assert code == 2
-    assert "batch_size must be from 2 to the 40 studies, received 80" in err
+    assert "batch_size must be between 2 and the number of studies, 40, got 80." in err
