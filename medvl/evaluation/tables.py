@@ -222,7 +222,7 @@ class Table:
         }
 
     def records(self) -> Iterable[dict[str, Any]]:
-        """One record a cell that is not empty, with the keys of :data:`~medvl.evaluation.tables.CSV_COLUMNS` but ``protocol``."""
+        """One record per cell that is not empty: :data:`~medvl.evaluation.tables.CSV_COLUMNS` but ``protocol``."""
         for row in self.rows:
             for column, cell in zip(self.columns, row.cells, strict=True):
                 if cell.value is None and not cell.text:
