@@ -1,1 +1,1 @@
-"""The recipes as MONAI bundles: configuration only. :mod:`medvl.workflows` runs them."""
+"""The recipes as MONAI bundle configurations in layers. :mod:`medvl.workflows` runs them."""
