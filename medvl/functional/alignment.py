@@ -1,4 +1,4 @@
-"""How well the patches of an image and the sentences of a text match."""
+"""Alignment of the patches of an image with the sentences of a text."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ def patch_sentence_plan(
     epsilon: float = 0.05,
     attention_temperature: float = 0.1,
 ) -> Tensor:
-    """How much of the match falls on every pair of a patch and a sentence; sums to 1 over the pairs.
+    """Share of every pair of a patch and a sentence in the alignment; sums to 1 over the pairs.
 
     ``"transport"``: the Sinkhorn plan of cost 1 - similarity with uniform marginals. ``"attention"``: every sentence
-    has the same share and spreads it by softmax over patches. ``"max"``: half of the share goes from every patch to
+    has the same share and distributes it by softmax over patches. ``"max"``: half of the share goes from every patch to
     its best sentence, half from every sentence to its best patch.
 
     Args:
@@ -53,11 +53,14 @@ def patch_sentence_plan(
         patch_mask: (..., P), True keeps.
         sentence_mask: (..., S), True keeps.
         alignment: one of the names above.
-        epsilon: of the transport, above 0, in units of cosine.
-        attention_temperature: of the attention's softmax, above 0.
+        epsilon: entropic regularization of the transport, above 0, in units of cosine.
+        attention_temperature: temperature of the attention's softmax, above 0.
 
     Returns:
         (..., P, S); all 0 where a mask keeps nothing.
+
+    Raises:
+        ValueError: If ``alignment`` is unknown, or an option is not above 0.
 
     Example:
         >>> similarity = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.2, 0.1]])
@@ -74,7 +77,7 @@ def patch_sentence_plan(
         _share(patch_mask, similarity).unsqueeze(-1),
         _share(sentence_mask, similarity).unsqueeze(-2),
     )
-    # Lowest rather than -inf: where a mask keeps nothing, a softmax of it is still a number, and its share is 0.
+    # The lowest finite number rather than -inf: if a mask keeps nothing, the softmax is still finite, and its share is 0.
     lowest, hidden_patches = torch.finfo(similarity.dtype).min, ~patch_mask.unsqueeze(-1)
     if alignment == "attention":
         attention = (similarity / attention_temperature).masked_fill(hidden_patches, lowest).softmax(-2)
@@ -88,7 +91,7 @@ def patch_sentence_plan(
 
 
 def _share(mask: Tensor, like: Tensor) -> Tensor:
-    """The same share for everything kept, 0 elsewhere; sums to 1 along the last axis."""
+    """Equal shares for everything kept, 0 elsewhere; they sum to 1 along the last axis."""
     weights = mask.to(like.dtype)
     return weights / weights.sum(-1, keepdim=True).clamp_min(1)
 
@@ -225,6 +228,7 @@ def patch_sentence_matching_loss(
         weights = image_weights(weights, scores)
 
     logits = scores * as_scale(logit_scale, temperature, scores)
+    check_fraction(image_weight, "image_weight")
     # Without patches or sentences a score says nothing: the pair is no positive.
     positive = (image_ids[:, None] == text_ids) & has_patches[:, None] & has_sentences  # (N, M)
     image_counts, text_counts = positive.any(1), positive.any(0)
@@ -234,7 +238,6 @@ def patch_sentence_matching_loss(
     text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
 
     w_v, w_t = term_weights(weights, image_ids, text_ids, image_counts, text_counts)
-    check_fraction(image_weight, "image_weight")
     image_terms, text_terms = image_weight * w_v * image_terms, (1 - image_weight) * w_t * text_terms
     return reduce_terms(image_terms, text_terms, image_counts, text_counts, reduction)
 
@@ -275,7 +278,7 @@ def semantic_integrity(
 ) -> Tensor:
     """Share of a report's attention that falls on the visible patches of its masked image.
 
-    a_ip = softmax_p(max_s <patch_p, sentence_s> / temperature), c_i = sum_{p visible} a_ip; without gradient. Ours, made
+    a_ip = softmax_p(max_s <patch_p, sentence_s> / temperature), c_i = sum_{p visible} a_ip; without gradient. Ours, designed
     to do what MLIP describes (Liu et al., 2024, without published code).
 
     Args:

@@ -59,6 +59,7 @@ def image_text_contrastive_loss(
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
         logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        check_fraction(image_weight, "image_weight")
         image_ids, text_ids = pair_ids(image_ids, text_ids, v, t)
         positive = image_ids[:, None] == text_ids  # (N, M)
         image_counts, text_counts = positive.any(1), positive.any(0)
@@ -68,7 +69,6 @@ def image_text_contrastive_loss(
         text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
 
         w_v, w_t = term_weights(image_weights(weights, v), image_ids, text_ids, image_counts, text_counts)
-        check_fraction(image_weight, "image_weight")
         image_terms, text_terms = image_weight * w_v * image_terms, (1 - image_weight) * w_t * text_terms
         return reduce_terms(image_terms, text_terms, image_counts, text_counts, reduction)
 
@@ -179,13 +179,13 @@ def image_text_label_contrastive_loss(
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
         logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        check_fraction(image_weight, "image_weight")
         agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
         m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
 
         image_terms = -(sum_to_one(m, 1) * log_softmax(logits, 1)).sum(1)  # (N,)
         text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)
 
-        check_fraction(image_weight, "image_weight")
         image_terms, text_terms = image_weight * image_terms, (1 - image_weight) * text_terms
         return reduce_terms(image_terms, text_terms, m.any(1), m.any(0), reduction)
 
@@ -225,7 +225,8 @@ def read_embeds(
     # float32 at least: half precision cannot hold a logit of 100.
     dtype = torch.float64 if torch.float64 in (image_embeds.dtype, text_embeds.dtype) else torch.float32
     for vectors in (image_embeds, text_embeds):
-        if not torch.compiler.is_compiling():  # tracing has subclasses of its own, by which it follows a tensor
+        # MetaTensor survives every operation, slowly; tracing has subclasses of its own, by which it follows a tensor.
+        if type(vectors) not in (Tensor, torch.nn.Parameter) and not torch.compiler.is_compiling():
             vectors = vectors.as_subclass(Tensor)
         vectors = vectors.to(dtype)
         if normalize:
