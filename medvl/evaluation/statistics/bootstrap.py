@@ -199,7 +199,6 @@ def percentile_interval(values: np.ndarray, confidence_level: float = 0.95) -> t
         5.0 95.0
     """
     check_confidence_level(confidence_level)
-    values = np.asarray(values, float)
     undefined = np.isnan(values).mean(axis=0) > MAX_UNDEFINED
     tail = (1 - confidence_level) / 2
     low, high = np.nanquantile(np.where(undefined, 0.0, values), [tail, (1 + confidence_level) / 2], axis=0)
@@ -213,6 +212,6 @@ def _weights(patients: np.ndarray, n_resamples: int, seed: int) -> Iterator[np.n
     block = max(1, BLOCK_ELEMENTS // len(patients))
     for start in range(0, n_resamples, block):
         rows = min(block, n_resamples - start)
-        drawn = generator.integers(0, number, size=(rows, number)) + number * np.arange(rows)[:, None]
+        drawn = generator.integers(number, size=(rows, number)) + number * np.arange(rows)[:, None]
         counts = np.bincount(drawn.ravel(), minlength=rows * number).reshape(rows, number)
         yield counts.astype(np.float32)[:, patients]

@@ -96,11 +96,11 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
         >>> best_f1_threshold(np.array([0.1, 0.4, 0.6, 0.8]), np.array([False, False, True, True]))
         0.5
     """
-    scores, targets = np.asarray(scores, float), np.asarray(targets, bool)
+    scores, targets = np.asarray(scores, float), np.asarray(targets)
     check_scores(scores)
     if not targets.any():
         return float("nan")
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ordered = scores[order]
     ends = np.flatnonzero(np.concatenate([ordered[1:] != ordered[:-1], [True]]))
     f1 = 2 * np.cumsum(targets[order])[ends] / (ends + 1 + targets.sum())

@@ -208,9 +208,7 @@ def _p_value(drawn: np.ndarray) -> float:
 
 
 def _equal(one: Any, other: Any) -> bool:
-    """Whether two lists or arrays are equal, NaN equal to NaN."""
-    if one is None or other is None:
-        return one is other
+    """Whether two lists or arrays, or None and None, are equal, NaN equal to NaN."""
     one, other = np.asarray(one), np.asarray(other)
     return np.array_equal(one, other, equal_nan=one.dtype.kind == "f" and other.dtype.kind == "f")
 

@@ -43,7 +43,7 @@ def auroc_and_average_precision(
     if not len(scores):
         undefined = np.full(len(weights), np.nan)
         return undefined, undefined.copy()
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ordered = scores[order]
     starts = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
     weights = weights[:, order]
@@ -56,15 +56,14 @@ def auroc_and_average_precision(
     predicted_positives = np.cumsum(total, axis=1)
     false_positives = predicted_positives - true_positives
     num_positive, num_negative = true_positives[:, -1].astype(float), false_positives[:, -1].astype(float)
-    one_class = (num_positive == 0) | (num_negative == 0)
     # Negatives ranked above each threshold's positives; those that tie with them count half.
     ahead = false_positives - (total - positive) / 2
-    with np.errstate(invalid="ignore", divide="ignore"):
+    precision = true_positives / np.where(predicted_positives > 0, predicted_positives, 1)
+    # Without positives or negatives 0 / 0 gives NaN; without negatives alone, the average precision would be 1.
+    with np.errstate(invalid="ignore"):
         lost = np.einsum("bn,bn->b", positive, ahead, dtype=float) / (num_positive * num_negative)
-        zeros = np.zeros(true_positives.shape)
-        precision = np.divide(true_positives, predicted_positives, out=zeros, where=predicted_positives > 0)
         average = np.einsum("bn,bn->b", positive, precision, dtype=float) / num_positive
-    return np.where(one_class, np.nan, 1 - lost), np.where(one_class, np.nan, average)
+    return 1 - lost, np.where(num_negative > 0, average, np.nan)
 
 
 def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +82,7 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         [0.  0.  0.5 0.5 1. ] [0.  0.5 0.5 1.  1. ]
     """
     scores = np.asarray(scores, float)
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores)
     ends = np.flatnonzero(np.concatenate([scores[order][1:] != scores[order][:-1], [True]]))
     true_positives = np.cumsum(targets[order])[ends]
     false_positives = ends + 1 - true_positives

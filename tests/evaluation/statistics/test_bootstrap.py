@@ -59,6 +59,7 @@ class TestEstimate:
         assert Estimate(3.14159, 3, 4).format(".1f") == "3.1 [3.0, 4.0]"
         assert str(Estimate(0.25, 0.125)) == "0.250"
         assert str(Estimate(math.nan, 0.1, 0.2)) == "n/a"
+        assert str(Estimate(math.inf, 0.5, math.inf)) == "inf [0.500, inf]"
         assert Estimate(0.25, 0.125, 0.5).to_dict() == {"value": 0.25, "interval": [0.125, 0.5]}
         assert Estimate(math.nan, 0.1, math.nan).to_dict() == {"value": None, "interval": None}
 
@@ -153,7 +154,8 @@ class TestPercentileInterval:
 
 class TestEstimates:
     def test_values_are_those_of_all_cases_and_intervals_those_of_the_distribution(self):
-        cases, groups = np.array([1.0, 2.0, 3.0, 10.0]), ["a", "a", "b", "c"]
+        # Enough different values for the seed and the number of resamples to move the ends.
+        cases, groups = np.arange(21.0) ** 2 / 4, np.arange(21) // 2
 
         def statistics(weights):
             return {"mean": weights @ cases / weights.sum(axis=1), "total": weights @ cases}
@@ -161,7 +163,7 @@ class TestEstimates:
         config = BootstrapConfig(n_resamples=200, confidence_level=0.8, seed=5)
         found = bootstrap_estimates(statistics, groups, config)
         assert list(found) == ["mean", "total"]
-        assert (found["mean"].value, found["total"].value) == (4.0, 16.0)
+        assert (found["mean"].value, found["total"].value) == (cases.mean(), cases.sum())
         for name, estimate in found.items():
             drawn = bootstrap_distribution(lambda w, n=name: statistics(w)[n], groups, config)
             assert (estimate.low, estimate.high) == tuple(np.quantile(drawn, [(1 - 0.8) / 2, (1 + 0.8) / 2]))

@@ -109,6 +109,12 @@ class TestThreshold:
         assert threshold == expected
         assert isinstance(threshold, float)
 
+    @pytest.mark.parametrize("kind", [np.uint8, np.int64, list])
+    def test_scores_of_any_kind_of_number(self, kind):
+        # Unsigned integers cannot be negated: 0 would rank first.
+        scores = [0, 3, 1] if kind is list else np.array([0, 3, 1], kind)
+        assert best_f1_threshold(scores, [False, True, False]) == 2.0
+
     def test_without_a_positive_case_there_is_none(self):
         assert math.isnan(best_f1_threshold(np.array([0.1, 0.2]), np.array([False, False])))
 
@@ -119,8 +125,8 @@ class TestThreshold:
 
 def test_weighted_f1_by_hand():
     predictions, targets = np.array([True, True, False, False]), np.array([True, False, True, False])
-    weights = np.array([[1, 1, 1, 1], [3, 1, 2, 9], [0, 1, 0, 1], [0, 0, 1, 0]], float)
+    weights = np.array([[1, 1, 1, 1], [3, 1, 2, 9], [0, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 1]], float)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = weighted_f1(predictions, targets, weights)
-    np.testing.assert_allclose(found, [2 / 4, 6 / 9, math.nan, 0])
+    np.testing.assert_allclose(found, [2 / 4, 6 / 9, math.nan, 0, math.nan])

@@ -198,6 +198,21 @@ def test_the_table_and_the_dictionary():
     }
 
 
+def test_models_are_asked_for_float32_weights_of_one_and_then_for_the_resamples():
+    ids, seen = ["a", "b", "c"], []
+
+    class Recorded(CaseMeans):
+        def statistics(self, weights):
+            seen.append(weights)
+            return super().statistics(weights)
+
+    first, second = (Recorded({"x": np.arange(3.0)}, ids, ids) for _ in range(2))
+    compare(first, second, bootstrap=BootstrapConfig(n_resamples=7))
+    assert [(weights.dtype, weights.shape) for weights in seen] == [(np.float32, (n, 3)) for n in (1, 1, 7, 7)]
+    assert seen[0].tolist() == seen[1].tolist() == [[1.0, 1.0, 1.0]]
+    np.testing.assert_array_equal(seen[2], seen[3])
+
+
 def test_only_the_names_asked_for_are_compared():
     ids = ["a", "b", "c"]
     first = CaseMeans({"x": np.arange(3.0), "y": np.ones(3), "z": np.ones(3)}, ids, ids)
@@ -211,6 +226,9 @@ def test_missing_statistics_are_named():
     with pytest.raises(ValueError, match=exactly("Both results must have auprc, f1, got auroc in common.")):
         compare(strong, strong, names=["auprc", "auroc", "f1"])
     ids = ["a", "b"]
+    both = CaseMeans({"x": np.ones(2), "y": np.ones(2)}, ids, ids)
+    with pytest.raises(ValueError, match=exactly("Both results must have z, got x, y in common.")):
+        compare(both, both, names=["x", "z"])
     first, second = (CaseMeans({name: np.ones(2)}, ids, ids) for name in ("x", "y"))
     message = "Both results must have at least one statistic in common, got nothing in common."
     with pytest.raises(ValueError, match=exactly(message)):
@@ -224,7 +242,7 @@ def test_other_cases_are_refused(attribute):
     first, second = pair(20)
     setattr(first, attribute, np.array([1.0, math.nan]))
     text = f"Two models are compared on the same cases in the same order, but their {attribute} differ"
-    for given, suffix in (([1.0, 2.0], "."), ([1.0], ": 2 and 1."), (None, ".")):
+    for given, suffix in (([1.0, 2.0], "."), (["1.0", "nan"], "."), ([1.0], ": 2 and 1."), (None, ".")):
         setattr(second, attribute, given)
         with pytest.raises(ValueError, match=exactly(text + suffix)):
             compare(first, second)

@@ -66,6 +66,13 @@ def test_roc_points_equal_scikit_learn(ties):
     np.testing.assert_allclose(true_rate, expected_true)
 
 
+def test_roc_points_by_hand_where_a_positive_comes_last():
+    # In descending order: - + + ; the first and the last of the three thresholds hold one case each.
+    false_rate, true_rate = roc_curve(np.array([0.2, 0.9, 0.5]), np.array([True, False, True]))
+    assert false_rate.tolist() == [0.0, 1.0, 1.0, 1.0]
+    assert true_rate.tolist() == [0.0, 0.0, 0.5, 1.0]
+
+
 @pytest.mark.parametrize("kind", [np.uint8, np.int64, bool])
 def test_scores_and_weights_of_any_kind_of_number(kind):
     scores, targets = np.array([0, 3, 1, 2, 1]).astype(kind), np.array([False, True, True, False, False])
@@ -77,6 +84,23 @@ def test_scores_and_weights_of_any_kind_of_number(kind):
         roc_curve(scores, targets), sklearn_roc_curve(targets, scores, drop_intermediate=False), strict=False
     ):
         np.testing.assert_allclose(got, expected)
+
+
+def test_float32_weights_do_not_round_the_sums():
+    # The pairs won are far above 2^24, from where on float32 has no odd numbers.
+    generator = np.random.default_rng(0)
+    scores, targets = generator.permutation(30001), generator.random(30001) < 0.5
+    auroc, average = auroc_and_average_precision(scores, targets)
+    assert auroc[0] == pytest.approx(roc_auc_score(targets, scores), rel=1e-12)
+    assert average[0] == pytest.approx(average_precision_score(targets, scores), rel=1e-8)
+
+
+def test_weights_need_not_be_integers():
+    scores, targets, generator = cases(2, True)
+    weights = generator.random((3, 80)) / 100
+    for row, auroc, average in zip(weights, *auroc_and_average_precision(scores, targets, weights), strict=True):
+        assert auroc == pytest.approx(roc_auc_score(targets, scores, sample_weight=row))
+        assert average == pytest.approx(average_precision_score(targets, scores, sample_weight=row))
 
 
 def test_ties_are_worth_a_half():
@@ -94,12 +118,14 @@ def test_one_class_is_undefined_without_a_warning(targets):
 
 
 def test_weights_may_leave_one_class():
-    weights = np.array([[1, 1], [1, 0], [0, 1], [0, 0]], np.float32)
+    weights = np.array([[1, 1, 0], [1, 0, 0], [0, 1, 0], [0, 0, 0], [1, 0, 1]], np.float32)
+    scores, targets = np.array([0.1, 0.2, 0.0]), np.array([False, True, True])
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        auroc, average = auroc_and_average_precision(np.array([0.1, 0.2]), np.array([False, True]), weights)
-    np.testing.assert_array_equal(auroc, [1, math.nan, math.nan, math.nan])
-    np.testing.assert_array_equal(average, [1, math.nan, math.nan, math.nan])
+        auroc, average = auroc_and_average_precision(scores, targets, weights)
+    # The first threshold of the last row has no weight.
+    np.testing.assert_array_equal(auroc, [1, math.nan, math.nan, math.nan, 0])
+    np.testing.assert_array_equal(average, [1, math.nan, math.nan, math.nan, 0.5])
 
 
 def test_no_case_is_undefined_in_every_row():
