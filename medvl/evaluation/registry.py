@@ -28,7 +28,7 @@ REQUIREMENTS = {
     "training": "studies both to train on and to test on",
     "validation": "studies in its validation split",
 }
-"""What a protocol may require of the data, and how an error says that it is missing."""
+"""What a protocol may require of the data, with the words of the error where it is missing."""
 
 OPTIONS = {"classes": "--class", "mask_columns": "--mask-column"}
 """Options of an evaluation that concern some protocols only, and their names on the command line."""

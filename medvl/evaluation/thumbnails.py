@@ -1,4 +1,4 @@
-"""Small pictures of images, for the eye."""
+"""Small pictures of images, for the report."""
 
 from __future__ import annotations
 

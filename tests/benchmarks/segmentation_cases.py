@@ -1,4 +1,4 @@
-"""Lung segmentation on real chest X-rays with 5, 10 and 50 labelled cases, by a run's frozen encoder and an untrained one.
+"""Lung segmentation on real chest X-rays with 5, 10 and 50 labeled cases, by a run's frozen encoder and an untrained one.
 
 The table needs a column with paths of masks and one with patients. Where the run was trained on it, the test cases are those
 of the run's test split, which the encoder has not seen; any other table is split by patient, 60 to 40.
@@ -60,7 +60,7 @@ def main() -> None:
     print("\nDifference of Dice, trained - untrained, on the same cases, with the interval by patient:")
     for number, ours, theirs in zip(trained.settings["shots"], trained.case_dice, untrained.case_dice, strict=True):
         difference = mean_estimates(np.asarray(ours - theirs), trained.patient_ids, BootstrapConfig(n_resamples=1000))
-        print(f"{number:4d} labelled cases: {difference[0]}")
+        print(f"{number:4d} labeled cases: {difference[0]}")
 
 
 if __name__ == "__main__":

@@ -77,7 +77,7 @@ def write_report(
         embeddings: of the test studies, for the similarity matrix and the gallery.
         images: pictures (H, W), uint8, by row of ``embeddings``; None takes ``embeddings.thumbnails``.
         history: lines of ``metrics.jsonl``.
-        facts: what the report says of the run in short: data, rows used and left out, seed, time.
+        facts: of the run, in short: data, rows used and left out, seed, time.
         configuration: the resolved configuration.
         environment: versions and machine.
         names: the K findings of the labels' columns, to group the similarity matrix.

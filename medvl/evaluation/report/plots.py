@@ -96,11 +96,7 @@ def roc_plot(
         ):
             known = ~np.isnan(truth)
             axes.plot(*roc_curve(values[known], truth[known] == 1), **style)
-        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
-        axes.set_xticklabels(["0", "0.5", "1"])
-        axes.set_yticklabels(["0", "0.5", "1"])
-        axes.set_xlabel("false positive rate", labelpad=2)
-        axes.set_ylabel("true positive rate", labelpad=2)
+        _label_unit_square(axes, "false positive rate", "true positive rate", margin=0.02)
     return out[0]
 
 
@@ -122,11 +118,7 @@ def calibration_plot(name: str, curve: ReliabilityCurve) -> str:
         predicted, observed, counts = curve.predicted[kept], curve.observed[kept], curve.counts[kept]
         axes.plot(predicted, observed, color=FIRST, linewidth=1.4)
         axes.scatter(predicted, observed, s=12 + 90 * counts / counts.max(), color=FIRST, linewidths=0)
-        axes.set(xlim=(-0.04, 1.04), ylim=(-0.04, 1.04), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
-        axes.set_xticklabels(["0", "0.5", "1"])
-        axes.set_yticklabels(["0", "0.5", "1"])
-        axes.set_xlabel("predicted probability", labelpad=2)
-        axes.set_ylabel("fraction present", labelpad=2)
+        _label_unit_square(axes, "predicted probability", "fraction present", margin=0.04)
     return out[0]
 
 
@@ -236,6 +228,16 @@ def _apart(places: Sequence[float], distance: float) -> list[float]:
         moved[number] = min(moved[number], limit)
         limit = moved[number] - distance
     return moved
+
+
+def _label_unit_square(axes: Any, x: str, y: str, margin: float) -> None:
+    """Axes from 0 to 1 in both directions, with their titles."""
+    limits = (-margin, 1 + margin)
+    axes.set(xlim=limits, ylim=limits, xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
+    axes.set_xticklabels(["0", "0.5", "1"])
+    axes.set_yticklabels(["0", "0.5", "1"])
+    axes.set_xlabel(x, labelpad=2)
+    axes.set_ylabel(y, labelpad=2)
 
 
 def _bare(axes: Any) -> None:

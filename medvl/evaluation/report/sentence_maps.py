@@ -1,4 +1,4 @@
-"""Heat maps of a report's own sentences over its image, for the eye."""
+"""Heat maps of a report's own sentences over its image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SentenceMaps:
         picture: the image (H, W), uint8.
         sentences: S of them.
         maps: cosines on the model's grid (S, h, w).
-        study_id: where they come from.
+        study_id: of the study.
     """
 
     picture: np.ndarray
@@ -43,15 +43,15 @@ def sentence_maps(
     vocabulary: str = "chexpert14",
     limit: int = SENTENCES,
 ) -> SentenceMaps | None:
-    """Heat maps of the sentences that say of a finding that it is there.
+    """Heat maps of the sentences that state that a finding is present.
 
     Args:
         model: as for :func:`medvl.evaluation.grounding`.
         image: (C, H, W).
         report: its report.
-        study_id: to name it by.
+        study_id: of the study.
         vocabulary: of the findings.
-        limit: sentences at most, the first ones.
+        limit: largest number of sentences, the first ones.
 
     Returns:
         The maps; None where no sentence states a finding.
@@ -71,7 +71,7 @@ def sentence_maps(
     for start, end in split_sentences(report):
         sentence = " ".join(report[start:end].split())
         mentions = find_findings(sentence, words)
-        # "No acute disease" states a finding too, the one that has no place.
+        # "No acute disease" states "No Finding", which has no location.
         if any(mention.assertion == "present" and mention.finding != "No Finding" for mention in mentions):
             sentences.append(sentence)
     if not sentences:
