@@ -143,5 +143,5 @@ def _token_map(tokens: Tensor, image: Tensor) -> Tensor:
             break
     raise ValueError(
         f"{tokens.shape[1]} tokens are no grid of the proportions of an image {tuple(sides)}, with at most {EXTRA_TOKENS} "
-        "class tokens before it; give the model a feature_maps method"
+        "class tokens before it; give the model a feature_maps method."
     )

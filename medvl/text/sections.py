@@ -14,7 +14,8 @@ def extract_sections(text: str) -> dict[str, Span]:
 
     A header is one of :data:`~medvl.text.headers.SECTION_ALIASES`, or several ("FINDINGS AND IMPRESSION": the first
     counts), with a colon or a dash at the start of a line or sentence, alone on its line, or capitalized with a colon
-    anywhere; marks around it (``**FINDINGS**``, ``[FINDINGS]``, ``1. FINDINGS``) are ignored. Sub-headers such as ``LUNGS:`` belong to their section.
+    anywhere; marks around it (``**FINDINGS**``, ``[FINDINGS]``, ``1. FINDINGS``) are ignored. Sub-headers such as
+    ``LUNGS:`` belong to their section.
     A section extends to the next header. A repeated name (the second IMPRESSION of an addendum) gets a number:
     ``"impression 2"``.
 

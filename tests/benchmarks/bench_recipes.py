@@ -6,7 +6,7 @@ Three questions, each answered within one process, the contestants taking turns,
 one to the end of the next (validation and checkpoints come between epochs and do not count). The first two go by CPU time of
 all threads, which other programs on the machine hardly lengthen; the third by the clock:
 
-1. The recipe's own trainer, handlers included, against a bare PyTorch loop over the same network, loss, optimiser and batches.
+1. The recipe's own trainer, handlers included, against a bare PyTorch loop over the same network, loss, optimizer and batches.
 2. The same towers (a ViT and a BERT of Hugging Face) in our trainer and in Hugging Face's ``VisionTextDualEncoderModel``,
    trained by a bare loop with its own loss.
 3. The share of a step that the trainer waits for its loader, which reads, augments and tokenises in one worker process.

@@ -17,7 +17,7 @@ from medvl.data.synthetic.slots import ADVERBS, MIDDLE_LOBE, SEVERITY
 STUDIES = 3000
 SIDES = {"right", "left", "right-sided", "left-sided", "bilateral", "bilaterally", "both", "bibasilar"}
 
-# What a reader would recognise each finding by. Written here anew, so that a phrase must satisfy two lists.
+# What a reader would recognize each finding by. Written here anew, so that a phrase must satisfy two lists.
 KEYS = {
     "Cardiomegaly": ("cardiomegaly", "heart", "cardiac silhouette", "cardiac enlargement"),
     "Pleural Effusion": ("effusion", "pleural fluid"),

@@ -70,7 +70,7 @@ def test_a_map_that_points_away_scores_negative():
 def test_flat_maps_earn_nothing():
     mask = torch.zeros(3, 8, 8, dtype=torch.bool)
     mask[:, 2:5, 2:5] = True
-    # Resizing leaves the last bits of a flat map unequal, in favour of nobody.
+    # Resizing leaves the last bits of a flat map unequal, in favor of nobody.
     noisy = torch.full((1, 8, 8), 0.7) * (1 + 2e-7 * torch.rand(1, 8, 8, generator=torch.Generator().manual_seed(0)))
     noisy[0, 3, 3] = noisy.max() * (1 + 1.2e-7)
     maps = torch.cat([torch.zeros(1, 8, 8), torch.full((1, 8, 8), -0.4), noisy])

@@ -52,8 +52,8 @@ def test_small_epsilon_gives_the_form_that_optimality_asks_for(epsilon):
     torch.testing.assert_close(plan.sum(1), torch.full((12,), 1 / 12, dtype=torch.float64), rtol=1e-10, atol=0)
     torch.testing.assert_close(plan.sum(0), torch.full((4,), 1 / 4, dtype=torch.float64), rtol=1e-10, atol=0)
     potentials = plan.log() + matrix / epsilon
-    centred = potentials - potentials.mean(0) - potentials.mean(1, keepdim=True) + potentials.mean()
-    assert centred.abs().max() < 1e-9
+    centered = potentials - potentials.mean(0) - potentials.mean(1, keepdim=True) + potentials.mean()
+    assert centered.abs().max() < 1e-9
     torch.testing.assert_close(sinkhorn(matrix.float(), epsilon).double(), plan, rtol=0, atol=1e-5 * float(plan.max()))
 
 

@@ -46,17 +46,17 @@ def write_image(path, kind, number):
 @pytest.fixture
 def sources(tmp_path):
     """Three tables: 24 images with a label, 12 with a report, 40 reports alone; equal ids in all of them."""
-    rows = {"labelled": ["image,study_id,finding"], "paired": ["image,study_id,report"], "texts": ["study_id,report"]}
+    rows = {"labeled": ["image,study_id,finding"], "paired": ["image,study_id,report"], "texts": ["study_id,report"]}
     for i in range(24):
         write_image(tmp_path / f"a{i}.png", i % 4, i)
-        rows["labelled"].append(f"a{i}.png,s{i},{FINDINGS[i % 4]}")
+        rows["labeled"].append(f"a{i}.png,s{i},{FINDINGS[i % 4]}")
     for i in range(12):
         write_image(tmp_path / f"b{i}.png", i % 4, 100 + i)
         rows["paired"].append(f"b{i}.png,s{i},{TEXTS[i % 4]}")
     rows["texts"] += [f"s{i},{TEXTS[i % 4]}" for i in range(40)]
     for name, lines in rows.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    kinds = {"labelled": "image-label", "paired": "image-text", "texts": "text-label"}
+    kinds = {"labeled": "image-label", "paired": "image-text", "texts": "text-label"}
     return [f"{kind}={tmp_path / name}.csv" for name, kind in kinds.items()]
 
 
@@ -139,10 +139,10 @@ def test_umcl_without_labelled_images_has_no_tokens_that_would_never_learn(sourc
 
 @pytest.mark.parametrize("recipe", ["medclip", "umcl"])
 def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
-    train = {name: [] for name in ("labelled", "paired", "texts")}
+    train = {name: [] for name in ("labeled", "paired", "texts")}
     for study in load_sources(sources, columns={"label_column": "finding"}).subset("train").studies:
         train[study["source"]].append(study)
-    unreadable, nan_image = (tmp_path / study["image"] for study in train["labelled"][:2])
+    unreadable, nan_image = (tmp_path / study["image"] for study in train["labeled"][:2])
     unreadable.write_bytes(unreadable.read_bytes()[:40])
     Image.fromarray(np.full((16, 16), np.nan, np.float32)).save(nan_image, format="TIFF")
     table = tmp_path / "texts.csv"
@@ -150,13 +150,13 @@ def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     empty = train["texts"][0]["row"]
     lines[empty] = lines[empty].split(",")[0] + ",  "
     table.write_text("\n".join(lines) + "\n")
-    labelled = tmp_path / "labelled.csv"
-    wrong = train["labelled"][2]["row"]
-    rows = labelled.read_text().splitlines()
+    labeled = tmp_path / "labeled.csv"
+    wrong = train["labeled"][2]["row"]
+    rows = labeled.read_text().splitlines()
     states = [",".join(["1" if name in row else "0" for name in FINDINGS]) for row in rows[1:]]
     states[wrong - 1] = "1,7,0,0"
     header = rows[0].replace("finding", ",".join(FINDINGS))
-    labelled.write_text(
+    labeled.write_text(
         "\n".join([header, *(f"{row.rsplit(',', 1)[0]},{s}" for row, s in zip(rows[1:], states, strict=True))])
     )
 
@@ -175,7 +175,7 @@ def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     assert ids == {
         f"s{wrong - 1}",
         train["texts"][0]["study_id"].removeprefix("texts/"),
-        *(study["study_id"] for study in train["labelled"][:2]),
+        *(study["study_id"] for study in train["labeled"][:2]),
     }
     assert "4 studies were skipped for an error" in err
 

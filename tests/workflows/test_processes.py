@@ -43,12 +43,12 @@ def in_two_processes(recipe, **settings):
 @pytest.fixture
 def sources(tmp_path):
     """24 images with a label, 12 with a report."""
-    rows = {"labelled": ["image,study_id,finding"], "paired": ["image,study_id,report"]}
+    rows = {"labeled": ["image,study_id,finding"], "paired": ["image,study_id,report"]}
     for i in range(36):
         pixels = np.random.default_rng(i).integers(0, 255, (16, 16), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / f"{i}.png")
         name = list(TEXTS)[i % 3]
-        rows["labelled" if i < 24 else "paired"].append(f"{i}.png,s{i},{name if i < 24 else TEXTS[name]}")
+        rows["labeled" if i < 24 else "paired"].append(f"{i}.png,s{i},{name if i < 24 else TEXTS[name]}")
     for name, lines in rows.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
     return [f"image-label={tmp_path / 'labelled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]

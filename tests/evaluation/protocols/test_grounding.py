@@ -98,8 +98,8 @@ def test_a_finding_without_cases_is_undefined_with_a_warning():
 def test_an_outermost_patch_points_at_its_centre_not_at_the_whole_border():
     maps = torch.tensor([[[[0.9, 0.1], [0.2, 0.3]]]])
     mask = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
-    mask[0, 0, 1:4, 1:4] = True  # the centre of the first patch is (2, 2)
-    mask[1, 0, :2, :2] = True  # a corner that no centre lies in
+    mask[0, 0, 1:4, 1:4] = True  # the center of the first patch is (2, 2)
+    mask[1, 0, :2, :2] = True  # a corner that no center lies in
     assert pointing_game_on_grid(maps.expand(3, -1, -1, -1), mask).flatten().tolist()[:2] == [1.0, 0.0]
     assert pointing_game_on_grid(maps, mask[2:]).isnan().all()
     flat = torch.ones(1, 1, 2, 2)

@@ -99,7 +99,7 @@ def test_f1_is_at_the_threshold_of_the_validation_studies_and_calibration_is_of_
         margins = np.array([expected_margin(model, image, name, "mean") for image in validation.image.double()])
         labels = validation.labels[:, column].numpy()
         known = (labels == 0) | (labels == 1)
-        # Every cut between two neighbouring scores, and the best of them.
+        # Every cut between two neighboring scores, and the best of them.
         cuts = np.sort(margins[known])
         cuts = np.concatenate([cuts[:1], (cuts[1:] + cuts[:-1]) / 2])
         scored = [f1_score(labels[known], margins[known] >= cut) for cut in cuts]

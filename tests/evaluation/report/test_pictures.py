@@ -1,4 +1,4 @@
-"""The report's pictures: outlines that can be told apart without colour, sentences, failures in their order."""
+"""The report's pictures: outlines that can be told apart without color, sentences, failures in their order."""
 
 from __future__ import annotations
 

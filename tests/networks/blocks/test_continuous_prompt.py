@@ -1,4 +1,4 @@
-"""Learned prompt tokens: look-up, initialisation, re-parameterisation, saving, tied weights."""
+"""Learned prompt tokens: look-up, initialization, re-parameterisation, saving, tied weights."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_configuration_and_weights_restore_the_encoder(case, tmp_path):
 def test_compiled_is_the_same(case):
     """Captured without the inductor, whose C++ takes a minute a network: a test of its own runs that once.
 
-    Cases without a backend are made of the same modules as a neighbour that has one.
+    Cases without a backend are made of the same modules as a neighbor that has one.
     """
     torch._dynamo.reset()
     encoder = case.build().eval()

@@ -46,7 +46,7 @@ def seeded():
     torch.manual_seed(0)
 
 
-def randomised(module: nn.Module) -> nn.Module:
+def randomized(module: nn.Module) -> nn.Module:
     """Every weight random, so that one in the wrong place shows; running statistics too."""
     with torch.no_grad():
         for name, value in [*module.named_parameters(), *module.named_buffers()]:
@@ -134,13 +134,13 @@ def medclip_swin() -> Reference:
     vision = nn.Module()
     vision.model = SwinModel(SwinConfig(**SWIN))
     vision.projection_head = nn.Linear(16, WIDTH, bias=False)
-    return randomised(Reference(vision, MedCLIPText()))
+    return randomized(Reference(vision, MedCLIPText()))
 
 
 def medclip_resnet() -> Reference:
     vision = nn.Module()
     vision.model = ResNet50(8, WIDTH)
-    return randomised(Reference(vision, MedCLIPText()))
+    return randomized(Reference(vision, MedCLIPText()))
 
 
 def older(weights):
@@ -209,7 +209,7 @@ class TestMedCLIP:
 class TestHuggingFace:
     def test_clip(self, tmp_path):
         text = {**BERT, "eos_token_id": 3, "bos_token_id": 1, "pad_token_id": 0}
-        reference = randomised(CLIPModel(CLIPConfig(text_config=text, vision_config=VIT, projection_dim=WIDTH)))
+        reference = randomized(CLIPModel(CLIPConfig(text_config=text, vision_config=VIT, projection_dim=WIDTH)))
         reference.save_pretrained(tmp_path)
         model = DualEncoder(
             ImageEncoder({"model_type": "clip_vision_model", **VIT}, in_channels=3),
@@ -229,7 +229,7 @@ class TestHuggingFace:
     def test_vision_text_dual_encoder(self, tmp_path):
         configs = ViTConfig(**VIT), BertConfig(**BERT)
         config = VisionTextDualEncoderConfig.from_vision_text_configs(*configs, projection_dim=WIDTH)
-        reference = randomised(VisionTextDualEncoderModel(config))
+        reference = randomized(VisionTextDualEncoderModel(config))
         reference.save_pretrained(tmp_path, max_shard_size="20KB")
         assert (tmp_path / "model.safetensors.index.json").is_file()
         head = {"layers": 2, "activation": "tanh", "bias": (True, False), "hidden_features": 16}
@@ -306,7 +306,7 @@ class OpenCLIP(nn.Module):
 class TestOpenCLIP:
     @pytest.mark.parametrize("wrapped", [False, True])
     def test_biomedclip(self, tmp_path, wrapped):
-        reference = randomised(OpenCLIP())
+        reference = randomized(OpenCLIP())
         weights = dict(reference.state_dict())
         weights["text.transformer.embeddings.position_ids"] = torch.arange(16).unsqueeze(0)
         if wrapped:  # as open_clip's training writes it
