@@ -186,4 +186,4 @@ def prepare_network(
         network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
     # Convolutions are fastest in this memory format.
     channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
-    return network.to(device, memory_format=channels_last)
+    return network.to(device, memory_format=channels_last)  # type: ignore[call-overload]  # not in torch's types
