@@ -51,11 +51,11 @@ def evaluate_run(
         manifest: the studies to evaluate on (:meth:`TrainedRun.studies`).
         loader: their batches (:meth:`TrainedRun.loader`).
         output: folder of the files.
-        protocols: names of protocols (:func:`medvl.evaluation.registry.protocol_names`). None runs every one whose
+        protocols: names of protocols (:func:`medvl.evaluation.protocol_names`). None runs every one whose
             requirements the data meet, but those that wait to be asked for by name or by an option of theirs.
         data: the table of ``manifest``; that of the training where None.
         columns: names of the table's columns, as for :meth:`TrainedRun.studies`.
-        mask_columns: columns with paths of masks, each as ``COLUMN`` or ``NAME=COLUMN`` (:func:`find_masks`).
+        mask_columns: columns with paths of masks, each as ``COLUMN`` or ``NAME=COLUMN``.
         classes: findings that single-label zero-shot tells apart. None takes the five of CheXpert's competition (5x200)
             where the table has them all, else every finding that some study shows.
         title: heading of the report.
