@@ -185,7 +185,7 @@ def test_messages_of_errors_are_sentences(path):
 
 
 BRITISH = re.compile(
-    r"\w*(?:colour|grey|labell(?:ed|ing|er)|centre(?!\w*port)|licence|behaviour|neighbour|favour|analys(?:e\b|ed|ing)|modell(?:ed|ing)"
+    r"\w*(?:colour|grey|labell(?:ed(?!by)|ing|er)|centre(?!\w*port)|licence|behaviour|neighbour|favour|analys(?:e\b|ed|ing)|modell(?:ed|ing)"
     r"|(?:normal|standard|visual|random|optim|capital|recogn|initial|parameter|token|vector|final|summar|organ|real|util"
     r"|general|minim|maxim|categor|local|regular|special|serial|character|emphas)is(?:e|ed|es|er|ers|ing|ation|ations)\b)\w*",
     re.IGNORECASE,
