@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from medvl.data.cells import CellError, class_key, is_missing, normalize_name, split_cell
+from medvl.data.class_names import ClassNames
 from medvl.data.tables import Table
 from medvl.text import load_vocabulary
 from medvl.utils.checks import error_message
@@ -22,21 +21,8 @@ from medvl.utils.errors import StudyError
 CHEXPERT_FINDINGS = load_vocabulary("chexpert14").names
 """The 14 findings in the order of CheXpert's CSV files; other projects order them differently, so match by name."""
 
-MAX_NAME_LENGTH = 100
-"""Characters of a class name; longer cells are reports of a column that was named by mistake."""
-
-MISSING = frozenset({"", "nan", "none", "null", "n/a", "<na>"})
-
 _STATE_WORDS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans
 _STATES = {"": math.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}  # the usual cells, fast
-
-
-class CellError(ValueError):
-    """A cell that cannot be used: its column, and what was expected and found."""
-
-    def __init__(self, column: str, reason: str) -> None:
-        super().__init__(column, reason)
-        self.column, self.reason = column, reason
 
 
 @dataclass(frozen=True)
@@ -50,13 +36,6 @@ class LabelReader:
 
     names: tuple[str, ...]
     parse: Callable[[Mapping[str, Any]], NDArray[np.float32] | None]
-
-
-def is_missing(cell: Any) -> bool:
-    """Whether a cell is empty: absent, null, NaN, white space, or a word such as "nan" or "none"."""
-    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
-        return True
-    return isinstance(cell, str) and cell.strip().lower() in MISSING
 
 
 def label_reader(
@@ -74,9 +53,17 @@ def label_reader(
         The reader, or None if the table has no labels.
     """
     if label_column is None:
-        by_key = {normalize_name(column): column for column in table.columns}
+        by_key: dict[str, list[str]] = {}
+        for column in table.columns:
+            by_key.setdefault(normalize_name(column), []).append(column)
         found = {name: by_key[normalize_name(name)] for name in CHEXPERT_FINDINGS if normalize_name(name) in by_key}
-        return _state_columns(found) if len(found) >= 2 else None
+        if len(found) < 2:
+            return None
+        for name, columns in found.items():
+            if len(columns) > 1:
+                given = ", ".join(map(repr, columns))
+                raise ValueError(f"{table.path.name} has {len(columns)} columns of the finding {name}: {given}.")
+        return _state_columns({name: columns[0] for name, columns in found.items()})
     if not isinstance(label_column, str) and len(label_column) == 1:
         label_column = label_column[0]
     if not isinstance(label_column, str):
@@ -84,15 +71,18 @@ def label_reader(
             expected = f"have {len(label_column)} names, one for each label column"
             raise ValueError(error_message("label_names", expected, len(label_names)))
         columns = [table.resolve_column(column, "label_column") for column in label_column]
-        if not columns or len(set(columns)) != len(columns):
-            raise ValueError(error_message("label_column", "name distinct columns", columns))
+        for argument, what, names in (("label_column", "columns", columns), ("label_names", "findings", label_names)):
+            if names is not None and (not names or len(set(map(normalize_name, names))) != len(names)):
+                raise ValueError(error_message(argument, f"name distinct {what}", list(names)))
         return _state_columns(dict(zip(label_names or columns, columns, strict=True)))
     column = table.resolve_column(label_column, "label_column")
-    cells = [tokens for row in table.rows if (tokens := _tokens(row.cells.get(column))) is not None]
-    numeric = sum(map(_is_numeric, cells))
-    by_name = any(str(token).strip() in (label_names or ()) for tokens in cells for token in tokens)
-    if cells and not by_name and 2 * numeric >= len(cells):
-        return _state_list(column, cells, label_names)
+    cells = [row.cells.get(column) for row in table.rows]
+    tokens = [parts for cell in cells if (parts := _tokens_or_none(cell, column)) is not None]
+    known = {class_key(name) for name in label_names or ()}
+    by_name = any(class_key(part) in known for parts in tokens for part in parts) if known else False
+    given = [parts for parts in tokens if not all(map(is_missing, parts))]
+    if tokens and not by_name and 2 * sum(map(_is_numeric, given)) >= len(given):
+        return _state_list(column, tokens, label_names)
     return _class_names(column, cells, label_names)
 
 
@@ -126,16 +116,6 @@ def parse_states(row: Mapping[str, str | None], names: Sequence[str], study_id: 
     return np.array(states, dtype=np.float32)
 
 
-def normalize_name(name: str) -> str:
-    """A column or finding name without its case, underscores and extra white space.
-
-    Example:
-        >>> normalize_name("Pleural_Effusion ")
-        'pleural effusion'
-    """
-    return " ".join(name.replace("_", " ").lower().split())
-
-
 def match_names(names: Sequence[str], order: Sequence[str]) -> list[int]:
     """The index in ``order`` of each name, whatever its case and underscores; -1 for a name that is not there."""
     index_of = {normalize_name(name): i for i, name in enumerate(order)}
@@ -164,7 +144,7 @@ def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequen
     source = "one for each name" if label_names is not None else "as in most rows"
 
     def parse(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
-        tokens = _tokens(row.get(column))
+        tokens = _tokens(row.get(column), column)
         if tokens is None:
             return None
         if len(tokens) != width:
@@ -174,49 +154,21 @@ def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequen
     return LabelReader(names, parse)
 
 
-def _class_names(column: str, cells: Iterable[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
-    texts = (token for tokens in cells for token in tokens if isinstance(token, str | int | float))
-    present = {str(text).strip() for text in texts if not is_missing(text)}
-    longest = max(map(len, present), default=0)
-    if label_names is None and longest > MAX_NAME_LENGTH:  # the text itself may be a report
-        expected = f"name a column of class names of at most {MAX_NAME_LENGTH} characters"
-        raise ValueError(
-            error_message("label_column", expected, f"{column!r} with texts of up to {longest} characters")
-        )
-    names = tuple(label_names) if label_names is not None else tuple(sorted(present))
-    index_of = {name: i for i, name in enumerate(names)}
-
-    def parse(row: Mapping[str, Any]) -> NDArray[np.float32] | None:
-        tokens = _tokens(row.get(column))
-        if tokens is None:
-            return None
-        label = np.zeros(len(names), dtype=np.float32)
-        for token in tokens:
-            if is_missing(token):
-                continue
-            if str(token).strip() not in index_of:
-                raise CellError(column, f"the label is not one of the {len(names)} names {', '.join(names)}")
-            label[index_of[str(token).strip()]] = 1
-        return label if label.any() else None
-
-    return LabelReader(names, parse)
+def _class_names(column: str, cells: Sequence[Any], label_names: Sequence[str] | None) -> LabelReader:
+    classes = ClassNames(column, cells, label_names)
+    return LabelReader(classes.names, lambda row: classes.parse(row.get(column)))
 
 
-def _tokens(cell: Any) -> list[Any] | None:
+def _tokens(cell: Any, column: str) -> list[Any] | None:
     """The parts of a cell that holds a whole label; None for a cell without one."""
-    if isinstance(cell, str) and cell.strip().startswith("["):
-        with contextlib.suppress(ValueError):
-            cell = json.loads(cell)
-    if isinstance(cell, list):
-        return cell or None
-    if is_missing(cell):
-        return None
-    if not isinstance(cell, str):
-        return [cell]
-    tokens = [token.strip() for token in re.split(r"[;|]", cell)]
-    if len(tokens) == 1 and "," in cell and _is_numeric(cell.split(",")):
-        return cell.split(",")
-    return tokens
+    return split_cell(cell, column)[0] or None
+
+
+def _tokens_or_none(cell: Any, column: str) -> list[Any] | None:
+    try:
+        return _tokens(cell, column)
+    except CellError:
+        return None  # an error of its row
 
 
 def _is_numeric(tokens: Sequence[Any]) -> bool:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medvl.data.label_columns import CellError, LabelReader, is_missing, label_reader
+from medvl.data.cells import CellError, is_blank, read_id, strip_text
+from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.manifest import Manifest
 from medvl.data.splits import SPLITS, group_key
 from medvl.data.tables import Row, Table, read_table
@@ -60,8 +61,9 @@ def read_manifest(
         report_column: raw report text. None for a table without reports; the default name may also be absent where the
             table has labels.
         label_column: a list of columns, one a finding, with 1, 0, -1 or blank; or one column with a class name in each
-            cell (several separated by ``|`` or ``;``) or with a list of numbers (``1;0;-1;;1``). None takes CheXpert's
-            fourteen columns, in CheXpert's order, where the table has two or more of them.
+            cell (several separated by ``|`` or ``;``, by commas where the parts are known classes, or in a list as
+            ``['a', 'b']``) or with a list of numbers (``1;0;-1;;1``). None takes CheXpert's fourteen columns, in CheXpert's
+            order, where the table has two or more of them.
         label_names: finding names for one column that holds them all. Default: the names that occur, sorted.
         split_column: train, val or test (or training, valid, validation, dev). Default: ``split`` if there is one.
         patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one.
@@ -149,11 +151,11 @@ def _read_row(row: Row, table: Table, columns: _Columns, labels: LabelReader | N
     if row.problem:
         raise CellError(content, row.problem)
     study: dict[str, Any] = {"study_id": _study_id(row, columns), "row": row.number}
-    if columns.patient and not is_missing(patient := row.cells.get(columns.patient)):
-        study["patient_id"] = _text_of(patient)
+    if columns.patient and (patient := read_id(row.cells.get(columns.patient), columns.patient)):
+        study["patient_id"] = patient
     if columns.split:
         study["split"] = _split_name(row.cells.get(columns.split), columns.split)
-    if columns.report and not is_missing(report := row.cells.get(columns.report)):
+    if columns.report and not is_blank(report := row.cells.get(columns.report)):
         if not isinstance(report, str):
             raise CellError(columns.report, f"expected a str, got {type(report).__name__}")
         study["report"] = report
@@ -168,14 +170,14 @@ def _read_row(row: Row, table: Table, columns: _Columns, labels: LabelReader | N
 def _image_cells(row: Row, columns: _Columns) -> list[Any]:
     cell = row.cells.get(columns.image) if columns.image else None
     cells = cell if isinstance(cell, list) else [cell]
-    return [cell for cell in cells if not is_missing(cell)]
+    return [cell for cell in cells if not is_blank(cell)]
 
 
 def _image_path(cell: Any, table: Table, column: str | None) -> str:
     column = column or ""
     if not isinstance(cell, str):
         raise CellError(column, f"expected a path, got {type(cell).__name__}")
-    name = os.path.expanduser(cell.strip())
+    name = os.path.expanduser(strip_text(cell))
     path = os.path.abspath(os.path.join(table.path.parent, name))
     if not os.path.exists(path) and "\\" in name:  # a table written on Windows
         path = os.path.abspath(os.path.join(table.path.parent, name.replace("\\", "/")))
@@ -195,23 +197,21 @@ def _study_id(row: Row, columns: _Columns) -> str:
 
 def _error_id(row: Row, columns: _Columns) -> str:
     """The study's id for an error: not the image cell, which may hold a patient's report by mistake."""
-    return _given_id(row, columns) or f"row {row.number}"
+    try:
+        return _given_id(row, columns) or f"row {row.number}"
+    except CellError:
+        return f"row {row.number}"
 
 
 def _given_id(row: Row, columns: _Columns) -> str:
-    cell = row.cells.get(columns.study) if columns.study else None
-    return "" if is_missing(cell) else _text_of(cell)
-
-
-def _text_of(cell: Any) -> str:
-    return str(cell).strip()
+    return read_id(row.cells.get(columns.study), columns.study) if columns.study else ""
 
 
 def _split_name(cell: Any, column: str) -> str:
-    name = _SPLIT_NAMES.get(_text_of(cell).lower())
+    text = strip_text(str(cell))
+    name = _SPLIT_NAMES.get(text.lower())
     if name is None:
-        text = _text_of(cell)
-        received = "an empty cell" if is_missing(cell) else repr(text) if len(text) <= 20 else "a longer text"
+        received = "an empty cell" if is_blank(cell) else repr(text) if len(text) <= 20 else "a longer text"
         raise CellError(column, f"expected train, val or test, got {received}")
     return name
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.label_columns import match_names, normalize_name, reorder_states
+from medvl.data.cells import normalize_name
+from medvl.data.label_columns import match_names, reorder_states
 from medvl.data.manifest import Manifest
 from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
 from medvl.data.sources import ColumnSelection, Source, assign_kinds, parse_source, read_source

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.data.label_columns import match_names, normalize_name, reorder_states
+from medvl.data.cells import normalize_name
+from medvl.data.label_columns import match_names, reorder_states
 from medvl.data.text_labels import label_texts
 from medvl.text import load_vocabulary, split_sentences
 from medvl.text.headers import is_header

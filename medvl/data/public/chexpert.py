@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medvl.data.label_columns import CHEXPERT_FINDINGS, is_missing, parse_states
+from medvl.data.cells import is_missing
+from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
 from medvl.data.public.base import PublicDataset, read_csv_rows, register_public_dataset
 from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError

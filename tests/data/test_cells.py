@@ -1,0 +1,257 @@
+"""Cells as spreadsheets, pandas, NumPy and exports write them: one value in many spellings is one value."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pandas
+import pytest
+
+from medvl.data import read_manifest
+from medvl.utils.errors import StudyError
+
+
+def write(folder, text, name="cases.csv"):
+    path = folder / name
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def labeled(folder, cells, **options):
+    """The classes of each cell of a column of class names, and all classes."""
+    pandas.DataFrame({"report": "Text.", "finding": cells}).to_csv(folder / "cases.csv", index=False)
+    manifest = read_manifest(folder / "cases.csv", image_column=None, label_column="finding", **options)
+    classes = [
+        [name for name, state in zip(manifest.names, study["label"], strict=True) if state == 1]
+        if "label" in study
+        else None
+        for study in manifest.studies
+    ]
+    return classes, manifest.names
+
+
+def patients(folder, cells):
+    text = json.dumps([{"report": "Text.", "patient": cell} for cell in cells])
+    studies = read_manifest(write(folder, text, "cases.json"), image_column=None).studies
+    return [study.get("patient_id") for study in studies]
+
+
+class TestClassNames:
+    @pytest.mark.parametrize(
+        "cell",
+        [
+            "Edema, Fracture",
+            "Edema,Fracture",
+            "Edema, Fracture,",
+            "Edema | Fracture",
+            "Edema;Fracture;",
+            "Edema\nFracture",
+            "Edema；Fracture",
+            "Edema、Fracture",
+            "['Edema', 'Fracture']",
+            '["Edema", "Fracture"]',
+            "['Edema' 'Fracture']",
+            "['Edema'\n 'Fracture']",
+            "['Edema', 'Fracture', nan]",
+            "['Edema', \"Fracture\", '']",
+            "('Edema', 'Fracture')",
+            "{'Edema', 'Fracture'}",
+            "[Edema, Fracture]",
+            " ['Edema', 'Fracture'] ",
+            "['Edema', 'Fracture', 'Edema']",
+        ],
+    )
+    def test_several_names_in_a_cell_are_several_classes(self, folder, cell):
+        classes, names = labeled(folder, [cell, "Fracture", "Mass"])
+        assert classes == [["Edema", "Fracture"], ["Fracture"], ["Mass"]]
+        assert names == ("Edema", "Fracture", "Mass")
+
+    def test_names_of_no_vocabulary_are_known_from_the_other_cells(self, folder):
+        classes, _ = labeled(folder, ["asbestosis, silicosis", "silicosis", "asbestosis, berylliosis", "berylliosis"])
+        assert classes[0] == ["asbestosis", "silicosis"]
+        assert classes[2] == ["asbestosis", "berylliosis"]
+
+    def test_a_comma_that_may_belong_to_the_name_is_an_error_until_the_names_are_given(self, folder):
+        cells = ["Nodule, solid", "No Finding"]
+        with pytest.raises(StudyError, match=r"^study 'row 1', finding: row 1 \(line 2\): a name with a comma may be "):
+            labeled(folder, cells)
+        given, _ = labeled(folder, cells, label_names=["No Finding", "Nodule, solid"])
+        assert given == [["Nodule, solid"], ["No Finding"]]
+        assert labeled(folder, ["['Nodule, solid', 'Mass']"])[1] == ("Mass", "Nodule, solid"), "quotes leave no doubt"
+        split, _ = labeled(folder, ["solid, Mass"], label_names=["Mass", "solid"])
+        assert split == [["Mass", "solid"]]
+
+    @pytest.mark.parametrize(
+        "spelling",
+        [
+            "edema",
+            "EDEMA",
+            " Edema ",
+            "Edema\u00a0",
+            "\ufeffEdema",
+            "Edema\u200b",
+            "_edema_",
+            "Ｅｄｅｍａ",
+            "Edema|edema",
+        ],
+    )
+    def test_spellings_of_one_class(self, folder, spelling):
+        classes, names = labeled(folder, ["Edema", spelling, "Edema"])
+        assert (classes, names) == ([["Edema"]] * 3, ("Edema",))
+        assert labeled(folder, [spelling], label_names=["Edema", "Mass"])[0] == [["Edema"]]
+
+    @pytest.mark.parametrize(
+        "pair", [("Schädel", "Scha\u0308del"), ("COVID-19", "COVID\u201119"), ("a b", "a_b"), ("2", "2.0")]
+    )
+    def test_unicode_forms_dashes_and_numbers(self, folder, pair):
+        first, second = pair
+        classes, names = labeled(folder, [first, "x", second, "x", first, "x", "x"])
+        assert names == tuple(sorted((first, "x")))
+        assert classes[0] == classes[2] == [first]
+
+    @pytest.mark.parametrize("pair", [("Edema", "Oedema"), ("Grade 1", "Grade 11"), ("E.Coli", "E Coli")])
+    def test_what_differs_stays_apart(self, folder, pair):
+        assert len(labeled(folder, [pair[0], "x", pair[1]])[1]) == 3
+
+    @pytest.mark.parametrize(
+        "cell", ["NA", "N/A", "#N/A", "nan", "None", "null", "NaT", "-", "--", "?", "[]", "['nan']"]
+    )
+    def test_no_name_is_no_label(self, folder, cell):
+        (label, _), names = labeled(folder, [cell, "Edema"])
+        assert (label, names) == (None, ("Edema",))
+
+    def test_a_class_may_be_named_none(self, folder):
+        assert labeled(folder, ["None", "Edema"], label_names=["None", "Edema"])[0] == [["None"], ["Edema"]]
+
+    @pytest.mark.parametrize(
+        ("cell", "reason"),
+        [
+            ("['Edema', 'Fracture", r"expected a list that ends with \], got one that does not"),
+            ("{'Edema': 1, 'Fracture': 0}", "expected names or numbers, got an object"),
+            ("[['Edema'], 'Mass']", "expected a list of quoted names or of numbers, got one that cannot be read"),
+            ('[["Edema"], "Mass"]', "expected names or numbers, got a list in a list"),
+        ],
+    )
+    def test_what_cannot_be_read_is_named(self, folder, cell, reason):
+        with pytest.raises(StudyError, match=rf"^study 'row 2', finding: row 2 \(line 3\): {reason}$"):
+            labeled(folder, ["Mass", cell])
+        assert labeled(folder, ["Mass", cell], on_error="skip")[0] == [["Mass"]]
+
+    def test_two_columns_of_one_finding(self, folder):
+        path = write(folder, "report,Edema,edema,Fracture\nText.,1,0,1\n")
+        with pytest.raises(ValueError, match=r"^cases\.csv has 2 columns of the finding Edema: 'Edema', 'edema'\.$"):
+            read_manifest(path, image_column=None)
+        for argument, options in (
+            ("label_column must name distinct columns", {"label_column": ["Edema", "edema"]}),
+            (
+                "label_names must name distinct findings",
+                {"label_column": ["Edema", "Fracture"], "label_names": ["A", "a "]},
+            ),
+            ("label_names must name distinct classes", {"label_column": "report", "label_names": ["A", "a"]}),
+        ):
+            with pytest.raises(ValueError, match=rf"^{argument}, got \[.*\]\.$"):
+                read_manifest(path, image_column=None, **options)
+
+    @pytest.mark.parametrize(
+        "cell", ["[1. 0. nan]", "[1 0 nan]", "[1, 0, None]", "(1, 0, nan)", "1 0 NA", "1, 0, NA", "1|0|"]
+    )
+    def test_numbers_in_every_list(self, folder, cell):
+        pandas.DataFrame({"report": ["Text."], "y": [cell]}).to_csv(folder / "cases.csv", index=False)
+        manifest = read_manifest(folder / "cases.csv", image_column=None, label_column="y")
+        np.testing.assert_array_equal(manifest.studies[0]["label"], np.float32([1, 0, np.nan]))
+        assert manifest.names == ()
+
+
+class TestIds:
+    def test_one_number_in_every_spelling_is_one_patient(self, folder):
+        assert patients(folder, [7, "7", 7.0, "7.0", "7.00", " 7 ", "7\u00a0", "\ufeff7", '="7"', "7."]) == ["7"] * 10
+
+    def test_a_table_saved_again_by_pandas_keeps_its_patients(self, folder):
+        pandas.DataFrame({"report": ["A.", "B.", "C."], "patient": [7, None, 12]}).to_csv(folder / "t.csv", index=False)
+        studies = read_manifest(folder / "t.csv", image_column=None).studies
+        assert [study.get("patient_id") for study in studies] == ["7", None, "12"]
+
+    @pytest.mark.parametrize(
+        "ids",
+        [
+            ("007", "7", "07"),
+            ("007", "7.0"),
+            ("p7", "P7"),
+            ("7.1", "7"),
+            ("1.2.0", "1.2"),
+            ("7a", "7"),
+            ("-7", "7"),
+            ("a b", "ab"),
+            (12345678901234567890, 12345678901234567891),
+            ("1E5", "100000"),
+        ],
+    )
+    def test_ids_that_differ_stay_apart(self, folder, ids):
+        assert len(set(patients(folder, ids))) == len(ids)
+
+    def test_unicode_forms_of_one_id(self, folder):
+        assert len(set(patients(folder, ["Müller", "Mu\u0308ller", "Müller\u200b"]))) == 1
+
+    @pytest.mark.parametrize(
+        "cell",
+        [None, "", " ", "NA", "na", "N/A", "n.a.", "#N/A", "<NA>", "nan", "NaN", "-nan", "None", "null", "NaT"],
+    )
+    def test_no_id_is_no_patient(self, folder, cell):
+        assert patients(folder, [cell, cell, "p"]) == [None, None, "p"]
+
+    @pytest.mark.parametrize("cell", ["#REF!", "-", "?", "___", "\u200b", "unknown", "Anonymous", '=""'])
+    def test_a_placeholder_is_no_patient(self, folder, cell):
+        assert patients(folder, [cell, cell, "p"]) == [None, None, "p"]
+
+    @pytest.mark.parametrize("cell", ["1.23457E+11", "1e+16", 1e16, float("inf")])
+    def test_a_rounded_id_is_an_error(self, folder, cell):
+        with pytest.raises(
+            StudyError, match=r"^study 'row 1', patient: row 1: expected an id, got the rounded number "
+        ):
+            patients(folder, [cell])
+
+    @pytest.mark.parametrize(("cell", "kind"), [([7], "list"), ({"id": 7}, "dict"), (True, "bool")])
+    def test_what_is_no_id_is_an_error(self, folder, cell, kind):
+        with pytest.raises(StudyError, match=rf"^study 'row 1', patient: row 1: expected an id, got {kind}$"):
+            patients(folder, [cell])
+
+    def test_studies_are_read_the_same_way(self, folder):
+        rows = "study_id,report\n7,A.\n7.0,A.\n007,B.\nNA,C.\nNA,D.\n1e+16,E.\n"
+        manifest = read_manifest(write(folder, rows), image_column=None, on_error="skip")
+        assert [study["study_id"] for study in manifest.studies] == ["7", "7", "007", "row 4", "row 5"]
+        assert str(manifest.skipped[0]).startswith("study 'row 6', study_id: row 6 (line 7): expected an id, got the")
+
+
+class TestMissing:
+    @pytest.mark.parametrize("cell", ["NA", "na", "#N/A", "n.a.", "<NA>", "NaT", "-", "?", "...", "\u200b", "#NAME?"])
+    def test_no_text_is_no_report(self, folder, cell):
+        (folder / "a.png").touch()
+        study = read_manifest(write(folder, f"image,report\na.png,{cell}\n")).studies[0]
+        assert "report" not in study
+
+    @pytest.mark.parametrize("cell", ["NA", "#N/A", "n/a", "-", "\ufeff"])
+    def test_no_path_is_no_image(self, folder, cell):
+        study = read_manifest(write(folder, f"image,report\n{cell},Text.\n")).studies[0]
+        assert "image" not in study
+
+    @pytest.mark.parametrize("cell", ["NA", "#N/A", "-", ""])
+    def test_no_split_is_an_error(self, folder, cell):
+        with pytest.raises(StudyError, match=r"expected train, val or test, got an empty cell$"):
+            read_manifest(write(folder, f"report,split\nText.,{cell}\n"), image_column=None)
+
+    def test_no_state_is_not_mentioned(self, folder):
+        path = write(folder, "report,Edema,Fracture\nText.,NA,1\nText.,#N/A,0\n")
+        assert [np.isnan(study["label"][0]) for study in read_manifest(path, image_column=None).studies] == [True, True]
+        for cell in ("?", "+", "-"):  # these may mean something
+            with pytest.raises(StudyError, match=r"or blank \(not mentioned\), got a text$"):
+                read_manifest(write(folder, f"report,Edema,Fracture\nText.,{cell},1\n"), image_column=None)
+
+    @pytest.mark.parametrize("text", ["No.", "Nil.", "NAD", "NA changes.", "none seen", "1"])
+    def test_short_texts_are_reports(self, folder, text):
+        assert read_manifest(write(folder, f"report\n{text}\n"), image_column=None).studies[0]["report"] == text
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return tmp_path
