@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-import torch.distributed as dist
 from monai.metrics import CumulativeIterationMetric
 from monai.utils import evenly_divisible_all_gather
 
-from medvl.utils.checks import error_message
+from medvl.utils.distributed import all_gather_object, is_distributed
 
 
 class GatheredMetric(CumulativeIterationMetric):
-    """MONAI's cumulative metric, correct even if some rank has no case, or no case of one kind.
+    """MONAI's cumulative metric, correct even if some rank has no case.
 
     In MONAI's own, such a rank does not take part in the gather, and the other ranks wait for it until they time out.
     """
@@ -21,29 +18,15 @@ class GatheredMetric(CumulativeIterationMetric):
     _synced: bool
 
     def _sync(self) -> None:
-        if self._synced or not dist.is_available() or not dist.is_initialized() or dist.get_world_size() == 1:
+        if self._synced or not is_distributed():
             super()._sync()
             return
-        own = [torch.stack(buffer) if buffer else None for buffer in self._buffers or []]
-        layouts: list[Any] = [None] * dist.get_world_size()
-        dist.all_gather_object(layouts, [None if part is None else (part.shape[1:], part.dtype) for part in own])
-        known: list[Any] = [next((part for part in parts if part is not None), None) for parts in _columns(layouts)]
-        if not known:
+        own = [torch.stack(buffer) for buffer in self._buffers or []]
+        layouts = all_gather_object([(tensor.shape[1:], tensor.dtype) for tensor in own])
+        # A rank without a case learns from another one which buffers there are.
+        layout = next(filter(None, layouts), None)
+        if layout is None:
             return
-        missing = [number for number, layout in enumerate(known) if layout is None]
-        if missing:
-            received = f"none on any rank for buffers {missing}"
-            raise ValueError(error_message(type(self).__name__, "have cases of every kind", received))
-        own += [None] * (len(known) - len(own))
-        tensors = [
-            torch.empty((0, *layout[0]), dtype=layout[1]) if part is None else part
-            for part, layout in zip(own, known, strict=True)
-        ]
+        tensors = own or [torch.empty((0, *shape), dtype=dtype) for shape, dtype in layout]
         self._synced_tensors = [evenly_divisible_all_gather(tensor, concat=True) for tensor in tensors]
         self._synced = True
-
-
-def _columns(layouts: list[list[Any]]) -> list[list[Any]]:
-    """The layouts of each buffer on the ranks that have buffers."""
-    filled = [rank for rank in layouts if rank]
-    return [list(column) for column in zip(*filled, strict=True)]

@@ -95,7 +95,7 @@ class RetrievalMetric(GatheredMetric):
                 expected = "have the same number of rows if there are no ids"
                 raise ValueError(error_message("y_pred and y", expected, f"{len(y_pred)} and {len(y)}"))
             # Numbers that no other batch and no other process uses.
-            image_ids = text_ids = torch.arange(len(y), device=y.device) + self._seen + (get_rank() << 40)
+            image_ids = text_ids = torch.arange(len(y)) + self._seen + (get_rank() << 40)
             self._seen += len(y)
         # A MetaTensor would stay in the ranking, slowly; half precision would make ties.
         return [

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from monai.data import MetaTensor
 from sklearn.metrics import average_precision_score, roc_auc_score
 
 from medvl.functional import contrast_to_noise_ratio, mean_iou, pointing_game
@@ -186,6 +187,18 @@ def test_an_infinite_contrast_is_left_out():
          "direction must be one of 'image_to_text', 'text_to_image', 'both', got 'up'."),
         (lambda: RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 4)),
          "y_pred and y must have shapes (N, D) and (M, D), got (2, 3) and (2, 4)."),
+        (lambda: RetrievalMetric()(torch.ones(2, 3, 1), torch.ones(2, 3)),
+         "y_pred and y must have shapes (N, D) and (M, D), got (2, 3, 1) and (2, 3)."),
+        (lambda: RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3, 1)),
+         "y_pred and y must have shapes (N, D) and (M, D), got (2, 3) and (2, 3, 1)."),
+        (lambda: RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(3), text_ids=torch.arange(2)),
+         "image_ids must have shape (2,), one for each row of the embeddings, got (3,)."),
+        (lambda: ZeroShotMetric()(torch.ones(2, 1)), "y_pred and y must have the same shape (N, K), got (2, 1) and None."),
+        (lambda: ZeroShotMetric()(torch.ones(2, 1), torch.full((2, 1), 2.0)), "y must hold 1, 0, -1 or NaN, got 2."),
+        (lambda: GroundingMetric()(torch.ones(2, 1, 4, 4)),
+         "y_pred and y must have the same shape (N, C, H, W[, D]), got (2, 1, 4, 4) and None."),
+        (lambda: GroundingMetric()(torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 5)),
+         "y_pred and y must have the same shape (N, C, H, W[, D]), got (2, 1, 4, 4) and (2, 1, 4, 5)."),
         (lambda: RetrievalMetric()(torch.ones(2, 3)), "y_pred and y must have shapes (N, D) and (M, D), got (2, 3) and None."),
         (lambda: RetrievalMetric()(torch.ones(2, 3), torch.ones(3, 3)),
          "y_pred and y must have the same number of rows if there are no ids, got 2 and 3."),
@@ -238,3 +251,107 @@ def test_two_processes_agree_with_one(tmp_path):
         shared, one_sided = json.loads((tmp_path / f"{rank}.json").read_text())
         assert shared == pytest.approx(expected)
         assert one_sided == pytest.approx(expected)
+
+
+def test_retrieval_defaults_to_recall_at_10_in_both_directions():
+    images, texts = embeddings()
+    images = torch.cat([images, images + 1])  # more images than texts, so that the directions differ
+    image_ids, text_ids = torch.arange(46) % 23, torch.arange(23)
+    metric = RetrievalMetric()
+    metric(images, texts, image_ids=image_ids, text_ids=text_ids)
+    forward = naive_recall(images, texts, image_ids, text_ids, 10)
+    backward = naive_recall(texts, images, text_ids, image_ids, 10)
+    assert metric.aggregate().item() == pytest.approx((forward + backward) / 2)
+
+
+def test_median_and_mean_rank_by_hand():
+    # The ranks of the images' texts are 1, 1, 1 and 4.
+    images, texts = torch.eye(4), torch.eye(4)
+    images[3] = torch.tensor([3.0, 2.0, 1.0, 0.0])
+    for name, expected in (("median_rank", 1.0), ("mean_rank", 7 / 4), ("recall_at_4", 1.0), ("recall_at_3", 3 / 4)):
+        metric = RetrievalMetric(name, "image_to_text")
+        metric(images, texts)
+        value = metric.aggregate()
+        assert value.item() == pytest.approx(expected)
+        assert value.dtype == torch.float64
+
+
+def test_retrieval_without_ids_pairs_rows_in_batches_of_any_size():
+    images, texts = torch.eye(6), torch.eye(6).roll(1, dims=0)
+    metric = RetrievalMetric("mean_rank", "image_to_text")
+    for rows in (slice(0, 1), slice(1, 3), slice(3, 6)):
+        metric(images[rows], texts[rows])
+    assert metric.aggregate() == 6  # the own text ties with the other wrong ones
+
+
+def test_retrieval_takes_lists_with_ids():
+    images, texts = embeddings(4)
+    ids = ["a", "a", "b", "c"]
+    whole, lists = RetrievalMetric("mean_rank"), RetrievalMetric("mean_rank")
+    whole(images, texts, image_ids=ids, text_ids=ids)
+    lists(list(images), list(texts), image_ids=ids, text_ids=ids)
+    assert lists.aggregate() == whole.aggregate()
+    with pytest.raises(ValueError, match=r"got \(4, 6\) and None\.$"):
+        lists(list(images))
+
+
+def test_ids_are_put_where_the_embeddings_are():
+    embeds = torch.ones(2, 3, device="meta")
+    assert [part.device.type for part in RetrievalMetric()(embeds, embeds)] == ["meta"] * 4
+    ids = torch.arange(2)
+    assert [part.device.type for part in RetrievalMetric()(embeds, embeds, image_ids=ids, text_ids=ids)] == ["meta"] * 4
+
+
+def test_metrics_collect_plain_tensors():
+    half = MetaTensor(torch.tensor([[1.0, 0.5], [0.25, 0.0]], dtype=torch.bfloat16))
+    parts = RetrievalMetric()(half, half)
+    assert [type(part) for part in parts] == [torch.Tensor] * 4
+    assert [part.dtype for part in parts] == [torch.float32, torch.float32, torch.int64, torch.int64]
+    parts = ZeroShotMetric()(half, MetaTensor(torch.tensor([[1, 0], [-1, 0]])))
+    assert [type(part) for part in parts] == [torch.Tensor] * 2
+    assert [part.dtype for part in parts] == [torch.float64, torch.float32]
+    maps = MetaTensor(torch.rand(2, 1, 3, 3))
+    assert type(GroundingMetric()(maps, maps > 0.5)) is torch.Tensor
+
+
+@pytest.mark.parametrize("name", ["auroc", "auprc"])
+def test_a_finding_needs_one_case_of_each_class(name):
+    scores = torch.tensor([[0.9, 0.9, 0.9, 0.9], [0.8, 0.8, 0.8, 0.8], [0.1, 0.1, 0.1, 0.1]])
+    labels = torch.tensor([[1.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 0.0]])
+    metric = ZeroShotMetric(name, reduction="none")
+    metric(scores, labels)
+    message = r"^2 of 4 findings have only one class and are left out: columns \[1, 2\]\.$"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        values = metric.aggregate()
+    assert [warning.filename for warning in caught] == [__file__]
+    torch.testing.assert_close(
+        values, torch.tensor([1.0, torch.nan, torch.nan, 1.0], dtype=torch.float64), equal_nan=True
+    )
+    with pytest.warns(RuntimeWarning, match=message):
+        assert metric.aggregate(reduction="mean").shape == ()
+
+
+def test_zero_shot_values_are_float64():
+    metric = ZeroShotMetric()
+    metric(torch.tensor([[0.9], [0.5], [0.4], [0.3]]), torch.tensor([[1.0], [0.0], [1.0], [1.0]]))
+    assert metric.aggregate().tolist() == 1 / 3
+
+
+def test_grounding_has_thresholds_of_its_own():
+    maps, masks = torch.tensor([[[[0.9, 0.5, 0.3, 0.1]]]]), torch.tensor([[[[1, 1, 0, 0]]]])
+    for thresholds in ([0.2], [0.2, 0.4]):
+        metric = GroundingMetric(thresholds=thresholds)
+        metric(maps, masks)
+        assert metric.aggregate() == mean_iou(maps[0], masks[0], thresholds=tuple(thresholds)).mean()
+        default = GroundingMetric()
+        default(maps, masks)
+        assert metric.aggregate() != default.aggregate()
+
+
+def test_the_warning_of_grounding_counts_and_points_to_the_caller():
+    metric = GroundingMetric("pointing_game")
+    metric(torch.rand(3, 1, 2, 2), torch.tensor([0, 1, 0]).reshape(3, 1, 1, 1).expand(3, 1, 2, 2) * torch.eye(2))
+    message = "2 of 3 heat maps have no region (or no background), or an infinite contrast, and are left out."
+    with pytest.warns(RuntimeWarning, match=f"^{re.escape(message)}$") as caught:
+        metric.aggregate()
+    assert [warning.filename for warning in caught] == [__file__]
