@@ -50,6 +50,7 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore = [
+    ("py:class", "medvl.functional.zero_shot.Values"),  # a type variable
     ("py:class", "medvl.data.public.base.DatasetType"),  # a type variable
 ]
 

@@ -71,6 +71,8 @@ PAGES: dict[str, dict[str, str]] = {
             monai.transforms.Randomizable monai.transforms.transform.Randomizable=monai.transforms.Randomizable
             monai.transforms.RandomizableTransform
             monai.transforms.transform.RandomizableTransform=monai.transforms.RandomizableTransform""",
+        "bundle.html": """monai.bundle.ConfigWorkflow
+            monai.bundle.workflows.ConfigWorkflow=monai.bundle.ConfigWorkflow""",
         "metrics.html": """monai.metrics.CumulativeIterationMetric
             monai.metrics.metric.CumulativeIterationMetric=monai.metrics.CumulativeIterationMetric""",
         "inferers.html": "monai.inferers.Inferer monai.inferers.inferer.Inferer=monai.inferers.Inferer",
