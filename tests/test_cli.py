@@ -303,7 +303,7 @@ class TestEvaluate:
         assert (code, err) == (2, f"Error: {tmp_path} holds no trained model: no run.\n")
         (tmp_path / "config.yaml").write_text("{}")
         code, _, err = medvl("evaluate", tmp_path)
-        assert "is not finished; go on with it by --resume" in err
+        assert "is not finished; continue it by --resume" in err
 
 
 def test_embed(medvl, trained, tmp_path):
@@ -405,7 +405,7 @@ class TestErrors:
             ),
             (
                 ["train", "medclip", "--source", "image-label=foo:somewhere"],
-                "source 'foo:somewhere': the layout before the colon must be one of openi, chexpert, mimic-cxr",
+                "source must begin with one of chexpert, mimic-cxr, openi before the colon, got 'foo:somewhere'.",
             ),
             (["embed", "nowhere"], "nowhere holds no trained model"),
         ],
