@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +30,7 @@ class ReliabilityCurve:
     def error(self) -> float:
         """The expected calibration error, the mean gap of observed and predicted, weighted by cases; NaN without a case."""
         if not self.counts.sum():
-            return float("nan")
+            return math.nan
         gaps = np.abs(self.observed - self.predicted)
         return float((gaps[self.counts > 0] * self.counts[self.counts > 0]).sum() / self.counts.sum())
 
@@ -99,7 +100,7 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     scores, targets = np.asarray(scores, float), np.asarray(targets)
     check_scores(scores)
     if not targets.any():
-        return float("nan")
+        return math.nan
     order = np.argsort(-scores)
     ordered = scores[order]
     ends = np.flatnonzero(np.concatenate([ordered[1:] != ordered[:-1], [True]]))

@@ -113,7 +113,12 @@ class TestThreshold:
     def test_scores_of_any_kind_of_number(self, kind):
         # Unsigned integers cannot be negated: 0 would rank first.
         scores = [0, 3, 1] if kind is list else np.array([0, 3, 1], kind)
-        assert best_f1_threshold(scores, [False, True, False]) == 2.0
+        assert best_f1_threshold(scores, [False, True, True]) == 0.5
+
+    @pytest.mark.parametrize("tied", [[True, False, False], [False, True, False], [False, False, True]])
+    def test_a_tie_below_the_first_score_cannot_be_parted(self, tied):
+        # F1 is 2/3 above the tie and 2/3 below it; inside it would be up to 1.
+        assert best_f1_threshold([3.0, 2.0, 2.0, 2.0, 1.0], [True, *tied, False]) == 2.5
 
     def test_without_a_positive_case_there_is_none(self):
         assert math.isnan(best_f1_threshold(np.array([0.1, 0.2]), np.array([False, False])))
