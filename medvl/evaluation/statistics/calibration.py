@@ -65,7 +65,7 @@ def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
         [0.15 0.9 ] [0.5 1. ] [2 2] 0.225
     """
     check_integer(n_bins, "n_bins", minimum=1)
-    probabilities, targets = np.asarray(probabilities, float), np.asarray(targets, float)
+    probabilities = np.asarray(probabilities, float)
     wrong = ~((probabilities >= 0) & (probabilities <= 1))
     if wrong.any():
         raise ValueError(error_message("probabilities", "be between 0 and 1", probabilities[wrong][0]))

@@ -68,6 +68,15 @@ class TestReliability:
         assert len(reliability_curve(np.array([0.2]), np.array([1])).counts) == 10
         assert reliability_curve(np.array([0.2]), np.array([1]), n_bins=1).counts.tolist() == [1]
 
+    @pytest.mark.parametrize(
+        "targets", [[1, 0], [True, False], np.array([1, 0], np.uint8), np.array([1.0, 0.0], np.float32)]
+    )
+    def test_float32_probabilities_are_not_rounded_to_an_edge(self, targets):
+        # 0.7 in float32 is below 0.7, but ten times it, in float32, is 7.
+        curve = reliability_curve(np.array([0.7, 0.75], np.float32), targets)
+        assert (curve.counts[6], curve.counts[7]) == (1, 1)
+        assert (curve.observed[6], curve.observed[7]) == (1, 0)
+
     @pytest.mark.parametrize("wrong", [1.2, -0.1, math.nan])
     def test_probabilities_are_between_0_and_1(self, wrong):
         with pytest.raises(ValueError, match=exactly(f"probabilities must be between 0 and 1, got {wrong}.")):
