@@ -8,6 +8,7 @@ import math
 import re
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -157,6 +158,16 @@ def test_grounding_is_the_mean_of_its_function_over_batches_and_lists(name, shap
         lists(list(maps[rows]), list(masks[rows]))
     torch.testing.assert_close(whole.aggregate(), expected)
     torch.testing.assert_close(lists.aggregate(), expected)
+
+
+@pytest.mark.parametrize("name", ["mean_iou", "pointing_game", "contrast_to_noise_ratio"])
+def test_grounding_does_not_warn_where_every_map_has_a_value(name):
+    metric = GroundingMetric(name)
+    assert metric.metric == name
+    metric(torch.tensor([[[[1.0, 2.0, 4.0, 3.0]]]]), torch.tensor([[[[0, 0, 1, 1]]]]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metric.aggregate()
 
 
 def test_empty_regions_are_left_out_and_empty_predictions_count():
