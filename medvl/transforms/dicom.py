@@ -2,128 +2,295 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import re
-from collections.abc import Iterable, Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
-from monai.data import PydicomReader
-from monai.utils import MetaKeys
 from numpy.typing import NDArray
-from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, get_decoder
+from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder
+from pydicom.uid import RLELossless
 
-from medvl.utils.checks import error_message
+PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
+GEOMETRY_KEYWORDS = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_PIXELS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-_GEOMETRY = {"00200037": "ImageOrientationPatient", "00200032": "ImagePositionPatient", "00280030": "PixelSpacing"}
+_DISPLAY_KEYWORDS = (
+    "Modality",
+    "PhotometricInterpretation",
+    "PixelRepresentation",
+    "BitsStored",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "ModalityLUTSequence",
+    "VOILUTSequence",
+    "VOILUTFunction",
+    "WindowCenter",
+    "WindowWidth",
+)
 _FRAME_GROUPS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
     "PixelMeasuresSequence",
     "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
 )
+
+
+class GrayFrame(NamedTuple):
+    """One frame after its modality LUT, VOI LUT and polarity."""
+
+    pixels: NDArray[np.float32]
+    padding: NDArray[np.bool_]
+    """The pixels that have the Pixel Padding Value, such as those outside the field of view of a CT."""
 
 
 def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.float32]:
     """Gray values of a DICOM image after its modality LUT, VOI LUT and polarity (DICOM PS3.3 C.11, C.7.6.3).
 
     Args:
-        dataset: the data set that ``pydicom.dcmread`` returns.
-        window: apply the first VOI LUT or window. False gives rescaled values (Hounsfield units in CT).
+        dataset: the data set that ``pydicom.dcmread`` returns, with one frame.
+        window: apply the first VOI LUT, or else the first valid window. False gives rescaled values (Hounsfield units in CT).
 
     Returns:
         float32 (rows, columns). MONOCHROME1 is inverted within the range of its stored bits, so that it equals the same
-        image in MONOCHROME2; padding (Pixel Padding Value) becomes as dark as the darkest pixel; color is converted to
-        luminance. An enhanced CT, MR or tomosynthesis gives (rows, columns, frames), sorted by position and without a
-        window, since frames may have different windows.
+        image in MONOCHROME2, except for Hounsfield units, which always increase with absorption; padding (Pixel Padding
+        Value) becomes as dark as the darkest pixel; color is converted to luminance.
 
     Raises:
-        ValueError: If there are no pixels, the frames do not form a volume, or no decoder supports the compression.
+        ValueError: If there are no pixels, there is more than one frame, or no decoder supports the compression.
     """
-    if not any(keyword in dataset for keyword in _PIXELS):
+    headers = frame_headers(dataset)
+    if len(headers) > 1:
+        raise ValueError(f"it must hold one frame, got {len(headers)}.")
+    return fill_padding([gray_frames(dataset, headers, window)[0]])[0]
+
+
+def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
+    """What the display and the place of each frame depend on.
+
+    The functional groups of an enhanced image, those of the frame before the shared ones, go before the data set's own
+    attributes; empty attributes are left out (DICOM PS3.3 C.7.6.16).
+    """
+    if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
         raise ValueError(f"it holds no image (modality {dataset.get('Modality', 'not given')}).")
+    if missing := [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if dataset.get(keyword) is None]:
+        raise ValueError(f"it lacks {' and '.join(missing)}.")
     if "SegmentSequence" in dataset:
         raise ValueError("it holds a segmentation, not an image.")
-    if int(dataset.get("NumberOfFrames", None) or 1) > 1:
-        headers = _frame_headers(dataset)
-        frames = _decode(dataset)
-        return np.stack(
-            [apply_modality_lut(frames[i], headers[i]).astype(np.float32) for i in _slice_order(headers, "frames")],
-            axis=-1,
-        )
-    pixels = _decode(dataset)
-    padding = _padding(dataset, pixels)
-    photometric = dataset.get("PhotometricInterpretation", "MONOCHROME2")
-    if photometric == "PALETTE COLOR":
-        pixels = apply_color_lut(pixels, dataset)
-    if pixels.ndim == 3:
-        return pixels[..., :3].astype(np.float32) @ _LUMINANCE
-    pixels = apply_modality_lut(pixels, dataset)
+    common = pydicom.Dataset()
+    number = _frame_count(dataset)
+    _update(common, dataset, _DISPLAY_KEYWORDS + (GEOMETRY_KEYWORDS if number == 1 else ()))
+    shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
+    frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    if frames and len(frames) != number:
+        raise ValueError(f"it holds {number} frames, but the functional groups of {len(frames)}.")
+    headers = []
+    for frame in frames or [pydicom.Dataset()] * number:
+        header = _copied(common)
+        for name in _FRAME_GROUPS:
+            if groups := frame.get(name) or shared[0].get(name):
+                _update(header, groups[0], _DISPLAY_KEYWORDS + GEOMETRY_KEYWORDS)
+        headers.append(header)
+    return headers
+
+
+def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], window: bool) -> list[GrayFrame]:
+    """The frames of a data set as gray values, in the order of ``headers``.
+
+    Args:
+        dataset: the data set that ``pydicom.dcmread`` returns.
+        headers: what :func:`frame_headers` returns for it.
+        window: apply the VOI LUT or window.
+    """
+    stored = _decode(dataset)
+    frames = stored[None] if len(headers) == 1 else stored
+    axes = 3 if int(dataset.get("SamplesPerPixel", None) or 1) == 1 else 4
+    if frames.ndim != axes or len(frames) != len(headers):
+        count = frames.shape[-axes] if frames.ndim > axes else len(frames)
+        raise ValueError(f"it must hold {len(headers)} frames as its NumberOfFrames says, got {count}.")
+    padding = _padding(dataset, frames) if axes == 3 else np.zeros(frames.shape[:3], dtype=bool)
+    if (
+        "RedPaletteColorLookupTableDescriptor" in dataset
+        and headers[0].get("PhotometricInterpretation") == "PALETTE COLOR"
+    ):
+        frames = np.stack([apply_color_lut(frame, dataset) for frame in frames])
+    if frames.ndim == 4:
+        values = [frame[..., :3].astype(np.float32) @ _LUMINANCE for frame in frames]
+    else:
+        little_endian = _is_little_endian(dataset)
+        values = [
+            _displayed(frame, header, window, little_endian) for frame, header in zip(frames, headers, strict=True)
+        ]
+    return [GrayFrame(pixels, pad) for pixels, pad in zip(values, padding, strict=True)]
+
+
+def fill_padding(frames: Sequence[GrayFrame]) -> list[NDArray[np.float32]]:
+    """The pixels of all frames, with padding as dark as the darkest other pixel of any frame."""
+    darkest = [frame.pixels[~frame.padding].min() for frame in frames if not frame.padding.all()]
+    if darkest:
+        for frame in frames:
+            frame.pixels[frame.padding] = min(darkest)
+    return [frame.pixels for frame in frames]
+
+
+def is_hounsfield(header: pydicom.Dataset) -> bool:
+    """Whether rescaled values are Hounsfield units: those of CT, unless Rescale Type names another unit (PS3.3 C.8.2.1)."""
+    return (
+        header.get("Modality") == "CT"
+        and _rescale(header) is not None
+        and header.get("RescaleType", "HU").upper() == "HU"
+    )
+
+
+def _frame_count(dataset: pydicom.Dataset) -> int:
+    number = int(dataset.get("NumberOfFrames", None) or 1)
+    syntax = _transfer_syntax(dataset)
+    if "PixelData" in dataset and (syntax is None or not syntax.is_encapsulated):
+        pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", None) or 1)
+        share = 2 / 3 if dataset.get("PhotometricInterpretation") == "YBR_FULL_422" else 1
+        held = len(dataset.PixelData) / (pixels * int(dataset.BitsAllocated) / 8 * share)
+        if number + 1 <= int(held):
+            # More would be dropped. A third more is 4:2:2 color that was stored in full.
+            raise ValueError(f"its NumberOfFrames is {number}, but it holds the pixels of {int(held)} frames.")
+    return number
+
+
+def _update(header: pydicom.Dataset, source: pydicom.Dataset, keywords: Sequence[str]) -> None:
+    for keyword in keywords:
+        if keyword in source and source.get(keyword) not in (None, "", []):
+            header[keyword] = source[keyword]
+
+
+def _copied(dataset: pydicom.Dataset) -> pydicom.Dataset:
+    copied = pydicom.Dataset()
+    for element in dataset:
+        copied[element.tag] = copy.copy(element)  # a data set's own copy shares its elements
+    return copied
+
+
+def _displayed(stored: NDArray[Any], header: pydicom.Dataset, window: bool, little_endian: bool) -> NDArray[np.float32]:
+    pixels, low, high = _rescaled(stored, header, little_endian)
     if window:
-        if dataset.get("VOILUTSequence"):
-            pixels = np.rint(pixels).astype(np.int32)  # a LUT is indexed by integers
-        pixels = apply_voi_lut(pixels, dataset)
+        item = (header.get("VOILUTSequence") or [pydicom.Dataset()])[0]
+        if item.get("LUTDescriptor") is not None and item.get("LUTData") is not None:
+            pixels = _look_up(pixels, item, little_endian)
+            low, high = 0.0, float(2 ** item.LUTDescriptor[2] - 1)
+        else:
+            pixels = _windowed(pixels, header)
     pixels = pixels.astype(np.float32)
-    if photometric == "MONOCHROME1":
-        pixels = sum(_gray_range(dataset, pixels, window)) - pixels
-    if padding is not None and padding.any() and not padding.all():
-        pixels[padding] = pixels[~padding].min()
+    if header.get("PhotometricInterpretation") == "MONOCHROME1" and not is_hounsfield(header):
+        pixels = (low + high) - pixels
     return pixels
 
 
-def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """The mask of padding pixels, such as those outside the field of view of a CT (DICOM PS3.3 C.7.5.1.1.2), or None."""
-    value, limit = dataset.get("PixelPaddingValue"), dataset.get("PixelPaddingRangeLimit")
-    if value is None:
+def _rescaled(stored: NDArray[Any], header: pydicom.Dataset, little_endian: bool) -> tuple[NDArray[Any], float, float]:
+    """Pixels after the modality LUT, and the smallest and largest storable value in their units."""
+    if header.get("ModalityLUTSequence"):
+        item = header.ModalityLUTSequence[0]
+        return _look_up(stored, item, little_endian), 0.0, float(2 ** item.LUTDescriptor[2] - 1)
+    if "BitsStored" in header and stored.dtype.kind in "iu":
+        bits, signed = header.BitsStored, header.get("PixelRepresentation", 0)
+        low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
+    else:
+        low, high = float(stored.min()), float(stored.max())
+    rescale = _rescale(header)
+    if rescale is None:
+        return stored, low, high
+    slope, intercept = rescale
+    if slope == 0 and np.ptp(stored) > 0:
+        raise ValueError("its RescaleSlope must not be 0.")
+    return stored.astype(np.float64) * slope + intercept, low * slope + intercept, high * slope + intercept
+
+
+def _rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
+    slope, intercept = header.get("RescaleSlope"), header.get("RescaleIntercept")
+    if slope is None and intercept is None:
         return None
+    return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
+
+
+def _look_up(pixels: NDArray[Any], item: pydicom.Dataset, little_endian: bool) -> NDArray[Any]:
+    """Pixels looked up in the table of a modality or VOI LUT sequence (PS3.3 C.11.1.1, C.11.2.1.1).
+
+    pydicom's ``apply_voi_lut`` holds the index in the type of the entries, so that an 8-bit table of more than 256 entries
+    wraps around.
+    """
+    entries, first, bits = (int(value) for value in item.LUTDescriptor)
+    entries = entries or 2**16
+    data = item.LUTData
+    if isinstance(data, bytes):
+        # Entries of 8 bits may be packed two to a word.
+        narrow = bits <= 8 and len(data) < 2 * entries
+        table = np.frombuffer(data, np.uint8 if narrow else "<u2" if little_endian else ">u2")
+    else:
+        table = np.atleast_1d(np.asarray(data))
+    if len(table) < entries:
+        raise ValueError(f"its lookup table must have {entries} entries, got {len(table)}.")
+    index = np.rint(pixels).astype(np.int64)
+    if first >= 2**15 and index.min() < 0:
+        first -= 2**16  # a signed value that was written as the unsigned one with the same bits
+    return table[:entries][np.clip(index - first, 0, entries - 1)]
+
+
+def _windowed(pixels: NDArray[Any], header: pydicom.Dataset) -> NDArray[Any]:
+    """Pixels after the first valid window; unchanged where there is none."""
+    function = header.get("VOILUTFunction", "LINEAR").strip().upper()
+    centers, widths = (np.atleast_1d(header.get(keyword, [])) for keyword in ("WindowCenter", "WindowWidth"))
+    smallest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
+    for center, width in zip(centers, widths, strict=False):
+        if not (math.isfinite(float(center)) and smallest <= float(width) < math.inf):
+            continue  # a width of 0 is written where there is no window
+        if "BitsStored" not in header:  # floating point pixels, which have no range of their own
+            return np.clip(pixels, float(center) - float(width) / 2, float(center) + float(width) / 2)
+        display = _copied(header)
+        display.PhotometricInterpretation = "MONOCHROME2"
+        display.PixelRepresentation = header.get("PixelRepresentation", 0)
+        display.VOILUTFunction, display.WindowCenter, display.WindowWidth = function, float(center), float(width)
+        if (rescale := _rescale(header)) is not None:
+            display.RescaleSlope, display.RescaleIntercept = rescale
+        return apply_windowing(pixels, display)
+    return pixels
+
+
+def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """The mask of padding pixels, such as those outside the field of view of a CT (DICOM PS3.3 C.7.5.1.1.2)."""
+    kind = {"PixelData": "Pixel", "FloatPixelData": "FloatPixel", "DoubleFloatPixelData": "DoubleFloatPixel"}
+    prefix = next(kind[keyword] for keyword in PIXEL_KEYWORDS if keyword in dataset)
+    value, limit = dataset.get(f"{prefix}PaddingValue"), dataset.get(f"{prefix}PaddingRangeLimit")
+    if value is None or value == "":
+        return np.zeros(pixels.shape, dtype=bool)
     # Cast to the pixels' type: -2000 is often written as the unsigned number with the same bits.
     low, high = np.sort(np.array([value, value if limit is None else limit]).astype(pixels.dtype))
     return (pixels >= low) & (pixels <= high)
 
 
-def _frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
-    """Position and rescaling of each frame, from the functional groups of a multi-frame image (DICOM PS3.3 C.7.6.16)."""
-    shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
-    headers = []
-    for frame in dataset.get("PerFrameFunctionalGroupsSequence") or []:
-        header = pydicom.Dataset()
-        for group in _FRAME_GROUPS:
-            found = frame.get(group) or shared[0].get(group)
-            if found:
-                header.update(found[0])
-        headers.append(header)
-    number = int(dataset.NumberOfFrames)
-    if len(headers) != number or any(
-        header.get(keyword) is None for header in headers for keyword in _GEOMETRY.values()
-    ):
-        raise ValueError(
-            f"it holds {number} frames; several frames must form a volume in which every frame has a position "
-            "(enhanced CT or MR, tomosynthesis)."
-        )
-    return headers
-
-
-def _slice_order(headers: Sequence[pydicom.Dataset], unit: str) -> list[int]:
-    """Indices that sort a volume's slices by position along their common normal; ``unit`` is their name in errors."""
-    directions = np.array([header.ImageOrientationPatient for header in headers], dtype=float)
-    if not np.allclose(directions, directions[0], atol=1e-3):
-        raise ValueError(f"its {unit} must be parallel.")
-    normal = np.cross(directions[0, :3], directions[0, 3:])
-    positions = np.array([header.ImagePositionPatient for header in headers], dtype=float) @ normal
-    order = np.argsort(positions, kind="stable")
-    if repeated := int((np.diff(positions[order]) < 1e-3).sum()):
-        raise ValueError(
-            f"its {unit} must have different positions, as in one volume at one time, got {repeated} of {len(positions)} "
-            "repeated."
-        )
-    return order.tolist()
-
-
 def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
-    syntax = dataset.file_meta.get("TransferSyntaxUID", None) if hasattr(dataset, "file_meta") else None
+    """Stored values, without what lies above the high bit or below the stored bits (PS3.5 8.1.1)."""
+    syntax = _transfer_syntax(dataset)
+    bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
+    shift = 0 if bits is None or high is None or "PixelData" not in dataset else int(high) + 1 - int(bits)
+    if shift:
+        if shift < 0 or int(high) >= int(dataset.BitsAllocated):
+            raise ValueError(f"its HighBit must be at least BitsStored - 1 and below BitsAllocated, got {high}.")
+        if syntax is not None and syntax.is_encapsulated and syntax != RLELossless:
+            raise ValueError(f"its HighBit must be BitsStored - 1 in a file compressed as {syntax.name}, got {high}.")
+        meta, dataset = dataset.file_meta, _copied(dataset)
+        dataset.file_meta = meta
+        dataset.BitsStored = int(high) + 1
+    stored = _decompress(dataset, syntax)
+    if stored.dtype.kind in "iu":
+        unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored)
+        if unused > 0 and dataset.BitsAllocated > 1:  # overlays, which pydicom removes from native pixels only
+            stored = np.right_shift(np.left_shift(stored, unused), unused)
+    return np.right_shift(stored, shift) if shift else stored
+
+
+def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDArray[Any]:
     if syntax is None or not syntax.is_encapsulated:
         return dataset.pixel_array
     try:
@@ -146,87 +313,10 @@ def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
         ) from error
 
 
-def _gray_range(dataset: pydicom.Dataset, pixels: NDArray[np.float32], window: bool) -> tuple[float, float]:
-    """The smallest and largest storable value, in the units of the pixels."""
-    table = dataset.get("VOILUTSequence") if window else None
-    table = table or dataset.get("ModalityLUTSequence")
-    if table:
-        return 0.0, float(2 ** table[0].LUTDescriptor[2] - 1)
-    if "BitsStored" not in dataset:
-        return float(pixels.min()), float(pixels.max())
-    bits, signed = dataset.BitsStored, dataset.get("PixelRepresentation", 0)
-    low, high = (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if signed else (0, 2**bits - 1)
-    if "RescaleSlope" not in dataset or "RescaleIntercept" not in dataset:
-        return float(low), float(high)
-    slope, intercept = float(dataset.RescaleSlope), float(dataset.RescaleIntercept)
-    return low * slope + intercept, high * slope + intercept
+def _transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID | None:
+    return dataset.file_meta.get("TransferSyntaxUID", None) if hasattr(dataset, "file_meta") else None
 
 
-class StudyDicomReader(PydicomReader):
-    """MONAI's DICOM reader with rows first, gray values from :func:`dicom_pixels`, and a check that a series is one volume.
-
-    A series keeps its rescaled values, since in MR every slice has a window of its own.
-
-    Args:
-        window: apply the VOI LUT or window of a single image.
-    """
-
-    def __init__(self, window: bool = True) -> None:
-        super().__init__(swap_ij=False, fname_regex=None)
-        self.window = window
-
-    def read(self, data: Any, **kwargs: Any) -> Any:
-        try:
-            return super().read(data, **kwargs)
-        except IndexError as error:
-            raise ValueError("the folder holds no DICOM file.") from error
-        except pydicom.errors.InvalidDicomError as error:
-            raise ValueError("it lacks the DICOM prefix (DICM at byte 128).") from error
-
-    def _combine_dicom_series(self, data: Iterable[pydicom.Dataset], filenames: Sequence[str | Path]) -> Any:
-        slices = [
-            (dataset, name)
-            for dataset, name in zip(data, filenames, strict=True)
-            if any(keyword in dataset for keyword in _PIXELS)
-        ]
-        if not slices:
-            raise ValueError("the folder holds no DICOM image.")
-        datasets = [dataset for dataset, _ in slices]
-        series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in datasets}
-        if len(series) > 1:
-            raise ValueError(error_message("the folder", "hold one DICOM series", len(series)))
-        sizes = {(int(dataset.Rows), int(dataset.Columns)) for dataset in datasets}
-        if len(sizes) > 1:
-            raise ValueError(error_message("the slices of the series", "have the same size", sorted(sizes)))
-        if any(dataset.get("InstanceNumber", None) is None for dataset in datasets):
-            raise ValueError("every slice of a series must have an InstanceNumber.")
-        self.has_series = len(slices) > 1  # a folder with a DICOMDIR may hold a single image
-        geometry = [dataset.get(keyword) for dataset in datasets for keyword in tuple(_GEOMETRY.values())[:2]]
-        if self.has_series and None in geometry:
-            raise ValueError("every slice of a series must have ImageOrientationPatient and ImagePositionPatient.")
-        if self.has_series:
-            for position, number in enumerate(_slice_order(datasets, "slices")):
-                datasets[number].InstanceNumber = position  # MONAI sorts by it
-        return super()._combine_dicom_series(datasets, [name for _, name in slices])
-
-    def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:
-        return dicom_pixels(img, window=self.window and not self.has_series)
-
-    def _get_meta_dict(self, img: pydicom.Dataset) -> dict[str, Any]:
-        # MONAI would convert the whole data set to JSON, pixels included, and then keep these three.
-        last = None
-        if int(img.get("NumberOfFrames", None) or 1) > 1:
-            headers = _frame_headers(img)
-            order = _slice_order(headers, "frames")
-            img, last = headers[order[0]], headers[order[-1]]
-        meta: dict[str, Any] = {
-            tag: {"Value": [float(value) for value in img[keyword].value]}
-            for tag, keyword in _GEOMETRY.items()
-            if img.get(keyword) is not None
-        }
-        return meta if last is None else meta | {"lastImagePositionPatient": np.asarray(last.ImagePositionPatient)}
-
-    def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
-        if len(metadata[MetaKeys.SPATIAL_SHAPE]) < 3:
-            return np.eye(4)  # a radiograph keeps its stored orientation
-        return super()._get_affine(metadata, lps_to_ras)
+def _is_little_endian(dataset: pydicom.Dataset) -> bool:
+    syntax = _transfer_syntax(dataset)
+    return syntax is None or syntax.is_little_endian

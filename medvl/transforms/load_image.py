@@ -18,7 +18,7 @@ from monai.utils import TransformBackends
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from medvl.transforms.dicom import StudyDicomReader
+from medvl.transforms.dicom_volume import StudyDicomReader
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.tensors import as_plain
@@ -92,7 +92,7 @@ class LoadStudyImage(Transform):
         except MemoryError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].removesuffix(".")
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:400].removesuffix(".")
             raise ValueError(f"the file {path} cannot be read as {kind}: {reason}.") from error
         return self._check_dims(gray, f"the file {path}")
 

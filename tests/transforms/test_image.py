@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import pickle
-import re
 import struct
-import warnings
 import zlib
 from pathlib import Path
 
 import nibabel
 import numpy as np
-import pydicom
 import pytest
 import torch
+from image_files import LUMINANCE, PICTURE, RGB, VOLUME, load, write_dicom
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
 from PIL import Image
-from pydicom.data import get_testdata_file
-from pydicom.dataset import FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from medvl.data import read_manifest
 from medvl.transforms import (
@@ -34,45 +29,6 @@ from medvl.transforms import (
     image_preprocessing,
 )
 from medvl.utils.errors import StudyError
-
-# Asymmetric in every way: neither a flip nor a transposition leaves it as it is.
-PICTURE = np.arange(12, dtype=np.uint8).reshape(3, 4) * 20 + np.uint8([[0, 1, 0, 0]])
-RGB = np.stack([PICTURE, PICTURE[::-1], PICTURE[:, ::-1]], axis=-1)
-LUMINANCE = RGB @ np.array([0.299, 0.587, 0.114])
-
-
-def write_dicom(path, pixels, photometric="MONOCHROME2", **tags):
-    """A DICOM file with little more than its pixels."""
-    meta = FileMetaDataset()
-    meta.TransferSyntaxUID = tags.pop("TransferSyntaxUID", ExplicitVRLittleEndian)
-    meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    meta.MediaStorageSOPInstanceUID = generate_uid()
-    dataset = pydicom.Dataset()
-    dataset.file_meta = meta
-    dataset.Modality = "DX"
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.SamplesPerPixel = 3 if pixels.ndim == 3 else 1
-    if pixels.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    dataset.PhotometricInterpretation = photometric
-    dataset.BitsAllocated = 8 * pixels.dtype.itemsize
-    dataset.BitsStored = tags.pop("BitsStored", dataset.BitsAllocated)
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(pixels.dtype.kind == "i")
-    dataset.PixelData = pixels.tobytes()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    dataset.save_as(path, enforce_file_format=True)
-    return str(path)
-
-
-def load(path, **options):
-    image = LoadStudyImage(**options)(path)
-    assert type(image) is torch.Tensor
-    assert image.dtype == torch.float32
-    assert image.shape[0] == 1
-    return image[0].numpy()
-
 
 # The right way up
 
@@ -102,9 +58,6 @@ def test_row_0_is_at_the_top_of_a_dicom(tmp_path):
     np.testing.assert_array_equal(load(write_dicom(tmp_path / "no_suffix", PICTURE)), PICTURE)
 
 
-VOLUME = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
-
-
 @pytest.mark.parametrize("axes", [(0, 1, 2), (1, 0, 2), (2, 1, 0), (2, 0, 1)])
 @pytest.mark.parametrize("flips", [(), (0,), (1, 2), (0, 1, 2)])
 @pytest.mark.parametrize("suffix", ["nii", "nii.gz"])
@@ -119,40 +72,6 @@ def test_volumes_come_out_in_ras(tmp_path, axes, flips, suffix):
     kept = LoadStudyImage(keep_meta=True)(tmp_path / f"a.{suffix}")
     assert isinstance(kept, MetaTensor)
     np.testing.assert_allclose(np.diag(kept.affine)[:3], 2.5)
-
-
-def write_series(folder, volume, step=(0, 0, 2.0), **tags):
-    """The slices of a RAS volume as a scanner stores them: rows to the back, columns to the left, head last."""
-    folder.mkdir()
-    tags.setdefault("SeriesInstanceUID", generate_uid())
-    slices = volume[::-1, ::-1].transpose(2, 1, 0)
-    for number, pixels in enumerate(slices):
-        write_dicom(
-            folder / f"{(number * 7) % 11}.dcm",
-            np.ascontiguousarray(pixels),
-            **{
-                "InstanceNumber": number + 1,
-                "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-                "ImagePositionPatient": [number * value for value in step],
-                "PixelSpacing": [0.5, 0.5],
-                **tags,
-            },
-        )
-    return folder
-
-
-def test_a_dicom_series_comes_out_as_the_same_nifti(tmp_path):
-    folder = write_series(
-        tmp_path / "series", VOLUME, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=5, WindowWidth=4
-    )
-    (folder / "notes.txt").write_text("no DICOM")
-    write_dicom(folder / "DICOMDIR", PICTURE)  # stands for the index that such folders hold: without pixels
-    dataset = pydicom.dcmread(folder / "DICOMDIR")
-    del dataset.PixelData
-    dataset.save_as(folder / "DICOMDIR")
-    np.testing.assert_array_equal(load(folder), VOLUME * 2 - 10)
-    kept = LoadStudyImage(keep_meta=True)(folder)
-    np.testing.assert_allclose(np.diag(kept.affine)[:3], [0.5, 0.5, 2.0])
 
 
 @pytest.mark.parametrize(
@@ -223,256 +142,6 @@ def test_arrays_and_tensors():
         TypeError, match=r"^image must be one path or array, got list; several views are rows of their own"
     ):
         LoadStudyImage()(["a.png", "b.png"])
-
-
-# DICOM
-
-
-@pytest.mark.parametrize(
-    "tags",
-    [
-        {},
-        {"RescaleSlope": 2, "RescaleIntercept": -1000},
-        {"WindowCenter": [1000, 2000], "WindowWidth": [600, 100]},
-        {"WindowCenter": 1000, "WindowWidth": 600, "VOILUTFunction": "SIGMOID"},
-    ],
-)
-@pytest.mark.parametrize("window", [True, False])
-def test_monochrome1_equals_monochrome2(tmp_path, tags, window):
-    stored = (PICTURE.astype(np.uint16) * 8) + 500
-    mirrored = {**tags}
-    if "WindowCenter" in tags:
-        # The linear window's center lies half a step beside its middle (PS3.3 C.11.2.1.2).
-        half = 0 if "VOILUTFunction" in tags else 1
-        centers = np.atleast_1d(tags["WindowCenter"])
-        mirrored["WindowCenter"] = [int(4095 - center + half) for center in centers]
-    bright = load(write_dicom(tmp_path / "2.dcm", stored, BitsStored=12, **tags), window=window)
-    dark = load(write_dicom(tmp_path / "1.dcm", 4095 - stored, "MONOCHROME1", BitsStored=12, **mirrored), window=window)
-    np.testing.assert_allclose(dark, bright, atol=1e-2)
-    assert bright.std() > 0
-
-
-def test_the_first_window_is_applied_or_not(tmp_path):
-    stored = PICTURE.astype(np.int16) * 10
-    tags = {"WindowCenter": [600.5, 9], "WindowWidth": [401, 9], "RescaleSlope": 1, "RescaleIntercept": 0}
-    path = write_dicom(tmp_path / "a.dcm", stored, **tags)
-    expected = np.clip((stored - 400.0) / 400, 0, 1) * 65535 - 32768
-    np.testing.assert_allclose(load(path), expected, atol=0.01)
-    np.testing.assert_array_equal(load(path, window=False), stored)
-    empty = write_dicom(tmp_path / "b.dcm", stored, WindowCenter=None, WindowWidth=None)
-    np.testing.assert_array_equal(load(empty), stored)
-
-
-@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_voi_table_is_looked_up(tmp_path, rescale, photometric):
-    table = pydicom.Dataset()
-    table.LUTDescriptor = [256, 0, 16]
-    table.add_new("LUTData", "OW", (np.arange(256) ** 2).astype("<u2").tobytes())
-    path = write_dicom(tmp_path / "a.dcm", PICTURE, photometric, VOILUTSequence=pydicom.Sequence([table]), **rescale)
-    squares = PICTURE.astype(np.float32) ** 2
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # pydicom warns of look-ups by fractions, which it truncates
-        np.testing.assert_array_equal(load(path), squares if photometric == "MONOCHROME2" else 65535 - squares)
-
-
-def test_color_dicom(tmp_path):
-    np.testing.assert_allclose(load(write_dicom(tmp_path / "a.dcm", RGB, "RGB")), LUMINANCE, rtol=1e-5)
-    reference = load(get_testdata_file("SC_rgb_small_odd.dcm"))
-    np.testing.assert_allclose(load(get_testdata_file("SC_rgb_small_odd_jpeg.dcm")), reference, atol=1)
-
-
-def test_a_missing_decoder_is_named():
-    path = get_testdata_file("MR_small_jpeg_ls_lossless.dcm")
-    with pytest.raises(
-        ValueError,
-        match=r"compressed as JPEG-LS Lossless Image Compression and no decoder for that is installed "
-        r"\(pip install pylibjpeg pylibjpeg-libjpeg\)",
-    ):
-        load(path)
-
-
-DICOM_ERRORS = (
-    "holds no image|holds a segmentation|several frames must form a volume|lacks the DICOM prefix|"
-    "no decoder for that is installed|the installed decoder cannot read them|fewer|less than expected|"
-    "Missing required element|no \\(0002,0010\\)|invalid literal"
-)
-
-
-def test_pydicoms_files_load_or_say_why():
-    folder = Path(pydicom.__file__).parent / "data" / "test_files"
-    loaded = 0
-    for path in sorted(folder.glob("*.dcm")):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            try:
-                image = LoadStudyImage()(path)
-            except ValueError as error:
-                message = str(error)
-            else:
-                message = ""
-                loaded += 1
-                assert image.ndim == 3, path
-                assert image.isfinite().all(), path
-        if message:
-            assert message.startswith(f"the file {path} cannot be read as DICOM: ")
-            assert re.search(DICOM_ERRORS, message), message
-            assert "\n" not in message
-    assert loaded >= 35
-
-
-@pytest.mark.parametrize(
-    ("tags", "message"),
-    [
-        ({"SeriesInstanceUID": None}, r"the folder must hold one DICOM series, got 4\.$"),
-        ({"InstanceNumber": None}, r"every slice of a series must have an InstanceNumber\.$"),
-        (
-            {"ImagePositionPatient": None},
-            r"every slice of a series must have ImageOrientationPatient and ImagePositionPatient\.$",
-        ),
-    ],
-)
-def test_a_series_that_is_none(tmp_path, tags, message):
-    folder = write_series(tmp_path / "series", VOLUME, **tags)
-    if "SeriesInstanceUID" in tags:
-        for i, path in enumerate(folder.iterdir()):
-            dataset = pydicom.dcmread(path)
-            dataset.SeriesInstanceUID = f"1.2.{i}"
-            dataset.save_as(path)
-    with pytest.raises(ValueError, match=message):
-        load(folder)
-
-
-def test_slices_are_sorted_by_position_and_not_by_number(tmp_path):
-    folder = write_series(tmp_path / "series", VOLUME)
-    for path in folder.iterdir():
-        dataset = pydicom.dcmread(path)
-        dataset.InstanceNumber = (int(dataset.InstanceNumber) * 3) % 5
-        dataset.save_as(path)
-    np.testing.assert_array_equal(load(folder), VOLUME)
-    np.testing.assert_allclose(np.diag(LoadStudyImage(keep_meta=True)(folder).affine)[:3], [0.5, 0.5, 2.0])
-
-
-@pytest.mark.parametrize(
-    ("tags", "message"),
-    [
-        (
-            {"ImagePositionPatient": [0, 0, 2.0]},
-            r"its slices must have different positions, as in one volume at one time, got 1 of 5 repeated\.$",
-        ),
-        ({"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}, r"its slices must be parallel\.$"),
-    ],
-)
-def test_a_series_of_several_times_or_with_a_localizer_is_no_volume(tmp_path, tags, message):
-    folder = write_series(tmp_path / "series", VOLUME, SeriesInstanceUID="1.2.3")
-    geometry = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 9.0], **tags}
-    more = {"SeriesInstanceUID": "1.2.3", "InstanceNumber": 5, "PixelSpacing": [0.5, 0.5]}
-    write_dicom(folder / "more.dcm", VOLUME[:, :, 0].T.copy(), **more, **geometry)
-    with pytest.raises(ValueError, match=message):
-        load(folder)
-
-
-def group(**tags):
-    dataset = pydicom.Dataset()
-    for name, value in tags.items():
-        setattr(dataset, name, value)
-    return dataset
-
-
-def write_frames(path, volume, order, **frame):
-    """A RAS volume as one enhanced file: slices as :func:`write_series` has them, in any order."""
-    slices = volume[::-1, ::-1].transpose(2, 1, 0)[order]
-    dataset = pydicom.dcmread(write_dicom(path, np.ascontiguousarray(slices[0])))
-    dataset.NumberOfFrames = len(order)
-    dataset.PixelData = np.ascontiguousarray(slices).tobytes()
-    dataset.SharedFunctionalGroupsSequence = [
-        group(
-            PlaneOrientationSequence=[group(ImageOrientationPatient=[1, 0, 0, 0, 1, 0])],
-            PixelMeasuresSequence=[group(PixelSpacing=[0.5, 0.5])],
-        )
-    ]
-    dataset.PerFrameFunctionalGroupsSequence = [
-        group(
-            PlanePositionSequence=[group(ImagePositionPatient=[0, 0, 2.0 * number])],
-            PixelValueTransformationSequence=[group(RescaleSlope=number + 1, RescaleIntercept=-10)],
-            **frame,
-        )
-        for number in order
-    ]
-    dataset.save_as(path)
-    return str(path)
-
-
-def test_an_enhanced_file_is_a_volume(tmp_path):
-    path = write_frames(tmp_path / "a.dcm", VOLUME, [2, 0, 3, 1])
-    np.testing.assert_array_equal(load(path), VOLUME * np.arange(1, 5) - 10)
-    kept = LoadStudyImage(keep_meta=True)(path)
-    series = LoadStudyImage(keep_meta=True)(write_series(tmp_path / "series", VOLUME))
-    torch.testing.assert_close(kept.affine, series.affine)
-    with pytest.raises(ValueError, match=r"a\.dcm must have 2 spatial dimensions, got 3\.$"):
-        load(path, spatial_dims=2)
-
-
-def test_frames_without_a_place_are_no_volume(tmp_path):
-    path = write_frames(tmp_path / "a.dcm", VOLUME, [0, 1, 2, 3], PlaneOrientationSequence=[group()])
-    with pytest.raises(
-        ValueError, match="it holds 4 frames; several frames must form a volume in which every frame has a position"
-    ):
-        load(path)
-    path = write_frames(tmp_path / "b.dcm", VOLUME, [0, 1, 1, 2])
-    with pytest.raises(
-        ValueError, match="its frames must have different positions, as in one volume at one time, got 1 of 4 repeated"
-    ):
-        load(path)
-
-
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-@pytest.mark.parametrize("value", [-2000, 63536])
-def test_padding_is_as_dark_as_the_darkest_pixel(tmp_path, photometric, value):
-    stored = PICTURE.astype(np.int16) + 7
-    stored[0, :2] = -2000
-    path = write_dicom(tmp_path / "a.dcm", stored, photometric, RescaleSlope=2, RescaleIntercept=-1000)
-    dataset = pydicom.dcmread(path)
-    dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)  # both stand for the same bits
-    dataset.save_as(path)
-    image = load(path)
-    real = stored[stored > -2000] * 2 - 1000.0
-    assert image[0, 0] == image[0, 1] == image.min() == image[stored > -2000].min()
-    assert np.ptp(image) == np.ptp(real)
-
-
-def test_a_series_of_unequal_slices(tmp_path):
-    folder = write_series(tmp_path / "series", VOLUME, SeriesInstanceUID="1.2.3")
-    write_dicom(folder / "scout.dcm", PICTURE[:2, :2], SeriesInstanceUID="1.2.3", InstanceNumber=9)
-    with pytest.raises(
-        ValueError, match=r"the slices of the series must have the same size, got \[\(2, 2\), \(3, 2\)\]\.$"
-    ):
-        load(folder)
-
-
-def test_folders_without_a_series(tmp_path):
-    with pytest.raises(ValueError, match=r"the file .* cannot be read as DICOM: the folder holds no DICOM file"):
-        load(tmp_path)
-    write_dicom(tmp_path / "a.dcm", PICTURE)
-    np.testing.assert_array_equal(load(tmp_path), PICTURE)
-
-
-def test_a_folder_of_plans_holds_no_image(tmp_path):
-    for name in ("rtplan.dcm", "test-SR.dcm"):
-        (tmp_path / name).write_bytes(Path(get_testdata_file(name)).read_bytes())
-    with pytest.raises(ValueError, match="the folder holds no DICOM image"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
-def test_a_modality_table_is_looked_up(tmp_path, photometric):
-    table = pydicom.Dataset()
-    table.LUTDescriptor = [256, 0, 16]
-    table.ModalityLUTType = "US"
-    table.add_new("LUTData", "OW", (np.arange(256) * 3).astype("<u2").tobytes())
-    path = write_dicom(tmp_path / "a.dcm", PICTURE, photometric, ModalityLUTSequence=pydicom.Sequence([table]))
-    thrice = PICTURE.astype(np.float32) * 3
-    np.testing.assert_array_equal(load(path), thrice if photometric == "MONOCHROME2" else 65535 - thrice)
 
 
 # NIfTI

@@ -1,0 +1,257 @@
+"""DICOM series and multi-frame files as volumes: every slice readable, in its place, evenly spaced."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pydicom
+from monai.data import PydicomReader
+from monai.utils import MetaKeys, ensure_tuple
+from numpy.typing import NDArray
+
+from medvl.transforms.dicom import (
+    GEOMETRY_KEYWORDS,
+    PIXEL_KEYWORDS,
+    dicom_pixels,
+    fill_padding,
+    frame_headers,
+    gray_frames,
+    is_hounsfield,
+)
+from medvl.utils.checks import error_message
+
+SPACING_TOLERANCE = 0.2
+"""How far the step from a slice to the next may lie from the median step, as a fraction of its length."""
+
+RESCALE_TYPE = "rescale_type"
+"""The key of a volume's metadata with the unit of its values: ``HU`` or ``US`` (unspecified), as in DICOM."""
+
+_GEOMETRY_TAGS = dict(zip(("00200037", "00200032", "00280030"), GEOMETRY_KEYWORDS, strict=True))
+_SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
+_NAMED_FILES = 3
+
+
+class StudyDicomReader(PydicomReader):
+    """MONAI's DICOM reader with rows first, gray values from :func:`dicom_pixels`, and a check that a series is one volume.
+
+    A series and the frames of a file keep their rescaled values, since in MR every slice has a window of its own.
+
+    Args:
+        window: apply the VOI LUT or window of a single image.
+    """
+
+    def __init__(self, window: bool = True) -> None:
+        super().__init__(swap_ij=False, fname_regex=None)
+        self.window = window
+
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        (path,) = ensure_tuple(data)
+        if os.path.isdir(path):
+            self.has_series = True
+            slices = _read_folder(Path(path))
+            self.filenames = [[path.name for path, _ in slices]]
+            return [dataset for _, dataset in slices]
+        try:
+            return super().read(data, **kwargs)
+        except pydicom.errors.InvalidDicomError as error:
+            raise ValueError("it lacks the DICOM prefix (DICM at byte 128).") from error
+
+    def _combine_dicom_series(self, data: Iterable[pydicom.Dataset], filenames: Sequence[str | Path]) -> Any:
+        datasets, names = list(data), [str(name) for name in filenames]
+        if len(datasets) == 1:  # a folder with a DICOMDIR may hold a single image
+            self.has_series = False
+            array = self._get_array_data(datasets[0], names[0])
+            return array, self._get_meta_dict(datasets[0]) | {MetaKeys.SPATIAL_SHAPE: array.shape}
+        _check_series(datasets, names)
+        frames, headers, problems = [], [], {}
+        for dataset, name in zip(datasets, names, strict=True):
+            try:
+                header = frame_headers(dataset)
+                if len(header) > 1:
+                    raise ValueError(f"it must hold one frame, got {len(header)}.")
+                frames += gray_frames(dataset, header, window=False)
+                headers += header
+            except Exception as error:
+                problems[name] = error
+        _raise_unreadable(problems)
+        _check_geometry(headers, names)
+        order = slice_order(headers, "slices", names)
+        pixels = fill_padding(frames)
+        array = np.stack([pixels[index] for index in order], axis=-1)
+        return array, _volume_meta([headers[index] for index in order]) | {MetaKeys.SPATIAL_SHAPE: array.shape}
+
+    def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:
+        if int(img.get("NumberOfFrames", None) or 1) == 1:
+            return dicom_pixels(img, window=self.window)
+        headers = frame_headers(img)
+        order = _frame_order(headers)
+        pixels = fill_padding(gray_frames(img, headers, window=False))
+        return np.stack([pixels[index] for index in order], axis=-1)
+
+    def _get_meta_dict(self, img: pydicom.Dataset) -> dict[str, Any]:
+        # MONAI would convert the whole data set to JSON, pixels included, and then keep the geometry.
+        headers = frame_headers(img)
+        return _volume_meta([headers[index] for index in _frame_order(headers)] if len(headers) > 1 else headers)
+
+    def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
+        if len(metadata[MetaKeys.SPATIAL_SHAPE]) < 3:
+            return np.eye(4)  # a radiograph keeps its stored orientation
+        return super()._get_affine(metadata, lps_to_ras)
+
+
+def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> list[int]:
+    """Indices that sort a volume's slices by position along their common normal.
+
+    Args:
+        headers: orientation and position of each slice.
+        unit: what a slice is called in errors: ``slices`` or ``frames``.
+        names: the name of each slice in errors.
+
+    Raises:
+        ValueError: If the slices are not parallel, two are at one position, or a step from one to the next differs from the
+            median step by more than ``SPACING_TOLERANCE`` of its length, in any direction.
+    """
+    directions = np.array([header.ImageOrientationPatient for header in headers], dtype=float)
+    typical = np.median(directions, axis=0)
+    oblique = [names[i] for i in np.flatnonzero(~np.isclose(directions, typical, rtol=0, atol=1e-3).all(axis=1))]
+    if oblique:
+        raise ValueError(f"its {unit} must be parallel, which {_listed(oblique)} differ from.")
+    normal = np.cross(directions[0, :3], directions[0, 3:])
+    positions = np.array([header.ImagePositionPatient for header in headers], dtype=float)
+    order = np.argsort(positions @ normal, kind="stable")
+    steps = np.diff(positions[order], axis=0)
+    repeated = np.flatnonzero(steps @ normal < 1e-3)
+    if repeated.size:
+        pairs = [f"{names[order[i]]} and {names[order[i + 1]]}" for i in repeated]
+        raise ValueError(
+            f"its {unit} must have different positions, as in one volume at one time, got {len(pairs)} of {len(headers)} "
+            f"repeated ({_listed(pairs)})."
+        )
+    median = np.median(steps, axis=0)
+    spacing = np.linalg.norm(median)
+    uneven = np.flatnonzero(np.linalg.norm(steps - median, axis=1) > SPACING_TOLERANCE * spacing)
+    if uneven.size:
+        gaps = [f"{np.linalg.norm(steps[i]):.4g} mm from {names[order[i]]} to {names[order[i + 1]]}" for i in uneven]
+        raise ValueError(
+            f"its {unit} must be evenly spaced, within {SPACING_TOLERANCE:.0%} of the median of {spacing:.4g} mm, got "
+            f"{_listed(gaps)}, where one may be missing."
+        )
+    return order.tolist()
+
+
+def _frame_order(headers: Sequence[pydicom.Dataset]) -> list[int]:
+    if any(keyword not in header for header in headers for keyword in GEOMETRY_KEYWORDS):
+        raise ValueError(
+            f"it holds {len(headers)} frames; several frames must form a volume in which every frame has a position "
+            "(enhanced CT or MR, tomosynthesis)."
+        )
+    _check_pixel_spacing(headers, "frames", names := [f"frame {i + 1}" for i in range(len(headers))])
+    return slice_order(headers, "frames", names)
+
+
+def _volume_meta(headers: Sequence[pydicom.Dataset]) -> dict[str, Any]:
+    """The geometry of sorted slices, as MONAI's reader makes the affine matrix of it, and the unit of their values."""
+    meta: dict[str, Any] = {
+        tag: {"Value": [float(value) for value in headers[0][keyword].value]}
+        for tag, keyword in _GEOMETRY_TAGS.items()
+        if keyword in headers[0]
+    }
+    meta[RESCALE_TYPE] = "HU" if all(is_hounsfield(header) for header in headers) else "US"
+    if len(headers) > 1:
+        meta["lastImagePositionPatient"] = np.asarray(headers[-1].ImagePositionPatient, dtype=float)
+    return meta
+
+
+def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
+    """The images of a folder; other DICOM objects and other files are left out, damaged images are an error."""
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    dicom = {path for path in files if pydicom.misc.is_dicom(path)}
+    patterns = {_name_pattern(path) for path in dicom}
+    images: list[tuple[Path, pydicom.Dataset]] = []
+    problems: dict[str, Exception] = {}
+    for path in files:
+        if path not in dicom:
+            if _looks_like_slice(path, patterns):
+                fault = "it lacks the DICOM prefix (DICM at byte 128)" if path.stat().st_size else "it is empty"
+                problems[path.name] = ValueError(fault)
+            continue
+        try:
+            dataset = pydicom.dcmread(path)
+            if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
+                images.append((path, dataset))
+            elif _should_have_pixels(dataset):
+                raise ValueError("it ends before its pixels")
+        except Exception as error:
+            problems[path.name] = error
+    if not dicom:
+        raise ValueError("the folder holds no DICOM file.")
+    _raise_unreadable(problems)
+    if not images:
+        raise ValueError("the folder holds no DICOM image.")
+    return images
+
+
+def _looks_like_slice(path: Path, patterns: set[str]) -> bool:
+    """Whether a file that is no DICOM file was one: by its suffix, a name like those of the others, or binary content."""
+    if path.suffix.lower() in _SUFFIXES or _name_pattern(path) in patterns:
+        return True
+    if path.suffix:
+        return False
+    with open(path, "rb") as file:
+        head = file.read(256)
+    return not head or b"\0" in head
+
+
+def _name_pattern(path: Path) -> str:
+    return re.sub(r"\d+", "#", path.name)
+
+
+def _should_have_pixels(dataset: pydicom.Dataset) -> bool:
+    kind = dataset.get("SOPClassUID") or getattr(dataset, "file_meta", {}).get("MediaStorageSOPClassUID")
+    return not kind or "Rows" in dataset or "Image Storage" in kind.name
+
+
+def _check_series(datasets: Sequence[pydicom.Dataset], names: Sequence[str]) -> None:
+    series = {str(dataset.get("SeriesInstanceUID", "")) for dataset in datasets}
+    if len(series) > 1:
+        raise ValueError(error_message("the folder", "hold one DICOM series", len(series)))
+    sizes = {(int(dataset.get("Rows") or 0), int(dataset.get("Columns") or 0)) for dataset in datasets}
+    if len(sizes) > 1:
+        raise ValueError(error_message("the slices of the series", "have the same size", sorted(sizes)))
+
+
+def _check_geometry(headers: Sequence[pydicom.Dataset], names: Sequence[str]) -> None:
+    for keyword in GEOMETRY_KEYWORDS:
+        without = [name for header, name in zip(headers, names, strict=True) if keyword not in header]
+        if without:
+            raise ValueError(f"every slice of a series must have {keyword}, which {_listed(without)} lack.")
+    _check_pixel_spacing(headers, "slices", names)
+
+
+def _check_pixel_spacing(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> None:
+    spacings = np.array([header.PixelSpacing for header in headers], dtype=float)
+    other = np.flatnonzero(~np.isclose(spacings, np.median(spacings, axis=0), rtol=1e-2, atol=0).all(axis=1))
+    if other.size:
+        raise ValueError(
+            f"its {unit} must have the same PixelSpacing, which {_listed([names[i] for i in other])} differ from."
+        )
+
+
+def _raise_unreadable(problems: dict[str, Exception]) -> None:
+    if problems:
+        reasons = [f"{name} ({_first_line(error)})" for name, error in problems.items()]
+        raise ValueError(f"every slice must be readable, unlike {_listed(reasons)}.") from next(iter(problems.values()))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:80].removesuffix(".")
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _NAMED_FILES
+    return ", ".join(names[:_NAMED_FILES]) + (f" and {rest} more" if rest > 0 else "")

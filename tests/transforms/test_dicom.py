@@ -1,0 +1,604 @@
+"""DICOM files as a workstation shows them, and series as volumes, or an error in one sentence."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pydicom
+import pytest
+import torch
+from image_files import LUMINANCE, PICTURE, RGB, VOLUME, group, load, write_dicom, write_frames, write_series
+from PIL import Image
+from pydicom.data import get_testdata_file
+from pydicom.uid import MediaStorageDirectoryStorage
+
+from medvl.transforms import LoadStudyImage
+
+
+def test_a_dicom_series_comes_out_as_the_same_nifti(tmp_path):
+    folder = write_series(
+        tmp_path / "series", VOLUME, RescaleSlope=2, RescaleIntercept=-10, WindowCenter=5, WindowWidth=4
+    )
+    (folder / "notes.txt").write_text("no DICOM")
+    write_dicom(folder / "DICOMDIR", PICTURE)  # stands for the index that such folders hold: without pixels
+    dataset = pydicom.dcmread(folder / "DICOMDIR")
+    del dataset.PixelData, dataset.Rows
+    dataset.file_meta.MediaStorageSOPClassUID = MediaStorageDirectoryStorage
+    dataset.save_as(folder / "DICOMDIR")
+    np.testing.assert_array_equal(load(folder), VOLUME * 2 - 10)
+    kept = LoadStudyImage(keep_meta=True)(folder)
+    np.testing.assert_allclose(np.diag(kept.affine)[:3], [0.5, 0.5, 2.0])
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"RescaleSlope": 2, "RescaleIntercept": -1000},
+        {"WindowCenter": [1000, 2000], "WindowWidth": [600, 100]},
+        {"WindowCenter": 1000, "WindowWidth": 600, "VOILUTFunction": "SIGMOID"},
+    ],
+)
+@pytest.mark.parametrize("window", [True, False])
+def test_monochrome1_equals_monochrome2(tmp_path, tags, window):
+    stored = (PICTURE.astype(np.uint16) * 8) + 500
+    mirrored = {**tags}
+    if "WindowCenter" in tags:
+        # The linear window's center lies half a step beside its middle (PS3.3 C.11.2.1.2).
+        half = 0 if "VOILUTFunction" in tags else 1
+        centers = np.atleast_1d(tags["WindowCenter"])
+        mirrored["WindowCenter"] = [int(4095 - center + half) for center in centers]
+    bright = load(write_dicom(tmp_path / "2.dcm", stored, BitsStored=12, **tags), window=window)
+    dark = load(write_dicom(tmp_path / "1.dcm", 4095 - stored, "MONOCHROME1", BitsStored=12, **mirrored), window=window)
+    np.testing.assert_allclose(dark, bright, atol=1e-2)
+    assert bright.std() > 0
+
+
+def test_the_first_window_is_applied_or_not(tmp_path):
+    stored = PICTURE.astype(np.int16) * 10
+    tags = {"WindowCenter": [600.5, 9], "WindowWidth": [401, 9], "RescaleSlope": 1, "RescaleIntercept": 0}
+    path = write_dicom(tmp_path / "a.dcm", stored, **tags)
+    expected = np.clip((stored - 400.0) / 400, 0, 1) * 65535 - 32768
+    np.testing.assert_allclose(load(path), expected, atol=0.01)
+    np.testing.assert_array_equal(load(path, window=False), stored)
+    empty = write_dicom(tmp_path / "b.dcm", stored, WindowCenter=None, WindowWidth=None)
+    np.testing.assert_array_equal(load(empty), stored)
+
+
+@pytest.mark.parametrize("rescale", [{}, {"RescaleSlope": 1, "RescaleIntercept": 0}])
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_voi_table_is_looked_up(tmp_path, rescale, photometric):
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [256, 0, 16]
+    table.add_new("LUTData", "OW", (np.arange(256) ** 2).astype("<u2").tobytes())
+    path = write_dicom(tmp_path / "a.dcm", PICTURE, photometric, VOILUTSequence=pydicom.Sequence([table]), **rescale)
+    squares = PICTURE.astype(np.float32) ** 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # pydicom warns of look-ups by fractions, which it truncates
+        np.testing.assert_array_equal(load(path), squares if photometric == "MONOCHROME2" else 65535 - squares)
+
+
+def test_color_dicom(tmp_path):
+    np.testing.assert_allclose(load(write_dicom(tmp_path / "a.dcm", RGB, "RGB")), LUMINANCE, rtol=1e-5)
+    reference = load(get_testdata_file("SC_rgb_small_odd.dcm"))
+    np.testing.assert_allclose(load(get_testdata_file("SC_rgb_small_odd_jpeg.dcm")), reference, atol=1)
+
+
+def test_a_missing_decoder_is_named():
+    path = get_testdata_file("MR_small_jpeg_ls_lossless.dcm")
+    with pytest.raises(
+        ValueError,
+        match=r"compressed as JPEG-LS Lossless Image Compression and no decoder for that is installed "
+        r"\(pip install pylibjpeg pylibjpeg-libjpeg\)",
+    ):
+        load(path)
+
+
+DICOM_ERRORS = (
+    "holds no image|holds a segmentation|several frames must form a volume|lacks the DICOM prefix|"
+    "no decoder for that is installed|the installed decoder cannot read them|fewer|less than expected|"
+    "it lacks Rows|Missing required element|no \\(0002,0010\\)|invalid literal"
+)
+
+
+def test_pydicoms_files_load_or_say_why():
+    folder = Path(pydicom.__file__).parent / "data" / "test_files"
+    loaded = 0
+    for path in sorted(folder.glob("*.dcm")):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                image = LoadStudyImage()(path)
+            except ValueError as error:
+                message = str(error)
+            else:
+                message = ""
+                loaded += 1
+                assert image.ndim == 3, path
+                assert image.isfinite().all(), path
+        if message:
+            assert message.startswith(f"the file {path} cannot be read as DICOM: ")
+            assert re.search(DICOM_ERRORS, message), message
+            assert "\n" not in message
+    assert loaded >= 35
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        ({"SeriesInstanceUID": None}, r"the folder must hold one DICOM series, got 4\.$"),
+        (
+            {"ImagePositionPatient": None},
+            r"must have ImagePositionPatient, which 0\.dcm, 10\.dcm, 3\.dcm and 1 more lack\.$",
+        ),
+        ({"PixelSpacing": None}, r"every slice of a series must have PixelSpacing, which 0\.dcm, 10\.dcm, 3\.dcm and "),
+    ],
+)
+def test_a_series_that_is_none(tmp_path, tags, message):
+    folder = write_series(tmp_path / "series", VOLUME, **tags)
+    if "SeriesInstanceUID" in tags:
+        for i, path in enumerate(folder.iterdir()):
+            dataset = pydicom.dcmread(path)
+            dataset.SeriesInstanceUID = f"1.2.{i}"
+            dataset.save_as(path)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_slices_are_sorted_by_position_and_not_by_number(tmp_path):
+    folder = write_series(tmp_path / "series", VOLUME)
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        dataset.InstanceNumber = (int(dataset.InstanceNumber) * 3) % 5
+        dataset.save_as(path)
+    np.testing.assert_array_equal(load(folder), VOLUME)
+    np.testing.assert_allclose(np.diag(LoadStudyImage(keep_meta=True)(folder).affine)[:3], [0.5, 0.5, 2.0])
+
+
+@pytest.mark.parametrize(
+    ("tags", "message"),
+    [
+        (
+            {"ImagePositionPatient": [0, 0, 2.0]},
+            r"its slices must have different positions, as in one volume at one time, got 1 of 5 repeated "
+            r"\(7\.dcm and more\.dcm\)\.$",
+        ),
+        (
+            {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]},
+            r"its slices must be parallel, which more\.dcm differ from\.$",
+        ),
+    ],
+)
+def test_a_series_of_several_times_or_with_a_localizer_is_no_volume(tmp_path, tags, message):
+    folder = write_series(tmp_path / "series", VOLUME, SeriesInstanceUID="1.2.3")
+    geometry = {"ImageOrientationPatient": [1, 0, 0, 0, 1, 0], "ImagePositionPatient": [0, 0, 9.0], **tags}
+    more = {"SeriesInstanceUID": "1.2.3", "InstanceNumber": 5, "PixelSpacing": [0.5, 0.5]}
+    write_dicom(folder / "more.dcm", VOLUME[:, :, 0].T.copy(), **more, **geometry)
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+
+
+def test_an_enhanced_file_is_a_volume(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", VOLUME, [2, 0, 3, 1])
+    np.testing.assert_array_equal(load(path), VOLUME * np.arange(1, 5) - 10)
+    kept = LoadStudyImage(keep_meta=True)(path)
+    series = LoadStudyImage(keep_meta=True)(write_series(tmp_path / "series", VOLUME))
+    torch.testing.assert_close(kept.affine, series.affine)
+    with pytest.raises(ValueError, match=r"a\.dcm must have 2 spatial dimensions, got 3\.$"):
+        load(path, spatial_dims=2)
+
+
+def test_frames_without_a_place_are_no_volume(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", VOLUME, [0, 1, 2, 3], PlaneOrientationSequence=[group()])
+    with pytest.raises(
+        ValueError, match="it holds 4 frames; several frames must form a volume in which every frame has a position"
+    ):
+        load(path)
+    path = write_frames(tmp_path / "b.dcm", VOLUME, [0, 1, 1, 2])
+    with pytest.raises(
+        ValueError, match="its frames must have different positions, as in one volume at one time, got 1 of 4 repeated"
+    ):
+        load(path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("value", [-2000, 63536])
+def test_padding_is_as_dark_as_the_darkest_pixel(tmp_path, photometric, value):
+    stored = PICTURE.astype(np.int16) + 7
+    stored[0, :2] = -2000
+    path = write_dicom(tmp_path / "a.dcm", stored, photometric, RescaleSlope=2, RescaleIntercept=-1000)
+    dataset = pydicom.dcmread(path)
+    dataset.add_new("PixelPaddingValue", "SS" if value < 0 else "US", value)  # both stand for the same bits
+    dataset.save_as(path)
+    image = load(path)
+    real = stored[stored > -2000] * 2 - 1000.0
+    assert image[0, 0] == image[0, 1] == image.min() == image[stored > -2000].min()
+    assert np.ptp(image) == np.ptp(real)
+
+
+def test_a_series_of_unequal_slices(tmp_path):
+    folder = write_series(tmp_path / "series", VOLUME, SeriesInstanceUID="1.2.3")
+    write_dicom(folder / "scout.dcm", PICTURE[:2, :2], SeriesInstanceUID="1.2.3", InstanceNumber=9)
+    with pytest.raises(
+        ValueError, match=r"the slices of the series must have the same size, got \[\(2, 2\), \(3, 2\)\]\.$"
+    ):
+        load(folder)
+
+
+def test_folders_without_a_series(tmp_path):
+    with pytest.raises(ValueError, match=r"the file .* cannot be read as DICOM: the folder holds no DICOM file"):
+        load(tmp_path)
+    write_dicom(tmp_path / "a.dcm", PICTURE)
+    np.testing.assert_array_equal(load(tmp_path), PICTURE)
+
+
+def test_a_folder_of_plans_holds_no_image(tmp_path):
+    for name in ("rtplan.dcm", "test-SR.dcm"):
+        (tmp_path / name).write_bytes(Path(get_testdata_file(name)).read_bytes())
+    with pytest.raises(ValueError, match="the folder holds no DICOM image"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_modality_table_is_looked_up(tmp_path, photometric):
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [256, 0, 16]
+    table.ModalityLUTType = "US"
+    table.add_new("LUTData", "OW", (np.arange(256) * 3).astype("<u2").tobytes())
+    path = write_dicom(tmp_path / "a.dcm", PICTURE, photometric, ModalityLUTSequence=pydicom.Sequence([table]))
+    thrice = PICTURE.astype(np.float32) * 3
+    np.testing.assert_array_equal(load(path), thrice if photometric == "MONOCHROME2" else 65535 - thrice)
+
+
+# A volume has all of its slices, each in its place
+
+TALL = np.arange(36, dtype=np.int16).reshape(2, 3, 6) * 10
+
+
+def edit(path, **tags):
+    dataset = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    dataset.save_as(path)
+
+
+def write_tall_series(folder, **tags):
+    """Six slices, s0.dcm to s5.dcm, at 0, 2, ..., 10 mm."""
+    write_series(folder, TALL, SeriesInstanceUID="1.2.3", **tags)
+    for path in list(folder.iterdir()):
+        number = int(pydicom.dcmread(path).InstanceNumber) - 1
+        path.rename(folder / f"s{number}.dcm")
+    return folder
+
+
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (lambda path: cut(path, 0), "it is empty"),
+        (lambda path: cut(path, 60), "lacks the DICOM prefix"),
+        (lambda path: cut(path, 140), ""),
+        (lambda path: cut(path, 400), ""),
+        (lambda path: cut(path, path.stat().st_size - 40), ""),
+        (lambda path: cut(path, path.stat().st_size - 3), ""),
+        (lambda path: path.write_bytes(b"\0" * 900), "lacks the DICOM prefix"),
+        (lambda path: path.write_text("<html>404</html>"), "lacks the DICOM prefix"),
+        (lambda path: edit(path, BitsAllocated=None), "it lacks BitsAllocated"),
+        (lambda path: edit(path, PixelData=b"\0" * 6), ""),
+        (lambda path: edit(path, PixelData=b"\0" * 24), "NumberOfFrames is 1, but it holds the pixels of 2 frames"),
+    ],
+)
+@pytest.mark.parametrize("number", [0, 3, 5])
+def test_a_damaged_slice_is_named(tmp_path, damage, reason, number):
+    folder = write_tall_series(tmp_path / "series")
+    damage(folder / f"s{number}.dcm")
+    with pytest.raises(ValueError, match=rf"every slice must be readable, unlike s{number}\.dcm \(.*{reason}.*\)\.$"):
+        load(folder)
+
+
+@pytest.mark.parametrize("name", ["IM_0003", "1.2.840.3", "slice-3"])
+def test_a_damaged_slice_without_suffix_is_named(tmp_path, name):
+    folder = write_tall_series(tmp_path / "series")
+    for number in range(6):
+        (folder / f"s{number}.dcm").rename(folder / name.replace("3", str(number)))
+    (folder / "README").write_text("No slice.")
+    (folder / ".DS_Store").write_bytes(b"\0\0\0\1Bud1")
+    (folder / "Thumbs.db").write_bytes(b"\xd0\xcf\0")
+    np.testing.assert_array_equal(load(folder), TALL)
+    cut(folder / name, 100)
+    with pytest.raises(ValueError, match=rf"unlike {name} \(it lacks the DICOM prefix"):
+        load(folder)
+
+
+def test_many_damaged_slices_are_counted(tmp_path):
+    folder = write_tall_series(tmp_path / "series")
+    for path in folder.iterdir():
+        cut(path, path.stat().st_size - 9)
+    with pytest.raises(ValueError, match=r"unlike s0\.dcm .*, s1\.dcm .*, s2\.dcm .* and 3 more\.$"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("places", "message"),
+    [
+        (
+            [0, 2, 6, 8, 10],
+            r"within 20% of the median of 2 mm, got 4 mm from s1\.dcm to s2\.dcm, where one may be missing\.$",
+        ),
+        ([0, 2, 4, 20, 22], r"got 16 mm from s2\.dcm to s3\.dcm"),
+        ([0, 4, 6], r"the median of 3 mm, got 4 mm from s0\.dcm to s1\.dcm, 2 mm from s1\.dcm to s2\.dcm"),
+        ([10, 8, 4, 2, 0], r"got 4 mm from s2\.dcm to s1\.dcm"),
+        ([0, 2, 4, 6.5, 8.5], r"got 2\.5 mm from s2\.dcm to s3\.dcm"),
+        ([0, 1, 2, 4, 6, 8], r"got 1 mm from s0\.dcm to s1\.dcm, 1 mm from s1\.dcm to s2\.dcm"),
+    ],
+)
+def test_unevenly_spaced_slices_are_named(tmp_path, places, message):
+    folder = write_tall_series(tmp_path / "series")
+    for number, place in enumerate(places):
+        edit(folder / f"s{number}.dcm", ImagePositionPatient=[0, 0, place])
+    for number in range(len(places), 6):
+        (folder / f"s{number}.dcm").unlink()
+    with pytest.raises(ValueError, match=message):
+        load(folder)
+    order = [3, 1, 0, 5, 2, 4][: len(places)]
+    path = write_frames(tmp_path / "a.dcm", TALL[..., : len(places)], np.argsort(np.argsort(order)).tolist())
+    dataset = pydicom.dcmread(path)
+    for frame, place in zip(dataset.PerFrameFunctionalGroupsSequence, places, strict=True):
+        frame.PlanePositionSequence[0].ImagePositionPatient = [0, 0, place]
+    dataset.save_as(path)
+    frames = re.sub(r"s(\d)\\\.dcm", lambda found: f"frame {int(found[1]) + 1}", message)
+    with pytest.raises(ValueError, match=f"its frames must be evenly spaced.*{frames}"):
+        load(path)
+
+
+def test_a_slice_that_is_shifted_in_its_plane_is_named(tmp_path):
+    folder = write_tall_series(tmp_path / "series")
+    edit(folder / "s5.dcm", ImagePositionPatient=[7, 0, 10])
+    with pytest.raises(ValueError, match=r"mm from s4\.dcm to s5\.dcm"):
+        load(folder)
+
+
+@pytest.mark.parametrize("step", [(0, 0, 2.0), (0, 0.4, 2.0), (0, 0, -0.625)])
+def test_rounded_positions_and_a_tilted_gantry_are_even(tmp_path, step):
+    folder = write_tall_series(tmp_path / "series")
+    for number in range(6):
+        edit(folder / f"s{number}.dcm", ImagePositionPatient=[round(number * value, 1) for value in step])
+    assert load(folder).shape == (2, 3, 6)
+
+
+def test_slices_of_another_pixel_spacing_are_named(tmp_path):
+    folder = write_tall_series(tmp_path / "series")
+    edit(folder / "s2.dcm", PixelSpacing=[0.5, 0.7])
+    with pytest.raises(ValueError, match=r"must have the same PixelSpacing, which s2\.dcm differ from\.$"):
+        load(folder)
+
+
+def test_a_series_needs_no_instance_numbers(tmp_path):
+    folder = write_tall_series(tmp_path / "series")
+    edit(folder / "s0.dcm", InstanceNumber=None)
+    for number in range(1, 6):
+        dataset = pydicom.dcmread(folder / f"s{number}.dcm")
+        del dataset.InstanceNumber
+        dataset.save_as(folder / f"s{number}.dcm")
+    np.testing.assert_array_equal(load(folder), TALL)
+
+
+def test_padding_of_a_series_is_as_dark_as_its_darkest_pixel(tmp_path):
+    folder = write_tall_series(tmp_path / "series", RescaleSlope=1, RescaleIntercept=0)
+    for number in range(6):
+        pixels = pydicom.dcmread(folder / f"s{number}.dcm").pixel_array.copy()
+        pixels[0] = -2000
+        if number == 2:
+            pixels[:] = -2000
+        edit(folder / f"s{number}.dcm", PixelData=pixels.tobytes())
+        dataset = pydicom.dcmread(folder / f"s{number}.dcm")
+        dataset.add_new("PixelPaddingValue", "SS", -2000)
+        dataset.save_as(folder / f"s{number}.dcm")
+    volume = load(folder)
+    expected = TALL.astype(float)
+    expected[:, -1], expected[:, :, 2] = np.nan, np.nan
+    np.testing.assert_array_equal(volume, np.nan_to_num(expected, nan=np.nanmin(expected)))
+
+
+# Frames
+
+
+def test_frames_are_rescaled_inverted_and_padded(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", TALL.astype(np.uint16), [0, 1, 2, 3, 4, 5])
+    dataset = pydicom.dcmread(path)
+    for frame in dataset.PerFrameFunctionalGroupsSequence:
+        del frame.PixelValueTransformationSequence
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -5
+    dataset.save_as(path)
+    np.testing.assert_array_equal(load(path), TALL * 2 - 5)
+    dataset.BitsStored, dataset.HighBit, dataset.PhotometricInterpretation = 12, 11, "MONOCHROME1"
+    dataset.save_as(path)
+    np.testing.assert_array_equal(load(path), 4095 * 2 - 5 - TALL * 2)
+    dataset.PhotometricInterpretation = "MONOCHROME2"
+    dataset.add_new("PixelPaddingValue", "US", 0)
+    dataset.save_as(path)
+    np.testing.assert_array_equal(load(path), np.maximum(TALL, 10) * 2 - 5)
+
+
+@pytest.mark.parametrize("place", ["shared", "frame"])
+@pytest.mark.parametrize("window", [True, False])
+def test_functional_groups_of_one_frame_are_used(tmp_path, place, window):
+    path = write_dicom(tmp_path / "a.dcm", PICTURE.astype(np.uint16) * 10, NumberOfFrames=1, RescaleSlope=7)
+    dataset = pydicom.dcmread(path)
+    values = group(
+        PixelValueTransformationSequence=[group(RescaleSlope=2, RescaleIntercept=-1000, RescaleType="HU")],
+        FrameVOILUTSequence=[group(WindowCenter=0, WindowWidth=401)],
+    )
+    dataset.SharedFunctionalGroupsSequence = [values if place == "shared" else group()]
+    dataset.PerFrameFunctionalGroupsSequence = [values if place == "frame" else group()]
+    dataset.save_as(path)
+    expected = PICTURE * 20.0 - 1000
+    if window:
+        low, high = -1000, 65535 * 2 - 1000
+        expected = np.clip((expected + 0.5 + 200) / 400, 0, 1) * (high - low) + low
+    np.testing.assert_allclose(load(path, window=window), expected, rtol=1e-6, atol=0.01)
+
+
+@pytest.mark.parametrize("pixels", [PICTURE, PICTURE.astype(np.uint16), RGB])
+@pytest.mark.parametrize("number", [None, 1, 2])
+def test_more_frames_than_their_number_are_refused(tmp_path, pixels, number):
+    path = write_dicom(tmp_path / "a.dcm", pixels, "RGB" if pixels is RGB else "MONOCHROME2", NumberOfFrames=number)
+    edit(path, PixelData=pixels.tobytes() * 3)
+    with pytest.raises(
+        ValueError, match=f"its NumberOfFrames is {number or 1}, but it holds the pixels of 3 frames|two|several frames"
+    ):
+        load(path)
+
+
+def test_more_compressed_frames_than_their_number_are_refused(tmp_path):
+    dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
+    fragments = list(pydicom.encaps.generate_frames(dataset.PixelData, number_of_frames=1))
+    dataset.PixelData = pydicom.encaps.encapsulate(fragments * 3)
+    dataset.save_as(tmp_path / "a.dcm")
+    with (
+        pytest.warns(UserWarning, match="frame"),
+        pytest.raises(ValueError, match=r"it must hold 1 frames as its NumberOfFrames says, got 3\.$"),
+    ):
+        load(tmp_path / "a.dcm")
+
+
+# Tables, windows and bits as files have them
+
+
+def look_up_table(entries, first, bits, data, vr="OW"):
+    table = pydicom.Dataset()
+    table.LUTDescriptor = [entries, first, bits]
+    table.add_new("LUTData", vr, data)
+    return table
+
+
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+def test_tables_of_every_width(tmp_path, keyword):
+    stored = np.array([[0, 100, 300], [999, 1000, 4095]], np.uint16)
+    ramp = np.arange(1000) // 4  # 8 bits an entry, more than 256 entries
+    words = ramp.astype("<u2").tobytes()
+    cases = [
+        (look_up_table(1000, 0, 8, words), ramp[np.clip(stored, 0, 999)]),
+        (look_up_table(1000, 0, 8, ramp.tolist(), "US"), ramp[np.clip(stored, 0, 999)]),
+        (look_up_table(1000, 0, 8, ramp.astype(np.uint8).tobytes()), ramp[np.clip(stored, 0, 999)]),
+        (look_up_table(1000, 200, 8, words), ramp[np.clip(stored.astype(int) - 200, 0, 999)]),
+        (look_up_table(256, 0, 12, (np.arange(256) * 16).astype("<u2").tobytes()), np.clip(stored, 0, 255) * 16),
+        (look_up_table(0, 0, 16, np.arange(65536).astype("<u2").tobytes()), stored),
+        (look_up_table(4, 0, 16, [5, 6, 7, 8], "US"), np.clip(stored, 0, 3) + 5),
+        (look_up_table(1000, 0, 10, (ramp * 4).astype("<u2").tobytes()), ramp[np.clip(stored, 0, 999)] * 4),
+    ]
+    for number, (table, expected) in enumerate(cases):
+        path = write_dicom(tmp_path / f"{number}.dcm", stored, BitsStored=12, **{keyword: [table]})
+        np.testing.assert_array_equal(load(path), expected, err_msg=str(number))
+    short = write_dicom(tmp_path / "short.dcm", stored, **{keyword: [look_up_table(99, 0, 16, words[:20])]})
+    with pytest.raises(ValueError, match=r"its lookup table must have 99 entries, got 10\.$"):
+        load(short)
+
+
+def test_a_table_of_rescaled_values_may_begin_below_zero(tmp_path):
+    stored = np.array([[0, 500, 1000]], np.uint16)
+    table = look_up_table(1001, 65536 - 1000, 16, np.arange(1001).astype("<u2").tobytes())
+    path = write_dicom(tmp_path / "a.dcm", stored, RescaleSlope=1, RescaleIntercept=-1000, VOILUTSequence=[table])
+    np.testing.assert_array_equal(load(path), stored)
+
+
+@pytest.mark.parametrize(
+    ("tags", "like"),
+    [
+        ({"RescaleSlope": None, "RescaleIntercept": None}, {}),
+        ({"RescaleSlope": None, "RescaleIntercept": -50}, {"RescaleSlope": 1, "RescaleIntercept": -50}),
+        ({"RescaleSlope": 3, "RescaleIntercept": None}, {"RescaleSlope": 3, "RescaleIntercept": 0}),
+        ({"RescaleSlope": 3}, {"RescaleSlope": 3, "RescaleIntercept": 0}),
+        ({"WindowCenter": 1000, "WindowWidth": 0}, {}),
+        ({"WindowCenter": 1000, "WindowWidth": -5}, {}),
+        ({"WindowCenter": 1000, "WindowWidth": 0.5}, {}),
+        ({"WindowCenter": 1000}, {}),
+        ({"WindowWidth": 600, "WindowCenter": None}, {}),
+        ({"WindowCenter": [5, 1000], "WindowWidth": [0, 600]}, {"WindowCenter": 1000, "WindowWidth": 600}),
+        ({"WindowCenter": [1000, 5], "WindowWidth": 600}, {"WindowCenter": 1000, "WindowWidth": 600}),
+        (
+            {"WindowCenter": 1000, "WindowWidth": 600, "VOILUTFunction": None},
+            {"WindowCenter": 1000, "WindowWidth": 600, "VOILUTFunction": "LINEAR"},
+        ),
+        (
+            {"WindowCenter": 1000, "WindowWidth": 600, "VOILUTSequence": []},
+            {"WindowCenter": 1000, "WindowWidth": 600},
+        ),
+        (
+            {"WindowCenter": 1000, "WindowWidth": 600, "VOILUTSequence": [group(LUTExplanation="none")]},
+            {"WindowCenter": 1000, "WindowWidth": 600},
+        ),
+        ({"ModalityLUTSequence": []}, {}),
+        ({"PixelPaddingValue": None}, {}),
+        ({"NumberOfFrames": None}, {}),
+    ],
+)
+def test_empty_attributes_are_as_absent_ones(tmp_path, tags, like):
+    stored = PICTURE.astype(np.uint16) * 8 + 500
+    expected = load(write_dicom(tmp_path / "like.dcm", stored, BitsStored=12, **like))
+    np.testing.assert_array_equal(load(write_dicom(tmp_path / "a.dcm", stored, BitsStored=12, **tags)), expected)
+    assert expected.std() > 0
+
+
+def test_a_slope_of_zero_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"its RescaleSlope must not be 0\.$"):
+        load(write_dicom(tmp_path / "a.dcm", PICTURE, RescaleSlope=0, RescaleIntercept=1))
+    empty = write_dicom(tmp_path / "b.dcm", PICTURE * 0, RescaleSlope=0, RescaleIntercept=1)  # an empty slice of a PET
+    np.testing.assert_array_equal(load(empty), PICTURE * 0 + 1)
+
+
+@pytest.mark.parametrize("signed", [False, True])
+@pytest.mark.parametrize(("bits", "high"), [(12, 15), (12, 14), (10, 12), (12, 11), (16, 15)])
+def test_the_high_bit_says_where_pixels_lie(tmp_path, signed, bits, high):
+    values = PICTURE.astype(np.int16) - (100 if signed else 0)
+    shift = high + 1 - bits
+    words = (values.astype(np.int32) & (2**bits - 1)) << shift
+    if high < 15:
+        words |= 1 << (high + 1)  # an overlay above
+    if shift:
+        words |= 1  # and one below
+    stored = words.astype(np.uint16)
+    path = write_dicom(tmp_path / "a.dcm", stored, BitsStored=bits, PixelRepresentation=int(signed), HighBit=high)
+    np.testing.assert_array_equal(load(path), values)
+    with pytest.raises(
+        ValueError, match=r"its HighBit must be at least BitsStored - 1 and below BitsAllocated, got 3\.$"
+    ):
+        load(write_dicom(tmp_path / "b.dcm", stored, BitsStored=12, HighBit=3))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_an_overlay_in_the_high_bits_of_a_compressed_file_is_removed(tmp_path, signed):
+    dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
+    pixels = (dataset.pixel_array & 0xFFF).astype(np.int16)
+    overlaid = pixels | np.int16(1 << 13)
+    dataset.PixelRepresentation = int(signed)
+    dataset.BitsStored, dataset.HighBit = 16, 15
+    dataset.compress(pydicom.uid.RLELossless, overlaid.astype(np.int16 if signed else np.uint16))
+    dataset.BitsStored, dataset.HighBit = 13, 12
+    dataset.save_as(tmp_path / "a.dcm")
+    np.testing.assert_array_equal(load(tmp_path / "a.dcm", window=False), pixels)
+
+
+def test_an_overlay_in_the_high_bits_of_a_jpeg_2000_is_removed(tmp_path):
+    dataset = pydicom.dcmread(get_testdata_file("MR_small_RLE.dcm"))
+    pixels = (dataset.pixel_array & 0xFFF).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels | np.uint16(1 << 13)).save(buffer, "JPEG2000", irreversible=False, no_jp2=True)
+    dataset.PixelData = pydicom.encaps.encapsulate([buffer.getvalue()])
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEG2000Lossless
+    dataset.PixelRepresentation, dataset.BitsStored, dataset.HighBit = 0, 12, 11
+    dataset.save_as(tmp_path / "a.dcm")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        np.testing.assert_array_equal(load(tmp_path / "a.dcm", window=False), pixels)
+        dataset.HighBit = 15
+        dataset.save_as(tmp_path / "b.dcm")
+        with pytest.raises(ValueError, match=r"HighBit must be BitsStored - 1 in a file compressed as JPEG 2000"):
+            load(tmp_path / "b.dcm")
