@@ -65,7 +65,11 @@ LabelColumn = Annotated[
 ]
 SplitColumn = Annotated[
     str | None,
-    typer.Option(help="train, val or test; without it, split by patient.", rich_help_panel=COLUMNS, show_default=False),
+    typer.Option(
+        help="train, val or test; without it, split by patient, or by study if no patient is known.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
 ]
 PatientColumn = Annotated[str | None, typer.Option(help="Patient ids.", rich_help_panel=COLUMNS, show_default=False)]
 StudyColumn = Annotated[

@@ -9,6 +9,7 @@ require_extra("medvl.data", "monai")
 from medvl.data.collate import collate_studies
 from medvl.data.corpus import text_corpus
 from medvl.data.dataset import StudyDataset
+from medvl.data.leaks import SharedItem, find_shared_items
 from medvl.data.loader import StudyLoader, unified_loader
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
@@ -32,6 +33,7 @@ __all__ = [
     "Manifest",
     "MixedBatchSampler",
     "OpenIReports",
+    "SharedItem",
     "Source",
     "SourceManifest",
     "StudyDataset",
@@ -40,6 +42,7 @@ __all__ = [
     "SyntheticChestXRay",
     "UnifiedDataset",
     "collate_studies",
+    "find_shared_items",
     "label_texts",
     "load_sources",
     "load_studies",

@@ -80,8 +80,8 @@ def label_reader(
     tokens = [parts for cell in cells if (parts := _tokens_or_none(cell, column)) is not None]
     known = {class_key(name) for name in label_names or ()}
     by_name = any(class_key(part) in known for parts in tokens for part in parts) if known else False
-    given = [parts for parts in tokens if not all(map(is_missing, parts))]
-    if tokens and not by_name and 2 * sum(map(_is_numeric, given)) >= len(given):
+    stated = [parts for parts in tokens if not all(map(is_missing, parts))]
+    if tokens and not by_name and 2 * sum(map(_is_numeric, stated)) >= len(stated):
         return _state_list(column, tokens, label_names)
     return _class_names(column, cells, label_names)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -12,6 +13,8 @@ from typing import Any
 from medvl.data.splits import SPLITS, split_by_patient
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
+
+logger = logging.getLogger(__name__)
 
 CONTENT_KEYS = ("image", "report", "label")
 
@@ -106,9 +109,19 @@ class Manifest:
         return replace(self, studies=kept, dropped=dict(dropped))
 
     def assign_splits(self, fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0) -> Manifest:
-        """Split the studies by patient (:func:`split_by_patient`); if all of them have a split already, keep it."""
+        """Split the studies by patient (:func:`split_by_patient`); if all of them have a split already, keep it.
+
+        Studies without a patient are split by study, with a warning that counts them.
+        """
         if all("split" in study for study in self.studies):
             return self
+        unknown = len({study["study_id"] for study in self.studies if "patient_id" not in study})
+        if unknown:
+            logger.warning(
+                "%s: %s without a patient split by study, so that a patient may be in two splits; name the column of patients.",
+                self.name,
+                "1 study is" if unknown == 1 else f"{unknown} studies are",
+            )
         return replace(self, studies=split_by_patient(self.studies, fractions, seed))
 
     def subset(self, split: str, allow_empty: bool = False) -> Manifest:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from medvl.data.cells import CellError, is_blank, read_id, strip_text
+from medvl.data.image_files import ImageFiles
 from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.manifest import Manifest
-from medvl.data.splits import SPLITS, group_key
+from medvl.data.patient_names import patient_from_name
+from medvl.data.splits import SPLITS, split_keys
 from medvl.data.tables import Row, Table, read_table
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
@@ -47,12 +48,13 @@ def read_manifest(
     patient_column: str | None = None,
     study_column: str | None = None,
     on_error: str = "raise",
+    on_leak: str = "error",
 ) -> Manifest:
     """Read a CSV, TSV, JSON or JSONL table of studies into a MONAI datalist.
 
     A named column must exist. A cell may be empty: a study without a report, an image or a label has no such key. A row with
-    neither image nor report, a missing image file, an invalid finding state, a label of the wrong width or an unknown split is
-    an error that names row and column.
+    neither image nor report, a missing image file, an invalid finding state, a label of the wrong width, an unknown split, or a
+    patient or an image in two splits is an error that names row and column.
 
     Args:
         path: the table; relative image paths are relative to its folder.
@@ -66,11 +68,14 @@ def read_manifest(
             order, where the table has two or more of them.
         label_names: finding names for one column that holds them all. Default: the names that occur, sorted.
         split_column: train, val or test (or training, valid, validation, dev). Default: ``split`` if there is one.
-        patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one.
+        patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one, else the patients in file names
+            of CT-RATE (``train_2_a_1.nii.gz``), ChestX-ray14, CheXpert, MIMIC-CXR and BIDS.
         study_column: rows of one study are views that belong to the same report. Default: ``study_id`` or ``study`` if
             there is one, else rows that name the same image are one study. An id that several patients have, as where
             each patient's studies are numbered from 1, gets the patient before it ("p7/1").
         on_error: ``"raise"`` the first bad row's error, or ``"skip"`` such rows and keep their errors in ``skipped``.
+        on_leak: whether a patient or an image in two splits is an ``"error"``, handled as ``on_error`` says; or ``"keep"`` such
+            rows, to list them (:func:`~medvl.data.find_shared_items`).
 
     Returns:
         The :class:`Manifest`.
@@ -97,6 +102,7 @@ def read_manifest(
         study 'b', report: row 2 (line 3): there is neither an image nor a report
     """
     check_option(on_error, "on_error", ("raise", "skip"))
+    check_option(on_leak, "on_leak", ("error", "keep"))
     table = read_table(path)
     labels = label_reader(table, label_column, label_names)
     if report_column == "report" and "report" not in table.columns and labels is not None:
@@ -110,20 +116,24 @@ def read_manifest(
     )
     if columns.image is None and columns.report is None:
         raise ValueError("image_column or report_column must name a column, got None for both.")
+    files = ImageFiles(table.path.parent)
     studies: list[dict[str, Any]] = []
     skipped: list[StudyError] = []
     for row in table.rows:
         try:
-            studies += _read_row(row, table, columns, labels)
+            studies += _read_row(row, files, columns, labels)
         except CellError as error:
             bad = StudyError(_error_id(row, columns), error.column, f"{row.position}: {error.reason}")
             if on_error == "raise":
                 raise bad from error
             skipped.append(bad)
+    source = "" if any("patient_id" in study for study in studies) else _patients_from_names(studies, table.path.parent)
     _resolve_patients(studies)
-    leaking = _patients_in_two_splits(studies)
+    leaking = _leaking_rows(studies, source) if on_leak == "error" else {}
     if leaking and on_error == "raise":
-        raise leaking[min(leaking)]
+        first = leaking[min(leaking)]
+        more = f" ({len(leaking)} such rows)" if len(leaking) > 1 else ""
+        raise StudyError(first.study_id, first.key, first.reason + more)
     skipped += leaking.values()
     studies = [study for study in studies if study["row"] not in leaking]
     names = labels.names if labels else ()
@@ -145,12 +155,12 @@ def _column_or_default(table: Table, column: str | None, defaults: Sequence[str]
     return next((name for name in defaults if name in table.columns), None)
 
 
-def _read_row(row: Row, table: Table, columns: _Columns, labels: LabelReader | None) -> list[dict[str, Any]]:
+def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReader | None) -> list[dict[str, Any]]:
     """The row's studies: one, or one for each view where the image cell is a list."""
     content = columns.report or columns.image or ""
     if row.problem:
         raise CellError(content, row.problem)
-    study: dict[str, Any] = {"study_id": _study_id(row, columns), "row": row.number}
+    study: dict[str, Any] = {"study_id": _given_id(row, columns), "row": row.number}
     if columns.patient and (patient := read_id(row.cells.get(columns.patient), columns.patient)):
         study["patient_id"] = patient
     if columns.split:
@@ -161,7 +171,10 @@ def _read_row(row: Row, table: Table, columns: _Columns, labels: LabelReader | N
         study["report"] = report
     if labels is not None and (label := labels.parse(row.cells)) is not None:
         study["label"] = label
-    images = [_image_path(cell, table, columns.image) for cell in _image_cells(row, columns)]
+    cells = _image_cells(row, columns)
+    images = [files.find(cell, columns.image or "") for cell in cells]
+    if not study["study_id"]:
+        study["study_id"] = files.first_name(images[0], cells[0]) if images else f"row {row.number}"
     if not images and "report" not in study:
         raise CellError(content, "there is neither an image nor a report")
     return [{**study, "image": image} for image in images] or [study]
@@ -171,28 +184,6 @@ def _image_cells(row: Row, columns: _Columns) -> list[Any]:
     cell = row.cells.get(columns.image) if columns.image else None
     cells = cell if isinstance(cell, list) else [cell]
     return [cell for cell in cells if not is_blank(cell)]
-
-
-def _image_path(cell: Any, table: Table, column: str | None) -> str:
-    column = column or ""
-    if not isinstance(cell, str):
-        raise CellError(column, f"expected a path, got {type(cell).__name__}")
-    name = os.path.expanduser(strip_text(cell))
-    path = os.path.abspath(os.path.join(table.path.parent, name))
-    if not os.path.exists(path) and "\\" in name:  # a table written on Windows
-        path = os.path.abspath(os.path.join(table.path.parent, name.replace("\\", "/")))
-    if os.path.exists(path):
-        return path
-    # A report in the wrong column is not repeated.
-    if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):
-        raise CellError(column, f"the file {cell.strip()} does not exist (looked for {path})")
-    raise CellError(column, f"expected the path of an image, got a text of {len(cell)} characters")
-
-
-def _study_id(row: Row, columns: _Columns) -> str:
-    """The study column's cell, else the image path as written in the table, else the row."""
-    images = _image_cells(row, columns)
-    return _given_id(row, columns) or (str(images[0]).strip() if images else f"row {row.number}")
 
 
 def _error_id(row: Row, columns: _Columns) -> str:
@@ -231,23 +222,42 @@ def _resolve_patients(studies: Sequence[dict[str, Any]]) -> None:
             study["study_id"] = f"{study['patient_id']}/{study['study_id']}"
 
 
-def _patients_in_two_splits(studies: Sequence[Mapping[str, Any]]) -> dict[int, StudyError]:
-    """The errors, by row number, of studies whose patient is also in a split that is evaluated later.
-
-    The test split keeps its patients, then the validation split: what must not happen is training or model selection on them.
-    """
-    last: dict[Any, str] = {}
+def _patients_from_names(studies: Sequence[dict[str, Any]], folder: Path) -> str:
+    """Add the patients that file names or study ids hold; return the data set whose convention the first follows, or ``""``."""
+    convention = ""
     for study in studies:
-        if "split" in study:
-            group = group_key(study)
-            last[group] = max(study["split"], last.get(group, SPLITS[0]), key=SPLITS.index)
-    return {
-        study["row"]: StudyError(
-            study["study_id"],
-            "split",
-            f"row {study['row']}: the patient is in {study['split']} and in {last[group_key(study)]}; "
-            "expected all studies of a patient in one split",
-        )
-        for study in studies
-        if "split" in study and study["split"] != last[group_key(study)]
-    }
+        names = [study["study_id"], *([os.path.relpath(study["image"], folder)] if "image" in study else [])]
+        found = next(filter(None, map(patient_from_name, names)), None)
+        if found:
+            study["patient_id"] = found[0]
+            convention = convention or found[1]
+    return convention
+
+
+def _leaking_rows(studies: Sequence[Mapping[str, Any]], convention: str) -> dict[int, StudyError]:
+    """The errors, by row number, of studies whose patient or image is also in a split that is evaluated later.
+
+    The test split keeps them, then the validation split: what must not happen is training or model selection on them.
+    """
+    studies = [study for study in studies if "split" in study]
+    if len({study["split"] for study in studies}) < 2:
+        return {}
+    last: dict[Any, str] = {}
+    keys = [split_keys(study) for study in studies]
+    for study, own in zip(studies, keys, strict=True):
+        for key in own:
+            last[key] = max(study["split"], last.get(key, SPLITS[0]), key=SPLITS.index)
+    errors: dict[int, StudyError] = {}
+    for study, own in zip(studies, keys, strict=True):
+        leak = next((key for key in own if last[key] != study["split"]), None)
+        if leak is None:
+            continue
+        what = {
+            "patient": f"patient (by the file name, as in {convention})" if convention else "patient",
+            "study": "study",
+            "image": "image file",
+        }[leak[0]]
+        expected = "an image in one split" if leak[0] == "image" else "all studies of a patient in one split"
+        reason = f"row {study['row']}: the {what} is in {study['split']} and in {last[leak]}; expected {expected}"
+        errors.setdefault(study["row"], StudyError(study["study_id"], "split", reason))
+    return errors

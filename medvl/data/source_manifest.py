@@ -13,7 +13,9 @@ import numpy as np
 
 from medvl.data.cells import normalize_name
 from medvl.data.label_columns import match_names, reorder_states
+from medvl.data.leaks import warn_of_copies
 from medvl.data.manifest import Manifest
+from medvl.data.source_splits import split_sources
 from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
 from medvl.data.sources import ColumnSelection, Source, assign_kinds, parse_source, read_source
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
@@ -53,6 +55,7 @@ def load_sources(
     *,
     columns: Mapping[str, Any] | None = None,
     on_error: str = "raise",
+    on_leak: str = "error",
     seed: int = 0,
     text_unit: str = "report",
     sections: Sequence[str] = ("findings", "impression"),
@@ -65,13 +68,17 @@ def load_sources(
     spatial_dims: int = 2,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> SourceManifest:
-    """Read sources, split each by patient, label the texts without a label, and bring all labels into one order.
+    """Read sources, split them by patient, label the texts without a label, and bring all labels into one order.
 
     A source is written ``KIND=LOCATION``. KIND is ``image-text``, ``image-label`` or ``text-label``. LOCATION is a table (see
     :func:`~medvl.data.read_manifest`), a public data set in its original layout (``NAME:PATH`` with NAME ``openi``,
     ``chexpert`` or ``mimic-cxr`` and PATH a folder or archive), or "synthetic", the built-in data set. ``data`` is a table
     whose rows may be of any kind, each of the kind that its cells allow; "synthetic" as ``data``, the recipes' default, is
     ignored if there are sources.
+
+    A patient or an image that several sources have is in one split of all of them: that of the sources with splits, else
+    that of the source named first. Patients are the same if their ids are equal. If the sources' own splits differ, or if two
+    splits have images of the same content, a warning counts the patients and images.
 
     An image of the kind ``image-text`` is labeled from its report where its own label does not mention a finding.
 
@@ -80,6 +87,7 @@ def load_sources(
         data: a table with studies of any kind.
         columns: arguments of :func:`~medvl.data.read_manifest` that name columns, applied to every table that has them.
         on_error: ``"raise"`` or ``"skip"`` bad rows, as in :func:`~medvl.data.read_manifest`.
+        on_leak: ``"error"`` or ``"keep"`` patients and images in two splits, as in :func:`~medvl.data.read_manifest`.
         seed: of the splits of sources without a split column, and of the synthetic data set.
         text_unit: what is one text: ``"report"``, or ``"sentence"`` for each sentence of a report, with its own label.
         sections: the sections that make up a report's text; the whole report if it has none of them.
@@ -104,6 +112,7 @@ def load_sources(
         >>> load_sources(["image-label=cases.csv", "text-label=openi:reports.tgz"])  # doctest: +SKIP
     """
     check_option(on_error, "on_error", ("raise", "skip"))
+    check_option(on_leak, "on_leak", ("error", "keep"))
     check_option(text_unit, "text_unit", TEXT_UNITS)
     parsed = [parse_source(source) for source in ([sources] if isinstance(sources, str) else sources)]
     if data is not None and not (parsed and str(data) == SYNTHETIC):
@@ -114,13 +123,17 @@ def load_sources(
     prepare_synthetic(locations, folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
     selection = ColumnSelection(columns or {})
     tables = [Source(source.kind, str(table_path(source.location, folder))) for source in parsed]
-    read = [read_source(table, selection, on_error) for table in tables]
+    read = [read_source(table, selection, on_error, on_leak) for table in tables]
     selection.check_all_found()  # before a study is missed because a column is misspelled
+    splits = split_sources(read, seed)
     parts: dict[str, Manifest] = {}
-    for source, manifest in zip(parsed, read, strict=True):
-        parts[_unique_name(source.location, parts)] = assign_kinds(manifest.assign_splits(seed=seed), source.kind)
+    for source, manifest in zip(parsed, splits, strict=True):
+        parts[_unique_name(source.location, parts)] = assign_kinds(manifest, source.kind)
     names = _merged_names(parts, load_vocabulary(vocabulary).names)
     studies = _merged_studies(parts, names)
+    title = " + ".join(part.name for part in parts.values())
+    if on_leak == "error":
+        warn_of_copies(studies, title)
     add_texts(studies, names, text_unit, sections, vocabulary, label_cache)
     unlabeled = 0
     if require_findings:
@@ -130,7 +143,7 @@ def load_sources(
     for part in parts.values():
         counts.update(part.counts)
     return SourceManifest(
-        name=" + ".join(part.name for part in parts.values()),
+        name=title,
         studies=studies,
         names=names,
         counts=dict(counts),

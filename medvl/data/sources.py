@@ -81,13 +81,14 @@ class ColumnSelection:
                 raise ValueError(f"{argument}: there is no column {names!r} in {tables}.")
 
 
-def read_source(source: Source, columns: ColumnSelection, on_error: str) -> Manifest:
+def read_source(source: Source, columns: ColumnSelection, on_error: str, on_leak: str = "error") -> Manifest:
     """Read one source.
 
     Args:
         source: where the studies come from.
         columns: the named columns.
         on_error: ``"raise"`` or ``"skip"`` bad rows.
+        on_leak: ``"error"`` or ``"keep"`` patients and images in two splits of a table.
 
     Raises:
         OSError: If the source cannot be read.
@@ -109,7 +110,7 @@ def read_source(source: Source, columns: ColumnSelection, on_error: str) -> Mani
         for argument, default in (("image_column", "image"), ("report_column", "report")):
             if argument not in options and default not in present:
                 options[argument] = None
-    return read_manifest(source.location, on_error=on_error, **options)
+    return read_manifest(source.location, on_error=on_error, on_leak=on_leak, **options)
 
 
 def assign_kinds(manifest: Manifest, kind: str | None) -> Manifest:

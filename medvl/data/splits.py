@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+from medvl.data.leaks import file_identity, image_paths, join_groups
 from medvl.utils.checks import error_message
 
 SPLITS = ("train", "val", "test")
@@ -17,16 +18,22 @@ def group_key(study: Mapping[str, Any]) -> Hashable:
     return ("patient", patient) if patient is not None else ("study", study["study_id"])
 
 
+def split_keys(study: Mapping[str, Any]) -> list[Hashable]:
+    """The patient (or study) and the image files: studies that share one of these must stay in one split."""
+    return [group_key(study), *(("image", file_identity(path)) for path in image_paths(study))]
+
+
 def split_by_patient(
     studies: Sequence[Mapping[str, Any]], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0
 ) -> list[dict[str, Any]]:
     """Assign each study a ``split``, the same one to all studies of a patient.
 
     Patients are ordered by a hash of their ids and the seed, so neither the order of the rows nor the number of studies of
-    a patient changes the result. Studies without a ``patient_id`` are grouped by ``study_id``.
+    a patient changes the result. Studies without a ``patient_id`` are grouped by ``study_id``. Patients who share an image
+    file are one group.
 
     Args:
-        studies: dictionaries with ``study_id`` and, where known, ``patient_id``.
+        studies: dictionaries with ``study_id`` and, where known, ``patient_id`` and ``image``.
         fractions: fractions of the patients for train, val and test, at least 0, with sum 1. A positive fraction gets at
             least one patient if there are enough patients.
         seed: of the split.
@@ -44,11 +51,22 @@ def split_by_patient(
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(error_message("fractions", "be three numbers of at least 0 with sum 1", tuple(fractions)))
-    groups = sorted({group_key(study) for study in studies}, key=lambda group: _hash(group, seed))
+    group_of = _groups(studies)
+    groups = sorted(set(group_of), key=lambda group: _hash(group, seed))
     counts = allocate_counts(len(groups), fractions)
     names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
     split_of = dict(zip(groups, names, strict=True))
-    return [{**study, "split": split_of[group_key(study)]} for study in studies]
+    return [{**study, "split": split_of[group]} for study, group in zip(studies, group_of, strict=True)]
+
+
+def _groups(studies: Sequence[Mapping[str, Any]]) -> list[Hashable]:
+    """For each study the patient (or study) that stands for its group."""
+    numbers = join_groups(map(split_keys, studies))
+    members: dict[int, set[Hashable]] = {}
+    for study, number in zip(studies, numbers, strict=True):
+        members.setdefault(number, set()).add(group_key(study))
+    names = {number: min(keys, key=repr) for number, keys in members.items()}
+    return [names[number] for number in numbers]
 
 
 def _hash(group: Hashable, seed: int) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvl.data.leaks import warn_of_copies
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
@@ -29,6 +30,8 @@ def load_studies(
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
 ) -> Manifest:
     """Read a table, split it by patient if it has no splits, and keep the studies that have all required keys.
+
+    Images of the same content in two splits are counted in a warning.
 
     The synthetic data set is saved to ``folder``/data as images and a table, and then read like any other table.
 
@@ -56,6 +59,7 @@ def load_studies(
     manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
     # Split first: a study's split must not depend on which keys a run requires.
     manifest = manifest.assign_splits(seed=seed).drop_missing(*required_keys)
+    warn_of_copies(manifest.studies, manifest.name)
     number = len(manifest.subset("train", allow_empty=True))
     if number < 2:
         raise ValueError(

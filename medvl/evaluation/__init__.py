@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from medvl.evaluation.embeddings import Embeddings as Embeddings, embed_studies as embed_studies
     from medvl.evaluation.feature_maps import dense_features as dense_features
     from medvl.evaluation.heat_maps import phrase_maps as phrase_maps
+    from medvl.evaluation.leaks import LeakAudit as LeakAudit, audit_leaks as audit_leaks
     from medvl.evaluation.multi_label import FindingResult as FindingResult, MultiLabelCases as MultiLabelCases
     from medvl.evaluation.protocols.fine_tune import (
         FindingClassifier as FindingClassifier,
@@ -113,6 +114,7 @@ _EXPORTS = {
     "embeddings": "Embeddings embed_studies",
     "feature_maps": "dense_features",
     "heat_maps": "phrase_maps",
+    "leaks": "LeakAudit audit_leaks",
     "multi_label": "FindingResult MultiLabelCases",
     "registry": "Protocol protocol_names register_protocol registered_protocols",
     "report.page": "write_report",

@@ -1,0 +1,60 @@
+"""The image files that a table names."""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+from medvl.data.cells import CellError, strip_text
+from medvl.data.leaks import file_identity
+
+
+class ImageFiles:
+    """Finds the files of image cells, and knows which cells name one file.
+
+    Args:
+        folder: what relative paths are relative to.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = folder
+        self.identities: dict[str, Hashable] = {}
+        self._names: dict[Hashable, str] = {}
+
+    def find(self, cell: Any, column: str) -> str:
+        """The absolute path of the file in a cell.
+
+        Raises:
+            CellError: If the cell holds no path, or the file does not exist.
+        """
+        if not isinstance(cell, str):
+            raise CellError(column, f"expected a path, got {type(cell).__name__}")
+        name = os.path.expanduser(strip_text(cell))
+        path = os.path.abspath(os.path.join(self.folder, name))
+        for spelling in _spellings(name):
+            candidate = os.path.abspath(os.path.join(self.folder, spelling))
+            try:
+                status = os.stat(candidate)
+            except (OSError, ValueError):
+                continue
+            self.identities[candidate] = file_identity(candidate, status)
+            return candidate
+        # A report in the wrong column is not repeated.
+        if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):
+            raise CellError(column, f"the file {cell.strip()} does not exist (looked for {path})")
+        raise CellError(column, f"expected the path of an image, got a text of {len(cell)} characters")
+
+    def first_name(self, path: str, cell: str) -> str:
+        """How the table named this file first, whatever path it is named by now."""
+        return self._names.setdefault(self.identities[path], strip_text(cell))
+
+
+def _spellings(name: str) -> list[str]:
+    """The name, and what it may be on another system: Windows separators, composed or decomposed letters (macOS)."""
+    names = [name, name.replace("\\", "/")]
+    names += [unicodedata.normalize(form, one) for form in ("NFC", "NFD") for one in names]
+    return list(dict.fromkeys(names))

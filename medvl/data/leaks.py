@@ -1,0 +1,257 @@
+"""Images, studies and patients that are in a data set more than once, and those that are in two splits."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from medvl.utils.io import file_sha256
+
+logger = logging.getLogger(__name__)
+
+SAMPLE_BYTES = 4096
+"""Bytes at the start, in the middle and at the end of a file that are compared before the whole file is."""
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+@dataclass(frozen=True)
+class SharedItem:
+    """Something that several rows have in common.
+
+    Args:
+        kind: ``"patient"`` or ``"study"``, in two splits; ``"image"``, one file in several rows, by whatever path;
+            ``"content"``, files that are copies of each other.
+        rows: indices of the studies.
+        splits: the splits that they are in.
+    """
+
+    kind: str
+    rows: tuple[int, ...]
+    splits: tuple[str, ...]
+
+    @property
+    def is_leak(self) -> bool:
+        """Whether it is in two splits."""
+        return len(self.splits) > 1
+
+
+def find_shared_items(studies: Sequence[Mapping[str, Any]], compare_content: bool = True) -> list[SharedItem]:
+    """Find patients and studies in two splits, and images that several rows have.
+
+    One file has many paths: relative and absolute ones, symbolic and hard links. Copies are found by their bytes: files of
+    one size are compared by three samples of 4 KiB, and only those whose samples agree are read whole.
+
+    Args:
+        studies: dictionaries with ``study_id`` and, where known, ``source``, ``patient_id``, ``image`` (a path) and ``split``.
+        compare_content: whether to look for copies, which reads files.
+
+    Returns:
+        The items, leaks first.
+
+    Example:
+        >>> studies = [{"study_id": str(i), "patient_id": "p", "split": split} for i, split in enumerate(["train", "test"])]
+        >>> find_shared_items(studies)
+        [SharedItem(kind='patient', rows=(0, 1), splits=('test', 'train'))]
+    """
+    rows_of: dict[tuple[str, Hashable], list[int]] = defaultdict(list)
+    path_of: dict[Hashable, str] = {}
+    for row, study in enumerate(studies):
+        patient = study.get("patient_id")
+        own = ("study", (study.get("source"), study["study_id"]))  # a study's id says nothing beyond its source
+        rows_of[own if patient is None else ("patient", patient)].append(row)
+        for path in image_paths(study):
+            identity = file_identity(path)
+            path_of.setdefault(identity, path)
+            rows_of["image", identity].append(row)
+    items = [_item(kind, rows, studies) for (kind, _), rows in rows_of.items()]
+    found = [item for item in items if item.is_leak or (item.kind == "image" and len(item.rows) > 1)]
+    if compare_content:
+        for identities in equal_files(path_of):
+            rows = [row for identity in identities for row in rows_of["image", identity]]
+            found.append(_item("content", rows, studies))
+    return sorted(found, key=lambda item: (not item.is_leak, item.rows))
+
+
+def find_copies_across_splits(studies: Sequence[Mapping[str, Any]]) -> list[SharedItem]:
+    """The files in one split of which another split has a copy; files are read only if a size is in both.
+
+    Args:
+        studies: as for :func:`find_shared_items`, with ``split``.
+    """
+    rows_of: dict[Hashable, list[int]] = defaultdict(list)
+    path_of: dict[Hashable, str] = {}
+    for row, study in enumerate(studies):
+        for path in image_paths(study):
+            identity = file_identity(path)
+            path_of.setdefault(identity, path)
+            rows_of[identity].append(row)
+
+    def is_leak(identities: Sequence[Hashable]) -> bool:
+        return len({studies[row].get("split") for identity in identities for row in rows_of[identity]}) > 1
+
+    groups = equal_files(path_of, is_leak)
+    return [_item("content", [row for one in group for row in rows_of[one]], studies) for group in groups]
+
+
+def warn_of_copies(studies: Sequence[Mapping[str, Any]], name: str) -> None:
+    """Warn if images of one split are copies of images of another, and count them.
+
+    Args:
+        studies: as for :func:`find_shared_items`, with ``split``.
+        name: of the table or the sources.
+    """
+    copies = find_copies_across_splits(studies)
+    if copies:
+        first, second = _first_of_two_splits(copies[0], studies)
+        logger.warning(
+            "%s: %d %s of the same content in two splits, the first in study %r (%s) and in study %r (%s); "
+            "medvl audit lists them.",
+            name,
+            len(copies),
+            "image has copies" if len(copies) == 1 else "images have copies",
+            studies[first]["study_id"],
+            studies[first]["split"],
+            studies[second]["study_id"],
+            studies[second]["split"],
+        )
+
+
+def _first_of_two_splits(item: SharedItem, studies: Sequence[Mapping[str, Any]]) -> tuple[int, int]:
+    first = item.rows[0]
+    return first, next(row for row in item.rows if studies[row]["split"] != studies[first]["split"])
+
+
+def image_paths(study: Mapping[str, Any]) -> list[str]:
+    """The image files of a study; none if its image is an array."""
+    image = study.get("image")
+    images = image if isinstance(image, list | tuple) else [image]
+    return [os.fspath(path) for path in images if isinstance(path, str | os.PathLike)]
+
+
+def file_identity(path: str, status: os.stat_result | None = None) -> Hashable:
+    """What all paths of one file have in common, whatever their spelling and whatever links lead there.
+
+    Args:
+        path: the file; it need not exist.
+        status: its status if it is known.
+    """
+    if status is None:
+        try:
+            status = os.stat(path)
+        except (OSError, ValueError):
+            return os.path.realpath(path) if "\0" not in path else path
+    # Some network file systems have no numbers of files.
+    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+
+
+def equal_files(
+    paths: Mapping[Key, str], keep: Callable[[Sequence[Key]], bool] = lambda group: len(group) > 1
+) -> list[list[Key]]:
+    """Groups of files, or of folders, whose content is equal.
+
+    Args:
+        paths: each file by its key; unreadable and empty ones are left out.
+        keep: whether a group of candidates is of interest; those that are not are not read further.
+
+    Returns:
+        The keys of each group, in the order given.
+    """
+    groups = [list(paths)]
+    with ThreadPoolExecutor(4) as pool:
+        for measure in (_size, _sample, _content):
+            refined = []
+            for group in groups:
+                by_value: dict[Hashable, list[Key]] = defaultdict(list)
+                for key, value in zip(group, pool.map(_readable(measure), (paths[key] for key in group)), strict=True):
+                    if value:
+                        by_value[value].append(key)
+                refined += [part for part in by_value.values() if len(part) > 1 and keep(part)]
+            groups = refined
+    return groups
+
+
+def join_groups(keys: Iterable[Sequence[Hashable]]) -> list[int]:
+    """Number the connected groups: two items that share a key are in one group.
+
+    Args:
+        keys: the keys of each item.
+
+    Returns:
+        For each item the index of the first item of its group.
+
+    Example:
+        >>> join_groups([["a"], ["b"], ["c", "a"], ["b", "d"], ["d"]])
+        [0, 1, 0, 1, 1]
+    """
+    first: list[int] = []
+    owner: dict[Hashable, int] = {}
+
+    def root(item: int) -> int:
+        while first[item] != item:
+            first[item] = first[first[item]]
+            item = first[item]
+        return item
+
+    for item, own in enumerate(keys):
+        first.append(item)
+        for key in own:
+            one, other = root(owner.setdefault(key, item)), root(item)
+            first[max(one, other)] = min(one, other)
+    return [root(item) for item in range(len(first))]
+
+
+def _item(kind: str, rows: Iterable[int], studies: Sequence[Mapping[str, Any]]) -> SharedItem:
+    distinct = sorted(set(rows))
+    return SharedItem(
+        kind, tuple(distinct), tuple(sorted({studies[row]["split"] for row in distinct if "split" in studies[row]}))
+    )
+
+
+def _readable(measure: Callable[[str], Hashable]) -> Callable[[str], Hashable]:
+    def value(path: str) -> Hashable:
+        try:
+            return measure(path)
+        except (OSError, ValueError):  # reported when the image is loaded
+            return None
+
+    return value
+
+
+def _files(path: str) -> list[str]:
+    """The file, or those in a folder (a DICOM series)."""
+    return sorted(entry.path for entry in os.scandir(path) if entry.is_file()) if os.path.isdir(path) else [path]
+
+
+def _size(path: str) -> Hashable:
+    sizes = sorted(os.path.getsize(file) for file in _files(path))
+    return tuple(sizes) if any(sizes) else None
+
+
+def _sample(path: str) -> Hashable:
+    return _digest(map(_sample_of_file, _files(path)))
+
+
+def _content(path: str) -> Hashable:
+    return _digest(map(file_sha256, _files(path)))
+
+
+def _sample_of_file(path: str) -> str:
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        for start in (0, size // 2, max(0, size - SAMPLE_BYTES)):
+            file.seek(start)
+            digest.update(file.read(SAMPLE_BYTES))
+    return digest.hexdigest()
+
+
+def _digest(parts: Iterable[str]) -> str:
+    """One hash of several, in whatever order."""
+    return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
