@@ -205,7 +205,7 @@ def test_an_infinite_contrast_is_left_out():
         (lambda: RetrievalMetric()(torch.ones(2, 3), torch.ones(2, 3), image_ids=torch.arange(3), text_ids=torch.arange(2)),
          "image_ids must have shape (2,), one for each row of the embeddings, got (3,)."),
         (lambda: ZeroShotMetric()(torch.ones(2, 1)), "y_pred and y must have the same shape (N, K), got (2, 1) and None."),
-        (lambda: ZeroShotMetric()(torch.ones(2, 1), torch.full((2, 1), 2.0)), "y must hold 1, 0, -1 or NaN, got 2."),
+        (lambda: ZeroShotMetric()(torch.ones(2, 1), torch.tensor([[1], [2]])), "y must hold 1, 0, -1 or NaN, got 2."),
         (lambda: GroundingMetric()(torch.ones(2, 1, 4, 4)),
          "y_pred and y must have the same shape (N, C, H, W[, D]), got (2, 1, 4, 4) and None."),
         (lambda: GroundingMetric()(torch.ones(2, 1, 4, 4), torch.ones(2, 1, 4, 5)),
