@@ -138,13 +138,14 @@ def fill_padding(frames: Sequence[GrayFrame]) -> list[NDArray[np.float32]]:
     return [frame.pixels for frame in frames]
 
 
-def is_hounsfield(header: pydicom.Dataset) -> bool:
-    """Whether rescaled values are Hounsfield units: those of CT, unless Rescale Type names another unit (PS3.3 C.8.2.1)."""
-    return (
-        header.get("Modality") == "CT"
-        and _rescale(header) is not None
-        and header.get("RescaleType", "HU").upper() == "HU"
-    )
+def rescale_type(header: pydicom.Dataset) -> str | None:
+    """The unit of rescaled values, as DICOM names it: ``HU``, or ``US`` for another one; None where the header is silent.
+
+    Rescaled values of CT are Hounsfield units, unless Rescale Type names another unit (PS3.3 C.8.2.1).
+    """
+    if header.get("Modality") not in ("CT", None) or header.get("RescaleType", "HU").upper() != "HU":
+        return "US"
+    return "HU" if "Modality" in header and _rescale(header) is not None else None
 
 
 def _frame_count(dataset: pydicom.Dataset) -> int:
@@ -183,7 +184,7 @@ def _displayed(stored: NDArray[Any], header: pydicom.Dataset, window: bool, litt
         else:
             pixels = _windowed(pixels, header)
     pixels = pixels.astype(np.float32)
-    if header.get("PhotometricInterpretation") == "MONOCHROME1" and not is_hounsfield(header):
+    if header.get("PhotometricInterpretation") == "MONOCHROME1" and rescale_type(header) != "HU":
         pixels = (low + high) - pixels
     return pixels
 

@@ -21,7 +21,7 @@ from medvl.transforms.dicom import (
     fill_padding,
     frame_headers,
     gray_frames,
-    is_hounsfield,
+    rescale_type,
 )
 from medvl.utils.checks import error_message
 
@@ -29,7 +29,7 @@ SPACING_TOLERANCE = 0.2
 """How far the step from a slice to the next may lie from the median step, as a fraction of its length."""
 
 RESCALE_TYPE = "rescale_type"
-"""The key of a volume's metadata with the unit of its values: ``HU`` or ``US`` (unspecified), as in DICOM."""
+"""The key of a volume's metadata with the unit of its values, ``HU`` or ``US`` (another one), where the file states it."""
 
 _GEOMETRY_TAGS = dict(zip(("00200037", "00200032", "00280030"), GEOMETRY_KEYWORDS, strict=True))
 _SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
@@ -161,7 +161,9 @@ def _volume_meta(headers: Sequence[pydicom.Dataset]) -> dict[str, Any]:
         for tag, keyword in _GEOMETRY_TAGS.items()
         if keyword in headers[0]
     }
-    meta[RESCALE_TYPE] = "HU" if all(is_hounsfield(header) for header in headers) else "US"
+    units = {rescale_type(header) for header in headers}
+    if units != {None}:
+        meta[RESCALE_TYPE] = units.pop() if len(units) == 1 else "US"
     if len(headers) > 1:
         meta["lastImagePositionPatient"] = np.asarray(headers[-1].ImagePositionPatient, dtype=float)
     return meta

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -14,11 +15,16 @@ from monai.utils import TransformBackends
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvl.transforms.dicom_volume import RESCALE_TYPE
 from medvl.transforms.load_image import LoadStudyImaged, as_float32
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_integer, check_option, error_message
 
+DEFAULT_HU_RANGE = (-1000.0, 1000.0)
+"""Hounsfield units from air to dense bone."""
+
 _PERCENTILE_SAMPLES = 1 << 16
+_AIR_LIKE = -500
 
 
 class RadiographIntensity(Transform):
@@ -27,27 +33,40 @@ class RadiographIntensity(Transform):
     For an image of more than 65,536 values, the percentiles are those of a regular grid of about that many. If both
     percentiles are equal, the minimum and the maximum take their place; a constant image becomes zeros.
 
+    In volumes of Hounsfield units ``hu_range`` becomes 0 to 1 instead, so that the gray of a tissue does not depend on what
+    lies around it, such as the padding outside the scan circle. These are CT from DICOM files, and from other files
+    volumes with a value of -500 or less; MR, PET and the like do not reach that.
+
     Args:
         lower: percentile that becomes 0, in [0, 100).
         upper: percentile that becomes 1, in (lower, 100].
+        hu_range: Hounsfield units that become 0 and 1; None scales every volume by its percentiles.
 
     Raises:
-        ValueError: If the percentiles are not in ascending order or outside [0, 100].
+        ValueError: If the percentiles are not in ascending order or outside [0, 100], or ``hu_range`` is not two numbers in
+            ascending order.
 
     Example:
         >>> RadiographIntensity(lower=0, upper=100)(torch.tensor([[[10.0, 20.0, 30.0]]])).tolist()
         [[[0.0, 0.5, 1.0]]]
+        >>> RadiographIntensity()(torch.tensor([[[[-3024.0, -1000.0, 0.0, 1000.0]]]])).tolist()
+        [[[[0.0, 0.0, 0.5, 1.0]]]]
     """
 
     backend: ClassVar[list[TransformBackends]] = [TransformBackends.TORCH]
 
-    def __init__(self, lower: float = 0.5, upper: float = 99.5) -> None:
+    def __init__(
+        self, lower: float = 0.5, upper: float = 99.5, hu_range: Sequence[float] | None = DEFAULT_HU_RANGE
+    ) -> None:
         if not 0 <= lower < upper <= 100:
             raise ValueError(
                 error_message("lower and upper", "satisfy 0 <= lower < upper <= 100", f"{lower} and {upper}")
             )
+        if hu_range is not None and not (len(hu_range) == 2 and -math.inf < hu_range[0] < hu_range[1] < math.inf):
+            raise ValueError(error_message("hu_range", "be two numbers in ascending order, or None", hu_range))
         self.lower = lower
         self.upper = upper
+        self.hu_range = None if hu_range is None else (float(hu_range[0]), float(hu_range[1]))
 
     def __call__(self, image: np.ndarray | Tensor) -> Tensor:
         """Scale one image.
@@ -61,12 +80,13 @@ class RadiographIntensity(Transform):
         Raises:
             ValueError: If a value is NaN or infinite, or the image is empty.
         """
-        scaled = self._scaled(as_float32(image))
+        rescale_type = image.meta.get(RESCALE_TYPE) if isinstance(image, MetaTensor) else None
+        scaled = self._scaled(as_float32(image), rescale_type)
         return (
             MetaTensor(scaled, meta=image.meta) if isinstance(image, MetaTensor) and _voxel_spacing(image) else scaled
         )
 
-    def _scaled(self, tensor: Tensor) -> Tensor:
+    def _scaled(self, tensor: Tensor, rescale_type: str | None) -> Tensor:
         if tensor.numel() == 0:
             raise ValueError(error_message("image", "hold at least one pixel", f"shape {tuple(tensor.shape)}"))
         low, high = (float(bound) for bound in torch.aminmax(tensor))
@@ -75,7 +95,10 @@ class RadiographIntensity(Transform):
         ):  # one NaN or infinity anywhere reaches the minimum or maximum
             bad = int((~tensor.isfinite()).sum())
             raise ValueError(error_message("image", "be finite", f"{bad} of {tensor.numel()} values NaN or infinite"))
-        if self.lower > 0 or self.upper < 100:
+        hounsfield = rescale_type == "HU" if rescale_type else low <= _AIR_LIKE
+        if self.hu_range is not None and tensor.ndim == 4 and hounsfield:
+            low, high = self.hu_range
+        elif self.lower > 0 or self.upper < 100:
             bounds = np.percentile(_sample(tensor).numpy(), (self.lower, self.upper))
             if bounds[1] > bounds[0]:
                 low, high = bounds.tolist()
@@ -101,15 +124,21 @@ class RadiographIntensityd(StudyMapTransform):
         keys: keys of images to scale.
         lower: percentile that becomes 0, in [0, 100).
         upper: percentile that becomes 1, in (lower, 100].
+        hu_range: see :class:`RadiographIntensity`.
         allow_missing_keys: skip keys that a study lacks.
     """
 
     backend = RadiographIntensity.backend
 
     def __init__(
-        self, keys: KeysCollection, lower: float = 0.5, upper: float = 99.5, allow_missing_keys: bool = False
+        self,
+        keys: KeysCollection,
+        lower: float = 0.5,
+        upper: float = 99.5,
+        hu_range: Sequence[float] | None = DEFAULT_HU_RANGE,
+        allow_missing_keys: bool = False,
     ) -> None:
-        super().__init__(keys, RadiographIntensity(lower, upper), allow_missing_keys)
+        super().__init__(keys, RadiographIntensity(lower, upper, hu_range), allow_missing_keys)
 
 
 RadiographIntensityD = RadiographIntensityDict = RadiographIntensityd
@@ -260,7 +289,11 @@ def _channel_first(image: np.ndarray | Tensor) -> Tensor:
 
 
 def image_preprocessing(
-    image_size: int, spatial_dims: int = 2, keys: KeysCollection = "image", allow_missing_keys: bool = False
+    image_size: int,
+    spatial_dims: int = 2,
+    keys: KeysCollection = "image",
+    hu_range: Sequence[float] | None = DEFAULT_HU_RANGE,
+    allow_missing_keys: bool = False,
 ) -> Compose:
     """The deterministic preprocessing of training and evaluation: read, scale to [0, 1], resize, pad to a square.
 
@@ -271,6 +304,7 @@ def image_preprocessing(
         image_size: side of the square or cube, in pixels.
         spatial_dims: 2 for radiographs, 3 for volumes; an image with another number of dimensions is an error.
         keys: keys of the images.
+        hu_range: Hounsfield units that become 0 and 1 in CT volumes, see :class:`RadiographIntensity`.
         allow_missing_keys: skip keys that a study lacks.
 
     Returns:
@@ -290,7 +324,7 @@ def image_preprocessing(
             LoadStudyImaged(
                 keys, keep_meta=spatial_dims == 3, spatial_dims=spatial_dims, allow_missing_keys=allow_missing_keys
             ),
-            RadiographIntensityd(keys, allow_missing_keys=allow_missing_keys),
+            RadiographIntensityd(keys, hu_range=hu_range, allow_missing_keys=allow_missing_keys),
             ResizeLongestd(keys, image_size, allow_missing_keys=allow_missing_keys),
             PadToSquared(keys, allow_missing_keys=allow_missing_keys),
         ]

@@ -15,7 +15,7 @@ from monai.transforms import Compose, SelectItemsd, Transform
 from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestXRay, table_path
 from medvl.data.studies import SYNTHETIC, synthetic_dataset
 from medvl.data.tables import read_table
-from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest, image_preprocessing
+from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest
 from medvl.workflows.trained_run import TrainedRun, fill_missing_keys
 
 REGIONS, MASK = "regions", "mask"
@@ -127,7 +127,7 @@ def find_masks(
 def masked_dataset(run: TrainedRun, studies: Sequence[Mapping[str, Any]], masks: Masks) -> StudyDataset:
     """The studies that have masks, as ``image``, ``mask``, ``report``, ``study_id`` and ``patient_id``."""
     size, dims = run.model.image_size, run.model.spatial_dims
-    load, *rest = image_preprocessing(image_size=size, spatial_dims=dims).transforms
+    load, *rest = run.image_preprocessing().transforms
     steps = [load, LoadMasks(size, dims), *rest, SelectItemsd(["image", MASK, "report", "study_id", "patient_id"])]
     return StudyDataset([fill_missing_keys(study, 0) for study in masks.select(studies)], Compose(steps))
 

@@ -18,6 +18,7 @@ from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
 from medvl.text import make_class_prompts
 from medvl.transforms import ExtractSectionsd, image_preprocessing
+from medvl.transforms.image import DEFAULT_HU_RANGE
 from medvl.utils.io import file_sha256
 from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS
 
@@ -66,6 +67,11 @@ class TrainedRun:
             fresh = DualEncoder.from_config(model.to_config())
         model.load_state_dict(fresh.state_dict())
         return model
+
+    def image_preprocessing(self) -> Compose:
+        """The deterministic image preprocessing of the training."""
+        hu_range = self.config.get("hu_range", DEFAULT_HU_RANGE)
+        return image_preprocessing(self.model.image_size, self.model.spatial_dims, hu_range=hu_range)
 
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
@@ -126,11 +132,10 @@ class TrainedRun:
         self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", num_workers: int = 0
     ) -> StudyLoader:
         """Batches of these studies, with the images prepared as in training, without augmentation."""
-        size, dims = self.model.image_size, self.model.spatial_dims
         studies = [fill_missing_keys(study, len(manifest.names)) for study in manifest.studies]
         transform = Compose(
             [
-                image_preprocessing(image_size=size, spatial_dims=dims),
+                self.image_preprocessing(),
                 ExtractSectionsd("report"),
                 SelectItemsd([key for key in KEYS if key != "label" or manifest.names]),
             ]

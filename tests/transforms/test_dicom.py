@@ -7,6 +7,7 @@ import re
 import warnings
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pydicom
 import pytest
@@ -16,7 +17,7 @@ from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import MediaStorageDirectoryStorage
 
-from medvl.transforms import LoadStudyImage
+from medvl.transforms import LoadStudyImage, RadiographIntensity, image_preprocessing
 
 
 def test_a_dicom_series_comes_out_as_the_same_nifti(tmp_path):
@@ -602,3 +603,92 @@ def test_an_overlay_in_the_high_bits_of_a_jpeg_2000_is_removed(tmp_path):
         dataset.save_as(tmp_path / "b.dcm")
         with pytest.raises(ValueError, match=r"HighBit must be BitsStored - 1 in a file compressed as JPEG 2000"):
             load(tmp_path / "b.dcm")
+
+
+# Hounsfield units
+
+BODY = np.array([[[-1000, -1000, -800], [-100, 0, 40]], [[60, 300, 500], [-1000, 900, -500]]], np.int16)
+GRAY = torch.from_numpy((BODY[None] + 1000.0) / 2000).float().clamp(0, 1)
+
+
+def scaled(path, **options):
+    image = LoadStudyImage(keep_meta=True)(path)
+    return RadiographIntensity(**options)(image).as_tensor()
+
+
+@pytest.mark.parametrize("outside", [None, -1024, -2000, -2048, -3024, -8192, -32768, 3000])
+@pytest.mark.parametrize("kind", ["nifti", "series", "frames"])
+def test_the_gray_of_ct_does_not_depend_on_what_lies_outside_the_scan_circle(tmp_path, outside, kind):
+    body, gray = BODY.copy(), GRAY.clone()
+    if outside is not None:
+        body[0, 0, :2] = outside
+        gray[0, 0, 0, :2] = float(outside > 0)
+    if kind == "nifti":
+        path = tmp_path / "a.nii.gz"
+        nibabel.Nifti1Image(body, np.eye(4)).to_filename(path)
+    elif kind == "series":
+        path = write_series(tmp_path / "a", body, Modality="CT", RescaleSlope=1, RescaleIntercept=0)
+    else:
+        path = write_frames(tmp_path / "a.dcm", body, [0, 1, 2])
+        edit(path, Modality="CT")
+        dataset = pydicom.dcmread(path)
+        for frame in dataset.PerFrameFunctionalGroupsSequence:
+            frame.PixelValueTransformationSequence = [group(RescaleSlope=1, RescaleIntercept=0, RescaleType="HU")]
+        dataset.save_as(path)
+    torch.testing.assert_close(scaled(path), gray)
+
+
+@pytest.mark.parametrize(
+    ("tags", "hounsfield"),
+    [
+        ({"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0}, True),
+        ({"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "HU"}, True),
+        ({"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": None}, True),
+        ({"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "US"}, False),
+        ({"Modality": "CT", "RescaleSlope": 1, "RescaleIntercept": 0, "RescaleType": "Z_EFF"}, False),
+        ({"Modality": "MR", "RescaleSlope": 1, "RescaleIntercept": 0}, False),
+        ({"Modality": "PT", "RescaleSlope": 1, "RescaleIntercept": 0}, False),
+    ],
+)
+@pytest.mark.parametrize("body", [BODY, np.clip(BODY, -90, 90)])
+def test_the_header_says_what_hounsfield_units_are(tmp_path, tags, hounsfield, body):
+    path = write_series(tmp_path / "a", body, **tags)
+    by_range = (torch.from_numpy(body[None].astype(np.float32)) + 1000) / 2000
+    by_percentiles = scaled(path, hu_range=None)
+    torch.testing.assert_close(scaled(path), by_range if hounsfield else by_percentiles)
+    assert (by_range - by_percentiles).abs().max() > 0.01
+
+
+def test_hounsfield_units_are_never_inverted(tmp_path):
+    path = write_series(
+        tmp_path / "a", BODY, Modality="CT", RescaleSlope=1, RescaleIntercept=0, PhotometricInterpretation="MONOCHROME1"
+    )
+    torch.testing.assert_close(scaled(path), GRAY)
+
+
+def test_volumes_of_other_units_are_scaled_by_percentiles():
+    for values in (np.abs(BODY), BODY + 1024, BODY / 300, BODY[:, :, 1:] / 4):
+        volume = torch.as_tensor(values, dtype=torch.float32)[None]
+        torch.testing.assert_close(RadiographIntensity()(volume), RadiographIntensity(hu_range=None)(volume))
+    radiograph = torch.from_numpy(BODY[0].astype(np.float32))[None]
+    torch.testing.assert_close(RadiographIntensity()(radiograph), RadiographIntensity(hu_range=None)(radiograph))
+
+
+def test_the_range_is_a_choice():
+    volume = torch.from_numpy(BODY.astype(np.float32))[None]
+    lung = RadiographIntensity(hu_range=(-1350, 150))(volume)
+    torch.testing.assert_close(lung, ((volume + 1350) / 1500).clamp(0, 1))
+    chain = image_preprocessing(3, spatial_dims=3, hu_range=[-160, 240])
+    body = np.full((1, 3, 3, 3), -1000)
+    body[0, 1, 1, 1] = 40
+    assert chain({"image": body})["image"][0, 1, 1].tolist() == [0, 0.5, 0]
+    for wrong in [(1, 1), (5, -5), (0, np.inf), (1,), (1, 2, 3)]:
+        with pytest.raises(ValueError, match=r"^hu_range must be two numbers in ascending order, or None, got "):
+            RadiographIntensity(hu_range=wrong)
+
+
+@pytest.mark.parametrize("tags", [{"Modality": "CT"}, {"Modality": None}, {"Modality": None, "RescaleSlope": 1}])
+def test_the_values_say_so_where_the_header_is_silent(tmp_path, tags):
+    torch.testing.assert_close(scaled(write_series(tmp_path / "a", BODY, **tags)), GRAY)
+    positive = write_series(tmp_path / "b", np.abs(BODY), **tags)
+    torch.testing.assert_close(scaled(positive), scaled(positive, hu_range=None))
