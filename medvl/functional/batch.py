@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medvl.utils.checks import check_type, error_message
-from medvl.utils.distributed import all_gather_with_grad, get_rank
+from medvl.utils.distributed import all_gather_with_grad, get_rank, get_world_size
 from medvl.utils.tensors import as_float, as_ids, as_labels, as_mask
 
 Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
@@ -23,6 +24,7 @@ def pair_ids(image_ids: Ids | None, text_ids: Ids | None, image_embeds: Tensor, 
     """Ids of images (N,) and texts (M,) as integers; without ids, image i and text i of a process are a pair."""
     ids = optional_ids(image_ids, text_ids, image_embeds, text_embeds)
     if ids is not None:
+        _warn_if_without_pair(ids)
         return ids
     count, texts = len(image_embeds), len(text_embeds)
     if count != texts:
@@ -38,10 +40,43 @@ def optional_ids(image_ids: Ids | None, text_ids: Ids | None, image_embeds: Tens
     _check_both(image_ids, text_ids, "ids")
     if image_ids is None or text_ids is None:
         return None
-    return (
+    ids = (
         as_ids(image_ids, "image_ids", len(image_embeds), image_embeds.device),
         as_ids(text_ids, "text_ids", len(text_embeds), text_embeds.device),
     )
+    kinds = _kind(image_ids), _kind(text_ids)
+    if kinds[0] != kinds[1]:
+        _warn_if_without_pair(ids, f": image_ids are {kinds[0]}, text_ids {kinds[1]}")
+    return ids
+
+
+def _kind(ids: Ids) -> str:
+    return "strings" if not isinstance(ids, Tensor) and len(ids) and isinstance(ids[0], str) else "integers"
+
+
+_CHECKS_ON_ACCELERATOR = 10
+_checks = 0
+_warned: set[str] = set()
+
+
+def _warn_if_without_pair(ids: Pair, why: str = "") -> None:
+    """Warn once if no image and text of a batch are a pair, where the loss is 0 and nothing is learned.
+
+    Only the first batches are checked on an accelerator, which the check would make wait; and only a process of its own,
+    since the pairs of several may be in different ones.
+    """
+    global _checks
+    images, texts = ids
+    if _warned or torch.compiler.is_compiling() or get_world_size() > 1 or not (len(images) and len(texts)):
+        return
+    if images.device.type != "cpu":
+        _checks += 1
+        if _checks > _CHECKS_ON_ACCELERATOR:
+            return
+    if not torch.isin(images, texts).any():
+        message = f"No image and text of a batch have equal ids, so no pair is a positive{why}."
+        _warned.add(message)
+        warnings.warn(message, RuntimeWarning, stacklevel=2)
 
 
 def pair_labels(labels: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None], embeds: Pair) -> Pair:

@@ -1,0 +1,70 @@
+"""A batch without a positive pair trains nothing: said once, with the reason where it is known."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from medvl.functional import batch
+from medvl.losses import ImageTextContrastiveLoss, ImageTextLabelContrastiveLoss
+
+EMBEDS = torch.eye(3)[:2], torch.eye(3)[1:]
+
+
+@pytest.fixture(autouse=True)
+def nothing_said(monkeypatch):
+    monkeypatch.setattr(batch, "_warned", set())
+    monkeypatch.setattr(batch, "_checks", 0)
+
+
+def warned(loss, *arguments, **named):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        loss(*EMBEDS, *arguments, **named)
+    return [str(warning.message) for warning in caught if issubclass(warning.category, RuntimeWarning)]
+
+
+SAID = "No image and text of a batch have equal ids, so no pair is a positive"
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "text_ids", "why"),
+    [
+        (["1", "2"], [1, 2], ": image_ids are strings, text_ids integers"),
+        (torch.tensor([1, 2]), ["1", "2"], ": image_ids are integers, text_ids strings"),
+        (["a", "b"], ["a ", "B"], ""),
+        (torch.tensor([1, 2]), torch.tensor([3, 4]), ""),
+    ],
+)
+def test_a_batch_without_a_pair_is_said_once(image_ids, text_ids, why):
+    loss = ImageTextContrastiveLoss()
+    assert warned(loss, image_ids, text_ids) == [f"{SAID}{why}."]
+    assert warned(loss, image_ids, text_ids) == []
+
+
+@pytest.mark.parametrize(
+    ("image_ids", "text_ids"),
+    [
+        (None, None),
+        (["a", "b"], ["b", "c"]),
+        (torch.tensor([1, 2]), [2, 2]),
+        (["a", "b"], [batch.as_ids(["a"], "ids", 1, "cpu")[0], 7]),
+    ],
+)
+def test_a_batch_with_a_pair_is_silent(image_ids, text_ids):
+    assert warned(ImageTextContrastiveLoss(), image_ids, text_ids) == []
+
+
+def test_labels_are_positives_without_equal_ids():
+    labels = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    named = {"image_labels": labels, "text_labels": labels}
+    loss = ImageTextLabelContrastiveLoss()
+    assert warned(loss, image_ids=["a", "b"], text_ids=["c", "d"], **named) == []
+    assert len(warned(loss, image_ids=["1", "2"], text_ids=[1, 2], **named)) == 1
+
+
+def test_processes_may_hold_each_others_pairs(monkeypatch):
+    monkeypatch.setattr(batch, "get_world_size", lambda: 2)
+    assert warned(ImageTextContrastiveLoss(), ["a", "b"], ["c", "d"]) == []
