@@ -57,7 +57,10 @@ def evaluate(
     ] = None,
     split: Annotated[
         str,
-        typer.Option(help="train, val, test or all. A table without splits other than the training's is taken whole."),
+        typer.Option(
+            help="train, val, test or all. Without a split column, studies of the training have the splits they had there, "
+            "new ones beside them are test, and a table that has none of them is taken whole."
+        ),
     ] = "test",
     batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
     device: Device = None,
@@ -126,6 +129,8 @@ def evaluate_and_report(
         title=title,
         progress=True,
     )
+    if (overlap := trained.training_overlap(manifest.studies)) is not None:
+        typer.echo(f"{overlap}\n")
     typer.echo(result.table())
     print_skipped([*manifest.skipped, *loader.skipped.values()])
     typer.echo(f"\nReport: {output / 'report.html'}")

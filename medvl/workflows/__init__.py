@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
+    from medvl.workflows.literals import literal as literal
     from medvl.workflows.processes import wrap_ddp as wrap_ddp
     from medvl.workflows.recipes import RecipeWorkflow as RecipeWorkflow
     from medvl.workflows.recipes import train as train
@@ -38,6 +39,7 @@ _MODULES = {
     "config_text": "config_text",
     "embed": "evaluate",
     "evaluate_run": "evaluate",
+    "literal": "literals",
     "prepare_network": "training",
     "progress_wrapper": "training",
     "read_skipped": "run_folder",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,8 @@ from medvl.workflows.run_folder import METRICS
 from medvl.workflows.trained_run import TrainedRun
 
 __all__ = ["embed", "evaluate_run"]
+
+logger = logging.getLogger(__name__)
 
 EVALUATION, REPORT = "evaluation.json", "report.html"
 MAX_PICTURES = 2000
@@ -107,6 +110,8 @@ def evaluate_run(
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
     output = Path(output)
+    if (overlap := run.training_overlap(manifest.studies)) is not None:
+        logger.warning("%s", overlap)
     result.save(output / EVALUATION)
     write_report(
         output / REPORT,
@@ -148,7 +153,9 @@ def example_sentences(model: DualEncoder, loader: StudyLoader) -> list[SentenceM
 
 def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds: float) -> dict[str, Any]:
     """What the report says of the run in short."""
+    overlap = run.training_overlap(manifest.studies)
     facts = {
+        **({"Trained on these studies": overlap} if overlap else {}),
         "Evaluated on": f"{len(manifest)} studies of {manifest.name}",
         "Rows": manifest.summary(),
         "Trained on": run.environment["data_summary"],

@@ -25,6 +25,8 @@ from medvl.utils.checks import check_option, error_message
 from medvl.utils.distributed import barrier, is_rank_zero
 from medvl.utils.errors import StudyError
 from medvl.utils.io import file_sha256, write_json, write_text
+from medvl.workflows.literals import literal_text
+from medvl.workflows.split_record import SplitRecord
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
 MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
@@ -71,7 +73,8 @@ class RunFolder:
     """The folder of one training run.
 
     It holds ``config.yaml`` (the configuration with all overrides), ``environment.json`` (seed, versions, fingerprint of
-    the data), ``metrics.jsonl``, ``skipped.jsonl``, ``checkpoints/`` and, when the run is complete, ``model/``.
+    the data), ``splits.json`` (hashes of the studies of each split), ``metrics.jsonl``, ``skipped.jsonl``, ``checkpoints/``
+    and, when the run is complete, ``model/``.
 
     A recipe calls :meth:`acquire` before anything is written, :meth:`release` once the studies are read, :meth:`setup` when
     the trainer is there, then :meth:`run_training` and :meth:`save_model`.
@@ -145,7 +148,7 @@ class RunFolder:
         environment = {
             "seed": self.config["seed"],
             "data": manifest.name,
-            "tables_sha256": tables_sha256(self.config, self.path),
+            "tables_sha256": tables_sha256(literal_text(self.config), self.path),
             "data_fingerprint": manifest.fingerprint(),
             "data_summary": manifest.summary(),
             "studies": {split: len(manifest.subset(split, allow_empty=True)) for split in ("train", "val", "test")},
@@ -163,6 +166,7 @@ class RunFolder:
                 raise ValueError(f"{manifest.name} has changed since the run at {self.path} began; start a new run.")
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
+        SplitRecord.from_studies(manifest.studies).save(self.path)
         write_json(self.path / ENVIRONMENT, environment)
 
     def _check_free(self) -> None:
@@ -172,7 +176,7 @@ class RunFolder:
             self._check_same()
 
     def _check_same(self) -> None:
-        before, now = yaml.safe_load((self.path / CONFIG).read_text()), self.config
+        before, now = literal_text(yaml.safe_load((self.path / CONFIG).read_text())), literal_text(self.config)
         # One of the two may be the settings alone.
         keys = set(now) | set(before) if self.is_whole and "run" in before else set(now) & set(before)
         changed = [

@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +16,15 @@ from monai.transforms import Compose, SelectItemsd
 from safetensors import SafetensorError
 
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
+from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
 from medvl.networks import DualEncoder
 from medvl.text import make_class_prompts
 from medvl.transforms import ExtractSectionsd, image_preprocessing
 from medvl.transforms.image import DEFAULT_HU_RANGE
-from medvl.utils.io import file_sha256
+from medvl.workflows.literals import literal_text
 from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS
+from medvl.workflows.split_record import SplitRecord
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
 RECORDS = ("seed", "tables_sha256", "data_summary", "studies")
@@ -46,7 +50,7 @@ class TrainedRun:
                 "the run in it is not finished; continue it by --resume" if (self.path / CONFIG).exists() else "no run"
             )
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
-        self.config = _read_record(self.path / CONFIG)
+        self.config = literal_text(_read_record(self.path / CONFIG))
         self.environment = _read_record(self.path / ENVIRONMENT)
         missing = [name for name in RECORDS if name not in self.environment]
         if missing:
@@ -88,8 +92,9 @@ class TrainedRun:
     ) -> Manifest:
         """The studies of one split of a table; without one, of the table or the sources of the training.
 
-        A table without a split column is split by patient as in training where it is the table of the training;
-        any other table is taken whole.
+        A split column is taken as it is. A table without one is recognized by its studies, whatever else has changed in it:
+        those of the training have the splits they had there, and new ones beside them are test. A table that has no study in
+        common with the training is taken whole.
 
         Args:
             data: the table; that of the training where None.
@@ -98,22 +103,55 @@ class TrainedRun:
             on_error: "raise" or "skip".
 
         Raises:
-            ValueError: If the split has no study.
+            ValueError: If the split has no study, or the table has ids in common with the training and no image.
         """
         if data is None and self.config.get("sources"):
             return self._training_sources(split, on_error)
         table = table_path(data or self.config["data"], self.path)
-        same_table = table.is_file() and file_sha256(table) in self.environment["tables_sha256"]
         present = read_table(table).columns
         given = {**_existing_columns(self.config["columns"], present), **(columns or {})}
         if "report" not in present:  # images alone can be embedded and scored
             given.setdefault("report_column", None)
         manifest = read_manifest(table, on_error=on_error, **given)
-        if same_table:
-            manifest = manifest.assign_splits(seed=self.environment["seed"])
-        elif not any("split" in study for study in manifest.studies):
-            split = "all"
+        if not any("split" in study for study in manifest.studies):
+            known = self._training_splits(manifest, split)
+            manifest, split = (manifest, "all") if known is None else (known, split)
         return manifest.subset(split).drop_missing("image")
+
+    @cached_property
+    def split_record(self) -> SplitRecord:
+        """Which studies were in which split of the training.
+
+        Raises:
+            ValueError: If the run folder has no such record, or it is damaged.
+        """
+        return SplitRecord.load(self.path)
+
+    def training_overlap(self, studies: Sequence[Mapping[str, Any]]) -> str | None:
+        """A sentence on how many of these studies the model was trained on; None if it was trained on none of them."""
+        number = self.split_record.count_trained(studies)
+        if not number:
+            return None
+        return (
+            f"{number} of the {len(studies)} studies, or their patients, were in the training split of this run (by image, "
+            "study id or patient id): these figures do not show how the model does on new studies."
+        )
+
+    def _training_splits(self, manifest: Manifest, split: str) -> Manifest | None:
+        """A table without a split column with the splits that its studies had in training; None if it has none of them."""
+        try:
+            known = self.split_record.assign_splits(manifest, self.environment["seed"])
+        except ValueError:
+            if split == "all":  # asked for as they are
+                return None
+            raise
+        if known is not None and split in SPLITS and not known.subset(split, allow_empty=True).studies:
+            had = " and ".join(sorted({study["split"] for study in known.studies}))
+            raise ValueError(
+                f"{manifest.name} has {len(manifest)} studies and none in the split {split}: in the training they were in "
+                f"{had}. Name another split (--split), or all."
+            )
+        return known
 
     def _training_sources(self, split: str, on_error: str) -> Manifest:
         """The studies with an image of a split of the sources that the model was trained on."""
@@ -126,7 +164,17 @@ class TrainedRun:
             seed=self.environment["seed"],
             label_cache=self.path / TEXT_LABELS,
         )
-        return manifest.subset(split).drop_missing("image")
+        studies = self._as_in_training(manifest.studies)
+        return replace(manifest, studies=studies).subset(split).drop_missing("image")
+
+    def _as_in_training(self, studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The studies of the sources, with the splits they had where the sources have no splits of their own."""
+        locations = [self.config["data"], *(parse_source(source)[1] for source in self.config["sources"])]
+        tables = [table for name in locations if (table := table_path(name, self.path)).is_file()]
+        named = self.config["columns"].get("split_column") or "split"
+        if any(named in read_table(table).columns for table in tables):
+            return studies
+        return [{**study, "split": self.split_record.split_of(study) or study["split"]} for study in studies]
 
     def loader(
         self, manifest: Manifest, batch_size: int = 64, on_error: str = "raise", num_workers: int = 0

@@ -1,0 +1,158 @@
+"""The record of which studies a run trained, validated and tested on, by which a table is recognized after it changed."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from medvl.data import Manifest
+from medvl.data.splits import SPLITS, group_key
+from medvl.utils.ids import hash_id
+from medvl.utils.io import write_json
+
+SPLITS_FILE = "splits.json"
+KEYS = ("image", "study", "patient", "file")
+"""What a study is recognized by: the path of its image, its ids, and the name and size of the image's file."""
+
+CHANCE = 0.05
+"""Fraction of image files whose name and size may be those of files of the training by chance."""
+
+
+class SplitRecord:
+    """The split of every study of a run. Ids and paths are kept as hashes, never as they are.
+
+    Args:
+        splits: for each split, the hashes of its studies by key (:data:`KEYS`).
+    """
+
+    def __init__(self, splits: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
+        self.splits = {split: {key: set(splits[split][key]) for key in KEYS} for split in SPLITS}
+
+    @classmethod
+    def from_studies(cls, studies: Iterable[Mapping[str, Any]]) -> SplitRecord:
+        """The record of studies that have a ``split``."""
+        splits: dict[str, dict[str, set[str]]] = {split: {key: set() for key in KEYS} for split in SPLITS}
+        for study in studies:
+            for key, values in _hashes(study).items():
+                splits[study["split"]][key] |= values
+        return cls(splits)
+
+    @classmethod
+    def load(cls, folder: Path) -> SplitRecord:
+        """Read the record of a run folder.
+
+        Raises:
+            ValueError: If the file is missing or damaged.
+        """
+        path = folder / SPLITS_FILE
+        if not path.is_file():
+            raise ValueError(
+                f"{folder} holds no {SPLITS_FILE}, which says which studies the run was trained on: the file was removed, "
+                "or the run was trained by an earlier version of medvl."
+            )
+        try:
+            return cls(json.loads(path.read_text()))
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged: {error}") from error
+
+    def save(self, folder: Path) -> None:
+        """Write the record to a run folder."""
+        content = {split: {key: sorted(values) for key, values in keys.items()} for split, keys in self.splits.items()}
+        write_json(folder / SPLITS_FILE, content, indent=None)
+
+    def split_of(self, study: Mapping[str, Any]) -> str | None:
+        """The split that a study had, by its image, else its study id, else its patient; None for a new study.
+
+        What is found in several splits counts as the earliest, so that a study of the training is never taken for another.
+        """
+        hashes = _hashes(study)
+        for key in ("image", "study", "patient"):
+            for split in SPLITS:
+                if hashes.get(key, set()) & self.splits[split][key]:
+                    return split
+        return None
+
+    def knows_image(self, study: Mapping[str, Any]) -> bool:
+        """Whether the study's image, by its path or by the name and size of its file, was in the run's data."""
+        hashes = _hashes(study)
+        return any(hashes.get(key, set()) & self.splits[split][key] for key in ("image", "file") for split in SPLITS)
+
+    def assign_splits(self, manifest: Manifest, seed: int) -> Manifest | None:
+        """The splits of the training for a table without a split column.
+
+        The table is split by the rule of the training where that gives every known study the split it had; else known studies
+        have the split they had, other studies of their patients the same one, and new studies are test.
+
+        Args:
+            manifest: the table's studies.
+            seed: of the rule.
+
+        Returns:
+            The manifest with splits; None if no study is known.
+
+        Raises:
+            ValueError: If ids are known and no image is, or image files and no id, so that it cannot be told whether these are
+                the same people.
+        """
+        known = [self.split_of(study) for study in manifest.studies]
+        number = sum(split is not None for split in known)
+        same_files = sum(self.knows_image(study) for study in manifest.studies)
+        if not number and same_files <= CHANCE * len(known):
+            return None
+        if not number or not same_files:
+            shared, other = ("study or patient id", "image") if number else ("name and size of the image", "id")
+            raise ValueError(
+                f"{manifest.name} has {number or same_files} of its {len(known)} studies in common with the training by "
+                f"{shared}, and no {other}. If they are other studies, evaluate them all (--split all); if they are the same, "
+                "give the table a split column."
+            )
+        ruled = manifest.assign_splits(seed=seed)
+        if all(old in (None, study["split"]) for old, study in zip(known, ruled.studies, strict=True)):
+            return ruled
+        by_group: dict[Any, set[str]] = defaultdict(set)
+        for study, split in zip(manifest.studies, known, strict=True):
+            if split is not None:
+                by_group[group_key(study)].add(split)
+        studies = [
+            {**study, "split": split or min(by_group[group_key(study)], key=SPLITS.index, default="test")}
+            for study, split in zip(manifest.studies, known, strict=True)
+        ]
+        return replace(manifest, studies=studies)
+
+    def count_trained(self, studies: Sequence[Mapping[str, Any]]) -> int:
+        """How many of these studies, or their patients, were in the training split."""
+        trained = self.splits["train"]
+        return sum(
+            any(values & trained[key] for key, values in _hashes(study).items() if key != "file") for study in studies
+        )
+
+
+def _hashes(study: Mapping[str, Any]) -> dict[str, set[str]]:
+    """A study's hashes by key. An id that begins with the name of its source counts also without it."""
+    found: dict[str, set[str]] = {}
+    source = str(study.get("source", "")).removesuffix(f":{study.get('kind')}")
+    for key, value in (("study", study["study_id"]), ("patient", study.get("patient_id"))):
+        if value is not None:
+            found[key] = {_hash(key, text) for text in (str(value), str(value).removeprefix(f"{source}/"))}
+    if "image" in study:
+        path = os.path.abspath(str(study["image"]))
+        found["image"] = {_hash("image", path), _hash("image", os.path.realpath(path))}
+        found["file"] = {_hash("file", f"{os.path.basename(path)}:{_size(path)}")}
+    return found
+
+
+def _hash(key: str, value: str) -> str:
+    return f"{hash_id(f'{key}:{value}'):016x}"
+
+
+def _size(path: str) -> int:
+    """Bytes of a file, or the number of files in a folder."""
+    try:
+        return len(os.listdir(path)) if os.path.isdir(path) else os.path.getsize(path)
+    except OSError:
+        return 0

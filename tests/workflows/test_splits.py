@@ -1,0 +1,249 @@
+"""A table is recognized by its studies after its bytes changed, and no figure is silently one of the training."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from medvl.workflows import TrainedRun, evaluate_run, train
+
+TEXTS = ("The heart is enlarged. No pleural effusion.", "Left pleural effusion.", "Clear lungs. No edema.")
+TINY = {"epochs": 1, "batch_size": 4, "image_size": 32, "embed_dim": 8, "vocab_size": 100, "progress": False}
+NAMES = ("image", "report", "patient_id")
+
+
+def write(path: Path, rows: list[dict], names=NAMES) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, names, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def read(table: Path) -> list[dict]:
+    with table.open() as file:
+        return list(csv.DictReader(file))
+
+
+def draw(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (32, 32), dtype=np.uint8)).save(path)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A table of 30 studies of 30 patients, and a run on it, read-only."""
+    folder = tmp_path_factory.mktemp("splits")
+    rows = []
+    for i in range(30):
+        draw(folder / "data" / f"{i}.png", i)
+        rows.append({"image": f"{i}.png", "report": TEXTS[i % 3], "patient_id": f"p{i}"})
+    table = write(folder / "data" / "cases.csv", rows)
+    train("convirt", {**TINY, "data": str(table), "output": str(folder / "run"), "device": "cpu"})
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of the table and its images, that a test may change."""
+    return shutil.copytree(folder / "data", tmp_path / "data") / "cases.csv"
+
+
+@pytest.fixture(scope="module")
+def run(folder):
+    return TrainedRun(folder / "run")
+
+
+def images(studies) -> set[str]:
+    return {Path(study["image"]).name for study in studies}
+
+
+def blank_line(table):
+    table.write_text(table.read_text() + "\n")
+
+
+def windows_line_ends(table):
+    table.write_bytes(table.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def byte_order_mark(table):
+    table.write_bytes(b"\xef\xbb\xbf" + table.read_bytes())
+
+
+def all_cells_quoted(table):
+    with table.open() as file:
+        rows = list(csv.reader(file))
+    with table.open("w", newline="") as file:
+        csv.writer(file, quoting=csv.QUOTE_ALL).writerows(rows)
+
+
+def other_order(table):
+    write(table, read(table)[::-1])
+
+
+def labels_joined_on(table):
+    write(table, [{**row, "finding": "Edema"} for row in read(table)], (*NAMES, "finding"))
+
+
+def reports_corrected(table):
+    write(table, [{**row, "report": row["report"].upper()} for row in read(table)])
+
+
+def patients_left_out(table):
+    write(table, read(table), NAMES[:2])
+
+
+def patients_named_anew(table):
+    write(table, [{**row, "patient_id": f"anonymous {i}"} for i, row in enumerate(read(table))])
+
+
+def absolute_paths(table):
+    write(table, [{**row, "image": str(table.parent / row["image"])} for row in read(table)])
+
+
+def paths_in_another_spelling(table):
+    write(table, [{**row, "image": f"./{row['image']}"} for row in read(table)])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        blank_line, windows_line_ends, byte_order_mark, all_cells_quoted, other_order, labels_joined_on, reports_corrected,
+        patients_left_out, patients_named_anew, absolute_paths, paths_in_another_spelling,
+    ],
+)  # fmt: skip
+def test_a_changed_table_has_the_same_splits(folder, run, copy, change):
+    before = {split: images(run.studies(split=split).studies) for split in ("train", "val", "test")}
+    assert {split: len(names) for split, names in before.items()} == run.environment["studies"]
+    changed = folder / "data" / f"{change.__name__}.csv"  # beside the images
+    try:
+        shutil.copy(copy, changed)
+        change(changed)
+        assert {split: images(run.studies(changed, split).studies) for split in before} == before
+    finally:
+        changed.unlink()
+    if change is not absolute_paths and change is not paths_in_another_spelling:
+        change(copy)  # in another folder, with its images
+        assert {split: images(run.studies(copy, split).studies) for split in before} == before
+
+
+def test_rows_taken_out_and_added_leave_the_others_in_their_splits(run, copy):
+    test, training = images(run.studies().studies), images(run.studies(split="train").studies)
+    rows = [row for row in read(copy) if row["image"] not in sorted(training)[:11]]
+    patient = next(row["patient_id"] for row in rows if row["image"] in training)
+    for name, owner in (("new.png", "p99"), ("again.png", patient)):
+        draw(copy.parent / name, 99)
+        rows.append({"image": name, "report": TEXTS[0], "patient_id": owner})
+    write(copy, rows)
+    assert images(run.studies(copy).studies) == test | {"new.png"}
+    assert "again.png" in images(run.studies(copy, "train").studies), "a new image of a patient of the training"
+
+
+def test_the_training_studies_alone_are_refused(run, copy):
+    training = images(run.studies(split="train").studies)
+    write(copy, [row for row in read(copy) if row["image"] in training])
+    with pytest.raises(
+        ValueError, match=rf"cases\.csv has {len(training)} studies and none in the split test: .* were in train\. "
+    ):
+        run.studies(copy)
+    assert images(run.studies(copy, "all").studies) == training
+
+
+def test_a_table_of_other_studies_is_taken_whole(run, tmp_path):
+    rows = []
+    for i in range(5):
+        draw(tmp_path / f"other{i}.png", 100 + i)
+        rows.append({"image": f"other{i}.png", "report": TEXTS[i % 3], "patient_id": f"q{i}"})
+    table = write(tmp_path / "cases.csv", rows)
+    assert len(run.studies(table)) == 5
+    assert run.training_overlap(run.studies(table).studies) is None
+
+
+def test_equal_ids_of_other_images_are_asked_about(run, tmp_path):
+    rows = []
+    for i in range(5):
+        draw(tmp_path / f"other{i}.png", 100 + i)
+        rows.append({"image": f"other{i}.png", "report": TEXTS[i % 3], "patient_id": f"p{i}"})
+    table = write(tmp_path / "cases.csv", rows)
+    with pytest.raises(ValueError, match=r"has 5 of its 5 studies in common .* by study or patient id, and no image"):
+        run.studies(table)
+    studies = run.studies(table, "all").studies
+    assert len(studies) == 5
+    assert "studies, or their patients, were in the training split" in run.training_overlap(studies)
+
+
+def test_equal_files_of_other_ids_are_asked_about(run, copy):
+    write(copy, [{**row, "image": f"./{row['image']}"} for row in read(copy)], NAMES[:2])
+    with pytest.raises(
+        ValueError, match=r"has 30 of its 30 studies in common .* by name and size of the image, and no id"
+    ):
+        run.studies(copy)
+
+
+def test_an_explicit_split_is_kept_and_its_overlap_said(run, copy):
+    training = images(run.studies(split="train").studies)
+    moved = sorted(training)[:3]
+    write(
+        copy,
+        [{**row, "split": "test" if row["image"] in moved else "train"} for row in read(copy)],
+        (*NAMES, "split"),
+    )
+    studies = run.studies(copy).studies
+    assert images(studies) == set(moved)
+    assert run.training_overlap(studies).startswith("3 of the 3 studies, or their patients, were in the training split")
+
+
+def test_figures_are_those_of_before_after_a_blank_line(run, copy, tmp_path):
+    blank_line(copy)
+    files = []
+    for data, name in ((None, "before"), (copy, "after")):
+        manifest = run.studies(data)
+        evaluate_run(run, manifest, run.loader(manifest), tmp_path / name, data=data, protocols=["retrieval"])
+        files.append((tmp_path / name / "evaluation.json").read_text())
+    assert files[0] == files[1]
+    assert json.loads(files[0])["retrieval"]
+
+
+def test_the_report_begins_with_the_overlap(medvl, folder, tmp_path):
+    arguments = ["evaluate", folder / "run", "--output", tmp_path, "--protocol", "retrieval"]
+    code, out, err = medvl(*arguments, "--split", "all")
+    assert code == 0, err
+    assert out.splitlines()[0].startswith("21 of the 30 studies, or their patients, were in the training split")
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("21 of the 30 studies") < page.index("Evaluated on")
+    code, out, err = medvl(*arguments)
+    assert code == 0, err
+    assert "training split" not in out
+    assert "Trained on these studies" not in (tmp_path / "report.html").read_text()
+
+
+def test_the_record_names_nobody_and_is_needed(folder, tmp_path):
+    text = (folder / "run" / "splits.json").read_text()
+    assert not any(f'"p{i}"' in text or f"{i}.png" in text for i in range(30))
+    copied = shutil.copytree(folder / "run", tmp_path / "run")
+    (copied / "splits.json").write_text("{")
+    with pytest.raises(ValueError, match=r"splits\.json is damaged: "):
+        TrainedRun(copied).studies(folder / "data" / "cases.csv")
+    (copied / "splits.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no splits\.json, which says which studies the run was trained on"):
+        TrainedRun(copied).studies(folder / "data" / "cases.csv")
+
+
+def test_sources_that_changed_keep_the_splits_of_the_training(copy, tmp_path):
+    labels = [{**row, "finding": ("Cardiomegaly", "Edema", "Fracture")[i % 3]} for i, row in enumerate(read(copy))]
+    table = write(copy.parent / "labels.csv", labels, ("image", "patient_id", "finding"))
+    sources = [f"image-label={table}", f"image-text={copy}"]
+    settings = {**TINY, "sources": sources, "columns": {"label_column": "finding"}, "num_texts": 4, "device": "cpu"}
+    run = TrainedRun(train("medclip", {**settings, "output": str(tmp_path / "run")}))
+    before = {split: images(run.studies(split=split).studies) for split in ("train", "val", "test")}
+    gone = sorted(before["train"])[:6]
+    write(table, [row for row in labels if row["image"] not in gone], ("image", "patient_id", "finding"))
+    assert images(run.studies().studies) == before["test"]
+    assert images(run.studies(table).studies) <= before["test"], "one of its tables alone, by --data"
