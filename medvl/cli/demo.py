@@ -17,9 +17,9 @@ def demo(
     The images are drawn and the reports composed by the library itself; no data is downloaded and no patient is in it.
     A demonstration that was interrupted goes on where it stopped.
     """
-    from medvl.workflows import train
+    from medvl.workflows import literal, train
 
-    run = train(["convirt", "demo"], {"output": str(output), "seed": seed, "resume": True})
+    run = train(["convirt", "demo"], {"output": literal(str(output)), "seed": seed, "resume": True})
     title = "medvl demo: ConVIRT on synthetic chest X-rays"
     evaluate_and_report(
         run, None, output, title=title, protocols=("zero-shot", "retrieval", "label-retrieval", "grounding")

@@ -42,7 +42,8 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any other key of the recipe's configuration (medvl config RECIPE shows it), as --set learning_rate=0.001.",
+        help="Any other key of the recipe's configuration (medvl config RECIPE shows it), as --set learning_rate=0.001. A "
+        "value that begins with $, @ or % is an expression of the configuration and is executed; no other option takes one.",
         show_default=False,
     ),
 ]
@@ -162,21 +163,29 @@ def checked_on_error(value: str) -> str:
 
 
 def parse_settings(pairs: list[str]) -> dict[str, Any]:
-    """``KEY=VALUE`` pairs as a dictionary, values read as YAML."""
-    import yaml
+    """``KEY=VALUE`` pairs as a dictionary, values read as YAML; those that begin with ``$``, ``@`` or ``%`` are expressions."""
+    from medvl.workflows.literals import literal
 
     settings = {}
     for pair in pairs:
         key, sign, value = pair.partition("=")
         if not sign or not key:
             raise ValueError(error_message("--set", "be KEY=VALUE", repr(pair)))
-        settings[key.strip()] = _number(yaml.safe_load(value))
+        settings[key.strip()] = literal(_read_value(key, value), keep_expressions=True)
     return settings
 
 
-def _number(value: Any) -> Any:
-    """YAML takes 1e-4 for text; nobody who types it does."""
+def _read_value(key: str, value: str) -> Any:
+    """The value of a setting as YAML has it, but for a reference (``@``, ``%``) and 1e-4, which YAML does not take as such."""
+    import yaml
+
+    if value.strip().startswith(("@", "%")):
+        return value.strip()
     try:
-        return float(value) if isinstance(value, str) else value
+        content = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(error_message(f"--set {key}", "be a value in YAML", repr(value))) from error
+    try:
+        return float(content) if isinstance(content, str) else content
     except ValueError:
-        return value
+        return content

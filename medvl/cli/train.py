@@ -85,7 +85,8 @@ def train(
     overrides = {key: value for key, value in overrides.items() if value is not None}
     if source:
         overrides["sources"] = source
-    run = workflows.train(recipe, {**overrides, **parse_settings(settings or [])})
+    # What these options hold are texts, never expressions, whatever they begin with.
+    run = workflows.train(recipe, {**workflows.literal(overrides), **parse_settings(settings or [])})
     if not is_rank_zero():
         return
     print_skipped(workflows.read_skipped(run))

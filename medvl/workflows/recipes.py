@@ -76,7 +76,9 @@ def train(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> Pat
 
     Args:
         recipe: its name, as "convirt", or a configuration file, or several (:func:`~medvl.workflows.config_files`).
-        overrides: values that replace those of the recipe, by key; a key inside another is written ``outer#inner``.
+        overrides: values that replace those of the recipe, by key; a key inside another is written ``outer#inner``. As in
+            a file, a text that begins with ``$`` is an expression, which is evaluated; :func:`~medvl.workflows.literal` makes
+            one that is taken as it stands, such as a path.
 
     Returns:
         The run's folder.
@@ -91,7 +93,7 @@ def train(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> Pat
     workflow.initialize()
     workflow.run()
     workflow.finalize()
-    return Path(workflow.parser["output"])
+    return Path(workflow.parser.get_parsed_content("output"))
 
 
 def _name(recipe: ConfigFile) -> str:
