@@ -19,6 +19,7 @@ import torch
 import yaml
 
 from medvl.data import Manifest, parse_source, table_path
+from medvl.data.studies import SYNTHETIC
 from medvl.handlers import BestCheckpoint, RunCheckpoint
 from medvl.networks import DualEncoder
 from medvl.utils.checks import check_option, error_message
@@ -26,11 +27,15 @@ from medvl.utils.distributed import barrier, is_rank_zero
 from medvl.utils.errors import StudyError
 from medvl.utils.io import file_sha256, write_json, write_text
 from medvl.workflows.literals import literal_text
-from medvl.workflows.split_record import SplitRecord
+from medvl.workflows.split_record import SPLITS_FILE, SplitRecord
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
 MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
 WEIGHTS, TEXT_LABELS = "weights.json", "text_labels.npz"
+WRITTEN = (
+    ENVIRONMENT, SPLITS_FILE, METRICS, SKIPPED, MODEL, f"{MODEL}.partial", CHECKPOINTS, TENSORBOARD
+)  # fmt: skip
+"""Names in a run folder that a run writes over or deletes; with ``config.yaml`` they are a run's own."""
 KEEP = ("last", "best")
 SETTINGS_ONLY = (
     "# The settings of a run by plain `monai.bundle run`, which cannot record the components of its configuration;\n"
@@ -89,6 +94,7 @@ class RunFolder:
         self, path: str | Path, resume: bool = False, config: WholeConfig | Mapping[str, Any] | None = None
     ) -> None:
         self.path, self.resume = Path(path), resume
+        self._acquired = False
         self.is_whole = isinstance(config, WholeConfig)
         content = config.content if isinstance(config, WholeConfig) else config or {}
         self.config: dict[str, Any] = json.loads(json.dumps(dict(content), default=str))
@@ -113,7 +119,8 @@ class RunFolder:
             The folder's path.
 
         Raises:
-            ValueError: If the folder holds a run and ``resume`` is false, or the run there had other settings.
+            ValueError: If the folder holds a run and ``resume`` is false, the run there had other settings, or the folder holds
+                no run and something that a run would write over.
         """
         if is_rank_zero():
             self._check_free()
@@ -174,6 +181,25 @@ class RunFolder:
             if not self.resume:
                 raise ValueError(f"{self.path} already holds a run; continue it (--resume) or choose another folder.")
             self._check_same()
+        elif not self._acquired:
+            self._check_names()
+        self._acquired = True
+
+    def _check_names(self) -> None:
+        """Raise where a folder without a run holds something that the run would write over or delete."""
+        taken = [name for name in WRITTEN if os.path.lexists(self.path / name)]
+        drawn = self.path / "data"  # what a run left that was stopped before it had written its records
+        if SYNTHETIC in self._locations() and os.path.lexists(drawn) and not is_drawn(drawn):
+            taken.append("data")
+        if taken:
+            raise ValueError(
+                f"{self.path} holds {' and '.join(taken)} and no run, and a run would write over "
+                f"{'it' if len(taken) == 1 else 'them'}; choose another folder."
+            )
+
+    def _locations(self) -> list[str]:
+        config = literal_text(self.config)
+        return [str(config.get("data")), *(parse_source(source)[1] for source in config.get("sources") or [])]
 
     def _check_same(self) -> None:
         before, now = literal_text(yaml.safe_load((self.path / CONFIG).read_text())), literal_text(self.config)
@@ -243,6 +269,16 @@ class RunFolder:
         write_json(partial / WEIGHTS, weights, indent=None)
         shutil.rmtree(self.model, ignore_errors=True)
         partial.rename(self.model)
+
+
+def is_drawn(folder: Path) -> bool:
+    """Whether a folder holds nothing but what the synthetic data set writes there, perhaps not all of it yet."""
+    if not folder.is_dir() or folder.is_symlink():
+        return False
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(".partial")}
+    images = list((folder / "images").iterdir()) if "images" in names else []
+    drawn = all(path.name.startswith("syn") for path in images)
+    return drawn and (names <= {"images"} or (names == {"images", "cases.csv"} and bool(images)))
 
 
 def read_skipped(path: str | Path) -> list[StudyError]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.data import Manifest
+from medvl.data.leaks import image_paths
 from medvl.data.splits import SPLITS, group_key
 from medvl.utils.ids import hash_id
 from medvl.utils.io import write_json
@@ -139,10 +140,9 @@ def _hashes(study: Mapping[str, Any]) -> dict[str, set[str]]:
     for key, value in (("study", study["study_id"]), ("patient", study.get("patient_id"))):
         if value is not None:
             found[key] = {_hash(key, text) for text in (str(value), str(value).removeprefix(f"{source}/"))}
-    if "image" in study:
-        path = os.path.abspath(str(study["image"]))
-        found["image"] = {_hash("image", path), _hash("image", os.path.realpath(path))}
-        found["file"] = {_hash("file", f"{os.path.basename(path)}:{_size(path)}")}
+    if paths := [os.path.abspath(path) for path in image_paths(study)]:
+        found["image"] = {_hash("image", name) for path in paths for name in (path, os.path.realpath(path))}
+        found["file"] = {_hash("file", f"{os.path.basename(path)}:{_size(path)}") for path in paths}
     return found
 
 
