@@ -205,6 +205,21 @@ def test_gathering_one_side_leaves_the_other(monkeypatch):
     assert [len(x) for x in (*images.embeds, *images.ids, images.weights)] == [2, 2, 2, 2, 2]
     assert [len(x) for x in (*texts.embeds, *texts.ids, texts.weights)] == [1, 4, 1, 4, 1]
     assert images.labels is texts.labels is None
+    images = Batch((one, two), labels=(one, two)).gather(side=0)
+    assert [len(x) for x in images.labels] == [2, 2]
+    assert images.ids is images.weights is None
+
+
+def test_what_is_read_is_on_the_device_of_the_embeddings():
+    embeds = torch.ones(2, 3, device="meta"), torch.ones(2, 3, device="meta")
+    labels = torch.ones(2, 4), torch.ones(2, 4)
+    pairs = [
+        pair_ids(None, None, *embeds),
+        pair_ids([1, 2], torch.tensor([2, 1]), *embeds),
+        pair_labels(labels, (None, torch.ones(2, 4)), embeds),
+        (image_weights(torch.ones(2), embeds[0]), read_embeds(*embeds)[0]),
+    ]
+    assert {x.device.type for pair in pairs for x in pair} == {"meta"}
 
 
 def test_sum_to_one_along_each_axis():

@@ -98,6 +98,99 @@ def test_half_precision_under_autocast(name, tile_size, dtype):
     assert all(torch.isfinite(x.grad).all() for x in leaves(half).values() if x.grad is not None)
 
 
+@every_loss
+@plain_and_tiled
+def test_autocast_does_not_change_float32(name, tile_size):
+    results = []
+    for enabled in (False, True):
+        values = batch()
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            value = wired(LOSSES[name](tile_size=tile_size), values)
+        value.backward()
+        results.append([value.detach(), *(x.grad for x in leaves(values).values() if x.grad is not None)])
+    assert all(torch.equal(left, right) for left, right in zip(*results, strict=True))
+
+
+OPTIONS = {
+    "pairs": (ImageTextContrastiveLoss, {"temperature": 0.3, "image_weight": 0.2}),
+    "semantic": (SemanticMatchingLoss, {"temperature": 0.3, "target_temperature": 0.4, "similarity": "jaccard"}),
+    "labels": (
+        ImageTextLabelContrastiveLoss,
+        {"temperature": 0.3, "label_agreement": "soft", "image_weight": 0.2},
+    ),
+    "sigmoid": (SigmoidContrastiveLoss, {"temperature": 0.3, "bias": -1.0, "label_agreement": "soft"}),
+    "transport": (PatchSentenceMatchingLoss, {"temperature": 0.3, "epsilon": 0.5, "image_weight": 0.2}),
+    "attention": (
+        PatchSentenceMatchingLoss,
+        {"temperature": 0.3, "alignment": "attention", "attention_temperature": 0.5, "image_weight": 0.2},
+    ),
+}
+
+
+def every_argument(loss):
+    """Every argument that ``loss`` takes."""
+    values = batch() | {
+        "weights": torch.tensor([0.5, 2.0, 1.0, 3.0]),
+        "patch_mask": torch.tensor([[True, True, False, True]] * N),
+        "image_label_mask": torch.tensor([[True, True, False]] * N),
+        "text_label_mask": torch.tensor([[True, False, True]] * M),
+        "logit_bias": torch.tensor(0.5),
+    }
+    return {name: values[name] for name in inspect.signature(loss().forward).parameters}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("without", [(), ("logit_scale", "logit_bias")], ids=["scale given", "temperature"])
+@pytest.mark.parametrize("way", [{"gather": True}, {"tile_size": "auto"}], ids=["gather", "auto"])
+def test_one_process_and_a_small_batch_take_the_plain_path(name, reduction, without, way):
+    loss, options = OPTIONS[name]
+    arguments = {key: value for key, value in every_argument(loss).items() if key not in without}
+    expected = loss(**options, reduction=reduction)(**arguments)
+    assert torch.equal(loss(**options, reduction=reduction, **way)(**arguments), expected)
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@plain_and_tiled
+def test_every_argument_and_every_option_counts(name, tile_size):
+    loss, options = OPTIONS[name]
+    arguments = every_argument(loss)
+    value = loss(**options, tile_size=tile_size)(**arguments)
+    for key in (
+        "logit_scale",
+        "weights",
+        "patch_mask",
+        "sentence_mask",
+        "image_label_mask",
+        "text_label_mask",
+        "logit_bias",
+    ):
+        if key in arguments:
+            fewer = {k: v for k, v in arguments.items() if k != key}
+            assert not torch.isclose(loss(**options, tile_size=tile_size)(**fewer), value, rtol=1e-4), key
+    del arguments["logit_scale"]
+    arguments.pop("logit_bias", None)
+    value = loss(**options, tile_size=tile_size)(**arguments)
+    for key in options:
+        # "attention" alone makes its temperature count.
+        fewer = {k: v for k, v in options.items() if k != key}
+        assert not torch.isclose(loss(**fewer, tile_size=tile_size)(**arguments), value, rtol=1e-4), key
+
+
+@pytest.mark.parametrize(
+    ("loss", "expected"),
+    [
+        (ImageTextContrastiveLoss(), "temperature=0.1, image_weight=0.75, reduction='mean', gather=False, tile_size=None"),
+        (SigmoidContrastiveLoss(tile_size="auto"),
+         "temperature=0.1, bias=-10.0, label_agreement='exact', reduction='mean', gather=False, tile_size='auto'"),
+        (MaskedPatchLoss([2, 3]), "patch_size=(2, 3), normalize=True, reduction='mean'"),
+        (CombinedLoss({"a": (MaskedPatchLoss(), 0.25), "b": MaskedPatchLoss()}), "a=0.25, b=1"),
+    ],
+)  # fmt: skip
+def test_repr_shows_the_options(loss, expected):
+    assert loss.extra_repr() == expected
+
+
 @pytest.mark.parametrize(
     ("name", "tile_size"),
     [("pairs", None), ("labels", None), ("sigmoid", None), ("transport", None), ("masked", None), ("semantic", 2)],
