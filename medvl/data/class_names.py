@@ -40,6 +40,7 @@ class ClassNames:
         self.column = column
         self._given = label_names is not None
         self._known: set[str] = set()
+        self._split_texts: dict[str, list[str]] = {}  # the cells of a column repeat
         if label_names is not None:
             names = [str(name) for name in label_names]
             self._known = {class_key(name) for name in names}
@@ -89,6 +90,13 @@ class ClassNames:
 
     def _split(self, cell: Any) -> list[str]:
         """The class names in a cell."""
+        if not isinstance(cell, str):
+            return self._split_new(cell)
+        if cell not in self._split_texts:
+            self._split_texts[cell] = self._split_new(cell)
+        return self._split_texts[cell]
+
+    def _split_new(self, cell: Any) -> list[str]:
         if self._given and isinstance(cell, str) and class_key(cell) in self._known:
             return [cell]
         parts, is_list = split_cell(cell, self.column)

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from medvl.utils.distributed import get_rank
 from medvl.utils.io import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,8 @@ def warn_of_copies(studies: Sequence[Mapping[str, Any]], name: str) -> None:
         studies: as for :func:`find_shared_items`, with ``split``.
         name: of the table or the sources.
     """
-    copies = find_copies_across_splits(studies)
+    # Every process reads the same files; one says so.
+    copies = find_copies_across_splits(studies) if get_rank() == 0 else []
     if copies:
         first, second = _first_of_two_splits(copies[0], studies)
         logger.warning(

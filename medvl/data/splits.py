@@ -12,13 +12,13 @@ from medvl.utils.checks import error_message
 SPLITS = ("train", "val", "test")
 
 
-def group_key(study: Mapping[str, Any]) -> Hashable:
+def group_key(study: Mapping[str, Any]) -> tuple[str, Hashable]:
     """What must stay in one split: the patient, or the study if no patient is known."""
     patient = study.get("patient_id")
     return ("patient", patient) if patient is not None else ("study", study["study_id"])
 
 
-def split_keys(study: Mapping[str, Any]) -> list[Hashable]:
+def split_keys(study: Mapping[str, Any]) -> list[tuple[str, Hashable]]:
     """The patient (or study) and the image files: studies that share one of these must stay in one split."""
     return [group_key(study), *(("image", file_identity(path)) for path in image_paths(study))]
 

@@ -6,11 +6,13 @@ import csv
 import difflib
 import io
 import json
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from medvl.data.cells import strip_text
 from medvl.utils.checks import error_message
 
 _DELIMITERS = {".csv": None, ".tsv": "\t", ".tab": "\t"}
@@ -65,8 +67,9 @@ class Table:
         Raises:
             ValueError: If the table does not have the column; the message lists those it has.
         """
-        if column in self.columns:
-            return column
+        for name in (column, unicodedata.normalize("NFC", strip_text(column))):
+            if name in self.columns:
+                return name
         by_lower = {name.lower(): name for name in reversed(self.columns)}
         near = difflib.get_close_matches(column.lower(), by_lower, n=1)
         hint = f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
@@ -143,7 +146,7 @@ def _parse_delimited(text: str, name: str, delimiter: str | None) -> tuple[list[
             if not any(cell.strip() for cell in cells):
                 continue
             if not columns:
-                columns = [cell.strip() for cell in cells]
+                columns = [unicodedata.normalize("NFC", strip_text(cell)) for cell in cells]
                 _check_columns(columns, name)
                 continue
             problem = ""

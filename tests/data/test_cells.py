@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 
 import numpy as np
 import pandas
@@ -221,6 +222,20 @@ class TestIds:
         manifest = read_manifest(write(folder, rows), image_column=None, on_error="skip")
         assert [study["study_id"] for study in manifest.studies] == ["7", "7", "007", "row 4", "row 5"]
         assert str(manifest.skipped[0]).startswith("study 'row 6', study_id: row 6 (line 7): expected an id, got the")
+
+
+@pytest.mark.parametrize("header", [" report ", "report\u200b", "\u00a0report", "\ufeffreport"])
+def test_a_header_has_no_invisible_characters(folder, header):
+    manifest = read_manifest(write(folder, f"study,{header}\n1,Text.\n"), image_column=None)
+    assert manifest.studies[0]["report"] == "Text."
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_column_is_found_in_every_unicode_form(folder, form):
+    path = write(folder, unicodedata.normalize(form, "Übersicht") + "\nText.\n")
+    for named in ("NFC", "NFD"):
+        column = unicodedata.normalize(named, "Übersicht")
+        assert read_manifest(path, image_column=None, report_column=column).studies[0]["report"] == "Text."
 
 
 class TestMissing:

@@ -140,6 +140,14 @@ class TestCopies:
         load_studies(table, folder)
         assert not [message for message in caplog.messages if "copies" in message], "duplicates are no leak"
 
+    def test_one_process_looks_for_them(self, folder, caplog, monkeypatch):
+        (folder / "x.png").write_bytes((folder / "images" / "a.png").read_bytes())
+        rows = ["images/a.png,Clear.,train", "images/b.png,Clear.,train", "x.png,Clear.,test"]
+        table = write(folder / "cases.csv", "image,report,split", *rows)
+        monkeypatch.setattr(leaks, "get_rank", lambda: 1)
+        load_studies(table, folder)
+        assert caplog.messages == []
+
     def test_a_folder_of_slices_is_compared_by_its_files(self, folder):
         for name, content in (("one", "slice"), ("two", "slice"), ("three", "sliced"), ("four", "other")):
             (folder / name).mkdir()
@@ -201,7 +209,7 @@ class TestPatients:
         read_manifest(table).assign_splits()
         said = (
             "cases.csv: {} without a patient split by study, so that a patient may be in two splits; "
-            "name the column of patients."
+            "if it has patients, name their column."
         )
         assert caplog.messages == [said.format("8 studies are")]
         caplog.clear()
