@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import os
 import re
 from collections.abc import Iterable, Sequence
@@ -23,6 +25,7 @@ from medvl.transforms.dicom import (
     gray_frames,
     rescale_type,
 )
+from medvl.transforms.file_format import is_gzip
 from medvl.utils.checks import error_message
 
 SPACING_TOLERANCE = 0.2
@@ -57,6 +60,12 @@ class StudyDicomReader(PydicomReader):
             self.filenames = [[path.name for path, _ in slices]]
             return [dataset for _, dataset in slices]
         try:
+            with open(path, "rb") as file:
+                compressed = is_gzip(file.read(2))
+            if compressed:
+                self.has_series, self.filenames = False, [path]
+                with gzip.open(path, "rb") as file:
+                    return pydicom.dcmread(io.BytesIO(file.read()))
             return super().read(data, **kwargs)
         except pydicom.errors.InvalidDicomError as error:
             raise ValueError("it lacks the DICOM prefix (DICM at byte 128).") from error

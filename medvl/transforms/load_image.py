@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import functools
-import importlib
+import gzip
 import logging
 import os
 import warnings
 from typing import Any, ClassVar
 
+import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor, NibabelReader, PILReader
+from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
 from monai.transforms import LoadImage, Orientation, Transform
-from monai.utils import TransformBackends
+from monai.utils import MetaKeys, SpaceKeys, TransformBackends, ensure_tuple, optional_import
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from medvl.transforms.dicom_volume import StudyDicomReader
+from medvl.transforms.dicom_volume import RESCALE_TYPE, StudyDicomReader
+from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.tensors import as_plain
-
-# An explicit list, since some of Pillow's formats start other programs (EPS).
-_PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
-for _plugin in ("Jpeg2K", "Tiff", "WebP"):  # Pillow registers these only on import
-    importlib.import_module(f"PIL.{_plugin}ImagePlugin")
 
 
 class LoadStudyImage(Transform):
@@ -37,10 +34,13 @@ class LoadStudyImage(Transform):
     range; the EXIF orientation is applied. DICOM pixels are rescaled, the first VOI LUT or window is applied and MONOCHROME1
     is inverted: only the file's header has what that takes. :class:`RadiographIntensity` then works on any image.
 
-    NIfTI volumes, folders with a DICOM series and multi-frame DICOM files (enhanced CT and MR, tomosynthesis) become
-    (1, X, Y, Z) in RAS orientation: indices grow to the patient's right, anterior and superior. A NIfTI file of a single
-    slice becomes (1, H, W), as DICOM shows it: superior or anterior at the top, the patient's right (in a sagittal slice the
-    anterior) at the left.
+    NIfTI, NRRD and MetaImage volumes, folders with a DICOM series and multi-frame DICOM files (enhanced CT and MR,
+    tomosynthesis) become (1, X, Y, Z) in RAS orientation: indices grow to the patient's right, anterior and superior. A NIfTI
+    file of a single slice becomes (1, H, W), as DICOM shows it: superior or anterior at the top, the patient's right (in a
+    sagittal slice the anterior) at the left. NRRD and MetaImage need ITK (the extra ``itk``).
+
+    NumPy files and arrays are taken as they are; a volume in a ``MetaTensor`` is oriented by its affine matrix, as its file
+    would be. The content of a file decides what it is, before its name; it may be compressed by gzip if it is DICOM or NIfTI.
 
     Args:
         window: apply the VOI LUT or window of a DICOM image. False gives rescaled values (Hounsfield units in CT); a series
@@ -70,7 +70,8 @@ class LoadStudyImage(Transform):
         """Read one image.
 
         Args:
-            image: a path, or an array or tensor: (H, W), or channel-first (1, H, W[, D]) or (3, H, W[, D]).
+            image: a path, or an array or tensor: (H, W), or channel-first (1, H, W[, D]) or (3, H, W[, D]). A ``MetaTensor``
+                with the metadata of MONAI's ``LoadImage`` may also be a volume without a channel, (H, W, D).
 
         Returns:
             float32 (1, H, W[, D]).
@@ -80,13 +81,15 @@ class LoadStudyImage(Transform):
             OSError: If the file does not exist or cannot be opened.
             ValueError: If the file is empty, damaged or of an unsupported format, or has another number of dimensions.
         """
+        if isinstance(image, MetaTensor) and _is_volume(image):
+            return self._check_dims(self._volume(_gray_volume(image)), "image")
         if isinstance(image, np.ndarray | Tensor):
             return self._check_dims(_gray_array(image), "image")
         if not isinstance(image, str | os.PathLike):
             received = f"{type(image).__name__}; several views are rows of their own with the same study_id"
             raise TypeError(error_message("image", "be one path or array", received))
         path = os.fspath(image)
-        kind = _format_of(path)
+        kind = file_format(path)
         try:
             gray = self._read(path, kind)
         except MemoryError:
@@ -109,6 +112,11 @@ class LoadStudyImage(Transform):
         if kind == "DICOM":
             pixels = _loader()(path, reader=StudyDicomReader(self.window))
             return self._volume(pixels) if pixels.ndim == 3 else as_plain(pixels)[None]
+        if kind == "NumPy":
+            return _gray_array(_numpy_array(path))
+        if kind in ("NRRD", "MetaImage"):
+            voxels = _loader()(path, reader=_itk_reader())
+            return self._volume(voxels) if voxels.ndim > 2 else as_plain(voxels).T[None].contiguous()
         return as_plain(_loader()(path, reader=_ImageFileReader()))[None]
 
     def _volume(self, voxels: MetaTensor) -> Tensor:
@@ -171,7 +179,7 @@ def _loader() -> LoadImage:
 
 class _ImageFileReader(PILReader):
     def __init__(self) -> None:
-        super().__init__(converter=_to_gray, reverse_indexing=False, formats=_PIL_FORMATS)
+        super().__init__(converter=_to_gray, reverse_indexing=False, formats=PIL_FORMATS)
 
     def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
         array, meta = super().get_data(img)
@@ -179,11 +187,43 @@ class _ImageFileReader(PILReader):
 
 
 class _NiftiReader(NibabelReader):
+    def read(self, data: Any, **kwargs: Any) -> Any:
+        (path,) = ensure_tuple(data)
+        name = os.fspath(path).lower()
+        with open(path, "rb") as file:
+            compressed = is_gzip(file.read(2))
+        if name.endswith((".nii.gz", ".hdr.gz", ".img.gz") if compressed else (".nii", ".hdr", ".img")):
+            return super().read(path, **kwargs)
+        self.filenames = [path]
+        # nibabel goes by the name of a file
+        with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
+            content = file.read()
+        kind = nibabel.Nifti2Image if content[4:6] == b"n+" else nibabel.Nifti1Image
+        return kind.from_bytes(content)
+
     def _get_array_data(self, img: Any, filename: str) -> Any:
         kind = img.get_data_dtype()
         if kind.kind not in "biuf":
             raise ValueError(error_message("the voxels", "be real numbers", f"type {kind}"))
         return super()._get_array_data(img, filename)
+
+
+def _itk_reader() -> ITKReader:
+    if not optional_import("itk", allow_namespace_pkg=True)[1]:
+        raise ValueError("it takes ITK to read this format (pip install 'medvl[itk]')")
+    return ITKReader()
+
+
+def _numpy_array(path: str) -> np.ndarray:
+    loaded = np.load(path, allow_pickle=False)
+    if not isinstance(loaded, np.ndarray):
+        with loaded:
+            if len(loaded.files) != 1:
+                raise ValueError(error_message("the file", "hold one array", loaded.files))
+            loaded = loaded[loaded.files[0]]
+    if loaded.dtype.kind not in "biuf":
+        raise ValueError(error_message("the pixels", "be real numbers", f"type {loaded.dtype}"))
+    return loaded
 
 
 def as_float32(image: np.ndarray | Tensor) -> Tensor:
@@ -192,25 +232,6 @@ def as_float32(image: np.ndarray | Tensor) -> Tensor:
         array = np.ascontiguousarray(image, dtype=np.float32)
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     return as_plain(image).to(torch.float32)
-
-
-def _format_of(path: str) -> str:
-    """The format of a file, "DICOM", "NIfTI" or "an image", by its first bytes before its name."""
-    if os.path.isdir(path):
-        return "DICOM"
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"the file {path} does not exist.")
-    try:
-        with open(path, "rb") as file:
-            head = file.read(132)
-    except OSError as error:
-        raise OSError(f"the file {path} cannot be opened: {error.strerror}.") from error
-    if not head:
-        raise ValueError(f"the file {path} is empty.")
-    name = path.lower()
-    if head[128:] == b"DICM" or name.endswith((".dcm", ".dicom")):
-        return "DICOM"
-    return "NIfTI" if name.endswith((".nii", ".nii.gz")) else "an image"
 
 
 def _to_gray(image: Image.Image) -> Image.Image:
@@ -240,3 +261,18 @@ def _gray_array(image: np.ndarray | Tensor) -> Tensor:
     if tensor.shape[0] == 3:
         tensor = torch.tensordot(torch.tensor([0.299, 0.587, 0.114], device=tensor.device), tensor, dims=1)[None]
     return tensor
+
+
+def _is_volume(image: MetaTensor) -> bool:
+    """Whether this is a volume with a place in space: (C, H, W, D), or (H, W, D) as MONAI reads a file."""
+    return image.ndim == 4 or (image.ndim == 3 and len(image.meta.get(MetaKeys.SPATIAL_SHAPE, ())) == 3)
+
+
+def _gray_volume(image: MetaTensor) -> MetaTensor:
+    """One channel of a volume as MONAI's readers give a file: (H, W, D), its affine matrix in RAS."""
+    gray = _gray_array(as_plain(image) if image.ndim == 4 else as_plain(image)[None])[0]
+    affine = image.affine
+    if image.meta.get(MetaKeys.SPACE) == SpaceKeys.LPS:
+        affine = affine.new_tensor([-1, -1, 1, 1]).diag() @ affine
+    meta = {RESCALE_TYPE: image.meta[RESCALE_TYPE]} if RESCALE_TYPE in image.meta else None
+    return MetaTensor(gray, affine=affine, meta=meta)

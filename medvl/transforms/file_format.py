@@ -1,0 +1,118 @@
+"""What an image file is, by its content before its name."""
+
+from __future__ import annotations
+
+import gzip
+import importlib
+import os
+import zlib
+
+from PIL import Image, UnidentifiedImageError
+
+# An explicit list, since some of Pillow's formats start other programs (EPS).
+PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
+for _plugin in ("Jpeg2K", "Tiff", "WebP"):  # Pillow registers these only on import
+    importlib.import_module(f"PIL.{_plugin}ImagePlugin")
+
+READ_FORMATS = (
+    "PNG, JPEG, TIFF, BMP, GIF, WebP, PGM, JPEG 2000, DICOM (a file or the folder of a series), NIfTI (.nii, .nii.gz, "
+    ".hdr with .img), NumPy (.npy, .npz), NRRD and MetaImage (.mha, .mhd)"
+)
+"""The formats of images, as errors list them."""
+
+_HEAD = 512
+_GZIP = b"\x1f\x8b"
+
+
+def file_format(path: str) -> str:
+    """The format of a file: ``DICOM``, ``NIfTI``, ``NumPy``, ``NRRD``, ``MetaImage`` or ``an image`` that Pillow reads.
+
+    Args:
+        path: a file, compressed by gzip or not, or a folder, which is a DICOM series.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        OSError: If the file cannot be opened.
+        ValueError: If the file is empty or of no format that is read.
+    """
+    if os.path.isdir(path):
+        return "DICOM"
+    head = _first_bytes(path)
+    compressed = is_gzip(head)
+    if compressed:
+        try:
+            with gzip.open(path, "rb") as file:
+                head = file.read(_HEAD)
+        except (OSError, EOFError, zlib.error) as error:
+            raise ValueError(f"the file {path} is compressed by gzip and damaged: {error}.") from error
+    kind = _format_of_bytes(head)
+    if kind is None and path.lower().endswith((".img", ".img.gz")):
+        kind = _format_of_pair(path)
+    if kind in ("DICOM", "NIfTI") or (kind and not compressed):
+        return kind
+    if kind is None and not compressed and _is_picture(path):
+        return "an image"
+    raise ValueError(_refusal(path, head))
+
+
+def is_gzip(head: bytes) -> bool:
+    """Whether a file that starts with these bytes is compressed by gzip."""
+    return head[:2] == _GZIP
+
+
+def _first_bytes(path: str) -> bytes:
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"the file {path} does not exist.")
+    try:
+        with open(path, "rb") as file:
+            head = file.read(_HEAD)
+    except OSError as error:
+        raise OSError(f"the file {path} cannot be opened: {error.strerror}.") from error
+    if not head:
+        raise ValueError(f"the file {path} is empty.")
+    return head
+
+
+def _format_of_bytes(head: bytes) -> str | None:
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2"):
+        return "NIfTI"
+    name = head[30 : 30 + int.from_bytes(head[26:28], "little")]  # of the first file in a zip archive
+    if head[:6] == b"\x93NUMPY" or (head[:4] == b"PK\x03\x04" and name.endswith(b".npy")):
+        return "NumPy"
+    if head[:7] == b"NRRD000":
+        return "NRRD"
+    first = head.split(b"=")[0].strip()
+    return "MetaImage" if first in (b"ObjectType", b"NDims", b"Comment") and b"NDims" in head else None
+
+
+def _format_of_pair(path: str) -> str | None:
+    """The format of the header that belongs to an ``.img`` file."""
+    name = path[:-3] if path.lower().endswith(".gz") else path
+    for suffix in (".hdr", ".hdr.gz", ".HDR"):
+        if os.path.isfile(header := name[:-4] + suffix):
+            return file_format(header)
+    return None
+
+
+def _is_picture(path: str) -> bool:
+    try:
+        with Image.open(path, formats=PIL_FORMATS):
+            return True
+    except UnidentifiedImageError:
+        return False
+    except Exception:
+        return True  # reading it says what is wrong
+
+
+def _refusal(path: str, head: bytes) -> str:
+    name = path.lower().removesuffix(".gz")
+    formats = f"the formats that are read are {READ_FORMATS}."
+    if name.endswith((".dcm", ".dicom")):
+        return f"the file {path} cannot be read as DICOM: it lacks the DICOM prefix (DICM at byte 128); {formats}"
+    if name.endswith(".nii"):
+        return f"the file {path} cannot be read as NIfTI: it lacks a NIfTI header; {formats}"
+    if head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
+        return f"the file {path} is in the format Analyze 7.5, which states no orientation; {formats}"
+    return f"the file {path} cannot be read as an image; {formats}"

@@ -1,0 +1,251 @@
+"""What a file is decides how it is read; what MONAI has read is oriented as its file would be."""
+
+from __future__ import annotations
+
+import gzip
+import shutil
+
+import nibabel
+import numpy as np
+import pytest
+import torch
+from image_files import PICTURE, VOLUME, load, write_dicom, write_series
+from monai.data import MetaTensor, PydicomReader
+from monai.transforms import EnsureChannelFirst, LoadImage
+from PIL import Image
+from pydicom.data import get_testdata_file
+
+from medvl.transforms import LoadStudyImage, image_preprocessing
+from medvl.transforms.file_format import READ_FORMATS
+
+AFFINE = np.array([[0, -0.5, 0, 7], [0, 0, 2.0, -3], [0.7, 0, 0, 1], [0, 0, 0, 1]])
+
+
+def write_nifti(path, kind=nibabel.Nifti1Image, affine=AFFINE, voxels=VOLUME):
+    kind(voxels, affine).to_filename(path)
+    return path
+
+
+@pytest.fixture
+def expected(tmp_path):
+    return load(write_nifti(tmp_path / "expected.nii"))
+
+
+# NIfTI
+
+
+@pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize(
+    "name", ["scan", "scan.dat", "scan.nii", "scan.nii.gz", "scan.gz", "scan.dcm", "scan.png", "s.NII"]
+)
+def test_nifti_under_any_name(tmp_path, expected, kind, suffix, name):
+    source = write_nifti(tmp_path / f"source{suffix}", kind)
+    target = tmp_path / "sub" / name
+    target.parent.mkdir()
+    shutil.copy(source, target)
+    np.testing.assert_array_equal(load(target), expected)
+
+
+@pytest.mark.parametrize("suffix", ["hdr", "img", "hdr.gz", "img.gz"])
+def test_nifti_pairs(tmp_path, expected, suffix):
+    write_nifti(tmp_path / ("a.img.gz" if suffix.endswith("gz") else "a.img"), nibabel.Nifti1Pair)
+    np.testing.assert_array_equal(load(tmp_path / f"a.{suffix}"), expected)
+
+
+def test_a_pair_without_its_half_is_refused(tmp_path):
+    write_nifti(tmp_path / "a.img", nibabel.Nifti1Pair)
+    (tmp_path / "b.img").write_bytes((tmp_path / "a.img").read_bytes())
+    with pytest.raises(ValueError, match=r"b\.img cannot be read as an image; the formats that are read are PNG, "):
+        load(tmp_path / "b.img")
+    (tmp_path / "a.img").unlink()
+    with pytest.raises(ValueError, match=r"a\.hdr cannot be read as NIfTI: "):
+        load(tmp_path / "a.hdr")
+
+
+def test_analyze_states_no_orientation(tmp_path):
+    nibabel.AnalyzeImage(VOLUME, np.eye(4)).to_filename(tmp_path / "a.img")
+    for name in ("a.hdr", "a.img"):
+        with pytest.raises(
+            ValueError, match=r" Analyze 7\.5, which states no orientation; the formats that are read are "
+        ):
+            load(tmp_path / name)
+
+
+# NumPy, and others
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "a", "a.png", "a.dcm"])
+@pytest.mark.parametrize("array", [PICTURE, PICTURE[None], VOLUME[None], PICTURE.astype(">f8"), PICTURE > 90])
+def test_numpy_files_are_read_as_their_arrays(tmp_path, name, array):
+    with open(tmp_path / name, "wb") as file:
+        (np.savez if name.endswith("z") else np.save)(file, array)
+    np.testing.assert_array_equal(load(tmp_path / name), array.squeeze())
+
+
+def test_numpy_files_that_are_no_image(tmp_path):
+    np.savez(tmp_path / "two.npz", a=PICTURE, b=PICTURE)
+    with pytest.raises(ValueError, match=r"NumPy: the file must hold one array, got \['a', 'b'\]\.$"):
+        load(tmp_path / "two.npz")
+    np.save(tmp_path / "c.npy", PICTURE.astype(complex))
+    with pytest.raises(ValueError, match=r"the pixels must be real numbers, got type complex128\.$"):
+        load(tmp_path / "c.npy")
+    np.save(tmp_path / "o.npy", np.array([{"a": 1}]), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"o\.npy cannot be read as NumPy: Object arrays cannot be loaded"):
+        load(tmp_path / "o.npy")
+    np.save(tmp_path / "v.npy", VOLUME)
+    with pytest.raises(ValueError, match=r"image must have shape \(H, W\), .* got \(2, 3, 4\)\.$"):
+        load(tmp_path / "v.npy")
+
+
+@pytest.mark.parametrize("name", ["a.dcm.gz", "a.gz", "a", "a.dcm"])
+def test_compressed_dicom(tmp_path, name):
+    path = write_dicom(tmp_path / "source.dcm", PICTURE)
+    with open(path, "rb") as file:
+        (tmp_path / name).write_bytes(gzip.compress(file.read()))
+    np.testing.assert_array_equal(load(tmp_path / name), PICTURE)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.dcm", "a.nii.gz", "a", "a.npy", "a.img", "a.nrrd"])
+def test_a_picture_under_any_name(tmp_path, name):
+    Image.fromarray(PICTURE).save(tmp_path / name, format="PNG")
+    np.testing.assert_array_equal(load(tmp_path / name), PICTURE)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.dcm", b"no DICOM"),
+        ("a.nii", b"no NIfTI"),
+        ("a.nii.gz", gzip.compress(b"no NIfTI")),
+        ("a.png.gz", gzip.compress(b"\x89PNG\r\n\x1a\n")),
+        ("a", b"text"),
+        ("a.zip", b"PK\x03\x04" + b"\0" * 40),
+        ("a.h5", b"\x89HDF\r\n\x1a\n" + b"\0" * 40),
+        ("a.pdf", b"%PDF-1.7"),
+        ("a.svg", b"<svg xmlns='http://www.w3.org/2000/svg'/>"),
+        ("a.eps", b"%!PS-Adobe-3.0 EPSF-3.0"),
+        ("a.mgz", gzip.compress(b"\0\0\0\1" * 100)),
+    ],
+)
+def test_every_refusal_lists_the_formats(tmp_path, name, content):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match="cannot be read as") as raised:
+        load(tmp_path / name)
+    assert str(raised.value).startswith(f"the file {tmp_path / name} cannot be read as ")
+    assert str(raised.value).endswith(f"the formats that are read are {READ_FORMATS}.")
+
+
+def test_a_cut_gzip_file_is_damaged(tmp_path):
+    data = write_nifti(tmp_path / "a.nii.gz").read_bytes()
+    (tmp_path / "b.nii.gz").write_bytes(data[:40])
+    with pytest.raises(ValueError, match=r"b\.nii\.gz is compressed by gzip and damaged: "):
+        load(tmp_path / "b.nii.gz")
+    (tmp_path / "c").write_bytes(data[:-4])
+    with pytest.raises(ValueError, match=r"c (is compressed by gzip and damaged|cannot be read as NIfTI): "):
+        load(tmp_path / "c")
+
+
+NRRD = """NRRD0004
+type: short
+dimension: 3
+space: {space}
+sizes: 2 3 4
+space directions: {directions}
+kinds: domain domain domain
+endian: little
+encoding: raw
+space origin: (7,-3,1)
+
+"""
+META_IMAGE = """ObjectType = Image
+NDims = 3
+BinaryData = True
+BinaryDataByteOrderMSB = False
+TransformMatrix = 1 0 0 0 1 0 0 0 1
+Offset = 0 0 0
+ElementSpacing = 0.5 0.5 2
+DimSize = 2 3 4
+ElementType = MET_SHORT
+ElementDataFile = LOCAL
+"""
+
+
+def itk_files(folder):
+    voxels = np.asfortranarray(VOLUME).tobytes("F")
+    files = {}
+    for space, signs in {"left-posterior-superior": (-1, -1), "RAS": (1, 1), "left-anterior-superior": (-1, 1)}.items():
+        directions = f"({0.5 * signs[0]},0,0) (0,{0.5 * signs[1]},0) (0,0,2)"
+        files[f"{space}.nrrd"] = NRRD.format(space=space, directions=directions).encode() + voxels
+    flipped = np.asfortranarray(VOLUME[::-1, ::-1]).tobytes("F")  # its axes grow to the left and back
+    files["a.mha"] = META_IMAGE.encode() + flipped
+    files["a.mhd"] = META_IMAGE.replace("LOCAL", "a.raw").encode()
+    for name, content in {**files, "a.raw": flipped}.items():
+        (folder / name).write_bytes(content)
+    return [folder / name for name in files]
+
+
+def test_nrrd_and_meta_image(tmp_path):
+    pytest.importorskip("itk")
+    for path in itk_files(tmp_path):
+        np.testing.assert_array_equal(load(path), VOLUME, err_msg=path.name)
+        kept = LoadStudyImage(keep_meta=True)(path)
+        np.testing.assert_allclose(np.diag(kept.affine)[:3], [0.5, 0.5, 2.0], err_msg=path.name)
+
+
+def test_nrrd_and_meta_image_name_the_package(tmp_path, monkeypatch):
+    monkeypatch.setattr("medvl.transforms.load_image.optional_import", lambda *_, **__: (None, False))
+    for path in itk_files(tmp_path):
+        with pytest.raises(
+            ValueError, match=r"cannot be read as (NRRD|MetaImage): .*\(pip install 'medvl\[itk\]'\)\.$"
+        ):
+            load(path)
+
+
+# MetaTensor
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("channel", [False, True])
+def test_a_meta_tensor_is_oriented_as_its_file(tmp_path, order, flip, channel):
+    affine = np.eye(4)
+    affine[:3, :3] = (np.diag([0.5, 0.5, 2]) * (-1 if flip else 1))[:, order]
+    path = write_nifti(tmp_path / "a.nii", affine=affine, voxels=VOLUME.transpose(order))
+    image = LoadImage(image_only=True, ensure_channel_first=channel)(path)
+    transform = LoadStudyImage(keep_meta=True)
+    torch.testing.assert_close(transform(image).as_tensor(), transform(path).as_tensor())
+    torch.testing.assert_close(transform(image).affine, transform(path).affine)
+    chain = image_preprocessing(8, spatial_dims=3)
+    torch.testing.assert_close(chain({"image": image})["image"], chain({"image": path})["image"])
+    assert load(image).shape == VOLUME.shape  # without keep_meta a plain tensor
+
+
+@pytest.mark.parametrize("ras", [True, False])
+def test_a_meta_tensor_of_a_dicom_series_is_oriented_as_its_folder(tmp_path, ras):
+    folder = write_series(tmp_path / "a", VOLUME)
+    image = EnsureChannelFirst(channel_dim="no_channel")(
+        LoadImage(reader=PydicomReader(affine_lps_to_ras=ras), image_only=True)(folder)
+    )
+    transform = LoadStudyImage(keep_meta=True)
+    np.testing.assert_array_equal(transform(image).as_tensor()[0], VOLUME)
+    torch.testing.assert_close(transform(image).affine, transform(folder).affine)
+
+
+def test_a_meta_tensor_of_one_slice_is_shown_as_its_file(tmp_path):
+    path = write_nifti(tmp_path / "a.nii", affine=np.diag([2, 2, 5, 1]), voxels=VOLUME[:, :, :1])
+    image = LoadImage(image_only=True, ensure_channel_first=True)(path)
+    np.testing.assert_array_equal(load(image), load(path))
+
+
+def test_a_meta_tensor_in_color_keeps_its_affine():
+    affine = torch.diag(torch.tensor([-2.0, 1, 1, 1]))
+    colors = torch.from_numpy(np.stack([VOLUME, VOLUME * 2, VOLUME * 3])).float()
+    gray = LoadStudyImage(keep_meta=True)(MetaTensor(colors, affine=affine))
+    np.testing.assert_allclose(gray[0], VOLUME[::-1] * (0.299 + 2 * 0.587 + 3 * 0.114), rtol=1e-5)
+    assert gray.affine[0, 0] == 2
+
+
+def test_the_file_that_pydicom_has_in_gzip():
+    path = get_testdata_file("zipMR.gz")
+    assert load(path).shape == (64, 64)
