@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from medvl import functional, losses
-from medvl.functional import l2_normalize, tiled
-from medvl.functional.batch import Batch, ids_and_labels, image_weights, pair_ids, pair_labels
+from medvl.functional import contrastive, l2_normalize, sigmoid, tiled
+from medvl.functional.batch import Batch, ids_and_labels, image_weights, optional_ids, pair_ids, pair_labels
 from medvl.functional.contrastive import read_embeds
 from medvl.functional.reduction import reduce_terms, term_weights
 from medvl.functional.similarity import log_softmax, softmax
@@ -60,6 +60,28 @@ def test_defaults_of_the_class_and_of_its_function(name):
     assert defaults(getattr(losses, name).__init__) == DEFAULTS[name]
     expected = {key: value for key, value in DEFAULTS[name].items() if key != "patch_size"}
     assert defaults(function_of(name)) == expected
+    loss = getattr(losses, name)()
+    if name == "MaskedPatchLoss":
+        assert (loss.patch_size, loss.normalize, loss.reduction) == (16, True, "mean")
+    else:
+        assert loss.options == DEFAULTS[name]
+
+
+@pytest.mark.parametrize("name", [name for name in DEFAULTS if name != "MaskedPatchLoss"])
+def test_without_options_the_defaults_are_used_on_the_plain_path(name, monkeypatch):
+    def fail(*_args, **_options):
+        raise AssertionError("gathered")
+
+    monkeypatch.setattr(contrastive, "split_batch", fail)
+    monkeypatch.setattr(sigmoid, "split_batch", fail)
+    generator = torch.Generator().manual_seed(0)
+    if name == "PatchSentenceMatchingLoss":
+        arguments = [torch.randn(3, 4, 5, generator=generator) for _ in range(2)]
+    else:
+        arguments = [torch.randn(3, 5, generator=generator) for _ in range(2)]
+    if "Semantic" in name:
+        arguments += [torch.randn(3, 4, generator=generator) for _ in range(2)]
+    assert torch.equal(function_of(name)(*arguments), function_of(name)(*arguments, **DEFAULTS[name]))
 
 
 def test_defaults_of_the_other_functions():
@@ -210,12 +232,52 @@ def test_gathering_one_side_leaves_the_other(monkeypatch):
     assert images.ids is images.weights is None
 
 
+FOUR = torch.eye(4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("image_text_contrastive_loss", {"temperature": 0}, "temperature must be above 0, got 0."),
+        ("image_text_contrastive_loss", {"image_weight": 2}, "image_weight must be between 0 and 1, got 2."),
+        ("image_text_contrastive_loss", {"reduction": "max"}, "reduction must be one of 'mean', 'sum', 'none', got 'max'."),
+        ("image_text_contrastive_loss", {"image_ids": [1, 2, 3, 4]},
+         "image_ids and text_ids must be given together, got no text_ids."),
+        ("image_text_contrastive_loss", {"text_ids": [1, 2, 3, 4]},
+         "image_ids and text_ids must be given together, got no image_ids."),
+        ("image_text_contrastive_loss", {"image_ids": [1, 2, 3, 4], "text_ids": [1]},
+         "text_ids must have shape (4,), one for each row of the embeddings, got (1,)."),
+        ("image_text_label_contrastive_loss", {"image_weight": -1}, "image_weight must be between 0 and 1, got -1."),
+        ("image_text_label_contrastive_loss", {"label_agreement": "any"},
+         "label_agreement must be one of 'exact', 'overlap', 'soft', got 'any'."),
+        ("image_text_label_contrastive_loss", {"text_labels": FOUR},
+         "image_labels and text_labels must be given together, got no image_labels."),
+        ("image_text_label_contrastive_loss", {"text_label_mask": FOUR},
+         "text_label_mask must come with text_labels, got no text_labels."),
+        ("sigmoid_contrastive_loss", {"temperature": 0}, "temperature must be above 0, got 0."),
+        ("sigmoid_contrastive_loss", {"reduction": "max"}, "reduction must be one of 'mean', 'sum', 'none', got 'max'."),
+        ("sigmoid_contrastive_loss", {"logit_bias": torch.ones(2)},
+         "logit_bias must be a single number, got shape (2,)."),
+        ("semantic_matching_loss", {"image_labels": FOUR, "text_labels": FOUR, "target_temperature": 0},
+         "target_temperature must be above 0, got 0."),
+        ("semantic_matching_loss", {"image_labels": FOUR, "text_labels": FOUR, "similarity": "l1"},
+         "similarity must be one of 'cosine', 'dot', 'jaccard', got 'l1'."),
+        ("semantic_matching_loss", {"image_labels": FOUR, "text_labels": FOUR, "text_label_mask": FOUR[0]},
+         "text_label_mask must have shape (4, 4), got (4,)."),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("tile_size", [None, 2])
+def test_the_functions_check_their_arguments_as_the_classes_do(name, options, message, tile_size):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        getattr(functional, name)(FOUR, FOUR, **options, tile_size=tile_size)
+
+
 def test_what_is_read_is_on_the_device_of_the_embeddings():
     embeds = torch.ones(2, 3, device="meta"), torch.ones(2, 3, device="meta")
     labels = torch.ones(2, 4), torch.ones(2, 4)
     pairs = [
         pair_ids(None, None, *embeds),
-        pair_ids([1, 2], torch.tensor([2, 1]), *embeds),
+        optional_ids([1, 2], torch.tensor([2, 1]), *embeds),
         pair_labels(labels, (None, torch.ones(2, 4)), embeds),
         (image_weights(torch.ones(2), embeds[0]), read_embeds(*embeds)[0]),
     ]

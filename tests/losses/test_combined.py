@@ -80,6 +80,8 @@ def test_no_terms():
 def test_not_a_dictionary():
     with pytest.raises(TypeError, match=r"^pred must be a dictionary, got Tensor\.$"):
         CombinedLoss({"x": Squares()})(torch.zeros(1), {})
+    with pytest.raises(TypeError, match=r"^batch must be a dictionary, got list\.$"):
+        CombinedLoss({"x": Squares()})({}, [])
 
 
 def test_arguments_under_another_name():
