@@ -70,7 +70,8 @@ def evaluate(
     """Evaluate a trained model by one or several protocols, such as zero-shot classification and retrieval.
 
     Prints the results beside those of the same model with random weights, and writes evaluation.json, evaluation.csv and
-    report.html. Without --data it evaluates the test split of the table that the model was trained on.
+    report.html. Without --data it evaluates the test split of the table that the model was trained on. Where no column of
+    labels is named, the findings are those that the reports state.
 
     Example:  medvl evaluate runs/first --data cases.csv --protocol zero-shot retrieval
     """
@@ -114,7 +115,7 @@ def evaluate_and_report(
     from medvl.workflows import TrainedRun, evaluate_run
 
     trained = TrainedRun(run, resolve_device(device))
-    manifest = trained.studies(data, split, columns, on_error)
+    manifest = trained.studies(data, split, columns, on_error, label_reports=True)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     result = evaluate_run(
         trained,

@@ -86,7 +86,7 @@ def evaluate_run(
 
     @cache
     def splits() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        whole = run.studies(data, "all", columns, loader.on_error).assign_splits(seed=seed)
+        whole = run.studies(data, "all", columns, loader.on_error, label_reports=True).assign_splits(seed=seed)
         return whole.subset("train", allow_empty=True).studies, whole.subset("val", allow_empty=True).studies
 
     context = ProtocolContext(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -18,13 +19,16 @@ from safetensors import SafetensorError
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
+from medvl.data.text_labels import label_texts
 from medvl.networks import DualEncoder
-from medvl.text import make_class_prompts
-from medvl.transforms import ExtractSectionsd, image_preprocessing
+from medvl.text import load_vocabulary, make_class_prompts
+from medvl.transforms import ExtractSections, ExtractSectionsd, image_preprocessing
 from medvl.transforms.image import DEFAULT_HU_RANGE
 from medvl.workflows.literals import literal_text
 from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS
 from medvl.workflows.split_record import SplitRecord
+
+logger = logging.getLogger(__name__)
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
 RECORDS = ("seed", "tables_sha256", "data_summary", "studies")
@@ -89,6 +93,7 @@ class TrainedRun:
         split: str = "test",
         columns: Mapping[str, Any] | None = None,
         on_error: str = "raise",
+        label_reports: bool = False,
     ) -> Manifest:
         """The studies of one split of a table; without one, of the table or the sources of the training.
 
@@ -101,6 +106,7 @@ class TrainedRun:
             split: "train", "val", "test" or "all".
             columns: names of columns, which override those of the training; those are used if the table has them.
             on_error: "raise" or "skip".
+            label_reports: whether studies of a table without labels are labeled from their reports (:func:`label_studies`).
 
         Raises:
             ValueError: If the split has no study, or the table has ids in common with the training and no image.
@@ -116,7 +122,8 @@ class TrainedRun:
         if not any("split" in study for study in manifest.studies):
             known = self._training_splits(manifest, split)
             manifest, split = (manifest, "all") if known is None else (known, split)
-        return manifest.subset(split).drop_missing("image")
+        manifest = manifest.subset(split).drop_missing("image")
+        return label_studies(manifest) if label_reports else manifest
 
     @cached_property
     def split_record(self) -> SplitRecord:
@@ -190,6 +197,34 @@ class TrainedRun:
         )
         dataset = StudyDataset(studies, transform)
         return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=num_workers)
+
+
+def label_studies(manifest: Manifest, vocabulary: str = "chexpert14") -> Manifest:
+    """The studies of a table without labels with the finding states that their reports state, which is logged.
+
+    It is returned as it is where it has labels, or where the reports state no finding both present and absent, so that there
+    would be nothing to tell apart.
+
+    Args:
+        manifest: the studies.
+        vocabulary: the findings.
+    """
+    texts = [study["report"] for study in manifest.studies if "report" in study]
+    if manifest.names or not texts or any("label" in study for study in manifest.studies):
+        return manifest
+    extract = ExtractSections()
+    states = label_texts([extract(text) for text in texts], vocabulary)
+    if not ((states == 1).any(axis=0) & (states == 0).any(axis=0)).any():
+        return manifest
+    rows = iter(states)
+    studies = [{**study, "label": next(rows)} if "report" in study else study for study in manifest.studies]
+    logger.info(
+        "%s: no column of labels is named (--label-column), so the findings are those that the reports state, "
+        "by the vocabulary %s (medvl label).",
+        manifest.name,
+        vocabulary,
+    )
+    return replace(manifest, studies=studies, names=tuple(load_vocabulary(vocabulary).names))
 
 
 def _read_record(path: Path) -> dict[str, Any]:

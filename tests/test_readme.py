@@ -1,0 +1,67 @@
+"""What the README shows runs as it stands, on a table like its own."""
+
+from __future__ import annotations
+
+import json
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+TINY = ["--epochs", "1", "--image-size", "32", "--set", "embed_dim=8", "--set", "vocab_size=200"]
+REPORTS = (
+    "The heart is enlarged. No pleural effusion.", "Clear lungs.", "Large left pleural effusion. No cardiomegaly.",
+    "Pulmonary edema. The heart is enlarged.", "No edema. No pneumothorax.", "Right apical pneumothorax.",
+)  # fmt: skip
+
+
+def block(section: str, language: str, number: int = 0) -> str:
+    """A block of code of a section."""
+    text = re.search(rf"^## {section}$(.*?)(?=^## |\Z)", README, re.M | re.S).group(1)
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, re.M | re.S)[number]
+
+
+@pytest.fixture
+def cases(tmp_path, monkeypatch):
+    """The README's table with more rows, in the current folder."""
+    head = block("Your own images and reports", "text").splitlines()[0]
+    assert head == "image,report,patient_id"
+    monkeypatch.chdir(tmp_path)
+    Path("images").mkdir()
+    rows = [head]
+    for i in range(120):
+        pixels = np.random.default_rng(i).integers(0, 255, (48, 40), dtype=np.uint8)
+        Image.fromarray(pixels).save(f"images/{i:04d}.png")
+        rows.append(f'images/{i:04d}.png,"{REPORTS[i % 6]}",p{i}')
+    Path("cases.csv").write_text("\n".join(rows) + "\n")
+    Path("reports.csv").write_text("\n".join(rows) + "\n")
+
+
+@pytest.mark.usefixtures("cases")
+def test_commands(medvl):
+    lines = [line.partition("  #")[0] for line in block("Your own images and reports", "bash").splitlines()]
+    assert [line.split()[1] for line in lines] == ["label", "audit", "train", "evaluate", "embed"]
+    for line in lines:
+        arguments = shlex.split(line)[1:]
+        code, out, err = medvl(*arguments, *(TINY if arguments[0] == "train" else ()))
+        assert code == 0, f"{line}: {err}"
+        if arguments[0] == "evaluate":
+            assert "cases.csv: no column of labels is named (--label-column), so the findings are those that" in err
+            assert "training split" not in out
+            results = json.loads(Path("runs/first/evaluation.json").read_text())
+            assert {"zero_shot", "retrieval", "linear_probe"} <= set(results)
+            assert "Pleural Effusion" in results["zero_shot"]["findings"]
+
+
+@pytest.mark.usefixtures("cases")
+def test_snippet():
+    code = block("Your own MONAI pipeline", "python")
+    assert code.count("max_epochs=20") == code.count("image_size=128,") == 1
+    names = {}
+    exec(code.replace("max_epochs=20", "max_epochs=1").replace("128", "32"), names)
+    assert names["trainer"].state.iteration == 4
+    assert np.isfinite(float(names["trainer"].state.output["loss"].detach()))
