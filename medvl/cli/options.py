@@ -42,8 +42,9 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="Any other key of the recipe's configuration (medvl config RECIPE shows it), as --set learning_rate=0.001. A "
-        "value that begins with $, @ or % is an expression of the configuration and is executed; no other option takes one.",
+        help="Any other setting of the recipe (medvl train RECIPE --settings lists them) or key of its configuration (medvl "
+        "config RECIPE), as --set learning_rate=0.001. A value that begins with $, @ or % is an expression of the "
+        "configuration and is executed; no other option takes one.",
         show_default=False,
     ),
 ]

@@ -53,6 +53,9 @@ def train(
         ),
     ] = None,
     settings: Settings = None,
+    list_settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting with its value and what it does; nothing is trained.")
+    ] = False,
     columns: dict[str, Any] | None = None,
 ) -> None:
     """Train a recipe on a table of studies, or (medclip, umcl) on sources of several kinds.
@@ -67,6 +70,9 @@ def train(
     from medvl import workflows
     from medvl.utils.distributed import is_rank_zero
 
+    if list_settings:
+        typer.echo(workflows.settings_text(recipe, parse_settings(settings or [])), nl=False)
+        return
     if not recipe.endswith((".yaml", ".yml", ".json")):  # a file of one's own names its data
         require_input(data, source)
     overrides: dict[str, Any] = {

@@ -11,6 +11,7 @@ require_extra("medvl.workflows", "evaluation")
 
 if TYPE_CHECKING:
     from medvl.workflows.config_text import config_text as config_text
+    from medvl.workflows.config_text import settings_text as settings_text
     from medvl.workflows.evaluate import embed as embed
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
     from medvl.workflows.layers import config_files as config_files
@@ -44,6 +45,7 @@ _MODULES = {
     "progress_wrapper": "training",
     "read_skipped": "run_folder",
     "recipe_names": "layers",
+    "settings_text": "config_text",
     "train": "recipes",
     "wrap_ddp": "processes",
 }

@@ -43,16 +43,52 @@ def config_text(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) 
         >>> print(config_text("convirt", {"epochs": 3}).splitlines()[0])
         # ConVIRT: contrast each image with one random sentence of its report.
     """
-    files = config_files(recipe)
+    text = _merged(recipe, overrides)
+    text.remove_layers()
+    return text.dump()
+
+
+def settings_text(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> str:
+    """The settings of a recipe with their values and comments: its configuration without the components made from them.
+
+    Args:
+        recipe: see :func:`config_text`.
+        overrides: see :func:`config_text`.
+
+    Raises:
+        ValueError: As :func:`config_text`.
+
+    Example:
+        >>> [line for line in settings_text("convirt").splitlines() if line.startswith("learning_rate")]
+        ['learning_rate: 0.0005']
+    """
+    text = _merged(recipe, overrides)
+    config = yaml.safe_load(text.dump())
+    recorded = config.get("recorded_config") or {key for key, value in config.items() if not _is_made(value)}
+    text.blocks = {key: block for key, block in text.blocks.items() if key in recorded and key != LAYERS}
+    body = "".join(block.above + block.body for block in text.blocks.values())
+    return f"{text.title.rstrip()}\n\n{body.lstrip()}".lstrip()
+
+
+def _merged(recipe: ConfigFile, overrides: Mapping[str, Any] | None) -> _Text:
+    """The layers of a configuration in one text, with overrides."""
     text = _Text()
-    for path in files:
+    for path in config_files(recipe):
         text.add_layer(path.read_text())
     if overrides:
         check_overrides(yaml.safe_load(text.dump()), overrides, str(recipe))
         for key, value in overrides.items():
             text.set(key, _flow(value))
-    text.remove_layers()
-    return text.dump()
+    return text
+
+
+def _is_made(value: Any) -> bool:
+    """Whether a value contains a component, an expression or a reference."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(map(_is_made, value.values()))
+    if isinstance(value, list):
+        return any(map(_is_made, value))
+    return isinstance(value, str) and value.startswith(("$", "@", "%"))
 
 
 @dataclass

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from medvl.utils.checks import error_message
 BUNDLES = Path(__file__).parent.parent / "bundles"
 LAYERS = "layers"
 """The key by which a file names the layers it builds on, lowest first."""
+_NOT_SETTINGS = (LAYERS, "imports", "bundle_root", "dataset_dir", "recorded_config", "initialize", "run", "finalize")
 ConfigFile = str | Path | Sequence[str | Path]
 
 
@@ -131,9 +132,62 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], nam
         found, default = find_key(config, key)
         outer = "#".join(split_key(key)[:-1])  # a component takes arguments that its file does not mention
         if not found and not (outer and find_key(config, outer)[0]):
-            near = difflib.get_close_matches(key, config, 1)
-            raise ValueError(f"{name} has no setting {key!r}{f', did you mean {near[0]!r}?' if near else '.'}")
+            near = " or ".join(map(repr, near_keys(key, config)))
+            raise ValueError(
+                f"{name} has no setting {key!r}{f', did you mean {near}?' if near else '.'} "
+                f"medvl train {name} --settings lists them all."
+            )
         _check_kind(key, value, default)
+
+
+def near_keys(key: str, config: Mapping[str, Any], count: int = 3) -> list[str]:
+    """Keys of a configuration that may be meant by a name that is none, the likeliest first.
+
+    A name that stands deeper inside, the initials of a name, its words in another form or order, and similar spelling.
+
+    Example:
+        >>> near_keys("lr", {"learning_rate": 0.1, "lr_multipliers": {}, "train": {"trainer": {"amp": True}}})
+        ['learning_rate', 'lr_multipliers']
+        >>> near_keys("amp", {"learning_rate": 0.1, "train": {"trainer": {"amp": True}}})
+        ['train#trainer#amp']
+    """
+    asked = _words(split_key(key)[-1])
+    joined = "".join(asked)
+
+    def score(path: str) -> float:
+        words = _words(split_key(path)[-1])
+        deeper = 0.05 * path.count("#")
+        if words == asked:
+            return 1.0 - deeper
+        if "#" in path:  # arguments of components only by their exact name
+            return 0.0
+        if sorted(words) == sorted(asked) or "".join(words) == joined:
+            return 0.95
+        if len(joined) > 1 and "".join(word[0] for word in words) == joined:
+            return 0.9
+        shared = set(words) & set(asked)
+        similar = difflib.SequenceMatcher(None, "".join(words), joined).ratio()
+        starts = len(joined) > 2 and any(word.startswith(joined) for word in words)
+        return max(similar if similar >= 0.6 else 0.0, 0.7 if starts or shared else 0.0)
+
+    scores = {path: score(path) for path in _paths(config)}
+    ranked = sorted((path for path in scores if scores[path]), key=lambda path: -scores[path])
+    return ranked[:count]
+
+
+def _paths(config: Any, prefix: str = "") -> Iterator[str]:
+    """The keys of a configuration, those inside another as ``outer#inner``, but for what describes a component."""
+    if isinstance(config, Mapping):
+        for key, value in config.items():
+            if not str(key).startswith("_") and (prefix or key not in _NOT_SETTINGS):
+                if not (prefix and isinstance(value, str) and value.startswith("@")):  # a setting under another name
+                    yield f"{prefix}{key}"
+                yield from _paths(value, f"{prefix}{key}#")
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, whatever separates them."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+|\d+", name)]
 
 
 def _recipes_of_sources() -> list[str]:

@@ -273,7 +273,7 @@ class TestConfigText:
         assert "  _target_: medvl.networks.mlip" in lines[lines.index("network_def:") + 1]
 
     def test_unknown_keys_are_errors(self):
-        with pytest.raises(ValueError, match=r"^convirt has no setting 'epoch', did you mean 'epochs'\?$"):
+        with pytest.raises(ValueError, match=r"^convirt has no setting 'epoch', did you mean 'epochs'\? medvl"):
             config_text("convirt", {"epoch": 3})
 
     def test_a_layer_of_ones_own_is_merged_with_its_comments(self, tmp_path):
