@@ -102,7 +102,9 @@ class LoadStudyImage(Transform):
     def _check_dims(self, gray: Tensor, name: str) -> Tensor:
         """Return ``gray`` if it has the expected number of dimensions."""
         if self.spatial_dims is not None and gray.ndim != self.spatial_dims + 1:
-            raise ValueError(error_message(name, f"have {self.spatial_dims} spatial dimensions", gray.ndim - 1))
+            raise ValueError(
+                error_message(name, f"have {self.spatial_dims} spatial dimensions (spatial_dims)", gray.ndim - 1)
+            )
         return gray
 
     def _read(self, path: str, kind: str) -> Tensor:

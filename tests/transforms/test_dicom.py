@@ -189,7 +189,7 @@ def test_an_enhanced_file_is_a_volume(tmp_path):
     kept = LoadStudyImage(keep_meta=True)(path)
     series = LoadStudyImage(keep_meta=True)(write_series(tmp_path / "series", VOLUME))
     torch.testing.assert_close(kept.affine, series.affine)
-    with pytest.raises(ValueError, match=r"a\.dcm must have 2 spatial dimensions, got 3\.$"):
+    with pytest.raises(ValueError, match=r"a\.dcm must have 2 spatial dimensions \(spatial_dims\), got 3\.$"):
         load(path, spatial_dims=2)
 
 

@@ -320,7 +320,7 @@ def test_preprocessing_takes_no_other_dimensions(tmp_path):
     with pytest.raises((ValueError, RuntimeError)) as raised:
         image_preprocessing(4)({"image": tmp_path / "a.nii"})
     messages = [str(raised.value), str(raised.value.__cause__)]
-    assert any(message.endswith("a.nii must have 2 spatial dimensions, got 3.") for message in messages)
+    assert any(message.endswith("a.nii must have 2 spatial dimensions (spatial_dims), got 3.") for message in messages)
     with pytest.raises(ValueError, match=r"^spatial_dims must be one of 2, 3, got 4\.$"):
         image_preprocessing(4, spatial_dims=4)
 

@@ -132,7 +132,7 @@ def test_prompt_tokens_of_umcl_are_learned_and_used(medvl, sources, tmp_path):
     assert not np.allclose(plain.detach(), prompted.detach(), atol=1e-4)
 
 
-def test_umcl_without_labelled_images_has_no_tokens_that_would_never_learn(sources, tmp_path):
+def test_umcl_without_labeled_images_has_no_tokens_that_would_never_learn(sources, tmp_path):
     settings = {**SMALL, **OWN["umcl"], "sources": sources[1:], "output": str(tmp_path / "run"), "batch_size": 36}
     assert TrainedRun(train("umcl", settings)).model.text_encoder.prompt_embedding is None
 

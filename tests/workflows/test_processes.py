@@ -51,7 +51,7 @@ def sources(tmp_path):
         rows["labeled" if i < 24 else "paired"].append(f"{i}.png,s{i},{name if i < 24 else TEXTS[name]}")
     for name, lines in rows.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    return [f"image-label={tmp_path / 'labelled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
+    return [f"image-label={tmp_path / 'labeled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
 
 
 @pytest.mark.parametrize("recipe", ["medclip", "umcl"])

@@ -529,11 +529,11 @@ class TestConveniences:
             csv.writer(file).writerows(rows)
         with pytest.raises(RuntimeError) as caught:
             train("convirt", tiny(bare, tmp_path / "run", monitor="auroc", keep="best"))
-        assert "monitor='auroc' needs studies with labels, received none" in innermost(caught.value)
+        assert "monitor='auroc' needs studies with labels, got none" in innermost(caught.value)
 
 
 def test_an_unknown_monitor_is_named():
-    with pytest.raises(ValueError, match=r"monitor must be 'loss', .* or 'mean_rank', received 'rcall'"):
+    with pytest.raises(ValueError, match=r"monitor must be 'loss', .* or 'mean_rank', got 'rcall'"):
         validation_metrics(torch.nn.MSELoss(), "rcall")
 
 

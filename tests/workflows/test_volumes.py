@@ -55,4 +55,4 @@ def test_a_volume_in_a_recipe_for_images_names_the_setting(medvl, tmp_path):
     options = ("--image-size", 32, "--epochs", 1, "--set", "vocab_size=300", "--output", tmp_path / "run")
     code, _, error = medvl("train", "convirt", "--data", table, *options)
     assert code == 2
-    assert "has 3 dimensions, expected 2 (spatial_dims)" in error
+    assert "must have 2 spatial dimensions (spatial_dims), got 3" in error
