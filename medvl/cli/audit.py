@@ -38,7 +38,7 @@ def audit(
     )
     # The sources' own ids: those of the manifest begin with the source's name, and equal patients would not be seen.
     leaks = audit_leaks([{**study, "source": name} for name, part in manifest.parts.items() for study in part.studies])
-    typer.echo(f"{leaks.table()}\n\nList: {leaks.save(output / 'leaks.csv')}\n")
+    typer.echo(leaks.table() + "\n")
     studies = manifest.subset(split).studies
     labels: list[Any] = [study.get("label", study.get("text_label")) for study in studies]
     found = audit_false_negatives(
@@ -49,4 +49,5 @@ def audit(
     )
     typer.echo(found.table())
     print_skipped(manifest.skipped)
-    typer.echo(f"\nFigures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")
+    typer.echo(f"\nLeaks: {leaks.save(output / 'leaks.csv')}")
+    typer.echo(f"Figures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")

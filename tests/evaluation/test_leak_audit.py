@@ -47,7 +47,7 @@ def test_the_command_lists_leaks_and_duplicates(table, tmp_path):
         ("image", "0", "1"),
         ("image", "1", "0"),
     ]
-    assert f"List: {tmp_path / 'out' / 'leaks.csv'}" in said
+    assert f"Leaks: {tmp_path / 'out' / 'leaks.csv'}" in said
     with (tmp_path / "out" / "leaks.csv").open(newline="") as file:
         rows = [(row["number"], row["kind"], row["leak"], row["row"], row["split"]) for row in csv.DictReader(file)]
     assert rows == [
