@@ -300,7 +300,7 @@ def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDA
         raise ValueError(f"its pixels are compressed as {syntax.name}, which pydicom cannot decode.") from error
     # "pylibjpeg - requires pylibjpeg>=2.0 and pylibjpeg-openjpeg>=2.0", one line for each decoder that is missing
     lines = sorted(decoder.missing_dependencies, key=lambda line: not line.startswith("pylibjpeg"))
-    packages = " ".join(re.findall(r"([\w-]+)>=", lines[0])) if lines else ""
+    packages = " ".join(re.findall(r"([\w-]+)>=", lines[0])).replace("gdcm", "python-gdcm") if lines else ""
     if not decoder.is_available:
         raise ValueError(
             f"its pixels are compressed as {syntax.name} and no decoder for that is installed (pip install {packages})."
@@ -308,9 +308,10 @@ def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDA
     try:
         return dataset.pixel_array
     except Exception as error:
-        hint = f"; another may (pip install {packages})" if packages else ""
+        hint = f"; if the file is sound, another may (pip install {packages})" if packages else ""
+        reason = str(error).strip().splitlines()[-1].strip()[:120].removesuffix(".")
         raise ValueError(
-            f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them{hint}."
+            f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them ({reason}){hint}."
         ) from error
 
 

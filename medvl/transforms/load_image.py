@@ -242,6 +242,28 @@ def _to_gray(image: Image.Image) -> Image.Image:
     if image.format != "MPO" and frames > 1:
         raise ValueError(error_message("the file", "hold one image", f"{frames} frames"))
     image.load()
+    if image.format == "TIFF":
+        return _tiff_to_gray(image)
+    return _picture_to_gray(image)
+
+
+def _tiff_to_gray(image: Image.Image) -> Image.Image:
+    """A single gray band of a TIFF, with the meaning of its values, which Pillow leaves to the caller above 8 bits."""
+    tags: Any = image.tag_v2  # type: ignore[attr-defined]
+    bits, sample_format = tags.get(258, (1,)), tags.get(339, (1,))[0]
+    inverted = tags.get(262) == 0 and len(bits) == 1  # WhiteIsZero
+    if inverted and bits[0] > 16:
+        raise ValueError(f"WhiteIsZero has no meaning for {bits[0]} bits")
+    if inverted and bits[0] > 8:
+        image = Image.fromarray(np.uint16(2 ** bits[0] - 1) - np.asarray(image, dtype=np.uint16))
+    elif bits == (32,) and sample_format == 1:
+        image = Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
+    elif bits == (8,) and sample_format == 2:
+        image = Image.fromarray(np.asarray(image).view(np.int8).astype(np.float32))
+    return _picture_to_gray(image)
+
+
+def _picture_to_gray(image: Image.Image) -> Image.Image:
     if "exif" in image.info:
         image = ImageOps.exif_transpose(image)
     if image.mode in ("L", "F", "I") or image.mode.startswith("I;16"):

@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import nibabel
 import numpy as np
@@ -97,6 +98,13 @@ def test_a_missing_decoder_is_named():
         r"\(pip install pylibjpeg pylibjpeg-libjpeg\)",
     ):
         load(path)
+
+
+def test_the_advice_names_packages_as_they_are_installed(monkeypatch):
+    decoder = SimpleNamespace(is_available=False, missing_dependencies=["gdcm - requires gdcm>=3.0.10"])
+    monkeypatch.setattr("medvl.transforms.dicom.get_decoder", lambda _: decoder)
+    with pytest.raises(ValueError, match=r"no decoder for that is installed \(pip install python-gdcm\)\.$"):
+        load(get_testdata_file("JPEG-lossy.dcm"))
 
 
 DICOM_ERRORS = (

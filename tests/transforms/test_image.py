@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -117,6 +118,57 @@ def test_tiff_modes(tmp_path):
     np.testing.assert_array_equal(load(tmp_path / "i.tiff"), PICTURE.astype(np.float32) * 100_000)
     Image.fromarray(RGB).convert("CMYK").save(tmp_path / "c.tiff")
     np.testing.assert_allclose(load(tmp_path / "c.tiff"), LUMINANCE, atol=1e-3)
+
+
+def write_tiff(path, pixels, photometric=1, sample_format=1, order="<", bits=None):
+    """An uncompressed gray TIFF, which Pillow cannot write in all of these forms."""
+    data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
+    rows, columns = pixels.shape
+    bits = bits or 8 * pixels.dtype.itemsize
+    entries = [(256, columns), (257, rows), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, rows)]
+    entries += [(279, len(data)), (339, sample_format)]
+    directory = struct.pack(f"{order}H", len(entries))
+    for tag, value in entries:
+        kind = 4 if tag in (273, 279) else 3
+        directory += struct.pack(f"{order}HHI", tag, kind, 1)
+        directory += struct.pack(f"{order}I" if kind == 4 else f"{order}HH", *((value,) if kind == 4 else (value, 0)))
+    head = (b"II" if order == "<" else b"MM") + struct.pack(f"{order}HI", 42, 8 + len(data))
+    path.write_bytes(head + data + directory + struct.pack(f"{order}I", 0))
+    return path
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(
+    ("pixels", "options", "expected"),
+    [
+        (PICTURE, {}, PICTURE),
+        (PICTURE, {"photometric": 0}, 255 - PICTURE),
+        (PICTURE.astype(np.int8), {"sample_format": 2}, PICTURE.astype(np.int8)),
+        (PICTURE.astype(np.uint16) * 257, {}, PICTURE * 257.0),
+        (PICTURE.astype(np.uint16) * 257, {"photometric": 0}, 65535 - PICTURE * 257.0),
+        (PICTURE.astype(np.int16) - 100, {"sample_format": 2}, PICTURE - 100.0),
+        (PICTURE.astype(np.uint32) * 16_000_000, {}, PICTURE * 16e6),
+        (PICTURE.astype(np.int32) * -100_000, {"sample_format": 2}, PICTURE * -1e5),
+        (PICTURE.astype(np.float32) / 7, {"sample_format": 3}, PICTURE / np.float32(7)),
+        (PICTURE.astype(np.float32), {"sample_format": 3, "photometric": 0}, None),
+        (PICTURE.astype(np.uint32), {"photometric": 0}, None),
+        (PICTURE.astype(np.float64), {"sample_format": 3}, None),
+        (PICTURE.astype(np.uint64), {}, None),
+        (PICTURE.astype(np.float16), {"sample_format": 3}, None),
+    ],
+)
+def test_tiff_values_are_right_or_refused(tmp_path, order, pixels, options, expected):
+    path, message = write_tiff(tmp_path / "a.tiff", pixels, order=order, **options), ""
+    try:
+        image = load(path)
+    except ValueError as error:
+        message = str(error)
+    if message:
+        assert re.search(r"WhiteIsZero has no meaning for 32 bits\.$|the formats that are read are", message)
+        assert expected is None or order == ">"  # Pillow reads fewer forms in this order
+    else:
+        assert expected is not None
+        np.testing.assert_allclose(image, expected, rtol=1e-6)
 
 
 def test_arrays_and_tensors():
