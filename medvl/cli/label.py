@@ -33,3 +33,7 @@ def label(
             file, column, output, vocabulary, text_unit, explain, progress=lambda done: bar.update(done - bar.n)
         )
     typer.echo(f"{summary.rows} reports, {summary.empty} of them empty; {summary.written} rows in {output}.")
+    if summary.skipped:
+        typer.echo(f"{summary.skipped} sentences without a state in sections such as the indication.")
+    if summary.other_language:
+        typer.echo(f"{summary.other_language} reports have sentences in another language, which get no state.")

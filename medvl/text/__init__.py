@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from medvl.text.augment import augment_text
 from medvl.text.content import content_sentences
-from medvl.text.findings import Mention, find_findings, label_report
+from medvl.text.findings import Mention, find_findings, label_report, label_sentences, skipped_sentences
 from medvl.text.headers import SECTION_ALIASES
 from medvl.text.label_table import LabelSummary, label_table
 from medvl.text.prompts import PromptTemplates, load_prompt_templates, make_class_prompts
@@ -26,10 +26,12 @@ __all__ = [
     "extract_sections",
     "find_findings",
     "label_report",
+    "label_sentences",
     "label_table",
     "load_prompt_templates",
     "load_vocabulary",
     "make_class_prompts",
+    "skipped_sentences",
     "split_sentences",
     "tokenize_texts",
     "vocabulary_names",

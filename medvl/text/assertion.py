@@ -24,7 +24,7 @@ Positions are indices of words (:data:`medvl.text.structures.WordSpan`). To add 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from medvl.text.lookahead import LookAhead
 from medvl.text.phrases import PhraseMatch
@@ -34,6 +34,20 @@ from medvl.text.vocabulary import PhraseKind, Vocabulary
 PRESENT, ABSENT, UNCERTAIN, PAST = "present", "absent", "uncertain", "past"
 _COMMA, _CONJUNCTION = "comma", "conjunction"
 _NOWHERE = -1
+# A cue that ends in one of these names what follows it, and never looks back.
+_FORWARD_WORDS = frozenset(["for", "of", "from", "with", "by", "about", "regarding", "that", "if", "whether", "as"])
+_PREPOSITIONS = frozenset(
+    ("in", "at", "on", "within", "over", "near", "along", "of", "for", "to", "from", "by", "with", "through")
+)
+# Words of a clause that names no finding of its own and goes on about the one before: "small on the left".
+_ELLIPSIS_WORDS = frozenset(["on", "at", "in", "the", "a", "side", "base", "apex", "only", "one", "still", "now"])
+_ELLIPSIS_KINDS = frozenset(
+    (PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.PERSISTENCE, PhraseKind.VERB, PhraseKind.CONTINUING)
+)
+# Kinds of phrases that may follow the last cue of a clause: "is likely small".
+_DESCRIPTION_KINDS = frozenset((PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.NEUTRAL))
+# Kinds of phrases between an adjective and the finding that it describes: "is probable mild left effusion".
+_DESCRIBING_KINDS = frozenset((PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.MODIFIER, PhraseKind.CONTINUING))
 
 
 class AssertedFinding:
@@ -49,9 +63,10 @@ class AssertedFinding:
         severity: ``"trace"``, ``"mild"``, ``"moderate"``, ``"severe"`` or None.
         joined: what joins it to the finding before: ``"comma"``, ``"conjunction"`` or None.
         final: whether no later cue may change the assertion.
+        former: whether a word such as "prior" made it past; it is present if the sentence says that it is still there.
     """
 
-    __slots__ = ("assertion", "cue", "final", "joined", "kind", "name", "severity", "side", "words")
+    __slots__ = ("assertion", "cue", "final", "former", "joined", "kind", "name", "severity", "side", "words")
 
     def __init__(
         self, name: str | None, kind: PhraseKind, words: WordSpan, assertion: str, cue: WordSpan | None
@@ -60,21 +75,46 @@ class AssertedFinding:
         self.side: str | None = None
         self.severity: str | None = None
         self.joined: str | None = None
-        self.final = False
+        self.final = self.former = False
 
 
-def classify_assertions(matches: list[PhraseMatch], num_words: int, vocabulary: Vocabulary) -> list[AssertedFinding]:
+class SentenceReading(NamedTuple):
+    """What a sentence says.
+
+    Attributes:
+        findings: the findings in the order of the sentence.
+        list_scope: the assertion that a sentence such as "No evidence of:" gives to the list behind it, or None.
+        understood: whether the sentence says something about a finding or a body part, or is known to be neutral.
+    """
+
+    findings: list[AssertedFinding]
+    list_scope: str | None
+    understood: bool
+
+
+_NOT_UNDERSTOOD, _WITHOUT_WORDS = SentenceReading([], None, False), SentenceReading([], None, True)
+
+
+def classify_assertions(
+    matches: list[PhraseMatch], words: list[str | None], vocabulary: Vocabulary, scope: str | None = None
+) -> SentenceReading:
     """Find the assertion of every finding of one sentence.
 
     Args:
         matches: phrases of the sentence, as :meth:`medvl.text.phrases.PhraseMatcher.match` returns them.
-        num_words: number of words of the sentence.
+        words: words of the sentence, as :meth:`medvl.text.phrases.PhraseMatcher.normalize_words` returns them.
         vocabulary: the vocabulary of the phrases.
+        scope: the assertion of an item of a list that a sentence before opened; None otherwise.
 
     Returns:
-        The findings in the order of the sentence.
+        The findings, and what the next sentences need to know.
     """
-    return _SentenceReader(matches, num_words, vocabulary).read() if matches else []
+    if not matches:
+        return _NOT_UNDERSTOOD if len(words) > 1 else _WITHOUT_WORDS
+    reader = _SentenceReader(matches, words, vocabulary, scope)
+    findings = reader.read()
+    opens_list = reader.cue is not None and not reader.scope_used and matches[-1][0][0][0] == PhraseKind.COLON
+    return SentenceReading(findings, reader.scope if opens_list else None, reader.understood or bool(findings))
 
 
 class _SentenceReader:
@@ -89,34 +129,45 @@ class _SentenceReader:
         "cue",
         "cue_after_comma",
         "findings",
+        "in_list",
         "matches",
         "next_joined",
         "next_severity",
         "next_side",
-        "num_words",
+        "part_first",
         "part_start",
         "scope",
         "scope_is_former",
         "scope_used",
         "statement_closed",
         "structures",
+        "understood",
         "verb_end",
         "vocabulary",
+        "words",
     )
 
-    def __init__(self, matches: list[PhraseMatch], num_words: int, vocabulary: Vocabulary) -> None:
-        self.matches, self.num_words, self.vocabulary = matches, num_words, vocabulary
+    def __init__(
+        self, matches: list[PhraseMatch], words: list[str | None], vocabulary: Vocabulary, scope: str | None
+    ) -> None:
+        self.matches, self.words, self.vocabulary = matches, words, vocabulary
         self.findings: list[AssertedFinding] = []
         self.structures = StructureTracker()
         self._look_ahead: LookAhead | None = None
         # The open scope: its assertion, its cue, whether a finding was in it, whether it is that of a word like "prior".
-        self.scope: str | None = None
+        self.scope: str | None = scope
         self.cue: WordSpan | None = None
         self.scope_used = self.scope_is_former = False
         # Whether the last finding has had a verb or a cue behind it, so that its statement may be complete.
         self.statement_closed = False
         # Indices into ``findings`` where the clause, and its part since the last comma or "and", begin.
         self.clause_start = self.part_start = 0
+        # Index into ``matches`` where that part begins.
+        self.part_first = 0
+        # Whether a denied list goes on over semicolons.
+        self.in_list = False
+        # Whether something but a finding says what the sentence is about.
+        self.understood = False
         # Where the last colon, comma and verb ended; where a cue right after a comma began.
         self.colon_end = self.comma_end = self.verb_end = self.cue_after_comma = _NOWHERE
         # What the next finding gets: how it is joined, an "or" before it, its side and severity.
@@ -132,9 +183,41 @@ class _SentenceReader:
                 handler = handlers[kind]
                 if handler is not None:
                     handler(self, index, (start, end), value)
-        self._look_back_with_unused_cue(len(self.matches))
+        self._end_part(len(self.matches))
         self._describe_last_finding()
+        if not self.findings:
+            self._add_bare_normal_statement()
         return self.findings
+
+    def _end_part(self, index: int) -> None:
+        """End a clause, or its part before a comma or "and", at phrase ``index``."""
+        self._look_back_with_unused_cue(index)
+        if self.next_side is not None and self.findings and len(self.findings) == self.part_start:
+            self._complete_ellipsis(index)
+
+    def _start_of(self, index: int) -> int:
+        """The first word of phrase ``index``, or the number of words behind the last one."""
+        return self.matches[index][1] if index < len(self.matches) else len(self.words)
+
+    def _is_next(self, index: int, kind: PhraseKind) -> bool:
+        """Whether a phrase of a kind follows phrase ``index`` without a word between."""
+        if index + 1 >= len(self.matches) or self.matches[index + 1][1] != self.matches[index][2]:
+            return False
+        return any(other == kind for other, _ in self.matches[index + 1][0])
+
+    def _describes_next(self, index: int) -> bool:
+        """Whether phrase ``index`` stands before a finding as an adjective: "is probable left atelectasis"."""
+        end = self.matches[index][2]
+        for meanings, start, next_end in self.matches[index + 1 : index + 6]:
+            if start - end > 1 or (start > end and self.words[end] in _PREPOSITIONS):
+                return False
+            kinds = {kind for kind, _ in meanings}
+            if PhraseKind.TERM in kinds:
+                return True
+            if kinds.isdisjoint(_DESCRIBING_KINDS):
+                return False
+            end = next_end
+        return False
 
     @property
     def look_ahead(self) -> LookAhead:
@@ -175,6 +258,16 @@ class _SentenceReader:
             last.assertion, last.cue = UNCERTAIN, words
         self._on_uncertainty(index, words, value)
 
+    def _on_persistence(self, index: int, words: WordSpan, value: Any) -> None:
+        """A finding of the past that "has not changed" is still there."""
+        last = self._last_finding(self.clause_start)
+        if last is not None and last.former and last.assertion == PAST and not last.final:
+            last.assertion, last.cue = PRESENT, None
+        self._on_verb(index, words, value)
+
+    def _on_neutral(self, index: int, words: WordSpan, value: Any) -> None:
+        self.understood = True
+
     def _on_history(self, index: int, words: WordSpan, value: Any) -> None:
         self._open_scope(PAST, words)
         self.scope_is_former = False
@@ -195,10 +288,16 @@ class _SentenceReader:
     # Cues that look back.
 
     def _on_negation_after(self, index: int, words: WordSpan, value: Any) -> None:
-        self._look_back(ABSENT, words)
+        if len(self.findings) == self.clause_start and self._is_next(index, PhraseKind.COLON):
+            self._open_scope(ABSENT, words)  # "not found: effusion, pneumothorax"
+        else:
+            self._look_back(ABSENT, words)
 
     def _on_uncertainty_after(self, index: int, words: WordSpan, value: Any) -> None:
-        self._look_back(UNCERTAIN, words)
+        if self._describes_next(index):
+            self._on_uncertainty(index, words, value)
+        else:
+            self._look_back(UNCERTAIN, words)
 
     def _on_history_after(self, index: int, words: WordSpan, value: Any) -> None:
         self._look_back(PAST, words)
@@ -209,12 +308,16 @@ class _SentenceReader:
         for position in range(len(self.findings) - 1, self.clause_start - 1, -1):
             finding = self.findings[position]
             if finding.kind == PhraseKind.STRUCTURE:
+                if assertion == UNCERTAIN and finding.assertion == PRESENT and finding.words[1] <= self.verb_end:
+                    finding.assertion, finding.cue = assertion, cue
                 continue
             if finding.final:
                 break
             finding.final = True
             if not (assertion == ABSENT and finding.assertion == ABSENT):
                 finding.assertion, finding.cue = assertion, cue
+            if position and self.findings[position - 1].words == finding.words:
+                continue  # another meaning of the same words
             in_list = in_list or finding.joined == _CONJUNCTION
             if finding.joined is None or (finding.joined == _COMMA and not in_list):
                 break
@@ -230,7 +333,7 @@ class _SentenceReader:
         if self.cue is None or self.scope_used:
             return
         start, end = self.cue
-        clause_end = self.matches[index][1] if index < len(self.matches) else self.num_words
+        clause_end = self._start_of(index)
         ends_clause = end == clause_end
         last = self._last_finding(self.clause_start)
         after_comma = ends_clause and start == self.cue_after_comma and last is not None and last.assertion == PRESENT
@@ -239,29 +342,58 @@ class _SentenceReader:
         answers = start == self.colon_end or (ends_clause and start == self.verb_end)
         denies = self.scope == ABSENT and (after_comma or answers)
         ends_last_phrase = end == self.matches[index - 1][2]
-        if (self.scope == UNCERTAIN or denies) and ends_last_phrase:
+        if (self.scope == UNCERTAIN and self._may_look_back(end, index)) or (denies and ends_last_phrase):
             self._look_back(self.scope or ABSENT, self.cue)
+
+    def _may_look_back(self, end: int, index: int) -> bool:
+        """Whether an uncertain cue that ends at word ``end`` closes its clause, save for a place: "possible on the left"."""
+        if self.words[end - 1] in _FORWARD_WORDS:
+            return False
+        last = index - 1
+        while self.matches[last][0][0][0] in _DESCRIPTION_KINDS:
+            last -= 1
+        if end == self.matches[last][2]:
+            return True
+        return end < len(self.words) and self.words[end] in _PREPOSITIONS
 
     # Boundaries.
 
     def _on_stop(self, index: int, words: WordSpan, value: Any) -> None:
-        self._look_back_with_unused_cue(index)
-        self._close_scope()
+        if self.scope == ABSENT and self._list_goes_on(index, words):
+            self._on_list_mark(index)
+            return
+        is_cause = self.scope == UNCERTAIN and not self.scope_used and self.cue is not None and self.cue[1] == words[0]
+        if not (is_cause and self.words[words[1] - 1] == "to"):  # "possibly due to edema"
+            self._end_part(index)
+            self._close_scope()
         self.structures.predicate = None
         self.alternative = self.next_joined = None
         self._describe_last_finding()
         self.clause_start = self.part_start = len(self.findings)
+        self.part_first = index + 1
+        self.in_list = False
         self.structures.comma_seen = True
 
-    def _on_comma(self, index: int, words: WordSpan, value: Any) -> None:
-        self._look_back_with_unused_cue(index)
-        if self.scope is not None and self.scope_used and self._comma_closes_scope(index):
-            self._close_scope()
+    def _list_goes_on(self, index: int, words: WordSpan) -> bool:
+        """Whether a denied list goes on over a semicolon: nothing but findings follows, or a colon opened the list."""
+        if self.words[words[0]] != ";" or not self.scope_used:
+            return False
+        needed = 1 if self.in_list else 2
+        self.in_list = self.look_ahead.bare_items(index, needed) == needed
+        return self.in_list
+
+    def _on_list_mark(self, index: int) -> None:
         self._describe_last_finding()
-        self.part_start = len(self.findings)
+        self.part_start, self.part_first = len(self.findings), index + 1
         self.next_joined = self.next_joined or _COMMA
-        self.comma_end = words[1]
         self.alternative = None
+
+    def _on_comma(self, index: int, words: WordSpan, value: Any) -> None:
+        self._end_part(index)
+        if self.scope is not None and (self._comma_closes_scope(index) if self.scope_used else self.scope_is_former):
+            self._close_scope()
+        self._on_list_mark(index)
+        self.comma_end = words[1]
         self.structures.comma_seen = True
 
     def _comma_closes_scope(self, index: int) -> bool:
@@ -271,9 +403,17 @@ class _SentenceReader:
         return (self.statement_closed or opener is not None) and not self.look_ahead.alternative_follows(index)
 
     def _on_colon(self, index: int, words: WordSpan, value: Any) -> None:
-        opens_list = self.cue is not None and self.cue[1] == words[0] and len(self.findings) == self.part_start
+        if words[0] == 0:
+            return  # the mark of a list item
+        last_start, last_end = self.matches[index - 1][1:] if index else (0, 0)
+        opens_list = (
+            self.cue is not None
+            and len(self.findings) == self.part_start
+            and (self.cue[1] == words[0] or (self.cue[1] == last_start and last_end == words[0]))  # "the following:"
+        )
         if not opens_list:
             self._close_scope()
+        self.in_list = opens_list
         self._describe_last_finding()
         self.structures.predicate = None
         self.colon_end = words[1]
@@ -283,10 +423,14 @@ class _SentenceReader:
             opener, structure_follows = self.look_ahead.next_statement(index)
             if opener is not None or structure_follows or self.statement_closed:
                 self._close_scope()
+        if self.scope == PAST and self.scope_is_former and self.words[words[0]] in ("with", "w"):
+            self._close_scope()  # "status post biopsy with pneumothorax"
         shared_side = self.next_side if self._side_precedes(index, words) else None
+        if shared_side is None and self.next_side is not None and self.findings:
+            self._end_part(index)
         self._describe_last_finding()
         self.next_side = shared_side
-        self.part_start = len(self.findings)
+        self.part_start, self.part_first = len(self.findings), index + 1
         self.next_joined = _CONJUNCTION
         self.alternative = None
 
@@ -319,9 +463,11 @@ class _SentenceReader:
 
     def _on_term(self, index: int, words: WordSpan, value: str | None, kind: PhraseKind = PhraseKind.TERM) -> None:
         assertion, cue = self.scope or PRESENT, self.cue
-        if assertion == PAST and self.scope_is_former and value in self.vocabulary.chronic:
+        is_chronic = kind == PhraseKind.BLOCKER or value in self.vocabulary.chronic
+        if assertion == PAST and self.scope_is_former and is_chronic:
             assertion, cue = PRESENT, None
         finding = AssertedFinding(value, kind, words, assertion, cue)
+        finding.former = assertion == PAST and self.scope_is_former
         last = self.findings[-1] if len(self.findings) > self.clause_start else None
         # A finding with a verb of its own is a complete statement, which nothing joins to the next.
         if last is not None and last.words[1] > self.verb_end:
@@ -342,6 +488,30 @@ class _SentenceReader:
         if first.assertion == PRESENT and first.kind == second.kind == PhraseKind.TERM:
             first.assertion = second.assertion = UNCERTAIN
             first.cue = second.cue = cue
+
+    def _complete_ellipsis(self, index: int) -> None:
+        """Add the finding that a part such as "small on the left" or "left persists" leaves out, after a denied one."""
+        last = self.findings[-1]
+        if last.assertion != ABSENT or last.kind != PhraseKind.TERM or last.side == self.next_side:
+            return
+        place, says_present = self._start_of(self.part_first), self.next_severity is not None
+        for meanings, start, end in self.matches[self.part_first : index]:
+            kinds = {kind for kind, _ in meanings}
+            if kinds.isdisjoint(_ELLIPSIS_KINDS) or not _ELLIPSIS_WORDS.issuperset(self.words[place:start]):
+                return
+            says_present = says_present or PhraseKind.PERSISTENCE in kinds
+            place = end
+        if says_present and _ELLIPSIS_WORDS.issuperset(self.words[place : self._start_of(index)]):
+            finding = AssertedFinding(last.name, last.kind, (self._start_of(self.part_first), place), PRESENT, None)
+            finding.side, finding.severity = self.next_side, self.next_severity
+            self.next_side = self.next_severity = None
+            self.findings.append(finding)
+
+    def _add_bare_normal_statement(self) -> None:
+        """A sentence of nothing but "normal" calls the study normal."""
+        predicate = self.structures.predicate
+        if predicate is not None and predicate[0] == "normal" and predicate[1] == (0, len(self.words)):
+            self.findings.append(AssertedFinding(None, PhraseKind.NORMAL_STATEMENT, predicate[1], PRESENT, None))
 
     # Attributes.
 
@@ -384,7 +554,10 @@ class _SentenceReader:
         """Add the findings that a statement about a body part implies, as far as the scope allows."""
         first, second = statement.structure_words, statement.predicate_words
         words = (min(first[0], second[0]), max(first[1], second[1]))
-        implied = self.vocabulary.structures[statement.structure].get(statement.predicate, {})
+        implied = self.vocabulary.structures[statement.structure].get(statement.predicate)
+        if implied is None:
+            return
+        self.understood = self.understood or self.scope is None
         for name, assertion in implied.items():
             cue: WordSpan | None = second
             if self.scope == ABSENT:
@@ -399,6 +572,7 @@ class _SentenceReader:
             self.findings.append(finding)
         if self.scope is not None:
             self.scope_used = True
+            self.statement_closed = self.statement_closed or first < second
         self.next_severity = None
 
 
@@ -417,6 +591,8 @@ _HANDLER_OF_KIND: dict[PhraseKind, _Handler] = {
     PhraseKind.UNCERTAINTY: _SentenceReader._on_uncertainty,
     PhraseKind.UNCERTAINTY_AFTER: _SentenceReader._on_uncertainty_after,
     PhraseKind.HISTORY: _SentenceReader._on_history,
+    PhraseKind.PERSISTENCE: _SentenceReader._on_persistence,
+    PhraseKind.NEUTRAL: _SentenceReader._on_neutral,
     PhraseKind.FORMER: _SentenceReader._on_former,
     PhraseKind.VERSUS: _SentenceReader._on_versus,
     PhraseKind.HISTORY_AFTER: _SentenceReader._on_history_after,

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, AssertedFinding, classify_assertions
-from medvl.text.headers import section_name
+from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, AssertedFinding, SentenceReading
+from medvl.text.characters import lower_case, original_span, plain_characters
 from medvl.text.phrases import TOKEN_PATTERN
+from medvl.text.reading import read_sentences
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
 from medvl.text.vocabulary import PhraseKind, Vocabulary, load_vocabulary
 from medvl.utils.checks import check_text
 
-# These sections hold the question, the past and the technique, not what this examination shows.
-SKIPPED_SECTIONS = frozenset({"indication", "history", "comparison", "technique", "examination"})
 STATES = {PRESENT: 1.0, ABSENT: 0.0, UNCERTAIN: -1.0}
+_DISEASE_KINDS = (PhraseKind.DISEASE, PhraseKind.BLOCKER)
 # Of several mentions the state with the highest priority counts.
 _PRIORITY = {1.0: 3, -1.0: 2, 0.0: 1}
-
-_INVISIBLE = "\u00ad\u180e\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
-_LOOKALIKES = {
-    **dict.fromkeys("\u2018\u2019\u02bc\u00b4`", "'"),
-    **dict.fromkeys("\u2010\u2011\u2012\u2212", "-"),
-    "\ufb01": "fi",
-    "\ufb02": "fl",
-    "\ufb00": "ff",
-    "\ufb03": "ffi",
-    "\u00e6": "ae",
-    "\u0153": "oe",
-}
-_DEIDENTIFICATION_MARK = re.compile(r"\[\*\*[^\[\]]{0,200}\]")
 
 
 class Mention(NamedTuple):
@@ -88,33 +76,52 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
     """
     check_text(text)
     vocabulary = load_vocabulary(vocabulary)
-    clean, origin = _with_plain_characters(text)
-    lower = _lower(clean)
-
-    def original_span(start: int, end: int) -> Span:
-        return Span(start, end) if origin is None else Span(origin[start], origin[end - 1] + 1)
+    clean, origin = plain_characters(text)
+    lower = lower_case(clean)
 
     mentions = []
-    for sentence in _observed_sentences(clean):
+    for sentence, reading in read_sentences(clean, lower, vocabulary):
+        if isinstance(reading, str) or not reading.findings:
+            continue
         tokens = list(TOKEN_PATTERN.finditer(lower, sentence.start, sentence.end))
 
         def words_span(first: int, stop: int, tokens: list[re.Match[str]] = tokens) -> Span:
-            return original_span(tokens[first].start(), tokens[stop - 1].end())
+            return original_span((tokens[first].start(), tokens[stop - 1].end()), origin)
 
-        for found in _asserted_findings([token[0] for token in tokens], vocabulary):
+        for found in reading.findings:
             span = words_span(*found.words)
             cue = words_span(*found.cue) if found.cue else None
             for name, assertion in _implied_findings(found, vocabulary):
                 mentions.append(
-                    Mention(name, span, assertion, found.side, found.severity, cue, original_span(*sentence))
+                    Mention(name, span, assertion, found.side, found.severity, cue, original_span(sentence, origin))
                 )
     return sorted(mentions, key=lambda mention: mention.span)
 
 
-def _asserted_findings(words: list[str], vocabulary: Vocabulary) -> list[AssertedFinding]:
-    """Match the words of a sentence and classify what they assert."""
-    matcher = vocabulary.matcher
-    return classify_assertions(matcher.match(matcher.normalize_words(words)), len(words), vocabulary)
+def skipped_sentences(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") -> list[tuple[Span, str]]:
+    """Find the sentences of a report that give no state, whatever they say.
+
+    Args:
+        text: the report.
+        vocabulary: name or path for :func:`load_vocabulary`, or a loaded vocabulary.
+
+    Returns:
+        Spans, each with the reason: ``"section"`` for a section without observations, such as the indication, and
+        ``"language"`` for a sentence that is mostly in another language than the vocabulary's.
+
+    Raises:
+        TypeError: If ``text`` is not a string.
+        FileNotFoundError: If ``vocabulary`` is neither a built-in vocabulary nor a file.
+
+    Example:
+        >>> text = "INDICATION: Pneumonia. FINDINGS: No effusion. Kein Pneumothorax."
+        >>> [(text[a:b], reason) for (a, b), reason in skipped_sentences(text)]
+        [('Pneumonia.', 'section'), ('Kein Pneumothorax.', 'language')]
+    """
+    check_text(text)
+    clean, origin = plain_characters(text)
+    readings = read_sentences(clean, lower_case(clean), load_vocabulary(vocabulary))
+    return [(original_span(span, origin), reading) for span, reading in readings if isinstance(reading, str)]
 
 
 def _implied_findings(found: AssertedFinding, vocabulary: Vocabulary) -> list[tuple[str, str]]:
@@ -127,58 +134,13 @@ def _implied_findings(found: AssertedFinding, vocabulary: Vocabulary) -> list[tu
     return []
 
 
-def _observed_sentences(text: str) -> list[Span]:
-    """Sentences outside the skipped sections; such a section ends at the next header, or at a blank line after its text."""
-    kept: list[Span] = []
-    skipping, skipped_end = False, -1
-    for sentence in split_sentences(text):
-        start, end = sentence
-        if text[end - 1] not in ".!?" and (name := section_name(text[start:end])) is not None:
-            skipping, skipped_end = name in SKIPPED_SECTIONS, -1
-            continue
-        if skipping and (skipped_end < 0 or text.count("\n", skipped_end, start) < 2):
-            skipped_end = end
-            continue
-        skipping = False
-        kept.append(sentence)
-    return kept
-
-
-def _with_plain_characters(text: str) -> tuple[str, list[int] | None]:
-    """Replace look-alike characters and remove invisible ones.
-
-    Returns:
-        The text, and the offset in the original of each of its characters; None where nothing moved.
-    """
-    if "[**" in text:
-        text = _DEIDENTIFICATION_MARK.sub(lambda mark: " " * len(mark[0]), text)
-    if text.isascii():
-        return text, None
-    characters: list[str] = []
-    origin: list[int] = []
-    for index, character in enumerate(text):
-        if character in _INVISIBLE:
-            continue
-        for plain in _LOOKALIKES.get(character, character):
-            characters.append(plain)
-            origin.append(index)
-    return "".join(characters), origin
-
-
-def _lower(text: str) -> str:
-    """The text in lower case, with every character at the same offset."""
-    lower = text.lower()
-    if len(lower) == len(text):
-        return lower
-    return "".join(character.lower() if len(character.lower()) == 1 else character for character in text)
-
-
 def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") -> NDArray[np.float32]:
     """Label a report with one state for each finding of a vocabulary.
 
     Of several mentions, present takes precedence over uncertain, and uncertain over absent. A derived finding ("No Finding")
-    is present if no other finding is present or uncertain, no disease outside the vocabulary is named, and the report negates
-    a finding or calls the study normal. It is never absent, and a text without a match is not called normal.
+    is present if no other finding is present or uncertain, no disease outside the vocabulary is named, and the report calls
+    the study normal, or every sentence is understood and one negates a finding. It is never absent, and a text without a
+    match is not called normal.
 
     Args:
         text: the report, or a sentence of it.
@@ -199,16 +161,72 @@ def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") 
     """
     check_text(text)
     vocabulary = load_vocabulary(vocabulary)
-    clean, _ = _with_plain_characters(text)
-    lower = _lower(clean)
+    clean, _ = plain_characters(text)
+    lower = lower_case(clean)
+    return combine_states(read_sentences(clean, lower, vocabulary), vocabulary)
+
+
+def label_sentences(
+    report: str | Sequence[str], vocabulary: str | Path | Vocabulary = "chexpert14"
+) -> tuple[list[str], NDArray[np.float32]]:
+    """Label each sentence of a report with one state for each finding.
+
+    A sentence is read in its report: one of a skipped section, such as the indication, has no state, and an item of a list
+    has the state that the sentence before the list gives it.
+
+    Args:
+        report: the report, split by :func:`split_sentences`, or the list of its sentences.
+        vocabulary: name or path for :func:`load_vocabulary`, or a loaded vocabulary.
+
+    Returns:
+        The S sentences, and (S, K) float32 states as :func:`label_report` returns them.
+
+    Raises:
+        TypeError: If ``report`` is neither a string nor a sequence of strings.
+        FileNotFoundError: If ``vocabulary`` is neither a built-in vocabulary nor a file.
+
+    Example:
+        >>> sentences, states = label_sentences("INDICATION: Pneumonia. FINDINGS: No pneumonia.")
+        >>> [(sentence, float(row[7])) for sentence, row in zip(sentences, states)]
+        [('INDICATION:', nan), ('Pneumonia.', nan), ('FINDINGS:', nan), ('No pneumonia.', 0.0)]
+    """
+    vocabulary = load_vocabulary(vocabulary)
+    if isinstance(report, str):
+        sentences = [report[start:end] for start, end in split_sentences(report)]
+    else:
+        for sentence in report:
+            check_text(sentence, "each sentence of report")
+        sentences = list(report)
+    cleaned = [plain_characters(sentence)[0].strip() for sentence in sentences]
+    spans, end = [], 0
+    for clean in cleaned:
+        spans.append(Span(end, end + len(clean)))
+        end += len(clean) + 1
+    text = "\n".join(cleaned)
+    states = np.full((len(sentences), len(vocabulary.names)), np.nan, dtype=np.float32)
+    rows = {span: row for row, span in enumerate(spans)}
+    filled = [span for span in spans if span.end > span.start]
+    for span, reading in read_sentences(text, lower_case(text), vocabulary, filled):
+        states[rows[span]] = combine_states([(span, reading)], vocabulary)
+    return sentences, states
+
+
+def combine_states(
+    readings: Iterable[tuple[Span, SentenceReading | str]], vocabulary: Vocabulary
+) -> NDArray[np.float32]:
+    """One state (K,) for each finding from what the sentences say that are not skipped."""
     states: dict[str, float] = {}
     diseased = normal = False
-    for start, end in _observed_sentences(clean):
-        for found in _asserted_findings(TOKEN_PATTERN.findall(lower, start, end), vocabulary):
+    understood = True
+    for _, reading in readings:
+        if isinstance(reading, str):
+            continue
+        understood = understood and reading.understood
+        for found in reading.findings:
             state = STATES.get(found.assertion)
             if state is None:
                 continue
-            if found.kind in (PhraseKind.DISEASE, PhraseKind.BLOCKER):
+            if found.kind in _DISEASE_KINDS:
                 diseased = diseased or state != 0
                 normal = normal or (state == 0 and found.kind == PhraseKind.DISEASE)
             elif found.kind == PhraseKind.NORMAL_STATEMENT:
@@ -217,7 +235,7 @@ def label_report(text: str, vocabulary: str | Path | Vocabulary = "chexpert14") 
                 old = states.get(found.name)
                 if old is None or _PRIORITY[state] > _PRIORITY[old]:
                     states[found.name] = state
-    if not diseased:
+    if not diseased and (normal or understood):
         states.update(_derived_states(states, normal, vocabulary))
     return np.array([states.get(name, np.nan) for name in vocabulary.names], dtype=np.float32)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 SECTION_ALIASES: dict[str, tuple[str, ...]] = {
     "findings": (
@@ -32,6 +33,7 @@ SECTION_ALIASES: dict[str, tuple[str, ...]] = {
     "indication": (
         "indication",
         "indications",
+        "clinical",
         "clinical indication",
         "clinical information",
         "clinical info",
@@ -96,8 +98,38 @@ _NAME_OF_ALIAS = {
     for word in _QUALIFIERS
 }
 _NAME_OF_ALIAS |= {alias: name for name, aliases in SECTION_ALIASES.items() for alias in aliases}
-# Every header ends in one of these, which is a fast test.
-_ENDINGS = (*{alias.split()[-1] for alias in _NAME_OF_ALIAS}, ")")
+_MIN_MISSPELLED_LENGTH = 7
+
+
+def _misspellings(alias: str) -> Iterator[str]:
+    """The header with one letter missing, doubled or swapped with the next in one of its long words, not the first."""
+    words = alias.split()
+    for index, word in enumerate(words):
+        if len(word) < _MIN_MISSPELLED_LENGTH:
+            continue
+        for place in range(1, len(word)):
+            for letters in (
+                word[place + 1 :],
+                word[place] + word[place:],
+                word[place + 1 : place + 2] + word[place] + word[place + 2 :],
+            ):
+                yield " ".join((*words[:index], word[:place] + letters, *words[index + 1 :]))
+
+
+_NAME_OF_ALIAS = {
+    wrong: _NAME_OF_ALIAS[alias] for alias in _NAME_OF_ALIAS for wrong in _misspellings(alias)
+} | _NAME_OF_ALIAS
+# The last word of every header, which is a fast test.
+_LAST_WORD = re.compile(r"[a-z]+\Z")
+_MAX_WORD_LENGTH = 20
+_LAST_WORDS = {alias[alias.rfind(" ") + 1 :] for alias in _NAME_OF_ALIAS}
+
+
+def _may_be_header(text: str) -> bool:
+    last = _LAST_WORD.search(text, max(0, len(text) - _MAX_WORD_LENGTH))
+    return (last is not None and last[0] in _LAST_WORDS) or text.endswith(")")
+
+
 _MAX_HEADER_LENGTH = 60
 # Characters around a header: bullets, rules, Markdown, brackets, a byte order mark.
 _MARKS = "#*_[]<>:\uff1a-\u2013\u2014=|\u2022\ufeff\u200b \t\n\r\f\v\xa0"
@@ -142,7 +174,7 @@ def section_name(text: str) -> str | None:
     if len(text) > _MAX_HEADER_LENGTH:
         return None
     text = text.strip(_MARKS).lower()
-    if text in _NAME_OF_ALIAS or not text.endswith(_ENDINGS):
+    if text in _NAME_OF_ALIAS or not _may_be_header(text):
         return _NAME_OF_ALIAS.get(text)
     text = _PARENTHESIS.sub("", _NUMBER.sub("", text, count=1)).strip(_MARKS)
     names = [_NAME_OF_ALIAS.get(" ".join(part.split())) for part in _CONJUNCTION.split(text)]
@@ -167,7 +199,7 @@ def header_start(text: str, start: int, end: int) -> int | None:
     whole = text[low:end].strip(_MARKS).lower()
     if low == start and whole in _NAME_OF_ALIAS:
         return start
-    if not whole.endswith(_ENDINGS):
+    if not _may_be_header(whole):
         return None
     for word in _WORD_START.finditer(text, low, end):
         place = word.start()

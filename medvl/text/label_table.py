@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from medvl.text.findings import Mention, find_findings, label_report
+from medvl.text.characters import lower_case, plain_characters
+from medvl.text.findings import Mention, combine_states, find_findings, label_sentences
+from medvl.text.reading import read_sentences
 from medvl.text.sentences import split_sentences
 from medvl.text.vocabulary import Vocabulary, load_vocabulary
 from medvl.utils.checks import check_option, error_message
@@ -31,12 +33,16 @@ class LabelSummary:
         rows: number of rows read.
         empty: number of rows without a report, whose states are all blank.
         written: number of rows written.
+        skipped: number of sentences in sections without observations, which give no state.
+        other_language: number of reports with a sentence that is mostly in another language, which gives no state.
         states: for each finding, the number of rows in which it is present, absent and uncertain.
     """
 
     rows: int = 0
     empty: int = 0
     written: int = 0
+    skipped: int = 0
+    other_language: int = 0
     states: dict[str, Counter[str]] = field(default_factory=dict)
 
 
@@ -125,23 +131,31 @@ def _label_rows(
     text: str, vocabulary: Vocabulary, text_unit: str, explain: bool, summary: LabelSummary
 ) -> Iterator[list[Any]]:
     """Yield the added cells of each output row of one report."""
+    plain, _ = plain_characters(text)
+    readings = list(read_sentences(plain, lower_case(plain), vocabulary))
+    reasons = Counter(reading for _, reading in readings if isinstance(reading, str))
+    summary.skipped += reasons["section"]
+    summary.other_language += reasons["language"] > 0
+    mentions = find_findings(text, vocabulary) if explain else None
     if text_unit == "report":
-        yield _label_cells(text, vocabulary, explain, summary)
+        yield _label_cells(text, combine_states(readings, vocabulary).tolist(), vocabulary, mentions, summary)
         return
-    for number, (start, end) in enumerate(split_sentences(text)):
-        sentence = text[start:end]
-        yield [number, start, end, sentence, *_label_cells(sentence, vocabulary, explain, summary)]
+    _, states = label_sentences(text, vocabulary)
+    for number, ((start, end), row) in enumerate(zip(split_sentences(text), states.tolist(), strict=True)):
+        own = None if mentions is None else [m for m in mentions if start <= m.span.start < end]
+        yield [number, start, end, text[start:end], *_label_cells(text, row, vocabulary, own, summary)]
 
 
-def _label_cells(text: str, vocabulary: Vocabulary, explain: bool, summary: LabelSummary) -> list[str]:
-    """The states of a text as cells, with explanations if asked for; counts them in ``summary``."""
-    states = dict(zip(vocabulary.names, label_report(text, vocabulary).tolist(), strict=True))
+def _label_cells(
+    text: str, row: list[float], vocabulary: Vocabulary, mentions: list[Mention] | None, summary: LabelSummary
+) -> list[str]:
+    """States (K,) as cells, with explanations if there are mentions; counts them in ``summary``."""
+    states = dict(zip(vocabulary.names, row, strict=True))
     for name, state in states.items():
         if state in _ASSERTIONS:
             summary.states[name][_ASSERTIONS[state]] += 1
     cells = [_CELLS.get(state, "") for state in states.values()]
-    if explain:
-        mentions = find_findings(text, vocabulary)
+    if mentions is not None:
         for name, state in states.items():
             cells += _explanation(text, name, _ASSERTIONS.get(state), mentions)
     return cells

@@ -27,6 +27,8 @@ _TERMINAL_KINDS = frozenset(
         PhraseKind.VERB,
     )
 )
+# What an item of a list of findings consists of.
+_NAMING_KINDS = frozenset((PhraseKind.TERM, PhraseKind.ONLY_ABSENT, PhraseKind.DISEASE, PhraseKind.BLOCKER))
 
 
 class LookAhead:
@@ -82,10 +84,46 @@ class LookAhead:
                     return statement, False
         return statement, False
 
+    def bare_items(self, index: int, most: int) -> int:
+        """Count the items of a list behind the semicolon at phrase ``index`` that name findings and nothing else.
+
+        Args:
+            index: the phrase of a semicolon.
+            most: maximum number of items to count.
+
+        Returns:
+            The number of such items in a row, at most ``most``.
+        """
+        count, has_term, end = 0, False, self.matches[index][2]
+        is_alternative = False
+        for place in range(index + 1, min(index + 1 + _MAX_DISTANCE, len(self.matches))):
+            meanings, start, next_end = self.matches[place]
+            kinds = {kind for kind, _ in meanings}
+            if start != end:
+                break
+            if PhraseKind.STOP in kinds and has_term:
+                count, has_term, is_alternative = count + 1, False, False
+            elif PhraseKind.VERB in kinds and has_term and is_alternative:
+                return count + 1  # "or effusion is seen"
+            elif not kinds.isdisjoint(_NAMING_KINDS):
+                has_term = True
+            elif PhraseKind.ALTERNATIVE in kinds:
+                is_alternative = True
+            elif PhraseKind.LINKER not in kinds:
+                break
+            end = next_end
+            if count == most:
+                return count
+        else:
+            place = len(self.matches)
+        return count + (has_term and place == len(self.matches))
+
     def _is_subject(self, index: int) -> bool:
         """Whether a finding is the subject of a verb and an attribute: "is stable", "is small"."""
         following = self.matches[index + 1 : index + 3]
         kinds = [{kind for kind, _ in meanings} for meanings, _, _ in following]
+        if kinds and PhraseKind.PERSISTENCE in kinds[0]:
+            return True
         if len(kinds) < 2:
             return False
         attribute = (PhraseKind.CONTINUING, PhraseKind.SEVERITY)

@@ -3,11 +3,13 @@
 1. :func:`expand_phrase` writes a phrase of a vocabulary file, with alternatives and optional parts, as word sequences.
 2. :class:`PhraseMatcher` collects the sequences with what each means, and compiles them to a trie.
 3. :meth:`PhraseMatcher.normalize_words` maps the words of a text, plural or misspelled, to words of the phrases.
-4. :meth:`PhraseMatcher.match` finds the longest phrase at each place.
+4. :meth:`PhraseMatcher.match` finds the longest phrase at each place. A phrase that was added as *yielding* gives way to one
+   that begins inside it and ends behind it: "is negative" to "negative for".
 """
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
@@ -16,11 +18,14 @@ PhraseMatch: TypeAlias = tuple[list[Any], int, int]
 """Meanings of a phrase in a text, its first word, and one past its last word."""
 
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
-TOKEN_PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
+# "non-displaced" is one word, since "non" denies no more than the word that it stands before.
+TOKEN_PATTERN = re.compile(r"non[- ][a-z]+|[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
 _PHRASE_TOKEN_PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&,]")
 # Shorter words are too close to other words of the language for a misspelling to be certain.
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
 _MAX_KNOWN_WORDS = 1 << 16
+# Keys of a node of the trie that are no words: the meanings of the phrase that ends there, and where it may give way.
+_MEANINGS, _YIELDS = "", " "
 
 
 def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
@@ -88,41 +93,74 @@ class PhraseMatcher:
         self._words: dict[str, str | None] = {}
         self._inflected: set[str] = set()
         self._deletions: dict[str, set[str]] = {}
+        self._yielding: set[tuple[str, ...]] = set()
+        self._kept_words: frozenset[str] = frozenset()
 
-    def add(self, phrase: str, meaning: Any, inflect: bool = False) -> None:
-        """Add a phrase; one that exists already gets a further meaning.
+    @property
+    def words(self) -> frozenset[str]:
+        """The words of all phrases."""
+        return frozenset(self._words)
+
+    @property
+    def phrases(self) -> list[tuple[tuple[str, ...], list[Any]]]:
+        """All phrases, each with its meanings."""
+        found: list[tuple[tuple[str, ...], list[Any]]] = []
+        stack: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), self._root)]
+        while stack:
+            words, node = stack.pop()
+            for word, child in node.items():
+                if word == _MEANINGS:
+                    found.append((words, child))
+                elif word != _YIELDS:
+                    stack.append(((*words, word), child))
+        return found
+
+    def add(self, phrase: str, meaning: Any, inflect: bool = False, yielding: bool = False) -> None:
+        """Add a phrase; one that exists already gets a further meaning. "is not" also stands for "isn't".
 
         Args:
             phrase: in the notation of :func:`expand_phrase`.
             meaning: any value.
             inflect: also match plurals and misspellings of its words.
+            yielding: give way to a phrase that begins inside this one and ends behind it.
         """
         for words in expand_phrase(phrase):
-            self._entries.append((words, meaning))
-            self._words.update({word: word for word in words})
-            if inflect:
-                self._inflected.update(words)
+            for variant in dict.fromkeys((words, _contracted(words))):
+                self._entries.append((variant, meaning))
+                self._words.update({word: word for word in variant})
+                if inflect:
+                    self._inflected.update(variant)
+                if yielding and len(variant) > 1:
+                    self._yielding.add(variant)
 
     def add_punctuation(self, mark: str, meaning: Any) -> None:
         """Add a punctuation mark."""
         self._words[mark] = mark
-        self._root.setdefault(mark, {}).setdefault("", []).append(meaning)
+        self._root.setdefault(mark, {}).setdefault(_MEANINGS, []).append(meaning)
 
     def add_misspellings(self, word: str, misspellings: Iterable[str]) -> None:
         """Read each of ``misspellings`` as ``word``."""
         for misspelling in misspellings:
             self._words.setdefault(misspelling, word)
 
+    def keep_words(self, words: Iterable[str]) -> None:
+        """Never correct these words: they are words of their own, close to words of the phrases."""
+        self._kept_words |= frozenset(words)
+
     def compile(self) -> None:
         """Build the trie, the plurals and the table of misspellings, after all phrases were added."""
-        self._add_plurals()
+        plurals = self._add_plurals()
+        for word in [word for word in self._words if "'" in word]:
+            self._words.setdefault(word.replace("'", ""), word)
         self._build_trie()
-        for word in sorted(self._inflected):
+        self._find_yielding()
+        for word in sorted(self._inflected | plurals):
             if len(word) >= _MIN_FUZZY_LENGTH:
                 for variant in (word, *_deletions(word)):
                     self._deletions.setdefault(variant, set()).add(word)
 
-    def _add_plurals(self) -> None:
+    def _add_plurals(self) -> set[str]:
+        plurals = set()
         for word in sorted(self._inflected):
             if not word.isalpha() or len(word) < 3:
                 continue
@@ -130,16 +168,36 @@ class PhraseMatcher:
                 # A plural in a phrase is the same word as its singular.
                 if plural not in self._words or plural in self._inflected:
                     self._words[plural] = word
+                    plurals.add(plural)
+        return plurals
 
     def _build_trie(self) -> None:
         for words, meaning in self._entries:
             node = self._root
             for word in words:
                 node = node.setdefault(self._words[word] or word, {})
-            meanings = node.setdefault("", [])
+            meanings = node.setdefault(_MEANINGS, [])
             if meaning not in meanings:
                 meanings.append(meaning)
         self._entries = []
+
+    def _find_yielding(self) -> None:
+        """Note at the end of each yielding phrase after how many of its words a longer-reaching phrase may begin."""
+        for words in self._yielding:
+            path = [self._root]
+            for word in words:
+                path.append(path[-1][self._words[word] or word])
+            starts = []
+            for start in range(1, len(words)):
+                node: dict[str, Any] | None = self._root
+                for word in words[start:]:
+                    node = node.get(self._words[word] or word) if node is not None else None
+                if node is not None and node.keys() - {_MEANINGS, _YIELDS}:
+                    cut = next((end for end in range(start, 0, -1) if _MEANINGS in path[end]), 0)
+                    starts.append((start, cut, path[cut].get(_MEANINGS)))
+            if starts:
+                path[-1][_YIELDS] = starts
+        self._yielding = set()
 
     def normalize_words(self, words: list[str]) -> list[str | None]:
         """Map each lower-case word of a text to the word of the phrases that it stands for, or to None."""
@@ -151,7 +209,10 @@ class PhraseMatcher:
 
     def _unknown(self, word: str) -> str | None:
         """Correct a word that is not known, and remember the result."""
-        corrected = self._corrected(word) if _MIN_FUZZY_LENGTH <= len(word) <= _MAX_FUZZY_LENGTH else None
+        if word.startswith(("non-", "non ")):
+            return self._words.get("non" + word[4:])
+        is_correctable = _MIN_FUZZY_LENGTH <= len(word) <= _MAX_FUZZY_LENGTH and word not in self._kept_words
+        corrected = self._corrected(word) if is_correctable else None
         if len(self._words) < _MAX_KNOWN_WORDS:
             self._words[word] = corrected
         return corrected
@@ -159,7 +220,7 @@ class PhraseMatcher:
     def _corrected(self, word: str) -> str | None:
         """The only word of the phrases within one edit, or None."""
         candidates = {
-            known
+            self._words[known]
             for variant in (word, *_deletions(word))
             for known in self._deletions.get(variant, ())
             if known[0] == word[0] and _within_one_edit(word, known)
@@ -183,18 +244,49 @@ class PhraseMatcher:
             if node is None:
                 index += 1
                 continue
-            end, meanings, after = index + 1, node.get(""), index + 1
+            end, after, last = index + 1, index + 1, node
             while after < count and (word := words[after]) is not None:
                 node = node.get(word)
                 if node is None:
                     break
                 after += 1
-                if "" in node:
-                    end, meanings = after, node[""]
+                if _MEANINGS in node:
+                    end, last = after, node
+            meanings = last.get(_MEANINGS)
+            if _YIELDS in last:
+                for start, cut, cut_meanings in last[_YIELDS]:
+                    if self._reach(words, index + start) > end:
+                        end, meanings = index + max(cut, 1), cut_meanings
+                        break
             if meanings is not None:
                 matches.append((meanings, index, end))
             index = end
         return matches
+
+    def _reach(self, words: list[str | None], index: int) -> int:
+        """Where the longest phrase that begins at ``index`` ends; ``index`` if none does."""
+        node, end = self._root, index
+        for place in range(index, len(words)):
+            node = node.get(words[place] or "")
+            if not isinstance(node, dict):
+                break
+            if _MEANINGS in node:
+                end = place + 1
+        return end
+
+
+_CONTRACTIONS = {
+    (verb, "not"): verb + "n't"
+    for verb in ("is", "are", "was", "were", "has", "have", "had", "do", "does", "did", "could", "would", "should")
+} | {("can", "not"): "can't", ("will", "not"): "won't"}
+
+
+def _contracted(words: tuple[str, ...]) -> tuple[str, ...]:
+    """The words with the first "is not" as "isn't"."""
+    for index, pair in enumerate(itertools.pairwise(words)):
+        if pair in _CONTRACTIONS:
+            return (*words[:index], _CONTRACTIONS[pair], *words[index + 2 :])
+    return words
 
 
 def _deletions(word: str) -> list[str]:

@@ -20,7 +20,7 @@ _CANDIDATE = re.compile(
       | (?<=[:\uff1a\]])[*\]:]*                           # what may end a header: a colon, a bracket
       | (?<=[-\u2013\u2014])(?=\s)                        # or a dash
       | (?<=\[)\*\*[^\[\]]{{0,200}}\]                    # [** a de-identification mark **]
-      | (?<=[0-9])[0-9]?[.)](?=\s)                       # 1. or 1)
+      | (?<=[0-9])[0-9]?[.)](?=\s|[A-Z][a-z])            # 1. or 1)
       | (?<=\()[0-9]{{1,2}}\)(?=\s)                      # (1)
     )""",
     re.VERBOSE,
@@ -37,12 +37,12 @@ def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-_NEVER_ENDS = _words("dr mr mrs ms prof vs e.g i.e eg ie cf fig figs st approx")
+_NEVER_ENDS = _words("dr mr mrs ms prof vs e.g i.e eg ie cf fig figs st approx evid pulm sig mod def")
 _ENDS_BEFORE_CAPITAL = _words(
     """
-    a.m p.m am pm etc jr sr m.d md ph.d u.s u.k inc ltd dept hosp no nos ca resp bilat rt lt mod sm lg incl
+    a.m p.m am pm etc jr sr m.d md ph.d u.s u.k inc ltd dept hosp no nos ca resp bilat rt lt sm lg incl
     max min avg hx dx tx fx sx rx w wt ht poss prob neg pos temp est ref vol dist ant post lat sup inf med pt
-    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm evid adv mm cm ml cc
+    pts pg yr yrs mo mos wk wks hr hrs sec appt exam tel ext seg segm adv mm cm ml cc
     jan feb mar apr jun jul aug sep sept oct nov dec
     """
 )
@@ -233,8 +233,12 @@ class _Splitter:
         if letter.isdigit():
             return not _ITEM.match(self.text, following.start())
         if letter.islower():
-            return not self._all_lower()
+            return not self._all_lower() or self._continuing_word_follows(following.start())
         return _PLACEHOLDER.match(self.text, following.start()) is not None
+
+    def _continuing_word_follows(self, start: int) -> bool:
+        word = _NEXT_WORD.match(self.text, start)
+        return word is not None and word[0] in _CONTINUES
 
     def _is_initial(self, begin: int, end: int) -> bool:
         """Whether a single letter is a person's initial and not the last word of a sentence (``hepatitis C.``)."""

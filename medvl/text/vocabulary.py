@@ -65,6 +65,8 @@ class PhraseKind(IntEnum):
     IGNORE = 25  # hides the shorter phrases inside it
     FORMER = 26  # history, but of a finding that may be chronic: "prior"
     VERSUS = 27
+    PERSISTENCE = 28  # says that a finding is still there: "has not changed"
+    NEUTRAL = 29  # what a normal report may say beside its findings: "two views"
 
 
 _CUE_KINDS = {
@@ -86,10 +88,28 @@ _CUE_KINDS = {
         PhraseKind.ALTERNATIVE,
         PhraseKind.CONTINUING,
         PhraseKind.MODIFIER,
+        PhraseKind.PERSISTENCE,
+        PhraseKind.NEUTRAL,
     )
 }
+# A phrase of these kinds gives way to a phrase that begins inside it and ends behind it: "is negative" to "negative for".
+YIELDING_KINDS = {
+    PhraseKind.NEGATION_AFTER,
+    PhraseKind.NEGATION_BOTH,
+    PhraseKind.UNCERTAINTY_AFTER,
+    PhraseKind.HISTORY_AFTER,
+    PhraseKind.PERSISTENCE,
+    PhraseKind.VERB,
+    PhraseKind.NORMAL_STATEMENT,
+}
 _ATTRIBUTE_KINDS = {"severity": PhraseKind.SEVERITY, "side": PhraseKind.SIDE}
-_PUNCTUATION_KINDS = {",": PhraseKind.COMMA, ":": PhraseKind.COLON, ";": PhraseKind.STOP, "?": PhraseKind.UNCERTAINTY}
+_PUNCTUATION_KINDS = {
+    ",": PhraseKind.COMMA,
+    ":": PhraseKind.COLON,
+    ";": PhraseKind.STOP,
+    "comma": PhraseKind.COMMA,
+    "?": PhraseKind.UNCERTAINTY,
+}
 _PUNCTUATION_KINDS |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), PhraseKind.COLON)
 _ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "compatible_with"}
 _FILE_KEYS = {"version", "name", "findings", "structures", "predicates", "normal", "disease", "misspellings", "cues"}
@@ -137,12 +157,26 @@ class Vocabulary:
         self._add_structures(data, source)
         self._add_phrases(data.get("normal"), (PhraseKind.NORMAL_STATEMENT, None), f"{source}: normal")
         self._add_phrases(data.get("disease"), (PhraseKind.DISEASE, None), f"{source}: disease")
+        words = _english_words()
+        self.matcher.keep_words(words["kept_words"])
+        self._other_language = frozenset(words["other_languages"]) - self._own_words()
+        self._function_words = frozenset(words["function_words"])
         for word, misspellings in (data.get("misspellings") or {}).items():
             self.matcher.add_misspellings(str(word), _as_strings(misspellings, f"{source}: misspellings.{word}"))
         self.matcher.compile()
 
     def __repr__(self) -> str:
         return f"Vocabulary(name={self.name!r}, findings={len(self.names)})"
+
+    def _own_words(self) -> set[str]:
+        return set(self.matcher.words)
+
+    def is_other_language(self, words: list[str]) -> bool:
+        """Whether the words of a sentence are mostly of another language than the vocabulary's."""
+        if self._other_language.isdisjoint(words):
+            return False
+        foreign = sum(word in self._other_language for word in words)
+        return foreign > sum(word in self._function_words for word in words)
 
     def synonyms_of(self, phrase: str) -> list[str]:
         """The phrases that may replace ``phrase``; an empty list if the vocabulary has none."""
@@ -152,7 +186,7 @@ class Vocabulary:
         """Add a list of phrases with one meaning; ``entry_path`` is their place in the file, for errors."""
         for phrase in _as_strings(phrases, entry_path) if phrases is not None else ():
             try:
-                self.matcher.add(phrase, meaning, inflect)
+                self.matcher.add(phrase, meaning, inflect, yielding=meaning[0] in YIELDING_KINDS)
             except ValueError as error:
                 raise ValueError(f"{entry_path}: {error}") from None
 
@@ -263,6 +297,16 @@ _Yaml12BoolLoader.yaml_implicit_resolvers = {
 @lru_cache(maxsize=1)
 def _assertion_cues() -> dict[str, Any]:
     return dict(read_yaml(_FOLDER / f"{_ASSERTION}.yaml"))
+
+
+@lru_cache(maxsize=1)
+def _english_words() -> dict[str, list[str]]:
+    """The lists of words in ``words/english.yaml``, each as one list."""
+    data = read_yaml(_FOLDER.parent / "words" / "english.yaml")
+    return {
+        key: [word for part in parts for word in ([part] if isinstance(part, str) else part)]
+        for key, parts in data.items()
+    }
 
 
 @lru_cache(maxsize=32)

@@ -12,7 +12,7 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import Transform
 
-from medvl.text import Vocabulary, label_report, load_vocabulary, split_sentences
+from medvl.text import Vocabulary, label_report, label_sentences, load_vocabulary, split_sentences
 from medvl.text.label_table import TEXT_UNITS
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
@@ -192,8 +192,7 @@ class LabelReport(Transform):
             return torch.from_numpy(label_report(text, self.vocabulary))
         if not isinstance(report, list | tuple):
             report = [report[start:end] for start, end in split_sentences(report)]
-        states = [label_report(sentence, self.vocabulary) for sentence in report]
-        return torch.from_numpy(np.array(states, dtype=np.float32).reshape(len(states), len(self.vocabulary.names)))
+        return torch.from_numpy(label_sentences(report, self.vocabulary)[1])
 
 
 class LabelReportd(StudyMapTransform):

@@ -9,11 +9,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import medvl.text
 from medvl.data import OpenIReports
-from medvl.text import Mention, Span, find_findings, label_report, load_vocabulary, split_sentences
+from medvl.text import (
+    Mention,
+    Span,
+    find_findings,
+    label_report,
+    label_sentences,
+    load_vocabulary,
+    skipped_sentences,
+    split_sentences,
+)
+from medvl.text.phrases import expand_phrase
 
 CHALLENGE = Path(__file__).with_name("challenge.csv")
 # What the labeler is known to get wrong; anything new in this list is a step back.
@@ -21,6 +33,7 @@ KNOWN_WRONG = {
     "Low lung volumes accentuate the cardiac silhouette, which is likely normal.",
     "Pneumonia, if present, is small.",
 }
+NAMES = list(load_vocabulary("chexpert14").names)
 STATES = {"present": 1.0, "absent": 0.0, "uncertain": -1.0}
 # MeSH terms of the coders that mean a finding of the vocabulary.
 MESH = {
@@ -257,3 +270,88 @@ def test_hostile_text_takes_linear_time(piece):
 def test_chest_ct_is_a_vocabulary_of_the_same_format():
     text = "Ground-glass opacities in both lungs. No pericardial effusion. Mediastinal nodes are not enlarged."
     assert states(text, "chest_ct") == {"Lung Opacity": 1.0, "Pericardial Effusion": 0.0, "Lymphadenopathy": 0.0}
+
+
+def test_a_sentence_is_labeled_in_its_report():
+    report = "INDICATION: Pneumonia.\nFINDINGS: No evidence of:\n- effusion\n- edema"
+    sentences, states = label_sentences(report)
+    found = {
+        s: {n: x for n, x in zip(NAMES, row, strict=True) if x == x} for s, row in zip(sentences, states, strict=True)
+    }
+    assert found["Pneumonia."] == {}
+    assert found["- effusion"] == {"No Finding": 1.0, "Pleural Effusion": 0.0}
+    assert found["- edema"] == {"No Finding": 1.0, "Edema": 0.0}
+    again, same = label_sentences(sentences)
+    assert again == sentences
+    assert np.array_equal(same, states, equal_nan=True)
+    assert label_sentences("")[1].shape == (0, len(NAMES))
+    assert label_sentences(["", "No edema."])[1][:, NAMES.index("Edema")].tolist()[1] == 0
+
+
+def test_sentences_must_be_strings():
+    with pytest.raises(TypeError, match=r"^each sentence of report must be a string, got int\.$"):
+        label_sentences(["No edema.", 3])
+
+
+def test_skipped_sentences_can_be_asked_for():
+    text = "HISTORY: Known effusion. FINDINGS: No edema. Kein Erguss.\u200b"
+    assert [(text[a:b], reason) for (a, b), reason in skipped_sentences(text)] == [
+        ("Known effusion.", "section"),
+        ("Kein Erguss.", "language"),
+    ]
+    assert skipped_sentences("No edema.") == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("COMPARISON: None. The heart is enlarged.", {"Cardiomegaly": 1.0}),
+        ("INDICATION: Cough. Known effusion. Possible edema. Small effusion.", {"Pleural Effusion": 1.0}),
+        ("INDICATION: Cough. Small effusion. FINDINGS: No edema.", {"Edema": 0.0, "No Finding": 1.0}),
+        ("INDICATON: pneumonia.\nFINDNGS: No edema.", {"Edema": 0.0, "No Finding": 1.0}),
+    ],
+)
+def test_a_skipped_section_ends_where_findings_begin(text, expected):
+    assert states(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("Effusion (-)", 0.0),
+        ("Effusion (+)", 1.0),
+        ("Effusion [-]", 0.0),
+        ("Effusion = no", 0.0),
+        ("Effusion: 0", 0.0),
+        ("Effusion: N", 0.0),
+        ("Effusion -> none", 0.0),
+        ("[ ] Effusion", 0.0),
+        ("[x] Effusion", 1.0),
+        ("No edema<br/>Effusion", 1.0),
+        ("*No edema* Effusion", 1.0),
+        ("Effusion&nbsp;absent", 0.0),
+        ("Effusion: 0.5 cm", 1.0),
+    ],
+)
+def test_marks_of_templates_and_markup(text, state):
+    assert states(text)["Pleural Effusion"] == state
+
+
+FORMS = {
+    1.0: ("There is {}.", "{} is present.", "Stable {}.", "Interval development of {}.", "Again seen is {}."),
+    0.0: ("No {}.", "No evidence of {}.", "{} is not seen.", "There is no {} or fluid level.", "Negative for {}."),
+    -1.0: ("Possible {}.", "{} cannot be excluded.", "There may be {}.", "{} is possible.", "Suspicious for {}."),
+}
+
+
+def test_each_finding_in_each_state_from_templates():
+    data = yaml.safe_load((Path(medvl.text.__file__).parent / "vocabularies" / "chexpert14.yaml").read_text())
+    accuracy = {}
+    for name, entry in data["findings"].items():
+        terms = [" ".join(expand_phrase(phrase)[0]) for phrase in entry.get("terms", ())]
+        for state, forms in FORMS.items():
+            right = [states(form.format(term)).get(name) == state for term in terms for form in forms]
+            if right:
+                accuracy[name, state] = np.mean(right)
+    assert len(accuracy) == 39
+    assert np.mean(list(accuracy.values())) >= 0.97, accuracy

@@ -58,3 +58,20 @@ TERMINAL += [Kind.LINKER, Kind.ALTERNATIVE, Kind.NEGATION, Kind.HISTORY, Kind.FO
 def test_the_search_ends_at_findings_boundaries_and_cues(kind):
     found = look_ahead(Kind.LINKER, kind, Kind.STRUCTURE).next_statement(0)
     assert found[1] == (kind not in TERMINAL)
+
+
+@pytest.mark.parametrize(
+    ("following", "count"),
+    [
+        ([Kind.TERM], 1),
+        ([Kind.TERM, Kind.STOP, Kind.TERM], 2),
+        ([Kind.TERM, Kind.STOP, Kind.ALTERNATIVE, Kind.TERM], 2),
+        ([Kind.TERM, Kind.STOP, Kind.ALTERNATIVE, Kind.TERM, Kind.VERB], 2),
+        ([Kind.TERM, Kind.STOP, Kind.TERM, Kind.VERB], 1),
+        ([Kind.SEVERITY, Kind.TERM], 0),
+        ([Kind.STRUCTURE, Kind.PREDICATE], 0),
+        ([], 0),
+    ],
+)
+def test_items_of_a_list_that_name_findings_and_nothing_else(following, count):
+    assert look_ahead(Kind.STOP, *following).bare_items(0, 2) == count

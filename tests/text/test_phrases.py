@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medvl.text.phrases import PhraseMatcher, expand_phrase
+from medvl.text.phrases import TOKEN_PATTERN, PhraseMatcher, expand_phrase
 
 
 def matcher(*phrases, inflect=True):
@@ -134,3 +134,49 @@ def test_unknown_words_are_remembered_only_up_to_a_limit(monkeypatch):
     assert made.normalize_words([f"unknown{letter}" for letter in "abcd"]) == [None] * 4
     assert made.normalize_words(["efusion"]) == ["effusion"]
     assert len(made._words) == 5
+
+
+def test_a_yielding_phrase_gives_way_to_one_that_reaches_further():
+    matcher = PhraseMatcher()
+    matcher.add("is", "verb")
+    matcher.add("is negative", "denied", yielding=True)
+    matcher.add("is absent", "denied")
+    matcher.add("(negative|absent) for", "denies")
+    matcher.compile()
+    assert matcher.match(["is", "negative", "for"]) == [(["verb"], 0, 1), (["denies"], 1, 3)]
+    assert matcher.match(["is", "negative", "now"]) == [(["denied"], 0, 2)]
+    assert matcher.match(["is", "absent", "for"]) == [(["denied"], 0, 2)]
+
+
+def test_contractions_with_and_without_their_apostrophe():
+    matcher = PhraseMatcher()
+    matcher.add("is not seen", "denied")
+    matcher.compile()
+    for text in ("is not seen", "isn't seen", "isnt seen"):
+        words = matcher.normalize_words(text.split())
+        assert matcher.match(words) == [(["denied"], 0, len(words))]
+
+
+def test_non_belongs_to_its_word():
+    assert TOKEN_PATTERN.findall("non-displaced, non displaced") == ["non-displaced", ",", "non displaced"]
+    matcher = PhraseMatcher()
+    matcher.add("nonenlarged", "normal")
+    matcher.compile()
+    assert matcher.normalize_words(["non-enlarged", "non enlarged", "non-displaced"]) == ["nonenlarged"] * 2 + [None]
+
+
+def test_kept_words_are_not_corrected():
+    matcher = PhraseMatcher()
+    matcher.add("infection", "found", inflect=True)
+    matcher.keep_words(["injection"])
+    matcher.compile()
+    assert matcher.normalize_words(["injection", "infectoin", "infectons"]) == [None, "infection", "infection"]
+
+
+def test_all_phrases_can_be_listed():
+    matcher = PhraseMatcher()
+    matcher.add("a (b)?", 1)
+    matcher.add("a", 2)
+    matcher.compile()
+    assert dict(matcher.phrases) == {("a",): [1, 2], ("a", "b"): [1]}
+    assert matcher.words == {"a", "b"}

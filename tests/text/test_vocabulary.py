@@ -11,6 +11,8 @@ import yaml
 import medvl.text
 from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary, vocabulary_names
 from medvl.text.phrases import expand_phrase
+from medvl.text.vocabulary import YIELDING_KINDS
+from medvl.text.vocabulary import PhraseKind as Kind
 
 VOCABULARIES = Path(medvl.text.__file__).parent / "vocabularies"
 CHEXPERT = [
@@ -173,3 +175,30 @@ def test_severities_and_sides_of_a_file(tmp_path):
     cues = {"severity": {"huge": ["huge"]}, "side": {"middle": ["central"]}}
     path = write(tmp_path, {"version": 1, "findings": {"A": {"terms": ["mass"]}}, "cues": cues})
     assert [(m.side, m.severity) for m in find_findings("Huge central mass.", path)] == [("middle", "huge")]
+
+
+# Kinds of phrases that decide a state.
+CUES = {Kind.NEGATION, Kind.NEGATION_BOTH, Kind.UNCERTAINTY, Kind.HISTORY, Kind.FORMER, Kind.VERSUS}
+# Kinds that hide cues on purpose, or decide the state themselves.
+HIDING = CUES | {Kind.PSEUDO, Kind.IGNORE, Kind.NEGATION_AFTER, Kind.UNCERTAINTY_AFTER, Kind.HISTORY_AFTER}
+HIDING |= {Kind.PERSISTENCE}
+# Phrases that may hide the cue inside them, since they say the same.
+SAYS_THE_SAME = {("borderline",), ("suspicious",), ("not",), ("nothing",), ("negative",)}
+
+
+@pytest.mark.parametrize("name", vocabulary_names())
+def test_no_phrase_hides_a_cue(name):
+    """A phrase that swallows a cue would turn a state around without a word, unless it gives way to a longer one."""
+    phrases = dict(load_vocabulary(name).matcher.phrases)
+    kinds = {words: {kind for kind, _ in meanings} for words, meanings in phrases.items()}
+    cues = {words for words, found in kinds.items() if found & CUES}
+    hidden = set()
+    for words, found in kinds.items():
+        if found & HIDING:
+            continue
+        yields = found & YIELDING_KINDS
+        for start in range(len(words)):
+            for end in range(start + 1, len(words) + 1):
+                if words[start:end] in cues and not (end == len(words) and yields and start):
+                    hidden.add((" ".join(words), words[start:end]))
+    assert not {phrase for phrase, cue in hidden if cue not in SAYS_THE_SAME}
