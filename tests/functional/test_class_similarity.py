@@ -7,7 +7,7 @@ import re
 import pytest
 import torch
 
-from medvl.functional import class_embeddings, class_similarity
+from medvl.functional import class_embeddings, class_similarity, finding_margins
 from medvl.functional.zero_shot import DEFAULT_LOGIT_SCALE, get_logit_scale
 
 
@@ -70,6 +70,29 @@ def test_a_zero_vector_is_similar_to_nothing(ensemble):
 def test_wrong_arguments_are_named(call, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         call()
+
+
+def test_margins_are_present_minus_absent():
+    similarity = torch.tensor([[0.75, 0.5, 0.25, 0.5, 1.0, -1.0], [0.0, 1.0, 0.5, 0.5, 0.0, 0.25]])
+    assert finding_margins(similarity).tolist() == [[0.25, -0.25, 2.0], [-1.0, 0.0, -0.25]]
+    assert finding_margins(similarity.numpy()).tolist() == finding_margins(similarity).tolist()
+
+
+@pytest.mark.parametrize("ensemble", ["mean", "max"])
+@pytest.mark.parametrize(
+    ("image", "prompt", "expected"),
+    [
+        (torch.float32, torch.float64, torch.float64),
+        (torch.float64, torch.float32, torch.float64),
+        (torch.bfloat16, torch.float16, torch.float32),
+    ],
+)
+def test_similarity_of_mixed_dtypes(ensemble, image, prompt, expected):
+    images, prompts = torch.tensor([[3.0, 4.0]]).to(image), torch.tensor([[2.0, 0.0], [0.0, 0.5]]).to(prompt)
+    found = class_similarity(images, prompts, torch.tensor([1, 0]), ensemble)
+    assert found.dtype == expected
+    torch.testing.assert_close(found, torch.tensor([[0.8, 0.6]], dtype=expected))
+    assert class_embeddings(prompts, torch.tensor([1, 0])).dtype == torch.promote_types(prompt, torch.float32)
 
 
 def test_logit_scale_of_a_network():

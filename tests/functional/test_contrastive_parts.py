@@ -333,6 +333,23 @@ def test_an_agreement_is_never_negative():
     assert agreement_blocks(None, labels, "soft")(ALL, ALL).tolist() == [[0.0]]
 
 
+@pytest.mark.parametrize("kind", ["exact", "overlap", "soft"])
+def test_labels_that_do_not_agree_in_shape(kind):
+    for labels, error, message in (
+        ((torch.ones(2, 3), torch.ones(2, 4)), ValueError,
+         "image_labels and text_labels must have the same width K, got 3 and 4."),
+        (([1], torch.ones(2, 4)), TypeError, "image_labels must be a tensor (rows, K), got list."),
+        ((torch.ones(2, 4), [1]), TypeError, "text_labels must be a tensor (rows, K), got list."),
+    ):  # fmt: skip
+        with pytest.raises(error, match=f"^{re.escape(message)}$"):
+            agreement_blocks(None, labels, kind)
+
+
+def test_an_agreement_is_at_most_one():
+    labels = torch.full((1, 9), 0.1), torch.full((1, 9), 0.7)
+    assert agreement_blocks(None, labels, "soft")(ALL, ALL).item() <= 1
+
+
 def test_targets_need_ids_or_labels():
     with pytest.raises(ValueError, match=r"^ids or labels must be given, got neither\.$"):
         agreement_blocks(None, None, "exact")

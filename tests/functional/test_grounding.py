@@ -78,6 +78,25 @@ def test_flat_maps_earn_nothing():
     assert contrast_to_noise_ratio(maps, mask).tolist() == [0, 0, 0]
 
 
+def test_a_shift_of_the_map_costs_no_digits():
+    # Multiples of 2^-8 around 4096 are exact in float32.
+    maps = torch.randint(0, 256, (2, 8, 8), generator=torch.Generator().manual_seed(0)) / 256
+    mask = torch.zeros(2, 8, 8).index_fill(1, torch.tensor([1, 2]), 1)
+    assert torch.equal(contrast_to_noise_ratio(maps + 4096, mask), contrast_to_noise_ratio(maps, mask))
+
+
+@pytest.mark.parametrize("scale", [2.0**-20, 1.0, 2.0**20])
+def test_ties_are_relative_to_the_largest_magnitude(scale):
+    eps = torch.finfo(torch.float32).eps
+    mask = torch.tensor([[1, 0]])
+    tie, contrast = torch.tensor([[1 + 8 * eps, 1.0]]), torch.tensor([[1 + 10 * eps, 1.0]])
+    for sign in (1, -1):
+        assert pointing_game(scale * sign * tie, mask).item() == 0
+        assert contrast_to_noise_ratio(scale * sign * tie, mask).item() == 0
+        assert pointing_game(scale * sign * contrast, mask).item() == (sign == 1)
+        assert contrast_to_noise_ratio(scale * sign * contrast, mask).item() == sign * math.inf
+
+
 def test_ties_for_the_highest_point_count_only_where_all_lie_inside():
     maps = torch.tensor([[[0.8, 0.8, 0.1]], [[0.8, 0.8, 0.1]], [[-0.3, -0.9, -0.9]]])
     masks = torch.tensor([[[1, 1, 0]], [[1, 0, 0]], [[1, 0, 0]]])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 from medvl.functional import (
     gather_patches,
     masked_mean,
+    masked_patch_loss,
     patchify,
     random_visible_patches,
     scatter_patches,
@@ -64,6 +67,58 @@ def test_patchify_2d_and_3d_by_loop():
             assert torch.equal(patches[:, 3 * row + column], cut.permute(0, 2, 3, 1).flatten(1))
     volume = torch.randn(1, 1, 4, 2, 6)
     assert torch.equal(patchify(volume, (2, 1, 3))[0, 3], volume[0, 0, 0:2, 1:2, 3:6].flatten())
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [((1, 1, 4, 4), (2,)), ((1, 1, 4, 4), (2, 2, 2)), ((1, 1, 4, 4), 0), ((1, 4), 2), ((1, 1, 4, 6), 4)],
+)
+def test_patches_must_fill_the_image(shape, size):
+    message = f"patch_size must divide every spatial axis of image {shape}, got {size}."
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        patchify(torch.ones(shape), size)
+
+
+@pytest.mark.parametrize("hidden", [1, 2])
+def test_masked_patch_loss_by_hand(hidden):
+    image = torch.tensor([[[[1.0, 3.0, 0.0, 0.5]]]])
+    visible = torch.tensor([[False, hidden == 1]])
+    prediction = torch.zeros(1, 2, 2)
+    raw = [5.0, 0.125]  # means of squares: 1 and 3; 0 and 0.5
+    unit = [1 / (1 + 1e-6), 0.0625 / (0.0625 + 1e-6)]
+    for normalize, errors in ((False, raw), (True, unit)):
+        expected = {"none": [errors[:hidden] + [0.0] * (2 - hidden)], "sum": sum(errors[:hidden])}
+        expected["mean"] = expected["sum"] / hidden
+        for reduction, value in expected.items():
+            got = masked_patch_loss(
+                prediction, image, visible, patch_size=(1, 2), normalize=normalize, reduction=reduction
+            )
+            torch.testing.assert_close(got, torch.tensor(value), rtol=1e-6, atol=0)
+    assert masked_patch_loss(prediction, image, torch.ones(1, 2), patch_size=(1, 2)).item() == 0
+
+
+def test_wrong_masked_patches():
+    right = {"patch_prediction": torch.ones(1, 4, 4), "image": torch.ones(1, 1, 4, 4), "visible_mask": torch.ones(1, 4)}
+    for wrong, message in (
+        ({"patch_prediction": torch.ones(4, 4)}, r"patch_prediction must have shape \(N, P, pixels\), got \(4, 4\)"),
+        ({"reduction": "max"}, "reduction must be one of 'mean', 'sum', 'none', got 'max'"),
+    ):
+        with pytest.raises(ValueError, match=rf"^{message}\.$"):
+            masked_patch_loss(**right | wrong, patch_size=2)
+
+
+def test_results_are_on_the_device_of_the_input():
+    indices, visible = random_visible_patches(2, 4, device="meta")
+    assert indices.device.type == visible.device.type == "meta"
+    values = torch.ones(2, 3, 4, device="meta")
+    assert masked_mean(values, torch.ones(2, 3, device="meta")).device.type == "meta"
+
+
+def test_a_mean_of_one_value_is_that_value():
+    values = torch.tensor([[[3.0], [5.0]]])
+    assert masked_mean(values, torch.tensor([[0, 1]])).item() == 5
+    means, mask = segment_mean(values, torch.tensor([[0, 2]]))
+    assert (means.flatten().tolist(), mask.tolist()) == ([3, 0, 5], [[True, False, True]])
 
 
 def test_masked_mean_ignores_what_is_not_kept():

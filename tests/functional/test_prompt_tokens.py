@@ -44,6 +44,12 @@ def test_whole_batches_come_out_as_lists_would(position, count):
     assert shared[0].tolist() == out[0][0].tolist()
 
 
+def test_prompt_tokens_are_made_on_the_device_of_the_ids():
+    ids = torch.zeros(2, 3, dtype=torch.int32, device="meta")
+    out = insert_prompt_tokens(ids, ids, ids, torch.zeros(2, dtype=torch.int64, device="meta"), "middle")
+    assert [(x.device.type, x.shape, x.dtype) for x in out] == [("meta", (2, 5), torch.int32)] * 3
+
+
 def test_what_does_not_fit_is_named():
     ids = torch.zeros(2, 3, dtype=torch.long)
     with pytest.raises(ValueError, match="position must be one of 'front', 'middle', 'end', got 'left'"):

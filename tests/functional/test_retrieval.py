@@ -186,6 +186,22 @@ def test_limits_of_k_and_of_positives_are_allowed():
     assert retrieval_ranks(torch.eye(3), torch.eye(3), chunk_size=1).tolist() == [1, 1, 1]
 
 
+def test_dtypes_of_ranks_and_summaries():
+    ranks = retrieval_ranks(torch.eye(3), torch.eye(3))
+    assert ranks.dtype == ranks_from_scores(torch.eye(3), torch.eye(3).bool()).dtype == torch.int64
+    nothing = torch.zeros(2, dtype=torch.int64)
+    for values in (ranks, nothing):
+        summaries = recall_at_k(values, 1), mean_rank(values), median_rank(values)
+        assert {value.dtype for value in summaries} == {torch.float64}
+    assert chance_recall_at_k(3, 1, 1).dtype == chance_recall_at_k(3, torch.tensor([1]), 1).dtype == torch.float64
+    assert precision_at_k(torch.eye(3), torch.eye(3), k=1).dtype == torch.float64
+
+
+def test_no_candidates_give_rank_zero():
+    ranks = ranks_from_scores(torch.ones(2, 0), torch.ones(2, 0).bool())
+    assert (ranks.tolist(), ranks.dtype) == ([0, 0], torch.int64)
+
+
 def test_no_queries_give_no_ranks():
     assert retrieval_ranks(torch.zeros(0, 4), torch.ones(3, 4), torch.zeros(0), torch.arange(3)).shape == (0,)
 

@@ -99,6 +99,29 @@ def test_text_ids_are_the_same_in_every_process():
     assert as_ids(["study-1", ""], "ids", 2, torch.device("cpu")).tolist() == [2395529724176179553, 8238016292129134938]
 
 
+@pytest.mark.parametrize("kind", ["cosine", "dot", "jaccard", lambda a, b: a @ b.T])
+def test_labels_of_mixed_dtypes(kind):
+    single, double = torch.tensor([[1.0, 0.0], [1.0, 1.0]]), torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    for pair in ((single, double), (double, single), (double.bool(), double)):
+        found = label_similarity(*pair, kind)
+        assert found.dtype == torch.float64
+        torch.testing.assert_close(found, label_similarity(*(x.double() for x in pair), kind))
+
+
+def test_wrong_targets():
+    with pytest.raises(ValueError, match=r"^temperature must be above 0, got 0\.$"):
+        semantic_targets(torch.ones(2, 2), torch.ones(2, 2), temperature=0)
+    with pytest.raises(TypeError, match=r"^image_labels must be a tensor \(rows, K\), got list\.$"):
+        semantic_targets([[1.0]], torch.ones(2, 2))
+    message = r"^similarity must return a tensor of shape \(1, 1\), got list\.$"
+    with pytest.raises(ValueError, match=message):
+        label_similarity(torch.ones(2, 2), torch.ones(3, 2), lambda a, b: [[1.0]])
+    rows, columns = semantic_targets(torch.eye(2), torch.eye(2))
+    expected = label_similarity(torch.eye(2), torch.eye(2), "cosine").softmax(1)
+    torch.testing.assert_close(rows, expected)
+    torch.testing.assert_close(columns, expected.T)
+
+
 def test_wrong_labels():
     with pytest.raises(ValueError, match=r"^image_labels and text_labels must have the same width K, got 2 and 3\.$"):
         label_similarity(torch.ones(2, 2), torch.ones(2, 3))

@@ -6,10 +6,14 @@ import copy
 import inspect
 import io
 import pickle
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
 
+from medvl.functional import alignment, sigmoid, tiled
+from medvl.functional import batch as batch_module
 from medvl.losses import (
     CombinedLoss,
     ImageTextContrastiveLoss,
@@ -473,3 +477,73 @@ def test_tiny_weights_are_scaled_like_any():
     loss = ImageTextContrastiveLoss()
     torch.testing.assert_close(loss(*arguments, weights * 1e-15), loss(*arguments, weights))
     assert loss(*arguments, weights * 0).item() == 0
+
+
+class Ranks:
+    """The collective operations of several processes, each of them a thread."""
+
+    def __init__(self, size):
+        self.size, self.local, self.box = size, threading.local(), [None] * size
+        self.barrier = threading.Barrier(size, timeout=60)
+
+    def exchange(self, value):
+        self.box[self.local.rank] = value
+        self.barrier.wait()
+        values = list(self.box)
+        self.barrier.wait()
+        return values
+
+    def patch(self, monkeypatch):
+        replaced = {
+            "is_distributed": lambda: True,
+            "get_rank": lambda: self.local.rank,
+            "all_gather_with_grad": lambda x: torch.cat(self.exchange(x)),
+            "all_reduce_sum": lambda value, device: sum(self.exchange(value)),
+            "all_reduce_max": lambda value, device: max(self.exchange(value)),
+        }
+        for module in (alignment, batch_module, sigmoid, tiled):
+            for name, function in replaced.items():
+                if hasattr(module, name):
+                    monkeypatch.setattr(module, name, function)
+
+    def run(self, function):
+        def work(rank):
+            self.local.rank = rank
+            try:
+                return function(rank)
+            except BaseException:
+                self.barrier.abort()
+                raise
+
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(work, range(self.size)))
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("tile_size", [None, 2, "auto"])
+def test_gathered_over_unequal_processes_equals_the_whole_batch(name, reduction, tile_size, monkeypatch):
+    loss, options = OPTIONS[name]
+    arguments = every_argument(loss)
+    order = [0, 2, 1, 3, 4]  # the texts of the first process have two sentences at most
+    parts = [{}, {}]
+    for key, value in arguments.items():
+        if key in ("logit_scale", "logit_bias"):
+            parts[0][key] = parts[1][key] = value
+            continue
+        count = 1
+        if len(value) == M:
+            value = value[order] if isinstance(value, torch.Tensor) else [value[k] for k in order]
+            count = 2
+        arguments[key], parts[0][key], parts[1][key] = value, value[:count], value[count:]
+    for key in ("sentence_embeds", "sentence_mask"):
+        if key in arguments:
+            parts[0][key] = parts[0][key][:, :2]
+    expected = loss(**options, reduction=reduction)(**arguments)
+    ranks = Ranks(2)
+    ranks.patch(monkeypatch)
+    gathered = loss(**options, reduction=reduction, gather=True, tile_size=tile_size)
+    with torch.no_grad():
+        results = ranks.run(lambda rank: gathered(**parts[rank]))
+    for value in results:
+        torch.testing.assert_close(value, expected.detach(), rtol=2e-5, atol=1e-6)
