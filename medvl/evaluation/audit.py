@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medvl.evaluation.tables import text_table
 from medvl.evaluation.targets import check_states
 from medvl.utils.checks import error_message
-from medvl.utils.io import write_text
+from medvl.utils.io import atomic_write, write_text
 
 RELATIONS = ("all", "some", "contradict", "none")
 """Relations of the findings of two studies."""
@@ -118,7 +118,8 @@ class FalseNegativeAudit:
             axes.spines[["top", "right"]].set_visible(False)
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
+        with atomic_write(path, "wb") as file:
+            figure.savefig(file, dpi=150, format=Path(path).suffix[1:] or "png")
         return path
 
 

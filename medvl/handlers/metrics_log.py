@@ -12,7 +12,7 @@ from ignite.engine import Engine, Events
 
 from medvl.handlers.step_info import step_output
 from medvl.utils.distributed import get_world_size, is_distributed, is_rank_zero
-from medvl.utils.io import write_text
+from medvl.utils.io import read_json_lines, write_text
 
 
 class MetricsLog:
@@ -75,8 +75,9 @@ class MetricsLog:
         if isinstance(output, dict) and "logit_scale" in output:
             line["logit_scale"] = float(output["logit_scale"].detach())
         line["seconds"] = round(time.perf_counter() - self._started, 3)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        # The whole file anew: a process that is killed while it appends would leave half a line.
+        before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+        write_text(self.path, f"{before}{json.dumps(line)}\n")
 
 
 def _mean_over_processes(value: torch.Tensor) -> float:
@@ -88,13 +89,9 @@ def _mean_over_processes(value: torch.Tensor) -> float:
 
 
 def read_metrics(path: str | Path) -> list[dict[str, Any]]:
-    """The lines of a metrics file, oldest first; empty if the file is missing. A truncated last line is ignored."""
-    if not Path(path).is_file():
-        return []
-    lines = []
-    for text in Path(path).read_text().splitlines():
-        try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+    """The lines of a metrics file, oldest first; empty if the file is missing.
+
+    Raises:
+        ValueError: If a line is damaged, with its number.
+    """
+    return [] if not Path(path).is_file() else read_json_lines(path, "epoch")

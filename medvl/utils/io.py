@@ -57,6 +57,31 @@ def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
     write_text(path, json.dumps(value, indent=indent) + "\n")
 
 
+def read_json_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
+    """The dictionaries of a JSON-lines file, one a line; blank lines are passed over.
+
+    Args:
+        path: the file, which is UTF-8.
+        keys: what each of them must have.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If a line is not a dictionary in JSON with these keys; the message names the file and the line.
+    """
+    content = []
+    for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except (ValueError, RecursionError):
+            value = None
+        if not isinstance(value, dict) or not set(keys) <= set(value):
+            raise ValueError(f"{path}, line {number} is damaged; correct or remove it to go on.")
+        content.append(value)
+    return content
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()

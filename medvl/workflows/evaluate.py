@@ -72,6 +72,7 @@ def evaluate_run(
         ValueError: If a protocol is unknown or the data do not permit it, or permit none.
     """
     start = time.perf_counter()
+    history = read_metrics(run.path / METRICS)  # a damaged file is an error before the work, not after it
     seed = run.environment["seed"]
     masks = find_masks(run, manifest, data, mask_columns)
     batch_size = loader.batch_size or 1
@@ -118,7 +119,7 @@ def evaluate_run(
         title=title or f"{run.path.name}: {manifest.name}",
         evaluation=result,
         embeddings=context.embedded,
-        history=read_metrics(run.path / METRICS),
+        history=history,
         facts=run_facts(run, manifest, loader, time.perf_counter() - start),
         configuration=run.config,
         environment=run.environment,
@@ -161,7 +162,7 @@ def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds:
         "Trained on": run.environment["data_summary"],
         "Studies": ", ".join(f"{count} {split}" for split, count in run.environment["studies"].items()),
         "Seed": run.environment["seed"],
-        "Training time": f"{sum(line['seconds'] for line in read_metrics(run.path / METRICS)):.0f} s",
+        "Training time": f"{sum(line.get('seconds', 0) for line in read_metrics(run.path / METRICS)):.0f} s",
         "Evaluation time": f"{seconds:.0f} s",
     }
     if loader.skipped:

@@ -168,7 +168,7 @@ def near_keys(key: str, config: Mapping[str, Any], count: int = 3) -> list[str]:
         shared = set(words) & set(asked)
         similar = difflib.SequenceMatcher(None, "".join(words), joined).ratio()
         starts = len(joined) > 2 and any(word.startswith(joined) for word in words)
-        return max(similar if similar >= 0.6 else 0.0, 0.7 if starts or shared else 0.0)
+        return max(similar if similar >= 0.6 else 0.0, 0.9 if shared else 0.7 if starts else 0.0)
 
     scores = {path: score(path) for path in _paths(config)}
     ranked = sorted((path for path in scores if scores[path]), key=lambda path: -scores[path])

@@ -25,7 +25,7 @@ from medvl.networks import DualEncoder
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.distributed import barrier, is_rank_zero
 from medvl.utils.errors import StudyError
-from medvl.utils.io import file_sha256, write_json, write_text
+from medvl.utils.io import file_sha256, read_json_lines, write_json, write_text
 from medvl.workflows.literals import literal_text
 from medvl.workflows.split_record import SPLITS_FILE, SplitRecord
 
@@ -168,8 +168,8 @@ class RunFolder:
             "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
         }
         if (self.path / ENVIRONMENT).exists():
-            before = json.loads((self.path / ENVIRONMENT).read_text())
-            if before["data_fingerprint"] != environment["data_fingerprint"]:
+            before = read_record(self.path / ENVIRONMENT)
+            if before.get("data_fingerprint") != environment["data_fingerprint"]:
                 raise ValueError(f"{manifest.name} has changed since the run at {self.path} began; start a new run.")
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
@@ -202,7 +202,7 @@ class RunFolder:
         return [str(config.get("data")), *(parse_source(source)[1] for source in config.get("sources") or [])]
 
     def _check_same(self) -> None:
-        before, now = literal_text(yaml.safe_load((self.path / CONFIG).read_text())), literal_text(self.config)
+        before, now = literal_text(read_record(self.path / CONFIG)), literal_text(self.config)
         # One of the two may be the settings alone.
         keys = set(now) | set(before) if self.is_whole and "run" in before else set(now) & set(before)
         changed = [
@@ -271,6 +271,21 @@ class RunFolder:
         partial.rename(self.model)
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a YAML or JSON file of a run, which is a dictionary.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no settings.")
+    return content
+
+
 def is_drawn(folder: Path) -> bool:
     """Whether a folder holds nothing but what the synthetic data set writes there, perhaps not all of it yet."""
     if not folder.is_dir() or folder.is_symlink():
@@ -282,9 +297,13 @@ def is_drawn(folder: Path) -> bool:
 
 
 def read_skipped(path: str | Path) -> list[StudyError]:
-    """The studies that the run in this folder skipped for an error."""
-    lines = (Path(path) / SKIPPED).read_text().splitlines()
-    return [StudyError(**json.loads(line)) for line in lines]
+    """The studies that the run in this folder skipped for an error.
+
+    Raises:
+        ValueError: If a line of the file is damaged, with its number.
+    """
+    lines = read_json_lines(Path(path) / SKIPPED, "study_id", "key", "reason")
+    return [StudyError(line["study_id"], line["key"], line["reason"]) for line in lines]
 
 
 def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from monai.transforms import Compose, SelectItemsd
 from safetensors import SafetensorError
 
@@ -25,7 +23,7 @@ from medvl.text import load_vocabulary, make_class_prompts
 from medvl.transforms import ExtractSections, ExtractSectionsd, image_preprocessing
 from medvl.transforms.image import DEFAULT_HU_RANGE
 from medvl.workflows.literals import literal_text
-from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS
+from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, read_record
 from medvl.workflows.split_record import SplitRecord
 
 logger = logging.getLogger(__name__)
@@ -54,8 +52,8 @@ class TrainedRun:
                 "the run in it is not finished; continue it by --resume" if (self.path / CONFIG).exists() else "no run"
             )
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
-        self.config = literal_text(_read_record(self.path / CONFIG))
-        self.environment = _read_record(self.path / ENVIRONMENT)
+        self.config = literal_text(read_record(self.path / CONFIG))
+        self.environment = read_record(self.path / ENVIRONMENT)
         missing = [name for name in RECORDS if name not in self.environment]
         if missing:
             raise ValueError(
@@ -84,7 +82,7 @@ class TrainedRun:
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
         saved = self.path / MODEL / PROMPTS
-        known = _read_record(saved) if saved.is_file() else {}
+        known = read_record(saved) if saved.is_file() else {}
         return {name: known.get(name) or make_class_prompts([name])[name] for name in names}
 
     def studies(
@@ -225,17 +223,6 @@ def label_studies(manifest: Manifest, vocabulary: str = "chexpert14") -> Manifes
         vocabulary,
     )
     return replace(manifest, studies=studies, names=tuple(load_vocabulary(vocabulary).names))
-
-
-def _read_record(path: Path) -> dict[str, Any]:
-    """The content of a YAML or JSON file of a run, which is a dictionary."""
-    try:
-        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no settings.")
-    return content
 
 
 def _existing_columns(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:

@@ -168,7 +168,7 @@ class TestMetricsLog:
 
     def test_a_resumed_run_repeats_no_line(self, tmp_path):
         path = tmp_path / "m.jsonl"
-        path.write_text("".join(json.dumps({"epoch": e}) + "\n" for e in (1, 2, 3)) + '{"epoch": 4, "lo')
+        path.write_text("".join(json.dumps({"epoch": e}) + "\n" for e in (1, 2, 3)))
         assert [line["epoch"] for line in read_metrics(path)] == [1, 2, 3]
         engine = trainer(lambda e, loader, opt: [MetricsLog(path)], epochs=4)
         engine.state.epoch, engine.state.iteration = 2, 6
@@ -176,6 +176,38 @@ class TestMetricsLog:
         assert [line["epoch"] for line in read_metrics(path)] == [1, 2, 3, 4]
         assert "loss" in read_metrics(path)[2]
         assert read_metrics(tmp_path / "none.jsonl") == []
+
+    @pytest.mark.parametrize("damaged", [
+        b'{"epoch": 2, "lo', b"null", b"[1]", b"\x00" * 20, b"{}", b'"text"', b"\xff\xfe", b"{'epoch': 2}", b"1", b"[" * 9999,
+    ])  # fmt: skip
+    def test_a_damaged_line_is_named_and_nothing_is_cut(self, tmp_path, damaged):
+        path = tmp_path / "m.jsonl"
+        before = b'{"epoch": 1}\n' + damaged + b'\n{"epoch": 3}\n'
+        path.write_bytes(before)
+        with pytest.raises(ValueError, match=r"m\.jsonl, line 2 is damaged; correct or remove it to go on\.$"):
+            read_metrics(path)
+        engine = trainer(lambda e, loader, opt: [MetricsLog(path)], epochs=4)
+        with pytest.raises(ValueError, match="line 2 is damaged"):
+            engine.run()
+        assert path.read_bytes() == before
+
+    def test_a_line_is_written_whole_or_not_at_all(self, tmp_path, monkeypatch):
+        path = tmp_path / "m.jsonl"
+        trainer(lambda e, loader, opt: [MetricsLog(path)], epochs=1).run()
+        before = path.read_bytes()
+        log = MetricsLog(path)
+        engine = trainer(lambda e, loader, opt: [log], epochs=2)
+        engine.state.epoch, engine.state.iteration = 1, 3
+
+        def full(*_):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr("medvl.utils.io.os.fsync", full)
+        monkeypatch.setattr(log, "drop_later_lines", lambda engine: None)
+        with pytest.raises(OSError, match="No space left"):
+            engine.run()
+        assert path.read_bytes() == before
+        assert [file.name for file in tmp_path.iterdir()] == ["m.jsonl"]
 
 
 class TestFiniteLoss:
