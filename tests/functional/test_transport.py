@@ -130,6 +130,18 @@ def test_separated_groups_stay_finite(epsilon):
     assert torch.isfinite(matrix.grad).all()
 
 
+def test_half_precision_and_autocast_are_computed_in_float32():
+    matrix = cost(2, 5, 3).bfloat16()
+    rows, columns = torch.tensor([True, True, False, True, True]), torch.tensor([True, False, True])
+    expected = sinkhorn(matrix.float(), 0.1, rows, columns)
+    with torch.autocast("cpu", torch.bfloat16):
+        plans = [sinkhorn(x, 0.1, rows, columns) for x in (matrix, matrix.float())]
+        plans += [sinkhorn(matrix.mT, 0.1, columns.int(), rows.float()).mT]
+    for plan in plans:
+        assert plan.dtype == torch.float32
+        torch.testing.assert_close(plan, expected)
+
+
 def test_constant_gradient_holds_the_plan():
     matrix = cost(4, 3).requires_grad_()
     plan = sinkhorn(matrix, 0.1, gradient="constant")
@@ -150,6 +162,14 @@ def test_wrong_arguments():
         sinkhorn(torch.ones(2, 2), row_mask=[True, False])
     with pytest.raises(ValueError, match=r"^max_iterations must be at least 1, got 0\.$"):
         sinkhorn(torch.ones(2, 2), max_iterations=0)
+    with pytest.raises(ValueError, match=r"^tolerance must be above 0, got 0\.$"):
+        sinkhorn(torch.ones(2, 2), tolerance=0)
+    with pytest.raises(TypeError, match=r"^cost must be a floating point tensor, got list\.$"):
+        sinkhorn([[1.0]])
+    with pytest.raises(TypeError, match=r"^column_mask must be of type Tensor, got list\.$"):
+        sinkhorn(torch.ones(2, 2), column_mask=[True, False])
+    with pytest.raises(ValueError, match=r"^column_mask must have shape \(2, 4\) or broadcast to it, got \(2, 3\)\.$"):
+        sinkhorn(torch.ones(2, 3, 4), column_mask=torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"^gradient must be one of 'exact', 'constant', got 'none'\.$"):
         sinkhorn(torch.ones(2, 2), gradient="none")
 
