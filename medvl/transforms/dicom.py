@@ -183,10 +183,10 @@ def _displayed(stored: NDArray[Any], header: pydicom.Dataset, window: bool, litt
             low, high = 0.0, float(2 ** item.LUTDescriptor[2] - 1)
         else:
             pixels = _windowed(pixels, header)
-    pixels = pixels.astype(np.float32)
+    gray: NDArray[np.float32] = pixels.astype(np.float32)
     if header.get("PhotometricInterpretation") == "MONOCHROME1" and rescale_type(header) != "HU":
-        pixels = (low + high) - pixels
-    return pixels
+        gray = np.asarray(low + high - gray, dtype=np.float32)
+    return gray
 
 
 def _rescaled(stored: NDArray[Any], header: pydicom.Dataset, little_endian: bool) -> tuple[NDArray[Any], float, float]:

@@ -127,7 +127,8 @@ def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[s
     """
     directions = np.array([header.ImageOrientationPatient for header in headers], dtype=float)
     typical = np.median(directions, axis=0)
-    oblique = [names[i] for i in np.flatnonzero(~np.isclose(directions, typical, rtol=0, atol=1e-3).all(axis=1))]
+    parallel = np.isclose(directions, typical, rtol=0, atol=1e-3).all(axis=1)
+    oblique = [name for name, same in zip(names, parallel, strict=True) if not same]
     if oblique:
         raise ValueError(f"its {unit} must be parallel, which {_listed(oblique)} differ from.")
     normal = np.cross(directions[0, :3], directions[0, 3:])
@@ -246,11 +247,10 @@ def _check_geometry(headers: Sequence[pydicom.Dataset], names: Sequence[str]) ->
 
 def _check_pixel_spacing(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> None:
     spacings = np.array([header.PixelSpacing for header in headers], dtype=float)
-    other = np.flatnonzero(~np.isclose(spacings, np.median(spacings, axis=0), rtol=1e-2, atol=0).all(axis=1))
-    if other.size:
-        raise ValueError(
-            f"its {unit} must have the same PixelSpacing, which {_listed([names[i] for i in other])} differ from."
-        )
+    same = np.isclose(spacings, np.median(spacings, axis=0), rtol=1e-2, atol=0).all(axis=1)
+    other = [name for name, is_same in zip(names, same, strict=True) if not is_same]
+    if other:
+        raise ValueError(f"its {unit} must have the same PixelSpacing, which {_listed(other)} differ from.")
 
 
 def _raise_unreadable(problems: dict[str, Exception]) -> None:
