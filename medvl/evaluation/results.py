@@ -115,8 +115,8 @@ class Evaluation(Mapping[str, ProtocolResult]):
         return path
 
     def table(self) -> str:
-        """The numbers as plain-text tables."""
-        return "\n\n".join(result.table(other) for _, result, other in self.pairs())
+        """The numbers as plain-text tables, each under its title."""
+        return "\n\n".join(f"{table.heading}\n{table.to_text()}" for _, table in self.tables())
 
 
 def evaluate(

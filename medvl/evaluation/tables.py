@@ -204,6 +204,11 @@ class Table:
             cell.untrained or Cell() for place, cell in enumerate(row.cells) if self._has(place, "untrained")
         ]
 
+    @property
+    def heading(self) -> str:
+        """The title, and the caption after it where there is one."""
+        return f"{self.title}: {self.caption}" if self.caption else self.title
+
     def to_text(self) -> str:
         """The table for a terminal."""
         rows = [[row.name, *map(str, self.rendered(row))] for row in self.rows]

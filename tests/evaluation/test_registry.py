@@ -147,7 +147,9 @@ def test_a_new_protocol_appears_in_every_output(counted, tmp_path):
     assert content == {"counted": {"value": 4.0}, "untrained": {"counted": {"value": 3.0}}}
     lines = (tmp_path / "out" / "evaluation.csv").read_text().splitlines()
     assert lines[1] == "counted,counted,All,Studies,4.0,1.0,9.0,,,3.0,1.0,9.0"
-    assert result.table().splitlines()[0].split() == ["Row", "Studies", "Untrained", "Studies"]
+    title, head, *_ = result.table().splitlines()
+    assert title == "Counted <studies>"
+    assert head.split() == ["Row", "Studies", "Untrained", "Studies"]
     page = write_report(tmp_path / "report.html", title="A run", evaluation=result).read_text()
     for text in ('<section id="counted"', "Counted &lt;studies&gt;", "They were counted.", "Untrained Studies"):
         assert text in page
