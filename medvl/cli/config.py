@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from medvl.cli.options import Settings, parse_settings
+from medvl.cli.options import Settings, parse_settings, recipe_list
 
 
 def config(
-    recipe: Annotated[str, typer.Argument(help="A method (convirt, medclip, umcl, mlip) or a YAML file of your own.")],
+    recipe: Annotated[str, typer.Argument(help=f"The recipe ({recipe_list()}), or a YAML file of your own.")],
     settings: Settings = None,
 ) -> None:
     """Print the whole configuration of a recipe, to copy, edit and run.

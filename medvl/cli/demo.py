@@ -15,7 +15,7 @@ def demo(
     """The main job in a few minutes on a CPU: generate chest X-rays with reports, pre-train, evaluate, write a report.
 
     The images are drawn and the reports composed by the library itself; no data is downloaded and no patient is in it.
-    A demonstration that was interrupted goes on where it stopped.
+    A demo that was interrupted continues where it stopped.
     """
     from medvl.workflows import literal, train
 

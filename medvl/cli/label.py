@@ -12,7 +12,9 @@ def label(
     file: Annotated[Path, typer.Argument(help="A table of reports (CSV or TSV).")],
     column: Annotated[str, typer.Option(help="The column of the reports.")] = "report",
     output: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("labels.csv"),
-    vocabulary: Annotated[str, typer.Option(help="chexpert14, chest_ct, or the path of a YAML file.")] = "chexpert14",
+    vocabulary: Annotated[
+        str, typer.Option(help="A built-in vocabulary, such as chexpert14 or chest_ct, or the path of a YAML file.")
+    ] = "chexpert14",
     text_unit: Annotated[str, typer.Option(help="What one row of the output is: report or sentence.")] = "report",
     explain: Annotated[
         bool, typer.Option("--explain", help="Add the mention, the cue and the sentence that decided each state.")

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from medvl.utils.checks import error_message
+from medvl.utils.extras import MissingExtraError
 
 Data = Annotated[
     str | None,
@@ -24,8 +25,8 @@ Sources = Annotated[
     typer.Option(
         "--source",
         metavar="KIND=LOCATION",
-        help="Repeated, a source of its own each: KIND image-text, image-label or text-label; LOCATION a table, or openi:PATH, "
-        "chexpert:PATH or mimic-cxr:PATH.",
+        help="One source; may be repeated. KIND is image-text, image-label or text-label; LOCATION is a table, or NAME:PATH "
+        "for a public data set, such as openi:reports.tgz.",
         show_default=False,
     ),
 ]
@@ -89,6 +90,15 @@ COLUMN_OPTIONS: dict[str, Any] = {
     "patient_column": PatientColumn,
     "study_column": StudyColumn,
 }
+
+
+def recipe_list() -> str:
+    """The names of the recipes, for a help text."""
+    try:
+        from medvl.workflows.layers import recipe_names
+    except MissingExtraError:
+        return "one of medvl's"
+    return ", ".join(recipe_names())
 
 
 def column_options(command: Callable[..., None]) -> Callable[..., None]:

@@ -16,6 +16,7 @@ from medvl.cli.options import (
     checked_on_error,
     column_options,
     parse_settings,
+    recipe_list,
     require_input,
     resolve_device,
 )
@@ -25,7 +26,7 @@ from medvl.cli.options import (
 def train(
     recipe: Annotated[
         str,
-        typer.Argument(help="The method (convirt, medclip, umcl, mlip), or a file of your own (medvl config)."),
+        typer.Argument(help=f"The recipe ({recipe_list()}), or a YAML file of your own (medvl config)."),
     ],
     data: Data = None,
     source: Sources = None,
@@ -61,7 +62,7 @@ def train(
     """Train a recipe on a table of studies, or (medclip, umcl) on sources of several kinds.
 
     Writes a run folder: model/ (what DualEncoder.from_pretrained reads), checkpoints/, config.yaml, metrics.jsonl,
-    environment.json and skipped.jsonl. A run that was killed goes on with --resume, to the same weights.
+    environment.json and skipped.jsonl. --resume continues an interrupted run and ends with the same weights.
 
     Example:  medvl train convirt --data cases.csv --report-column text --patient-column patient --output runs/first
 

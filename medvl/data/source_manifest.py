@@ -71,8 +71,8 @@ def load_sources(
     """Read sources, split them by patient, label the texts without a label, and bring all labels into one order.
 
     A source is written ``KIND=LOCATION``. KIND is ``image-text``, ``image-label`` or ``text-label``. LOCATION is a table (see
-    :func:`~medvl.data.read_manifest`), a public data set in its original layout (``NAME:PATH`` with NAME ``openi``,
-    ``chexpert`` or ``mimic-cxr`` and PATH a folder or archive), or "synthetic", the built-in data set. ``data`` is a table
+    :func:`~medvl.data.read_manifest`), a public data set in its original layout (``NAME:PATH`` with a NAME such as
+    ``openi`` or ``chexpert`` and PATH a folder or archive), or "synthetic", the built-in data set. ``data`` is a table
     whose rows may be of any kind, each of the kind that its cells allow; "synthetic" as ``data``, the recipes' default, is
     ignored if there are sources.
 

@@ -18,7 +18,7 @@ class PrepareBatchImageText:
 
     The network is called as ``network(image, input_ids=..., attention_mask=...)`` and the loss as ``loss(output, batch)``,
     where batch is the whole batch with its tensors on the device. Use ``decollate=False`` in the engine: MONAI's default
-    splits outputs by the length of the longest, which goes wrong silently where there are not as many images as texts.
+    splits outputs by the length of the longest, which is silently wrong where there are not as many images as texts.
 
     With a ``label_policy`` the batch also gets ``image_labels`` and ``text_labels``, the numbers that losses take, from the
     finding states ``label`` and ``text_label``.

@@ -197,7 +197,7 @@ def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
             if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
                 images.append((path, dataset))
             elif _should_have_pixels(dataset):
-                raise ValueError("it ends before its pixels")
+                raise ValueError("it ends before its pixels.")
         except Exception as error:
             problems[path.name] = error
     if not dicom:

@@ -138,7 +138,7 @@ class RetrievalResult(ProtocolResult):
             tables.append(Table(name, "Retrieval", TITLES[key], columns, rows, DESCRIPTION, caption=caption))
         return tables
 
-    def key_rank_statistics(self) -> list[KeyFigure]:
+    def key_figures(self) -> list[KeyFigure]:
         """Recall at the largest depth in both directions, and the median rank of the right report."""
         recall = f"recall_at_{max(self.settings['ks'])}"
         figures = [

@@ -135,6 +135,21 @@ def test_chance_by_hand():
     assert result.text_to_image.chance["mean_rank"] == pytest.approx((2 * 5 / 3 + 2 * 5 / 2) / 4)
 
 
+def test_key_figures_are_recall_in_both_directions_and_the_median_rank():
+    result = retrieval(
+        paired(12, texts=[f"r{i}" for i in range(12)]), ks=[1, 5], bootstrap=BootstrapConfig(n_resamples=5)
+    )
+    recall_of_reports, recall_of_images, rank = result.key_figures()
+    assert [figure.name for figure in (recall_of_reports, recall_of_images, rank)] == [
+        "Image to report R@5",
+        "Report to image R@5",
+        "Median rank of the right report",
+    ]
+    assert recall_of_images.cell.value == result.text_to_image.values["recall_at_5"].value
+    assert recall_of_images.cell.chance == result.text_to_image.chance["recall_at_5"]
+    assert (rank.cell.value, rank.cell.note) == (result.image_to_text.values["median_rank"].value, "of 12 reports")
+
+
 def test_figures_under_weights_and_the_table_of_cases_are_those_of_the_ranks():
     embeddings = paired(30, noise=3.0, texts=[f"r{i % 20}" if i % 7 else "" for i in range(30)])
     result = retrieval(embeddings, ks=[1, 5], bootstrap=BootstrapConfig(n_resamples=5), shuffles=0)
