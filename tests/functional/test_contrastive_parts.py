@@ -326,6 +326,8 @@ def test_agreement_of_labels_and_of_ids(kind, expected):
     assert log.bound == 0
     torch.testing.assert_close(log.block(ALL, ALL).exp(), both(ALL, ALL).float())
     assert log.block(ALL, ALL).dtype == torch.float32
+    wide = agreement_targets(Batch((torch.ones(3, 1).double(), torch.ones(2, 1).double()), IDS, LABELS), kind)
+    assert wide.block(ALL, ALL).dtype == torch.float64
 
 
 def test_an_agreement_is_never_negative():
@@ -382,6 +384,8 @@ def test_reductions_of_terms():
     assert reduce_terms(*terms, *counts, "mean").item() == 6 / 2 + 12
     assert reduce_terms(*terms, *counts, "sum").item() == 18
     assert reduce_terms(*terms, *counts, "none").tolist() == [1, 2, 3, 5, 7]
+    one = torch.tensor([True, False, False]), torch.tensor([False, True])
+    assert reduce_terms(*terms, *one, "mean").item() == 6 + 12
     nothing = torch.zeros(2), torch.zeros(1), torch.zeros(2).bool(), torch.zeros(1).bool()
     assert reduce_terms(*nothing, "mean").item() == 0
     with pytest.raises(ValueError, match=r"^reduction must be one of 'mean', 'sum', 'none', got 'max'\.$"):

@@ -44,6 +44,14 @@ def test_whole_batches_come_out_as_lists_would(position, count):
     assert shared[0].tolist() == out[0][0].tolist()
 
 
+@pytest.mark.parametrize("kind", [torch.bool, torch.int32, torch.float32])
+def test_each_of_the_three_keeps_its_dtype(kind):
+    ids, sentences = torch.tensor([[2, 50, 3]]), torch.tensor([[-1, 4, -1]], dtype=torch.int16)
+    out = insert_prompt_tokens(ids, torch.ones(1, 3).to(kind), sentences, torch.tensor([7], dtype=torch.int32), "end")
+    assert [x.dtype for x in out] == [torch.int64, kind, torch.int16]
+    assert [x.int().tolist() for x in out] == [[[2, 50, 7, 3]], [[1, 1, 1, 1]], [[-1, 4, 4, -1]]]
+
+
 def test_prompt_tokens_are_made_on_the_device_of_the_ids():
     ids = torch.zeros(2, 3, dtype=torch.int32, device="meta")
     out = insert_prompt_tokens(ids, ids, ids, torch.zeros(2, dtype=torch.int64, device="meta"), "middle")

@@ -81,6 +81,18 @@ def test_a_collapsed_model_gets_the_last_rank(dtype, rows):
         assert precision_at_k(embeds, embeds, ids, ids, k=rows - 1).tolist() == [0.0] * rows
 
 
+@pytest.mark.parametrize("queries", [1, 200])
+def test_cosines_tie_within_eight_epsilons(queries):
+    query = torch.tensor([[1.0, 0.0]]).expand(queries, 2)
+    for sine, tie in ((1.2e-3, True), (2e-3, False)):
+        candidates = torch.tensor([[1.0, 0.0], [1.0, sine]])
+        positives = torch.tensor([[True, False]]).expand(queries, 2)
+        ranks = retrieval_ranks(query, candidates, positives=positives)
+        assert ranks.tolist() == [2 if tie else 1] * queries
+        precision = precision_at_k(query, candidates, positives=positives, k=1)
+        assert precision.tolist() == [0.0 if tie else 1.0] * queries
+
+
 def test_the_length_of_the_vectors_does_not_matter():
     torch.manual_seed(1)
     images, texts = torch.randn(17, 4), torch.randn(17, 4)

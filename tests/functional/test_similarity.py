@@ -38,6 +38,7 @@ def test_label_similarity_by_loop(kind):
                 either = int(((x > 0) | (y > 0)).sum())
                 expected = int(((x > 0) & (y > 0)).sum()) / either if either else 0.0
             assert float(label_similarity(a, b, kind)[i, j]) == pytest.approx(expected, abs=1e-12)
+    assert torch.equal(label_similarity(a, b), label_similarity(a, b, "cosine"))
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.float16, torch.float64])

@@ -130,6 +130,19 @@ def test_separated_groups_stay_finite(epsilon):
     assert torch.isfinite(matrix.grad).all()
 
 
+@pytest.mark.parametrize(("epsilon", "most"), [(0.1, 60), (0.05, 92), (0.02, 156), (0.01, 284), (0.003, 668)])
+def test_few_scalings_are_needed(epsilon, most):
+    """A round of scalings more than it takes; without the Newton steps it would take thousands."""
+    matrix = cost(4, 30, 6, dtype=torch.float64)
+    columns = torch.tensor([True, True, False, True, True, True])
+    for plan, expected in (
+        (sinkhorn(matrix, epsilon, max_iterations=most), torch.full((6,), 1 / 6)),
+        (sinkhorn(matrix, epsilon, None, columns, max_iterations=most), columns / 5),
+        (sinkhorn(matrix.mT, epsilon, columns, max_iterations=most).mT, columns / 5),
+    ):
+        torch.testing.assert_close(plan.sum(-2), expected.double().expand(4, 6), rtol=1.001e-6, atol=0)
+
+
 def test_half_precision_and_autocast_are_computed_in_float32():
     matrix = cost(2, 5, 3).bfloat16()
     rows, columns = torch.tensor([True, True, False, True, True]), torch.tensor([True, False, True])

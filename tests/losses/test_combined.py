@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import nn
@@ -68,7 +70,8 @@ def test_names_may_be_anything():
 
 @pytest.mark.parametrize("term", [(Squares(),), (1.0, Squares()), "loss", (Squares(), "heavy")])
 def test_wrong_terms(term):
-    with pytest.raises(TypeError, match=r"losses\['x'\] must be a loss or a \(loss, weight\) pair, got "):
+    message = f"losses['x'] must be a loss or a (loss, weight) pair, got {term!r}."
+    with pytest.raises(TypeError, match=f"^{re.escape(message)}$"):
         CombinedLoss({"x": term})
 
 

@@ -6,6 +6,7 @@ import copy
 import inspect
 import io
 import pickle
+import re
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -517,6 +518,19 @@ class Ranks:
 
         with ThreadPoolExecutor(self.size) as pool:
             return list(pool.map(work, range(self.size)))
+
+
+def test_errors_before_a_gather(monkeypatch):
+    monkeypatch.setattr(alignment, "is_distributed", lambda: True)
+    right = {"patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3)}
+    for arguments, message in (
+        ({"patch_embeds": torch.ones(2, 3)}, "patch_embeds must have shape (N, P, D), got (2, 3)."),
+        ({"patch_mask": torch.ones(2, 5)}, "patch_mask must have shape (2, 4), got (2, 5)."),
+        ({"sentence_mask": torch.ones(2)}, "sentence_mask must have shape (2, 2), got (2,)."),
+        ({"weights": torch.ones(3)}, "weights must have shape (2,), one for each image, got (3,)."),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            PatchSentenceMatchingLoss(gather=True)(**right | arguments)
 
 
 @pytest.mark.parametrize("name", OPTIONS)
