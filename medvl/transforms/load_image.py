@@ -212,7 +212,7 @@ class _NiftiReader(NibabelReader):
 
 def _itk_reader() -> ITKReader:
     if not optional_import("itk", allow_namespace_pkg=True)[1]:
-        raise ValueError("it takes ITK to read this format (pip install 'medvl[itk]')")
+        raise ValueError("it takes ITK to read this format (pip install 'medvl[itk]').")
     return ITKReader()
 
 
@@ -253,7 +253,7 @@ def _tiff_to_gray(image: Image.Image) -> Image.Image:
     bits, sample_format = tags.get(258, (1,)), tags.get(339, (1,))[0]
     inverted = tags.get(262) == 0 and len(bits) == 1  # WhiteIsZero
     if inverted and bits[0] > 16:
-        raise ValueError(f"WhiteIsZero has no meaning for {bits[0]} bits")
+        raise ValueError(f"WhiteIsZero has no meaning for {bits[0]} bits.")
     if inverted and bits[0] > 8:
         image = Image.fromarray(np.uint16(2 ** bits[0] - 1) - np.asarray(image, dtype=np.uint16))
     elif bits == (32,) and sample_format == 1:
