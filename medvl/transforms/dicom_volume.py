@@ -189,7 +189,7 @@ def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
     for path in files:
         if path not in dicom:
             if _looks_like_slice(path, patterns):
-                fault = "it lacks the DICOM prefix (DICM at byte 128)" if path.stat().st_size else "it is empty"
+                fault = "it lacks the DICOM prefix (DICM at byte 128)." if path.stat().st_size else "it is empty."
                 problems[path.name] = ValueError(fault)
             continue
         try:
