@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import torch
 from torch import Tensor
+from torch.nn.functional import threshold
 
 from medvl.functional.batch import Batch, Pair
 from medvl.functional.similarity import SIMILARITIES, Similarity, known_labels, l2_normalize, label_similarity
@@ -117,7 +118,9 @@ def _label_agreement_blocks(image_labels: Tensor, text_labels: Tensor, label_agr
         images, texts = (images > 0).float(), (texts > 0).float()
         return lambda rows, columns: images[rows] @ texts[columns].T > 0.5
     images, texts = l2_normalize(images), l2_normalize(texts)
-    return lambda rows, columns: (images[rows] @ texts[columns].T).clamp_(0, 1)
+    # Rounding leaves orthogonal labels a cosine like 3e-8. Where it is the only one of a row, it would become a target of 1.
+    noise = images.shape[1] * torch.finfo(images.dtype).eps
+    return lambda rows, columns: threshold(images[rows] @ texts[columns].T, noise, 0.0).clamp_(max=1)
 
 
 def _label_groups(image_labels: Tensor, text_labels: Tensor) -> tuple[Tensor, Tensor]:

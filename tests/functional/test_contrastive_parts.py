@@ -347,6 +347,16 @@ def test_labels_that_do_not_agree_in_shape(kind):
             agreement_blocks(None, labels, kind)
 
 
+def test_orthogonal_labels_do_not_agree_whatever_the_rounding():
+    states = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0])] * 4)
+    agreement = agreement_blocks(None, (states, states), "soft")
+    products = states @ states.T
+    for block in (agreement(ALL, ALL), torch.cat([agreement(ALL, slice(k, k + 1)) for k in range(81)], dim=1)):
+        assert torch.equal(block > 0, products > 0)
+    half = torch.tensor([[1.0, 0.0]]), torch.tensor([[1e-5, 1.0]])
+    torch.testing.assert_close(agreement_blocks(None, half, "soft")(ALL, ALL), torch.tensor([[1e-5]]))
+
+
 def test_an_agreement_is_at_most_one():
     labels = torch.full((1, 9), 0.1), torch.full((1, 9), 0.7)
     assert agreement_blocks(None, labels, "soft")(ALL, ALL).item() <= 1

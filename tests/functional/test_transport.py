@@ -132,7 +132,7 @@ def test_separated_groups_stay_finite(epsilon):
 
 @pytest.mark.parametrize(("epsilon", "most"), [(0.1, 60), (0.05, 92), (0.02, 156), (0.01, 284), (0.003, 668)])
 def test_few_scalings_are_needed(epsilon, most):
-    """A round of scalings more than it takes; without the Newton steps it would take thousands."""
+    """At most one round of scalings more than it takes."""
     matrix = cost(4, 30, 6, dtype=torch.float64)
     columns = torch.tensor([True, True, False, True, True, True])
     for plan, expected in (
