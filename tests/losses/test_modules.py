@@ -520,6 +520,27 @@ class Ranks:
             return list(pool.map(work, range(self.size)))
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+def test_a_tile_size_makes_tiles(name, monkeypatch):
+    def fail(*_args, **_options):
+        raise AssertionError("tiled")
+
+    monkeypatch.setattr(tiled.TiledContrast, "apply", fail)
+    monkeypatch.setattr(alignment, "checkpoint", fail)
+    loss, options = OPTIONS[name]
+    loss(**options)(**every_argument(loss))
+    with pytest.raises(AssertionError, match="^tiled$"):
+        loss(**options, tile_size=2)(**every_argument(loss))
+
+
+@pytest.mark.parametrize("size", [(2, 3), [2, 3]])
+def test_a_patch_may_have_a_size_for_each_axis(size):
+    loss = MaskedPatchLoss(size)
+    assert loss.patch_size == (2, 3)
+    assert loss(torch.ones(1, 4, 6), torch.ones(1, 1, 4, 6), torch.zeros(1, 4)).item() == 1
+    assert CombinedLoss({"a": loss}).terms == {}
+
+
 def test_errors_before_a_gather(monkeypatch):
     monkeypatch.setattr(alignment, "is_distributed", lambda: True)
     right = {"patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3)}
