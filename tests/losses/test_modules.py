@@ -529,7 +529,7 @@ def test_a_tile_size_makes_tiles(name, monkeypatch):
     monkeypatch.setattr(alignment, "checkpoint", fail)
     loss, options = OPTIONS[name]
     loss(**options)(**every_argument(loss))
-    with pytest.raises(AssertionError, match="^tiled$"):
+    with pytest.raises(AssertionError, match=r"^tiled$"):
         loss(**options, tile_size=2)(**every_argument(loss))
 
 
