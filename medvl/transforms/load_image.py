@@ -23,6 +23,7 @@ from medvl.transforms.dicom_volume import RESCALE_TYPE, StudyDicomReader
 from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.extras import MissingExtraError
 from medvl.utils.tensors import as_plain
 
 
@@ -212,7 +213,7 @@ class _NiftiReader(NibabelReader):
 
 def _itk_reader() -> ITKReader:
     if not optional_import("itk", allow_namespace_pkg=True)[1]:
-        raise ValueError("it takes ITK to read this format (pip install 'medvl[itk]').")
+        raise ValueError(f"{MissingExtraError('This format', 'itk', 'itk')}.")
     return ITKReader()
 
 

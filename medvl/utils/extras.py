@@ -23,6 +23,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "cli": ("typer", "rich"),
     "peft": ("peft",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "itk": ("itk",),
 }
 """Extra -> the modules that it installs, apart from those of the extra that it includes."""
 
