@@ -12,9 +12,12 @@ One pass reads the phrases that the vocabulary matched, from left to right, with
 5. A scope ends at a word such as "but" and at a semicolon. At a comma or an "and" it ends if a statement of its own
    follows, which :class:`medvl.text.lookahead.LookAhead` decides; else it covers the list: "no effusion, edema or
    fracture". (*Boundaries.*)
-6. A body part with a predicate ("heart size is normal") asserts the findings that the vocabulary lists for the pair, which
+   A denied list goes on over semicolons if nothing but findings follows, and behind a colon.
+6. "Small on the left" behind a denied finding is that finding, present. "The prior effusion is unchanged" is present too.
+   (*Findings*, *Cues that open a scope*.)
+7. A body part with a predicate ("heart size is normal") asserts the findings that the vocabulary lists for the pair, which
    :class:`medvl.text.structures.StructureTracker` finds. (*Body parts.*)
-7. A side and a severity belong to the next finding of the clause, or to the last one where the clause ends: "edema is
+8. A side and a severity belong to the next finding of the clause, or to the last one where the clause ends: "edema is
    mild". (*Attributes.*)
 
 Positions are indices of words (:data:`medvl.text.structures.WordSpan`). To add a kind of cue, add it to
@@ -40,10 +43,18 @@ _PREPOSITIONS = frozenset(
     ("in", "at", "on", "within", "over", "near", "along", "of", "for", "to", "from", "by", "with", "through")
 )
 # Words of a clause that names no finding of its own and goes on about the one before: "small on the left".
-_ELLIPSIS_WORDS = frozenset(["on", "at", "in", "the", "a", "side", "base", "apex", "only", "one", "still", "now"])
+_ELLIPSIS_WORDS = frozenset(("on", "at", "in", "the", "a", "one", "side", "only", "still", "now"))
 _ELLIPSIS_KINDS = frozenset(
-    (PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.PERSISTENCE, PhraseKind.VERB, PhraseKind.CONTINUING)
+    (
+        PhraseKind.SEVERITY,
+        PhraseKind.SIDE,
+        PhraseKind.PERSISTENCE,
+        PhraseKind.VERB,
+        PhraseKind.CONTINUING,
+    )
 )
+# Words that open an exception to what is denied before: "no consolidation except at the left base".
+_EXCEPTION_WORDS = frozenset(("except", "excepting", "besides", "other", "aside", "apart"))
 # Kinds of phrases that may follow the last cue of a clause: "is likely small".
 _DESCRIPTION_KINDS = frozenset((PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.NEUTRAL))
 # Kinds of phrases between an adjective and the finding that it describes: "is probable mild left effusion".
@@ -494,10 +505,13 @@ class _SentenceReader:
         last = self.findings[-1]
         if last.assertion != ABSENT or last.kind != PhraseKind.TERM or last.side == self.next_side:
             return
-        place, says_present = self._start_of(self.part_first), self.next_severity is not None
+        place = self._start_of(self.part_first)
+        is_exception = self.part_first > 0 and self.words[self.matches[self.part_first - 1][1]] in _EXCEPTION_WORDS
+        says_present = is_exception or self.next_severity is not None
         for meanings, start, end in self.matches[self.part_first : index]:
             kinds = {kind for kind, _ in meanings}
-            if kinds.isdisjoint(_ELLIPSIS_KINDS) or not _ELLIPSIS_WORDS.issuperset(self.words[place:start]):
+            goes_on = not kinds.isdisjoint(_ELLIPSIS_KINDS) or (is_exception and PhraseKind.MODIFIER in kinds)
+            if not goes_on or not _ELLIPSIS_WORDS.issuperset(self.words[place:start]):
                 return
             says_present = says_present or PhraseKind.PERSISTENCE in kinds
             place = end

@@ -26,13 +26,29 @@ _MARKUP = re.compile(
       | (?P<ticked>\[[xX]\])
       | (?P<tag></?[a-zA-Z]{1,10}[ ]?/?>)
       | (?P<space>&nbsp;)
+      | (?P<question>\?(?=[ ](?i:no|yes|none)(?:[.;,]|\Z)))
+      | (?P<cell>\|(?=[ ]?(?i:no|yes|none|nil|absent|present|negative|positive)\b))
       | (?P<equals>(?<!=)=(?!=)|->)
+      | (?P<answer>:[ ]?[0N][ ]{2,})
       | (?P<none>:[ ]?[0N](?![\w.,/]))
+      | (?P<bar>\|)
       | (?P<end>(?<=\w)\*{1,2}(?=\s|\Z))""",
     re.VERBOSE,
 )
 _COLON_MARK = re.compile(r":[ ]?[0N](?!\w)")
-_READ_AS = {"absent": "neg", "unticked": ";no", "ticked": ";", "tag": "\n", "equals": ":", "none": ":no", "end": ";"}
+_READ_AS = {
+    "absent": "neg",
+    "unticked": ";no",
+    "ticked": ";",
+    "tag": "\n",
+    "equals": ":",
+    "question": ":",
+    "cell": ":",
+    "none": ":no",
+    "end": ";",
+    "answer": ":no;",
+    "bar": ";",
+}
 
 
 def plain_characters(text: str) -> tuple[str, list[int] | None]:
@@ -68,6 +84,8 @@ def _has_markup(text: str) -> bool:
         or "->" in text
         or "(-" in text
         or "&" in text
+        or "|" in text
+        or "? " in text
         or _COLON_MARK.search(text) is not None
     )
 

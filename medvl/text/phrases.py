@@ -22,6 +22,7 @@ PhraseMatch: TypeAlias = tuple[list[Any], int, int]
 TOKEN_PATTERN = re.compile(r"non[- ][a-z]+|[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
 _PHRASE_TOKEN_PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&,]")
 # Shorter words are too close to other words of the language for a misspelling to be certain.
+_MIN_SHORT_LENGTH = 5
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
 _MAX_KNOWN_WORDS = 1 << 16
 # Keys of a node of the trie that are no words: the meanings of the phrase that ends there, and where it may give way.
@@ -84,7 +85,8 @@ class PhraseMatcher:
 
     Words are matched in lower case. Of the phrases that were added with ``inflect``, a plural stands for its singular unless
     a phrase spells it out, and a word of seven letters or more is also found with one letter wrong, missing, added or swapped
-    with its neighbor, after the same first letter, if only one word is that close.
+    with its neighbor, after the same first letter, if only one word is that close. A word of five or six letters is found with
+    two neighbors swapped or a letter doubled.
     """
 
     def __init__(self) -> None:
@@ -152,6 +154,9 @@ class PhraseMatcher:
         plurals = self._add_plurals()
         for word in [word for word in self._words if "'" in word]:
             self._words.setdefault(word.replace("'", ""), word)
+        for word in sorted(self._inflected):
+            for variant in _short_variants(word):
+                self._words.setdefault(variant, word)
         self._build_trie()
         self._find_yielding()
         for word in sorted(self._inflected | plurals):
@@ -287,6 +292,14 @@ def _contracted(words: tuple[str, ...]) -> tuple[str, ...]:
         if pair in _CONTRACTIONS:
             return (*words[:index], _CONTRACTIONS[pair], *words[index + 2 :])
     return words
+
+
+def _short_variants(word: str) -> list[str]:
+    """A word of five or six letters with two neighbors swapped or a letter doubled, behind the first one."""
+    if not _MIN_SHORT_LENGTH <= len(word) < _MIN_FUZZY_LENGTH:
+        return []
+    swapped = [word[:i] + word[i + 1] + word[i] + word[i + 2 :] for i in range(1, len(word) - 1)]
+    return swapped + [word[:i] + word[i] + word[i:] for i in range(1, len(word))]
 
 
 def _deletions(word: str) -> list[str]:

@@ -48,6 +48,27 @@ def mentions(text):
         ("Prior fracture.", [("Fracture", "present", None)]),
         ("History of fracture.", [("Fracture", "past", "History of")]),
         ("Prior pneumonia.", [(P, "past", "Prior")]),
+        ("The prior effusion is unchanged.", [(F, "present", None)]),
+        ("The prior effusion has resolved.", [(F, "absent", "has resolved")]),
+        ("Status post biopsy with edema.", [(E, "present", None)]),
+        ("s/p CABG, edema.", [(E, "present", None)]),
+        # A denied list goes on over semicolons, and a colon opens one.
+        ("No edema; effusion; pneumonia.", [(E, "absent", "No"), (F, "absent", "No"), (P, "absent", "No")]),
+        ("Not found: edema, effusion.", [(E, "absent", "Not found"), (F, "absent", "Not found")]),
+        (
+            "None of the following: edema; effusion.",
+            [(E, "absent", "None of the following"), (F, "absent", "None of the following")],
+        ),
+        # What a part of a sentence leaves out.
+        ("No effusion on the right, small on the left.", [(F, "absent", "No"), (F, "present", None)]),
+        ("No effusion, small spur on the left.", [(F, "absent", "No")]),
+        ("Right effusion resolved, left persists.", [(F, "absent", "resolved"), (F, "present", None)]),
+        ("No effusion except on the left.", [(F, "absent", "No"), (F, "present", None)]),
+        # An adjective in front of a finding does not look back, nor does a cue that names what follows.
+        ("Effusion is probable edema.", [(F, "present", None), (E, "uncertain", "is probable")]),
+        ("Edema is negative for effusion.", [(E, "present", None), (F, "absent", "negative for")]),
+        ("Edema worrisome for failure.", [(E, "present", None)]),
+        ("Possibly due to edema.", [(E, "uncertain", "Possibly due to")]),
         # Alternatives are open if they are two different findings.
         ("Edema or pneumonia.", [(E, "uncertain", "or"), (P, "uncertain", "or")]),
         ("Edema versus pneumonia.", [(E, "uncertain", "versus"), (P, "uncertain", "versus")]),

@@ -22,7 +22,7 @@ CASES = Path(__file__).with_name("cases")
 FILES = sorted(path.name for path in CASES.glob("*.jsonl"))
 KNOWN_WRONG = {json.loads(line) for line in (CASES / "known_wrong.txt").read_text(encoding="utf-8").splitlines()}
 # The least share of a file that must be right as a whole.
-LEAST_SHARE = {"styles.jsonl": 0.98, "phenomena.jsonl": 0.97}
+LEAST_SHARE = {"styles.jsonl": 0.98, "phenomena.jsonl": 0.98, "held_out.jsonl": 0.95}
 
 
 def read_cases(name: str) -> Iterator[dict[str, Any]]:
