@@ -270,7 +270,8 @@ class PhraseMatcher:
 
     def _reach(self, words: list[str | None], index: int) -> int:
         """Where the longest phrase that begins at ``index`` ends; ``index`` if none does."""
-        node, end = self._root, index
+        node: Any = self._root
+        end = index
         for place in range(index, len(words)):
             node = node.get(words[place] or "")
             if not isinstance(node, dict):
