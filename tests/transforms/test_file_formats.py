@@ -197,7 +197,7 @@ def test_nrrd_and_meta_image_name_the_package(tmp_path, monkeypatch):
     monkeypatch.setattr("medvl.transforms.load_image.optional_import", lambda *_, **__: (None, False))
     for path in itk_files(tmp_path):
         with pytest.raises(
-            ValueError, match=r"cannot be read as (NRRD|MetaImage): .*\(pip install 'medvl\[itk\]'\)\.$"
+            ValueError, match=r'cannot be read as (NRRD|MetaImage): .*needs itk: pip install "medvl\[itk\]"\.$'
         ):
             load(path)
 

@@ -14,7 +14,13 @@ from medvl.utils.extras import EXTRAS, MissingExtraError, extra_modules, require
 
 ROOT = Path(__file__).parents[2]
 # modules of another name
-PACKAGES = {"ignite": "pytorch-ignite", "sklearn": "scikit-learn", "PIL": "pillow", "ruamel": "ruamel.yaml"}
+PACKAGES = {
+    "itk": "itk-io",
+    "ignite": "pytorch-ignite",
+    "sklearn": "scikit-learn",
+    "PIL": "pillow",
+    "ruamel": "ruamel.yaml",
+}
 NEEDS = {
     **dict.fromkeys(["transforms", "networks", "data", "inferers", "engines", "handlers", "metrics"], "monai"),
     "evaluation": "evaluation",
