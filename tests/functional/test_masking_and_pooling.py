@@ -94,6 +94,8 @@ def test_masked_patch_loss_by_hand(hidden):
                 prediction, image, visible, patch_size=(1, 2), normalize=normalize, reduction=reduction
             )
             torch.testing.assert_close(got, torch.tensor(value), rtol=1e-6, atol=0)
+    default = masked_patch_loss(prediction, image, visible, patch_size=(1, 2))
+    assert torch.equal(default, masked_patch_loss(prediction, image, visible, patch_size=(1, 2), normalize=True))
     assert masked_patch_loss(prediction, image, torch.ones(1, 2), patch_size=(1, 2)).item() == 0
 
 
@@ -112,6 +114,12 @@ def test_results_are_on_the_device_of_the_input():
     assert indices.device.type == visible.device.type == "meta"
     values = torch.ones(2, 3, 4, device="meta")
     assert masked_mean(values, torch.ones(2, 3, device="meta")).device.type == "meta"
+
+
+def test_each_row_has_its_own_mean():
+    values = torch.tensor([[[1.0], [3.0]], [[4.0], [8.0]]])
+    assert masked_mean(values, torch.tensor([[1, 1], [0, 1]])).tolist() == [[2], [8]]
+    assert patchify(torch.arange(6.0).reshape(1, 1, 6), 3).tolist() == [[[0, 1, 2], [3, 4, 5]]]
 
 
 def test_a_mean_of_one_value_is_that_value():

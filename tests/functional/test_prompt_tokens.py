@@ -60,9 +60,12 @@ def test_prompt_tokens_are_made_on_the_device_of_the_ids():
 
 def test_what_does_not_fit_is_named():
     ids = torch.zeros(2, 3, dtype=torch.long)
-    with pytest.raises(ValueError, match="position must be one of 'front', 'middle', 'end', got 'left'"):
+    with pytest.raises(ValueError, match=r"^position must be one of 'front', 'middle', 'end', got 'left'\.$"):
         insert_prompt_tokens(ids, ids, ids, ids[0], "left")
-    with pytest.raises(ValueError, match=r"prompt_ids must have shape \(T,\) or \(2, T\), got \(3, 1\)"):
+    with pytest.raises(ValueError, match=r"^prompt_ids must have shape \(T,\) or \(2, T\), got \(3, 1\)\.$"):
         insert_prompt_tokens(ids, ids, ids, torch.zeros(3, 1))
-    with pytest.raises(ValueError, match=r"must have the shape \(2, 3\) of input_ids, got \(2, 3\) and \(2, 2\)"):
+    message = (
+        r"^attention_mask and sentence_ids must have the shape \(2, 3\) of input_ids, got \(2, 3\) and \(2, 2\)\.$"
+    )
+    with pytest.raises(ValueError, match=message):
         insert_prompt_tokens(ids, ids, ids[:, :2], ids[0])

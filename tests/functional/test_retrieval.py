@@ -125,6 +125,7 @@ def test_summaries_of_ranks_worked_by_hand():
     assert [recall_at_k(ranks, k).item() for k in (1, 5, 10, 50)] == [0.5, 0.75, 0.75, 1.0]
     assert (median_rank(ranks), mean_rank(ranks)) == (2.5, 4.25)
     assert median_rank(ranks[:3]) == 1
+    assert [median_rank(torch.tensor(r)).item() for r in ([7], [2, 9], [1, 4, 9], [1, 2, 6, 9])] == [7, 5.5, 4, 4]
 
 
 @pytest.mark.parametrize(("n", "m", "k"), [(20, 1, 5), (20, 3, 5), (20, 3, 1), (7, 5, 3), (5, 1, 10), (5, 0, 5)])
@@ -148,6 +149,10 @@ PAIR = "query_embeds and candidate_embeds"
          "query_embeds must be finite, got NaN or infinite values in 1 of 3 rows."),
         (lambda: retrieval_ranks(GOOD, torch.cat([GOOD[:1], torch.full((2, 4), torch.inf)])),
          "candidate_embeds must be finite, got NaN or infinite values in 2 of 3 rows."),
+        (lambda: retrieval_ranks(torch.cat([GOOD[:2], torch.tensor([[1.0, 1.0, 1.0, torch.inf]])]), GOOD),
+         "query_embeds must be finite, got NaN or infinite values in 1 of 3 rows."),
+        (lambda: retrieval_ranks(torch.cat([GOOD[:2], torch.tensor([[1.0, 1.0, 1.0, -torch.inf]])]), GOOD),
+         "query_embeds must be finite, got NaN or infinite values in 1 of 3 rows."),
         (lambda: retrieval_ranks(GOOD, GOOD[:, :2]), f"{PAIR} must have the same width D, got 4 and 2."),
         (lambda: retrieval_ranks(GOOD, GOOD[:2]),
          f"{PAIR} must have the same number of rows if there are no ids, got 3 and 2."),
