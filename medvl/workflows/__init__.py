@@ -23,7 +23,9 @@ if TYPE_CHECKING:
     from medvl.workflows.run_folder import RunFolder as RunFolder
     from medvl.workflows.run_folder import WholeConfig as WholeConfig
     from medvl.workflows.run_folder import read_skipped as read_skipped
+    from medvl.workflows.split_record import SplitRecord as SplitRecord
     from medvl.workflows.trained_run import TrainedRun as TrainedRun
+    from medvl.workflows.trained_run import label_studies as label_studies
     from medvl.workflows.training import DefaultTrainHandlers as DefaultTrainHandlers
     from medvl.workflows.training import cache_images as cache_images
     from medvl.workflows.training import prepare_network as prepare_network
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "RecipeWorkflow": "recipes",
     "RunFolder": "run_folder",
+    "SplitRecord": "split_record",
     "TrainedRun": "trained_run",
     "DefaultTrainHandlers": "training",
     "WholeConfig": "run_folder",
@@ -40,6 +43,7 @@ _MODULES = {
     "config_text": "config_text",
     "embed": "evaluate",
     "evaluate_run": "evaluate",
+    "label_studies": "trained_run",
     "literal": "literals",
     "prepare_network": "training",
     "progress_wrapper": "training",

@@ -28,7 +28,7 @@ class SplitRecord:
     """The split of every study of a run. Ids and paths are kept as hashes, never as they are.
 
     Args:
-        splits: for each split, the hashes of its studies by key (:data:`KEYS`).
+        splits: for each split, the hashes of its studies by key: "image", "study", "patient", "file".
     """
 
     def __init__(self, splits: Mapping[str, Mapping[str, Iterable[str]]]) -> None:

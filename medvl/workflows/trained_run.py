@@ -104,7 +104,8 @@ class TrainedRun:
             split: "train", "val", "test" or "all".
             columns: names of columns, which override those of the training; those are used if the table has them.
             on_error: "raise" or "skip".
-            label_reports: whether studies of a table without labels are labeled from their reports (:func:`label_studies`).
+            label_reports: whether studies of a table without labels are labeled from their reports
+                (:func:`~medvl.workflows.label_studies`).
 
         Raises:
             ValueError: If the split has no study, or the table has ids in common with the training and no image.
