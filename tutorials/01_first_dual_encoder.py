@@ -57,4 +57,4 @@ model.save_pretrained("first-dual-encoder/model")
 keys = ["image", "report", "label", "study_id", "patient_id"]
 test = StudyDataset(manifest.subset("test").studies, Compose([image_preprocessing(image_size=64), SelectItemsd(keys)]))
 embeddings = embed_studies(model, StudyLoader(test, batch_size=64))
-print(evaluate(embeddings, model, prompts=make_class_prompts(manifest.names), names=manifest.names).table())
+print(evaluate(embeddings, model, class_prompts=make_class_prompts(manifest.names), names=manifest.names).table())

@@ -36,15 +36,16 @@ folder = train(
 run = TrainedRun(folder)
 test = run.studies(split="test")
 embeddings = embed(run.model, run.loader(test))
-prompts = run.class_prompts(SyntheticChestCT.drawable)
-print(retrieval(embeddings).table(), zero_shot(embeddings, prompts, run.model, test.names).table(), sep="\n\n")
+class_prompts = run.class_prompts(SyntheticChestCT.drawable)
+print(retrieval(embeddings).table(), zero_shot(embeddings, class_prompts, run.model, test.names).table(), sep="\n\n")
 
 # One scan: its probable findings, and which of the training reports is nearest to it.
 study = test.studies[0]
 scan = image_preprocessing(image_size=32, spatial_dims=3)(study)["image"][None]
-probabilities = ZeroShotInferer(prompts)(scan, run.model)[0]
+probabilities = ZeroShotInferer(class_prompts)(scan, run.model)[0]
 reports = [training["report"] for training in run.studies(split="train").studies]
 scores, nearest = RetrievalInferer(reports).search(scan, run.model, k=1)
 print("\nIts report:\n" + study["report"])
 print("\nThe nearest of the training reports:\n" + nearest[0][0])
-print("\n" + ", ".join(f"{name} {value:.2f}" for name, value in zip(prompts, probabilities.tolist(), strict=True)))
+named = zip(class_prompts, probabilities.tolist(), strict=True)
+print("\n" + ", ".join(f"{name} {value:.2f}" for name, value in named))

@@ -31,7 +31,7 @@ class ProtocolContext:
         findings: the K findings of the studies' ``label``; empty without labels.
         loader: function from studies to their batches, prepared for the model, with a ``dataset``.
         splits: function that gives the training and the validation studies of the data; either may be empty.
-        prompts: function from findings to their present and absent prompts.
+        class_prompts: function from findings to their present and absent prompts.
         test_loader: batches of ``studies``; None for ``loader(studies)``.
         mask_names: of the K regions that masks show.
         mask_loader: function from studies to batches of those that have masks, with ``mask`` (N, K, H, W[, D]) beside
@@ -50,7 +50,7 @@ class ProtocolContext:
     findings: Sequence[str]
     loader: Callable[[Sequence[Study]], Any]
     splits: Callable[[], tuple[Sequence[Study], Sequence[Study]]]
-    prompts: Callable[[Iterable[str]], dict[str, dict[str, list[str]]]]
+    class_prompts: Callable[[Iterable[str]], dict[str, dict[str, list[str]]]]
     test_loader: Any = None
     mask_names: Sequence[str] = ()
     mask_loader: Callable[[Sequence[Study]], Any] | None = None

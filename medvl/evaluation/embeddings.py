@@ -195,18 +195,18 @@ def embed_studies(
     )
 
 
-def text_encoder(model: Any, prompts: bool = False) -> Callable[[Sequence[str]], Tensor]:
+def text_encoder(model: Any, as_class_prompts: bool = False) -> Callable[[Sequence[str]], Tensor]:
     """``model.encode_text``, or ``model`` itself where it is a plain callable.
 
     Args:
         model: either.
-        prompts: whether prompts are encoded, which ``model.encode_class_prompts`` does where it exists.
+        as_class_prompts: whether the texts are class prompts, which ``model.encode_class_prompts`` encodes where it exists.
 
     Raises:
         TypeError: If it is neither.
     """
     encode = getattr(model, "encode_text", model)
-    encode = getattr(model, "encode_class_prompts", encode) if prompts else encode
+    encode = getattr(model, "encode_class_prompts", encode) if as_class_prompts else encode
     if not callable(encode):
         raise TypeError(error_message("encode_text", "be a model with encode_text or a callable", type(model).__name__))
     return encode

@@ -38,7 +38,7 @@ def patch_maps(model: Any, images: Tensor, texts: Tensor) -> Tensor:
     return (texts @ patches.transpose(1, 2)).unflatten(2, tuple(int(side) for side in grid))
 
 
-def phrase_embeddings(model: Any, phrases: Sequence[str], prompts: bool = False) -> Tensor:
+def phrase_embeddings(model: Any, phrases: Sequence[str], as_class_prompts: bool = False) -> Tensor:
     """Unit vectors (S, D) of S phrases, by ``encode_sentences`` where the model has it, else by ``encode_text``.
 
     A phrase of several sentences has the normalized mean of their unit vectors.
@@ -46,15 +46,17 @@ def phrase_embeddings(model: Any, phrases: Sequence[str], prompts: bool = False)
     Args:
         model: as for :func:`grounding`.
         phrases: S strings.
-        prompts: whether they are prompts, which go by ``encode_class_prompts`` where the model has it, as in zero-shot
-            classification, unless it was trained to match sentences with patches (``sentence_projection``).
+        as_class_prompts: whether they are class prompts, encoded by ``encode_class_prompts`` where the model has it, as in
+            zero-shot classification, unless it was trained to match sentences with patches (``sentence_projection``).
     """
     encode = getattr(model, "encode_sentences", None)
     by_prompts = (
-        prompts and hasattr(model, "encode_class_prompts") and getattr(model, "sentence_projection", None) is None
+        as_class_prompts
+        and hasattr(model, "encode_class_prompts")
+        and getattr(model, "sentence_projection", None) is None
     )
     if by_prompts or not callable(encode):
-        return F.normalize(torch.as_tensor(text_encoder(model, prompts)(list(phrases))).float(), dim=-1)
+        return F.normalize(torch.as_tensor(text_encoder(model, as_class_prompts)(list(phrases))).float(), dim=-1)
     embeds, mask = encode(list(phrases))
     return F.normalize((F.normalize(embeds.float(), dim=-1) * mask.unsqueeze(-1)).sum(dim=1), dim=-1)
 

@@ -123,7 +123,7 @@ def evaluate(
     embeddings: Embeddings,
     encode_text: Any,
     *,
-    prompts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
+    class_prompts: Mapping[str, Mapping[str, Sequence[str]]] | None = None,
     names: Sequence[str] = (),
     untrained: Evaluation | None = None,
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
@@ -135,7 +135,7 @@ def evaluate(
     Args:
         embeddings: of the test studies.
         encode_text: the model, or its function from strings to (M, D).
-        prompts: for each finding, ``{"present": [...], "absent": [...]}``.
+        class_prompts: for each finding, ``{"present": [...], "absent": [...]}``.
         names: the K findings in the order of the labels' columns.
         untrained: the evaluation of an untrained model, to be shown beside this one.
         bootstrap: of the intervals, clustered by patient.
@@ -152,8 +152,8 @@ def evaluate(
     from medvl.evaluation.protocols.zero_shot import zero_shot
 
     results: dict[str, ProtocolResult] = {}
-    if embeddings.labels is not None and prompts:
-        results["zero_shot"] = zero_shot(embeddings, prompts, encode_text, names, bootstrap=bootstrap, **options)
+    if embeddings.labels is not None and class_prompts:
+        results["zero_shot"] = zero_shot(embeddings, class_prompts, encode_text, names, bootstrap=bootstrap, **options)
     if bool(embeddings.has_text.any()):
         results["retrieval"] = retrieval(embeddings, bootstrap=bootstrap, seed=seed)
     return Evaluation(results, untrained)

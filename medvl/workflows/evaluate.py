@@ -97,7 +97,7 @@ def evaluate_run(
         findings=manifest.names,
         loader=batches,
         splits=splits,
-        prompts=run.class_prompts,
+        class_prompts=run.class_prompts,
         test_loader=loader,
         mask_names=() if masks is None else masks.names,
         mask_loader=None if masks is None else masked_batches,

@@ -233,7 +233,7 @@ class RunFolder:
     def save_model(
         self,
         network: DualEncoder,
-        prompts: Mapping[str, Any],
+        class_prompts: Mapping[str, Any],
         keep: str = "last",
         best: BestCheckpoint | None = None,
     ) -> None:
@@ -244,7 +244,7 @@ class RunFolder:
 
         Args:
             network: the trained network.
-            prompts: for each finding, ``{"present": [...], "absent": [...]}``.
+            class_prompts: for each finding, ``{"present": [...], "absent": [...]}``.
             keep: "last" saves the current weights, "best" those of the best epoch.
             best: the handler that knows the best epoch.
 
@@ -265,7 +265,7 @@ class RunFolder:
         partial = self.path / f"{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
         network.save_pretrained(partial)
-        write_json(partial / PROMPTS, prompts)
+        write_json(partial / PROMPTS, class_prompts)
         write_json(partial / WEIGHTS, weights, indent=None)
         shutil.rmtree(self.model, ignore_errors=True)
         partial.rename(self.model)

@@ -171,7 +171,9 @@ def test_every_protocol_takes_the_model(name):
         )
         assert 0 <= tuned.result.macro["auroc"].value <= 1
     assert (
-        evaluate(test, model, prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20))["zero_shot"]
+        evaluate(test, model, class_prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20))[
+            "zero_shot"
+        ]
         .macro["auroc"]
         .value
         > 0

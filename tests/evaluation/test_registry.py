@@ -74,7 +74,7 @@ def context(**changes):
         "findings": ["Edema"],
         "loader": loader,
         "splits": lambda: ([{"study_id": "a"}], [{"study_id": "b"}]),
-        "prompts": lambda names: {name: {"present": [name], "absent": [f"no {name}"]} for name in names},
+        "class_prompts": lambda names: {name: {"present": [name], "absent": [f"no {name}"]} for name in names},
     }
     return ProtocolContext(**{**given, **changes})
 

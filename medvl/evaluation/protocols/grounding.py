@@ -234,7 +234,7 @@ def grounding(
         fixed = None
         if phrases is not None:
             fixed = torch.stack(
-                [_ensemble(phrase_embeddings(model, list(phrases[name]), prompts=True)) for name in used]
+                [_ensemble(phrase_embeddings(model, list(phrases[name]), as_class_prompts=True)) for name in used]
             )
         for batch in batches:
             images, truth = check_masks(batch["image"], batch["mask"], names)
@@ -371,7 +371,7 @@ def _ensemble(embeds: Tensor) -> Tensor:
 
 def _run(context: ProtocolContext) -> GroundingResult:
     """The masks' names are grounded by the prompts that state them."""
-    phrases = {name: sides["present"] for name, sides in context.prompts(context.mask_names).items()}
+    phrases = {name: sides["present"] for name, sides in context.class_prompts(context.mask_names).items()}
     loader = context.masked_batches(context.studies)
     with context.progress_bar(loader, "grounding") as progress:
         return grounding(

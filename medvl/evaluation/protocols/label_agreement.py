@@ -160,7 +160,7 @@ class LabelAgreementResult(ProtocolResult):
 
 def label_agreement(
     embeddings: Embeddings,
-    prompts: Mapping[str, Mapping[str, Sequence[str]]],
+    class_prompts: Mapping[str, Mapping[str, Sequence[str]]],
     encode_text: Any,
     names: Sequence[str],
     *,
@@ -181,7 +181,7 @@ def label_agreement(
 
     Args:
         embeddings: studies with ``labels`` (N, K).
-        prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
+        class_prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
         encode_text: the model, or its function from strings to (M, D).
         names: the K findings in the order of the labels' columns.
         validation: other studies with labels (V, K), on which the thresholds are chosen.
@@ -200,17 +200,19 @@ def label_agreement(
         >>> import torch
         >>> images = torch.tensor([[1.0, 0.2], [0.9, 0.4], [0.3, 1.0], [0.1, 0.9]])
         >>> embeddings = Embeddings(images, images, labels=torch.tensor([[1.0], [0.0], [1.0], [0.0]]))
-        >>> prompts = {"Edema": {"present": ["edema"], "absent": ["no edema"]}}
+        >>> class_prompts = {"Edema": {"present": ["edema"], "absent": ["no edema"]}}
         >>> encode = lambda texts: torch.tensor([[0.0, 1.0] if text.startswith("no") else [1.0, 0.0] for text in texts])
-        >>> result = label_agreement(embeddings, prompts, encode, ["Edema"])
+        >>> result = label_agreement(embeddings, class_prompts, encode, ["Edema"])
         >>> result.predictions[:, 0].tolist(), result.findings["Edema"]["sensitivity"].value
         ([True, True, False, False], 0.5)
     """
-    if not prompts:
-        raise ValueError(error_message("prompts", "be of at least one finding", "none"))
-    used = [name for name in names if name in prompts]
-    targets = finding_targets(embeddings, names, [*used, *(name for name in prompts if name not in names)], uncertain)
-    sides = {f"{side} {name}": prompts[name][side] for name in used for side in ("present", "absent")}
+    if not class_prompts:
+        raise ValueError(error_message("class_prompts", "be of at least one finding", "none"))
+    used = [name for name in names if name in class_prompts]
+    targets = finding_targets(
+        embeddings, names, [*used, *(name for name in class_prompts if name not in names)], uncertain
+    )
+    sides = {f"{side} {name}": class_prompts[name][side] for name in used for side in ("present", "absent")}
     sets = [embeddings] if validation is None else [embeddings, validation]
     margins = [finding_margins(cosines) for cosines in prompt_similarity(sets, sides, encode_text, ensemble)]
     thresholds = np.full(len(used), np.nan)
@@ -282,7 +284,7 @@ def _run(context: ProtocolContext) -> LabelAgreementResult:
     embeddings = context.embeddings()
     return label_agreement(
         embeddings,
-        context.prompts(labeled_findings(embeddings, context.findings)),
+        context.class_prompts(labeled_findings(embeddings, context.findings)),
         context.model,
         context.findings,
         validation=context.validation_embeddings(),

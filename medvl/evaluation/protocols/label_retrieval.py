@@ -228,7 +228,7 @@ def label_retrieval(
             raise ValueError(error_message("encode_text", "be a model or a function from strings to vectors", None))
         query_texts = [text for text, _ in queries]
         with torch.inference_mode():
-            embeds = normalized_embeddings("text", text_encoder(encode_text, prompts=True)(query_texts))
+            embeds = normalized_embeddings("text", text_encoder(encode_text, as_class_prompts=True)(query_texts))
         ids = tuple(query_texts)
         kinds["text_to_image"] = _precision_of(
             embeds, np.array([number for _, number in queries]), ids, ids, *candidates, classes, **options
@@ -302,12 +302,12 @@ def _run(context: ProtocolContext) -> LabelRetrievalResult | None:
         classes = enough
     if len(classes) < 2:
         return None
-    prompts = context.prompts(classes)
+    class_prompts = context.class_prompts(classes)
     return label_retrieval(
         embeddings,
         context.findings,
         classes,
-        texts={name: prompts[name]["present"] for name in classes},
+        texts={name: class_prompts[name]["present"] for name in classes},
         encode_text=context.model,
         ks=(5, 10),
         per_class=min(MAX_CANDIDATES, int(counts.min()) - IMAGE_QUERIES),

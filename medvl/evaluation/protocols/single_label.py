@@ -43,7 +43,7 @@ class SingleLabelResult(ProtocolResult):
         predictions: predicted class number of each study (N,), a wrong one where it ties with the true one.
         study_ids: of the N studies.
         patient_ids: of the N studies.
-        prompts: the prompts used, by class.
+        class_prompts: the prompts used, by class.
         settings: ensemble, numbers of cases, seed, bootstrap.
     """
 
@@ -56,7 +56,7 @@ class SingleLabelResult(ProtocolResult):
     predictions: np.ndarray
     study_ids: tuple[str, ...]
     patient_ids: tuple[str, ...]
-    prompts: dict[str, list[str]]
+    class_prompts: dict[str, list[str]]
     settings: dict[str, Any]
 
     @property
@@ -127,7 +127,7 @@ DESCRIPTION = "Which one of the classes does an image show? Over images that sho
 
 def zero_shot_single_label(
     embeddings: Embeddings,
-    prompts: Mapping[str, Sequence[str]],
+    class_prompts: Mapping[str, Sequence[str]],
     encode_text: Any,
     names: Sequence[str],
     *,
@@ -146,7 +146,7 @@ def zero_shot_single_label(
 
     Args:
         embeddings: studies with ``labels`` (N, K).
-        prompts: texts for each class, at least one each; the classes are its keys, such as
+        class_prompts: texts for each class, at least one each; the classes are its keys, such as
             :data:`medvl.evaluation.case_selection.CHEXPERT_COMPETITION_FINDINGS`.
         encode_text: the model, or its function from strings to (M, D).
         names: the K findings in the order of the labels' columns.
@@ -173,10 +173,12 @@ def zero_shot_single_label(
         >>> round(result.values["accuracy"].value, 4), result.confusion.tolist()
         (0.6667, [[1, 1], [0, 1]])
     """
-    classes = tuple(prompts)
-    for name, texts in prompts.items():
+    classes = tuple(class_prompts)
+    for name, texts in class_prompts.items():
         if isinstance(texts, str) or not texts:
-            raise ValueError(error_message(f"prompts[{name!r}]", "hold a list of at least one prompt", repr(texts)))
+            raise ValueError(
+                error_message(f"class_prompts[{name!r}]", "hold a list of at least one prompt", repr(texts))
+            )
     numbers = exclusive_classes(embeddings, names, classes, exclusive_among)
     if per_class is None:
         rows = np.flatnonzero(numbers >= 0)
@@ -192,7 +194,7 @@ def zero_shot_single_label(
     else:
         rows = draw_per_class(numbers, classes, per_class, np.random.default_rng(seed), "studies")
     targets = numbers[rows]
-    similarity = prompt_similarity(embeddings, prompts, encode_text, ensemble)[0][rows]
+    similarity = prompt_similarity(embeddings, class_prompts, encode_text, ensemble)[0][rows]
     predictions = predict_classes(similarity, targets)
     patients = tuple(embeddings.patient_ids[row] for row in rows)
     found = bootstrap_estimates(
@@ -212,7 +214,7 @@ def zero_shot_single_label(
         predictions=predictions,
         study_ids=tuple(embeddings.study_ids[row] for row in rows),
         patient_ids=patients,
-        prompts={name: list(texts) for name, texts in prompts.items()},
+        class_prompts={name: list(texts) for name, texts in class_prompts.items()},
         settings={
             "per_class": per_class,
             "exclusive_among": list(exclusive_among or classes),
@@ -254,9 +256,9 @@ def classification_statistics(
 def _run(context: ProtocolContext) -> SingleLabelResult:
     embeddings = context.embeddings()
     classes = context.options.get("classes") or _default_classes(embeddings, context.findings)
-    prompts = {name: sides["present"] for name, sides in context.prompts(classes).items()}
+    class_prompts = {name: sides["present"] for name, sides in context.class_prompts(classes).items()}
     return zero_shot_single_label(
-        embeddings, prompts, context.model, context.findings, bootstrap=context.bootstrap, seed=context.seed
+        embeddings, class_prompts, context.model, context.findings, bootstrap=context.bootstrap, seed=context.seed
     )
 
 

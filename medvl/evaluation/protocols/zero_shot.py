@@ -31,7 +31,7 @@ from medvl.utils.checks import error_message
 
 __all__ = ["ZeroShotResult", "zero_shot"]
 
-Prompts = Mapping[str, Mapping[str, Sequence[str]]]
+ClassPrompts = Mapping[str, Mapping[str, Sequence[str]]]
 DESCRIPTION = "Is an image more similar to the prompts that state a finding, or to those that deny it?"
 
 
@@ -44,7 +44,7 @@ class ZeroShotResult(FromCases, ProtocolResult):
         findings: metrics by finding.
         left_out: findings with cases of one class only, left out of the means.
         cases: scores and targets of every study.
-        prompts: the prompts used, by finding.
+        class_prompts: the prompts used, by finding.
         settings: ensemble, logit scale, treatment of uncertain labels, thresholds, bootstrap.
     """
 
@@ -52,7 +52,7 @@ class ZeroShotResult(FromCases, ProtocolResult):
     findings: dict[str, FindingResult]
     left_out: tuple[str, ...]
     cases: MultiLabelCases
-    prompts: dict[str, dict[str, list[str]]]
+    class_prompts: dict[str, dict[str, list[str]]]
     settings: dict[str, Any]
 
     @property
@@ -93,7 +93,7 @@ class ZeroShotResult(FromCases, ProtocolResult):
 
 def zero_shot(
     embeddings: Embeddings,
-    prompts: Prompts,
+    class_prompts: ClassPrompts,
     encode_text: Any,
     names: Sequence[str],
     *,
@@ -115,7 +115,7 @@ def zero_shot(
 
     Args:
         embeddings: images with ``labels`` (N, K).
-        prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
+        class_prompts: for each finding, ``{"present": [...], "absent": [...]}``, at least one prompt each.
         encode_text: the model, or its function from strings to (M, D).
         names: the K findings in the order of the labels' columns.
         validation: other studies with labels (V, K), on which each finding's threshold of F1 is chosen. None gives no F1,
@@ -136,19 +136,19 @@ def zero_shot(
     Example:
         >>> images = torch.tensor([[1.0, 0.2], [0.9, 0.4], [0.3, 1.0], [0.1, 0.9]])
         >>> embeddings = Embeddings(images, images, labels=torch.tensor([[1.0], [0.0], [1.0], [0.0]]))
-        >>> prompts = {"Edema": {"present": ["edema"], "absent": ["no edema"]}}
+        >>> class_prompts = {"Edema": {"present": ["edema"], "absent": ["no edema"]}}
         >>> encode = lambda texts: torch.tensor([[0.0, 1.0] if text.startswith("no") else [1.0, 0.0] for text in texts])
-        >>> result = zero_shot(embeddings, prompts, encode, ["Edema"], logit_scale=1.0)
+        >>> result = zero_shot(embeddings, class_prompts, encode, ["Edema"], logit_scale=1.0)
         >>> result.findings["Edema"].auroc.value, result.probabilities.round(2).tolist()
         (0.75, [[0.69], [0.62], [0.34], [0.29]])
     """
     require_labels(embeddings, names)
-    _check_prompts(prompts, names)
-    used = [name for name in names if name in prompts]
+    _check_class_prompts(class_prompts, names)
+    used = [name for name in names if name in class_prompts]
     targets = finding_targets(embeddings, names, used, uncertain)
     if logit_scale is None:
         logit_scale = get_logit_scale(encode_text)
-    sides = {f"{side} {name}": prompts[name][side] for name in used for side in ("present", "absent")}
+    sides = {f"{side} {name}": class_prompts[name][side] for name in used for side in ("present", "absent")}
     similarity = prompt_similarity(
         embeddings if validation is None else [embeddings, validation], sides, encode_text, ensemble
     )
@@ -182,7 +182,9 @@ def zero_shot(
         findings=findings,
         left_out=left_out,
         cases=cases,
-        prompts={name: {side: list(prompts[name][side]) for side in ("present", "absent")} for name in used},
+        class_prompts={
+            name: {side: list(class_prompts[name][side]) for side in ("present", "absent")} for name in used
+        },
         settings={
             "ensemble": ensemble,
             "logit_scale": float(logit_scale),
@@ -198,7 +200,7 @@ def zero_shot(
 
 def prompt_similarity(
     images: Embeddings | Sequence[Embeddings],
-    prompts: Mapping[str, Sequence[str]],
+    class_prompts: Mapping[str, Sequence[str]],
     encode_text: Any,
     ensemble: Literal["mean", "max"],
 ) -> list[np.ndarray]:
@@ -208,9 +210,9 @@ def prompt_similarity(
         ValueError: If ``ensemble`` is unknown, or the encoder's output is not finite or not of the images' width.
     """
     sets = [images] if isinstance(images, Embeddings) else list(images)
-    distinct = list(dict.fromkeys(prompt for texts in prompts.values() for prompt in texts))
+    distinct = list(dict.fromkeys(prompt for texts in class_prompts.values() for prompt in texts))
     with torch.inference_mode():
-        embeds = normalized_embeddings("prompt", text_encoder(encode_text, prompts=True)(distinct)).double()
+        embeds = normalized_embeddings("prompt", text_encoder(encode_text, as_class_prompts=True)(distinct)).double()
     width = sets[0].image.shape[1]
     if embeds.shape != (len(distinct), width):
         raise ValueError(
@@ -219,31 +221,31 @@ def prompt_similarity(
             )
         )
     place = {prompt: row for row, prompt in enumerate(distinct)}
-    rows = [place[prompt] for texts in prompts.values() for prompt in texts]
-    classes = torch.tensor([number for number, texts in enumerate(prompts.values()) for _ in texts])
+    rows = [place[prompt] for texts in class_prompts.values() for prompt in texts]
+    classes = torch.tensor([number for number, texts in enumerate(class_prompts.values()) for _ in texts])
     return [
-        class_similarity(given.image.double(), embeds[rows], classes, ensemble, num_classes=len(prompts)).numpy()
+        class_similarity(given.image.double(), embeds[rows], classes, ensemble, num_classes=len(class_prompts)).numpy()
         for given in sets
     ]
 
 
-def _check_prompts(prompts: Prompts, names: Sequence[str]) -> None:
-    unknown = [name for name in prompts if name not in names]
-    if unknown or not prompts:
-        raise ValueError(error_message("prompts", f"be of findings among {list(names)}", unknown or "none"))
-    for name, sides in prompts.items():
+def _check_class_prompts(class_prompts: ClassPrompts, names: Sequence[str]) -> None:
+    unknown = [name for name in class_prompts if name not in names]
+    if unknown or not class_prompts:
+        raise ValueError(error_message("class_prompts", f"be of findings among {list(names)}", unknown or "none"))
+    for name, sides in class_prompts.items():
         for side in ("present", "absent"):
             if isinstance(sides.get(side), str) or not sides.get(side):
                 expected = f"hold a list of at least one {side!r} prompt"
-                raise ValueError(error_message(f"prompts[{name!r}]", expected, repr(sides.get(side))))
+                raise ValueError(error_message(f"class_prompts[{name!r}]", expected, repr(sides.get(side))))
 
 
 def _run(context: ProtocolContext) -> ZeroShotResult:
     embeddings = context.embeddings()
-    prompts = context.prompts(labeled_findings(embeddings, context.findings))
+    class_prompts = context.class_prompts(labeled_findings(embeddings, context.findings))
     return zero_shot(
         embeddings,
-        prompts,
+        class_prompts,
         context.model,
         context.findings,
         validation=context.validation_embeddings(),

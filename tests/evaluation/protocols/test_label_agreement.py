@@ -162,7 +162,7 @@ def test_wrong_arguments_are_named():
     embeddings = studies(0)
     with pytest.raises(ValueError, match=r"^findings must be among .*, got \['Nodule'\]\.$"):
         label_agreement(embeddings, {"Nodule": PROMPTS["Edema"]}, encode, NAMES)
-    with pytest.raises(ValueError, match=r"^prompts must be of at least one finding, got none\.$"):
+    with pytest.raises(ValueError, match=r"^class_prompts must be of at least one finding, got none\.$"):
         label_agreement(embeddings, {}, encode, NAMES)
     with pytest.raises(ValueError, match=r"^validation and test must have no patient in common, got 40, 'p0' first\.$"):
         label_agreement(embeddings, PROMPTS, encode, NAMES, validation=studies(1))

@@ -164,7 +164,7 @@ def test_wrong_arguments_are_named():
         zero_shot_single_label(embeddings, {"Edema": ["edema"], "Nodule": ["n"]}, encode, NAMES)
     with pytest.raises(ValueError, match=r"classes must be two or more .* got \['Edema'\]"):
         zero_shot_single_label(embeddings, {"Edema": ["edema"]}, encode, NAMES)
-    with pytest.raises(ValueError, match=r"prompts\['Edema'\] must hold a list of at least one prompt"):
+    with pytest.raises(ValueError, match=r"class_prompts\['Edema'\] must hold a list of at least one prompt"):
         zero_shot_single_label(embeddings, {"Edema": "edema", "Fracture": ["fracture"]}, encode, NAMES)
     with pytest.raises(ValueError, match="labels must have a column for each of the 2 names, got 4"):
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES[:2])

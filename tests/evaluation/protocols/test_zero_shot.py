@@ -174,9 +174,9 @@ def test_uncertain_labels_follow_the_policy_and_missing_ones_never_count(uncerta
     labels = torch.tensor([[1.0], [0.0], [0.0], [-1.0], [-1.0], [torch.nan]])
     image = torch.randn(6, 24)
     embeddings = Embeddings(image, image, labels=labels)
-    prompts = {"Edema": PROMPTS["Edema"]}
+    class_prompts = {"Edema": PROMPTS["Edema"]}
     finding = zero_shot(
-        embeddings, prompts, model, ["Edema"], uncertain=uncertain, bootstrap=BootstrapConfig(n_resamples=5)
+        embeddings, class_prompts, model, ["Edema"], uncertain=uncertain, bootstrap=BootstrapConfig(n_resamples=5)
     ).findings["Edema"]
     assert (finding.positives, finding.negatives) == (positives, negatives)
 
@@ -265,10 +265,10 @@ def test_wrong_arguments_are_named():
     embeddings = studies(model)
     with pytest.raises(ValueError, match="labels must have a column for each of the 2 names, got 3"):
         zero_shot(embeddings, PROMPTS, model, NAMES[:2])
-    with pytest.raises(ValueError, match=r"prompts must be of findings among .* got \['Nodule'\]"):
+    with pytest.raises(ValueError, match=r"class_prompts must be of findings among .* got \['Nodule'\]"):
         zero_shot(embeddings, {"Nodule": PROMPTS["Edema"]}, model, NAMES)
     with pytest.raises(
-        ValueError, match=r"prompts\['Edema'\] must hold a list of at least one 'absent' prompt, got \[\]\."
+        ValueError, match=r"class_prompts\['Edema'\] must hold a list of at least one 'absent' prompt, got \[\]\."
     ):
         zero_shot(embeddings, {"Edema": {"present": ["a"], "absent": []}}, model, NAMES)
     with pytest.raises(ValueError, match="ensemble must be one of 'mean', 'max', got 'sum'"):
@@ -290,10 +290,15 @@ def test_an_evaluation_writes_the_structure_that_the_run_folder_promises(tmp_pat
     embeddings = studies(model)
     embeddings = Embeddings(embeddings.image, embeddings.image, labels=embeddings.labels)
     untrained = evaluate(
-        embeddings, FakeModel(seed=9), prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20)
+        embeddings, FakeModel(seed=9), class_prompts=PROMPTS, names=NAMES, bootstrap=BootstrapConfig(n_resamples=20)
     )
     evaluation = evaluate(
-        embeddings, model, prompts=PROMPTS, names=NAMES, untrained=untrained, bootstrap=BootstrapConfig(n_resamples=20)
+        embeddings,
+        model,
+        class_prompts=PROMPTS,
+        names=NAMES,
+        untrained=untrained,
+        bootstrap=BootstrapConfig(n_resamples=20),
     )
     content = json.loads(evaluation.save(tmp_path / "run" / "evaluation.json").read_text())
     for part in (content, content["untrained"]):

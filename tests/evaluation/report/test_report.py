@@ -119,25 +119,29 @@ def example(number=70, seed=0):
         patient_ids=[f"p{i // 2}" for i in range(number)],
         thumbnails=dict(enumerate(pixels)),
     )
-    prompts = {name: {"present": [f"{name} is seen"], "absent": [f"no {name}"]} for name in NAMES}
+    class_prompts = {name: {"present": [f"{name} is seen"], "absent": [f"no {name}"]} for name in NAMES}
 
     def encode_text(strings):
         rows = [(-1.0 if s.startswith("no ") else 1.0) * axes[[n in s for n in NAMES].index(True)] for s in strings]
         return torch.stack(rows)
 
-    return embeddings, prompts, encode_text
+    return embeddings, class_prompts, encode_text
 
 
 @pytest.fixture(scope="module")
 def material():
-    embeddings, prompts, encode_text = example()
+    embeddings, class_prompts, encode_text = example()
     with pytest.warns(RuntimeWarning, match="Pleural Other"):
         untrained = evaluate(
-            example(seed=3)[0], encode_text, prompts=prompts, names=NAMES, bootstrap=BootstrapConfig(n_resamples=50)
+            example(seed=3)[0],
+            encode_text,
+            class_prompts=class_prompts,
+            names=NAMES,
+            bootstrap=BootstrapConfig(n_resamples=50),
         )
     with pytest.warns(RuntimeWarning, match="Pleural Other"):
         evaluation = evaluate(
-            embeddings, encode_text, prompts=prompts, names=NAMES, bootstrap=BootstrapConfig(n_resamples=50)
+            embeddings, encode_text, class_prompts=class_prompts, names=NAMES, bootstrap=BootstrapConfig(n_resamples=50)
         )
     return embeddings, replace(with_pictures(evaluation), untrained=with_pictures(untrained))
 
