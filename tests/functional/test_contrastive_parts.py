@@ -168,6 +168,24 @@ def test_embeddings_that_do_not_fit(images, texts, error, message):
             read_embeds(images, texts, normalize=normalize)
 
 
+class Subclass(torch.Tensor):
+    """Stays what it is in every operation, as MONAI's MetaTensor does."""
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("wrap", [lambda x: x.as_subclass(Subclass), torch.nn.Parameter], ids=["subclass", "parameter"])
+def test_embeddings_lose_their_subclass_and_keep_their_gradient(wrap, normalize):
+    values = torch.tensor([[3.0, -4.0], [0.5, 0.0]])
+    expected = read_embeds(values, values, normalize=normalize)
+    leaf = wrap(values.clone()).requires_grad_()
+    read = read_embeds(leaf, leaf, normalize=normalize)
+    assert all(torch.equal(a, b) for a, b in zip(read, expected, strict=True))
+    assert {type(x) for x in read_embeds(leaf.detach(), leaf.detach(), normalize=normalize)} == {torch.Tensor}
+    assert {type(x * 1) for x in read} == {torch.Tensor}
+    sum(x.sum() for x in read).backward()
+    assert leaf.grad is not None
+
+
 def test_pairs_without_ids_are_numbered(monkeypatch):
     images, texts = pair_ids(None, None, torch.ones(3, 1), torch.ones(3, 1))
     assert images.tolist() == texts.tolist() == [0, 1, 2]

@@ -288,6 +288,7 @@ def test_sum_is_the_sum_of_none(name, reduction):
 def test_metatensor_is_stripped():
     MetaTensor = pytest.importorskip("monai.data").MetaTensor
     values = batch()
+    assert type(MetaTensor(values["image_embeds"]).norm() + 1) is MetaTensor  # it does survive where nothing strips it
     expected = ImageTextContrastiveLoss()(values["image_embeds"], values["image_embeds"])
     wrapped = MetaTensor(values["image_embeds"].detach()).requires_grad_()
     value = ImageTextContrastiveLoss()(wrapped, wrapped)
