@@ -89,6 +89,15 @@ def test_masks_are_as_if_the_rest_were_not_there():
             )
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.uint8])
+def test_a_mask_of_numbers_keeps_what_is_not_zero(dtype):
+    """The numbers are no weights."""
+    matrix = cost(6, 4)
+    rows, columns = torch.tensor([2, 0, 1, 7, 0, 3]), torch.tensor([5, 1, 0, 2])
+    expected = sinkhorn(matrix, 0.1, rows > 0, columns > 0)
+    assert torch.equal(sinkhorn(matrix, 0.1, rows.to(dtype), columns.to(dtype)), expected)
+
+
 @pytest.mark.parametrize("empty", ["rows", "columns", "both"])
 @pytest.mark.parametrize("epsilon", [1.0, 0.01])
 def test_nothing_kept_gives_an_empty_plan_and_no_gradient(empty, epsilon):

@@ -89,6 +89,23 @@ def test_tiled_equals_plain(kind, n, m, d, tile_size, images_at_once, scale, red
         assert ((got - expected).abs() <= 1e-6 * (1 + float(scale) / 10) * count * bound).all()
 
 
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("scale", [10.0, 100.0])  # 100: the exponentials are not bounded
+@pytest.mark.parametrize("kind", KINDS)
+def test_tiles_of_some_images_and_some_texts_equal_plain(kind, scale, reduction, monkeypatch):
+    generator = torch.Generator().manual_seed(3)
+    embeds = [torch.randn(k, 3, generator=generator) for k in (5, 7)]
+    extra = arguments(kind, 5, 7, generator)
+    loss, options, _ = KINDS[kind]
+    plain, plain_grads = value_and_gradients(loss(reduction=reduction, **options), embeds, torch.tensor(scale), extra)
+    monkeypatch.setattr(tiled, "CPU_TILE_ELEMENTS", 2 * 3)  # two images at a time
+    tiled_loss = loss(reduction=reduction, tile_size=3, **options)
+    value, grads = value_and_gradients(tiled_loss, embeds, torch.tensor(scale), extra)
+    torch.testing.assert_close(value, plain, rtol=1e-5, atol=1e-6 * scale)
+    for got, expected in zip(grads, plain_grads, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=2e-6 * scale)
+
+
 @pytest.mark.parametrize("alignment", ["transport", "attention", "max"])
 @settings(max_examples=10, deadline=None)
 @given(
