@@ -13,7 +13,7 @@ from medvl.data.cells import normalize_name
 from medvl.data.label_columns import match_names, reorder_states
 from medvl.data.text_labels import label_texts
 from medvl.text import load_vocabulary, split_sentences
-from medvl.text.headers import is_header
+from medvl.text.content import count_words
 from medvl.transforms import ExtractSections
 
 TEXT_UNITS = ("report", "sentence")
@@ -70,8 +70,9 @@ def _fill_missing(label: NDArray[np.float32], reported: NDArray[np.float32], whe
 
 
 def _sentences(text: str) -> list[str]:
+    """The sentences that have words: none for a text without any, unlike :func:`medvl.text.content_sentences`."""
     sentences = (text[start:end] for start, end in split_sentences(text))
-    return [sentence for sentence in sentences if not is_header(sentence) and any(map(str.isalpha, sentence))]
+    return [sentence for sentence in sentences if count_words(sentence)]
 
 
 def drop_unlabeled_texts(studies: Sequence[dict[str, Any]]) -> tuple[list[dict[str, Any]], int]:

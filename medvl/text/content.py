@@ -12,6 +12,16 @@ from medvl.utils.checks import check_text
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
 
+def count_words(sentence: str) -> int:
+    """Number of words of two letters or more in a sentence; 0 for a header, as "FINDINGS:".
+
+    Example:
+        >>> count_words("No effusion."), count_words("FINDINGS:"), count_words("1.")
+        (2, 0, 0)
+    """
+    return 0 if is_header(sentence) else len(_WORD.findall(sentence))
+
+
 def content_sentences(report: str | Sequence[str], min_words: int = 1) -> list[str]:
     """The sentences of a report that have words, without headers ("FINDINGS:"), numbers ("1.") and marks ("___").
 
@@ -40,6 +50,6 @@ def content_sentences(report: str | Sequence[str], min_words: int = 1) -> list[s
         for sentence in report:
             check_text(sentence, "each sentence of report")
         sentences = [sentence for sentence in report if sentence.strip()]
-    counts = [0 if is_header(sentence) else len(_WORD.findall(sentence)) for sentence in sentences]
+    counts = [count_words(sentence) for sentence in sentences]
     threshold = min(min_words, max(counts, default=0))
     return [sentence for sentence, count in zip(sentences, counts, strict=True) if count >= threshold]
