@@ -45,7 +45,9 @@ def train(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     device: Device = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that load data.", min=0, show_default=False)] = None,
+    num_workers: Annotated[
+        int | None, typer.Option(help="Processes that load data.", min=0, show_default=False)
+    ] = None,
     on_error: Annotated[
         str | None,
         typer.Option(
@@ -85,7 +87,7 @@ def train(
         "seed": seed,
         "resume": resume or None,
         "device": None if device is None else resolve_device(device),
-        "num_workers": workers,
+        "num_workers": num_workers,
         "on_error": None if on_error is None else checked_on_error(on_error),
         "columns": columns or None,
     }
