@@ -24,7 +24,7 @@ def parameter_groups(
 
     A parameter's learning rate is::
 
-        learning_rate * lr_multipliers[longest prefix of its name] * layer_decay ^ (layers between it and its tower's end)
+        learning_rate * lr_multipliers[longest prefix of its name] * layer_decay ^ (layers between it and its encoder's end)
 
     Layers are counted within each child of the network, by the first number in the names of its blocks: what comes before
     the blocks (embeddings) lies one below the first, and what comes after, as all of a child without blocks, has no layer
@@ -44,9 +44,9 @@ def parameter_groups(
             parameter is frozen.
 
     Example:
-        >>> network = nn.ModuleDict({"tower": nn.Sequential(), "head": nn.Linear(2, 2)})
-        >>> network["tower"].add_module("stem", nn.Linear(2, 2))
-        >>> network["tower"].add_module("blocks", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
+        >>> network = nn.ModuleDict({"encoder": nn.Sequential(), "head": nn.Linear(2, 2)})
+        >>> network["encoder"].add_module("stem", nn.Linear(2, 2))
+        >>> network["encoder"].add_module("blocks", nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)))
         >>> groups = parameter_groups(network, 0.8, lr_multipliers={"head": 2.0}, layer_decay=0.5)
         >>> [(group["lr"], len(group["params"])) for group in groups]
         [(0.2, 2), (0.4, 2), (0.8, 2), (1.6, 2)]
@@ -85,16 +85,16 @@ def _under(name: str, prefix: str) -> bool:
 
 
 def _layers_below_end(names: list[str]) -> dict[str, int]:
-    """By parameter, how many layers lie between it and the end of its tower."""
-    towers: dict[str, list[str]] = {}
+    """By parameter, how many layers lie between it and the end of its encoder."""
+    encoders: dict[str, list[str]] = {}
     for name in names:
-        towers.setdefault(name.split(".")[0], []).append(name)
+        encoders.setdefault(name.split(".")[0], []).append(name)
     result = {}
-    for tower in towers.values():
-        blocks = {name: int(found[1]) for name in tower if (found := _BLOCK.search(name))}
+    for encoder in encoders.values():
+        blocks = {name: int(found[1]) for name in encoder if (found := _BLOCK.search(name))}
         numbers = sorted(set(blocks.values()))
-        first = next((i for i, name in enumerate(tower) if name in blocks), 0)
-        for i, name in enumerate(tower):
+        first = next((i for i, name in enumerate(encoder) if name in blocks), 0)
+        for i, name in enumerate(encoder):
             depth = len(numbers) if i < first else numbers[::-1].index(blocks[name]) if name in blocks else 0
             result[name] = depth
     return result

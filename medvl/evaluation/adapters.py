@@ -181,10 +181,10 @@ class HuggingFaceModel(nn.Module):
         return F.normalize(patches.float(), dim=-1), tuple(maps.shape[2:])
 
     def feature_maps(self, images: Tensor) -> Tensor:
-        """The image tower's last hidden state as a map (N, C, h, w)."""
+        """The image encoder's last hidden state as a map (N, C, h, w)."""
         pixels = self.prepare(images)
-        tower: Any = self.model.vision_model
-        tokens = tower(pixel_values=pixels).last_hidden_state
+        encoder: Any = self.model.vision_model
+        tokens = encoder(pixel_values=pixels).last_hidden_state
         if tokens.ndim == 4:
             return tokens
         size = self.vision_config.patch_size
@@ -197,7 +197,7 @@ class HuggingFaceModel(nn.Module):
         return tokens[:, extra:].transpose(1, 2).unflatten(2, grid)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """Images as the image tower takes them (N, C, S, S).
+        """Images as the image encoder takes them (N, C, S, S).
 
         Raises:
             ValueError: For volumes, or a number of channels that is neither one nor the model's.
@@ -227,9 +227,9 @@ def _pooled(output: Any) -> Tensor:
 
 
 def _part(model: nn.Module, name: str) -> nn.Module | None:
-    """The image tower's module of that name, wherever it sits."""
-    tower: Any = model.vision_model
-    return next((module for path, module in tower.named_modules() if path.split(".")[-1] == name), None)
+    """The image encoder's module of that name, wherever it sits."""
+    encoder: Any = model.vision_model
+    return next((module for path, module in encoder.named_modules() if path.split(".")[-1] == name), None)
 
 
 def _normalizes_tokens(model: nn.Module) -> bool:

@@ -50,10 +50,10 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
     own = getattr(model, "feature_maps", None)
     if callable(own):
         return _frozen(model, lambda image: _as_maps(own(image), image))
-    towers = (getattr(model, "image_encoder", None), getattr(model, "vision_model", None), model)
-    tower = next((tower for tower in towers if isinstance(tower, nn.Module)), None)
-    if tower is not None:
-        return _frozen(tower, lambda image: _module_maps(tower, _fit_channels(tower, image)))
+    encoders = (getattr(model, "image_encoder", None), getattr(model, "vision_model", None), model)
+    encoder = next((encoder for encoder in encoders if isinstance(encoder, nn.Module)), None)
+    if encoder is not None:
+        return _frozen(encoder, lambda image: _module_maps(encoder, _fit_channels(encoder, image)))
     patches = getattr(model, "encode_patches", None)
     if callable(patches):
         return _frozen(model, lambda image: [_patch_map(*patches(image))])
@@ -72,13 +72,13 @@ def _frozen(model: Any, features: Callable[[Tensor], list[Tensor]]) -> Callable[
     return run
 
 
-def _fit_channels(tower: nn.Module, image: Tensor) -> Tensor:
+def _fit_channels(encoder: nn.Module, image: Tensor) -> Tensor:
     """Gray images repeated for a Hugging Face model that is configured for color."""
-    channels = getattr(getattr(tower, "config", None), "num_channels", image.shape[1])
+    channels = getattr(getattr(encoder, "config", None), "num_channels", image.shape[1])
     return image.expand(-1, channels, *image.shape[2:]) if image.shape[1] == 1 < channels else image
 
 
-def _module_maps(tower: nn.Module, image: Tensor) -> list[Tensor]:
+def _module_maps(encoder: nn.Module, image: Tensor) -> list[Tensor]:
     """The last output of each size; the patches of the final output where fewer than two sizes were passed."""
     by_size: dict[tuple[int, ...], Tensor] = {}
 
@@ -86,9 +86,9 @@ def _module_maps(tower: nn.Module, image: Tensor) -> list[Tensor]:
         if isinstance(output, Tensor) and _is_stage(output, image):
             by_size[tuple(output.shape[2:])] = output
 
-    handles = [module.register_forward_hook(keep) for module in tower.modules()]
+    handles = [module.register_forward_hook(keep) for module in encoder.modules()]
     try:
-        output = tower(image)
+        output = encoder(image)
     finally:
         for handle in handles:
             handle.remove()

@@ -13,7 +13,7 @@ from torch import nn
 def eval_mode(network: Any) -> Iterator[None]:
     """Put a module in evaluation mode, and afterwards each of its submodules back in its own mode.
 
-    A frozen tower in evaluation mode stays so afterwards, which ``network.train()`` would undo. Anything that is not a
+    A frozen encoder in evaluation mode stays so afterwards, which ``network.train()`` would undo. Anything that is not a
     module is left alone.
     """
     training = [part for part in network.modules() if part.training] if isinstance(network, nn.Module) else []

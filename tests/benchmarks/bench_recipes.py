@@ -7,7 +7,7 @@ one to the end of the next (validation and checkpoints come between epochs and d
 all threads, which other programs on the machine hardly lengthen; the third by the clock:
 
 1. The recipe's own trainer, handlers included, against a bare PyTorch loop over the same network, loss, optimizer and batches.
-2. The same towers (a ViT and a BERT of Hugging Face) in our trainer and in Hugging Face's ``VisionTextDualEncoderModel``,
+2. The same encoders (a ViT and a BERT of Hugging Face) in our trainer and in Hugging Face's ``VisionTextDualEncoderModel``,
    trained by a bare loop with its own loss.
 3. The share of a step that the trainer waits for its loader, which reads, augments and tokenises in one worker process.
 """
@@ -168,7 +168,7 @@ def main() -> None:
             bare = bare_recipe(made, batches)
             made.feed(batches)
             report(f"1. {recipe}", in_turns({"recipe": made.epoch, "bare loop": bare}, rounds))
-        towers = {
+        encoders = {
             "network_def#image_encoder": {
                 "_target_": "medvl.networks.ImageEncoder",
                 "backbone": {"model_type": "vit", **VIT, "image_size": size, "num_channels": 1},
@@ -177,11 +177,11 @@ def main() -> None:
             "network_def#text_encoder": {"model_type": "bert", **BERT, "vocab_size": 2000},
             "vocab_size": 2000,
         }
-        made = Recipe("convirt", folder / "towers", size, batch, studies, **towers)
+        made = Recipe("convirt", folder / "encoders", size, batch, studies, **encoders)
         batches = Batches([b for b, _ in zip(made.parts("train#dataloader"), range(steps), strict=False)])
         made.feed(batches)
         rival = bare_hugging_face(batches, size, 2000, 128)
-        report("2. same towers", in_turns({"convirt": made.epoch, "Hugging Face": rival}, rounds))
+        report("2. same encoders", in_turns({"convirt": made.epoch, "Hugging Face": rival}, rounds))
         torch.set_num_threads(1)
         for recipe in options.recipes:
             made = Recipe(recipe, folder / "waiting", size, batch, studies, num_workers=1)

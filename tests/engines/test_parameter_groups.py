@@ -1,4 +1,4 @@
-"""Rates by part and by depth, on the towers that people use."""
+"""Rates by part and by depth, on the encoders that people use."""
 
 from __future__ import annotations
 
@@ -59,13 +59,15 @@ def test_the_longest_prefix_counts():
 
 
 def test_errors():
-    network = nn.ModuleDict({"tower": nn.Linear(1, 1)})
-    with pytest.raises(ValueError, match="lr_multipliers must name parts of the network, such as tower, got 'twoer'"):
-        parameter_groups(network, 1.0, {"twoer": 1.0})
+    network = nn.ModuleDict({"encoder": nn.Linear(1, 1)})
+    with pytest.raises(
+        ValueError, match="lr_multipliers must name parts of the network, such as encoder, got 'encoders'"
+    ):
+        parameter_groups(network, 1.0, {"encoders": 1.0})
     with pytest.raises(ValueError, match="learning_rate must be at least 0, got -1"):
         parameter_groups(network, -1.0)
-    with pytest.raises(ValueError, match=r"^lr_multipliers\['tower'\] must be at least 0, got -1"):
-        parameter_groups(network, 1.0, {"tower": -1.0})
+    with pytest.raises(ValueError, match=r"^lr_multipliers\['encoder'\] must be at least 0, got -1"):
+        parameter_groups(network, 1.0, {"encoder": -1.0})
     with pytest.raises(ValueError, match=r"layer_decay must be in \(0, 1\], got 0"):
         parameter_groups(network, 1.0, layer_decay=0)
     with pytest.raises(ValueError, match="no parameter to train: all of them are frozen"):

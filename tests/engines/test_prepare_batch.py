@@ -9,7 +9,7 @@ from torch import nn
 from medvl.engines import PrepareBatchImageText
 
 
-class Towers(nn.Module):
+class Encoders(nn.Module):
     def __init__(self):
         super().__init__()
         self.image, self.text = nn.Linear(4, 3), nn.Embedding(10, 3)
@@ -32,7 +32,7 @@ def test_network_and_loss_get_what_they_ask_for():
         "study_id": list("abcdef"),
         "text_ids": torch.arange(9),
     }
-    network = Towers()
+    network = Encoders()
     trainer = SupervisedTrainer(
         device="cpu",
         max_epochs=1,

@@ -11,7 +11,7 @@ from medvl.losses import CombinedLoss, ImageTextContrastiveLoss, SemanticMatchin
 pytest.importorskip("monai")
 
 
-class TwoTowers(nn.Module):
+class TwoEncoders(nn.Module):
     def __init__(self):
         super().__init__()
         self.image, self.text = nn.Linear(4, 3), nn.Linear(5, 3)
@@ -38,7 +38,7 @@ def test_supervised_trainer_takes_it_as_is():
             "text_labels": torch.randint(0, 2, (6, 3)).float(),
         }
     ]
-    network = TwoTowers()
+    network = TwoEncoders()
     loss = CombinedLoss({"pairs": (ImageTextContrastiveLoss(), 1.0), "semantic": (SemanticMatchingLoss(), 0.5)})
     losses = []
     trainer = SupervisedTrainer(
@@ -66,7 +66,7 @@ def test_a_missing_name_stops_the_trainer_with_what_there_was():
         r"\['image_embeds', 'logit_scale', 'text_embeds'\] and the batch has \['image'\]"
     )
     with pytest.raises(KeyError, match=message):
-        loss(TwoTowers()(torch.ones(2, 4), torch.ones(2, 5)), {"image": torch.ones(2, 4)})
+        loss(TwoEncoders()(torch.ones(2, 4), torch.ones(2, 5)), {"image": torch.ones(2, 4)})
 
 
 def test_from_a_bundle_configuration(tmp_path):

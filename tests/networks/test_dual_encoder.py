@@ -51,7 +51,7 @@ class TestDualEncoder:
         with pytest.raises(ValueError, match=r"^image or input_ids must be given, got neither\.$"):
             model()
 
-    def test_gradient_reaches_every_parameter_of_both_towers(self):
+    def test_gradient_reaches_every_parameter_of_both_encoders(self):
         model = small_model()
         ids, mask = tokens()
         output = model(torch.rand(3, 1, 64, 64), ids, mask)

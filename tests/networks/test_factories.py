@@ -40,7 +40,7 @@ def tiny(name: str, dims: int = 2, **options) -> DualEncoder:
 
 @pytest.mark.parametrize("name", FACTORIES)
 @pytest.mark.parametrize("dims", [2, 3])
-def test_both_towers_learn_and_a_folder_is_all_one_needs(name, dims, tmp_path):
+def test_both_encoders_learn_and_a_folder_is_all_one_needs(name, dims, tmp_path):
     model = tiny(name, dims)
     image = torch.rand(2, 1, *(32,) * dims)
     patches = model.encode_patches(image)[0].shape[1]
@@ -96,7 +96,7 @@ def test_small_presets(name):
     assert FACTORIES[name]("small", image_size=32).options["embed_dim"] == 512
 
 
-def test_base_presets_have_the_papers_towers():
+def test_base_presets_have_the_papers_encoders():
     with torch.device("meta"):
         models = {name: factory(image_size=224) for name, factory in FACTORIES.items()}
     for model in models.values():

@@ -84,7 +84,7 @@ def test_learning_prompts_changes_them_alone_bit_for_bit(tokenizer):
     assert changed == [name for name in before if name.endswith("prompt_tokens.vectors")]
 
 
-def test_the_prompted_text_tower_exports(tokenizer):
+def test_the_prompted_text_encoder_exports(tokenizer):
     encoder = make(tokenizer, num_tokens=2).text_encoder
     ids = torch.tensor([[2, 5, encoder.vocab_size, encoder.vocab_size + 1, 3]] * 2)
     exported = torch.export.export(encoder, (ids, torch.ones_like(ids)), strict=False)

@@ -39,7 +39,7 @@ MEDCLIP: Rules = [
     (r"text_model\.model\.", TEXT),
 ]
 
-# open_clip with a timm image tower and a Hugging Face text tower, as BiomedCLIP.
+# open_clip with a timm image encoder and a Hugging Face text encoder, as BiomedCLIP.
 OPEN_CLIP: Rules = [
     *CONSTANTS,
     (r"logit_scale$", "logit_scale.log_scale"),
@@ -55,16 +55,16 @@ OPEN_CLIP: Rules = [
 def hugging_face(names: Collection[str]) -> Rules:
     """Rules for CLIPModel and VisionTextDualEncoderModel; a dense pooler becomes the first layer of a projection."""
     rules: Rules = [*CONSTANTS, (r"logit_scale$", "logit_scale.log_scale")]
-    for tower, projection, encoder in (
+    for module, projection, encoder in (
         ("vision_model", "visual_projection", IMAGE),
         ("text_model", "text_projection", TEXT),
     ):
         ours = "image_projection." if encoder == IMAGE else "text_projection."
-        pooled = f"{tower}.pooler.dense.weight" in names
+        pooled = f"{module}.pooler.dense.weight" in names
         rules += [
-            (rf"{tower}\.pooler\.dense\.", f"{ours}0."),
+            (rf"{module}\.pooler\.dense\.", f"{ours}0."),
             (rf"{projection}\.", f"{ours}{2 if pooled else 0}."),
-            (rf"{tower}\.", encoder),
+            (rf"{module}\.", encoder),
         ]
     return rules
 

@@ -56,7 +56,7 @@ def load_reference_weights(
     "medclip"     MedCLIP's checkpoints (Wang et al. 2022,                 ``medclip("base", ...)``, for its Swin with
                   https://arxiv.org/abs/2210.10163), ResNet and Swin       ``image_encoder={"model_type": "swin",
                                                                            "num_channels": 3}``
-    "huggingface" the folder of a ``CLIPModel`` or a                       encoders of the same configurations; a tower
+    "huggingface" the folder of a ``CLIPModel`` or a                       encoders of the same configurations; an encoder
                   ``VisionTextDualEncoderModel``                           with a dense pooler needs a projection of
                                                                            ``{"layers": 2, "activation": "tanh",
                                                                            "bias": (True, False)}``

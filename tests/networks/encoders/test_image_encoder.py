@@ -336,7 +336,7 @@ class TestHuggingFaceSources:
         assert {value.dtype for value in encoder.parameters()} == {torch.float32}
         assert {value.dtype for value in ImageEncoder.from_config(encoder.to_config()).parameters()} == {torch.float32}
 
-    def test_vision_tower_of_a_clip_folder(self, tmp_path):
+    def test_vision_encoder_of_a_clip_folder(self, tmp_path):
         model = CLIPModel(CLIPConfig(vision_config=HF_VIT, text_config={**TRANSFORMER, "vocab_size": 50})).eval()
         model.save_pretrained(tmp_path)
         encoder = ImageEncoder(tmp_path, in_channels=3).eval()
@@ -346,7 +346,7 @@ class TestHuggingFaceSources:
         normed = model.vision_model.post_layernorm(expected.last_hidden_state[:, 1:])
         torch.testing.assert_close(encoder(image)["patches"], normed)
 
-    def test_tower_that_transformers_table_lacks_is_built_anew(self):
+    def test_encoder_that_transformers_table_lacks_is_built_anew(self):
         encoder = ImageEncoder(BlipVisionModel(BlipVisionConfig(**HF_VIT))).eval()
         again = ImageEncoder.from_config(encoder.to_config()).eval()
         again.load_state_dict(encoder.state_dict())

@@ -184,7 +184,7 @@ def test_the_first_token_of_a_causal_model_is_refused(name):
         make(name, "cls")
 
 
-def test_models_with_heads_poolers_decoders_or_image_towers_give_their_text_part(tmp_path):
+def test_models_with_heads_poolers_decoders_or_image_encoders_give_their_text_part(tmp_path):
     assert type(TextEncoder(BertForMaskedLM(BertConfig(**BERT))).model).__name__ == "BertModel"
     assert not [
         n for n, _ in TextEncoder(AutoModel.from_config(BertConfig(**BERT))).named_parameters() if "pooler" in n

@@ -109,7 +109,7 @@ class ResNet50(nn.Module):
 
 
 class MedCLIPText(nn.Module):
-    """MedCLIP's text tower: the mean of hidden layers 1, 2 and last."""
+    """MedCLIP's text encoder: the mean of hidden layers 1, 2 and last."""
 
     def __init__(self):
         super().__init__()
@@ -122,7 +122,7 @@ class MedCLIPText(nn.Module):
 
 
 class Reference(nn.Module):
-    """A published model's two towers and scale under their published names."""
+    """A published model's two encoders and scale under their published names."""
 
     def __init__(self, vision, text):
         super().__init__()
