@@ -33,7 +33,6 @@ SECTION_ALIASES: dict[str, tuple[str, ...]] = {
     "indication": (
         "indication",
         "indications",
-        "clinical",
         "clinical indication",
         "clinical information",
         "clinical info",
@@ -98,6 +97,9 @@ _NAME_OF_ALIAS = {
     for word in _QUALIFIERS
 }
 _NAME_OF_ALIAS |= {alias: name for name, aliases in SECTION_ALIASES.items() for alias in aliases}
+# A word that is a header only with its colon: "Clinical correlation" may break behind its first word.
+_NAME_WITH_COLON = {"clinical": "indication"}
+_COLONS = (":", "\uff1a")
 _MIN_MISSPELLED_LENGTH = 7
 
 
@@ -173,7 +175,10 @@ def section_name(text: str) -> str | None:
     """
     if len(text) > _MAX_HEADER_LENGTH:
         return None
+    ends_in_colon = text.rstrip().endswith(_COLONS)
     text = text.strip(_MARKS).lower()
+    if ends_in_colon and text in _NAME_WITH_COLON:
+        return _NAME_WITH_COLON[text]
     if text in _NAME_OF_ALIAS or not _may_be_header(text):
         return _NAME_OF_ALIAS.get(text)
     text = _PARENTHESIS.sub("", _NUMBER.sub("", text, count=1)).strip(_MARKS)
@@ -197,7 +202,7 @@ def header_start(text: str, start: int, end: int) -> int | None:
     """
     low = max(start, end - _MAX_HEADER_LENGTH)
     whole = text[low:end].strip(_MARKS).lower()
-    if low == start and whole in _NAME_OF_ALIAS:
+    if low == start and (whole in _NAME_OF_ALIAS or (whole in _NAME_WITH_COLON and text[end] in _COLONS)):
         return start
     if not _may_be_header(whole):
         return None

@@ -64,3 +64,9 @@ def test_a_header_is_found_at_once_in_a_long_sentence():
     begin = time.process_time()
     assert extract_sections(text) == {}
     assert time.process_time() - begin < 5
+
+
+def test_a_line_that_breaks_behind_clinical_is_no_header():
+    text = "FINDINGS: No fracture. Clinical\ncorrelation is recommended."
+    assert list(extract_sections(text)) == ["findings"]
+    assert list(extract_sections("Clinical: cough. Findings: clear.")) == ["indication", "findings"]
