@@ -348,6 +348,14 @@ def test_agreement_of_labels_and_of_ids(kind, expected):
     assert wide.block(ALL, ALL).dtype == torch.float64
 
 
+@pytest.mark.parametrize("kind", ["exact", "overlap", "soft"])
+def test_labels_of_which_nothing_is_known_agree_with_none(kind):
+    known = torch.tensor([[k // 3, k % 3] for k in range(9)]).float()
+    unknown = torch.full((2, 2), NAN)
+    for labels in ((known, unknown), (unknown, known), (unknown, unknown)):
+        assert not agreement_blocks(None, labels, kind)(ALL, ALL).any()
+
+
 def test_an_agreement_is_never_negative():
     labels = torch.tensor([[1.0, 0.0]]), torch.tensor([[-1.0, 0.0]])
     assert agreement_blocks(None, labels, "soft")(ALL, ALL).tolist() == [[0.0]]
