@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+
 import pytest
 import torch
 
@@ -212,3 +214,20 @@ def test_no_more_scalings_than_asked_for(monkeypatch):
         sinkhorn(matrix, 0.001, tolerance=1e-12, max_iterations=most)
         # Beside the scalings, one product measures the error and one tries each Newton step.
         assert len(scalings) <= most + 2 * (1 + most // transport.FIRST_ROUND)
+
+
+def test_defaults():
+    matrix = cost(12, 5)
+    assert torch.equal(sinkhorn(matrix), sinkhorn(matrix, 0.05, tolerance=1e-6, max_iterations=2000, gradient="exact"))
+    assert not torch.equal(sinkhorn(matrix), sinkhorn(matrix, 0.06))
+    defaults = {key: value.default for key, value in inspect.signature(sinkhorn).parameters.items()}
+    expected = {"epsilon": 0.05, "tolerance": 1e-6, "max_iterations": 2000, "gradient": "exact"}
+    assert {key: defaults[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6)])
+def test_a_constant_plan_has_the_same_values_and_no_gradient(shape):
+    matrix = cost(*shape).requires_grad_()
+    plan = sinkhorn(matrix, 0.1, gradient="constant")
+    assert not plan.requires_grad
+    assert torch.equal(plan, sinkhorn(matrix, 0.1).detach())
