@@ -118,10 +118,9 @@ class Manifest:
         unknown = len({study["study_id"] for study in self.studies if "patient_id" not in study})
         if unknown:
             logger.warning(
-                "%s: %s without a patient split by study, so that a patient may be in two splits; "
-                "if it has patients, name their column.",
+                "%s: %s split by study, so that a patient may be in two splits; if it has patients, name their column.",
                 self.name,
-                "1 study is" if unknown == 1 else f"{unknown} studies are",
+                "1 study without a patient is" if unknown == 1 else f"{unknown} studies without a patient are",
             )
         return replace(self, studies=split_by_patient(self.studies, fractions, seed))
 

@@ -208,13 +208,13 @@ class TestPatients:
         table = write(folder / "cases.csv", "image,report,person", *rows)
         read_manifest(table).assign_splits()
         said = (
-            "cases.csv: {} without a patient split by study, so that a patient may be in two splits; "
+            "cases.csv: {} split by study, so that a patient may be in two splits; "
             "if it has patients, name their column."
         )
-        assert caplog.messages == [said.format("8 studies are")]
+        assert caplog.messages == [said.format("8 studies without a patient are")]
         caplog.clear()
         read_manifest(table, patient_column="person").assign_splits()
-        assert caplog.messages == [said.format("6 studies are")]
+        assert caplog.messages == [said.format("6 studies without a patient are")]
         caplog.clear()
         write(table, "image,report,patient", *(row.replace("NA", "q") for row in rows))
         read_manifest(table).assign_splits()
