@@ -114,3 +114,12 @@ def test_logit_scale_of_a_network():
     assert get_logit_scale(Scaled(4)) == 4.0
     assert get_logit_scale(Scaled(Scale())) == 5.0
     assert get_logit_scale(Wrapped(Scaled(torch.tensor(3.0)))) == 3.0
+
+
+@pytest.mark.parametrize("ensemble", ["mean", "max"])
+@pytest.mark.parametrize("number", [1, 3])
+def test_class_similarity_checks_the_number_of_classes(ensemble, number):
+    images, prompts, classes = torch.ones(1, 2), torch.eye(2), torch.tensor([0, 1])
+    assert class_similarity(images, prompts, classes, num_classes=2, ensemble=ensemble).shape == (1, 2)
+    with pytest.raises(ValueError, match=r"^prompt_classes must "):
+        class_similarity(images, prompts, classes, num_classes=number, ensemble=ensemble)

@@ -176,3 +176,17 @@ def test_default_thresholds():
     one = torch.tensor([[0.25, 0.0]])
     assert mean_iou(one, torch.tensor([[1, 0]])).item() == pytest.approx(0.4)
     assert iou_at_thresholds(one, torch.tensor([[1, 0]])).tolist() == [[1, 1, 0, 0, 0]]
+
+
+def test_a_constant_map_has_no_contrast_but_an_empty_or_a_full_mask_no_value():
+    masks = torch.tensor([[0, 0, 0], [1, 1, 1], [0, 1, 0]]).reshape(3, 1, 3)
+    assert contrast_to_noise_ratio(torch.ones(3, 1, 3), masks)[:2].isnan().all()
+    assert contrast_to_noise_ratio(torch.ones(3, 1, 3), masks)[2] == 0
+    for k in range(3):
+        alone = contrast_to_noise_ratio(torch.ones(1, 1, 3), masks[k : k + 1])
+        assert bool(alone.isnan()) == (k < 2)
+
+
+def test_a_pixel_at_the_threshold_is_called():
+    maps = torch.tensor([[[0.5, 0.25, 0.0]]])
+    assert iou_at_thresholds(maps, torch.tensor([[[1, 0, 0]]]), [0.5, 0.25]).tolist() == [[1.0, 0.5]]

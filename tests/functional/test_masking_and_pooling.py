@@ -178,3 +178,11 @@ def test_wrong_segments():
     message = r"^values and segment_ids must have shapes \(M, L, C\) and \(M, L\), got \(1, 2, 3\) and \(1, 3\)\.$"
     with pytest.raises(ValueError, match=message):
         segment_mean(torch.ones(1, 2, 3), torch.tensor([[0, 0, 0]]))
+
+
+def test_no_values_at_all_make_no_segment():
+    ids = torch.zeros(2, 0, dtype=torch.int64)
+    means, kept = segment_mean(torch.zeros(2, 0, 3), ids)
+    assert (means.shape, kept.shape) == ((2, 0, 3), (2, 0))
+    means, kept = segment_mean(torch.zeros(2, 0, 3), ids, 2)
+    assert (means.abs().sum(), kept.any(), means.shape) == (0, False, (2, 2, 3))
