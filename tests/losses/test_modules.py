@@ -583,3 +583,16 @@ def test_gathered_over_unequal_processes_equals_the_whole_batch(name, reduction,
         results = ranks.run(lambda rank: gathered(**parts[rank]))
     for value in results:
         torch.testing.assert_close(value, expected.detach(), rtol=2e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("loss", "options", "message"),
+    [
+        (ImageTextLabelContrastiveLoss, {"label_agreement": "any"},
+         "label_agreement must be one of 'exact', 'overlap', 'soft', got 'any'."),
+        (PatchSentenceMatchingLoss, {"attention_temperature": 0.0}, "attention_temperature must be above 0, got 0.0."),
+    ],
+)  # fmt: skip
+def test_an_option_out_of_range_is_named_when_the_loss_is_made(loss, options, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        loss(**options)
