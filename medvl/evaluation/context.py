@@ -116,6 +116,17 @@ class ProtocolContext:
                 self._embedded[split] = embed(self.model, loader, progress=self.progress, name=name)
         return self._embedded[split]
 
+    def probe_arguments(self) -> dict[str, Any]:
+        """Arguments of a protocol that learns findings from the training split: its three splits, findings and bootstrap."""
+        return {
+            "train": self.split_embeddings("train"),
+            "validation": self.split_embeddings("validation"),
+            "test": self.split_embeddings("test"),
+            "names": self.findings,
+            "findings": labeled_findings(self.embeddings(), self.findings),
+            "bootstrap": self.bootstrap,
+        }
+
     def validation_embeddings(self) -> Embeddings | None:
         """Embeddings of the validation studies; None without any, or where one is among those evaluated."""
         validation = {study["study_id"] for study in self.split_studies("validation")}

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.evaluation.context import ProtocolContext, labeled_findings
+from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.multi_label import FindingResult, FromCases, MultiLabelCases, finding_table
 from medvl.evaluation.registry import Protocol, register_protocol
@@ -237,14 +237,7 @@ def _warn(train: np.ndarray, test: np.ndarray, findings: Sequence[str]) -> None:
 
 
 def _run(context: ProtocolContext) -> KNNResult:
-    return knn(
-        context.split_embeddings("train"),
-        context.split_embeddings("validation"),
-        context.split_embeddings("test"),
-        context.findings,
-        findings=labeled_findings(context.embeddings(), context.findings),
-        bootstrap=context.bootstrap,
-    )
+    return knn(**context.probe_arguments())
 
 
 register_protocol(Protocol("knn", _run, requires=["labels", "training", "validation"], order=55))

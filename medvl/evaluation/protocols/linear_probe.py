@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.evaluation.context import ProtocolContext, labeled_findings
+from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.multi_label import FindingResult, FromCases, MultiLabelCases
 from medvl.evaluation.registry import Protocol, register_protocol
@@ -302,14 +302,7 @@ def _warn_unfitted(c_values: np.ndarray, findings: Sequence[str], fraction: floa
 
 
 def _run(context: ProtocolContext) -> LinearProbeResult:
-    return linear_probe(
-        context.split_embeddings("train"),
-        context.split_embeddings("validation"),
-        context.split_embeddings("test"),
-        context.findings,
-        findings=labeled_findings(context.embeddings(), context.findings),
-        bootstrap=context.bootstrap,
-    )
+    return linear_probe(**context.probe_arguments())
 
 
 register_protocol(Protocol("linear-probe", _run, requires=["labels", "training", "validation"], order=50))
