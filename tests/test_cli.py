@@ -325,7 +325,10 @@ def test_images_alone_are_embedded_but_give_nothing_to_evaluate(medvl, trained, 
         np.testing.assert_allclose(np.linalg.norm(arrays["image_embeds"], axis=1), 1, rtol=1e-5)
     code, _, err = medvl("evaluate", run, "--data", images, "--split", "all")
     assert code == 2
-    assert err.endswith("Error: images.csv has neither labels nor reports to evaluate on; name their columns.\n")
+    assert err == (
+        "images.csv: 2 studies without a patient are split by study, so that a patient may be in two splits; if it has "
+        "patients, name their column.\nError: images.csv has neither labels nor reports to evaluate on; name their columns.\n"
+    )
     code, _, err = medvl("embed", run, "--data", images, "--report-column", "text")
     assert code == 2
     assert "report_column: images.csv has no column 'text'" in err
