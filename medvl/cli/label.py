@@ -19,6 +19,14 @@ def label(
     explain: Annotated[
         bool, typer.Option("--explain", help="Add the mention, the cue and the sentence that decided each state.")
     ] = False,
+    raw_cells: Annotated[
+        bool,
+        typer.Option(
+            "--raw-cells",
+            help="Write cells as they are. By default a text that a spreadsheet would run as a formula, since it begins with "
+            "=, +, - or @, gets an apostrophe before it.",
+        ),
+    ] = False,
 ) -> None:
     """Label a table of reports with findings: 1 present, 0 absent, -1 uncertain, blank not mentioned.
 
@@ -32,7 +40,14 @@ def label(
 
     with tqdm(desc="label", unit="report", delay=1) as bar:
         summary = label_table(
-            file, column, output, vocabulary, text_unit, explain, progress=lambda done: bar.update(done - bar.n)
+            file,
+            column,
+            output,
+            vocabulary,
+            text_unit,
+            explain,
+            raw_cells,
+            progress=lambda done: bar.update(done - bar.n),
         )
     typer.echo(f"{summary.rows} reports, {summary.empty} of them empty; {summary.written} rows in {output}.")
     if summary.skipped:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 from medvl.data import SharedItem, find_shared_items
 from medvl.evaluation.tables import text_table
+from medvl.utils.csv_files import CsvWriter
 from medvl.utils.io import atomic_write
 
 KINDS = {
@@ -51,13 +51,13 @@ class LeakAudit:
     def save(self, path: str | Path) -> Path:
         """Write a CSV with one row for each study of each item, and return the path."""
         with atomic_write(path, newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(COLUMNS)
+            writer = CsvWriter(file)
+            writer.write_row(COLUMNS)
             for number, item in enumerate(self.items, start=1):
                 for row in item.rows:
                     study = self.studies[row]
                     found = [study.get(key, "") for key in COLUMNS[3:]]
-                    writer.writerow([number, item.kind, "yes" if item.is_leak else "no", *found])
+                    writer.write_row([number, item.kind, "yes" if item.is_leak else "no", *found])
         return Path(path)
 
 

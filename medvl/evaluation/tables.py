@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 import math
 from collections.abc import Iterable, Sequence
@@ -10,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from medvl.utils.checks import error_message
+from medvl.utils.csv_files import CsvWriter
 
 if TYPE_CHECKING:
     from medvl.evaluation.statistics.bootstrap import Estimate
@@ -256,9 +256,9 @@ class Table:
 def to_csv(records: Iterable[dict[str, Any]]) -> str:
     """Records (:meth:`Table.records` with their ``protocol``) as CSV, one line a cell; what is undefined is blank."""
     buffer = io.StringIO()
-    writer = csv.DictWriter(buffer, CSV_COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: _finite(value) for name, value in record.items()} for record in records)
+    writer = CsvWriter(buffer)
+    writer.write_row(CSV_COLUMNS)
+    writer.write_rows([_finite(record.get(name, "")) for name in CSV_COLUMNS] for record in records)
     return buffer.getvalue()
 
 

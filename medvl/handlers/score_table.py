@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ignite.engine import Engine, Events
 
 from medvl.handlers.metrics import prediction_and_batch
 from medvl.utils.checks import error_message
+from medvl.utils.csv_files import CsvWriter
 from medvl.utils.io import atomic_write
 
 
@@ -58,4 +58,4 @@ class ScoreTable:
     def write(self, engine: Engine) -> None:
         """Write the file."""
         with atomic_write(self.path, newline="") as file:
-            csv.writer(file).writerows([["study_id", *self.names], *self._rows])
+            CsvWriter(file).write_rows([["study_id", *self.names], *self._rows])

@@ -16,6 +16,7 @@ from medvl.text.reading import read_sentences
 from medvl.text.sentences import split_sentences
 from medvl.text.vocabulary import Vocabulary, load_vocabulary
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.csv_files import CsvWriter
 from medvl.utils.io import atomic_write
 
 TEXT_UNITS = ("report", "sentence")
@@ -53,6 +54,7 @@ def label_table(
     vocabulary: str | Path | Vocabulary = "chexpert14",
     text_unit: str = "report",
     explain: bool = False,
+    raw_cells: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> LabelSummary:
     """Label the reports of a table, row by row.
@@ -68,6 +70,8 @@ def label_table(
         text_unit: ``"report"`` for one row for each report; ``"sentence"`` for one row for each sentence, with its number and
             offsets in the report (``sentence_number``, ``sentence_start``, ``sentence_end``) and its text (``sentence``).
         explain: add for each finding the mention, the cue and the sentence that decided its state.
+        raw_cells: write every cell as it is. By default a text that a spreadsheet would run as a formula (it begins with
+            ``=``, ``+``, ``-`` or ``@``) gets an apostrophe before it, see :mod:`medvl.utils.csv_files`.
         progress: called after each row with the number of rows read so far.
 
     Returns:
@@ -97,14 +101,14 @@ def label_table(
         columns = list(reader.fieldnames or [])
         check_option(column, "column", columns)
         kept = [name for name in columns if name != column]
-        writer = csv.writer(target, lineterminator="\n")
-        writer.writerow(_header(kept, vocabulary, text_unit, explain))
+        writer = CsvWriter(target, raw=raw_cells)
+        writer.write_row(_header(kept, vocabulary, text_unit, explain))
         for row in reader:
             summary.rows += 1
             text = row[column] or ""
             summary.empty += not text.strip()
             for cells in _label_rows(text, vocabulary, text_unit, explain, summary):
-                writer.writerow([*(row[name] for name in kept), *cells])
+                writer.write_row([*(row[name] for name in kept), *cells])
                 summary.written += 1
             if progress is not None:
                 progress(summary.rows)

@@ -61,6 +61,19 @@ def test_another_vocabulary(tmp_path):
     assert read(tmp_path / "out.csv")[0]["Lymphadenopathy"] == "0"
 
 
+def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe_unless_raw(tmp_path):
+    path = tmp_path / "in.csv"
+    report = "- No edema. =HYPERLINK(1). Possible pneumonia."
+    path.write_text(f'=1+1,text\n"@SUM(1)","{report}"\n')
+    for raw, mark in ((False, "'"), (True, "")):
+        label_table(path, "text", tmp_path / "out.csv", text_unit="sentence", explain=True, raw_cells=raw)
+        rows = read(tmp_path / "out.csv")
+        assert next(iter(rows[0])) == f"{mark}=1+1"
+        assert [row[f"{mark}=1+1"] for row in rows] == [f"{mark}@SUM(1)"] * len(rows)
+        assert rows[0]["sentence"].startswith(f"{mark}- No edema.")
+        assert "-1" in {row["Pneumonia"] for row in rows}  # a number is none
+
+
 def test_bytes_that_are_no_utf8_and_long_cells(tmp_path):
     path = write(tmp_path / "in.csv", ["No edema. " * 30_000])
     path.write_bytes(path.read_bytes() + b"r1,Fi\xe8vre. No fracture.,4\r\nr2\r\n")

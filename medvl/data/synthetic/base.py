@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from medvl.data.synthetic.findings import Finding, image_states, sample_findings
 from medvl.data.synthetic.patients import patient_number, split_of_patient
 from medvl.data.synthetic.random_stream import RandomStream, random_bytes
 from medvl.utils.checks import check_integer, error_message
+from medvl.utils.csv_files import CsvWriter
 from medvl.utils.io import atomic_write
 
 
@@ -159,9 +159,9 @@ class SyntheticDataset(Dataset[dict[str, Any]], ABC):
             rows.append([name, *(study[key] for key in ("study_id", "patient_id", "split", "report")), *cells])
         table = folder / "cases.csv"
         with atomic_write(table, newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(["image", "study_id", "patient_id", "split", "report", *self.names])
-            writer.writerows(rows)
+            writer = CsvWriter(file, raw=True)  # to be read back as it is, and nothing in it comes from outside
+            writer.write_row(["image", "study_id", "patient_id", "split", "report", *self.names])
+            writer.write_rows(rows)
         return table
 
     def _save_masks(self, masks: NDArray[np.uint8], folder: Path) -> None:

@@ -1,0 +1,54 @@
+"""CSV files that a spreadsheet opens without running what their cells hold."""
+
+from __future__ import annotations
+
+import csv
+import re
+from collections.abc import Iterable
+from typing import IO, Any
+
+_FORMULA = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
+
+
+def spreadsheet_cell(value: Any) -> Any:
+    """A cell as a spreadsheet shows it: a text that it would run as a formula gets an apostrophe before it.
+
+    These are texts that begin with ``=``, ``+``, ``-`` or ``@``, their full-width forms, or a tab or line break, and that are
+    no number. Other values are returned as they are.
+
+    Example:
+        >>> [spreadsheet_cell(value) for value in ("=1+2", "-1", "- no effusion", -1, "a=b")]
+        ["'=1+2", '-1', "'- no effusion", -1, 'a=b']
+    """
+    if isinstance(value, str) and _FORMULA.match(value) and not _NUMBER.fullmatch(value):
+        return f"'{value}"
+    return value
+
+
+class CsvWriter:
+    """Write the rows of a CSV file, lines ended by a line feed.
+
+    Args:
+        file: a text file, opened with ``newline=""``.
+        raw: write every cell as it is. By default each is written by :func:`spreadsheet_cell`, names of columns included.
+
+    Example:
+        >>> import sys
+        >>> CsvWriter(sys.stdout).write_rows([["study_id", "Edema"], ["@SUM(1)", "-1"]])
+        study_id,Edema
+        '@SUM(1),-1
+    """
+
+    def __init__(self, file: IO[str], raw: bool = False) -> None:
+        self.raw = raw
+        self._writer = csv.writer(file, lineterminator="\n")
+
+    def write_row(self, cells: Iterable[Any]) -> None:
+        """Write one row."""
+        self._writer.writerow(cells if self.raw else map(spreadsheet_cell, cells))
+
+    def write_rows(self, rows: Iterable[Iterable[Any]]) -> None:
+        """Write several rows."""
+        for row in rows:
+            self.write_row(row)
