@@ -453,7 +453,7 @@ def test_split_asks_for_splits(folder):
     shares=st.sampled_from([(0.7, 0.1, 0.2), (0.5, 0.0, 0.5), (1.0, 0.0, 0.0)]),
     data=st.data(),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2)
 def test_splits_never_cut_a_patient(patients, seed, shares, data):
     studies = [{"study_id": f"s{i}", "patient_id": f"p{patient}"} for i, patient in enumerate(patients)]
     split = split_by_patient(studies, shares, seed)
@@ -540,7 +540,7 @@ CELL = st.one_of(
     suffix=st.sampled_from([".jsonl", ".csv"]),
     label=st.sampled_from([None, "y"]),
 )
-@settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2 * settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_odd_cells_are_read_or_counted(folder, rows, suffix, label):
     path = folder / f"odd{suffix}"
     if suffix == ".jsonl":

@@ -178,7 +178,7 @@ def test_case_line_ends_and_broken_encoding_change_nothing():
     assert states(broken) == expected
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=3 * settings.default.max_examples)
 @given(
     st.lists(
         st.sampled_from(

@@ -107,13 +107,13 @@ HOSTILE = st.text(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=5 * settings.default.max_examples)
 @given(HOSTILE | st.text(max_size=300))
 def test_nothing_is_lost_in_random_text(text):
     assert_nothing_lost(text)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples)
 @given(
     st.lists(
         st.sampled_from(

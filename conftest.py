@@ -1,0 +1,32 @@
+"""What holds for every test and docstring example: fixed property tests and fixed random numbers."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+# The tests' models are so small that more threads only wait for each other; before torch is imported, and for its children.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# Everyone runs the same examples; `pytest --hypothesis-profile explore` looks for new ones, which become @example.
+settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
+settings.load_profile("fixed")
+
+SEED = int(os.environ.get("MEDVL_TEST_SEED", "0"))
+
+
+@pytest.fixture(autouse=True)
+def fixed_random_numbers() -> None:
+    """Seeds the global generators, so that no test depends on those before it; ``MEDVL_TEST_SEED`` is another seed."""
+    random.seed(SEED)
+    np.random.seed(SEED)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(SEED)
+    if "monai.transforms" in sys.modules:
+        sys.modules["monai.transforms"].Randomizable.R.seed(SEED)
