@@ -9,6 +9,7 @@ import inspect
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,20 @@ def test_lower_bounds_are_those_of_setup_cfg():
     wanted = setup["options"]["install_requires"].split("\n") + setup["options.extras_require"]["cli"].split("\n")
     bounds = (ROOT.parent / ".ci" / "lower-bounds.txt").read_text().splitlines()[1:]
     assert bounds == sorted((line.replace(">=", "==") for line in wanted if line), key=str.lower)
+
+
+def test_python_versions_agree():
+    setup = configparser.ConfigParser()
+    setup.read(ROOT.parent / "setup.cfg")
+    tools = tomllib.loads((ROOT.parent / "pyproject.toml").read_text())["tool"]
+    classified = re.findall(r"Python :: (3\.\d+)", setup["metadata"]["classifiers"])
+    tested = set(re.findall(r'python: "(.*?)"', (ROOT.parent / ".github/workflows/ci.yml").read_text()))
+    lowest = setup["options"]["python_requires"].removeprefix(">=")
+    assert lowest == classified[0] == min(tested, key=lambda version: int(version.split(".")[1]))
+    assert set(classified) == tested
+    assert f"Python {lowest} or newer" in (ROOT.parent / "CONTRIBUTING.md").read_text()
+    assert tools["mypy"]["python_version"] == lowest
+    assert tools["ruff"]["target-version"] == f"py{lowest.replace('.', '')}"
 
 
 def test_the_wheel_holds_every_file_that_is_not_code():

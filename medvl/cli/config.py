@@ -15,10 +15,13 @@ def config(
 ) -> None:
     """Print the whole configuration of a recipe, to copy, edit and run.
 
-    What several recipes share is merged in, and --set is applied. The comments of the settings are kept.
+    What several recipes share is merged in, and --set is applied. The comments of the settings are kept. The paths of the
+    merged files go to standard error.
 
     Example:  medvl config convirt --set epochs=20 > my.yaml, then: medvl train my.yaml
     """
-    from medvl.workflows import config_text
+    from medvl.workflows import config_files, config_text
 
+    files = "\n".join(f"  {path}" for path in config_files(recipe))
+    typer.echo(f"Merged from the files\n{files}", err=True)
     typer.echo(config_text(recipe, parse_settings(settings or [])), nl=False)

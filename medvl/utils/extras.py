@@ -19,7 +19,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
         "PIL",
         "tqdm",
     ),
-    "evaluation": ("pandas", "matplotlib", "jinja2", "ruamel"),
+    "evaluation": ("pandas", "matplotlib", "jinja2", "ruamel", "fire"),
     "cli": ("typer", "rich"),
     "peft": ("peft",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),

@@ -328,6 +328,7 @@ class TestRoads:
         pairs = [text for name, value in options.items() for text in ("--set", f"{name}={json.dumps(value)}")]
         code, printed, err = medvl("config", "mlip", *pairs)
         assert code == 0, err
+        assert err.split() == ["Merged", "from", "the", "files", *map(str, config_files("mlip"))]
         (tmp_path / "my.yaml").write_text(printed)
         if command == "medvl train":
             code, _, err = medvl("train", tmp_path / "my.yaml")

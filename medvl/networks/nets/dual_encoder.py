@@ -25,7 +25,7 @@ from medvl.text import split_sentences
 from medvl.utils.checks import check_option
 
 if TYPE_CHECKING:
-    from typing_extensions import Self
+    from typing import Self
 
 HUB_OPTIONS = ("revision", "cache_dir", "force_download", "local_files_only", "token")
 TEXT_BATCH_SIZE = 256
