@@ -45,7 +45,7 @@ trainer = SupervisedTrainer(
     train_data_loader=loader,
     network=model,
     optimizer=torch.optim.Adam(model.parameters(), lr=1e-3),
-    loss_function=CombinedLoss({"contrastive": ImageTextContrastiveLoss(temperature=0.1, image_weight=0.75)}),
+    loss_function=CombinedLoss({"contrastive": ImageTextContrastiveLoss(image_weight=0.75)}),
     prepare_batch=PrepareBatchImageText(),
     train_handlers=[EpochSeed(loader), MetricsLog("first-dual-encoder/metrics.jsonl"), ProgressBar()],
     decollate=False,  # images and texts may differ in number

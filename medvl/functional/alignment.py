@@ -191,7 +191,7 @@ def patch_sentence_matching_loss(
     alignment: str = "transport",
     epsilon: float = 0.05,
     attention_temperature: float = 0.1,
-    temperature: float = 0.1,
+    temperature: float | None = None,
     image_weight: float = 0.5,
     reduction: str = "mean",
     gather: bool = False,
@@ -227,7 +227,7 @@ def patch_sentence_matching_loss(
         image_ids, text_ids = pair_ids(image_ids, text_ids, patch_embeds, sentence_embeds)
         weights = image_weights(weights, scores)
 
-    logits = scores * as_scale(logit_scale, temperature, scores)
+    logits = scores * as_scale(logit_scale, temperature, scores, 0.1)
     check_fraction(image_weight, "image_weight")
     # Without patches or sentences a score says nothing: the pair is no positive.
     positive = (image_ids[:, None] == text_ids) & has_patches[:, None] & has_sentences  # (N, M)

@@ -29,7 +29,7 @@ def image_text_contrastive_loss(
     weights: Tensor | None = None,
     logit_scale: Tensor | float | None = None,
     *,
-    temperature: float = 0.1,
+    temperature: float | None = None,
     image_weight: float = 0.75,
     reduction: str = "mean",
     gather: bool = False,
@@ -49,7 +49,7 @@ def image_text_contrastive_loss(
         embeds = read_embeds(image_embeds, text_embeds, normalize=False)
         ids = pair_ids(image_ids, text_ids, *embeds)
         batch, tile = split_batch(Batch(embeds, ids, weights=image_weights(weights, embeds[0])), gather, tile_size)
-        scale = as_scale(logit_scale, temperature, embeds[0])
+        scale = as_scale(logit_scale, temperature, embeds[0], 0.1)
         if tile is not None:
             return tiled_contrastive_loss(batch, id_targets(batch), scale, image_weight, reduction, gather, tile)
         return image_text_contrastive_loss(
@@ -58,7 +58,7 @@ def image_text_contrastive_loss(
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
-        logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        logits = v @ t.T * as_scale(logit_scale, temperature, v, 0.1)  # (N, M)
         check_fraction(image_weight, "image_weight")
         image_ids, text_ids = pair_ids(image_ids, text_ids, v, t)
         positive = image_ids[:, None] == text_ids  # (N, M)
@@ -82,7 +82,7 @@ def semantic_matching_loss(
     text_label_mask: Tensor | None = None,
     logit_scale: Tensor | float | None = None,
     *,
-    temperature: float = 0.07,
+    temperature: float | None = None,
     target_temperature: float = 1.0,
     similarity: Similarity = "cosine",
     reduction: str = "mean",
@@ -104,7 +104,7 @@ def semantic_matching_loss(
     if gather or tile_size is not None:
         embeds = read_embeds(image_embeds, text_embeds, normalize=False)
         batch, tile = split_batch(Batch(embeds, labels=pair_labels(labels, masks, embeds)), gather, tile_size)
-        scale = as_scale(logit_scale, temperature, embeds[0])
+        scale = as_scale(logit_scale, temperature, embeds[0], 0.07)
         if tile is not None:
             targets = similarity_targets(batch, similarity, target_temperature)
             return tiled_contrastive_loss(batch, targets, scale, 0.5, reduction, gather, tile)
@@ -118,7 +118,7 @@ def semantic_matching_loss(
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
-        logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        logits = v @ t.T * as_scale(logit_scale, temperature, v, 0.07)  # (N, M)
         a, b = pair_labels(labels, masks, (v, t))  # (N, K), (M, K)
         check_positive(target_temperature, "target_temperature")
         s = (label_similarity(a, b, similarity) / target_temperature).to(v.dtype)  # (N, M)
@@ -142,7 +142,7 @@ def image_text_label_contrastive_loss(
     logit_scale: Tensor | float | None = None,
     *,
     label_agreement: str = "exact",
-    temperature: float = 0.07,
+    temperature: float | None = None,
     image_weight: float = 0.5,
     reduction: str = "mean",
     gather: bool = False,
@@ -164,7 +164,7 @@ def image_text_label_contrastive_loss(
     if gather or tile_size is not None:
         embeds = read_embeds(image_embeds, text_embeds, normalize=False)
         batch, tile = split_batch(Batch(embeds, *ids_and_labels(ids, labels, masks, embeds)), gather, tile_size)
-        scale = as_scale(logit_scale, temperature, embeds[0])
+        scale = as_scale(logit_scale, temperature, embeds[0], 0.07)
         if tile is not None:
             targets = agreement_targets(batch, label_agreement)
             return tiled_contrastive_loss(batch, targets, scale, image_weight, reduction, gather, tile)
@@ -178,7 +178,7 @@ def image_text_label_contrastive_loss(
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
-        logits = v @ t.T * as_scale(logit_scale, temperature, v)  # (N, M)
+        logits = v @ t.T * as_scale(logit_scale, temperature, v, 0.07)  # (N, M)
         check_fraction(image_weight, "image_weight")
         agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
         m = agreement(ALL, ALL).to(v.dtype)  # (N, M)

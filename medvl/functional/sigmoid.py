@@ -29,8 +29,8 @@ def sigmoid_contrastive_loss(
     logit_bias: Tensor | float | None = None,
     *,
     label_agreement: str = "exact",
-    temperature: float = 0.1,
-    bias: float = -10.0,
+    temperature: float | None = None,
+    bias: float | None = None,
     reduction: str = "mean",
     gather: bool = False,
     tile_size: int | str | None = None,
@@ -46,13 +46,13 @@ def sigmoid_contrastive_loss(
         1.0064
     """
     ids, labels, masks = (image_ids, text_ids), (image_labels, text_labels), (image_label_mask, text_label_mask)
-    b = bias if logit_bias is None else logit_bias
+    b = bias if bias is not None else -10.0 if logit_bias is None else logit_bias
     if gather or tile_size is not None:
         embeds = read_embeds(image_embeds, text_embeds, normalize=False)
         # A row needs nothing of the other rows: each process computes the terms of its own images, tiled or not.
         batch = Batch(embeds, *ids_and_labels(ids, labels, masks, embeds))
         batch, tile = split_batch(batch, gather, tile_size, own_images=True)
-        scale, b = as_scale(logit_scale, temperature, embeds[0]), as_number(b, "logit_bias", embeds[0])
+        scale, b = as_scale(logit_scale, temperature, embeds[0], 0.1), as_number(b, "logit_bias", embeds[0])
         if tile is not None:
             terms = tiled_sigmoid_terms(batch, agreement_targets(batch, label_agreement), scale, b, tile)
         else:
@@ -67,7 +67,7 @@ def sigmoid_contrastive_loss(
 
     v, t = read_embeds(image_embeds, text_embeds)  # unit vectors (N, D), (M, D)
     with torch.autocast(v.device.type, enabled=False):
-        x = v @ t.T * as_scale(logit_scale, temperature, v) + as_number(b, "logit_bias", v)  # (N, M)
+        x = v @ t.T * as_scale(logit_scale, temperature, v, 0.1) + as_number(b, "logit_bias", v)  # (N, M)
         agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
         m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
         # Not log(1 + exp(x)) - m x: of a positive with a large logit it would leave the rounding of x.

@@ -23,7 +23,7 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
     and Text", MLHC 2022; with lambda 0.5 and one-to-one pairs this is CLIP's loss.
 
     Args:
-        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.1.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share and its weight.
@@ -46,7 +46,7 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
 
     def __init__(
         self,
-        temperature: float = 0.1,
+        temperature: float | None = None,
         image_weight: float = 0.75,
         reduction: str = "mean",
         gather: bool = False,
@@ -72,7 +72,7 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
             text_ids: (M,).
             weights: (N,), non-negative weights of the images' terms; scaled to mean 1, without gradient. A text gets the
                 mean weight of its images.
-            logit_scale: scalar, 1 / tau (the network's, after its exponential).
+            logit_scale: scalar, 1 / tau (the network's, after its exponential); not used if the loss has a temperature.
 
         Returns:
             A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.

@@ -27,7 +27,7 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
     CVPR 2022.
 
     Args:
-        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.07.
         label_agreement: ``"exact"``: all findings in the same state, where unknown is a state of its own (two studies of
             which nothing is known do not agree); ``"overlap"``: some finding present (above 0) in both; ``"soft"``:
             max(0, cosine).
@@ -52,7 +52,7 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
 
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float | None = None,
         label_agreement: str = "exact",
         image_weight: float = 0.5,
         reduction: str = "mean",
@@ -87,7 +87,7 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
             text_ids: (M,).
             image_label_mask: (N, K), False marks an unknown finding.
             text_label_mask: (M, K).
-            logit_scale: scalar, 1 / tau (the network's, after its exponential).
+            logit_scale: scalar, 1 / tau (the network's, after its exponential); not used if the loss has a temperature.
 
         Returns:
             A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.

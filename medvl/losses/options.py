@@ -15,7 +15,7 @@ class ContrastiveOptions(nn.Module):
     """Base of the contrastive losses: stores options and shows them; has no parameters.
 
     Args:
-        temperature: above 0; logits are cosines / temperature where ``forward`` gets no ``logit_scale``.
+        temperature: above 0, in place of the network's ``logit_scale``; None takes that, or the loss's default.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         gather: contrast the batches of all processes; see
             :func:`medvl.utils.distributed.all_gather_with_grad` on gradients.
@@ -23,9 +23,12 @@ class ContrastiveOptions(nn.Module):
         more: further options of the loss.
     """
 
-    def __init__(self, temperature: float, reduction: str, gather: bool, tile_size: int | str | None, **more: Any):
+    def __init__(
+        self, temperature: float | None, reduction: str, gather: bool, tile_size: int | str | None, **more: Any
+    ):
         super().__init__()
-        check_positive(temperature, "temperature")
+        if temperature is not None:
+            check_positive(temperature, "temperature")
         check_option(reduction, "reduction", REDUCTIONS)
         check_tile_size(tile_size)
         if "image_weight" in more:

@@ -28,7 +28,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
     Local Representation Learning", ISBI 2024 (without published code) describes.
 
     Args:
-        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.1.
         alignment: ``"transport"``, ``"attention"`` or ``"max"``.
         epsilon: entropic regularization of the transport, above 0, in units of cosine; smaller values give sharper plans
             and take longer.
@@ -53,7 +53,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
 
     def __init__(
         self,
-        temperature: float = 0.1,
+        temperature: float | None = None,
         alignment: str = "transport",
         epsilon: float = 0.05,
         attention_temperature: float = 0.1,
@@ -99,7 +99,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
             text_ids: (M,).
             weights: (N,), non-negative weights of the images' terms (such as semantic integrity); scaled to mean 1, without
                 gradient. A text gets the mean weight of its images.
-            logit_scale: scalar, 1 / tau (the network's, after its exponential).
+            logit_scale: scalar, 1 / tau (the network's, after its exponential); not used if the loss has a temperature.
 
         Returns:
             A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.

@@ -22,7 +22,7 @@ class SemanticMatchingLoss(ContrastiveOptions):
     Wang et al., "MedCLIP: Contrastive Learning from Unpaired Medical Images and Text", EMNLP 2022.
 
     Args:
-        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
+        temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.07.
         target_temperature: tau_y, above 0; smaller values make sharper targets.
         similarity: ``"cosine"`` (the paper's), ``"dot"`` (the released code's), ``"jaccard"``, or a callable from
             distinct label vectors (U, K) and (V, K) to (U, V). A zero label vector has similarity 0 to every vector.
@@ -42,7 +42,7 @@ class SemanticMatchingLoss(ContrastiveOptions):
 
     def __init__(
         self,
-        temperature: float = 0.07,
+        temperature: float | None = None,
         target_temperature: float = 1.0,
         similarity: Similarity = "cosine",
         reduction: str = "mean",
@@ -80,7 +80,7 @@ class SemanticMatchingLoss(ContrastiveOptions):
             text_labels: (M, K).
             image_label_mask: (N, K), False marks an unknown finding.
             text_label_mask: (M, K).
-            logit_scale: scalar, 1 / tau (the network's, after its exponential).
+            logit_scale: scalar, 1 / tau (the network's, after its exponential); not used if the loss has a temperature.
 
         Returns:
             A scalar, or (N + M,) for ``reduction="none"``; all processes' N and M with ``gather``.

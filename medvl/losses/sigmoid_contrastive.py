@@ -23,9 +23,9 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
     Pre-Training", ICCV 2023.
 
     Args:
-        temperature: tau, above 0; used if ``forward`` gets no ``logit_scale``.
-        bias: b; used if ``forward`` gets no ``logit_bias``. SigLIP starts at -10, so that the many negatives do
-            not dominate the first steps.
+        temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.1.
+        bias: b, in place of the network's; None takes ``logit_bias`` if ``forward`` gets it, else -10, where SigLIP starts,
+            so that the many negatives do not dominate the first steps.
         label_agreement: ``"exact"``, ``"overlap"`` or ``"soft"``; see :class:`ImageTextLabelContrastiveLoss`.
         reduction: ``"mean"`` over images, ``"sum"``, or ``"none"`` for the N image terms.
         gather: contrast the batches of all processes, as in :class:`ImageTextContrastiveLoss`.
@@ -43,8 +43,8 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
 
     def __init__(
         self,
-        temperature: float = 0.1,
-        bias: float = -10.0,
+        temperature: float | None = None,
+        bias: float | None = None,
         label_agreement: str = "exact",
         reduction: str = "mean",
         gather: bool = False,
@@ -77,8 +77,8 @@ class SigmoidContrastiveLoss(ContrastiveOptions):
             text_labels: (M, K).
             image_label_mask: (N, K), False marks an unknown finding.
             text_label_mask: (M, K).
-            logit_scale: scalar, 1 / tau (the network's, after its exponential).
-            logit_bias: scalar, b.
+            logit_scale: scalar, 1 / tau (the network's, after its exponential); not used if the loss has a temperature.
+            logit_bias: scalar, b; not used if the loss has a bias.
 
         Returns:
             A scalar, or (N,) for ``reduction="none"``; all processes' N with ``gather``.

@@ -88,12 +88,16 @@ def check_same_size(left: Tensor, right: Tensor, axis: int, names: tuple[str, st
         raise ValueError(error_message(f"{names[0]} and {names[1]}", f"have the same {what}", received))
 
 
-def as_scale(logit_scale: Tensor | float | None, temperature: float, like: Tensor) -> Tensor:
-    """The scale of the logits: ``logit_scale`` if it is given, else 1 / ``temperature``."""
-    if logit_scale is None:
-        check_positive(temperature, "temperature")
-        return like.new_tensor(1 / temperature)
-    return as_number(logit_scale, "logit_scale", like)
+def as_scale(
+    logit_scale: Tensor | float | None, temperature: float | None, like: Tensor, default_temperature: float
+) -> Tensor:
+    """The scale of the logits: 1 / ``temperature`` if that is given, else ``logit_scale``, else 1 / the default."""
+    if temperature is None and logit_scale is not None:
+        return as_number(logit_scale, "logit_scale", like)
+    if temperature is None:
+        temperature = default_temperature
+    check_positive(temperature, "temperature")
+    return like.new_tensor(1 / temperature)
 
 
 def as_number(value: Tensor | float, name: str, like: Tensor) -> Tensor:

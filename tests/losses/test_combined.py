@@ -47,7 +47,7 @@ def test_output_of_the_network_goes_before_the_batch_and_defaults_stay():
 
 def test_logit_scale_is_passed_on():
     pred = embeds()
-    loss = CombinedLoss({"global": ImageTextContrastiveLoss(temperature=1.0)})
+    loss = CombinedLoss({"global": ImageTextContrastiveLoss()})
     scaled = loss(pred | {"logit_scale": torch.tensor(20.0)}, {})
     torch.testing.assert_close(scaled, ImageTextContrastiveLoss(temperature=0.05)(**pred))
 

@@ -160,7 +160,8 @@ def test_one_process_and_a_small_batch_take_the_plain_path(name, reduction, with
 def test_every_argument_and_every_option_counts(name, tile_size):
     loss, options = OPTIONS[name]
     arguments = every_argument(loss)
-    value = loss(**options, tile_size=tile_size)(**arguments)
+    without_scale = {key: value for key, value in options.items() if key not in ("temperature", "bias")}
+    value = loss(**without_scale, tile_size=tile_size)(**arguments)
     for key in (
         "logit_scale",
         "weights",
@@ -172,9 +173,7 @@ def test_every_argument_and_every_option_counts(name, tile_size):
     ):
         if key in arguments:
             fewer = {k: v for k, v in arguments.items() if k != key}
-            assert not torch.isclose(loss(**options, tile_size=tile_size)(**fewer), value, rtol=1e-4), key
-    del arguments["logit_scale"]
-    arguments.pop("logit_bias", None)
+            assert not torch.isclose(loss(**without_scale, tile_size=tile_size)(**fewer), value, rtol=1e-4), key
     value = loss(**options, tile_size=tile_size)(**arguments)
     for key in options:
         # "attention" alone makes its temperature count.
@@ -182,12 +181,36 @@ def test_every_argument_and_every_option_counts(name, tile_size):
         assert not torch.isclose(loss(**fewer, tile_size=tile_size)(**arguments), value, rtol=1e-4), key
 
 
+@pytest.mark.parametrize("name", OPTIONS)
+@pytest.mark.parametrize("way", [{}, {"tile_size": 2}, {"gather": True}], ids=["plain", "tiled", "gather"])
+def test_a_temperature_that_is_given_is_used_whatever_the_networks_scale(name, way):
+    loss, options = OPTIONS[name]
+    arguments = every_argument(loss)
+    scale, bias = arguments.pop("logit_scale").detach(), arguments.pop("logit_bias", None)
+    expected = loss(**options, **way)(**arguments)
+    network = {"logit_scale": scale.clone().requires_grad_()}
+    if bias is not None:
+        network["logit_bias"] = bias.clone().requires_grad_()
+    value = loss(**options, **way)(**arguments, **network)
+    assert torch.equal(value, expected)
+    value.backward()
+    assert all(x.grad is None for x in network.values())
+    # Without one, it is the network's scale; without either, the published default.
+    free = {key: value for key, value in options.items() if key not in ("temperature", "bias")}
+    given = {"temperature": 1 / float(scale)} | ({} if bias is None else {"bias": float(bias)})
+    torch.testing.assert_close(loss(**free, **way)(**arguments, **network), loss(**free, **given, **way)(**arguments))
+    default = {"temperature": 0.07 if name in ("semantic", "labels") else 0.1} | (
+        {} if bias is None else {"bias": -10.0}
+    )
+    assert torch.equal(loss(**free, **way)(**arguments), loss(**free, **default, **way)(**arguments))
+
+
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        (ImageTextContrastiveLoss(), "temperature=0.1, image_weight=0.75, reduction='mean', gather=False, tile_size=None"),
+        (ImageTextContrastiveLoss(), "temperature=None, image_weight=0.75, reduction='mean', gather=False, tile_size=None"),
         (SigmoidContrastiveLoss(tile_size="auto"),
-         "temperature=0.1, bias=-10.0, label_agreement='exact', reduction='mean', gather=False, tile_size='auto'"),
+         "temperature=None, bias=None, label_agreement='exact', reduction='mean', gather=False, tile_size='auto'"),
         (MaskedPatchLoss([2, 3]), "patch_size=(2, 3), normalize=True, reduction='mean'"),
         (CombinedLoss({"a": (MaskedPatchLoss(), 0.25), "b": MaskedPatchLoss()}), "a=0.25, b=1"),
     ],

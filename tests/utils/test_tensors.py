@@ -68,14 +68,16 @@ def test_mask():
     assert type(as_mask(torch.ones(2, 3).as_subclass(Sub), "mask", like)) is torch.Tensor
 
 
-def test_scale_is_the_networks_or_the_temperatures():
+def test_scale_is_the_temperatures_else_the_networks_else_the_default():
     like = torch.ones(1, dtype=torch.float64)
-    assert as_scale(None, 0.1, like).item() == 1 / 0.1
-    assert as_scale(None, 0.1, like).dtype == torch.float64
     learned = torch.tensor([[7.0]], requires_grad=True)
-    scale = as_scale(learned, 0.1, like)
+    assert as_scale(None, 0.1, like, 0.5).item() == 1 / 0.1
+    assert as_scale(None, 0.1, like, 0.5).dtype == torch.float64
+    assert as_scale(learned, 0.1, like, 0.5).item() == 1 / 0.1
+    scale = as_scale(learned, None, like, 0.5)
     assert (scale.shape, scale.dtype, scale.item(), scale.requires_grad) == ((), torch.float64, 7.0, True)
-    assert as_scale(3, -1.0, like).item() == 3  # the temperature is not used
+    assert as_scale(3, None, like, 0.5).item() == 3
+    assert as_scale(None, None, like, 0.5).item() == 2
     assert as_number(2, "x", like).shape == ()
 
 
@@ -106,8 +108,8 @@ ROWS = "one for each row of the embeddings"
          "y must have shape (rows, K) with K at least 1, got (2, 0)."),
         (lambda: check_same_size(torch.ones(2, 3), torch.ones(2, 4), 1, ("a", "b"), "width"), ValueError,
          "a and b must have the same width, got 3 and 4."),
-        (lambda: as_scale(None, 0.0, torch.ones(1)), ValueError, "temperature must be above 0, got 0.0."),
-        (lambda: as_scale(torch.ones(2), 1.0, torch.ones(1)), ValueError,
+        (lambda: as_scale(None, 0.0, torch.ones(1), 1.0), ValueError, "temperature must be above 0, got 0.0."),
+        (lambda: as_scale(torch.ones(2), None, torch.ones(1), 1.0), ValueError,
          "logit_scale must be a single number, got shape (2,)."),
         (lambda: as_number("1", "x", torch.ones(1)), TypeError, "x must be a number, got '1'."),
         (lambda: as_ids(torch.ones(1), "ids", 1, CPU), TypeError, "ids must be integers or strings, got torch.float32."),
