@@ -2,54 +2,66 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from medvl.utils.extras import require_extra
+from medvl.utils.lazy import lazy_exports
 
 require_extra("medvl.data", "monai")
 
-from medvl.data.collate import collate_studies
-from medvl.data.corpus import text_corpus
-from medvl.data.dataset import StudyDataset
-from medvl.data.leaks import SharedItem, find_shared_items
-from medvl.data.loader import StudyLoader, unified_loader
-from medvl.data.manifest import Manifest
-from medvl.data.manifest_reader import read_manifest
-from medvl.data.public.chexpert import CheXpert
-from medvl.data.public.mimic_cxr import MIMIC_CXR
-from medvl.data.public.openi import OpenIReports
-from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
-from medvl.data.source_manifest import SourceManifest, load_sources
-from medvl.data.sources import Source, parse_source
-from medvl.data.splits import split_by_patient
-from medvl.data.studies import load_studies, table_path
-from medvl.data.synthetic import SyntheticChestXRay
-from medvl.data.synthetic.chest_ct import SyntheticChestCT
-from medvl.data.text_labels import label_texts
-from medvl.data.unified import UnifiedDataset
+if TYPE_CHECKING:
+    from medvl.data.collate import collate_studies as collate_studies
+    from medvl.data.corpus import text_corpus as text_corpus
+    from medvl.data.dataset import StudyDataset as StudyDataset
+    from medvl.data.leaks import SharedItem as SharedItem
+    from medvl.data.leaks import find_shared_items as find_shared_items
+    from medvl.data.loader import StudyLoader as StudyLoader
+    from medvl.data.loader import unified_loader as unified_loader
+    from medvl.data.manifest import Manifest as Manifest
+    from medvl.data.manifest_reader import read_manifest as read_manifest
+    from medvl.data.public.chexpert import CheXpert as CheXpert
+    from medvl.data.public.mimic_cxr import MIMIC_CXR as MIMIC_CXR
+    from medvl.data.public.openi import OpenIReports as OpenIReports
+    from medvl.data.samplers import DecoupledBatchSampler as DecoupledBatchSampler
+    from medvl.data.samplers import MixedBatchSampler as MixedBatchSampler
+    from medvl.data.source_manifest import SourceManifest as SourceManifest
+    from medvl.data.source_manifest import load_sources as load_sources
+    from medvl.data.sources import Source as Source
+    from medvl.data.sources import parse_source as parse_source
+    from medvl.data.splits import split_by_patient as split_by_patient
+    from medvl.data.studies import load_studies as load_studies
+    from medvl.data.studies import table_path as table_path
+    from medvl.data.synthetic import SyntheticChestXRay as SyntheticChestXRay
+    from medvl.data.synthetic.chest_ct import SyntheticChestCT as SyntheticChestCT
+    from medvl.data.text_labels import label_texts as label_texts
+    from medvl.data.unified import UnifiedDataset as UnifiedDataset
 
-__all__ = [
-    "MIMIC_CXR",
-    "CheXpert",
-    "DecoupledBatchSampler",
-    "Manifest",
-    "MixedBatchSampler",
-    "OpenIReports",
-    "SharedItem",
-    "Source",
-    "SourceManifest",
-    "StudyDataset",
-    "StudyLoader",
-    "SyntheticChestCT",
-    "SyntheticChestXRay",
-    "UnifiedDataset",
-    "collate_studies",
-    "find_shared_items",
-    "label_texts",
-    "load_sources",
-    "load_studies",
-    "parse_source",
-    "read_manifest",
-    "split_by_patient",
-    "table_path",
-    "text_corpus",
-    "unified_loader",
-]
+_MODULES = {
+    "CheXpert": "public.chexpert",
+    "DecoupledBatchSampler": "samplers",
+    "MIMIC_CXR": "public.mimic_cxr",
+    "Manifest": "manifest",
+    "MixedBatchSampler": "samplers",
+    "OpenIReports": "public.openi",
+    "SharedItem": "leaks",
+    "Source": "sources",
+    "SourceManifest": "source_manifest",
+    "StudyDataset": "dataset",
+    "StudyLoader": "loader",
+    "SyntheticChestCT": "synthetic.chest_ct",
+    "SyntheticChestXRay": "synthetic",
+    "UnifiedDataset": "unified",
+    "collate_studies": "collate",
+    "find_shared_items": "leaks",
+    "label_texts": "text_labels",
+    "load_sources": "source_manifest",
+    "load_studies": "studies",
+    "parse_source": "sources",
+    "read_manifest": "manifest_reader",
+    "split_by_patient": "splits",
+    "table_path": "studies",
+    "text_corpus": "corpus",
+    "unified_loader": "loader",
+}
+__all__ = sorted(_MODULES)
+__getattr__, __dir__ = lazy_exports(__name__, _MODULES)

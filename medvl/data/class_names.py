@@ -26,7 +26,7 @@ class ClassNames:
 
     Args:
         column: name of the column.
-        cells: all of its cells.
+        cells: its distinct cells, each with the number of rows that have it.
         label_names: the classes. Default: the names that occur, sorted.
 
     Attributes:
@@ -36,7 +36,7 @@ class ClassNames:
         ValueError: If two of ``label_names`` are one class, or the cells are too long for names.
     """
 
-    def __init__(self, column: str, cells: Sequence[Any], label_names: Sequence[str] | None) -> None:
+    def __init__(self, column: str, cells: Sequence[tuple[Any, int]], label_names: Sequence[str] | None) -> None:
         self.column = column
         self._given = label_names is not None
         self._known: set[str] = set()
@@ -65,7 +65,7 @@ class ClassNames:
             label[self._index[class_key(name)]] = 1
         return label if label.any() else None
 
-    def _names_of(self, cells: Sequence[Any]) -> list[str]:
+    def _names_of(self, cells: Sequence[tuple[Any, int]]) -> list[str]:
         """The names that occur, each in its most frequent spelling."""
         whole, with_comma = _collect(cells, self.column)
         parts = Counter(key for cell in with_comma for key in {class_key(part) for part in split_commas(cell)})
@@ -73,14 +73,14 @@ class ClassNames:
         self._known |= {key for key, number in parts.items() if number > 1}
         spellings: dict[str, Counter[str]] = {}
         longest = 0
-        for cell in cells:
+        for cell, number in cells:
             try:
                 names = self._split(cell)
             except CellError:
                 longest = max(longest, len(str(cell)))
                 continue
             for name in names:
-                spellings.setdefault(class_key(name), Counter())[name] += 1
+                spellings.setdefault(class_key(name), Counter())[name] += number
                 longest = max(longest, len(name))
         if longest > MAX_NAME_LENGTH:  # the text itself may be a report
             expected = f"name a column of class names of at most {MAX_NAME_LENGTH} characters"
@@ -121,11 +121,11 @@ class ClassNames:
         return names
 
 
-def _collect(cells: Sequence[Any], column: str) -> tuple[list[str], set[str]]:
+def _collect(cells: Sequence[tuple[Any, int]], column: str) -> tuple[list[str], set[str]]:
     """The names without a comma or from a list, and the distinct texts with one."""
     whole: list[str] = []
     with_comma: set[str] = set()
-    for cell in cells:
+    for cell, _ in cells:
         try:
             parts, is_list = split_cell(cell, column)
         except CellError:

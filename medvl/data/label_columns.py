@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ CHEXPERT_FINDINGS = load_vocabulary("chexpert14").names
 """The 14 findings in the order of CheXpert's CSV files; other projects order them differently, so match by name."""
 
 _STATE_WORDS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans
+_DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _STATES = {"": math.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}  # the usual cells, fast
 
 
@@ -62,7 +64,7 @@ def label_reader(
         for name, columns in found.items():
             if len(columns) > 1:
                 given = ", ".join(map(repr, columns))
-                raise ValueError(f"{table.path.name} has {len(columns)} columns of the finding {name}: {given}.")
+                raise ValueError(f"{table.name} has {len(columns)} columns of the finding {name}: {given}.")
         return _state_columns({name: columns[0] for name, columns in found.items()})
     if not isinstance(label_column, str) and len(label_column) == 1:
         label_column = label_column[0]
@@ -76,14 +78,27 @@ def label_reader(
                 raise ValueError(error_message(argument, f"name distinct {what}", list(names)))
         return _state_columns(dict(zip(label_names or columns, columns, strict=True)))
     column = table.resolve_column(label_column, "label_column")
-    cells = [row.cells.get(column) for row in table.rows]
-    tokens = [parts for cell in cells if (parts := _tokens_or_none(cell, column)) is not None]
+    cells = _count_cells(table.cells(column))
+    tokens = [(parts, number) for cell, number in cells if (parts := _tokens_or_none(cell, column)) is not None]
     known = {class_key(name) for name in label_names or ()}
-    by_name = any(class_key(part) in known for parts in tokens for part in parts) if known else False
-    stated = [parts for parts in tokens if not all(map(is_missing, parts))]
-    if tokens and not by_name and 2 * sum(map(_is_numeric, stated)) >= len(stated):
+    by_name = any(class_key(part) in known for parts, _ in tokens for part in parts) if known else False
+    stated = [(parts, number) for parts, number in tokens if not all(map(is_missing, parts))]
+    numeric = sum(number for parts, number in stated if _is_numeric(parts))
+    if tokens and not by_name and 2 * numeric >= sum(number for _, number in stated):
         return _state_list(column, tokens, label_names)
     return _class_names(column, cells, label_names)
+
+
+def _count_cells(cells: Iterable[Any]) -> list[tuple[Any, int]]:
+    """The distinct cells, lists and objects among them, each with its number of rows."""
+    counts: Counter[Hashable] = Counter()
+    unhashable: dict[Hashable, Any] = {}
+    for cell in cells:
+        key: Hashable = (type(cell).__name__, repr(cell)) if isinstance(cell, list | dict) else cell
+        if key is not cell:
+            unhashable[key] = cell
+        counts[key] += 1
+    return [(unhashable.get(key, key), number) for key, number in counts.items()]
 
 
 def parse_states(row: Mapping[str, str | None], names: Sequence[str], study_id: str) -> NDArray[np.float32]:
@@ -136,9 +151,13 @@ def _state_columns(columns: Mapping[str, str]) -> LabelReader:
     return LabelReader(tuple(columns), parse)
 
 
-def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequence[str] | None) -> LabelReader:
+def _state_list(
+    column: str, cells: Sequence[tuple[Sequence[Any], int]], label_names: Sequence[str] | None
+) -> LabelReader:
     # The expected width is that of most rows, not that of the first.
-    widths = Counter(len(tokens) for tokens in cells if _is_numeric(tokens))
+    widths = Counter[int]()
+    for tokens, number in cells:
+        widths[len(tokens)] += number if _is_numeric(tokens) else 0
     width = len(label_names) if label_names is not None else widths.most_common(1)[0][0]
     names = tuple(label_names) if label_names is not None else (column,) if width == 1 else ()
     source = "one for each name" if label_names is not None else "as in most rows"
@@ -154,7 +173,7 @@ def _state_list(column: str, cells: Sequence[Sequence[Any]], label_names: Sequen
     return LabelReader(names, parse)
 
 
-def _class_names(column: str, cells: Sequence[Any], label_names: Sequence[str] | None) -> LabelReader:
+def _class_names(column: str, cells: Sequence[tuple[Any, int]], label_names: Sequence[str] | None) -> LabelReader:
     classes = ClassNames(column, cells, label_names)
     return LabelReader(classes.names, lambda row: classes.parse(row.get(column)))
 
@@ -187,12 +206,17 @@ def _number(token: Any) -> float | None:
         return None
 
 
+def _decimal_comma(token: Any) -> Any:
+    """``1.0`` for ``1,0``, as spreadsheets of many countries write it."""
+    return token.replace(",", ".") if isinstance(token, str) and _DECIMAL_COMMA.fullmatch(token) else token
+
+
 def _state(token: Any, column: str) -> float:
     if isinstance(token, str) and token in _STATES:
         return _STATES[token]
     if is_missing(token):
         return math.nan
-    value = _number(token)
+    value = _number(_decimal_comma(token))
     if value is None or value not in (1.0, 0.0, -1.0):
         # The text itself is not shown: the column may be that of the reports by mistake.
         received = "a text" if value is None else f"{value:g}"

@@ -119,7 +119,9 @@ def read_manifest(
     files = ImageFiles(table.path.parent)
     studies: list[dict[str, Any]] = []
     skipped: list[StudyError] = []
-    for row in table.rows:
+    rows = 0
+    for row in table:
+        rows += 1
         try:
             studies += _read_row(row, files, columns, labels)
         except CellError as error:
@@ -137,7 +139,7 @@ def read_manifest(
     skipped += leaking.values()
     studies = [study for study in studies if study["row"] not in leaking]
     names = labels.names if labels else ()
-    return Manifest.from_studies(table.path.name, studies, len(table.rows), names, skipped, table.encoding)
+    return Manifest.from_studies(table.name, studies, rows, names, skipped, table.encoding)
 
 
 @dataclass(frozen=True)
@@ -149,10 +151,10 @@ class _Columns:
     study: str | None
 
 
-def _column_or_default(table: Table, column: str | None, defaults: Sequence[str], argument: str) -> str | None:
+def _column_or_default(table: Table, column: str | None, defaults: tuple[str, ...], argument: str) -> str | None:
     if column is not None:
         return table.resolve_column(column, argument)
-    return next((name for name in defaults if name in table.columns), None)
+    return table.find_column(defaults, argument)
 
 
 def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReader | None) -> list[dict[str, Any]]:

@@ -24,6 +24,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "peft": ("peft",),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "itk": ("itk",),
+    "tables": ("pyarrow", "openpyxl"),
 }
 """Extra -> the modules that it installs, apart from those of the extra that it includes."""
 

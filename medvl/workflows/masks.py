@@ -117,7 +117,7 @@ def find_masks(
     for _, column in named:
         rows.resolve_column(column, "mask_column")
     paths: dict[int, list[str | None]] = {}
-    for row in rows.rows:
+    for row in rows:
         cells = [str(row.cells.get(column) or "").strip() for _, column in named]
         if any(cells):
             paths[row.number] = [str(_existing(table, cell, row.position)) if cell else None for cell in cells]

@@ -143,8 +143,13 @@ class TestClassNames:
         path = write(folder, "report,Edema,edema,Fracture\nText.,1,0,1\n")
         with pytest.raises(ValueError, match=r"^cases\.csv has 2 columns of the finding Edema: 'Edema', 'edema'\.$"):
             read_manifest(path, image_column=None)
+        with pytest.raises(
+            ValueError, match=r"^label_column: cases\.csv has the columns 'Edema' and 'edema', whose names"
+        ):
+            read_manifest(path, image_column=None, label_column="Edema")
+        path = write(folder, "report,Edema,Fracture\nText.,1,1\n")
         for argument, options in (
-            ("label_column must name distinct columns", {"label_column": ["Edema", "edema"]}),
+            ("label_column must name distinct columns", {"label_column": ["Fracture", "Fracture"]}),
             (
                 "label_names must name distinct findings",
                 {"label_column": ["Edema", "Fracture"], "label_names": ["A", "a "]},

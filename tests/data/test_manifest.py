@@ -396,9 +396,9 @@ def test_no_patient_text_in_errors(folder):
         ),
         (
             "image,report\na.png,x\n",
-            "c.xlsx",
+            "c.txt",
             {},
-            "path must end in one of .csv, .tsv, .tab, .jsonl, .ndjson, .json, got 'c.xlsx'",
+            "path must end in one of .csv, .tsv, .tab, .jsonl, .ndjson, .json, .parquet, .xlsx (and .gz, as .csv.gz), got",
         ),
         ("image,report\n", "c.jsonl", {}, "path: c.jsonl has no line that is a JSON object"),
     ],

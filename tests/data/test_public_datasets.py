@@ -11,7 +11,8 @@ import pytest
 import medvl.data.public
 from medvl.data import CheXpert, load_sources
 from medvl.data.public import base
-from medvl.data.public.base import read_csv_rows, read_public_dataset, register_public_dataset
+from medvl.data.public.base import read_public_dataset, register_public_dataset
+from medvl.utils.errors import StudyError
 
 NEW_DATASET = '''
 from pathlib import Path
@@ -122,13 +123,31 @@ def test_views_labels_and_reports_without_content(tmp_path, monkeypatch):
     assert third == {"study_id": "t", "row": 2, "report": "Edema."}
 
 
-def test_csv_files_may_be_gzipped_and_must_have_their_columns(tmp_path):
+class Listed(base.PublicDataset):
+    """Nothing but its tables' rows."""
+
+    @classmethod
+    def read_splits(cls, path, on_error="raise"):
+        return {}
+
+
+def test_tables_may_be_gzipped_and_must_have_their_columns(tmp_path):
     text = "\ufeffid,view\n1,PA\n"
     (tmp_path / "plain.csv").write_text(text, encoding="utf-8")
     with gzip.open(tmp_path / "packed.csv.gz", "wt", encoding="utf-8") as file:
         file.write(text)
     for name in ("plain.csv", "packed.csv.gz"):
-        assert list(read_csv_rows(tmp_path / name, ["id"])) == [{"id": "1", "view": "PA"}]
+        assert list(Listed().read_rows(tmp_path / name, ["id"])) == [{"id": "1", "view": "PA"}]
         message = rf"^{name} has no column study, patient; use the data set's original table\.$"
         with pytest.raises(ValueError, match=message):
-            list(read_csv_rows(tmp_path / name, ["study", "id", "patient"]))
+            list(Listed().read_rows(tmp_path / name, ["study", "id", "patient"]))
+
+
+def test_a_shifted_row_of_a_public_table_is_an_error_or_counted(tmp_path):
+    (tmp_path / "cut.csv").write_text("id,view\n1,PA\n2,PA,erect\n3,AP\n")
+    message = r"^study 'row 2', cut\.csv: row 2 \(line 3\): the row has 3 cells, expected 2 as in the header"
+    with pytest.raises(StudyError, match=message):
+        list(Listed().read_rows(tmp_path / "cut.csv", ["id"]))
+    dataset = Listed(on_error="skip")
+    assert [row["id"] for row in dataset.read_rows(tmp_path / "cut.csv", ["id"])] == ["1", "3"]
+    assert len(dataset.skipped) == 1

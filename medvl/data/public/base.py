@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import importlib
 import pkgutil
 from abc import ABC, abstractmethod
@@ -16,6 +14,7 @@ import numpy as np
 
 import medvl.data.public
 from medvl.data.manifest import CONTENT_KEYS, Manifest
+from medvl.data.tables import read_table
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
 
@@ -61,6 +60,28 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
             if self._on_error == "raise":
                 raise
             self.skipped.append(error)
+
+    def read_rows(self, path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+        """The rows of one of the data set's tables as text; a row that cannot be read is raised or recorded.
+
+        Args:
+            path: the file, of any format that :func:`medvl.data.tables.read_table` reads.
+            columns: columns that it must have.
+
+        Raises:
+            ValueError: If one of the columns is missing, or the table is broken.
+            medvl.utils.errors.StudyError: If a row cannot be read and ``on_error`` is ``"raise"``.
+        """
+        table = read_table(path)
+        missing = [column for column in columns if column not in table.columns]
+        if missing:
+            raise ValueError(f"{path.name} has no column {', '.join(missing)}; use the data set's original table.")
+        for row in table:
+            if row.problem:
+                with self.handle_study_errors():
+                    raise StudyError(f"row {row.number}", path.name, f"{row.position}: {row.problem}")
+            else:
+                yield {column: "" if cell is None else str(cell) for column, cell in row.cells.items()}
 
     def __len__(self) -> int:
         return len(self._studies)
@@ -145,25 +166,3 @@ def _views(study: Mapping[str, Any], row: int) -> list[dict[str, Any]]:
         del kept["label"]
     kept["row"] = row
     return [{**kept, "image": image} for image in study.get("image") or []] or [kept]
-
-
-def read_csv_rows(path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
-    """The rows of a CSV file, gzipped if its suffix is ``.gz``, as dictionaries.
-
-    Args:
-        path: the file.
-        columns: columns that it must have.
-
-    Raises:
-        ValueError: If one of the columns is missing.
-    """
-    with (
-        gzip.open(path, "rt", newline="", encoding="utf-8-sig")
-        if path.suffix == ".gz"
-        else path.open(newline="", encoding="utf-8-sig") as file
-    ):
-        reader = csv.DictReader(file)
-        missing = [column for column in columns if column not in (reader.fieldnames or [])]
-        if missing:
-            raise ValueError(f"{path.name} has no column {', '.join(missing)}; use the data set's original table.")
-        yield from reader

@@ -9,7 +9,7 @@ from typing import Any
 
 from medvl.data.cells import is_missing
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
-from medvl.data.public.base import PublicDataset, read_csv_rows, register_public_dataset
+from medvl.data.public.base import PublicDataset, register_public_dataset
 from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError
 
@@ -63,7 +63,7 @@ class CheXpert(PublicDataset):
             raise FileNotFoundError(f"split: there is no file {table}.")
         studies: dict[str, dict[str, Any]] = {}
         images: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for row in read_csv_rows(table, ("Path", *self.names)):
+        for row in self.read_rows(table, ("Path", *self.names)):
             with self.handle_study_errors():
                 study_id, patient_id = _parse_path(row["Path"])
                 view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
-from medvl.data.public.base import PublicDataset, read_csv_rows, register_public_dataset
+from medvl.data.public.base import PublicDataset, register_public_dataset
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
 
@@ -85,7 +85,7 @@ class MIMIC_CXR(PublicDataset):
             if required:
                 raise FileNotFoundError(f"folder: there is no table mimic-cxr-*-{table}.csv in {self.folder}.")
             return
-        yield from read_csv_rows(found[0], columns)
+        yield from self.read_rows(found[0], columns)
 
     def _study(
         self, subject: str, study: str, images: list[tuple[str, str]], labels: dict[str, str] | None, check: bool

@@ -1,0 +1,8 @@
+"""Tables of CSV, TSV, JSON, JSONL, Parquet and Excel: one reader of rows for every command and data set."""
+
+from __future__ import annotations
+
+from medvl.data.tables.rows import Row
+from medvl.data.tables.table import Table, read_table
+
+__all__ = ["Row", "Table", "read_table"]

@@ -1,0 +1,93 @@
+"""Rows of an Excel workbook (.xlsx), by the extra ``tables``."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from medvl.data.cells import is_missing
+from medvl.data.tables.parquet import plain_value
+from medvl.data.tables.rows import Parsed, Row, check_columns, column_name, name_cells
+from medvl.utils.extras import require_extra
+
+
+def parse_workbook(file: BinaryIO, name: str) -> Parsed:
+    """Read the header of the one sheet with cells, and the rows as they are asked for.
+
+    Raises:
+        medvl.utils.extras.MissingExtraError: If openpyxl is not installed.
+        ValueError: If the file is damaged, or has several sheets with cells, or two columns have one name.
+    """
+    require_extra(f"Reading {name}", "tables")
+    import openpyxl
+
+    try:
+        workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
+    except Exception as error:  # of zipfile, XML and openpyxl, whatever is damaged
+        raise ValueError(f"path: {name} is no Excel workbook that can be read: it is damaged or cut off.") from error
+    sheets = [sheet for sheet in workbook.worksheets if _has_cells(sheet)]
+    if len(sheets) > 1:
+        titles = ", ".join(repr(sheet.title) for sheet in sheets)
+        raise ValueError(f"path: {name} must have one sheet with cells, got {titles}; save the one to read as a file.")
+    if not sheets:
+        raise ValueError(f"path: {name} is empty; expected a header and at least one row.")
+    formulas = _formula_cells(file, sheets[0].title)
+    records = _records(sheets[0], name)
+    _, header = next(records)
+    columns = list(map(column_name, header))
+    check_columns(columns, name)
+    return Parsed([column for column in columns if column], _rows(records, columns, formulas))
+
+
+def _has_cells(sheet: Any) -> bool:
+    sheet.reset_dimensions()  # which some programs write wrongly
+    return any(not is_missing(cell) for row in sheet.iter_rows(values_only=True) for cell in row)
+
+
+def _records(sheet: Any, name: str) -> Iterator[tuple[int, list[Any]]]:
+    """The rows that are not blank, with their numbers, without the blank cells at their ends."""
+    try:
+        for number, values in enumerate(sheet.iter_rows(values_only=True), start=1):
+            cells = [plain_value(value) for value in values]
+            while cells and is_blank_cell(cells[-1]):
+                cells.pop()
+            if cells:
+                yield number, cells
+    except (zipfile.BadZipFile, OSError, SyntaxError, KeyError) as error:
+        raise ValueError(f"path: {name} is damaged.") from error
+
+
+def is_blank_cell(cell: Any) -> bool:
+    """Whether a cell of a sheet is empty or white space."""
+    return cell is None or (isinstance(cell, str) and not cell.strip())
+
+
+def _rows(
+    records: Iterator[tuple[int, list[Any]]], columns: list[str], formulas: set[tuple[int, int]]
+) -> Iterator[Row]:
+    for number, (line, cells) in enumerate(records, start=1):
+        cells += [None] * (len(columns) - len(cells))
+        named, problem = name_cells(columns, cells)
+        uncomputed = [
+            column for place, column in enumerate(columns) if (line, place) in formulas and cells[place] is None
+        ]
+        if uncomputed and not problem:
+            problem = (
+                f"the formula in the column {uncomputed[0]!r} has no computed value; open and save the file in Excel"
+            )
+        yield Row(number, line, named, problem)
+
+
+def _formula_cells(file: BinaryIO, title: str) -> set[tuple[int, int]]:
+    """Row (from 1) and place (from 0) of the cells with a formula, whose value may not have been saved."""
+    import openpyxl
+
+    with zipfile.ZipFile(file) as archive:
+        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
+        if not any(b"<f" in archive.read(name) for name in sheets):
+            return set()
+    found = set()
+    for row in openpyxl.load_workbook(file, read_only=True)[title].iter_rows():
+        found |= {(cell.row, cell.column - 1) for cell in row if getattr(cell, "data_type", "") == "f"}
+    return found
