@@ -337,7 +337,7 @@ def test_images_alone_are_embedded_but_give_nothing_to_evaluate(medvl, trained, 
 class TestLabel:
     def test_states_and_what_decided_them(self, medvl, tmp_path):
         table = write_table(tmp_path, 4)
-        code, out, err = medvl("label", table, "--column", "text", "--output", tmp_path / "out.csv", "--explain")
+        code, out, err = medvl("label", table, "--report-column", "text", "--output", tmp_path / "out.csv", "--explain")
         assert code == 0, err
         assert "4 reports, 0 of them empty; 4 rows in" in out
         with (tmp_path / "out.csv").open() as file:
@@ -347,9 +347,13 @@ class TestLabel:
         assert rows[0]["Pleural Effusion cue"] == "No"
 
     def test_unknown_column(self, medvl, tmp_path):
-        code, _, err = medvl("label", write_table(tmp_path, 4), "--column", "txt", "--output", tmp_path / "out.csv")
+        code, _, err = medvl(
+            "label", write_table(tmp_path, 4), "--report-column", "txt", "--output", tmp_path / "out.csv"
+        )
         assert code == 2
-        assert "got 'txt'" in err.splitlines()[-1]
+        assert err.splitlines()[-1].startswith(
+            "Error: report_column: cases.csv has no column 'txt' (did you mean 'text'?)"
+        )
         assert not (tmp_path / "out.csv").exists()
 
 

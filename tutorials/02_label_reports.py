@@ -12,11 +12,11 @@ from medvl.text import (
     extract_sections,
     find_findings,
     label_report,
-    label_table,
     load_prompt_templates,
     load_vocabulary,
     split_sentences,
 )
+from medvl.workflows import label_table
 
 report = """INDICATION: Cough, rule out pneumonia.
 COMPARISON: Film of ___ with a left pneumothorax.

@@ -2,16 +2,36 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medvl.cli.options import COLUMNS, Joins, OnError, checked_on_error
+
+if TYPE_CHECKING:
+    from medvl.data.tables import Progress
+    from medvl.text import LabelSummary
+
 
 def label(
-    file: Annotated[Path, typer.Argument(help="A table of reports (CSV or TSV).")],
-    column: Annotated[str, typer.Option(help="The column of the reports.")] = "report",
-    output: Annotated[Path, typer.Option(help="The CSV file to write.")] = Path("labels.csv"),
+    file: Annotated[
+        str,
+        typer.Argument(
+            help="A table of reports: CSV, TSV, JSONL, JSON, also as .gz, Parquet or Excel; - for standard input."
+        ),
+    ],
+    report_column: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="The column of the reports, 'report' by default; repeated, the texts of several columns are joined.",
+            rich_help_panel=COLUMNS,
+            show_default=False,
+        ),
+    ] = None,
+    join: Joins = None,
+    output: Annotated[
+        str, typer.Option(help="The table to write: .csv, .tsv, also as .gz, .parquet or .xlsx; - for standard output.")
+    ] = "labels.csv",
     vocabulary: Annotated[
         str, typer.Option(help="A built-in vocabulary, such as chexpert14 or chest_ct, or the path of a YAML file.")
     ] = "chexpert14",
@@ -27,30 +47,85 @@ def label(
             "=, +, - or @, gets an apostrophe before it.",
         ),
     ] = False,
+    num_workers: Annotated[
+        int, typer.Option("--num-workers", "--workers", help="Processes that label; 0 for none but this one.", min=0)
+    ] = 0,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where an interrupted run stopped, to the same output; an interruption of this run keeps what is done.",
+        ),
+    ] = False,
+    on_error: OnError = "raise",
 ) -> None:
     """Label a table of reports with findings: 1 present, 0 absent, -1 uncertain, blank not mentioned.
 
-    The table is read row by row, so its size is not limited by memory. The output has the columns of CheXpert's tables.
+    The table is read row by row, so its size is not limited by memory. The output has the columns of CheXpert's tables, is
+    whole or not there, and is the same for any number of workers.
 
-    Example:  medvl label reports.csv --column text --output labels.csv --explain
+    Example:  medvl label reports.csv --report-column text --output labels.csv --explain
+
+    Example:  medvl label cases.parquet --report-column findings --report-column impression --output labels.csv.gz
     """
-    from tqdm import tqdm
+    from medvl.utils.signals import exit_on_signals
+    from medvl.workflows import label_table
 
-    from medvl.text import label_table
+    with exit_on_signals(), _Bar() as bar:
+        try:
+            summary = label_table(
+                file,
+                report_column or "report",
+                output,
+                vocabulary,
+                text_unit,
+                explain,
+                raw_cells,
+                join=join or (),
+                num_workers=num_workers,
+                resume=resume,
+                on_error=checked_on_error(on_error),
+                progress=bar.show,
+            )
+        except KeyboardInterrupt:
+            if resume:
+                typer.echo("Interrupted; the same command goes on from here.", err=True)
+            raise
+    for line in _summary_lines(summary, output):
+        typer.echo(line, err=output == "-")
 
-    with tqdm(desc="label", unit="report", delay=1) as bar:
-        summary = label_table(
-            file,
-            column,
-            output,
-            vocabulary,
-            text_unit,
-            explain,
-            raw_cells,
-            progress=lambda done: bar.update(done - bar.n),
-        )
-    typer.echo(f"{summary.rows} reports, {summary.empty} of them empty; {summary.written} rows in {output}.")
+
+def _summary_lines(summary: LabelSummary, output: str) -> list[str]:
+    to = "standard output" if output == "-" else output
+    lines = [f"{summary.rows} reports, {summary.empty} of them empty; {summary.written} rows in {to}."]
+    if summary.skipped_rows:
+        lines.append(f"{summary.skipped_rows} rows were skipped for an error.")
+    lines += [f"{number} rows have no row in {name}." for name, number in summary.unmatched.items()]
     if summary.skipped:
-        typer.echo(f"{summary.skipped} sentences without a state in sections such as the indication.")
+        lines.append(f"{summary.skipped} sentences without a state in sections such as the indication.")
     if summary.other_language:
-        typer.echo(f"{summary.other_language} reports have sentences in another language, which get no state.")
+        lines.append(f"{summary.other_language} reports have sentences in another language, which get no state.")
+    return lines
+
+
+class _Bar:
+    """A progress bar that begins with the first rows, with a total where the size of the table is known."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def show(self, rows: int, read: Progress) -> None:
+        """Show how much has been read."""
+        from tqdm import tqdm
+
+        if self._bar is None:
+            self._bar = tqdm(desc="label", total=read.total, unit=read.unit, unit_scale=read.unit == "B", delay=1)
+        self._bar.update(read.done - self._bar.n)
+        self._bar.set_postfix_str(f"{rows} reports", refresh=False)
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -82,6 +82,18 @@ StudyColumn = Annotated[
     ),
 ]
 
+Joins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--join",
+        metavar="TABLE:KEY",
+        help="Another table whose columns are added to the rows of the same key, as labels.csv:VolumeName, or "
+        "labels.csv:KEY=KEY_OF_TABLE where the names differ; may be repeated.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
+]
+
 COLUMN_OPTIONS: dict[str, Any] = {
     "image_column": ImageColumn,
     "report_column": ReportColumn,

@@ -57,7 +57,7 @@ def label_texts(
     for text in texts:
         check_text(text, "each of texts")
     keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
-    version = "" if cache is None else _version(str(vocabulary))
+    version = "" if cache is None else labeler_version(vocabulary)
     known = {} if cache is None else _read(Path(cache), version)
     new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     items = new.items()
@@ -69,7 +69,7 @@ def label_texts(
     return np.where(states == NOT_MENTIONED, np.float32(np.nan), states)
 
 
-def _version(vocabulary: str | Path) -> str:
+def labeler_version(vocabulary: str | Path) -> str:
     """A hash of what determines a label: the files of the labeler, and that of a vocabulary outside it."""
     own = Path(medvl.text.__file__).parent
     files = sorted(path for path in own.rglob("*") if path.suffix in (".py", ".yaml"))

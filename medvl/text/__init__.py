@@ -6,7 +6,7 @@ from medvl.text.augment import augment_text
 from medvl.text.content import content_sentences
 from medvl.text.findings import Mention, find_findings, label_report, label_sentences, skipped_sentences
 from medvl.text.headers import SECTION_ALIASES
-from medvl.text.label_table import LabelSummary, label_table
+from medvl.text.label_table import LabelSummary
 from medvl.text.prompts import PromptTemplates, load_prompt_templates, make_class_prompts
 from medvl.text.sections import extract_sections
 from medvl.text.sentences import split_sentences
@@ -27,7 +27,6 @@ __all__ = [
     "find_findings",
     "label_report",
     "label_sentences",
-    "label_table",
     "load_prompt_templates",
     "load_vocabulary",
     "make_class_prompts",

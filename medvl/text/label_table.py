@@ -1,23 +1,21 @@
-"""Labeling of a table of reports, row by row in constant memory."""
+"""The cells that the labels of one report give a table."""
 
 from __future__ import annotations
 
-import csv
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medvl.text.characters import lower_case, plain_characters
 from medvl.text.findings import Mention, combine_states, find_findings, label_sentences
 from medvl.text.reading import read_sentences
 from medvl.text.sentences import split_sentences
-from medvl.text.vocabulary import Vocabulary, load_vocabulary
-from medvl.utils.checks import check_option, error_message
-from medvl.utils.csv_files import CsvWriter
-from medvl.utils.io import atomic_write
+from medvl.text.vocabulary import Vocabulary
+from medvl.utils.checks import error_message
 
 TEXT_UNITS = ("report", "sentence")
 _CELLS = {1.0: "1", 0.0: "0", -1.0: "-1"}
@@ -28,126 +26,100 @@ _SENTENCE_COLUMNS = ("sentence_number", "sentence_start", "sentence_end", "sente
 
 @dataclass
 class LabelSummary:
-    """Counts of a run of :func:`label_table`.
+    """Counts of a run of :func:`medvl.workflows.label_table`.
 
     Args:
         rows: number of rows read.
         empty: number of rows without a report, whose states are all blank.
         written: number of rows written.
+        skipped_rows: number of rows that cannot be read, which are not written (``on_error="skip"``).
         skipped: number of sentences in sections without observations, which give no state.
         other_language: number of reports with a sentence that is mostly in another language, which gives no state.
+        unmatched: for each joined table, the number of rows without a row in it.
         states: for each finding, the number of rows in which it is present, absent and uncertain.
     """
 
     rows: int = 0
     empty: int = 0
     written: int = 0
+    skipped_rows: int = 0
     skipped: int = 0
     other_language: int = 0
+    unmatched: Counter[str] = field(default_factory=Counter)
     states: dict[str, Counter[str]] = field(default_factory=dict)
 
+    def add(self, other: LabelSummary) -> None:
+        """Add the counts of other rows."""
+        for name in ("rows", "empty", "written", "skipped_rows", "skipped", "other_language"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.unmatched.update(other.unmatched)
+        for finding, counts in other.states.items():
+            self.states.setdefault(finding, Counter()).update(counts)
 
-def label_table(
-    path: str | Path,
-    column: str,
-    output: str | Path,
-    vocabulary: str | Path | Vocabulary = "chexpert14",
-    text_unit: str = "report",
-    explain: bool = False,
-    raw_cells: bool = False,
-    progress: Callable[[int], None] | None = None,
-) -> LabelSummary:
-    """Label the reports of a table, row by row.
+    def to_dict(self) -> dict[str, Any]:
+        """The counts for a JSON file."""
+        counts = {name: dict(found) for name, found in self.states.items()}
+        return {**vars(self), "unmatched": dict(self.unmatched), "states": counts}
 
-    The output has the columns of the input except for the text, then one column for each finding as in CheXpert's tables:
-    1 present, 0 absent, -1 uncertain, blank not mentioned. It is written completely or not at all.
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LabelSummary:
+        """The summary that :meth:`to_dict` wrote."""
+        counts = {finding: Counter(found) for finding, found in values["states"].items()}
+        return cls(**{**values, "unmatched": Counter(values["unmatched"]), "states": counts})
 
-    Args:
-        path: a CSV or TSV file (by its suffix) with a header, in UTF-8; invalid bytes are replaced.
-        column: the column of the reports.
-        output: the CSV file to write.
-        vocabulary: name or path for :func:`medvl.text.load_vocabulary`, or a loaded vocabulary.
-        text_unit: ``"report"`` for one row for each report; ``"sentence"`` for one row for each sentence, with its number and
-            offsets in the report (``sentence_number``, ``sentence_start``, ``sentence_end``) and its text (``sentence``).
-        explain: add for each finding the mention, the cue and the sentence that decided its state.
-        raw_cells: write every cell as it is. By default a text that a spreadsheet would run as a formula (it begins with
-            ``=``, ``+``, ``-`` or ``@``) gets an apostrophe before it, see :mod:`medvl.utils.csv_files`.
-        progress: called after each row with the number of rows read so far.
 
-    Returns:
-        Counts of rows and states.
+def label_columns(kept: Sequence[str], names: Sequence[str], text_unit: str, explain: bool) -> list[str]:
+    """The columns of a labeled table: those kept of the input, and those that :func:`label_cells` gives.
 
     Raises:
-        FileNotFoundError: If ``path`` or the vocabulary does not exist.
-        ValueError: If the table does not have ``column``, ``text_unit`` is unknown, ``output`` is the input, or the output
-            would have a column name twice.
-
-    Example:
-        >>> label_table("reports.csv", "text", "labels.csv", text_unit="sentence", explain=True)  # doctest: +SKIP
+        ValueError: If a column would be there twice.
     """
-    path, output = Path(path), Path(output)
-    check_option(text_unit, "text_unit", TEXT_UNITS)
-    if not path.is_file():
-        raise FileNotFoundError(f"the file {path} does not exist.")
-    if output.resolve() == path.resolve():
-        raise ValueError(error_message("output", "differ from path", output))
-    vocabulary = load_vocabulary(vocabulary)
-    summary = LabelSummary(states={name: Counter() for name in vocabulary.names})
-    with (
-        path.open(newline="", encoding="utf-8-sig", errors="replace") as source,
-        atomic_write(output, newline="") as target,
-    ):
-        reader = _reader(source, path)
-        columns = list(reader.fieldnames or [])
-        check_option(column, "column", columns)
-        kept = [name for name in columns if name != column]
-        writer = CsvWriter(target, raw=raw_cells)
-        writer.write_row(_header(kept, vocabulary, text_unit, explain))
-        for row in reader:
-            summary.rows += 1
-            text = row[column] or ""
-            summary.empty += not text.strip()
-            for cells in _label_rows(text, vocabulary, text_unit, explain, summary):
-                writer.write_row([*(row[name] for name in kept), *cells])
-                summary.written += 1
-            if progress is not None:
-                progress(summary.rows)
-    return summary
-
-
-def _reader(source: IO[str], path: Path) -> csv.DictReader[str]:
-    # A report may be longer than the csv module's default limit of 128 KiB for a cell.
-    csv.field_size_limit(min(sys.maxsize, 2**31 - 1))
-    return csv.DictReader(source, delimiter="\t" if path.suffix.lower() in (".tsv", ".tab") else ",")
-
-
-def _header(kept: list[str], vocabulary: Vocabulary, text_unit: str, explain: bool) -> list[str]:
-    """The columns of the output: those kept of the input, and those added."""
     place = _SENTENCE_COLUMNS if text_unit == "sentence" else ()
-    explanations = [f"{name} {part}" for name in vocabulary.names for part in _EXPLANATIONS] if explain else []
-    header = [*kept, *place, *vocabulary.names, *explanations]
+    explanations = [f"{name} {part}" for name in names for part in _EXPLANATIONS] if explain else []
+    header = [*kept, *place, *names, *explanations]
     if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise ValueError(error_message("path", "be a table without the columns that the output adds", repeated))
     return header
 
 
-def _label_rows(
+def label_cells(
     text: str, vocabulary: Vocabulary, text_unit: str, explain: bool, summary: LabelSummary
 ) -> Iterator[list[Any]]:
-    """Yield the added cells of each output row of one report."""
-    plain, _ = plain_characters(text)
-    readings = list(read_sentences(plain, lower_case(plain), vocabulary))
-    reasons = Counter(reading for _, reading in readings if isinstance(reading, str))
+    """The added cells of each output row of one report, counted in ``summary``.
+
+    Args:
+        text: the report.
+        vocabulary: the findings.
+        text_unit: ``"report"`` for one row, ``"sentence"`` for one row for each sentence.
+        explain: whether to add the mention, the cue and the sentence of each state.
+        summary: the counts to add to.
+    """
+    summary.rows += 1
+    summary.empty += not text.strip()
+    states, reasons = report_states(text, vocabulary)
     summary.skipped += reasons["section"]
     summary.other_language += reasons["language"] > 0
     mentions = find_findings(text, vocabulary) if explain else None
     if text_unit == "report":
-        yield _label_cells(text, combine_states(readings, vocabulary).tolist(), vocabulary, mentions, summary)
+        summary.written += 1
+        yield _label_cells(text, states.tolist(), vocabulary, mentions, summary)
         return
-    _, states = label_sentences(text, vocabulary)
-    for number, ((start, end), row) in enumerate(zip(split_sentences(text), states.tolist(), strict=True)):
+    _, by_sentence = label_sentences(text, vocabulary)
+    for number, ((start, end), row) in enumerate(zip(split_sentences(text), by_sentence.tolist(), strict=True)):
         own = None if mentions is None else [m for m in mentions if start <= m.span.start < end]
+        summary.written += 1
         yield [number, start, end, text[start:end], *_label_cells(text, row, vocabulary, own, summary)]
+
+
+def report_states(text: str, vocabulary: Vocabulary) -> tuple[NDArray[np.float32], Counter[str]]:
+    """The states (K,) of a report, as of :func:`medvl.text.label_report`, and how many sentences give none, by reason.
+
+    The reasons are those of :func:`medvl.text.skipped_sentences`: ``"section"`` and ``"language"``.
+    """
+    plain, _ = plain_characters(text)
+    readings = list(read_sentences(plain, lower_case(plain), vocabulary))
+    reasons = Counter(reading for _, reading in readings if isinstance(reading, str))
+    return combine_states(readings, vocabulary), reasons
 
 
 def _label_cells(
@@ -157,7 +129,7 @@ def _label_cells(
     states = dict(zip(vocabulary.names, row, strict=True))
     for name, state in states.items():
         if state in _ASSERTIONS:
-            summary.states[name][_ASSERTIONS[state]] += 1
+            summary.states.setdefault(name, Counter())[_ASSERTIONS[state]] += 1
     cells = [_CELLS.get(state, "") for state in states.values()]
     if mentions is not None:
         for name, state in states.items():

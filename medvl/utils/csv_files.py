@@ -32,6 +32,7 @@ class CsvWriter:
     Args:
         file: a text file, opened with ``newline=""``.
         raw: write every cell as it is. By default each is written by :func:`spreadsheet_cell`, names of columns included.
+        delimiter: the separator of cells.
 
     Example:
         >>> import sys
@@ -40,9 +41,9 @@ class CsvWriter:
         '@SUM(1),-1
     """
 
-    def __init__(self, file: IO[str], raw: bool = False) -> None:
+    def __init__(self, file: IO[str], raw: bool = False, delimiter: str = ",") -> None:
         self.raw = raw
-        self._writer = csv.writer(file, lineterminator="\n")
+        self._writer = csv.writer(file, delimiter=delimiter, lineterminator="\n")
 
     def write_row(self, cells: Iterable[Any]) -> None:
         """Write one row."""

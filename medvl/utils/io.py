@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,8 @@ def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[
     """Open a file that replaces ``path`` only once it is completely written and on the disk.
 
     It is written beside ``path`` under another name and then renamed, which is atomic: a process that is killed at any
-    moment leaves the old file or the new one. If the body raises, the old file stays. The folder is created.
+    moment leaves the old file or the new one. If the body raises, the old file stays. The folder is created. Of a symbolic
+    link, the file that it leads to is replaced. A device or a pipe is written to as it is.
 
     Args:
         path: the file to write.
@@ -31,19 +33,64 @@ def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[
         ...     sorted(os.listdir(folder))
         ['notes.txt']
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
+    if is_stream(path):
+        with Path(path).open(mode, **options) as file:
+            yield file
+        return
+    path = link_target(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = partial_path(path, f".{os.getpid()}")
     try:
         with partial.open(mode, **options) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
+            sync(file)
+        replace_file(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def is_stream(path: str | Path) -> bool:
+    """Whether a path is a device or a pipe (``/dev/stdout`` among them), which cannot be replaced or read twice."""
+    if os.fspath(path).startswith(("/dev/fd/", "/dev/std", "/proc/self/fd/")):
+        return True
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def link_target(path: str | Path) -> Path:
+    """The file that a symbolic link leads to, whether it exists or not; any other path as it is."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else Path(path)
+
+
+def partial_path(path: Path, suffix: str = "") -> Path:
+    """The name of the file beside ``path`` that is written until it is whole."""
+    ending = f"{suffix}.partial"
+    name = path.name
+    while len(os.fsencode(name + ending)) > 255:  # what file systems allow
+        name = name[:-1]
+    return path.with_name(name + ending)
+
+
+def sync(file: IO[Any]) -> None:
+    """Wait until what was written to a file is on the disk."""
+    file.flush()
+    os.fsync(file.fileno())
+
+
+def replace_file(partial: Path, path: Path) -> None:
+    """Rename a complete file to ``path``, with the permissions of the file that it replaces."""
+    try:
+        mode = stat.S_IMODE(os.stat(path).st_mode)
+    except FileNotFoundError:
+        pass
+    else:
+        os.chmod(partial, mode)
+    os.replace(partial, path)
 
 
 def write_text(path: str | Path, text: str) -> None:

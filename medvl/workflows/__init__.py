@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from medvl.workflows.config_text import settings_text as settings_text
     from medvl.workflows.evaluate import embed as embed
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
+    from medvl.workflows.label_table import label_table as label_table
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
@@ -44,6 +45,7 @@ _MODULES = {
     "embed": "evaluate",
     "evaluate_run": "evaluate",
     "label_studies": "trained_run",
+    "label_table": "label_table",
     "literal": "literals",
     "prepare_network": "training",
     "progress_wrapper": "training",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
+from medvl.data.tables.join import read_joined_table
 from medvl.data.tables.rows import Row
-from medvl.data.tables.table import Table, read_table
+from medvl.data.tables.table import Progress, Table, read_table
 
-__all__ = ["Row", "Table", "read_table"]
+__all__ = ["Progress", "Row", "Table", "read_joined_table", "read_table"]

@@ -8,7 +8,6 @@ import io
 import os
 import re
 import shutil
-import stat
 import sys
 import tempfile
 import zlib
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from medvl.utils.checks import error_message
+from medvl.utils.io import is_stream
 
 STANDARD_INPUT = "-"
 TEXT_FORMATS = {
@@ -84,7 +84,7 @@ class TableFile:
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
-        streamed = is_stream(path)
+        streamed = str(path) == STANDARD_INPUT or is_stream(path)
         self.name = "standard input" if str(path) == STANDARD_INPUT else self.path.name
         suffix = table_suffix(self.path)
         if not streamed:
@@ -163,17 +163,6 @@ def table_suffix(path: Path) -> str:
 def format_list() -> str:
     """The suffixes that are read, for messages."""
     return f"{', '.join((*TEXT_FORMATS, *BINARY_FORMATS))} (and .gz, as .csv.gz)"
-
-
-def is_stream(path: str | Path) -> bool:
-    """Whether a file can be read only once: standard input, a pipe, a device."""
-    if str(path) == STANDARD_INPUT:
-        return True
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError):
-        return False
-    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
 
 
 @contextlib.contextmanager

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import difflib
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 from medvl.data.cells import normalize_name, strip_text
 from medvl.data.tables.delimited import parse_delimited
@@ -15,6 +16,20 @@ from medvl.data.tables.files import TableFile, errors_of_gzip
 from medvl.data.tables.json_rows import json_columns, parse_json, parse_json_lines
 from medvl.data.tables.lines import TextLines
 from medvl.data.tables.rows import Parsed, Row
+
+
+class Progress(NamedTuple):
+    """How much of a table has been read.
+
+    Args:
+        done: bytes or rows read.
+        total: all of them; None if that is not known.
+        unit: ``"B"`` for bytes, ``"row"`` for rows.
+    """
+
+    done: int
+    total: int | None
+    unit: str
 
 
 class Table:
@@ -37,6 +52,8 @@ class Table:
         self.path, self.name = file.path, file.name
         self._lines: TextLines | None = None
         self._json: list[Row] | None = None
+        self._read = 0
+        self._number_of_rows: int | None = None
         if file.format == "jsonl":
             self.columns = tuple(json_columns(self, self.name))
             return
@@ -47,8 +64,11 @@ class Table:
                 raise ValueError(f"path: {self.name} has a header and no rows.")
 
     def __iter__(self) -> Iterator[Row]:
+        self._read = 0
         with errors_of_gzip(self.name), closing(self._file.open()) as content:
-            yield from self._parse(content).rows
+            for row in self._parse(content).rows:
+                self._read = row.number
+                yield row
 
     @property
     def encoding(self) -> str:
@@ -56,9 +76,26 @@ class Table:
         return "utf-8" if self._lines is None else self._lines.encoding
 
     @property
-    def progress(self) -> tuple[int, int]:
-        """Bytes of the file that the current iteration has read, and all of them."""
-        return self._file.position, self._file.size
+    def progress(self) -> Progress:
+        """How much of the file the current iteration has read."""
+        if self._file.format == "parquet":
+            return Progress(self._read, self._count_rows(), "row")
+        if self._file.format in ("json", "xlsx"):
+            return Progress(self._read, None, "row")
+        return Progress(self._file.position, self._file.size, "B")
+
+    @property
+    def unmatched(self) -> Counter[str]:
+        """By the name of each joined table, the rows of the last iteration that have no row in it."""
+        return Counter()
+
+    def _count_rows(self) -> int:
+        if self._number_of_rows is None:
+            from medvl.data.tables.parquet import count_parquet_rows
+
+            with closing(self._file.open()) as content:
+                self._number_of_rows = count_parquet_rows(content)
+        return self._number_of_rows
 
     def cells(self, column: str) -> Iterator[Any]:
         """The cells of one column."""

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import csv
+import re
 import subprocess
 import sys
 
 import pytest
 
-from medvl.text import label_table, load_vocabulary
+from medvl.text import load_vocabulary
+from medvl.utils.errors import StudyError
+from medvl.workflows import label_table
 
 NAMES = list(load_vocabulary("chexpert14").names)
 REPORTS = ["Small left effusion. No edema.", "", 'Possible pneumonia,\n"really".']
@@ -29,7 +32,9 @@ def read(path):
 
 def test_rows_of_reports(tmp_path):
     done = []
-    summary = label_table(write(tmp_path / "in.csv"), "text", tmp_path / "new" / "out.csv", progress=done.append)
+    summary = label_table(
+        write(tmp_path / "in.csv"), "text", tmp_path / "new" / "out.csv", progress=lambda *args: done.append(args)
+    )
     rows = read(tmp_path / "new" / "out.csv")
     assert list(rows[0]) == ["id", "age", *NAMES]
     assert (rows[0]["Pleural Effusion"], rows[0]["Edema"], rows[0]["Fracture"]) == ("1", "0", "")
@@ -38,7 +43,7 @@ def test_rows_of_reports(tmp_path):
     assert [row["id"] for row in rows] == ["r0", "r1", "r2"]
     assert (summary.rows, summary.empty, summary.written) == (3, 1, 3)
     assert summary.states["Pneumonia"] == {"uncertain": 1}
-    assert done == [1, 2, 3]
+    assert done == [(3, ((tmp_path / "in.csv").stat().st_size,) * 2 + ("B",))]
 
 
 def test_rows_of_sentences_and_explanations(tmp_path):
@@ -76,22 +81,50 @@ def test_cells_that_a_spreadsheet_would_run_get_an_apostrophe_unless_raw(tmp_pat
 
 def test_bytes_that_are_no_utf8_and_long_cells(tmp_path):
     path = write(tmp_path / "in.csv", ["No edema. " * 30_000])
-    path.write_bytes(path.read_bytes() + b"r1,Fi\xe8vre. No fracture.,4\r\nr2\r\n")
+    path.write_bytes(path.read_bytes() + b"r1,Fi\xe8vre. No fracture.,4\r\nr2,,\r\n")
     summary = label_table(path, "text", tmp_path / "out.csv")
     assert [row["Fracture"] for row in read(tmp_path / "out.csv")] == ["", "0", ""]
     assert summary.empty == 1
 
 
 @pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("r1,No edema, no effusion,4", "the row has 4 cells, expected 3 as in the header"),
+        ("r1,No edema", "the row has 2 cells, expected 3 as in the header"),
+        ('r1,"No edema.,4\nr2,Effusion.,5\nr3,Fracture.",6', "a line that looks like a row; is a quote missing?"),
+    ],
+)
+def test_a_row_that_is_not_whole_is_an_error_or_counted(tmp_path, row, reason):
+    path = tmp_path / "in.csv"
+    path.write_text(f"id,text,age\nr0,Edema.,1\n{row}\nr4,Pneumonia.,9\n")
+    with pytest.raises(StudyError, match=f"^study 'row 2', text: row 2 .*{re.escape(reason)}"):
+        label_table(path, "text", tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+    summary = label_table(path, "text", tmp_path / "out.csv", on_error="skip")
+    assert [row["id"] for row in read(tmp_path / "out.csv")] == ["r0", "r4"]
+    assert (summary.rows, summary.skipped_rows, summary.written) == (3, 1, 2)
+
+
+@pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (
-            {"column": "report"},
+            {"report_column": "report"},
             ValueError,
-            r"^column must be one of 'id', 'text', 'age', got 'report'\.$",
+            r"^report_column: in\.csv has no column 'report'; its columns are id, text, age\.$",
         ),
+        ({"on_error": "warn"}, ValueError, r"^on_error must be one of 'raise', 'skip', got 'warn'\.$"),
+        ({"num_workers": -1}, ValueError, r"^num_workers must be at least 0, got -1\.$"),
+        (
+            {"output": "out.txt"},
+            ValueError,
+            r"^output must end in one of \.csv, \.tsv, \.csv\.gz, \.tsv\.gz, \.parquet, \.xlsx, or be a pipe, or - for "
+            r"standard output, got 'out\.txt'\.$",
+        ),
+        ({"output": "-", "resume": True}, ValueError, r"^output must be a file where a run is resumed, got -\.$"),
         ({"text_unit": "word"}, ValueError, r"^text_unit must be one of 'report', 'sentence', got 'word'\.$"),
-        ({"path": "none.csv"}, FileNotFoundError, r"^the file none\.csv does not exist\.$"),
+        ({"path": "none.csv"}, FileNotFoundError, r"^path: there is no file none\.csv\.$"),
         ({"output": "in.csv"}, ValueError, r"^output must differ from path, got in\.csv\.$"),
         (
             {"vocabulary": "none"},
@@ -105,7 +138,7 @@ def test_wrong_arguments_are_named_and_leave_nothing(tmp_path, monkeypatch, argu
     write(tmp_path / "in.csv")
     before = (tmp_path / "in.csv").read_bytes()
     with pytest.raises(error, match=message):
-        label_table(**{"path": "in.csv", "column": "text", "output": "out.csv", **arguments})
+        label_table(**{"path": "in.csv", "report_column": "text", "output": "out.csv", **arguments})
     assert [path.name for path in tmp_path.iterdir()] == ["in.csv"]
     assert (tmp_path / "in.csv").read_bytes() == before
 
@@ -119,7 +152,7 @@ def test_a_table_that_has_the_columns_already(tmp_path):
 
 
 def test_an_interrupted_run_leaves_the_old_output(tmp_path):
-    def stop(done):
+    def stop(*done):
         raise KeyboardInterrupt
 
     (tmp_path / "out.csv").write_text("old")
@@ -131,12 +164,12 @@ def test_an_interrupted_run_leaves_the_old_output(tmp_path):
 
 def test_memory_does_not_grow_with_the_table(tmp_path):
     code = (
-        "import sys, tracemalloc\nfrom medvl.text import label_table\nlabel_table(sys.argv[1], 'text', sys.argv[3])\n"
+        "import sys, tracemalloc\nfrom medvl.workflows import label_table\nlabel_table(sys.argv[1], 'text', sys.argv[3])\n"
         "tracemalloc.start()\npeaks = []\nfor path in sys.argv[1:3]:\n    tracemalloc.reset_peak()\n"
         "    label_table(path, 'text', sys.argv[3])\n    peaks.append(tracemalloc.get_traced_memory()[1])\nprint(*peaks)"
     )
-    small = write(tmp_path / "small.csv", REPORTS * 20)
-    large = write(tmp_path / "large.csv", REPORTS * 1000)
+    small = write(tmp_path / "small.csv", REPORTS * 200)
+    large = write(tmp_path / "large.csv", REPORTS * 2000)
     out = subprocess.run(
         [sys.executable, "-c", code, small, large, tmp_path / "out.csv"], capture_output=True, text=True, check=True
     )
