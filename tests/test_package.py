@@ -30,7 +30,7 @@ LAYERS = [
 ]
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 IGNITE = {"engines", "handlers", "workflows"}
-TRANSFORMERS = ("networks.encoders", "transforms.tokenize")  # with what is inside them
+TRANSFORMERS = ("networks.encoders", "transforms.tokenize", "transforms.tokenizer_training")  # with what is inside them
 PLAIN = {"utils": {"torch"}, "text": {"numpy", "yaml"}, "functional": {"torch"}, "losses": {"torch"}, "bundles": set()}
 
 

@@ -60,7 +60,8 @@ print(audit_false_negatives(labels, batch_size=32, names=manifest.names).table()
 
 # Three chains of transforms: of images, of sentences, and of labels, which become a sentence.
 train = manifest.subset("train").studies
-tokenizer = train_tokenizer(text_corpus(train, manifest.names), vocab_size=1000)
+corpus = text_corpus(train, manifest.names)
+tokenizer = train_tokenizer(corpus.texts, vocab_size=1000, patients=corpus.patients)
 tokens = [RandTextAugmentd("text", drop_prob=0.0), TokenizeTextd("text", tokenizer=tokenizer, max_length=32)]
 dataset = UnifiedDataset(
     train,

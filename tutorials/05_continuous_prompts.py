@@ -32,7 +32,8 @@ table = SyntheticChestXRay(length=300, size=64).save(folder / "data")
 # The same studies twice: once as images with reports, once as images with labels, whose text is a prompt.
 manifest = load_sources([f"image-text={table}", f"image-label={table}"])
 train = manifest.subset("train").studies
-tokenizer = train_tokenizer(text_corpus(train, manifest.names), vocab_size=1000)
+corpus = text_corpus(train, manifest.names)
+tokenizer = train_tokenizer(corpus.texts, vocab_size=1000, patients=corpus.patients)
 model = umcl("small", image_size=64, embed_dim=64, tokenizer=tokenizer, num_prompt_tokens=TOKENS)
 before = model.text_encoder.prompt_tokens().detach().clone()
 

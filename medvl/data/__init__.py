@@ -11,6 +11,7 @@ require_extra("medvl.data", "monai")
 
 if TYPE_CHECKING:
     from medvl.data.collate import collate_studies as collate_studies
+    from medvl.data.corpus import TextCorpus as TextCorpus
     from medvl.data.corpus import text_corpus as text_corpus
     from medvl.data.dataset import StudyDataset as StudyDataset
     from medvl.data.leaks import SharedItem as SharedItem
@@ -50,6 +51,7 @@ _MODULES = {
     "StudyLoader": "loader",
     "SyntheticChestCT": "synthetic.chest_ct",
     "SyntheticChestXRay": "synthetic",
+    "TextCorpus": "corpus",
     "UnifiedDataset": "unified",
     "collate_studies": "collate",
     "find_shared_items": "leaks",

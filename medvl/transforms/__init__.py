@@ -86,8 +86,8 @@ from medvl.transforms.tokenize import (
     TokenizeTextD,
     TokenizeTextd,
     TokenizeTextDict,
-    train_tokenizer,
 )
+from medvl.transforms.tokenizer_training import rare_tokens, train_tokenizer
 
 __all__ = [
     "AddPromptTokens",
@@ -153,5 +153,6 @@ __all__ = [
     "TokenizeTextd",
     "image_augmentation",
     "image_preprocessing",
+    "rare_tokens",
     "train_tokenizer",
 ]

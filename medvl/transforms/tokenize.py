@@ -1,21 +1,18 @@
-"""Tokenization with a sentence id for each token, and training of a tokenizer on reports."""
+"""Tokenization with a sentence id for each token."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Transform
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from medvl.text import tokenize_texts
 from medvl.transforms.study import StudyMapTransform
-from medvl.utils.checks import check_integer, check_text, error_message
-
-SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from medvl.utils.checks import check_integer, error_message
 
 
 class TokenizeText(Transform):
@@ -36,7 +33,8 @@ class TokenizeText(Transform):
         OSError: At the first call, if the folder holds no tokenizer.
 
     Example:
-        >>> tokenizer = train_tokenizer(["no effusion . heart is normal ."])
+        >>> from medvl.transforms import train_tokenizer
+        >>> tokenizer = train_tokenizer(["no effusion . heart is normal ."], min_patients=1)
         >>> out = TokenizeText(tokenizer, max_length=8)("No effusion. Heart is normal.")
         >>> tokenizer.convert_ids_to_tokens(out["input_ids"].tolist())
         ['[CLS]', 'no', 'effusion', '.', 'heart', 'is', 'normal', '[SEP]']
@@ -107,7 +105,8 @@ class TokenizeTextd(StudyMapTransform):
         ValueError: If ``keys`` names more than one key; see also :class:`TokenizeText`.
 
     Example:
-        >>> tokenizer = train_tokenizer(["no effusion"])
+        >>> from medvl.transforms import train_tokenizer
+        >>> tokenizer = train_tokenizer(["no effusion"], min_patients=1)
         >>> sorted(TokenizeTextd(tokenizer=tokenizer)({"text": "No effusion."}))
         ['attention_mask', 'input_ids', 'sentence_ids', 'text']
     """
@@ -134,66 +133,3 @@ class TokenizeTextd(StudyMapTransform):
 
 
 TokenizeTextD = TokenizeTextDict = TokenizeTextd
-
-
-def train_tokenizer(
-    texts: Iterable[str], vocab_size: int = 4000, lowercase: bool = True, max_length: int = 512
-) -> PreTrainedTokenizerFast:
-    """Train a WordPiece tokenizer on texts. The same texts give the same tokenizer, byte for byte.
-
-    Args:
-        texts: training texts.
-        vocab_size: maximum number of tokens, special tokens included.
-        lowercase: convert to lower case and strip accents, as uncased BERT does.
-        max_length: the tokenizer's ``model_max_length``.
-
-    Returns:
-        A tokenizer as BERT's, with [PAD] = 0, [UNK] = 1, [CLS] = 2, [SEP] = 3 and [MASK] = 4.
-
-    Raises:
-        TypeError: If a text is not a string.
-        ValueError: If there is no text, or ``vocab_size`` is too small for the characters of the texts.
-
-    Example:
-        >>> tokenizer = train_tokenizer(["no effusion", "no edema"])
-        >>> tokenizer("No edema")["input_ids"][0] == tokenizer.cls_token_id == 2
-        True
-    """
-    texts = list(texts)
-    for text in texts:
-        check_text(text, "each of texts")
-    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
-    characters = sorted({c for text in texts for c in normalizer.normalize_str(text) if not c.isspace()})
-    if not characters:
-        raise ValueError(error_message("texts", "hold at least one character", "none"))
-    # The trainer numbers continuations in the random order of a hash map, and breaks ties between merges by number. As
-    # special tokens they have a fixed order.
-    seeds = [*SPECIAL_TOKENS, *(f"##{c}" for c in characters)]
-    if vocab_size < len(seeds) + len(characters):
-        minimum = len(seeds) + len(characters)
-        raise ValueError(error_message("vocab_size", f"be at least {minimum} for the characters of texts", vocab_size))
-    draft = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    draft.normalizer, draft.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, special_tokens=seeds, initial_alphabet=characters, show_progress=False
-    )
-    draft.train_from_iterator(texts, trainer)
-    learned = sorted(draft.get_vocab().items(), key=lambda item: item[1])
-    tokenizer = Tokenizer(models.WordPiece({token: i for i, (token, _) in enumerate(learned)}, unk_token="[UNK]"))
-    tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizers.BertPreTokenizer()
-    tokenizer.decoder = decoders.WordPiece()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 2), ("[SEP]", 3)],
-    )
-    pad, unknown, start, separator, mask = SPECIAL_TOKENS
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token=pad,
-        unk_token=unknown,
-        cls_token=start,
-        sep_token=separator,
-        mask_token=mask,
-        model_max_length=max_length,
-    )

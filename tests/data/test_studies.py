@@ -44,6 +44,19 @@ def test_required_keys_are_counted_after_the_split(tmp_path):
 
 
 def test_a_corpus_has_each_text_and_prompt_once():
-    studies = [{"sentences": ["Edema.", "Stable."]}, {"text": "Edema."}, {"report": " "}, {"label": [1.0]}]
-    assert text_corpus(studies) == ["Edema.", "Stable."]
-    assert text_corpus(studies, ["COVID-19"], limit=1)[2:] == ["COVID-19.", "No COVID-19.", "Possible COVID-19."]
+    texts = [{"sentences": ["Edema.", "Stable."]}, {"text": "Edema."}, {"report": " "}, {"label": [1.0]}]
+    studies = [{"study_id": str(i), "patient_id": f"p{i}", **text} for i, text in enumerate(texts)]
+    assert text_corpus(studies).texts == ["Edema.", "Stable."]
+    assert text_corpus(studies, ["COVID-19"], limit=1).texts[2:] == ["COVID-19.", "No COVID-19.", "Possible COVID-19."]
+
+
+def test_a_corpus_has_the_patients_of_each_text():
+    rows = [("1", "p", "Edema."), ("2", "p", "Edema."), ("3", None, "Edema."), ("4", None, "Stable.")]
+    studies = [{"study_id": s, "text": text, **({"patient_id": p} if p else {})} for s, p, text in rows]
+    first, second = {("patient", "p"), ("study", "3")}, {("study", "4")}
+    assert text_corpus(studies) == (["Edema.", "Stable."], [first, second])
+    each = text_corpus(studies, unique=False)
+    assert each.texts == ["Edema."] * 3 + ["Stable."]
+    assert each.patients == [{("patient", "p")}, {("patient", "p")}, {("study", "3")}, {("study", "4")}]
+    written = text_corpus([*studies, {"study_id": "5", "text": "No COVID-19."}], ["COVID-19"], limit=1)
+    assert dict(zip(*written, strict=True))["No COVID-19."] == set()

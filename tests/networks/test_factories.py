@@ -13,7 +13,7 @@ from medvl.transforms import train_tokenizer
 
 FACTORIES = {"convirt": convirt, "medclip": medclip, "umcl": umcl, "mlip": mlip}
 TEXTS = ["No effusion.", "There is a large left pneumothorax. The heart is normal."]
-TOKENIZER = train_tokenizer(TEXTS, 150)
+TOKENIZER = train_tokenizer(TEXTS, 150, min_patients=1)
 TINY_TEXT = {
     "model_type": "bert",
     "vocab_size": len(TOKENIZER),

@@ -19,7 +19,7 @@ REPORTS = [
     "Clear lungs.",
     "IMPRESSION: 1. Edema. 2. No effusion. ___",
 ]
-TOKENIZER = train_tokenizer(REPORTS, 200)
+TOKENIZER = train_tokenizer(REPORTS, 200, min_patients=1)
 BERT = {
     "model_type": "bert",
     "vocab_size": len(TOKENIZER),

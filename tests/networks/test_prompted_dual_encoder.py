@@ -14,7 +14,7 @@ NAMES = ["Edema", "Pleural effusion", "Pneumothorax"]
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(["no edema . pleural effusion . pneumothorax", "the heart is normal ."])
+    return train_tokenizer(["no edema . pleural effusion . pneumothorax", "the heart is normal ."], min_patients=1)
 
 
 def make(tokenizer, **prompts) -> DualEncoder:

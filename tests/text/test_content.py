@@ -9,7 +9,7 @@ from medvl.text import content_sentences, split_sentences, tokenize_texts
 from medvl.transforms import train_tokenizer
 
 REPORT = "FINDINGS: 1. No effusion. The heart is normal in size. ___"
-TOKENIZER = train_tokenizer([REPORT, "Clear lungs."], 200)
+TOKENIZER = train_tokenizer([REPORT, "Clear lungs."], 200, min_patients=1)
 
 
 def test_headers_numbers_and_marks_do_not_count():

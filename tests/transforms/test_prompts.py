@@ -97,7 +97,7 @@ def test_seeds_and_dictionary_form():
     assert len(ConfigParser(config).get_parsed_content("t")({"label": [1.0]})["text"]) == 16
 
 
-TOKENIZER = train_tokenizer(["small left effusion no edema"])
+TOKENIZER = train_tokenizer(["small left effusion no edema"], min_patients=1)
 TOKENS = TokenizeText(TOKENIZER)("small left effusion")  # [CLS] small left effusion [SEP]
 
 

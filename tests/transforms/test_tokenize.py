@@ -20,7 +20,7 @@ TEXTS = [
     "Small left pneumothorax, 1.5 cm. No edema or consolidation.",
     "Bibasilar atelectasis. Cardiomegaly is stable. Normal.",
 ]
-TOKENIZER = train_tokenizer(TEXTS * 3, vocab_size=300)
+TOKENIZER = train_tokenizer(TEXTS * 3, vocab_size=300, min_patients=1)
 
 
 def words_by_sentence(out):
@@ -122,14 +122,14 @@ def test_trained_tokenizer_is_a_bert_tokenizer(tmp_path):
     pair = again("no edema", "normal")["input_ids"]
     assert pair.count(3) == 2
     assert again.decode(again("No edema.")["input_ids"], skip_special_tokens=True) == "no edema."
-    cased = train_tokenizer(TEXTS, lowercase=False)
+    cased = train_tokenizer(TEXTS, lowercase=False, min_patients=1)
     assert cased("No")["input_ids"] != cased("no")["input_ids"]
 
 
 def test_training_is_the_same_in_every_process(tmp_path):
     code = (
-        "import sys\nfrom medvl.transforms.tokenize import train_tokenizer\n"
-        f"train_tokenizer({TEXTS * 3!r}, vocab_size=300).save_pretrained(sys.argv[1])"
+        "import sys\nfrom medvl.transforms import train_tokenizer\n"
+        f"train_tokenizer({TEXTS * 3!r}, vocab_size=300, min_patients=1).save_pretrained(sys.argv[1])"
     )
     files = []
     for seed in ("1", "2"):

@@ -29,7 +29,7 @@ class TextProcessor:
 
     Example:
         >>> from medvl.transforms import train_tokenizer
-        >>> processor = TextProcessor(train_tokenizer(["no effusion . heart is normal ."]))
+        >>> processor = TextProcessor(train_tokenizer(["no effusion . heart is normal ."], min_patients=1))
         >>> processor.tokenize(["No effusion. Heart is normal.", "No effusion."], max_length=8)["sentence_ids"].tolist()
         [[-1, 0, 0, 0, 1, 1, 1, -1], [-1, 0, 0, 0, -1, -1, -1, -1]]
     """
