@@ -29,6 +29,7 @@ def text_corpus(
     templates: str = "chexpert14",
     limit: int = 64,
     unique: bool = True,
+    of_patients: bool = True,
 ) -> TextCorpus:
     """Every text of some studies, and prompts of every state of some findings, since those are read too.
 
@@ -38,6 +39,7 @@ def text_corpus(
         templates: name or path of prompt templates, see :func:`medvl.text.load_prompt_templates`.
         limit: most prompts of a finding and state.
         unique: whether a text that several studies have is listed once.
+        of_patients: whether these are reports of patients; false for generated ones.
 
     Example:
         >>> studies = [{"study_id": "a", "text": "Edema."}, {"study_id": "b", "text": "Edema."}]
@@ -54,8 +56,9 @@ def text_corpus(
                 continue
             if not unique or text not in patients_of:
                 texts.append(text)
-                patients.append(patients_of[text] if unique else {group_key(study)})
-            patients_of[text].add(group_key(study))
+                patients.append(patients_of[text] if unique or not of_patients else {group_key(study)})
+            if of_patients:
+                patients_of[text].add(group_key(study))
     phrasings = load_prompt_templates(templates)
     prompts = [prompt for name in names for state in STATES for prompt in getattr(phrasings, state)(name, limit=limit)]
     for prompt in dict.fromkeys(prompts):

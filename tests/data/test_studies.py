@@ -58,5 +58,6 @@ def test_a_corpus_has_the_patients_of_each_text():
     each = text_corpus(studies, unique=False)
     assert each.texts == ["Edema."] * 3 + ["Stable."]
     assert each.patients == [{("patient", "p")}, {("patient", "p")}, {("study", "3")}, {("study", "4")}]
+    assert text_corpus(studies, unique=False, of_patients=False) == (each.texts, [set()] * 4)
     written = text_corpus([*studies, {"study_id": "5", "text": "No COVID-19."}], ["COVID-19"], limit=1)
     assert dict(zip(*written, strict=True))["No COVID-19."] == set()
