@@ -13,6 +13,7 @@ from medvl.evaluation.embeddings import text_encoder
 from medvl.functional import pointing_game
 from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
+from medvl.utils.tensors import hide_masked
 
 
 def phrase_maps(model: Any, images: Tensor, phrases: Sequence[str]) -> Tensor:
@@ -58,7 +59,7 @@ def phrase_embeddings(model: Any, phrases: Sequence[str], as_class_prompts: bool
     if by_prompts or not callable(encode):
         return F.normalize(torch.as_tensor(text_encoder(model, as_class_prompts)(list(phrases))).float(), dim=-1)
     embeds, mask = encode(list(phrases))
-    return F.normalize((F.normalize(embeds.float(), dim=-1) * mask.unsqueeze(-1)).sum(dim=1), dim=-1)
+    return F.normalize(F.normalize(hide_masked(embeds.float(), mask, "mask"), dim=-1).sum(dim=1), dim=-1)
 
 
 def pointing_game_on_grid(maps: Tensor, masks: Tensor) -> Tensor:

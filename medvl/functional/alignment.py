@@ -20,7 +20,7 @@ from medvl.functional.tiled import check_tile_size
 from medvl.functional.transport import sinkhorn
 from medvl.utils.checks import check_fraction, check_option, check_positive, check_type
 from medvl.utils.distributed import all_gather_with_grad, all_reduce_max, is_distributed
-from medvl.utils.tensors import as_mask, as_scale, check_same_size
+from medvl.utils.tensors import as_mask, as_scale, check_same_size, hide_masked
 
 ALIGNMENTS = ("transport", "attention", "max")
 
@@ -80,7 +80,8 @@ def patch_sentence_plan(
     # The lowest finite number rather than -inf: if a mask keeps nothing, the softmax is still finite, and its share is 0.
     lowest, hidden_patches = torch.finfo(similarity.dtype).min, ~patch_mask.unsqueeze(-1)
     if alignment == "attention":
-        attention = (similarity / attention_temperature).masked_fill(hidden_patches, lowest).softmax(-2)
+        hidden = hidden_patches | ~sentence_mask.unsqueeze(-2)
+        attention = (similarity / attention_temperature).masked_fill(hidden, lowest).softmax(-2)
         return attention * (patch_share > 0) * sentence_share
     over_patches = similarity.masked_fill(hidden_patches, lowest)
     over_sentences = similarity.masked_fill(~sentence_mask.unsqueeze(-2), lowest)
@@ -113,7 +114,7 @@ def patch_sentence_scores(
         patch_embeds: (N, P, D), scaled to unit length here.
         sentence_embeds: (M, S, D), scaled to unit length here.
         patch_mask: (N, P), True keeps; without it, all are kept.
-        sentence_mask: (M, S), True keeps.
+        sentence_mask: (M, S), True keeps. What a mask excludes may hold any value, NaN too, and gets no gradient.
         alignment: ``"transport"``, ``"attention"`` or ``"max"``.
         epsilon: regularization of the transport, above 0.
         attention_temperature: temperature of the attention's softmax, above 0.
@@ -132,6 +133,12 @@ def patch_sentence_scores(
         >>> patch_sentence_scores(patches, sentences, alignment="max").tolist()
         [[0.8333333730697632]]
     """
+    if patch_mask is not None or sentence_mask is not None:
+        p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES, normalize=False)
+        patch_embeds, sentence_embeds = (
+            hide_masked(p, patch_mask, "patch_mask"),
+            hide_masked(s, sentence_mask, "sentence_mask"),
+        )
     p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES)
     plan = partial(
         patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature

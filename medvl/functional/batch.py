@@ -60,23 +60,42 @@ _warned: set[str] = set()
 
 
 def _warn_if_without_pair(ids: Pair, why: str = "") -> None:
-    """Warn once if no image and text of a batch are a pair, where the loss is 0 and nothing is learned.
+    """Warn once if no image and text of a batch are a pair, where the loss is 0 and nothing is learned."""
+    if _is_checked(*ids) and not torch.isin(*ids).any():
+        _warn(f"No image and text of a batch have equal ids, so no pair is a positive{why}.")
+
+
+def warn_if_without_positive(positive: Tensor) -> None:
+    """Warn once if ids and labels make no image and text of a batch a positive pair; (N, M), or (N,) by image."""
+    if _is_checked(positive, positive) and not positive.any():
+        _warn("No image and text of a batch have equal ids or labels that agree, so no pair is a positive.")
+
+
+def warn_if_labels_are_empty(image_labels: Tensor, text_labels: Tensor) -> None:
+    """Warn once if all labels of a batch's images, or texts, are 0 or unknown: every pair is then as similar as any other."""
+    for side, labels in (("image", image_labels), ("text", text_labels)):
+        if _is_checked(labels, labels) and not labels.nan_to_num(0.0).any():
+            _warn(f"All {side}_labels of a batch are 0 or unknown, so every pair has the same target.")
+
+
+def _is_checked(images: Tensor, texts: Tensor) -> bool:
+    """Whether to look at a batch's content for a warning.
 
     Only the first batches are checked on an accelerator, which the check would make wait; and only a process of its own,
     since the pairs of several may be in different ones.
     """
     global _checks
-    images, texts = ids
-    if _warned or torch.compiler.is_compiling() or get_world_size() > 1 or not (len(images) and len(texts)):
-        return
-    if images.device.type != "cpu":
-        _checks += 1
-        if _checks > _CHECKS_ON_ACCELERATOR:
-            return
-    if not torch.isin(images, texts).any():
-        message = f"No image and text of a batch have equal ids, so no pair is a positive{why}."
-        _warned.add(message)
-        warnings.warn(message, RuntimeWarning, stacklevel=2)
+    if _warned or torch.compiler.is_compiling() or get_world_size() > 1 or not (images.numel() and texts.numel()):
+        return False
+    if images.device.type == "cpu":
+        return True
+    _checks += 1
+    return _checks <= _CHECKS_ON_ACCELERATOR
+
+
+def _warn(message: str) -> None:
+    _warned.add(message)
+    warnings.warn(message, RuntimeWarning, stacklevel=3)
 
 
 def pair_labels(labels: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None], embeds: Pair) -> Pair:

@@ -5,7 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medvl.functional.batch import Batch, Ids, ids_and_labels, image_weights, pair_ids, pair_labels
+from medvl.functional.batch import (
+    Batch,
+    Ids,
+    ids_and_labels,
+    image_weights,
+    pair_ids,
+    pair_labels,
+    warn_if_labels_are_empty,
+    warn_if_without_positive,
+)
 from medvl.functional.reduction import reduce_terms, term_weights
 from medvl.functional.similarity import Similarity, label_similarity, log_softmax, softmax
 from medvl.functional.targets import (
@@ -106,6 +115,7 @@ def semantic_matching_loss(
         batch, tile = split_batch(Batch(embeds, labels=pair_labels(labels, masks, embeds)), gather, tile_size)
         scale = as_scale(logit_scale, temperature, embeds[0], 0.07)
         if tile is not None:
+            warn_if_labels_are_empty(*pair_labels(labels, masks, embeds))
             targets = similarity_targets(batch, similarity, target_temperature)
             return tiled_contrastive_loss(batch, targets, scale, 0.5, reduction, gather, tile)
         return semantic_matching_loss(
@@ -120,6 +130,7 @@ def semantic_matching_loss(
     with torch.autocast(v.device.type, enabled=False):
         logits = v @ t.T * as_scale(logit_scale, temperature, v, 0.07)  # (N, M)
         a, b = pair_labels(labels, masks, (v, t))  # (N, K), (M, K)
+        warn_if_labels_are_empty(a, b)
         check_positive(target_temperature, "target_temperature")
         s = (label_similarity(a, b, similarity) / target_temperature).to(v.dtype)  # (N, M)
 
@@ -182,6 +193,7 @@ def image_text_label_contrastive_loss(
         check_fraction(image_weight, "image_weight")
         agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
         m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
+        warn_if_without_positive(m)
 
         image_terms = -(sum_to_one(m, 1) * log_softmax(logits, 1)).sum(1)  # (N,)
         text_terms = -(sum_to_one(m, 0) * log_softmax(logits, 0)).sum(0)  # (M,)

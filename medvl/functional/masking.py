@@ -135,6 +135,7 @@ def masked_patch_loss(
     check_type(visible_mask, "visible_mask", Tensor)
     hidden = ~as_mask(visible_mask, "visible_mask", prediction)  # (N, P)
     with torch.autocast(prediction.device.type, enabled=False):
+        x = x.masked_fill(~hidden.unsqueeze(2), 0.0)
         if normalize:
             mean = x.mean(2, keepdim=True)
             variance = (x - mean).square().mean(2, keepdim=True)

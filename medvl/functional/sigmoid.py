@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from medvl.functional.batch import Batch, Ids, ids_and_labels
+from medvl.functional.batch import Batch, Ids, ids_and_labels, warn_if_without_positive
 from medvl.functional.contrastive import read_embeds
 from medvl.functional.reduction import REDUCTIONS
 from medvl.functional.targets import ALL, agreement_blocks, agreement_targets
@@ -70,6 +70,7 @@ def sigmoid_contrastive_loss(
         x = v @ t.T * as_scale(logit_scale, temperature, v, 0.1) + as_number(b, "logit_bias", v)  # (N, M)
         agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
         m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
+        warn_if_without_positive(m)
         # Not log(1 + exp(x)) - m x: of a positive with a large logit it would leave the rounding of x.
         terms = -(m * logsigmoid(x) + (1 - m) * logsigmoid(-x)).sum(1)  # (N,)
         return _reduce(terms, reduction)

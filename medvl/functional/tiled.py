@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from medvl.functional.batch import Batch, Pair
+from medvl.functional.batch import Batch, Pair, warn_if_without_positive
 from medvl.functional.reduction import reduce_terms, term_weights
 from medvl.functional.similarity import inverse_length
 from medvl.functional.targets import LogTargets
@@ -95,6 +95,8 @@ def tiled_contrastive_loss(
     gather = gather and is_distributed()
     with torch.autocast(scale.device.type, enabled=False):
         (image_terms, text_terms), counts = _tiled_terms(batch.embeds, targets, scale, tile_size, gather)
+        if len(text_terms):
+            warn_if_without_positive(counts[0])
         if batch.weights is not None and batch.ids is not None:
             (image_ids, text_ids), weights = batch.ids, batch.weights
             if gather:

@@ -12,19 +12,30 @@ from torch import Tensor, nn
 
 from medvl.utils.checks import error_message
 
+_LABELS = "give PrepareBatchImageText a label_policy, such as LabelPolicy()"
+_OFFERED = {
+    "image_labels": ("label", _LABELS),
+    "text_labels": ("text_label", _LABELS),
+    "weights": ("semantic_integrity", "give CombinedLoss argument_names={'weights': 'semantic_integrity'}"),
+    "patch_mask": ("visible_mask", "give CombinedLoss argument_names={'patch_mask': 'visible_mask'}"),
+}
+"""Arguments of losses, what there may be for them under another name, and how they get it."""
+
 
 class CombinedLoss(nn.Module):
     """Weighted sum of losses that get their arguments by name.
 
     Each term's ``forward`` gets every argument that has its name in the network's output, else in the batch. An
     argument with a default that is in neither (or is None there) keeps its default, so that ``logit_scale`` or
-    ``image_ids`` are used where they exist. ``terms`` holds each term's last value, unweighted and without gradient,
-    for logs.
+    ``image_ids`` are used where they exist. Where a term takes labels, weights or a patch mask and gets none, although there
+    are finding states, a semantic integrity or a mask of visible patches for it, that is an error. ``terms`` holds each
+    term's last value, unweighted and without gradient, for logs.
 
     Args:
         losses: name to loss, or to (loss, weight).
         argument_names: for arguments that the network or the batch has under another name, that name, as
-            ``{"weights": "semantic_integrity"}``. Other arguments have their own.
+            ``{"weights": "semantic_integrity"}``, or None for arguments that keep their defaults whatever there is. Other
+            arguments have their own.
 
     Raises:
         TypeError: If ``losses`` is not a dictionary, or a term is neither a loss nor a (loss, weight) pair.
@@ -41,7 +52,7 @@ class CombinedLoss(nn.Module):
     """
 
     def __init__(
-        self, losses: Mapping[str, nn.Module | Sequence[Any]], argument_names: Mapping[str, str] | None = None
+        self, losses: Mapping[str, nn.Module | Sequence[Any]], argument_names: Mapping[str, str | None] | None = None
     ) -> None:
         super().__init__()
         if not isinstance(losses, Mapping):
@@ -75,6 +86,8 @@ class CombinedLoss(nn.Module):
 
         Raises:
             KeyError: If a term needs a name that neither has; the message lists what there is.
+            ValueError: If a term takes labels, weights or a patch mask and gets none, although there are some under other
+                names; the message says what to add.
             TypeError: If ``pred`` or ``batch`` is not a dictionary.
         """
         for name, value in (("pred", pred), ("batch", batch)):
@@ -100,16 +113,26 @@ def _loss_and_weight(name: str, term: object) -> tuple[nn.Module, float]:
 
 
 def _arguments(
-    name: str, loss: nn.Module, pred: Mapping[str, Any], batch: Mapping[str, Any], names: Mapping[str, str]
+    name: str, loss: nn.Module, pred: Mapping[str, Any], batch: Mapping[str, Any], names: Mapping[str, str | None]
 ) -> dict[str, Any]:
-    found = {}
+    found: dict[str, Any] = {}
     for argument in inspect.signature(loss.forward).parameters.values():
         key = names.get(argument.name, argument.name)
+        if key is None:
+            continue
         value = pred.get(key)
         value = batch.get(key) if value is None else value
         if value is not None:
             found[argument.name] = value
-        elif argument.default is argument.empty and argument.kind not in (
+            continue
+        offered, advice = _OFFERED.get(argument.name, ("", ""))
+        owner = "network's output" if offered in pred else "batch" if offered in batch else None
+        if argument.name not in names and owner is not None:
+            raise ValueError(
+                f"loss {name!r} ({type(loss).__name__}) takes {argument.name}, and the {owner} has {offered!r}: {advice}, or, "
+                f"to train without, argument_names={{{argument.name!r}: None}}."
+            )
+        if argument.default is argument.empty and argument.kind not in (
             argument.VAR_POSITIONAL,
             argument.VAR_KEYWORD,
         ):

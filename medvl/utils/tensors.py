@@ -67,6 +67,14 @@ def as_mask(mask: Tensor | None, name: str, like: Tensor) -> Tensor:
     return as_plain(mask).to(device=like.device, dtype=torch.bool)
 
 
+def hide_masked(values: Tensor, mask: Tensor | None, name: str) -> Tensor:
+    """Values (N, P, ...) with 0 where a mask (N, P) is not True, so that what it excludes may be NaN and gets no gradient."""
+    if mask is None:
+        return values
+    kept = as_mask(mask, name, values)
+    return values.masked_fill(~kept.reshape(*kept.shape, *[1] * (values.ndim - 2)), 0.0)
+
+
 def as_labels(value: Tensor | None, name: str) -> Tensor:
     """Label vectors (rows, K) of any real dtype, as plain floating point.
 

@@ -8,7 +8,12 @@ import pytest
 import torch
 
 from medvl.functional import batch
-from medvl.losses import ImageTextContrastiveLoss, ImageTextLabelContrastiveLoss
+from medvl.losses import (
+    ImageTextContrastiveLoss,
+    ImageTextLabelContrastiveLoss,
+    SemanticMatchingLoss,
+    SigmoidContrastiveLoss,
+)
 
 EMBEDS = torch.eye(3)[:2], torch.eye(3)[1:]
 
@@ -68,3 +73,50 @@ def test_labels_are_positives_without_equal_ids():
 def test_processes_may_hold_each_others_pairs(monkeypatch):
     monkeypatch.setattr(batch, "get_world_size", lambda: 2)
     assert warned(ImageTextContrastiveLoss(), ["a", "b"], ["c", "d"]) == []
+
+
+NO_POSITIVE = "No image and text of a batch have equal ids or labels that agree, so no pair is a positive."
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("label_agreement", "image_labels", "text_labels"),
+    [
+        ("exact", [[1.0, 0.0], [1.0, NAN]], [[0.0, 1.0], [NAN, NAN]]),
+        ("overlap", [[1.0, 0.0], [0.0, 0.0]], [[0.0, 1.0], [NAN, 1.0]]),
+        ("soft", [[1.0, 0.0], [NAN, NAN]], [[0.0, 1.0], [-1.0, 0.0]]),
+    ],
+)
+@pytest.mark.parametrize("tile_size", [None, 1])
+def test_labels_that_make_no_pair_a_positive_are_said_once(label_agreement, image_labels, text_labels, tile_size):
+    labels = {"image_labels": torch.tensor(image_labels), "text_labels": torch.tensor(text_labels)}
+    loss = ImageTextLabelContrastiveLoss(label_agreement=label_agreement, tile_size=tile_size)
+    assert warned(loss, **labels) == [NO_POSITIVE]
+    assert warned(loss, **labels) == []
+
+
+def test_a_sigmoid_loss_without_a_positive_is_said():
+    labels = {"image_labels": torch.tensor([[1.0], [1.0]]), "text_labels": torch.tensor([[0.0], [0.0]])}
+    assert warned(SigmoidContrastiveLoss(label_agreement="overlap"), **labels) == [NO_POSITIVE]
+
+
+def test_one_label_that_agrees_is_silent():
+    labels = {"image_labels": torch.tensor([[1.0], [0.0]]), "text_labels": torch.tensor([[1.0], [-1.0]])}
+    assert warned(ImageTextLabelContrastiveLoss(label_agreement="overlap"), **labels) == []
+    assert warned(ImageTextLabelContrastiveLoss(label_agreement="overlap", tile_size=1), **labels) == []
+
+
+@pytest.mark.parametrize("tile_size", [None, 1])
+@pytest.mark.parametrize("side", ["image", "text"])
+def test_labels_that_tell_nothing_are_said_once(side, tile_size):
+    labels = {
+        "image_labels": torch.tensor([[1.0, 0.0], [0.0, -1.0]]),
+        "text_labels": torch.tensor([[1.0, 0.0], [0.0, 1.0]]),
+    }
+    loss = SemanticMatchingLoss(tile_size=tile_size)
+    assert warned(loss, **labels) == []
+    labels[f"{side}_labels"] = torch.tensor([[0.0, NAN], [0.0, 0.0]])
+    assert warned(loss, **labels) == [
+        f"All {side}_labels of a batch are 0 or unknown, so every pair has the same target."
+    ]
+    assert warned(loss, **labels) == []

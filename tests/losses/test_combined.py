@@ -8,7 +8,16 @@ import pytest
 import torch
 from torch import nn
 
-from medvl.losses import CombinedLoss, ImageTextContrastiveLoss
+from medvl.engines import PrepareBatchImageText
+from medvl.losses import (
+    CombinedLoss,
+    ImageTextContrastiveLoss,
+    ImageTextLabelContrastiveLoss,
+    PatchSentenceMatchingLoss,
+    SemanticMatchingLoss,
+    SigmoidContrastiveLoss,
+)
+from medvl.transforms import LabelPolicy
 
 
 class Squares(nn.Module):
@@ -97,3 +106,63 @@ def test_arguments_under_another_name():
         CombinedLoss({"squares": Squares()}, argument_names={"target": "goal"})(pred, {"target": 0.0})
     with pytest.raises(ValueError, match=r"^argument_names must name arguments of the losses, got 'weight'\.$"):
         CombinedLoss({"global": ImageTextContrastiveLoss()}, argument_names={"weight": "confidence"})
+
+
+LABELS = {"label": torch.tensor([[1.0], [-1.0], [0.0]]), "text_label": torch.tensor([[1.0], [0.0], [0.0]])}
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [ImageTextLabelContrastiveLoss(), SigmoidContrastiveLoss(), SemanticMatchingLoss()],
+    ids=lambda x: type(x).__name__,
+)
+@pytest.mark.parametrize("given", ["label", "text_label"])
+def test_labels_of_a_batch_are_never_ignored_silently(loss, given):
+    argument = {"label": "image_labels", "text_label": "text_labels"}[given]
+    with pytest.raises(
+        ValueError,
+        match=rf"^loss 'labels' \({type(loss).__name__}\) takes {argument}, and the batch has '{given}': give "
+        r"PrepareBatchImageText a label_policy, such as LabelPolicy\(\), or, to train without, "
+        rf"argument_names=\{{'{argument}': None\}}\.$",
+    ):
+        # A loss that needs labels says what else is missing only once it has the first.
+        CombinedLoss({"labels": loss}, {"image_labels": None} if given == "text_label" else None)(
+            embeds(), {given: LABELS[given]}
+        )
+
+
+def test_labels_that_a_policy_has_turned_to_numbers_are_used():
+    batch = PrepareBatchImageText(label_policy=LabelPolicy())(LABELS)[1]
+    loss = CombinedLoss({"labels": ImageTextLabelContrastiveLoss()})
+    expected = ImageTextLabelContrastiveLoss()(
+        **embeds(), image_labels=torch.tensor([[1.0], [0.0], [-1.0]]), text_labels=torch.tensor([[1.0], [-1.0], [-1.0]])
+    )
+    torch.testing.assert_close(loss(embeds(), batch), expected)
+    without = CombinedLoss({"labels": ImageTextLabelContrastiveLoss()}, {"image_labels": None, "text_labels": None})
+    torch.testing.assert_close(without(embeds(), batch), ImageTextLabelContrastiveLoss()(**embeds()))
+    torch.testing.assert_close(without(embeds(), LABELS), ImageTextLabelContrastiveLoss()(**embeds()))
+
+
+def test_a_loss_without_labels_does_not_ask_for_them():
+    assert torch.isfinite(CombinedLoss({"pairs": ImageTextContrastiveLoss()})(embeds(), LABELS))
+
+
+@pytest.mark.parametrize(
+    ("argument", "output", "value"),
+    [
+        ("weights", "semantic_integrity", torch.tensor([1.0, 2.0, 3.0])),
+        ("patch_mask", "visible_mask", torch.ones(3, 4) > 0),
+    ],
+)
+def test_what_masking_gives_is_never_ignored_silently(argument, output, value):
+    parts = {"patch_embeds": torch.randn(3, 4, 5), "sentence_embeds": torch.randn(3, 2, 5), output: value}
+    losses = {"local": PatchSentenceMatchingLoss()}
+    with pytest.raises(
+        ValueError,
+        match=rf"^loss 'local' \(PatchSentenceMatchingLoss\) takes {argument}, and the network's output has '{output}': give "
+        rf"CombinedLoss argument_names=\{{'{argument}': '{output}'\}}, or, to train without, "
+        rf"argument_names=\{{'{argument}': None\}}\.$",
+    ):
+        CombinedLoss(losses)(parts, {})
+    assert torch.isfinite(CombinedLoss(losses, {argument: output})(parts, {}))
+    assert torch.isfinite(CombinedLoss(losses, {argument: None})(parts, {}))

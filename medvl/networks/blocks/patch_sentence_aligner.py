@@ -12,7 +12,7 @@ from torch import nn
 from medvl.functional import l2_normalize, patch_sentence_plan
 from medvl.functional.alignment import ALIGNMENTS
 from medvl.utils.checks import check_option, check_positive, error_message
-from medvl.utils.tensors import as_mask, as_matrix, check_same_size
+from medvl.utils.tensors import as_mask, as_matrix, check_same_size, hide_masked
 
 UPSAMPLING = {1: "linear", 2: "bilinear", 3: "trilinear"}
 
@@ -71,7 +71,7 @@ class PatchSentenceAligner(nn.Module):
             sentence_embeds: (N, S, D), scaled to unit length here.
             grid: (h, w[, d]), whose product is P.
             patch_mask: (N, P), True for patches to keep.
-            sentence_mask: (N, S), True for sentences to keep.
+            sentence_mask: (N, S), True for sentences to keep. What a mask excludes may hold any value, NaN too.
 
         Returns:
             ``scores`` (N,) in [-1, 1], ``sentence_scores`` (N, S), the mean cosine similarity of each sentence under
@@ -90,6 +90,8 @@ class PatchSentenceAligner(nn.Module):
             received = f"{patches.shape[0]} and {sentences.shape[0]}"
             expected = "have the same number of rows, or one of them a single row"
             raise ValueError(error_message("patch_embeds and sentence_embeds", expected, received))
+        patches = hide_masked(patches, patch_mask, "patch_mask")
+        sentences = hide_masked(sentences, sentence_mask, "sentence_mask")
         keep_patches = as_mask(patch_mask, "patch_mask", patches)
         keep_sentences = as_mask(sentence_mask, "sentence_mask", sentences)
         dtype = torch.promote_types(patches.dtype, sentences.dtype)
