@@ -9,6 +9,7 @@ require_extra("medvl.handlers", "monai")
 from medvl.handlers.best_checkpoint import BestCheckpoint
 from medvl.handlers.epoch_seed import EpochSeed
 from medvl.handlers.finite_loss import FiniteLoss
+from medvl.handlers.finite_weights import FiniteWeights
 from medvl.handlers.gradient_clipping import GradientClipping
 from medvl.handlers.metrics import GroundingMetricHandler, RetrievalMetricHandler, ZeroShotMetricHandler
 from medvl.handlers.metrics_log import MetricsLog, read_metrics
@@ -22,6 +23,7 @@ __all__ = [
     "BestCheckpoint",
     "EpochSeed",
     "FiniteLoss",
+    "FiniteWeights",
     "GradientClipping",
     "GroundingMetricHandler",
     "MetricsLog",

@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from ignite.engine import Engine, Events
 from torch import nn
 
-from medvl.handlers.run_checkpoint import save_atomic
+from medvl.handlers.checkpoint_file import (
+    check_finite_weights,
+    load_checkpoint,
+    remove_old,
+    save_checkpoint,
+    verify_checkpoint,
+)
 from medvl.utils.checks import check_integer
 from medvl.utils.distributed import is_rank_zero
 
@@ -62,7 +67,7 @@ class BestCheckpoint:
         """Compare the epoch's metric with the best so far.
 
         Raises:
-            ValueError: If the validation gave no such metric.
+            ValueError: If the validation gave no such metric, or a weight is not finite.
         """
         epoch = engine.state.epoch
         value = self._metric() if self.evaluator.state.epoch == epoch else math.nan
@@ -92,15 +97,28 @@ class BestCheckpoint:
 
         Returns:
             The epoch; 0 if there is no best epoch and the weights are unchanged.
+
+        Raises:
+            ValueError: If the file is damaged.
+            FileNotFoundError: If it is missing.
         """
         if self.epoch:
-            states = torch.load(self._path(self.epoch), map_location="cpu", weights_only=True)
-            self.network.load_state_dict(states)
+            self.network.load_state_dict(load_checkpoint(self._path(self.epoch)))
         return self.epoch
 
     def state_dict(self) -> dict[str, Any]:
         """The best epoch and its metric."""
         return {"epoch": self.epoch, "value": self.value}
+
+    def check_state(self, state: Mapping[str, Any]) -> None:
+        """Raise if the weights that a state refers to cannot be read.
+
+        Raises:
+            ValueError: If the file is damaged.
+            FileNotFoundError: If it is missing.
+        """
+        if int(state["epoch"]):
+            verify_checkpoint(self._path(int(state["epoch"])))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what :meth:`state_dict` returned."""
@@ -112,7 +130,8 @@ class BestCheckpoint:
     def _save(self) -> None:
         if not is_rank_zero():
             return
-        save_atomic(self.network.state_dict(), self._path(self.epoch))
+        states = self.network.state_dict()
+        check_finite_weights(states, f"after epoch {self.epoch}")
+        save_checkpoint(states, self._path(self.epoch))
         # The previous file is kept: until the run's next checkpoint is written, a resumed run regards that epoch as the best.
-        for old in sorted(self.folder.glob("best-*.pt"))[:-2]:
-            old.unlink()
+        remove_old(self.folder.glob("best-*.pt"), 2, self.epoch)

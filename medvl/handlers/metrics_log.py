@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from ignite.engine import Engine, Events
 
 from medvl.handlers.step_info import step_output
 from medvl.utils.distributed import get_world_size, is_distributed, is_rank_zero
-from medvl.utils.io import read_json_lines, write_text
+from medvl.utils.io import read_json_lines, write_json_lines
 
 
 class MetricsLog:
@@ -20,9 +19,9 @@ class MetricsLog:
 
     The keys are ``epoch``, ``iteration``, ``loss``, every term that the loss keeps in ``terms``, every metric of
     ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimizer's groups), ``logit_scale`` where the network
-    gives one, ``seconds``. An epoch that was not validated has no ``val_`` keys. Attach it after the validation handler, so
-    that the metrics are those of the same epoch. Lines of epochs that a resumed run does again are dropped when it starts.
-    Of several processes the first writes the mean over all.
+    gives one, ``seconds``. A value that is not finite is null. An epoch that was not validated has no ``val_`` keys. Attach it
+    after the validation handler, so that the metrics are those of the same epoch. Lines of epochs that a resumed run does
+    again are dropped when it starts. Of several processes the first writes the mean over all.
 
     Args:
         path: the file; its folder is made.
@@ -47,7 +46,7 @@ class MetricsLog:
         if not is_rank_zero():
             return
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= engine.state.epoch]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
+        write_json_lines(self.path, kept)
 
     def start_epoch(self, engine: Engine) -> None:
         """Reset the sums."""
@@ -76,8 +75,7 @@ class MetricsLog:
             line["logit_scale"] = float(output["logit_scale"].detach())
         line["seconds"] = round(time.perf_counter() - self._started, 3)
         # The whole file anew: a process that is killed while it appends would leave half a line.
-        before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
-        write_text(self.path, f"{before}{json.dumps(line)}\n")
+        write_json_lines(self.path, [*read_metrics(self.path), line])
 
 
 def _mean_over_processes(value: torch.Tensor) -> float:

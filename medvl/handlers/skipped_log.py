@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,13 +10,15 @@ from ignite.engine import Engine, Events
 
 from medvl.utils.distributed import all_gather_object, is_distributed, is_rank_zero
 from medvl.utils.errors import StudyError
-from medvl.utils.io import write_text
+from medvl.utils.io import read_json_lines, write_json_lines
+
+KEYS = ("study_id", "key", "reason")
 
 
 class SkippedLog:
     """Writes every study that could not be used to a JSON-lines file, after each epoch: ``study_id``, ``key``, ``reason``.
 
-    With several processes the first writes what all of them skipped.
+    With several processes the first writes what all of them skipped. A resumed run keeps the lines of what was skipped before.
 
     Args:
         path: the file.
@@ -27,11 +28,18 @@ class SkippedLog:
 
     def __init__(self, path: str | Path, errors: Iterable[StudyError] = (), loaders: Sequence[Any] = ()) -> None:
         self.path, self.errors, self.loaders = Path(path), list(errors), list(loaders)
+        self._before: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
-        engine.add_event_handler(Events.STARTED, self)
+        engine.add_event_handler(Events.STARTED, self.start)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
+
+    def start(self, engine: Engine) -> None:
+        """Read what a resumed run had skipped, and write what was skipped before training."""
+        resumed = engine.state.epoch > 0 and self.path.is_file()
+        self._before = read_json_lines(self.path, *KEYS) if resumed and is_rank_zero() else []
+        self(engine)
 
     def __call__(self, engine: Engine) -> None:
         found = [error for loader in self.loaders for error in loader.skipped.values()]
@@ -40,4 +48,6 @@ class SkippedLog:
         if not is_rank_zero():
             return
         lines = [{"study_id": e.study_id, "key": e.key, "reason": e.reason} for e in [*self.errors, *found]]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        met = {(line["study_id"], line["key"]) for line in lines}
+        lines += [line for line in self._before if (line["study_id"], line["key"]) not in met]
+        write_json_lines(self.path, lines)

@@ -26,3 +26,7 @@ class StudyError(ValueError):
 
     def __str__(self) -> str:
         return f"study {self.study_id!r}, {self.key}: {self.reason}"
+
+
+class DiskFullError(OSError):
+    """No space is left for a file; ``filename`` is the file, ``strerror`` names the disk."""

@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
+import math
 import os
+import re
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
+
+from medvl.utils.disk import name_full_disk
+from medvl.utils.host import is_running, machine_id
+
+PARTIAL = re.compile(r"\.([0-9a-f]{8})-([0-9]+)\.partial$")
+"""How the name of a file ends while it is written: the machine and the process that write it."""
+
+DAY = 86400.0
 
 
 @contextmanager
@@ -17,13 +29,18 @@ def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[
     """Open a file that replaces ``path`` only once it is completely written and on the disk.
 
     It is written beside ``path`` under another name and then renamed, which is atomic: a process that is killed at any
-    moment leaves the old file or the new one. If the body raises, the old file stays. The folder is created. Of a symbolic
-    link, the file that it leads to is replaced. A device or a pipe is written to as it is.
+    moment leaves the old file or the new one. If the body raises, the old file stays. The folder is created, and what a
+    killed process left of the same file is removed. Of a symbolic link, the file that it leads to is replaced. A device or a
+    pipe is written to as it is.
 
     Args:
         path: the file to write.
-        mode: ``"w"`` or ``"wb"``.
+        mode: ``"w"``, ``"wb"`` or ``"w+b"``.
         options: further options of :func:`open`, such as ``newline``; text is UTF-8.
+
+    Raises:
+        DiskFullError: If there is no space left, with the file and the disk.
+        OSError: If the file cannot be written for another reason.
 
     Example:
         >>> import tempfile
@@ -35,20 +52,45 @@ def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[
     """
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
-    if is_stream(path):
-        with Path(path).open(mode, **options) as file:
-            yield file
-        return
-    path = link_target(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = partial_path(path, f".{os.getpid()}")
-    try:
-        with partial.open(mode, **options) as file:
-            yield file
-            sync(file)
-        replace_file(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with name_full_disk(path):
+        if is_stream(path):
+            with Path(path).open(mode, **options) as file:
+                yield file
+            return
+        path = link_target(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        remove_partial_files(path.parent, path.name)
+        partial = partial_path(path, f".{machine_id()[:8]}-{os.getpid()}")
+        try:
+            with partial.open(mode, **options) as file:
+                yield file
+                sync(file)
+            replace_file(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def remove_partial_files(folder: str | Path, name: str = "*") -> None:
+    """Remove what killed processes left of files that they were writing by :func:`atomic_write`.
+
+    These are the files of processes of this machine that no longer run, and files of other machines that are a day old.
+
+    Args:
+        folder: where they are; those in folders inside it stay.
+        name: of the file that was written; by default any.
+    """
+    pattern = name if name == "*" else glob.escape(name)
+    for path in Path(folder).glob(f"{pattern}.*.partial"):
+        found = PARTIAL.search(path.name)
+        if found is None:
+            continue
+        with suppress(FileNotFoundError):  # another process removes it too
+            if found[1] == machine_id()[:8]:
+                left = is_running(int(found[2])) is False
+            else:
+                left = time.time() - path.stat().st_mtime > DAY
+            if left:
+                path.unlink()
 
 
 def is_stream(path: str | Path) -> bool:
@@ -100,8 +142,31 @@ def write_text(path: str | Path, text: str) -> None:
 
 
 def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
-    """Write a JSON file atomically."""
-    write_text(path, json.dumps(value, indent=indent) + "\n")
+    """Write a JSON file atomically; a number that is not finite becomes null, which JSON has no other word for."""
+    write_text(path, json_text(value, indent) + "\n")
+
+
+def write_json_lines(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON-lines file atomically, numbers as by :func:`write_json`."""
+    write_text(path, "".join(json_text(line) + "\n" for line in lines))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """A value as JSON, a number that is not finite as null.
+
+    Example:
+        >>> json_text({"auroc": math.nan, "loss": [1.5, math.inf]})
+        '{"auroc": null, "loss": [1.5, null]}'
+    """
+    return json.dumps(_finite(value), indent=indent, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _finite(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(inner) for inner in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def read_json_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
@@ -120,7 +185,7 @@ def read_json_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
         if not line.strip():
             continue
         try:
-            value = json.loads(line)
+            value = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict) or not set(keys) <= set(value):
@@ -129,10 +194,21 @@ def read_json_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
     return content
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON.")
+
+
 def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
-    digest = hashlib.sha256()
     with Path(path).open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
+        return stream_sha256(file)
+
+
+def stream_sha256(file: IO[bytes], size: int | None = None) -> str:
+    """SHA-256 of what is left of an open file, or of its next ``size`` bytes, in hexadecimal."""
+    digest = hashlib.sha256()
+    left = math.inf if size is None else size
+    while block := file.read(int(min(2**20, left))):
+        digest.update(block)
+        left -= len(block)
     return digest.hexdigest()

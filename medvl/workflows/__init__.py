@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from medvl.workflows.config_text import settings_text as settings_text
     from medvl.workflows.evaluate import embed as embed
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
+    from medvl.workflows.folder_lock import FolderInUseError as FolderInUseError
+    from medvl.workflows.folder_lock import FolderLock as FolderLock
     from medvl.workflows.label_table import label_table as label_table
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
     from medvl.workflows.recipes import train as train
     from medvl.workflows.run_folder import RunFolder as RunFolder
     from medvl.workflows.run_folder import WholeConfig as WholeConfig
-    from medvl.workflows.run_folder import read_skipped as read_skipped
+    from medvl.workflows.run_records import read_skipped as read_skipped
     from medvl.workflows.split_record import SplitRecord as SplitRecord
     from medvl.workflows.trained_run import TrainedRun as TrainedRun
     from medvl.workflows.trained_run import label_studies as label_studies
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
     from medvl.workflows.training import progress_wrapper as progress_wrapper
 
 _MODULES = {
+    "FolderInUseError": "folder_lock",
+    "FolderLock": "folder_lock",
     "RecipeWorkflow": "recipes",
     "RunFolder": "run_folder",
     "SplitRecord": "split_record",
@@ -49,7 +53,7 @@ _MODULES = {
     "literal": "literals",
     "prepare_network": "training",
     "progress_wrapper": "training",
-    "read_skipped": "run_folder",
+    "read_skipped": "run_records",
     "recipe_names": "layers",
     "settings_text": "config_text",
     "train": "recipes",

@@ -17,7 +17,7 @@ from medvl.evaluation.registry import Protocol, choose_protocols
 from medvl.handlers import read_metrics
 from medvl.networks import DualEncoder
 from medvl.workflows.masks import find_masks, masked_dataset
-from medvl.workflows.run_folder import METRICS
+from medvl.workflows.run_records import METRICS
 from medvl.workflows.trained_run import TrainedRun
 
 __all__ = ["embed", "evaluate_run"]

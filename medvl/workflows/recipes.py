@@ -10,6 +10,7 @@ from typing import Any
 
 from monai.bundle import ConfigWorkflow
 
+from medvl.workflows.folder_lock import release_lock
 from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files
 from medvl.workflows.run_folder import WholeConfig
 
@@ -90,10 +91,14 @@ def train(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> Pat
     workflow = RecipeWorkflow(recipe, workflow_type="train")
     check_overrides(workflow.parser.get(), overrides, _name(recipe))
     workflow.parser.update(overrides)
-    workflow.initialize()
-    workflow.run()
-    workflow.finalize()
-    return Path(workflow.parser.get_parsed_content("output"))
+    output = Path(workflow.parser.get_parsed_content("output"))
+    try:
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+    finally:
+        release_lock(output)
+    return output
 
 
 def _name(recipe: ConfigFile) -> str:

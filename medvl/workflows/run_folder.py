@@ -1,37 +1,48 @@
-"""What is written beside a run so that it can be repeated, resumed and evaluated."""
+"""The folder of a training run: what is written to it, resumed from it, and who may write to it."""
 
 from __future__ import annotations
 
 import json
 import logging
 import os
-import platform
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
 
-from medvl.data import Manifest, parse_source, table_path
+from medvl.data import Manifest, parse_source
 from medvl.data.studies import SYNTHETIC
 from medvl.handlers import BestCheckpoint, RunCheckpoint
+from medvl.handlers.checkpoint_file import check_finite_weights, epoch_of
 from medvl.networks import DualEncoder
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.checksums import CHECKSUMS, verify_checksums, write_checksums
+from medvl.utils.disk import name_full_disk
 from medvl.utils.distributed import barrier, is_rank_zero
-from medvl.utils.errors import StudyError
-from medvl.utils.io import file_sha256, read_json_lines, write_json, write_text
+from medvl.utils.io import remove_partial_files, write_json, write_text
+from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
+from medvl.workflows.run_records import (
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    METRICS,
+    MODEL,
+    PROMPTS,
+    SKIPPED,
+    TENSORBOARD,
+    WEIGHTS,
+    describe_environment,
+    find_differences,
+    read_record,
+)
 from medvl.workflows.split_record import SPLITS_FILE, SplitRecord
 
-CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
-MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
-WEIGHTS, TEXT_LABELS = "weights.json", "text_labels.npz"
 WRITTEN = (
     ENVIRONMENT, SPLITS_FILE, METRICS, SKIPPED, MODEL, f"{MODEL}.partial", CHECKPOINTS, TENSORBOARD
 )  # fmt: skip
@@ -46,19 +57,6 @@ SETTINGS_ONLY = (
 FREE_ON_RESUME = (
     "resume", "output", "device", "num_workers", "progress", "tensorboard", "bundle_root", "on_error", "layers"
 )  # fmt: skip
-PACKAGES = (
-    "medvl",
-    "torch",
-    "monai",
-    "pytorch-ignite",
-    "transformers",
-    "tokenizers",
-    "numpy",
-    "pillow",
-    "pydicom",
-    "nibabel",
-)
-
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +80,8 @@ class RunFolder:
     and, when the run is complete, ``model/``.
 
     A recipe calls :meth:`acquire` before anything is written, :meth:`release` once the studies are read, :meth:`setup` when
-    the trainer is there, then :meth:`run_training` and :meth:`save_model`.
+    the trainer is there, then :meth:`run_training` and :meth:`save_model`. From the first call to the last the folder is
+    locked (:class:`~medvl.workflows.FolderLock`).
 
     Args:
         path: the folder; created when the run starts.
@@ -94,7 +93,9 @@ class RunFolder:
         self, path: str | Path, resume: bool = False, config: WholeConfig | Mapping[str, Any] | None = None
     ) -> None:
         self.path, self.resume = Path(path), resume
-        self._acquired = False
+        self._lock = FolderLock(path)
+        self._acquired = self._complete = False
+        self._threads: int | None = None
         self.is_whole = isinstance(config, WholeConfig)
         content = config.content if isinstance(config, WholeConfig) else config or {}
         self.config: dict[str, Any] = json.loads(json.dumps(dict(content), default=str))
@@ -110,7 +111,7 @@ class RunFolder:
         return self.path / CHECKPOINTS
 
     def acquire(self) -> Path:
-        """Check that the run may write to the folder; called before anything is written there.
+        """Lock the folder and check that the run may write to it; called before anything is written there.
 
         With several processes the first goes on, and the others wait until it has read its studies (:meth:`release`), so that
         what it draws or labels on the way is written once.
@@ -119,13 +120,23 @@ class RunFolder:
             The folder's path.
 
         Raises:
+            FolderInUseError: If another process is writing to the folder.
             ValueError: If the folder holds a run and ``resume`` is false, the run there had other settings, or the folder holds
                 no run and something that a run would write over.
         """
-        if is_rank_zero():
-            self._check_free()
-        else:
+        if not is_rank_zero():
             barrier()
+            return self.path
+        self._lock.check_unused()
+        self._check_free()  # first, so that a folder that is refused stays as it is
+        self._lock.acquire()
+        try:
+            self._check_free()  # again, for another process may have been there in between
+            self._acquired = True
+            self._sweep()
+        except BaseException:
+            self._lock.release()
+            raise
         return self.path
 
     def release(self, manifest: Manifest) -> None:
@@ -133,8 +144,23 @@ class RunFolder:
         if is_rank_zero():
             barrier()
 
+    def check_lock(self) -> None:
+        """Raise if another process has taken the folder over, because this one was held up for long.
+
+        Raises:
+            FolderInUseError: If so.
+        """
+        if is_rank_zero() and self._acquired:
+            self._lock.check()
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left half written."""
+        for folder in (self.path, self.checkpoints, self.path / "data", self.path / "data" / "images"):
+            remove_partial_files(folder)
+        shutil.rmtree(self.path / f"{MODEL}.partial", ignore_errors=True)
+
     def setup(self, manifest: Manifest, trainer: Any, checkpoint: RunCheckpoint) -> None:
-        """Write the records, and restore the newest checkpoint where the run is resumed.
+        """Write the records, and restore the newest whole checkpoint where the run is resumed.
 
         Args:
             manifest: the studies.
@@ -142,39 +168,82 @@ class RunFolder:
             checkpoint: the trainer's handler.
 
         Raises:
-            ValueError: As :meth:`acquire`, and if the run there had other data.
+            ValueError: As :meth:`acquire`, and if the run there had other data or another number of processes.
         """
         if is_rank_zero():
-            self._write_records(manifest)
+            self._write_records(manifest, trainer.state.device, trainer.data_loader.num_workers)
+        elif self.resume and (self.path / ENVIRONMENT).is_file():
+            self._threads = read_record(self.path / ENVIRONMENT).get("threads")
         if self.resume:
-            checkpoint.restore(map_location=trainer.state.device)
+            self._complete = self._has_model()
+            path = None if self._complete else checkpoint.restore(map_location=trainer.state.device)
+            self._log_start(path, trainer.state.max_epochs)
 
-    def _write_records(self, manifest: Manifest) -> None:
+    def _write_records(self, manifest: Manifest, device: torch.device | str = "cpu", workers: int = 0) -> None:
         self._check_free()
         logger.info(manifest.summary())
-        environment = {
-            "seed": self.config["seed"],
-            "data": manifest.name,
-            "tables_sha256": tables_sha256(literal_text(self.config), self.path),
-            "data_fingerprint": manifest.fingerprint(),
-            "data_summary": manifest.summary(),
-            "studies": {split: len(manifest.subset(split, allow_empty=True)) for split in ("train", "val", "test")},
-            "label_policy": (self.config.get("prepare_batch") or {}).get("label_policy"),
-            "versions": {name: version(name) for name in PACKAGES},
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-            "threads": torch.get_num_threads(),
-            "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-            "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
-        }
+        # On a CPU the workers need a core each: more threads than cores only wait for each other.
+        threads = max(1, torch.get_num_threads() - workers)
+        environment = describe_environment(self.config, self.path, manifest, device, threads)
         if (self.path / ENVIRONMENT).exists():
-            before = read_record(self.path / ENVIRONMENT)
-            if before.get("data_fingerprint") != environment["data_fingerprint"]:
-                raise ValueError(f"{manifest.name} has changed since the run at {self.path} began; start a new run.")
+            environment = self._continue_environment(read_record(self.path / ENVIRONMENT), environment)
+        self._threads = environment["threads"]
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
         SplitRecord.from_studies(manifest.studies).save(self.path)
         write_json(self.path / ENVIRONMENT, environment)
+
+    def _continue_environment(self, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+        """The record of a resumed run: that of its beginning, with what has changed under ``resumed``.
+
+        Raises:
+            ValueError: If the run began with other data or another number of processes.
+        """
+        if before.get("data_fingerprint") != now["data_fingerprint"]:
+            raise ValueError(f"{now['data']} has changed since the run at {self.path} began; start a new run.")
+        processes = before.get("processes", now["processes"])
+        if processes != now["processes"]:
+            raise ValueError(
+                f"The run at {self.path} began in {processes} processes and cannot go on in {now['processes']}: each has its "
+                f"share of the studies of an epoch. Resume it by torchrun --nproc_per_node {processes}, or start a new run."
+                if processes > 1
+                else f"The run at {self.path} began in 1 process and cannot go on in {now['processes']}: each would have its "
+                "share of the studies of an epoch. Resume it without torchrun, or start a new run."
+            )
+        kept = {key: before[key] for key in ("versions", "threads", "device", "cpu", "cuda") if key in before}
+        if kept.get("threads", now["threads"]) != now["threads"] and now["device"] == "cpu":
+            logger.info("It trains with %d threads, as it began, so that the weights are the same.", kept["threads"])
+        differences = find_differences(before, now)
+        if differences:
+            changes = ", ".join(f"{name} is {new} and was {old}" for name, (old, new) in differences.items())
+            logger.warning(
+                "Since the run began, %s: its weights may differ in the last digits from those of an uninterrupted run.",
+                changes,
+            )
+        resumed = [*before.get("resumed", []), *([differences] if differences else [])]
+        return {**now, **kept, **({"resumed": resumed} if resumed else {})}
+
+    def _has_model(self) -> bool:
+        """Whether the run is complete: its model is saved last, after all epochs."""
+        if not self.model.is_dir():
+            return False
+        try:
+            verify_checksums(self.model)
+        except (ValueError, OSError) as error:
+            if is_rank_zero():
+                logger.warning("%s It is made again.", error)
+            return False
+        return (self.model / CHECKSUMS).is_file()
+
+    def _log_start(self, path: Path | None, epochs: int) -> None:
+        if not is_rank_zero():
+            return
+        if self._complete:
+            logger.info("The run at %s is complete, and nothing is left to train.", self.path)
+        elif path is not None:
+            logger.info("The run at %s goes on after epoch %d of %d.", self.path, epoch_of(path), epochs)
+        else:
+            logger.info("The run at %s starts with the first of %d epochs.", self.path, epochs)
 
     def _check_free(self) -> None:
         if (self.path / CONFIG).exists():
@@ -183,7 +252,6 @@ class RunFolder:
             self._check_same()
         elif not self._acquired:
             self._check_names()
-        self._acquired = True
 
     def _check_names(self) -> None:
         """Raise where a folder without a run holds something that the run would write over or delete."""
@@ -219,16 +287,17 @@ class RunFolder:
     def run_training(self, trainer: Any, best: BestCheckpoint | None = None) -> None:
         """Run what is left of the training: nothing if a restored run has no epoch left or stopped early.
 
-        PyTorch's threads leave a core to each process that loads data: on a CPU, more of both only wait for each other.
+        The number of PyTorch's threads is that which the run began with, for sums depend on it in their last digits.
 
         Args:
             trainer: the engine.
             best: the handler that may have stopped it.
         """
         epoch = trainer.state.epoch
-        if epoch < trainer.state.max_epochs and not (best is not None and best.should_stop(epoch)):
-            with _reserve_cores(trainer.data_loader.num_workers):
-                trainer.run()
+        if self._complete or epoch >= trainer.state.max_epochs or (best is not None and best.should_stop(epoch)):
+            return
+        with _torch_threads(self._threads or max(1, torch.get_num_threads() - trainer.data_loader.num_workers)):
+            trainer.run()
 
     def save_model(
         self,
@@ -239,8 +308,9 @@ class RunFolder:
     ) -> None:
         """Save the trained network with its tokenizer, and the class prompts to evaluate it with.
 
-        The folder ``model`` appears whole or not at all. Which epoch's weights it holds is logged, and recorded in
-        ``model/weights.json``. LoRA adapters are merged into the weights, so that the model does not need peft.
+        The folder ``model`` appears whole or not at all, with a checksum of each file. Which epoch's weights it holds is
+        logged, and recorded in ``model/weights.json``. LoRA adapters are merged into the weights, so that the model does not
+        need peft. The model of a run that was complete stays as it is.
 
         Args:
             network: the trained network.
@@ -249,12 +319,16 @@ class RunFolder:
             best: the handler that knows the best epoch.
 
         Raises:
-            ValueError: If ``keep`` is neither, or "best" without a handler.
+            ValueError: If ``keep`` is neither, or "best" without a handler, or a weight is not finite.
+            DiskFullError: If there is no space left.
         """
         check_option(keep, "keep", KEEP)
         if keep == "best" and best is None:
             raise ValueError(error_message("best", "be a BestCheckpoint where keep is 'best'", best))
         if not is_rank_zero():
+            return
+        if self._complete:
+            self._lock.release()
             return
         epoch = best.restore_best() if keep == "best" and best is not None else 0
         weights: dict[str, Any] = {"epoch": "last"}
@@ -262,28 +336,18 @@ class RunFolder:
             weights = {"epoch": epoch, "chosen_by": best.metric, "value": best.value}
         logger.info("model/ holds the weights of the %s epoch", keep)
         network.text_encoder.merge_adapters()
+        check_finite_weights(network.state_dict(), "after the training")
+        self.check_lock()
         partial = self.path / f"{MODEL}.partial"
         shutil.rmtree(partial, ignore_errors=True)
-        network.save_pretrained(partial)
-        write_json(partial / PROMPTS, class_prompts)
-        write_json(partial / WEIGHTS, weights, indent=None)
-        shutil.rmtree(self.model, ignore_errors=True)
-        partial.rename(self.model)
-
-
-def read_record(path: Path) -> dict[str, Any]:
-    """The content of a YAML or JSON file of a run, which is a dictionary.
-
-    Raises:
-        ValueError: If the file is damaged.
-    """
-    try:
-        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no settings.")
-    return content
+        with name_full_disk(partial):
+            network.save_pretrained(partial)
+            write_json(partial / PROMPTS, class_prompts)
+            write_json(partial / WEIGHTS, weights, indent=None)
+            write_checksums(partial)
+            shutil.rmtree(self.model, ignore_errors=True)
+            partial.rename(self.model)
+        self._lock.release()
 
 
 def is_drawn(folder: Path) -> bool:
@@ -296,29 +360,11 @@ def is_drawn(folder: Path) -> bool:
     return drawn and (names <= {"images"} or (names == {"images", "cases.csv"} and bool(images)))
 
 
-def read_skipped(path: str | Path) -> list[StudyError]:
-    """The studies that the run in this folder skipped for an error.
-
-    Raises:
-        ValueError: If a line of the file is damaged, with its number.
-    """
-    lines = read_json_lines(Path(path) / SKIPPED, "study_id", "key", "reason")
-    return [StudyError(line["study_id"], line["key"], line["reason"]) for line in lines]
-
-
-def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Hashes of the tables that a run reads, of ``data`` and of ``sources``; the folder of a public set has none."""
-    locations = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
-    tables = [table_path(location, folder) for location in locations if location is not None]
-    return [file_sha256(table) for table in tables if table.is_file()]
-
-
 @contextmanager
-def _reserve_cores(workers: int) -> Iterator[None]:
-    """Fewer PyTorch threads, so that each of ``workers`` processes has a core."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads - workers))
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
     try:
         yield
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)

@@ -23,7 +23,7 @@ from medvl.text import load_vocabulary, make_class_prompts
 from medvl.transforms import ExtractSections, ExtractSectionsd, image_preprocessing
 from medvl.transforms.image import DEFAULT_HU_RANGE
 from medvl.workflows.literals import literal_text
-from medvl.workflows.run_folder import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, read_record
+from medvl.workflows.run_records import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, read_record
 from medvl.workflows.split_record import SplitRecord
 
 logger = logging.getLogger(__name__)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ignite.engine import Events
 from monai.engines import Evaluator
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
 from tqdm.auto import tqdm
@@ -16,6 +17,7 @@ from medvl.handlers import (
     BestCheckpoint,
     EpochSeed,
     FiniteLoss,
+    FiniteWeights,
     GradientClipping,
     MetricsLog,
     ProgressBar,
@@ -26,15 +28,17 @@ from medvl.networks import DualEncoder
 from medvl.networks.encoders.adapters import add_adapters
 from medvl.utils.distributed import is_rank_zero
 from medvl.utils.errors import StudyError
-from medvl.workflows.run_folder import METRICS, SKIPPED, TENSORBOARD, RunFolder
+from medvl.workflows.run_folder import RunFolder
+from medvl.workflows.run_records import METRICS, SKIPPED, TENSORBOARD
 
 
 class DefaultTrainHandlers:
     """The handlers of every recipe's trainer apart from the validation, attached in the order in which they must act.
 
-    The epoch is seeded; a loss or gradient that is not finite stops the run; gradients are clipped; the learning rate follows
-    the scheduler; the validation metric determines the best epoch; the epoch is logged to ``metrics.jsonl`` (and TensorBoard)
-    and ``skipped.jsonl``; the checkpoint is last, so that everything that a resumed run depends on is on disk by then.
+    The epoch is seeded; a loss, gradient or weight that is not finite stops the run; gradients are clipped; the learning rate
+    follows the scheduler; the validation metric determines the best epoch; the epoch is logged to ``metrics.jsonl`` (and
+    TensorBoard) and ``skipped.jsonl``; the checkpoint is last, so that everything that a resumed run depends on is on disk by
+    then. A run whose folder another process has taken over stops.
 
     In the list of a trainer's handlers it follows MONAI's ``ValidationHandler``, whose metrics it reads.
 
@@ -76,9 +80,11 @@ class DefaultTrainHandlers:
             raise ValueError(
                 "keep='best' and patience need the validation metric, but the validation split has no study."
             )
+        self._run_folder = run_folder
         handlers = [
             EpochSeed(loader, seed=seed),
             FiniteLoss(),
+            FiniteWeights(),
             GradientClipping(max_grad_norm),
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             best,
@@ -96,6 +102,7 @@ class DefaultTrainHandlers:
 
     def attach(self, engine: Any) -> None:
         """Register the handlers with a trainer."""
+        engine.add_event_handler(Events.EPOCH_COMPLETED, self._run_folder.check_lock)
         for handler in self.handlers:
             handler.attach(engine)
 

@@ -82,12 +82,13 @@ class TestDualEncoder:
         for name, value in model(image, ids, mask).items():
             assert torch.equal(value, again(image, ids, mask)[name]), name
         assert not again.training
-        assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md"}
+        assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md", "SHA256SUMS"}
         assert json.loads((tmp_path / "config.json").read_text())["image_encoder"]["image_size"] == 64
 
     def test_loading_is_never_partial(self, tmp_path):
         small_model().save_pretrained(tmp_path)
         config = json.loads((tmp_path / "config.json").read_text())
+        (tmp_path / "SHA256SUMS").unlink()  # changed on purpose
         (tmp_path / "config.json").write_text(json.dumps({**config, "image_projection": {"layers": 2}}))
         with pytest.raises(RuntimeError, match="image_projection"):
             DualEncoder.from_pretrained(tmp_path)

@@ -167,6 +167,7 @@ def test_options_that_a_folder_lacks_have_their_defaults(tmp_path):
     model.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     kept = {"image_encoder", "text_encoder", "embed_dim"}
+    (tmp_path / "SHA256SUMS").unlink()  # changed on purpose
     (tmp_path / "config.json").write_text(json.dumps({key: config[key] for key in kept}))
     again = DualEncoder.from_pretrained(tmp_path)
     assert torch.equal(again.encode_text(TEXTS), model.eval().encode_text(TEXTS))

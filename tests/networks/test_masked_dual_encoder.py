@@ -214,6 +214,7 @@ def test_a_folder_of_another_class_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"^architecture must be one of 'MaskedDualEncoder', got 'DualEncoder'\.$"):
         MaskedDualEncoder.from_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "SHA256SUMS").unlink()  # changed on purpose
     (tmp_path / "config.json").write_text(json.dumps({**config, "architecture": "Unknown"}))
     with pytest.raises(ValueError, match=r"^architecture must be one of 'DualEncoder', .* got 'Unknown'\.$"):
         DualEncoder.from_pretrained(tmp_path)

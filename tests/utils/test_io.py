@@ -8,6 +8,7 @@ import os
 
 import pytest
 
+from medvl.utils.host import machine_id
 from medvl.utils.io import atomic_write, file_sha256, write_json, write_text
 
 
@@ -25,7 +26,7 @@ def test_an_old_file_is_replaced_only_at_the_end(tmp_path):
         file.write("new")
         file.flush()
         assert path.read_text() == "old"
-        assert sorted(os.listdir(tmp_path)) == ["notes.txt", f"notes.txt.{os.getpid()}.partial"]
+        assert sorted(os.listdir(tmp_path)) == ["notes.txt", f"notes.txt.{machine_id()[:8]}-{os.getpid()}.partial"]
     assert path.read_text() == "new"
     assert os.listdir(tmp_path) == ["notes.txt"]
 

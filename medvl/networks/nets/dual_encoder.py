@@ -23,6 +23,7 @@ from medvl.networks.nets.pretrained import (
 from medvl.networks.nets.text_processor import TextProcessor
 from medvl.text import split_sentences
 from medvl.utils.checks import check_option
+from medvl.utils.checksums import write_checksums
 
 if TYPE_CHECKING:
     from typing import Self
@@ -331,8 +332,8 @@ class DualEncoder(
         return known[architecture](**arguments)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        save_model_folder(save_directory, self, self.to_config())
-        self.text_processor.save_pretrained(save_directory)
+        names = save_model_folder(save_directory, self, self.to_config())
+        write_checksums(save_directory, [*names, *self.text_processor.save_pretrained(save_directory)])
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
@@ -345,7 +346,8 @@ class DualEncoder(
 
         Raises:
             FileNotFoundError: If the folder does not exist or is not a saved model.
-            ValueError: If the folder holds a model that is neither of this class nor of a subclass.
+            ValueError: If the folder holds a model that is neither of this class nor of a subclass, or a file in it is not as
+                it was saved (``SHA256SUMS``).
         """
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = resolve_model_folder(pretrained_model_name_or_path, **hub_options)

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from huggingface_hub import snapshot_download
+from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from medvl.utils.checksums import verify_checksums
+from medvl.utils.disk import name_full_disk
 from medvl.utils.io import write_text
 
 WEIGHTS = "model.safetensors"
@@ -23,10 +28,24 @@ An image-text dual encoder made with medvl: `medvl.networks.DualEncoder.from_pre
 """
 
 
-def save_model_folder(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> None:
-    """Write ``config.json`` and ``model.safetensors``."""
+def save_model_folder(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> list[str]:
+    """Write ``config.json`` and ``model.safetensors``; return these names.
+
+    Raises:
+        DiskFullError: If there is no space left.
+        OSError: If a file cannot be written for another reason.
+    """
     write_text(folder / CONFIG, json.dumps(config, indent=2, sort_keys=True) + "\n")
-    save_model(model, str(folder / WEIGHTS))
+    path = folder / WEIGHTS
+    with name_full_disk(path):
+        try:
+            save_model(model, str(path))
+        except SafetensorError as error:
+            number = re.search(r"os error (\d+)", str(error))
+            if number is None:
+                raise
+            raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    return [CONFIG, WEIGHTS]
 
 
 def resolve_model_folder(model: str | Path, **hub_options: Any) -> Path:
@@ -39,6 +58,7 @@ def resolve_model_folder(model: str | Path, **hub_options: Any) -> Path:
     Raises:
         FileNotFoundError: If ``model`` can only be a path and is not a folder, or the configuration or the weights are
             missing.
+        ValueError: If a file is not as it was saved (:func:`~medvl.utils.checksums.verify_checksums`).
     """
     folder = Path(model)
     if not folder.is_dir():
@@ -54,6 +74,7 @@ def resolve_model_folder(model: str | Path, **hub_options: Any) -> Path:
     missing = [name for name in (CONFIG, WEIGHTS) if not (folder / name).is_file()]
     if missing:
         raise FileNotFoundError(f"{folder} is not a saved model: {' and '.join(missing)} not found in it.")
+    verify_checksums(folder)
     return folder
 
 

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from medvl.networks.encoders.text import load_tokenizer
 from medvl.text import content_sentences, tokenize_texts
 from medvl.utils.checks import check_option
+from medvl.utils.disk import name_full_disk
 
 REPORT_ENCODINGS = ("whole", "sentences")
 
@@ -82,10 +83,13 @@ class TextProcessor:
         """The arguments that build this processor, without the tokenizer, as plain values for JSON."""
         return {"report_encoding": self.report_encoding}
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write the tokenizer's files, if there is a tokenizer."""
-        if self.tokenizer is not None:
-            self.tokenizer.save_pretrained(folder)
+    def save_pretrained(self, folder: str | Path) -> list[str]:
+        """Write the tokenizer's files, if there is a tokenizer; return their names."""
+        if self.tokenizer is None:
+            return []
+        with name_full_disk(folder):
+            paths = [Path(path) for path in self.tokenizer.save_pretrained(folder)]
+        return [path.relative_to(folder).as_posix() for path in paths if path.is_file()]
 
     @classmethod
     def from_pretrained(cls, folder: str | Path, **options: Any) -> TextProcessor:

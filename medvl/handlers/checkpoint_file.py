@@ -1,0 +1,123 @@
+"""Files of training states: written completely or not at all, with a checksum."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+
+from medvl.utils.io import atomic_write, stream_sha256
+
+# The comment at the end of a ZIP archive, which torch.save writes: any program that reads ZIP passes it over.
+COMMENT = b"medvl sha256 "
+COMMENT_SIZE = len(COMMENT) + 64
+
+
+def save_checkpoint(states: Mapping[str, Any], path: str | Path) -> None:
+    """``torch.save`` to a file that is written completely or not at all, with a checksum; its folder is created.
+
+    The checksum is the SHA-256 of all bytes before it, and is the archive comment of the file, so that ``torch.load`` reads
+    the file as any other.
+
+    Raises:
+        DiskFullError: If there is no space left.
+    """
+    with atomic_write(path, "w+b") as file:
+        sink = _Sink(file)
+        try:
+            torch.save(states, sink)
+        except RuntimeError:
+            if sink.error is not None:  # torch hides it
+                raise sink.error from None
+            raise
+        file.seek(-2, 2)
+        file.write(COMMENT_SIZE.to_bytes(2, "little"))  # the length of the comment, which was 0
+        file.seek(0)
+        digest = stream_sha256(file)
+        file.write(COMMENT + digest.encode())
+
+
+class _Sink:
+    """A file that remembers the error of writing to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.error: OSError | None = None
+
+    def write(self, data: bytes) -> int:
+        try:
+            return self.file.write(data)
+        except OSError as error:
+            self.error = error
+            raise
+
+    def flush(self) -> None:
+        self.file.flush()
+
+
+def verify_checkpoint(path: str | Path) -> None:
+    """Compare a file of :func:`save_checkpoint` with its checksum.
+
+    Raises:
+        ValueError: If one byte of it is not as it was written.
+        OSError: If it cannot be read.
+    """
+    with Path(path).open("rb") as file:
+        size = file.seek(0, 2) - COMMENT_SIZE
+        file.seek(0)
+        digest = stream_sha256(file, max(0, size))
+        if size < 0 or file.read() != COMMENT + digest.encode():
+            raise ValueError(f"{path} is damaged: its content is not what was saved.")
+
+
+def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """Read a file of :func:`save_checkpoint` with ``weights_only=True``.
+
+    Raises:
+        ValueError: If it is damaged.
+    """
+    verify_checkpoint(path)
+    states: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    return states
+
+
+def find_infinite_weight(state: Mapping[str, Any]) -> str | None:
+    """The name of the first tensor of a network's state that has a value which is NaN or infinite; None if all are finite."""
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
+            return name
+    return None
+
+
+def check_finite_weights(state: Mapping[str, Any], when: str) -> None:
+    """Raise before weights that are NaN or infinite are saved.
+
+    Args:
+        state: the network's.
+        when: the rest of the sentence, such as "after epoch 3".
+
+    Raises:
+        ValueError: If a weight is not finite.
+    """
+    name = find_infinite_weight(state)
+    if name is not None:
+        raise ValueError(
+            f"The weights are not finite {when} ({name}), and are not saved: the last steps diverged. "
+            "A lower learning_rate or max_grad_norm may help."
+        )
+
+
+def epoch_of(path: Path) -> int:
+    """The epoch in the name of a file, as 7 in ``epoch-0007.pt``."""
+    found = re.search(r"-(\d+)\.pt$", path.name)
+    return int(found[1]) if found else 0
+
+
+def remove_old(paths: Iterable[Path], keep: int, epoch: int) -> None:
+    """Remove all but the newest files up to an epoch; later ones are damaged files that the run has not yet written again."""
+    done = sorted((path for path in paths if epoch_of(path) <= epoch), key=epoch_of)
+    for old in done[:-keep]:
+        old.unlink()

@@ -1,0 +1,128 @@
+"""The records of a run: their file names, and what they say about how the run was made."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from medvl.data import Manifest, parse_source, table_path
+from medvl.utils.distributed import get_world_size
+from medvl.utils.errors import StudyError
+from medvl.utils.io import file_sha256, read_json_lines
+from medvl.workflows.literals import literal_text
+
+CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
+MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
+WEIGHTS, TEXT_LABELS = "weights.json", "text_labels.npz"
+
+PACKAGES = (
+    "medvl",
+    "torch",
+    "monai",
+    "pytorch-ignite",
+    "transformers",
+    "tokenizers",
+    "numpy",
+    "pillow",
+    "pydicom",
+    "nibabel",
+)
+
+OF_THE_MACHINE = ("device", "cpu", "cuda")
+"""Keys of ``environment.json`` that, with the versions, the last bits of the weights depend on."""
+
+
+def describe_environment(
+    config: Mapping[str, Any], folder: Path, manifest: Manifest, device: torch.device | str, threads: int
+) -> dict[str, Any]:
+    """The content of ``environment.json``.
+
+    Args:
+        config: the run's configuration.
+        folder: the run's folder.
+        manifest: the studies.
+        device: that of the training.
+        threads: number of PyTorch's threads in the training.
+    """
+    return {
+        "seed": config["seed"],
+        "data": manifest.name,
+        "tables_sha256": tables_sha256(literal_text(config), folder),
+        "data_fingerprint": manifest.fingerprint(),
+        "data_summary": manifest.summary(),
+        "studies": {split: len(manifest.subset(split, allow_empty=True)) for split in ("train", "val", "test")},
+        "label_policy": (config.get("prepare_batch") or {}).get("label_policy"),
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processes": get_world_size(),
+        "threads": threads,
+        "device": torch.device(device).type,
+        "cpu": _cpu(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
+    }
+
+
+def _cpu() -> str:
+    """The processor and the instructions that PyTorch's kernels use on it."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), name)
+    except OSError:  # not Linux
+        pass
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
+def find_differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """What the weights depend on and has changed between two environments: (before, now) by name.
+
+    Example:
+        >>> find_differences({"versions": {"torch": "2.8"}, "cpu": "a"}, {"versions": {"torch": "2.9"}, "cpu": "a"})
+        {'torch': ['2.8', '2.9']}
+    """
+    old = {**before.get("versions", {}), **{key: before.get(key) for key in OF_THE_MACHINE}}
+    new = {**now.get("versions", {}), **{key: now.get(key) for key in OF_THE_MACHINE}}
+    return {key: [old.get(key), new[key]] for key in new if old.get(key) != new[key]}
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """The content of a YAML or JSON file of a run, which is a dictionary.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    try:
+        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
+    except (ValueError, yaml.YAMLError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no settings.")
+    return content
+
+
+def read_skipped(path: str | Path) -> list[StudyError]:
+    """The studies that the run in this folder skipped for an error.
+
+    Raises:
+        ValueError: If a line of the file is damaged, with its number.
+    """
+    lines = read_json_lines(Path(path) / SKIPPED, "study_id", "key", "reason")
+    return [StudyError(line["study_id"], line["key"], line["reason"]) for line in lines]
+
+
+def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
+    """Hashes of the tables that a run reads, of ``data`` and of ``sources``; the folder of a public set has none."""
+    locations = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
+    tables = [table_path(location, folder) for location in locations if location is not None]
+    return [file_sha256(table) for table in tables if table.is_file()]
