@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
     from medvl.workflows.folder_lock import FolderInUseError as FolderInUseError
     from medvl.workflows.folder_lock import FolderLock as FolderLock
-    from medvl.workflows.label_table import label_table as label_table
+    from medvl.workflows.labeling import label_table as label_table
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
@@ -49,7 +49,7 @@ _MODULES = {
     "embed": "evaluate",
     "evaluate_run": "evaluate",
     "label_studies": "trained_run",
-    "label_table": "label_table",
+    "label_table": "labeling",
     "literal": "literals",
     "prepare_network": "training",
     "progress_wrapper": "training",

@@ -21,7 +21,7 @@ from medvl.data.tables.files import STANDARD_INPUT, table_suffix
 from medvl.utils.checks import error_message
 from medvl.utils.csv_files import CsvWriter
 from medvl.utils.extras import require_extra
-from medvl.utils.io import atomic_write, is_stream, link_target, partial_path, replace_file, sync, write_json
+from medvl.utils.io import is_stream, link_target, partial_path, replace_file, sync
 
 STANDARD_OUTPUT = STANDARD_INPUT
 OUTPUT_SUFFIXES = (".csv", ".tsv", ".csv.gz", ".tsv.gz", ".parquet", ".xlsx")
@@ -85,6 +85,9 @@ class TableOutput:
             self._target.parent.mkdir(parents=True, exist_ok=True)
             self._partial = partial_path(self._target)
             self._record = partial_path(self._target, ".progress")
+            # Of one name each, so that those of a run that was killed are replaced.
+            self._next_record = partial_path(self._target, ".next")
+            self._converted = partial_path(self._target, ".whole")
             self._file = os.fdopen(os.open(self._partial, os.O_RDWR | os.O_CREAT, 0o666), "r+b")
             self._lock()
             self._find_start()
@@ -108,8 +111,8 @@ class TableOutput:
                 with contextlib.suppress(OSError):  # a full disk; the earlier record holds
                     self._write_record()
                 return
-            self._partial.unlink(missing_ok=True)
-            self._record.unlink(missing_ok=True)
+            for path in (self._partial, self._record, self._next_record, self._converted):
+                path.unlink(missing_ok=True)
         finally:
             self._file.close()
 
@@ -168,9 +171,11 @@ class TableOutput:
 
     def _write_record(self) -> None:
         sync(self._file)
-        write_json(
-            self._record, {"identity": self._identity, "bytes": self._safe_bytes, "state": self.state}, indent=None
-        )
+        record = {"identity": self._identity, "bytes": self._safe_bytes, "state": self.state}
+        with self._next_record.open("w") as file:
+            json.dump(record, file)
+            sync(file)
+        os.replace(self._next_record, self._record)
         self._recorded = time.monotonic()
 
     def _finish(self) -> None:
@@ -184,9 +189,11 @@ class TableOutput:
         next(reader)
         rows = ([self._typed(column, cell) for column, cell in zip(self.columns, row, strict=True)] for row in reader)
         write = _write_parquet if self._suffix == ".parquet" else _write_workbook
-        with atomic_write(self._target, "wb") as file:
+        with self._converted.open("wb") as file:
             write(file, self.columns, self.integers, rows)
+            sync(file)
         text.detach()
+        replace_file(self._converted, self._target)
 
     def _typed(self, column: str, cell: str) -> Any:
         return cell if column not in self.integers else int(cell) if cell else None
