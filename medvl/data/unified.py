@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
 from medvl.data.dataset import StudyDataset, TransformChain, get_items
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler, Unit
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.errors import StudyError
 
 VIEWS = ("all", "sample", "pool")
@@ -40,8 +40,8 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
     ============  ====================  =======================
 
     A prompt is a text that ``prompt_transform`` generates from the label (:class:`~medvl.transforms.LabelsToPromptd`).
-    If a study has ``sentences`` instead of ``text``, each sentence is a text with its own row of ``text_label``, and one of
-    them is drawn at a time.
+    If a study has ``sentences`` instead of ``text``, each sentence is a text with its own row of ``text_label``, and
+    ``texts_per_study`` of them are drawn at a time.
 
     Images, texts and prompts each have their own transforms, whose deterministic part is cached as in
     :class:`StudyDataset`. An image and a text of one study share their ``study_id``, so :func:`collate_studies` gives them
@@ -55,6 +55,8 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         prompt_transform: transforms of the ``label`` that a prompt is generated from, which must add ``input_ids`` too.
         decoupled: whether images and texts are items of their own, for :class:`DecoupledBatchSampler`.
         label_prompts: whether images of the kind ``image-label`` get a prompt as their text.
+        texts_per_study: sentences that are drawn together from a study with more of them, successive ones that start
+            anywhere; at least 1. All of them are positives of the study's image.
         views: how a study with several images is drawn: ``"all"``, each image as a unit of its own; ``"sample"``, one image,
             a different one each time; ``"pool"``, all of them together, as one image to :class:`~medvl.networks.PooledViews`.
         seed: of the random transforms and of :meth:`sampler`; an integer, at least 0.
@@ -92,14 +94,16 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         *,
         decoupled: bool = False,
         label_prompts: bool = True,
+        texts_per_study: int = 1,
         views: str = "all",
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
         check_option(views, "views", VIEWS)
+        check_integer(texts_per_study, "texts_per_study", minimum=1)
         for study in studies:
             _check_study(study)
-        self.studies, self.seed, self._pooled = studies, seed, views == "pool"
+        self.studies, self.seed, self._pooled, self.texts_per_study = studies, seed, views == "pool", texts_per_study
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
         prompts: list[dict[str, Any]] = []
@@ -130,17 +134,25 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         pool = self.pools.setdefault(source, [])
         if not texts:
             pool += _units([self._add_item(image, None) for image in images], views)
-        elif not images:
-            pool += _units([self._add_item(None, text) for text in texts], "sample")
-        elif views == "pool":
-            others = [self._add_item(image, None) for image in images[1:]]
-            pool.append(tuple((self._add_item(images[0], text), *others) for text in texts))
+            return
+        count = min(self.texts_per_study, len(texts))
+        alone = [self._add_item(None, text) for text in texts] if count > 1 or not images else []
+        # The texts after the first, for each that may be the first.
+        more = [[alone[(first + step) % len(texts)] for step in range(1, count)] for first in range(len(texts))]
+        if not images:
+            pool.append(tuple((text, *others) for text, others in zip(alone, more, strict=True)))
+            return
+        if views == "pool":
+            other_views = [self._add_item(image, None) for image in images[1:]]
+            more, images = [[*other_views, *others] for others in more], images[:1]
+        pairs = [
+            [(self._add_item(image, text), *others) for text, others in zip(texts, more, strict=True)]
+            for image in images
+        ]
+        if views == "sample":  # the alternatives are all pairs of a view and a text
+            pool.append(tuple(of_image[number] for number in range(len(texts)) for of_image in pairs))
         else:
-            pairs = [[(self._add_item(image, text),) for text in texts] for image in images]
-            if views == "all":
-                pool += map(tuple, pairs)
-            else:  # the alternatives are all pairs of a view and a text
-                pool.append(tuple(of_image[number] for number in range(len(texts)) for of_image in pairs))
+            pool += map(tuple, pairs)
 
     def _add_item(self, image: int | None, text: TextIndex | None) -> int:
         self._items.append((image, text))

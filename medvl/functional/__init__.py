@@ -18,6 +18,10 @@ from medvl.functional.grounding import (
     mean_iou,
     pointing_game,
 )
+from medvl.functional.grouping import (
+    group_by_id,
+    mean_by_id,
+)
 from medvl.functional.masking import (
     gather_patches,
     masked_patch_loss,
@@ -40,6 +44,10 @@ from medvl.functional.retrieval import (
     ranks_from_scores,
     recall_at_k,
     retrieval_ranks,
+)
+from medvl.functional.sentence_matching import (
+    semantic_sentence_loss,
+    sentence_scores,
 )
 from medvl.functional.sigmoid import (
     sigmoid_contrastive_loss,
@@ -66,6 +74,7 @@ __all__ = [
     "contrast_to_noise_ratio",
     "finding_margins",
     "gather_patches",
+    "group_by_id",
     "image_text_contrastive_loss",
     "image_text_label_contrastive_loss",
     "insert_prompt_tokens",
@@ -74,6 +83,7 @@ __all__ = [
     "label_similarity",
     "masked_mean",
     "masked_patch_loss",
+    "mean_by_id",
     "mean_iou",
     "mean_rank",
     "median_rank",
@@ -91,7 +101,9 @@ __all__ = [
     "segment_mean",
     "semantic_integrity",
     "semantic_matching_loss",
+    "semantic_sentence_loss",
     "semantic_targets",
+    "sentence_scores",
     "sigmoid_contrastive_loss",
     "sinkhorn",
 ]

@@ -143,19 +143,38 @@ def patch_sentence_scores(
     plan = partial(
         patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
     )
+    return score_pairs(p, s, patch_mask, sentence_mask, plan, tile_size)
+
+
+def score_pairs(
+    p: Tensor,
+    s: Tensor,
+    patch_mask: Tensor | None,
+    sentence_mask: Tensor | None,
+    plan: Plan,
+    tile_size: int | str | None,
+    by_sentence: bool = False,
+) -> Tensor:
+    """Scores (N, M) of unit vectors by a plan, or (N, M, S) by sentence; all texts at once or in tiles."""
     if tile_size is not None:
-        return _score_in_tiles(p, s, patch_mask, sentence_mask, plan, tile_size)
-    return _score(p, s, patch_mask, sentence_mask, plan)
+        return _score_in_tiles(p, s, patch_mask, sentence_mask, plan, tile_size, by_sentence)
+    return _score(p, s, patch_mask, sentence_mask, plan, by_sentence)
 
 
-def _score(p: Tensor, s: Tensor, patch_mask: Tensor | None, sentence_mask: Tensor | None, plan: Plan) -> Tensor:
-    """Scores (N, M) of unit vectors (N, P, D) and (M, S, D)."""
+def _score(
+    p: Tensor, s: Tensor, patch_mask: Tensor | None, sentence_mask: Tensor | None, plan: Plan, by_sentence: bool = False
+) -> Tensor:
+    """Scores (N, M) of unit vectors (N, P, D) and (M, S, D); or (N, M, S), of each sentence by its own part of the plan."""
     with torch.autocast(p.device.type, enabled=False):
         cosine = torch.einsum("npd,msd->nmps", p, s).contiguous()
         shape = cosine.shape  # (N, M, P, S)
         patches = as_mask(patch_mask, "patch_mask", p).unsqueeze(1).expand(shape[:3])
         sentences = as_mask(sentence_mask, "sentence_mask", s).expand(*shape[:2], shape[3])
-        return (cosine * plan(cosine, patches, sentences)).sum((-2, -1))
+        shares = plan(cosine, patches, sentences)
+        if by_sentence:
+            shares = shares / shares.sum(-2, keepdim=True).clamp_min(torch.finfo(shares.dtype).tiny)
+            return (cosine * shares).sum(-2)
+        return (cosine * shares).sum((-2, -1))
 
 
 def _score_in_tiles(
@@ -165,13 +184,14 @@ def _score_in_tiles(
     sentence_mask: Tensor | None,
     plan: Plan,
     tile_size: int | str,
+    by_sentence: bool = False,
 ) -> Tensor:
     """Scores as :func:`_score`; each tile of texts is computed again in the backward pass."""
     size, recompute = _texts_at_once(p, s, tile_size)
     sentence_mask = as_mask(sentence_mask, "sentence_mask", s)
     score = partial(checkpoint, _score, use_reentrant=False, preserve_rng_state=False) if recompute else _score
     parts = zip(s.split(size), sentence_mask.split(size), strict=True)
-    return torch.cat([score(p, part, patch_mask, mask, plan) for part, mask in parts], dim=1)
+    return torch.cat([score(p, part, patch_mask, mask, plan, by_sentence) for part, mask in parts], dim=1)
 
 
 def _texts_at_once(p: Tensor, s: Tensor, tile_size: int | str) -> tuple[int, bool]:

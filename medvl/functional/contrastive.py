@@ -15,6 +15,7 @@ from medvl.functional.batch import (
     warn_if_labels_are_empty,
     warn_if_without_positive,
 )
+from medvl.functional.grouping import mean_by_id
 from medvl.functional.reduction import reduce_terms, term_weights
 from medvl.functional.similarity import Similarity, label_similarity, log_softmax, softmax
 from medvl.functional.targets import (
@@ -26,7 +27,7 @@ from medvl.functional.targets import (
     sum_to_one,
 )
 from medvl.functional.tiled import split_batch, tiled_contrastive_loss
-from medvl.utils.checks import check_fraction, check_positive
+from medvl.utils.checks import check_fraction, check_positive, error_message
 from medvl.utils.tensors import as_scale, check_axes, check_same_size
 
 
@@ -43,6 +44,7 @@ def image_text_contrastive_loss(
     reduction: str = "mean",
     gather: bool = False,
     tile_size: int | str | None = None,
+    pool_texts: bool = False,
 ) -> Tensor:
     """Contrastive loss with positives by id (ConVIRT, CLIP).
 
@@ -54,6 +56,10 @@ def image_text_contrastive_loss(
         >>> round(image_text_contrastive_loss(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
         0.3133
     """
+    if pool_texts:
+        if text_ids is None:
+            raise ValueError(error_message("text_ids", "be given where pool_texts is True", None))
+        text_embeds, text_ids = mean_by_id(text_embeds, text_ids)
     if gather or tile_size is not None:
         embeds = read_embeds(image_embeds, text_embeds, normalize=False)
         ids = pair_ids(image_ids, text_ids, *embeds)
@@ -158,6 +164,7 @@ def image_text_label_contrastive_loss(
     reduction: str = "mean",
     gather: bool = False,
     tile_size: int | str | None = None,
+    agreement_temperature: float | None = None,
 ) -> Tensor:
     """Contrastive loss with positives by id or label (UMCL).
 
@@ -177,12 +184,13 @@ def image_text_label_contrastive_loss(
         batch, tile = split_batch(Batch(embeds, *ids_and_labels(ids, labels, masks, embeds)), gather, tile_size)
         scale = as_scale(logit_scale, temperature, embeds[0], 0.07)
         if tile is not None:
-            targets = agreement_targets(batch, label_agreement)
+            targets = agreement_targets(batch, label_agreement, agreement_temperature)
             return tiled_contrastive_loss(batch, targets, scale, image_weight, reduction, gather, tile)
         return image_text_label_contrastive_loss(
             **batch.arguments(),
             logit_scale=scale,
             label_agreement=label_agreement,
+            agreement_temperature=agreement_temperature,
             image_weight=image_weight,
             reduction=reduction,
         )
@@ -191,7 +199,8 @@ def image_text_label_contrastive_loss(
     with torch.autocast(v.device.type, enabled=False):
         logits = v @ t.T * as_scale(logit_scale, temperature, v, 0.07)  # (N, M)
         check_fraction(image_weight, "image_weight")
-        agreement = agreement_blocks(*ids_and_labels(ids, labels, masks, (v, t)), label_agreement)
+        known = ids_and_labels(ids, labels, masks, (v, t))
+        agreement = agreement_blocks(*known, label_agreement, agreement_temperature)
         m = agreement(ALL, ALL).to(v.dtype)  # (N, M)
         warn_if_without_positive(m)
 

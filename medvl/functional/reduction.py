@@ -67,10 +67,10 @@ def term_weights(
     sums = weights.new_zeros(len(groups)).index_add_(0, image_groups, weights)
     sizes = weights.new_zeros(len(groups)).index_add_(0, image_groups, torch.ones_like(weights))
     text_weights = (sums / sizes.clamp_min(1))[text_groups]
-    return _scale_to_mean_one(weights, image_counts), _scale_to_mean_one(text_weights, text_counts)
+    return scale_to_mean_one(weights, image_counts), scale_to_mean_one(text_weights, text_counts)
 
 
-def _scale_to_mean_one(weights: Tensor, counts: Tensor) -> Tensor:
+def scale_to_mean_one(weights: Tensor, counts: Tensor) -> Tensor:
     """Mean 1 over the terms that count, 0 elsewhere."""
     weights = weights * counts
     return weights / weights.sum().clamp_min(torch.finfo(weights.dtype).tiny) * counts.sum()

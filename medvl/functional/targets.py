@@ -52,9 +52,10 @@ def id_targets(batch: Batch) -> LogTargets:
     return agreement_targets(batch, "exact")
 
 
-def agreement_targets(batch: Batch, label_agreement: str) -> LogTargets:
+def agreement_targets(batch: Batch, label_agreement: str, temperature: float | None = None) -> LogTargets:
     """Positives are equal ids and, if there are labels, labels that agree."""
-    agreement, dtype = agreement_blocks(batch.ids, batch.labels, label_agreement), batch.embeds[0].dtype
+    agreement = agreement_blocks(batch.ids, batch.labels, label_agreement, temperature)
+    dtype = batch.embeds[0].dtype
 
     def block(rows: slice, columns: slice) -> Tensor:
         weights = agreement(rows, columns)
@@ -63,7 +64,7 @@ def agreement_targets(batch: Batch, label_agreement: str) -> LogTargets:
             return zeros.masked_fill_(~weights, -torch.inf)
         return weights.to(dtype).log_()
 
-    return LogTargets(block, bound=0.0)
+    return LogTargets(block, bound=0.0 if temperature is None else 2 / temperature)
 
 
 def similarity_targets(batch: Batch, similarity: Similarity, temperature: float) -> LogTargets:
@@ -83,20 +84,23 @@ def similarity_targets(batch: Batch, similarity: Similarity, temperature: float)
     return LogTargets(block, bound=1 / temperature if similarity in ("cosine", "jaccard") else torch.inf)
 
 
-def agreement_blocks(ids: Pair | None, labels: Pair | None, label_agreement: str) -> Block:
+def agreement_blocks(
+    ids: Pair | None, labels: Pair | None, label_agreement: str, temperature: float | None = None
+) -> Block:
     """m_ij by block: 1 (or True) where ids are equal, else the agreement of labels in [0, 1].
 
     Args:
         ids: (N,) and (M,) integers.
         labels: (N, K) and (M, K); NaN marks an unknown finding. One of the two pairs must be given.
         label_agreement: ``"exact"``, ``"overlap"`` or ``"soft"``.
+        temperature: of the soft agreement exp((cosine - 1) / temperature), above 0; None for max(0, cosine).
 
     Returns:
         A function from a slice of images and a slice of texts to a mask or to numbers (n, m).
     """
     check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
     same_id = None if ids is None else _equal_blocks(*ids)
-    agreement = None if labels is None else _label_agreement_blocks(*labels, label_agreement)
+    agreement = None if labels is None else _label_agreement_blocks(*labels, label_agreement, temperature)
     if same_id is not None and agreement is not None:
         return lambda rows, columns: agreement(rows, columns).masked_fill_(same_id(rows, columns), 1)
     only = same_id or agreement
@@ -109,7 +113,9 @@ def _equal_blocks(images: Tensor, texts: Tensor) -> Block:
     return lambda rows, columns: images[rows, None] == texts[columns]
 
 
-def _label_agreement_blocks(image_labels: Tensor, text_labels: Tensor, label_agreement: str) -> Block:
+def _label_agreement_blocks(
+    image_labels: Tensor, text_labels: Tensor, label_agreement: str, temperature: float | None
+) -> Block:
     """A mask for "exact" and "overlap", numbers in [0, 1] for "soft"."""
     if label_agreement == "exact":
         return _equal_blocks(*_label_groups(image_labels, text_labels))
@@ -118,6 +124,8 @@ def _label_agreement_blocks(image_labels: Tensor, text_labels: Tensor, label_agr
         images, texts = (images > 0).float(), (texts > 0).float()
         return lambda rows, columns: images[rows] @ texts[columns].T > 0.5
     images, texts = l2_normalize(images), l2_normalize(texts)
+    if temperature is not None:
+        return lambda rows, columns: (images[rows] @ texts[columns].T).clamp_(max=1).sub_(1).div_(temperature).exp_()
     # Rounding leaves orthogonal labels a cosine like 3e-8. Where it is the only one of a row, it would become a target of 1.
     noise = images.shape[1] * torch.finfo(images.dtype).eps
     return lambda rows, columns: threshold(images[rows] @ texts[columns].T, noise, 0.0).clamp_(max=1)

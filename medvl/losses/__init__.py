@@ -6,6 +6,7 @@ from medvl.losses.image_text_label_contrastive import ImageTextLabelContrastiveL
 from medvl.losses.masked_patch import MaskedPatchLoss
 from medvl.losses.patch_sentence_matching import PatchSentenceMatchingLoss
 from medvl.losses.semantic_matching import SemanticMatchingLoss
+from medvl.losses.semantic_sentence import SemanticSentenceLoss
 from medvl.losses.sigmoid_contrastive import SigmoidContrastiveLoss
 
 __all__ = [
@@ -15,5 +16,6 @@ __all__ = [
     "MaskedPatchLoss",
     "PatchSentenceMatchingLoss",
     "SemanticMatchingLoss",
+    "SemanticSentenceLoss",
     "SigmoidContrastiveLoss",
 ]

@@ -25,6 +25,9 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
     Args:
         temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.1.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
+        pool_texts: whether the texts of one id, such as the sentences of a report, are one text: the normalized mean of their
+            unit vectors. Sentences that many reports have are then no false negatives of each other. The M text terms are
+            those of the distinct ids.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share and its weight.
         gather: contrast the batches of all processes, which may be of unequal size; every process gets the same loss,
@@ -51,8 +54,9 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
         reduction: str = "mean",
         gather: bool = False,
         tile_size: int | str | None = None,
+        pool_texts: bool = False,
     ) -> None:
-        super().__init__(temperature, reduction, gather, tile_size, image_weight=image_weight)
+        super().__init__(temperature, reduction, gather, tile_size, image_weight=image_weight, pool_texts=pool_texts)
 
     def forward(
         self,

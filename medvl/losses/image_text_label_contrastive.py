@@ -9,7 +9,7 @@ from torch import Tensor
 from medvl.functional import image_text_label_contrastive_loss
 from medvl.functional.targets import LABEL_AGREEMENTS
 from medvl.losses.options import ContrastiveOptions
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, check_positive, error_message
 
 
 class ImageTextLabelContrastiveLoss(ContrastiveOptions):
@@ -30,7 +30,10 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
         temperature: tau, above 0, in place of the network's; None takes 1 / ``logit_scale`` if ``forward`` gets it, else 0.07.
         label_agreement: ``"exact"``: all findings in the same state, where unknown is a state of its own (two studies of
             which nothing is known do not agree); ``"overlap"``: some finding present (above 0) in both; ``"soft"``:
-            max(0, cosine).
+            max(0, cosine), or exp((cosine - 1) / ``agreement_temperature``).
+        agreement_temperature: above 0, of ``label_agreement="soft"``; smaller values make sharper targets. Where labels of
+            several findings agree in part nearly everywhere, as in reports that state and deny many, max(0, cosine) makes
+            targets so flat that little is learned from them.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share.
@@ -58,10 +61,22 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
         reduction: str = "mean",
         gather: bool = False,
         tile_size: int | str | None = None,
+        agreement_temperature: float | None = None,
     ) -> None:
         check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
+        if agreement_temperature is not None:
+            check_positive(agreement_temperature, "agreement_temperature")
+            if label_agreement != "soft":
+                expected = "be None unless label_agreement is 'soft'"
+                raise ValueError(error_message("agreement_temperature", expected, agreement_temperature))
         super().__init__(
-            temperature, reduction, gather, tile_size, label_agreement=label_agreement, image_weight=image_weight
+            temperature,
+            reduction,
+            gather,
+            tile_size,
+            label_agreement=label_agreement,
+            agreement_temperature=agreement_temperature,
+            image_weight=image_weight,
         )
 
     def forward(

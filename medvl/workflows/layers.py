@@ -25,7 +25,7 @@ def recipe_names() -> list[str]:
 
     Example:
         >>> recipe_names()
-        ['convirt', 'medclip', 'mlip', 'umcl']
+        ['convirt', 'medclip', 'medvl', 'mlip', 'umcl']
     """
     return sorted(path.stem for path in BUNDLES.glob("*.yaml") if re.search(rf"^{LAYERS}:", path.read_text(), re.M))
 

@@ -27,7 +27,7 @@ from medvl.functional.targets import (
 NAN, INF = math.nan, math.inf
 COMMON = {"reduction": "mean", "gather": False, "tile_size": None}
 DEFAULTS = {
-    "ImageTextContrastiveLoss": {"image_weight": 0.75, **COMMON},
+    "ImageTextContrastiveLoss": {"image_weight": 0.75, **COMMON, "pool_texts": False},
     "SemanticMatchingLoss": {"target_temperature": 1.0, "similarity": "cosine", **COMMON},
     "ImageTextLabelContrastiveLoss": {"label_agreement": "exact", "image_weight": 0.5, **COMMON},
     "SigmoidContrastiveLoss": {"label_agreement": "exact", **COMMON},
@@ -64,6 +64,7 @@ def test_defaults_of_the_class_and_of_its_function(name):
         assert (loss.patch_size, loss.normalize, loss.reduction) == (16, True, "mean")
     else:
         scale = {"temperature": None} | ({"bias": None} if name == "SigmoidContrastiveLoss" else {})
+        scale |= {"agreement_temperature": None} if name == "ImageTextLabelContrastiveLoss" else {}
         assert loss.options == DEFAULTS[name] | scale
 
 

@@ -30,7 +30,7 @@ class ImageEncoder(nn.Module):
     ======================================================== ======= ================================================
     ``backbone``                                             2D, 3D  some options, besides all of MONAI's
     ======================================================== ======= ================================================
-    resnet10, 18, 34, 50, 101, 152, 200                      both    ``width``, ``norm``, ``no_max_pool``
+    resnet10, 18, 34, 50, 101, 152, 200                      both    ``width``, ``output_stride``, ``norm``
     densenet121, 169, 201, 264                               both    ``growth_rate``, ``init_features``, ``dropout_prob``
     efficientnet-b0 ... -b8                                  both    ``norm``
     vit_tiny, vit_small, vit_base (= vit), vit_large         both    ``patch_size``, ``pooling``, ``hidden_size``,

@@ -31,7 +31,7 @@ BERT_SMALL = {
 """A text encoder that learns the language of reports in minutes on a CPU."""
 
 RESNET_BASE = {"backbone": "resnet50"}
-RESNET_SMALL = {"backbone": "resnet10", "width": 0.5}
+RESNET_SMALL = {"backbone": "resnet10", "width": 0.5, "output_stride": 8}
 
 SHARED_ARGUMENTS = """
     spatial_dims: 2 or 3.

@@ -11,6 +11,8 @@ from monai.networks.nets.efficientnet import EfficientNetBN, efficientnet_params
 from monai.networks.nets.resnet import ResNet, get_inplanes, resnet_params
 from torch import nn
 
+from medvl.utils.checks import check_option
+
 RESNETS = tuple(resnet_params)
 # Layers of each dense block, from table 1 of the paper.
 DENSENETS = {
@@ -20,22 +22,32 @@ DENSENETS = {
     "densenet264": (6, 12, 64, 48),
 }
 EFFICIENTNETS = tuple(efficientnet_params)
+OUTPUT_STRIDES = (4, 8, 16, 32)
 
 
 class ResNetBackbone(ResNet):
-    """MONAI's ResNet up to its last feature map, (N, C, h, w[, d]), at 1/32 of the resolution.
+    """MONAI's ResNet up to its last feature map, (N, C, h, w[, d]), at 1/``output_stride`` of the resolution.
 
     Args:
         name: "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152" or "resnet200".
         spatial_dims: 2 or 3.
         in_channels: channels of the input.
         width: factor on the number of channels of every stage (MONAI's ``widen_factor``).
+        output_stride: side in pixels of a cell of the last feature map: a power of 2 of at least 4, at most 32. Stages keep the
+            resolution once it is reached, so that a smaller stride gives finer maps of the same weights.
         **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
     """
 
     def __init__(
-        self, name: str, spatial_dims: int = 2, in_channels: int = 1, width: float = 1.0, **options: Any
+        self,
+        name: str,
+        spatial_dims: int = 2,
+        in_channels: int = 1,
+        width: float = 1.0,
+        output_stride: int = 32,
+        **options: Any,
     ) -> None:
+        check_option(output_stride, "output_stride", OUTPUT_STRIDES)
         block, layers, shortcut_type, bias_downsample, _ = resnet_params[name]
         defaults = {
             "conv1_t_stride": 2,
@@ -43,6 +55,9 @@ class ResNetBackbone(ResNet):
             "bias_downsample": bool(bias_downsample),
         }
         self._norm = options.get("norm", "batch")
+        stem = options.get("conv1_t_stride", 2)
+        self._stride = (stem if isinstance(stem, int) else max(stem)) * (1 if options.get("no_max_pool") else 2)
+        self._output_stride = output_stride
         super().__init__(
             block=block,
             layers=layers,
@@ -57,7 +72,9 @@ class ResNetBackbone(ResNet):
 
     def _make_layer(self, *args: Any, **options: Any) -> nn.Sequential:
         # MONAI's method ignores ``norm`` for its blocks.
-        return super()._make_layer(*args, **{"norm": self._norm, **options})
+        stride = options.pop("stride", 1) if self._stride < self._output_stride else 1
+        self._stride *= stride
+        return super()._make_layer(*args, **{"norm": self._norm, **options, "stride": stride})
 
     def _downsample_basic_block(self, x: torch.Tensor, planes: int, stride: int, spatial_dims: int = 3) -> torch.Tensor:
         # MONAI's method detaches the shortcut, so that it has no gradient in resnet18 and resnet34.
