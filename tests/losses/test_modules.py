@@ -209,7 +209,8 @@ def test_a_temperature_that_is_given_is_used_whatever_the_networks_scale(name, w
 @pytest.mark.parametrize(
     ("loss", "expected"),
     [
-        (ImageTextContrastiveLoss(), "temperature=None, image_weight=0.75, pool_texts=False, reduction='mean', gather=False, tile_size=None"),
+        (ImageTextContrastiveLoss(),
+         "temperature=None, image_weight=0.75, pool_texts=False, reduction='mean', gather=False, tile_size=None"),
         (SigmoidContrastiveLoss(tile_size="auto"),
          "temperature=None, bias=None, label_agreement='exact', reduction='mean', gather=False, tile_size='auto'"),
         (MaskedPatchLoss([2, 3]), "patch_size=(2, 3), normalize=True, reduction='mean'"),
