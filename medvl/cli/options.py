@@ -16,7 +16,8 @@ from medvl.utils.extras import MissingExtraError
 Data = Annotated[
     str | None,
     typer.Option(
-        help="A table of studies (CSV, TSV, JSONL or JSON), image paths relative to it; or 'synthetic', the built-in set.",
+        help="A table of studies (CSV, TSV, JSONL or JSON, also as .gz, Parquet or Excel), image paths relative to it; "
+        "an image folder with a table metadata.jsonl; or 'synthetic', the built-in set.",
         show_default=False,
     ),
 ]
@@ -55,7 +56,12 @@ ImageColumn = Annotated[
     str | None, typer.Option(help="Paths of images; 'image' by default.", rich_help_panel=COLUMNS, show_default=False)
 ]
 ReportColumn = Annotated[
-    str | None, typer.Option(help="Report text; 'report' by default.", rich_help_panel=COLUMNS, show_default=False)
+    list[str] | None,
+    typer.Option(
+        help="Report text; 'report' by default. Repeated, the texts of several columns are joined.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
 ]
 LabelColumn = Annotated[
     list[str] | None,
@@ -82,6 +88,29 @@ StudyColumn = Annotated[
     ),
 ]
 
+ImageRoot = Annotated[
+    str | None,
+    typer.Option(
+        help="The folder that image paths are relative to; the table's by default.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
+]
+ImageSuffix = Annotated[
+    str | None,
+    typer.Option(
+        help="What is added to image paths that do not end in it, as .png.", rich_help_panel=COLUMNS, show_default=False
+    ),
+]
+ImageTemplate = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PATH",
+        help="The path of an image, made of columns in braces, as '{split}/{VolumeName}'; instead of --image-column.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
+]
 Joins = Annotated[
     list[str] | None,
     typer.Option(
@@ -101,6 +130,10 @@ COLUMN_OPTIONS: dict[str, Any] = {
     "split_column": SplitColumn,
     "patient_column": PatientColumn,
     "study_column": StudyColumn,
+    "image_root": ImageRoot,
+    "image_suffix": ImageSuffix,
+    "image_template": ImageTemplate,
+    "join": Joins,
 }
 
 
@@ -139,24 +172,15 @@ def column_options(command: Callable[..., None]) -> Callable[..., None]:
     return with_columns
 
 
-def column_arguments(
-    image_column: str | None = None,
-    report_column: str | None = None,
-    label_column: list[str] | None = None,
-    split_column: str | None = None,
-    patient_column: str | None = None,
-    study_column: str | None = None,
-) -> dict[str, Any]:
-    """The columns that were named, as arguments of ``read_manifest``."""
-    named = {
-        "image_column": image_column,
-        "report_column": report_column,
-        "label_column": label_column[0] if label_column and len(label_column) == 1 else label_column or None,
-        "split_column": split_column,
-        "patient_column": patient_column,
-        "study_column": study_column,
-    }
-    return {name: value for name, value in named.items() if value is not None}
+def column_arguments(**options: Any) -> dict[str, Any]:
+    """The options of :data:`COLUMN_OPTIONS` that were given, as arguments of ``read_manifest``; paths are made absolute."""
+    from medvl.data.column_selection import absolute_options
+
+    given = {name: value for name, value in options.items() if value}
+    for name in ("report_column", "label_column"):
+        if len(given.get(name, ())) == 1:
+            given[name] = given[name][0]
+    return absolute_options(given)
 
 
 def require_input(data: str | None, source: list[str] | None) -> None:

@@ -78,6 +78,8 @@ def train(
         return
     if not recipe.endswith((".yaml", ".yml", ".json")):  # a file of one's own names its data
         require_input(data, source)
+    if data == "-":
+        raise ValueError("--data must be a file, since a run reads its table again, got standard input.")
     overrides: dict[str, Any] = {
         "data": data,
         "output": None if output is None else str(output),

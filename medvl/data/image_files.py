@@ -9,7 +9,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from medvl.data.cells import CellError, strip_text
+from medvl.data.cells import CellError, read_id, strip_text
 from medvl.data.leaks import file_identity
 
 
@@ -18,10 +18,11 @@ class ImageFiles:
 
     Args:
         folder: what relative paths are relative to.
+        suffix: what is added to a name that does not end in it, as ``.png``.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | Path, suffix: str = "") -> None:
+        self.folder, self.suffix = folder, suffix
         self.identities: dict[str, Hashable] = {}
         self._names: dict[Hashable, str] = {}
 
@@ -31,9 +32,13 @@ class ImageFiles:
         Raises:
             CellError: If the cell holds no path, or the file does not exist.
         """
+        if self.suffix and isinstance(cell, int | float):
+            cell = read_id(cell, column)
         if not isinstance(cell, str):
             raise CellError(column, f"expected a path, got {type(cell).__name__}")
         name = os.path.expanduser(strip_text(cell))
+        if not name.lower().endswith(self.suffix.lower()):
+            name += self.suffix
         path = os.path.abspath(os.path.join(self.folder, name))
         for spelling in _spellings(name):
             candidate = os.path.abspath(os.path.join(self.folder, spelling))
@@ -45,12 +50,12 @@ class ImageFiles:
             return candidate
         # A report in the wrong column is not repeated.
         if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):
-            raise CellError(column, f"the file {cell.strip()} does not exist (looked for {path})")
+            raise CellError(column, f"the file {name} does not exist (looked for {path})")
         raise CellError(column, f"expected the path of an image, got a text of {len(cell)} characters")
 
-    def first_name(self, path: str, cell: str) -> str:
+    def first_name(self, path: str, cell: Any) -> str:
         """How the table named this file first, whatever path it is named by now."""
-        return self._names.setdefault(self.identities[path], strip_text(cell))
+        return self._names.setdefault(self.identities[path], strip_text(str(cell)))
 
 
 def _spellings(name: str) -> list[str]:

@@ -33,6 +33,7 @@ class Manifest:
         skipped: the error of every row that was skipped (``on_error="skip"``).
         dropped: number of studies that :meth:`drop_missing` dropped, by the missing key.
         encoding: the file's encoding.
+        unmatched: by the name of each joined table, the number of rows that have no row in it.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Manifest:
     skipped: list[StudyError] = field(default_factory=list, repr=False)
     dropped: dict[str, int] = field(default_factory=dict)
     encoding: str = "utf-8"
+    unmatched: dict[str, int] = field(default_factory=dict)
 
     @classmethod
     def from_studies(
@@ -78,6 +80,8 @@ class Manifest:
         text = f"{self.name}: {_count(self.counts['rows'], 'row')}{skipped}: {'; '.join(parts)}."
         for key, count in self.dropped.items():
             text += f" {_count(count, 'study', 'studies')} without {_article(key)} dropped."
+        for table, count in self.unmatched.items():
+            text += f" {_count(count, 'row has', 'rows have')} no row in {table}."
         if self.encoding != "utf-8":
             text += f" The file is not UTF-8 and was read as {self.encoding}."
         return text

@@ -5,18 +5,20 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from medvl.data.cells import CellError, is_blank, read_id, strip_text
 from medvl.data.image_files import ImageFiles
+from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.manifest import Manifest
 from medvl.data.patient_names import patient_from_name
 from medvl.data.splits import SPLITS, split_keys
-from medvl.data.tables import Row, Table, read_table
-from medvl.utils.checks import check_option
+from medvl.data.tables import Row, Table, read_joined_table
+from medvl.data.tables.reports import ReportColumns
+from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
 
 # The first of these columns that the table has is used if no column is named.
@@ -41,27 +43,33 @@ def read_manifest(
     path: str | Path,
     *,
     image_column: str | None = "image",
-    report_column: str | None = "report",
+    report_column: str | Sequence[str] | None = "report",
     label_column: str | Sequence[str] | None = None,
     label_names: Sequence[str] | None = None,
     split_column: str | None = None,
     patient_column: str | None = None,
     study_column: str | None = None,
+    image_root: str | Path | None = None,
+    image_suffix: str = "",
+    image_template: str | None = None,
+    join: str | Sequence[str] = (),
     on_error: str = "raise",
     on_leak: str = "error",
 ) -> Manifest:
-    """Read a CSV, TSV, JSON or JSONL table of studies into a MONAI datalist.
+    """Read a table of studies into a MONAI datalist: CSV, TSV, JSON, JSONL, also as ``.gz``, Parquet or Excel.
 
     A named column must exist. A cell may be empty: a study without a report, an image or a label has no such key. A row with
     neither image nor report, a missing image file, an invalid finding state, a label of the wrong width, an unknown split, or a
     patient or an image in two splits is an error that names row and column.
 
     Args:
-        path: the table; relative image paths are relative to its folder.
+        path: the table (:func:`medvl.data.tables.read_table`), or an image folder with a table ``metadata.jsonl``; relative
+            image paths are relative to its folder.
         image_column: paths of PNG, JPEG, TIFF, DICOM or NIfTI files or of folders that hold a DICOM series; in JSON a
             list of paths gives one study dictionary for each view. None for a table without images.
-        report_column: raw report text. None for a table without reports; the default name may also be absent where the
-            table has labels.
+        report_column: raw report text; several columns are joined, each under its name as a header if it is that of a section
+            of reports (``["findings", "impression"]``). None for a table without reports; the default name may also be absent
+            where the table has labels.
         label_column: a list of columns, one a finding, with 1, 0, -1 or blank; or one column with a class name in each
             cell (several separated by ``|`` or ``;``, by commas where the parts are known classes, or in a list as
             ``['a', 'b']``) or with a list of numbers (``1;0;-1;;1``). None takes CheXpert's fourteen columns, in CheXpert's
@@ -73,6 +81,13 @@ def read_manifest(
         study_column: rows of one study are views that belong to the same report. Default: ``study_id`` or ``study`` if
             there is one, else rows that name the same image are one study. An id that several patients have, as where
             each patient's studies are numbered from 1, gets the patient before it ("p7/1").
+        image_root: the folder that relative image paths are relative to. Default: the table's.
+        image_suffix: what is added to image paths that do not end in it, as ``.png``.
+        image_template: the path of a row's image, made of columns, instead of ``image_column``: ``"{split}/{VolumeName}"``,
+            see :class:`~medvl.data.image_template.ImageTemplate`.
+        join: other tables whose columns are added, each as ``TABLE:KEY`` or, where the names of the key differ,
+            ``TABLE:KEY=KEY_OF_TABLE``. Several rows may have one key; in the other table it is in one row. Rows without a row
+            there are counted in ``counts`` and the summary.
         on_error: ``"raise"`` the first bad row's error, or ``"skip"`` such rows and keep their errors in ``skipped``.
         on_leak: whether a patient or an image in two splits is an ``"error"``, handled as ``on_error`` says; or ``"keep"`` such
             rows, to list them (:func:`~medvl.data.find_shared_items`).
@@ -103,20 +118,28 @@ def read_manifest(
     """
     check_option(on_error, "on_error", ("raise", "skip"))
     check_option(on_leak, "on_leak", ("error", "keep"))
-    table = read_table(path)
+    table = read_joined_table(path, join)
     labels = label_reader(table, label_column, label_names)
-    if report_column == "report" and "report" not in table.columns and labels is not None:
-        report_column = None
+    defaults = table.default_columns
+    if report_column == "report":
+        absent = defaults["report_column"] not in table.columns and labels is not None
+        report_column = None if absent else defaults["report_column"]
+    if image_template is not None and image_column not in ("image", None):
+        raise ValueError(error_message("image_template", "be given without image_column", repr(image_column)))
+    template = None if image_template is None else ImageTemplate(image_template, table)
+    image_column = defaults["image_column"] if image_column == "image" else image_column
     columns = _Columns(
-        image=image_column and table.resolve_column(image_column, "image_column"),
-        report=report_column and table.resolve_column(report_column, "report_column"),
+        image=table.resolve_column(image_column, "image_column") if image_column and template is None else None,
+        template=template,
+        report=ReportColumns(table, report_column) if report_column else None,
         split=_column_or_default(table, split_column, _SPLIT_COLUMNS, "split_column"),
         patient=_column_or_default(table, patient_column, _PATIENT_COLUMNS, "patient_column"),
         study=_column_or_default(table, study_column, _STUDY_COLUMNS, "study_column"),
     )
-    if columns.image is None and columns.report is None:
+    if columns.image is None and columns.template is None and columns.report is None:
         raise ValueError("image_column or report_column must name a column, got None for both.")
-    files = ImageFiles(table.path.parent)
+    folder = table.folder if image_root is None else Path(image_root).expanduser()
+    files = ImageFiles(folder, image_suffix)
     studies: list[dict[str, Any]] = []
     skipped: list[StudyError] = []
     rows = 0
@@ -129,7 +152,7 @@ def read_manifest(
             if on_error == "raise":
                 raise bad from error
             skipped.append(bad)
-    source = "" if any("patient_id" in study for study in studies) else _patients_from_names(studies, table.path.parent)
+    source = "" if any("patient_id" in study for study in studies) else _patients_from_names(studies, folder)
     _resolve_patients(studies)
     leaking = _leaking_rows(studies, source) if on_leak == "error" else {}
     if leaking and on_error == "raise":
@@ -139,16 +162,23 @@ def read_manifest(
     skipped += leaking.values()
     studies = [study for study in studies if study["row"] not in leaking]
     names = labels.names if labels else ()
-    return Manifest.from_studies(table.name, studies, rows, names, skipped, table.encoding)
+    manifest = Manifest.from_studies(table.name, studies, rows, names, skipped, table.encoding)
+    return replace(manifest, unmatched=dict(table.unmatched))
 
 
 @dataclass(frozen=True)
 class _Columns:
     image: str | None
-    report: str | None
+    template: ImageTemplate | None
+    report: ReportColumns | None
     split: str | None
     patient: str | None
     study: str | None
+
+    @property
+    def image_name(self) -> str:
+        """What names the images, for errors."""
+        return self.template.name if self.template else self.image or ""
 
 
 def _column_or_default(table: Table, column: str | None, defaults: tuple[str, ...], argument: str) -> str | None:
@@ -159,7 +189,7 @@ def _column_or_default(table: Table, column: str | None, defaults: tuple[str, ..
 
 def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReader | None) -> list[dict[str, Any]]:
     """The row's studies: one, or one for each view where the image cell is a list."""
-    content = columns.report or columns.image or ""
+    content = columns.report.name if columns.report else columns.image_name
     if row.problem:
         raise CellError(content, row.problem)
     study: dict[str, Any] = {"study_id": _given_id(row, columns), "row": row.number}
@@ -167,14 +197,12 @@ def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReade
         study["patient_id"] = patient
     if columns.split:
         study["split"] = _split_name(row.cells.get(columns.split), columns.split)
-    if columns.report and not is_blank(report := row.cells.get(columns.report)):
-        if not isinstance(report, str):
-            raise CellError(columns.report, f"expected a str, got {type(report).__name__}")
+    if columns.report and (report := columns.report.read(row.cells)) is not None:
         study["report"] = report
     if labels is not None and (label := labels.parse(row.cells)) is not None:
         study["label"] = label
     cells = _image_cells(row, columns)
-    images = [files.find(cell, columns.image or "") for cell in cells]
+    images = [files.find(cell, columns.image_name) for cell in cells]
     if not study["study_id"]:
         study["study_id"] = files.first_name(images[0], cells[0]) if images else f"row {row.number}"
     if not images and "report" not in study:
@@ -183,7 +211,10 @@ def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReade
 
 
 def _image_cells(row: Row, columns: _Columns) -> list[Any]:
-    cell = row.cells.get(columns.image) if columns.image else None
+    if columns.template is not None:
+        cell: Any = columns.template.path(row.cells)
+    else:
+        cell = row.cells.get(columns.image) if columns.image else None
     cells = cell if isinstance(cell, list) else [cell]
     return [cell for cell in cells if not is_blank(cell)]
 

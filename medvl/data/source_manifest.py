@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from medvl.data.cells import normalize_name
+from medvl.data.column_selection import ColumnSelection
 from medvl.data.label_columns import match_names, reorder_states
 from medvl.data.leaks import warn_of_copies
 from medvl.data.manifest import Manifest
 from medvl.data.source_splits import split_sources
 from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
-from medvl.data.sources import ColumnSelection, Source, assign_kinds, parse_source, read_source
+from medvl.data.sources import Source, assign_kinds, parse_source, read_source
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
 from medvl.text import load_vocabulary
 from medvl.utils.checks import check_option
@@ -85,7 +86,8 @@ def load_sources(
     Args:
         sources: one or more ``KIND=LOCATION``.
         data: a table with studies of any kind.
-        columns: arguments of :func:`~medvl.data.read_manifest` that name columns, applied to every table that has them.
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns or say where images are, applied to every
+            table that has the columns.
         on_error: ``"raise"`` or ``"skip"`` bad rows, as in :func:`~medvl.data.read_manifest`.
         on_leak: ``"error"`` or ``"keep"`` patients and images in two splits, as in :func:`~medvl.data.read_manifest`.
         seed: of the splits of sources without a split column, and of the synthetic data set.

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from medvl.data.column_selection import ColumnSelection, missing_columns
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
 from medvl.data.public.base import public_datasets, read_public_dataset
-from medvl.data.tables import read_table
 from medvl.utils.checks import error_message
 
 #: The keys that a study of each kind must have.
@@ -49,38 +48,6 @@ def parse_source(source: str) -> Source:
     return Source(kind.strip(), location.strip())
 
 
-class ColumnSelection:
-    """Column arguments that are given once for several tables; each table takes those that it has.
-
-    Args:
-        columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are ignored.
-    """
-
-    def __init__(self, columns: Mapping[str, Any]) -> None:
-        self.columns = {argument: names for argument, names in columns.items() if names is not None}
-        self._found: set[str] = set()
-        self._tables: list[str] = []
-
-    def for_table(self, path: str | Path) -> dict[str, Any]:
-        """The arguments whose columns this table has."""
-        present = set(read_table(path).columns)
-        self._tables.append(Path(path).name)
-        found = {
-            argument: names
-            for argument, names in self.columns.items()
-            if argument == "label_names" or set([names] if isinstance(names, str) else names) <= present
-        }
-        self._found |= set(found)
-        return found
-
-    def check_all_found(self) -> None:
-        """Raise ``ValueError`` if a column is in none of the tables."""
-        for argument, names in self.columns.items():
-            if argument not in self._found:
-                tables = ", ".join(self._tables) or "any source (public data sets have columns of their own)"
-                raise ValueError(f"{argument}: there is no column {names!r} in {tables}.")
-
-
 def read_source(source: Source, columns: ColumnSelection, on_error: str, on_leak: str = "error") -> Manifest:
     """Read one source.
 
@@ -100,16 +67,15 @@ def read_source(source: Source, columns: ColumnSelection, on_error: str, on_leak
     if colon and len(name) > 1 and not Path(source.location).exists():  # a single letter is a drive
         expected = f"begin with one of {', '.join(sorted(public_datasets()))} before the colon"
         raise ValueError(error_message("source", expected, repr(source.location)))
-    options = columns.for_table(source.location)
+    options, table = columns.for_table(source.location)
     if source.kind == "text-label":
-        options["image_column"] = None
+        options = {key: value for key, value in options.items() if not key.startswith("image_")} | {
+            "image_column": None
+        }
     elif source.kind == "image-label":
         options["report_column"] = None
-    elif source.kind is None:  # a table of any kind need not have both columns
-        present = read_table(source.location).columns
-        for argument, default in (("image_column", "image"), ("report_column", "report")):
-            if argument not in options and default not in present:
-                options[argument] = None
+    else:  # a table of any kind need not have both columns
+        options |= missing_columns(options, table) if source.kind is None else {}
     return read_manifest(source.location, on_error=on_error, on_leak=on_leak, **options)
 
 

@@ -11,6 +11,7 @@ from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
 from medvl.data.synthetic.chest_ct import SyntheticChestCT
+from medvl.data.tables.folder import find_metadata
 from medvl.utils.checks import check_option
 
 SYNTHETIC = "synthetic"
@@ -39,7 +40,8 @@ def load_studies(
         data: a CSV, TSV, JSON or JSONL file, or "synthetic".
         folder: the run's folder.
         required_keys: what a study must have; the others are counted in the manifest's ``dropped``.
-        columns: arguments of :func:`~medvl.data.read_manifest` that name columns; those that are None are ignored.
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns or say where images are; those that are None
+            are ignored.
         on_error: ``"raise"`` or ``"skip"`` bad rows, as in :func:`~medvl.data.read_manifest`.
         seed: of the splits, and of the synthetic data set.
         synthetic_length: number of synthetic studies.
@@ -95,5 +97,7 @@ def synthetic_dataset(
 
 
 def table_path(data: str | Path, folder: str | Path) -> Path:
-    """The table that ``data`` refers to: itself, or for "synthetic" the one saved to ``folder``/data."""
-    return Path(folder) / "data" / "cases.csv" if str(data) == SYNTHETIC else Path(data)
+    """The table that ``data`` refers to: itself, that of an image folder, or the one of "synthetic" in ``folder``/data."""
+    if str(data) == SYNTHETIC:
+        return Path(folder) / "data" / "cases.csv"
+    return (find_metadata(Path(data)) if Path(data).is_dir() else None) or Path(data)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,6 +16,7 @@ from monai.transforms import Compose, SelectItemsd
 from safetensors import SafetensorError
 
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
+from medvl.data.column_selection import OF_ONE_TABLE, applicable_options
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
 from medvl.data.text_labels import label_texts
@@ -113,9 +115,13 @@ class TrainedRun:
         if data is None and self.config.get("sources"):
             return self._training_sources(split, on_error)
         table = table_path(data or self.config["data"], self.path)
-        present = read_table(table).columns
-        given = {**_existing_columns(self.config["columns"], present), **(columns or {})}
-        if "report" not in present:  # images alone can be embedded and scored
+        columns = columns or {}
+        trained = self._columns_for(table)
+        if "image_column" in columns:
+            trained.pop("image_template", None)
+        options, read = applicable_options({**trained, **columns}, table)
+        given = {**options, **columns}
+        if read.default_columns["report_column"] not in read.columns:  # images alone can be embedded and scored
             given.setdefault("report_column", None)
         manifest = read_manifest(table, on_error=on_error, **given)
         if not any("split" in study for study in manifest.studies):
@@ -123,6 +129,11 @@ class TrainedRun:
             manifest, split = (manifest, "all") if known is None else (known, split)
         manifest = manifest.subset(split).drop_missing("image")
         return label_studies(manifest) if label_reports else manifest
+
+    def _columns_for(self, table: Path) -> dict[str, Any]:
+        """The options of the training that hold for a table: of another one than that of the training, the columns only."""
+        same = os.path.realpath(table) == os.path.realpath(table_path(self.config["data"], self.path))
+        return {name: value for name, value in self.config["columns"].items() if same or name not in OF_ONE_TABLE}
 
     @cached_property
     def split_record(self) -> SplitRecord:
@@ -224,15 +235,6 @@ def label_studies(manifest: Manifest, vocabulary: str = "chexpert14") -> Manifes
         vocabulary,
     )
     return replace(manifest, studies=studies, names=tuple(load_vocabulary(vocabulary).names))
-
-
-def _existing_columns(named: Mapping[str, Any], columns: Sequence[str]) -> dict[str, Any]:
-    """The arguments that name columns which are there."""
-    return {
-        argument: names
-        for argument, names in named.items()
-        if set([names] if isinstance(names, str) else names) <= set(columns)
-    }
 
 
 def fill_missing_keys(study: Mapping[str, Any], findings: int) -> dict[str, Any]:

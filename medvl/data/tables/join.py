@@ -70,7 +70,7 @@ class JoinedTable(Table):
 
     def __init__(self, table: Table, join: Join) -> None:
         self._table = table
-        self.path, self.name = table.path, table.name
+        self.path, self.name, self.folder, self.is_metadata = table.path, table.name, table.folder, table.is_metadata
         other = read_table(join.path)
         self._other_name = other.name
         self._key = table.resolve_column(join.key, "join")

@@ -44,12 +44,16 @@ class Table:
         path: the file.
         name: its name, for messages.
         columns: the names in the header, in order; of a JSON or JSONL file, every key that occurs.
+        folder: what relative paths in it are relative to.
+        is_metadata: whether it is the ``metadata`` table of an image folder, whose columns are ``file_name`` and ``text``.
         encoding: what its lines were read as by the last iteration: ``"utf-8"``, ``"utf-16"``, ``"cp1252"`` ...
     """
 
     def __init__(self, file: TableFile) -> None:
         self._file = file
         self.path, self.name = file.path, file.name
+        self.folder = Path() if self.name == "standard input" else file.path.parent
+        self.is_metadata = file.path.stem == "metadata"
         self._lines: TextLines | None = None
         self._json: list[Row] | None = None
         self._read = 0
@@ -74,6 +78,15 @@ class Table:
     def encoding(self) -> str:
         """What the lines were read as."""
         return "utf-8" if self._lines is None else self._lines.encoding
+
+    @property
+    def default_columns(self) -> dict[str, str]:
+        """The columns of images and of reports where none are named, by the argument that names them."""
+        names = {"image_column": ("image", "file_name"), "report_column": ("report", "text")}
+        return {
+            argument: other if self.is_metadata and other in self.columns and usual not in self.columns else usual
+            for argument, (usual, other) in names.items()
+        }
 
     @property
     def progress(self) -> Progress:
@@ -171,8 +184,11 @@ def read_table(path: str | Path) -> Table:
     are supported. A line that is not UTF-8 is read as Windows-1252, a superset of Latin-1's letters, and a file with the byte
     order mark of UTF-16 or UTF-32 as that; see ``encoding``.
 
+    A folder is that of images with a table ``metadata.jsonl`` (or ``.csv``, ``.parquet``), or with subfolders for the splits
+    that have one each.
+
     Args:
-        path: the file.
+        path: the file or folder.
 
     Returns:
         The :class:`Table`.
@@ -182,4 +198,8 @@ def read_table(path: str | Path) -> Table:
         ValueError: If the format is unknown, or the file has no row, repeats a column or is broken.
         medvl.utils.extras.MissingExtraError: If the format needs a package that is not installed.
     """
+    if Path(path).is_dir():
+        from medvl.data.tables.folder import read_folder
+
+        return read_folder(Path(path))
     return Table(TableFile(path))

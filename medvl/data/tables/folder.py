@@ -1,0 +1,76 @@
+"""Image folders with a table ``metadata.jsonl``, as Hugging Face's ``imagefolder`` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from medvl.data.tables.rows import Row
+from medvl.data.tables.table import Progress, Table, read_table
+
+METADATA = "metadata"
+_SUFFIXES = (".jsonl", ".csv", ".parquet")
+
+
+def find_metadata(folder: Path) -> Path | None:
+    """The table of an image folder: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``; None if it has none."""
+    return next((path for suffix in _SUFFIXES if (path := folder / f"{METADATA}{suffix}").is_file()), None)
+
+
+def read_folder(folder: Path) -> Table:
+    """The table of an image folder, or those of its subfolders, whose names are the splits.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    own = find_metadata(folder)
+    if own is not None:
+        return read_table(own)
+    parts = [
+        (part.name, found) for part in sorted(folder.iterdir()) if part.is_dir() and (found := find_metadata(part))
+    ]
+    if not parts:
+        raise ValueError(
+            f"path: the folder {folder} holds no {METADATA}.jsonl, .csv or .parquet, and nor do its subfolders."
+        )
+    return FolderTable(folder, [(split, read_table(path)) for split, path in parts])
+
+
+class FolderTable(Table):
+    """The tables of several subfolders, one after another.
+
+    ``file_name`` is relative to the folder, and the name of a subfolder is the cell ``split`` of rows without one.
+
+    Args:
+        folder: the folder.
+        parts: the name of each subfolder and its table.
+    """
+
+    def __init__(self, folder: Path, parts: list[tuple[str, Table]]) -> None:
+        self.path = self.folder = folder
+        self.name = folder.name
+        self.is_metadata = True
+        self._parts = parts
+        self.columns = tuple(dict.fromkeys([*(name for _, part in parts for name in part.columns), "split"]))
+        self._read = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        self._read = 0
+        for split, part in self._parts:
+            for row in part:
+                self._read += 1
+                cells = {"split": split, **row.cells}
+                if isinstance(name := cells.get("file_name"), str) and name.strip():
+                    cells["file_name"] = f"{split}/{name.strip()}"
+                yield Row(self._read, row.line, cells, row.problem)
+
+    @property
+    def encoding(self) -> str:
+        """What the lines were read as."""
+        found = {encoding for _, part in self._parts for encoding in part.encoding.split(" and ")}
+        return " and ".join(sorted(found))
+
+    @property
+    def progress(self) -> Progress:
+        """How many rows have been read."""
+        return Progress(self._read, None, "row")
