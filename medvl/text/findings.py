@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.text.assertion import ABSENT, PRESENT, UNCERTAIN, AssertedFinding, SentenceReading
+from medvl.text.assertion import ABSENT, PRESENT, AssertedFinding, SentenceReading
 from medvl.text.characters import lower_case, original_span, plain_characters
 from medvl.text.phrases import TOKEN_PATTERN
 from medvl.text.reading import read_sentences
@@ -19,8 +19,6 @@ from medvl.text.spans import Span
 from medvl.text.vocabulary import PhraseKind, Vocabulary, load_vocabulary
 from medvl.utils.checks import check_text
 
-STATES = {PRESENT: 1.0, ABSENT: 0.0, UNCERTAIN: -1.0}
-_DISEASE_KINDS = (PhraseKind.DISEASE, PhraseKind.BLOCKER)
 # Of several mentions the state with the highest priority counts.
 _PRIORITY = {1.0: 3, -1.0: 2, 0.0: 1}
 
@@ -83,10 +81,12 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
     for sentence, reading in read_sentences(clean, lower, vocabulary):
         if isinstance(reading, str) or not reading.findings:
             continue
-        tokens = list(TOKEN_PATTERN.finditer(lower, sentence.start, sentence.end))
+        tokens = list(TOKEN_PATTERN.finditer(lower[sentence.start : sentence.end]))
 
-        def words_span(first: int, stop: int, tokens: list[re.Match[str]] = tokens) -> Span:
-            return original_span((tokens[first].start(), tokens[stop - 1].end()), origin)
+        def words_span(
+            first: int, stop: int, tokens: list[re.Match[str]] = tokens, offset: int = sentence.start
+        ) -> Span:
+            return original_span((offset + tokens[first].start(), offset + tokens[stop - 1].end()), origin)
 
         for found in reading.findings:
             span = words_span(*found.words)
@@ -222,19 +222,11 @@ def combine_states(
         if isinstance(reading, str):
             continue
         understood = understood and reading.understood
-        for found in reading.findings:
-            state = STATES.get(found.assertion)
-            if state is None:
-                continue
-            if found.kind in _DISEASE_KINDS:
-                diseased = diseased or state != 0
-                normal = normal or (state == 0 and found.kind == PhraseKind.DISEASE)
-            elif found.kind == PhraseKind.NORMAL_STATEMENT:
-                normal = normal or state == 1
-            elif found.name is not None and (found.kind != PhraseKind.ONLY_ABSENT or state == 0):
-                old = states.get(found.name)
-                if old is None or _PRIORITY[state] > _PRIORITY[old]:
-                    states[found.name] = state
+        diseased, normal = diseased or reading.diseased, normal or reading.normal
+        for name, state in reading.states:
+            old = states.get(name)
+            if old is None or _PRIORITY[state] > _PRIORITY[old]:
+                states[name] = state
     if not diseased and (normal or understood):
         states.update(_derived_states(states, normal, vocabulary))
     return np.array([states.get(name, np.nan) for name in vocabulary.names], dtype=np.float32)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 SECTION_ALIASES: dict[str, tuple[str, ...]] = {
     "findings": (
@@ -173,8 +174,11 @@ def section_name(text: str) -> str | None:
         >>> section_name("OPINION:"), section_name("## Chest findings / impression"), section_name("Opinions differ.")
         ('impression', 'findings', None)
     """
-    if len(text) > _MAX_HEADER_LENGTH:
-        return None
+    return _section_name(text) if len(text) <= _MAX_HEADER_LENGTH else None
+
+
+@lru_cache(maxsize=4096)  # reports repeat their headers
+def _section_name(text: str) -> str | None:
     ends_in_colon = text.rstrip().endswith(_COLONS)
     text = text.strip(_MARKS).lower()
     if ends_in_colon and text in _NAME_WITH_COLON:

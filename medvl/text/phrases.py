@@ -14,7 +14,18 @@ import re
 from collections.abc import Iterable
 from typing import Any, TypeAlias
 
-PhraseMatch: TypeAlias = tuple[list[Any], int, int]
+
+class Meanings(list[Any]):
+    """The meanings of a phrase. ``kinds`` is for whoever reads them to note what kinds they have; 0 until then."""
+
+    __slots__ = ("kinds",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kinds = 0
+
+
+PhraseMatch: TypeAlias = tuple[Meanings, int, int]
 """Meanings of a phrase in a text, its first word, and one past its last word."""
 
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
@@ -138,7 +149,7 @@ class PhraseMatcher:
     def add_punctuation(self, mark: str, meaning: Any) -> None:
         """Add a punctuation mark."""
         self._words[mark] = mark
-        self._root.setdefault(mark, {}).setdefault(_MEANINGS, []).append(meaning)
+        self._root.setdefault(mark, {}).setdefault(_MEANINGS, Meanings()).append(meaning)
 
     def add_misspellings(self, word: str, misspellings: Iterable[str]) -> None:
         """Read each of ``misspellings`` as ``word``."""
@@ -181,7 +192,7 @@ class PhraseMatcher:
             node = self._root
             for word in words:
                 node = node.setdefault(self._words[word] or word, {})
-            meanings = node.setdefault(_MEANINGS, [])
+            meanings = node.setdefault(_MEANINGS, Meanings())
             if meaning not in meanings:
                 meanings.append(meaning)
         self._entries = []

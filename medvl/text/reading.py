@@ -30,6 +30,8 @@ _QUESTION = re.compile(
 
 
 _SECTION, _LANGUAGE = "section", "language"
+# How many sentences of at most how many characters a vocabulary remembers.
+_MAX_REMEMBERED, _MAX_REMEMBERED_LENGTH = 1 << 15, 200
 
 
 def read_sentences(
@@ -67,13 +69,10 @@ def read_sentences(
             text.count("\n", list_end, start) == 1 and (_LIST_ITEM.match(text, start) or text[end - 1] not in ".!?")
         ):
             list_scope = None
-        words = TOKEN_PATTERN.findall(lower, start, end)
-        if vocabulary.is_other_language(words):
-            yield span, _LANGUAGE
+        reading = _read_sentence(lower[start:end], vocabulary, list_scope)
+        if isinstance(reading, str):
+            yield span, reading
             continue
-        matcher = vocabulary.matcher
-        normalized = matcher.normalize_words(words)
-        reading = classify_assertions(matcher.match(normalized), normalized, vocabulary, list_scope)
         if skipping:
             if all(found.assertion not in (PRESENT, ABSENT) for found in reading.findings):
                 yield span, _SECTION
@@ -81,6 +80,24 @@ def read_sentences(
             skipping = False
         list_scope, list_end = reading.list_scope or list_scope, end
         yield span, reading
+
+
+def _read_sentence(lower: str, vocabulary: Vocabulary, list_scope: str | None) -> SentenceReading | str:
+    """What a sentence in lower case says, or ``"language"``. Half of all sentences of reports have been read before."""
+    readings = vocabulary.readings
+    if list_scope is None and (known := readings.get(lower)) is not None:
+        return known
+    words = TOKEN_PATTERN.findall(lower)
+    reading: SentenceReading | str = _LANGUAGE
+    if not vocabulary.is_other_language(words):
+        matcher = vocabulary.matcher
+        normalized = matcher.normalize_words(words)
+        reading = classify_assertions(matcher.match(normalized), normalized, vocabulary, list_scope)
+    if list_scope is None and len(lower) <= _MAX_REMEMBERED_LENGTH:
+        if len(readings) >= _MAX_REMEMBERED:
+            readings.clear()
+        readings[lower] = reading
+    return reading
 
 
 def _last_header(text: str, spans: list[Span], name: str) -> int:

@@ -19,7 +19,7 @@ from typing import Any, TypeAlias
 
 import yaml
 
-from medvl.text.phrases import PhraseMatcher
+from medvl.text.phrases import Meanings, PhraseMatcher
 from medvl.utils.checks import check_option, error_message
 
 _FOLDER = Path(__file__).parent / "vocabularies"
@@ -30,7 +30,7 @@ Meaning: TypeAlias = "tuple[PhraseKind, Any]"
 
 
 class PhraseKind(IntEnum):
-    """The role of a phrase in a sentence. The values index the handlers of :mod:`medvl.text.assertion`."""
+    """The role of a phrase in a sentence. The values are bits in :func:`kind_bits`."""
 
     # What is asserted.
     TERM = 0  # names a finding
@@ -67,6 +67,18 @@ class PhraseKind(IntEnum):
     VERSUS = 27
     PERSISTENCE = 28  # says that a finding is still there: "has not changed"
     NEUTRAL = 29  # what a normal report may say beside its findings: "two views"
+
+
+def kind_bits(*kinds: PhraseKind) -> int:
+    """A set of kinds as the bits of a number."""
+    return sum(1 << kind for kind in set(kinds))
+
+
+def kinds_of(meanings: Meanings) -> int:
+    """The kinds of the meanings of a phrase as the bits of a number, which is fast to compare."""
+    if not meanings.kinds:
+        meanings.kinds = kind_bits(*(kind for kind, _ in meanings))
+    return meanings.kinds
 
 
 _CUE_KINDS = {
@@ -132,6 +144,7 @@ class Vocabulary:
         matcher: all phrases, each with pairs of kind and value.
         chronic: findings that persist when they are called former.
         derived: findings that follow from the others ("No Finding"), each with the findings that it is compatible with.
+        readings: what sentences in lower case say that were read before; not pickled.
         structures: for each body part, the states of findings that a predicate implies: ``{predicate: {finding: state}}``.
 
     Raises:
@@ -144,6 +157,7 @@ class Vocabulary:
         self.name = str(data.get("name", source))
         self.names: tuple[str, ...] = tuple(data["findings"])
         self.matcher = PhraseMatcher()
+        self.readings: dict[str, Any] = {}
         self.chronic: set[str] = set()
         self._synonyms: dict[str, list[str]] = {}
         self.derived: dict[str, frozenset[str]] = {}
@@ -167,6 +181,9 @@ class Vocabulary:
 
     def __repr__(self) -> str:
         return f"Vocabulary(name={self.name!r}, findings={len(self.names)})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "readings": {}}  # the sentences of patients stay in their process
 
     def _own_words(self) -> set[str]:
         return set(self.matcher.words)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
-from medvl.text import find_findings
+from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary
+from medvl.text.assertion import RULES, read_clauses
+from medvl.text.phrases import TOKEN_PATTERN
 
 E, F, C, P, X = "Edema", "Pleural Effusion", "Cardiomegaly", "Pneumonia", "Pneumothorax"
 
@@ -107,3 +111,64 @@ def test_sides_and_severities(text, expected):
 
 def test_a_sentence_without_a_phrase_has_no_finding():
     assert find_findings("The patient was seen by the doctor.") == []
+
+
+def read(text):
+    vocabulary = load_vocabulary("chexpert14")
+    words = vocabulary.matcher.normalize_words(TOKEN_PATTERN.findall(text.lower()))
+    return read_clauses(vocabulary.matcher.match(words), words, vocabulary)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "rules"),
+    [
+        ("Effusion.", [None]),
+        ("No effusion.", ["scope"]),
+        ("Effusion and edema have resolved.", ["look_back", "look_back"]),
+        ("The prior effusion is unchanged.", ["restore_former"]),
+        ("Prior rib fracture.", ["chronic"]),
+        ("Edema or pneumonia.", ["leave_alternatives_open"] * 2),
+        ("Edema versus pneumonia.", ["leave_versus_open", "scope"]),
+        ("No effusion on the right, small on the left.", ["scope", "complete_ellipsis"]),
+        ("Heart is enlarged.", ["structure"]),
+    ],
+)
+def test_a_finding_names_the_rule_that_decided_it(text, rules):
+    assert [finding.rule for clause in read(text).clauses for finding in clause.findings] == rules
+
+
+@pytest.mark.parametrize(
+    ("text", "ends"),
+    [
+        ("No effusion.", [None]),
+        ("No effusion but edema.", ["clause_ends"]),
+        ("No effusion, stable edema.", ["_statement_follows_comma"]),
+        ("No effusion and the heart is enlarged.", ["_statement_follows_linker"]),
+        ("Status post surgery, small effusion.", ["_comma_follows_former"]),
+        ("Status post biopsy with effusion.", ["_with_follows_former"]),
+        ("No edema: effusion.", ["_colon_opens_no_list"]),
+        ("No evidence of: effusion.", [None]),
+        ("Possible edema, no effusion.", ["another_cue", None]),
+        ("No edema; effusion; pneumonia.", [None]),
+        ("Possibly due to edema.", [None]),
+    ],
+)
+def test_a_scope_names_the_rule_that_ended_it(text, ends):
+    assert [scope.ended_by for scope in read(text).scopes] == ends
+
+
+def test_rules_are_functions_with_an_example_that_apply_to_some_kinds():
+    for rule in RULES:
+        assert rule.kinds and '"' in rule.apply.__doc__
+
+
+def test_what_was_read_is_remembered_up_to_a_limit_and_not_pickled(monkeypatch):
+    monkeypatch.setattr("medvl.text.reading._MAX_REMEMBERED", 2)
+    vocabulary = Vocabulary({"version": 1, "findings": {"A": {"terms": ["a"]}}})
+    assert [label_report(text, vocabulary).tolist() for text in ("No a.", "No a.", "A.")] == [[0], [0], [1]]
+    assert set(vocabulary.readings) == {"no a.", "a."}
+    label_report("Possible a.", vocabulary)
+    assert set(vocabulary.readings) == {"possible a."}
+    label_report("A" + " b" * 200, vocabulary)
+    assert len(vocabulary.readings) == 1
+    assert pickle.loads(pickle.dumps(vocabulary)).readings == {}

@@ -1,0 +1,118 @@
+"""Sides and severities of findings, and findings that a part of a sentence leaves out: "small on the left"."""
+
+from __future__ import annotations
+
+from medvl.text.assertion.clauses import ABSENT, CONJUNCTION, PRESENT, AssertedFinding, Clause, Part, Sentence
+from medvl.text.vocabulary import PhraseKind, kind_bits
+
+# Words of a part that names no finding of its own and goes on about the one before: "small on the left".
+_ELLIPSIS_WORDS = frozenset(("on", "at", "in", "the", "a", "one", "side", "only", "still", "now"))
+_ELLIPSIS_KINDS = kind_bits(
+    PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.PERSISTENCE, PhraseKind.VERB, PhraseKind.CONTINUING
+)
+# Words that open an exception to what is denied before: "no consolidation except at the left base".
+_EXCEPTION_WORDS = frozenset(("except", "excepting", "besides", "other", "aside", "apart"))
+
+
+def describe_findings(sentence: Sentence, clause: Clause) -> None:
+    """A side and a severity belong to the next finding of the clause, or to the last one where a part ends: "edema is mild"."""
+    _Description(sentence, clause).describe()
+
+
+class _Description:
+    """Sides and severities that wait for a finding, while the phrases of a clause are read."""
+
+    __slots__ = ("clause", "last", "sentence", "severity", "side")
+
+    def __init__(self, sentence: Sentence, clause: Clause) -> None:
+        self.sentence, self.clause = sentence, clause
+        self.side: str | None = None
+        self.severity: str | None = None
+        self.last: AssertedFinding | None = None
+
+    def describe(self) -> None:
+        phrases = self.sentence.phrases
+        for part in list(self.clause.parts):
+            for index in range(part.first, min(part.stop + 1, len(phrases))):
+                for kind, value in phrases[index].meanings:
+                    if kind == PhraseKind.SEVERITY:
+                        self.severity = value
+                    elif kind == PhraseKind.SIDE:
+                        self._read_side(index, value)
+                    elif kind == PhraseKind.ALTERNATIVE:
+                        self.side = None
+                    elif kind == PhraseKind.COLON:
+                        self._describe_last(index)
+                    elif kind == PhraseKind.LINKER:
+                        self._read_linker(part, index)
+                for _, findings in phrases[index].statements:
+                    for finding in findings:
+                        finding.severity = self.severity if finding.assertion != ABSENT else None
+                        if not finding.dropped:
+                            self.last = finding
+                    self.severity = None
+                for finding in phrases[index].findings:
+                    finding.side, finding.severity = self.side, self.severity
+                    self.side = self.severity = None
+                    self.last = finding
+            if part.stop >= len(phrases) or not phrases[part.stop].has(PhraseKind.LINKER):
+                self._end_part(part)
+
+    def _read_side(self, index: int, side: str) -> None:
+        phrase = self.sentence.phrases[index]
+        last = self.last
+        is_behind = last is not None and last.part is phrase.part and last.words[1] <= phrase.start
+        if last is not None and is_behind and last.side is None and phrase.join is None:
+            last.side = side
+        else:
+            self.side = "bilateral" if self.side not in (None, side) else side
+
+    def _read_linker(self, part: Part, index: int) -> None:
+        """Keep a side right before an "and" for the finding behind: "right and left effusions"."""
+        phrases = self.sentence.phrases
+        side_precedes = index > 0 and phrases[index - 1].end == phrases[index].start
+        if side_precedes and phrases[index - 1].has(PhraseKind.SIDE):
+            side, self.side = self.side, None
+            self._describe_last(index)
+            self.side = side
+        else:
+            self._end_part(part)
+
+    def _end_part(self, part: Part) -> None:
+        self._complete_ellipsis(part)
+        self._describe_last(part.stop)
+
+    def _describe_last(self, index: int) -> None:
+        """Give what waits for a finding to the last one of the clause, unless a conjunction separates it."""
+        if self.side is None and self.severity is None:
+            return
+        last = self.last
+        if last is not None and last.kind == PhraseKind.TERM and self.sentence.join_at(index) != CONJUNCTION:
+            last.side = last.side or self.side
+            last.severity = last.severity or self.severity
+        self.side = self.severity = None
+
+    def _complete_ellipsis(self, part: Part) -> None:
+        """Add the finding that a part such as "small on the left" or "left persists" leaves out, after a denied one."""
+        sentence, last = self.sentence, self.last or self.sentence.last_finding
+        if self.side is None or last is None or last.part is part:
+            return
+        if last.assertion != ABSENT or last.kind != PhraseKind.TERM or last.side == self.side:
+            return
+        opener = sentence.words[sentence.phrases[part.first - 1].start] if part.first else None
+        is_exception = opener in _EXCEPTION_WORDS
+        says_present = is_exception or self.severity is not None
+        start = place = sentence.start_of(part.first)
+        for phrase in sentence.phrases[part.first : part.stop]:
+            goes_on = phrase.kinds & _ELLIPSIS_KINDS or (is_exception and phrase.has(PhraseKind.MODIFIER))
+            if not goes_on or not _ELLIPSIS_WORDS.issuperset(sentence.words[place : phrase.start]):
+                return
+            says_present = says_present or phrase.has(PhraseKind.PERSISTENCE)
+            place = phrase.end
+        if says_present and _ELLIPSIS_WORDS.issuperset(sentence.words[place : sentence.start_of(part.stop)]):
+            finding = AssertedFinding(last.name, last.kind, (start, place), part, None)
+            finding.decide(PRESENT, None, "complete_ellipsis")
+            finding.side, finding.severity = self.side, self.severity
+            self.side = self.severity = None
+            self.clause.findings.append(finding)
+            self.last = finding

@@ -1,0 +1,121 @@
+"""Cues behind findings: "is not seen", "is possible", "has resolved", and cues in front that no finding follows."""
+
+from __future__ import annotations
+
+from medvl.text.assertion.clauses import (
+    ABSENT,
+    COMMA,
+    CONJUNCTION,
+    LOOKING_BACK,
+    LOOKING_BACK_KINDS,
+    PAST,
+    PREPOSITIONS,
+    PRESENT,
+    UNCERTAIN,
+    VERB_KINDS,
+    Clause,
+    Part,
+    Sentence,
+)
+from medvl.text.assertion.scopes import Scope
+from medvl.text.structures import WordSpan
+from medvl.text.vocabulary import PhraseKind, kind_bits
+
+# A cue that ends in one of these names what follows it, and never looks back.
+_FORWARD_WORDS = frozenset(("for", "of", "from", "with", "by", "about", "regarding", "that", "if", "whether", "as"))
+# Kinds of phrases that may follow the last cue of a clause: "is likely small".
+_DESCRIPTION_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.NEUTRAL)
+
+_COMMA, _COLON = kind_bits(PhraseKind.COMMA), kind_bits(PhraseKind.COLON)
+
+
+def look_back(sentence: Sentence, clause: Clause) -> None:
+    """A cue behind findings decides the last one of its clause, and the list that it ends: "edema and effusion resolved".
+
+    A cue in front that no finding follows looks back from the end of its part: "pneumonia possible", "pneumothorax: no".
+    """
+    count = 0  # of the findings before the cue
+    for part in clause.parts:
+        for index in range(part.first, min(part.stop + 1, len(sentence.phrases))):
+            phrase = sentence.phrases[index]
+            if phrase.kinds & LOOKING_BACK_KINDS:
+                count = _count_before(clause, count, phrase.start)
+                for kind, _ in phrase.meanings:
+                    if kind in LOOKING_BACK:
+                        _decide(sentence, clause, count, index, LOOKING_BACK[kind], phrase.words)
+        scope = part.unused
+        if scope is not None and scope.cue is not None:
+            count = _count_before(clause, count, sentence.start_of(part.stop))
+            if _unused_cue_looks_back(sentence, clause, part, scope, count):
+                _decide(sentence, clause, count, part.stop, scope.assertion, scope.cue)
+
+
+def _count_before(clause: Clause, count: int, word: int) -> int:
+    """The number of findings of a clause before a word; ``count`` of them are known to be."""
+    while count < len(clause.findings) and clause.findings[count].words[1] <= word:
+        count += 1
+    return count
+
+
+def _decide(sentence: Sentence, clause: Clause, count: int, index: int, assertion: str, cue: WordSpan) -> None:
+    """Decide the last of ``count`` findings, and those that a conjunction, or commas of such a list, join to it."""
+    findings = clause.findings
+    in_list = sentence.join_at(index) == CONJUNCTION
+    for position in range(count - 1, -1, -1):
+        finding = findings[position]
+        if finding.kind == PhraseKind.STRUCTURE:
+            if assertion == UNCERTAIN and finding.assertion == PRESENT and sentence.verb_follows(finding, index):
+                finding.decide(assertion, cue, "look_back")
+            continue
+        if finding.final:
+            break
+        finding.final = True
+        if not (assertion == ABSENT and finding.assertion == ABSENT):
+            finding.decide(assertion, cue, "look_back")
+        if position and findings[position - 1].words == finding.words:
+            continue  # another meaning of the same words
+        in_list = in_list or finding.joined == CONJUNCTION
+        if finding.joined is None or (finding.joined == COMMA and not in_list):
+            break
+
+
+def _unused_cue_looks_back(sentence: Sentence, clause: Clause, part: Part, scope: Scope, count: int) -> bool:
+    """Whether a cue in front that no finding of its part follows decides the findings before it.
+
+    An uncertain cue does ("pneumonia possible"), and a negation behind a colon, a verb or a comma ("pneumothorax: no",
+    "effusion is not", "edema, now resolved").
+    """
+    if not count or scope.cue is None:
+        return False
+    last, end = clause.findings[count - 1], scope.cue[1]
+    behind = scope.behind.kinds if scope.behind is not None else 0
+    ends_clause = end == sentence.start_of(part.stop)
+    is_remark = scope.kind == PhraseKind.NEGATION_BOTH and behind & _COMMA and ends_clause and last.assertion == PRESENT
+    if last.part is not part and not is_remark:
+        return False
+    if scope.assertion == UNCERTAIN:
+        return _closes_clause(sentence, end, part.stop)
+    answers = behind & _COLON or (ends_clause and behind & VERB_KINDS)
+    return scope.assertion == ABSENT and bool(is_remark or answers) and end == sentence.phrases[part.stop - 1].end
+
+
+def _closes_clause(sentence: Sentence, end: int, stop: int) -> bool:
+    """Whether an uncertain cue that ends at word ``end`` closes its clause, save for a place: "possible on the left"."""
+    if sentence.words[end - 1] in _FORWARD_WORDS:
+        return False
+    last = stop - 1
+    while _DESCRIPTION_KINDS >> sentence.phrases[last].meanings[0][0] & 1:
+        last -= 1
+    if end == sentence.phrases[last].end:
+        return True
+    return end < len(sentence.words) and sentence.words[end] in PREPOSITIONS
+
+
+def restore_former(sentence: Sentence, clause: Clause) -> None:
+    """A former finding that "has not changed" is still there: "the prior effusion is unchanged"."""
+    for part in clause.parts:
+        for phrase in sentence.phrases[part.first : part.stop + 1]:
+            last = phrase.last
+            was_former = last is not None and last.former and last.assertion == PAST and not last.final
+            if last is not None and was_former and phrase.has(PhraseKind.PERSISTENCE):
+                last.decide(PRESENT, None, "restore_former")

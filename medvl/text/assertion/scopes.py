@@ -1,0 +1,266 @@
+"""Scopes: how far a cue in front of findings ("no", "possible", "history of") reaches.
+
+:func:`assert_by_scopes` walks over the phrases of a clause. A cue opens a scope unless a rule of ``_KEPT_SHUT`` keeps it
+shut; the scope ends at a boundary where a rule of ``_ENDINGS`` for its kind says so. A finding in a scope gets its assertion.
+To add a rule, write a function and name it in one of the two tables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from medvl.text.assertion.clauses import (
+    ABSENT,
+    LOOKING_BACK_KINDS,
+    NAMING_KINDS,
+    NOWHERE,
+    PAST,
+    UNCERTAIN,
+    VERB_KINDS,
+    Phrase,
+    Sentence,
+)
+from medvl.text.structures import WordSpan
+from medvl.text.vocabulary import PhraseKind, Vocabulary, kind_bits
+
+_OPENING = {
+    PhraseKind.NEGATION: ABSENT,
+    PhraseKind.NEGATION_BOTH: ABSENT,
+    PhraseKind.UNCERTAINTY: UNCERTAIN,
+    PhraseKind.VERSUS: UNCERTAIN,
+    PhraseKind.HISTORY: PAST,
+    PhraseKind.FORMER: PAST,
+}
+OPENING_KINDS = kind_bits(*_OPENING)
+_STATING_KINDS = VERB_KINDS | LOOKING_BACK_KINDS
+_STRUCTURE_KINDS = kind_bits(PhraseKind.STRUCTURE, PhraseKind.PREDICATE)
+
+
+class Scope:
+    """The open scope of a cue in front of findings.
+
+    Attributes:
+        assertion: what the findings in it get.
+        cue: the words of the cue; None for a list that an earlier sentence opened.
+        former: whether it is that of a word like "prior".
+        is_named: whether a finding was in it.
+        is_stated: whether a verb or a cue followed its last finding, so that the statement may be complete.
+        in_list: whether it is that of a denied list, which goes on over semicolons.
+        kind: the kind of the cue.
+        behind: the phrase right before the cue, or None.
+        stop: index of the phrase at which it ended; ``NOWHERE`` where the sentence ends it.
+        ended_by: the name of the rule that ended it; None where the sentence does.
+    """
+
+    __slots__ = (
+        *("assertion", "behind", "cue", "ended_by", "former"),
+        *("in_list", "is_named", "is_stated", "kind", "stop"),
+    )
+
+    def __init__(self, assertion: str, cue: WordSpan | None = None, kind: PhraseKind | None = None) -> None:
+        self.assertion, self.cue, self.kind = assertion, cue, kind
+        self.former = kind == PhraseKind.FORMER
+        self.behind: Phrase | None = None
+        self.is_named = self.is_stated = self.in_list = False
+        self.stop = NOWHERE
+        self.ended_by: str | None = None
+
+    def end(self, index: int, rule: str) -> None:
+        """Note at which phrase it ended, and by which rule."""
+        self.stop, self.ended_by = index, rule
+
+
+# Cues inside the scope of another.
+
+
+def _continues_denial(scope: Scope, phrase: Phrase) -> bool:
+    """A negation right behind another is part of it: "no evidence of any"."""
+    return scope.assertion == ABSENT and not scope.is_named and scope.cue is not None and scope.cue[1] == phrase.start
+
+
+def _is_denied(scope: Scope, phrase: Phrase) -> bool:
+    """A hedge inside a denial changes nothing, until the denied finding has its verb: "no definite effusion"."""
+    return scope.assertion == ABSENT and not (scope.is_named and scope.is_stated)
+
+
+def _is_denied_before_a_finding(scope: Scope, phrase: Phrase) -> bool:
+    """A word like "prior" inside a denial changes nothing: "no prior effusion"."""
+    return scope.assertion == ABSENT and not scope.is_named
+
+
+_KeptShut: TypeAlias = Callable[[Scope, Phrase], bool]
+_KEPT_SHUT: dict[PhraseKind, tuple[_KeptShut, ...]] = {
+    PhraseKind.NEGATION: (_continues_denial,),
+    PhraseKind.UNCERTAINTY: (_is_denied,),
+    PhraseKind.VERSUS: (_is_denied,),
+    PhraseKind.FORMER: (_is_denied_before_a_finding,),
+}
+
+
+# Boundaries.
+
+
+def _statement_follows_comma(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A comma ends a scope if a statement of its own follows: "no pneumothorax, stable effusion", "..., heart is large"."""
+    if not scope.is_named:
+        return False
+    opener, structure_follows = sentence.look_ahead.next_statement(index)
+    if structure_follows or opener == PhraseKind.CONTINUING:
+        return True
+    return (scope.is_stated or opener is not None) and not sentence.look_ahead.alternative_follows(index)
+
+
+def _comma_follows_former(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A comma ends the reach of a word like "prior" that named no finding: "status post surgery, small effusion"."""
+    return scope.former and not scope.is_named
+
+
+def _statement_follows_linker(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """An "and" ends a scope whose statement is complete, or if a statement of its own follows: "and the heart is large"."""
+    if not scope.is_named:
+        return False
+    opener, structure_follows = sentence.look_ahead.next_statement(index)
+    return opener is not None or structure_follows or scope.is_stated
+
+
+def _with_follows_former(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A "with" ends the reach of a word like "prior": "status post biopsy with pneumothorax"."""
+    return scope.former and sentence.words[sentence.phrases[index].start] in ("with", "w")
+
+
+def _colon_opens_no_list(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A colon ends a scope, unless it opens a list right behind the cue: "no evidence of:", "none of the following:"."""
+    colon, cue = sentence.phrases[index], scope.cue
+    if colon.start == 0:
+        return False  # the mark of a list item
+    scope.in_list = False
+    if cue is not None and not colon.follows_finding:
+        before = sentence.phrases[index - 1]
+        scope.in_list = cue[1] == colon.start or (cue[1] == before.start and before.end == colon.start)
+    return not scope.in_list
+
+
+def _list_goes_on(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A denied list goes on over a semicolon if a colon opened it, or if nothing but findings follows."""
+    phrase = sentence.phrases[index]
+    if scope.assertion != ABSENT or not scope.is_named or sentence.words[phrase.start] != ";":
+        return False
+    needed = 1 if scope.in_list else 2
+    scope.in_list = sentence.look_ahead.bare_items(index, needed) == needed
+    return scope.in_list
+
+
+def _cause_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A hedge reaches over words such as "due to" right behind it: "possibly due to edema"."""
+    phrase = sentence.phrases[index]
+    is_open = scope.assertion == UNCERTAIN and not scope.is_named and scope.cue is not None
+    return is_open and scope.cue[1] == phrase.start and sentence.words[phrase.end - 1] == "to"
+
+
+_Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
+_ENDINGS: dict[PhraseKind, tuple[_Ending, ...]] = {
+    PhraseKind.COMMA: (_statement_follows_comma, _comma_follows_former),
+    PhraseKind.LINKER: (_statement_follows_linker, _with_follows_former),
+    PhraseKind.COLON: (_colon_opens_no_list,),
+}
+
+
+# The walk.
+
+
+def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> Scope | None:
+    """Give the findings of a clause the assertions of the scopes that they are in.
+
+    Args:
+        sentence: the sentence.
+        position: index of the clause. It goes on with the next clause where a denied list does.
+        scope: the scope that is open where the clause begins, or None.
+
+    Returns:
+        The scope that is open where the clause ends, or None.
+    """
+    clause, phrases = sentence.clauses[position], sentence.phrases
+    sentence.understood = sentence.understood or bool(clause.kinds >> PhraseKind.NEUTRAL & 1)
+    if scope is None and not clause.kinds & OPENING_KINDS:
+        sentence.understood = sentence.understood or clause.has_statements
+        return None
+    for part in clause.parts:  # which grows where a list goes on
+        for index in range(part.first, min(part.stop + 1, len(phrases))):
+            phrase = phrases[index]
+            for kind, _ in phrase.meanings:
+                if OPENING_KINDS >> kind & 1:
+                    scope = _open(sentence, index, kind, scope)
+                elif scope is None:
+                    if phrase.statements:
+                        sentence.understood = True
+                elif NAMING_KINDS >> kind & 1:
+                    _assert_findings(scope, phrase, sentence.vocabulary)
+                elif _STATING_KINDS >> kind & 1:
+                    scope.is_stated = scope.is_named
+                elif _STRUCTURE_KINDS >> kind & 1:
+                    _assert_statements(scope, phrase)
+                elif kind == PhraseKind.STOP:
+                    if _list_goes_on(scope, sentence, index):
+                        position += 1
+                        clause.absorb(sentence.clauses[position])
+                    elif not _cause_follows(scope, sentence, index):
+                        part.unused = None if scope.is_named else scope
+                        scope.end(index, "clause_ends")
+                        scope = None
+                elif kind in _ENDINGS:
+                    if kind == PhraseKind.COMMA and not scope.is_named:
+                        part.unused = scope
+                    scope = _scope_behind(scope, sentence, index, kind)
+    if scope is not None and not scope.is_named and part.stop == len(phrases):
+        part.unused = scope
+    if any(finding.dropped for finding in clause.findings):
+        clause.findings = [finding for finding in clause.findings if not finding.dropped]
+    return scope
+
+
+def _open(sentence: Sentence, index: int, kind: PhraseKind, scope: Scope | None) -> Scope:
+    """The scope of a cue at phrase ``index``, or the open one where a rule keeps the new one shut."""
+    phrase = sentence.phrases[index]
+    if scope is not None:
+        if any(keeps_shut(scope, phrase) for keeps_shut in _KEPT_SHUT.get(kind, ())):
+            return scope
+        scope.end(index, "another_cue")
+    new = Scope(_OPENING[kind], phrase.words, kind)
+    if index and sentence.phrases[index - 1].end == phrase.start:
+        new.behind = sentence.phrases[index - 1]
+    sentence.scopes.append(new)
+    return new
+
+
+def _scope_behind(scope: Scope, sentence: Sentence, index: int, kind: PhraseKind) -> Scope | None:
+    """The scope behind a boundary at phrase ``index``: the same, or None where a rule ends it."""
+    for ends in _ENDINGS[kind]:
+        if ends(scope, sentence, index):
+            scope.end(index, ends.__name__)
+            return None
+    return scope
+
+
+def _assert_findings(scope: Scope, phrase: Phrase, vocabulary: Vocabulary) -> None:
+    """Give the findings that a phrase names the assertion of a scope."""
+    scope.is_named, scope.is_stated = True, False
+    for finding in phrase.findings:
+        is_chronic = finding.kind == PhraseKind.BLOCKER or finding.name in vocabulary.chronic
+        if scope.former and is_chronic:
+            finding.rule = "chronic"  # "prior rib fractures" are still there
+            continue
+        finding.decide(scope.assertion, scope.cue, "scope")
+        finding.former = scope.former
+
+
+def _assert_statements(scope: Scope, phrase: Phrase) -> None:
+    """Give the findings that statements about body parts imply the assertion of a scope."""
+    for statement, findings in phrase.statements:
+        scope.is_named = True
+        scope.is_stated = scope.is_stated or statement.structure_words < statement.predicate_words
+        for finding in findings:
+            if scope.assertion == ABSENT and finding.assertion == ABSENT:
+                finding.dropped = True  # "not normal" does not say what it is
+            elif scope.assertion == ABSENT or finding.assertion != ABSENT:
+                finding.decide(scope.assertion, scope.cue, "scope")
