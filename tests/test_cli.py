@@ -249,6 +249,71 @@ class TestEvaluate:
         assert (tmp_path / "evaluation.csv").read_text().startswith("protocol,table,row,column,value,low,high")
         assert (tmp_path / "report.html").read_text().startswith("<!DOCTYPE html>")
 
+    def test_other_protocols_keep_the_first_ones_results(self, medvl, trained, tmp_path):
+        arguments = ["evaluate", trained[1], "--split", "all", "--output", tmp_path, "--protocol"]
+
+        def files():
+            content = json.loads((tmp_path / "evaluation.json").read_text())
+            with (tmp_path / "evaluation.csv").open(newline="") as file:
+                return content, list(csv.DictReader(file))
+
+        assert medvl(*arguments, "retrieval", "zero-shot")[0] == 0
+        (first, first_rows), first_report = files(), (tmp_path / "report.html").read_text()
+        assert medvl(*arguments, "knn")[0] == 0
+        second, rows = files()
+        assert list(second["untrained"]) == ["zero_shot", "retrieval", "knn"]
+        for key in ("zero_shot", "retrieval"):
+            assert (second[key], second["untrained"][key]) == (first[key], first["untrained"][key])
+        assert rows[: len(first_rows)] == first_rows
+        assert {row["protocol"] for row in rows[len(first_rows) :]} == {"knn"}
+        assert (tmp_path / "report-1.html").read_text() == first_report
+        assert "zero_shot, retrieval: figures in report-1.html" in (tmp_path / "report.html").read_text()
+        assert medvl(*arguments, "retrieval", "knn", "zero-shot")[0] == 0
+        again, rows = files()
+        assert again == {key: second[key] for key in again}
+        assert len(rows) == len({(row["protocol"], row["table"], row["row"], row["column"]) for row in rows})
+        assert not (tmp_path / "report-2.html").exists()
+
+    def test_results_of_other_studies_are_not_mixed(self, medvl, trained, tmp_path):
+        arguments = ["evaluate", trained[1], "--output", tmp_path, "--protocol", "retrieval"]
+        assert medvl(*arguments, "--split", "all")[0] == 0
+        before = {name: (tmp_path / name).read_text() for name in ("evaluation.json", "evaluation.csv", "report.html")}
+        code, _, err = medvl(*arguments, "--split", "train")
+        assert code == 0
+        assert "kept as evaluation-1.json, evaluation-1.csv, report-1.html." in err
+        assert {name: (tmp_path / name.replace(".", "-1.")).read_text() for name in before} == before
+        content = json.loads((tmp_path / "evaluation.json").read_text())
+        assert content["evaluated_on"]["studies"] < 24
+        (tmp_path / "evaluation.json").write_text("{")
+        assert medvl(*arguments, "--split", "train")[0] == 0
+        assert (tmp_path / "evaluation-2.json").read_text() == "{"
+
+    @pytest.mark.parametrize("command", ["evaluate", "embed", "audit", "train"])
+    def test_unwritable_output_is_noticed_before_the_work(self, medvl, trained, tmp_path, monkeypatch, command):
+        from torch import nn
+
+        def work(*_, **__):
+            raise AssertionError("the work has begun")
+
+        monkeypatch.setattr(nn.Module, "__call__", work)
+        monkeypatch.setattr(Image, "open", work)
+        table, run = trained
+        (tmp_path / "file").write_text("")
+        output = tmp_path / "file" / "folder" / "e.npz"
+        first = {"audit": ["--data", table, *columns()], "train": ["convirt", "--data", table, *columns()]}
+        code, _, err = medvl(command, *first.get(command, [run]), "--output", output)
+        assert code == 2
+        assert err.strip().splitlines()[-1].endswith(f"cannot be written: {tmp_path / 'file'} is not a folder.")
+        if command == "embed":
+            code, _, err = medvl("embed", run, "--output", tmp_path / "e.txt")
+            assert err == "Error: the file of embeddings must end in .npz, .csv, .parquet, got e.txt.\n"
+            (tmp_path / "e.npz").mkdir()
+            code, _, err = medvl("embed", run, "--output", tmp_path / "e.npz")
+            assert err == f"Error: {tmp_path / 'e.npz'} cannot be written: it is a folder.\n"
+            monkeypatch.setitem(sys.modules, "pyarrow", None)
+            code, _, err = medvl("embed", run, "--output", tmp_path / "e.parquet")
+            assert err == 'Error: Writing e.parquet needs pyarrow: pip install "medvl[tables]"\n'
+
     def test_splits_are_those_of_the_training(self, trained):
         from medvl.workflows import TrainedRun
 
@@ -303,6 +368,32 @@ class TestEvaluate:
         assert "is not finished; continue it by --resume" in err
 
 
+def test_a_run_finds_its_data_from_any_folder(medvl, tmp_path, monkeypatch):
+    write_table(tmp_path / "#1 of 2", 24)
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--epochs", "1", *SMALL, *columns()]
+    code, _, err = medvl("train", "convirt", "--data", "#1 of 2/cases.csv", "--output", "run", *arguments)
+    assert code == 0, err
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    code, out, err = medvl("embed", "../run", "--output", "e.npz")
+    assert code == 0, err
+    assert "24 studies in" in out
+    code, _, err = medvl("train", "../run/config.yaml", "--output", "again")
+    assert code == 0, err
+    source = ["--source", "image-text=../#1 of 2/cases.csv", "--source", "text-label=../#1 of 2/cases.csv"]
+    code, _, err = medvl("train", "medclip", *source, "--output", "mixed", *arguments)
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    code, out, err = medvl("embed", "elsewhere/mixed", "--output", "e.npz")
+    assert code == 0, err
+
+
+def test_weights_have_the_mode_of_the_other_files(trained):
+    model = trained[1] / "model"
+    assert {path.stat().st_mode for path in model.iterdir()} == {(model / "config.json").stat().st_mode}
+
+
 def test_embed(medvl, trained, tmp_path):
     code, out, err = medvl("embed", trained[1], "--output", tmp_path / "e.npz")
     assert code == 0, err
@@ -312,6 +403,18 @@ def test_embed(medvl, trained, tmp_path):
         np.testing.assert_allclose(np.linalg.norm(arrays["image_embeds"], axis=1), 1, rtol=1e-5)
         assert sorted(arrays["study_id"]) == sorted(f"{i}.png" for i in range(24))
         assert arrays["label"].shape == (24, 4)
+        assert arrays["findings"].tolist() == FINDINGS
+        splits = dict(zip(arrays["study_id"].tolist(), arrays["split"].tolist(), strict=True))
+        images = arrays["image_embeds"]
+    recorded = json.loads((trained[1] / "environment.json").read_text())["studies"]
+    assert {split: list(splits.values()).count(split) for split in recorded} == recorded
+    code, _, err = medvl("embed", trained[1], "--split", "val", "--output", tmp_path / "e.csv")
+    assert code == 0, err
+    with (tmp_path / "e.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["study_id"] for row in rows} == {study for study, split in splits.items() if split == "val"}
+    place = list(splits).index(rows[0]["study_id"])
+    assert [float(rows[0][f"image_embeds_{number}"]) for number in range(16)] == pytest.approx(images[place], abs=1e-6)
 
 
 def test_images_alone_are_embedded_but_give_nothing_to_evaluate(medvl, trained, tmp_path):
@@ -406,7 +509,7 @@ class TestErrors:
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--output", "TABLE"],
-                "cases.csv: File exists",
+                "cases.csv is not a folder.",
             ),
             (
                 ["train", "medclip", "--source", "image-label=foo:somewhere"],

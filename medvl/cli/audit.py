@@ -30,6 +30,9 @@ def audit(
     Example:  medvl audit --data cases.csv --label-column finding --batch-size 128
     """
     require_input(data, source)
+    from medvl.utils.io import check_writable
+
+    check_writable(output / "leaks.csv")
     from medvl.data import load_sources
     from medvl.evaluation import audit_false_negatives, audit_leaks
 

@@ -1,4 +1,4 @@
-"""``medvl embed``: embeddings of studies as a NumPy archive."""
+"""``medvl embed``: embeddings of studies as a file."""
 
 from __future__ import annotations
 
@@ -15,14 +15,27 @@ from medvl.cli.options import Data, Device, OnError, checked_on_error, column_op
 def embed(
     run: Annotated[Path, typer.Argument(help="A run folder that medvl train has written.")],
     data: Data = None,
-    output: Annotated[Path, typer.Option(help="The NumPy archive to write.")] = Path("embeddings.npz"),
+    output: Annotated[Path, typer.Option(help="The file to write: .npz (NumPy), .csv or .parquet.")] = Path(
+        "embeddings.npz"
+    ),
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
     batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
     device: Device = None,
     on_error: OnError = "raise",
     columns: dict[str, Any] | None = None,
 ) -> None:
-    """Write image and text embeddings with ids: image_embeds (N, D), text_embeds (N, D), study_id, patient_id, label."""
+    """Write image and text embeddings of studies with ids, splits and labels, in the format that the file's suffix names.
+
+    An .npz file holds image_embeds (N, D), text_embeds (N, D), study_id, patient_id and split (N,), label (N, K) and findings
+    (K,). A .csv file has a column for each number, a .parquet file (pip install "medvl[tables]") columns of lists.
+
+    Example:  medvl embed runs/first --split all --output embeddings.csv
+    """
+    from medvl.evaluation import check_embedding_file
+    from medvl.utils.io import check_writable
+
+    check_embedding_file(output)
+    check_writable(output)
     from medvl.workflows import TrainedRun
     from medvl.workflows import embed as embed_loader
 
@@ -30,5 +43,7 @@ def embed(
     manifest = trained.studies(data, split, columns, checked_on_error(on_error))
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     embeddings = embed_loader(trained.model, loader, progress=True)
-    typer.echo(f"{len(embeddings)} studies in {embeddings.save_npz(output)}")
+    split_of = {str(study["study_id"]): study.get("split", "") for study in manifest.studies}
+    splits = [split_of[study_id] for study_id in embeddings.study_ids]
+    typer.echo(f"{len(embeddings)} studies in {embeddings.save(output, manifest.names, splits)}")
     print_skipped([*manifest.skipped, *loader.skipped.values()])

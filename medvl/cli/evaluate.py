@@ -70,8 +70,8 @@ def evaluate(
     """Evaluate a trained model by one or several protocols, such as zero-shot classification and retrieval.
 
     Prints the results beside those of the same model with random weights, and writes evaluation.json, evaluation.csv and
-    report.html. Without --data it evaluates the test split of the table that the model was trained on. Where no column of
-    labels is named, the findings are those that the reports state.
+    report.html; what other protocols found on the same studies stays there. Without --data it evaluates the test split of the
+    table that the model was trained on. Where no column of labels is named, the findings are those that the reports state.
 
     Example:  medvl evaluate runs/first --data cases.csv --protocol zero-shot retrieval
     """
@@ -112,8 +112,10 @@ def evaluate_and_report(
     classes: Sequence[str] | None = None,
 ) -> None:
     """Evaluate a run, print the tables and write the report."""
+    from medvl.utils.io import check_writable
     from medvl.workflows import TrainedRun, evaluate_run
 
+    check_writable(output / "evaluation.json")
     trained = TrainedRun(run, resolve_device(device))
     manifest = trained.studies(data, split, columns, on_error, label_reports=True)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)

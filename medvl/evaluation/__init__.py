@@ -26,6 +26,10 @@ if TYPE_CHECKING:
         exclusive_classes as exclusive_classes,
     )
     from medvl.evaluation.context import ProtocolContext as ProtocolContext
+    from medvl.evaluation.embedding_files import (
+        check_embedding_file as check_embedding_file,
+        save_embeddings as save_embeddings,
+    )
     from medvl.evaluation.embeddings import Embeddings as Embeddings, embed_studies as embed_studies
     from medvl.evaluation.feature_maps import dense_features as dense_features
     from medvl.evaluation.heat_maps import phrase_maps as phrase_maps
@@ -111,6 +115,7 @@ _EXPORTS = {
     "audit": "FalseNegativeAudit audit_false_negatives",
     "case_selection": "CHEXPERT_8X200_CLASSES CHEXPERT_COMPETITION_FINDINGS exclusive_classes",
     "context": "ProtocolContext",
+    "embedding_files": "check_embedding_file save_embeddings",
     "embeddings": "Embeddings embed_studies",
     "feature_maps": "dense_features",
     "heat_maps": "phrase_maps",

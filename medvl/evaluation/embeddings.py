@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from medvl.evaluation.embedding_files import save_embeddings
 from medvl.evaluation.thumbnails import thumbnail
 from medvl.utils.checks import error_message
 from medvl.utils.ids import id_strings
-from medvl.utils.io import atomic_write
 from medvl.utils.modes import eval_mode
 
 
@@ -98,24 +98,9 @@ class Embeddings:
             given &= torch.tensor([bool(text.strip()) for text in self.texts], dtype=torch.bool)
         return given
 
-    def save_npz(self, path: str | Path) -> Path:
-        """Write the embeddings with ids and labels as a NumPy archive (no report text); return its path.
-
-        The arrays are ``image_embeds`` (N, D), ``text_embeds`` (N, D), ``study_id`` (N,), ``patient_id`` (N,) and, where
-        there are any, ``label`` (N, K).
-        """
-        arrays = {
-            "image_embeds": self.image.numpy(),
-            "text_embeds": self.text.numpy(),
-            "study_id": np.array(self.study_ids, dtype=str),
-            "patient_id": np.array(self.patient_ids, dtype=str),
-        }
-        if self.labels is not None:
-            arrays["label"] = self.labels.numpy()
-        path = Path(path)
-        with atomic_write(path, "wb") as file:
-            np.savez_compressed(file, allow_pickle=False, **arrays)
-        return path
+    def save(self, path: str | Path, findings: Sequence[str] = (), splits: Sequence[str] | None = None) -> Path:
+        """Write the embeddings with ids, splits and labels, without report text (:func:`~medvl.evaluation.save_embeddings`)."""
+        return save_embeddings(self, path, findings, splits)
 
 
 def embed_studies(

@@ -9,6 +9,7 @@ import math
 import os
 import re
 import stat
+import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -133,6 +134,28 @@ def replace_file(partial: Path, path: Path) -> None:
     else:
         os.chmod(partial, mode)
     os.replace(partial, path)
+
+
+def check_writable(path: str | Path) -> None:
+    """Raise where a file cannot be written, before the work whose result it will hold. Nothing is left behind.
+
+    Args:
+        path: the file, whose folder may be missing.
+
+    Raises:
+        OSError: If ``path`` is a folder, or a file cannot be created in its folder or, where that is missing, the folder.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} cannot be written: it is a folder.")
+    folder = next(parent for parent in path.parents if os.path.lexists(parent))
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except NotADirectoryError:
+        raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder.") from None
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {folder}: {error.strerror}.") from error
 
 
 def write_text(path: str | Path, text: str) -> None:

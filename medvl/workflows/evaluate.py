@@ -16,6 +16,8 @@ from medvl.evaluation.context import ProtocolContext, embed
 from medvl.evaluation.registry import Protocol, choose_protocols
 from medvl.handlers import read_metrics
 from medvl.networks import DualEncoder
+from medvl.utils.io import check_writable
+from medvl.workflows.evaluation_files import EVALUATION, REPORT, describe_evaluated, save_evaluation
 from medvl.workflows.masks import find_masks, masked_dataset
 from medvl.workflows.run_records import METRICS
 from medvl.workflows.trained_run import TrainedRun
@@ -24,7 +26,6 @@ __all__ = ["embed", "evaluate_run"]
 
 logger = logging.getLogger(__name__)
 
-EVALUATION, REPORT = "evaluation.json", "report.html"
 MAX_PICTURES = 2000
 """Number of studies whose small picture is kept, for the report to choose from."""
 
@@ -49,6 +50,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Run protocols on one split of a table; write ``evaluation.json``, ``evaluation.csv`` and the report.
 
+    Results of other protocols that an earlier evaluation of the same studies and model wrote there are kept.
+
     Args:
         run: the trained model.
         manifest: the studies to evaluate on (:meth:`TrainedRun.studies`).
@@ -70,8 +73,11 @@ def evaluate_run(
 
     Raises:
         ValueError: If a protocol is unknown or the data do not permit it, or permit none.
+        OSError: If the files cannot be written; this is checked before the work.
     """
     start = time.perf_counter()
+    output = Path(output)
+    check_writable(output / EVALUATION)
     history = read_metrics(run.path / METRICS)  # a damaged file is an error before the work, not after it
     seed = run.environment["seed"]
     masks = find_masks(run, manifest, data, mask_columns)
@@ -110,17 +116,16 @@ def evaluate_run(
     chosen = choose_protocols(protocols, context)
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
-    output = Path(output)
     if (overlap := run.training_overlap(manifest.studies)) is not None:
         logger.warning("%s", overlap)
-    result.save(output / EVALUATION)
+    earlier = save_evaluation(result, output, describe_evaluated(run, manifest))
     write_report(
         output / REPORT,
         title=title or f"{run.path.name}: {manifest.name}",
         evaluation=result,
         embeddings=context.embedded,
         history=history,
-        facts=run_facts(run, manifest, loader, time.perf_counter() - start),
+        facts={**run_facts(run, manifest, loader, time.perf_counter() - start), **earlier},
         configuration=run.config,
         environment=run.environment,
         names=manifest.names,

@@ -24,9 +24,10 @@ from medvl.utils.checks import check_option, error_message
 from medvl.utils.checksums import CHECKSUMS, verify_checksums, write_checksums
 from medvl.utils.disk import name_full_disk
 from medvl.utils.distributed import barrier, is_rank_zero
-from medvl.utils.io import remove_partial_files, write_json, write_text
+from medvl.utils.io import check_writable, remove_partial_files, write_json, write_text
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
+from medvl.workflows.locations import absolute_locations
 from medvl.workflows.run_records import (
     CHECKPOINTS,
     CONFIG,
@@ -98,7 +99,7 @@ class RunFolder:
         self._threads: int | None = None
         self.is_whole = isinstance(config, WholeConfig)
         content = config.content if isinstance(config, WholeConfig) else config or {}
-        self.config: dict[str, Any] = json.loads(json.dumps(dict(content), default=str))
+        self.config: dict[str, Any] = absolute_locations(json.loads(json.dumps(dict(content), default=str)))
 
     @property
     def model(self) -> Path:
@@ -246,6 +247,7 @@ class RunFolder:
             logger.info("The run at %s starts with the first of %d epochs.", self.path, epochs)
 
     def _check_free(self) -> None:
+        check_writable(self.path / CONFIG)
         if (self.path / CONFIG).exists():
             if not self.resume:
                 raise ValueError(f"{self.path} already holds a run; continue it (--resume) or choose another folder.")
@@ -270,7 +272,7 @@ class RunFolder:
         return [str(config.get("data")), *(parse_source(source)[1] for source in config.get("sources") or [])]
 
     def _check_same(self) -> None:
-        before, now = literal_text(read_record(self.path / CONFIG)), literal_text(self.config)
+        before, now = literal_text(absolute_locations(read_record(self.path / CONFIG))), literal_text(self.config)
         # One of the two may be the settings alone.
         keys = set(now) | set(before) if self.is_whole and "run" in before else set(now) & set(before)
         changed = [

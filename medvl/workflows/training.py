@@ -28,6 +28,7 @@ from medvl.networks import DualEncoder
 from medvl.networks.encoders.adapters import add_adapters
 from medvl.utils.distributed import is_rank_zero
 from medvl.utils.errors import StudyError
+from medvl.utils.extras import require_extra
 from medvl.workflows.run_folder import RunFolder
 from medvl.workflows.run_records import METRICS, SKIPPED, TENSORBOARD
 
@@ -140,6 +141,8 @@ def cache_images(dataset: StudyDataset | UnifiedDataset, progress: bool = True) 
 
 
 def _tensorboard(folder: Path, evaluator: Evaluator | None) -> TensorBoardStatsHandler:
+    require_extra("The setting tensorboard", "tensorboard")
+
     def log_step(engine: Any, writer: Any) -> None:
         step = engine.state.iteration
         values = {"loss": engine.state.output["loss"].detach(), **getattr(engine.loss_function, "terms", {})}

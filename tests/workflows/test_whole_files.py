@@ -28,7 +28,7 @@ def write_skipped(path):
 WRITERS = {
     "evaluation.json": Evaluation({}).save,
     "skipped.jsonl": write_skipped,
-    "embeddings.npz": Embeddings(torch.ones(2, 3), torch.ones(2, 3)).save_npz,
+    "embeddings.npz": Embeddings(torch.ones(2, 3), torch.ones(2, 3)).save,
     "audit.json": AUDIT.save,
     "audit.png": AUDIT.plot,
     "splits.json": lambda path: SplitRecord.from_studies([]).save(path.parent),

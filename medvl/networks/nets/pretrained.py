@@ -45,6 +45,8 @@ def save_model_folder(folder: Path, model: nn.Module, config: Mapping[str, Any])
             if number is None:
                 raise
             raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+    # safetensors lets only the owner read the file; who may read the configuration may read the weights.
+    path.chmod((folder / CONFIG).stat().st_mode & 0o777)
     return [CONFIG, WEIGHTS]
 
 

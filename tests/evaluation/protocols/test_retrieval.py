@@ -270,9 +270,11 @@ def test_batches_that_disagree_are_refused():
 
 def test_embeddings_are_saved_with_ids_and_without_text(tmp_path):
     embeddings = paired(3, texts=["secret", "", "b"], labels=torch.zeros(3, 2), patient_ids=["p", "p", "q"])
-    path = embeddings.save_npz(tmp_path / "out" / "embeddings.npz")
+    path = embeddings.save(tmp_path / "out" / "embeddings.npz")
     with np.load(path, allow_pickle=False) as archive:
-        assert set(archive) == {"image_embeds", "text_embeds", "study_id", "patient_id", "label"}
+        assert set(archive) == {
+            "image_embeds", "text_embeds", "study_id", "patient_id", "split", "label", "findings"
+        }  # fmt: skip
         np.testing.assert_array_equal(archive["image_embeds"], embeddings.image.numpy())
         assert archive["patient_id"].tolist() == ["p", "p", "q"]
     assert b"secret" not in path.read_bytes()

@@ -1,0 +1,107 @@
+"""The files of an evaluation, which keep what an earlier evaluation found."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medvl.data import Manifest
+from medvl.evaluation import Evaluation
+from medvl.networks.nets.pretrained import WEIGHTS
+from medvl.utils.ids import hash_id
+from medvl.utils.io import file_sha256, write_text
+from medvl.workflows.run_records import MODEL
+from medvl.workflows.trained_run import TrainedRun
+
+logger = logging.getLogger(__name__)
+
+EVALUATION, EVALUATION_CSV, REPORT = "evaluation.json", "evaluation.csv", "report.html"
+EVALUATED_ON, UNTRAINED = "evaluated_on", "untrained"
+
+
+def describe_evaluated(run: TrainedRun, manifest: Manifest) -> dict[str, Any]:
+    """What an evaluation is of: the studies and the model, by which two evaluations are known to belong together."""
+    ids = sorted(str(study["study_id"]) for study in manifest.studies)
+    return {
+        "data": manifest.name,
+        "studies": len(manifest),
+        "studies_hash": hash_id("\n".join(ids)),
+        "model_sha256": file_sha256(run.path / MODEL / WEIGHTS),
+    }
+
+
+def save_evaluation(result: Evaluation, folder: Path, evaluated_on: Mapping[str, Any]) -> dict[str, str]:
+    """Write ``evaluation.json`` and ``evaluation.csv``, and keep the results of an earlier evaluation in the folder.
+
+    Results of other protocols on the same studies by the same model stay in the files, and the earlier report, which alone
+    has their figures, gets a number: ``report-1.html``. Files of other studies or of another model get a number altogether.
+
+    Args:
+        result: the results.
+        folder: where the files are written.
+        evaluated_on: what was evaluated (:func:`describe_evaluated`).
+
+    Returns:
+        For the report, a fact about the earlier results; empty without any.
+    """
+    earlier = _earlier_results(folder / EVALUATION)
+    same = {key: earlier.get(EVALUATED_ON, {}).get(key) for key in evaluated_on} == {**evaluated_on}
+    content, rows, facts = {**result.to_dict(), EVALUATED_ON: dict(evaluated_on)}, result.to_csv(), {}
+    if earlier and not same:
+        moved = _number_files(folder, (EVALUATION, EVALUATION_CSV, REPORT))
+        logger.info("The earlier results in %s are of other studies or another model; kept as %s.", folder, moved)
+    kept = [key for key in earlier if same and key not in (*content, UNTRAINED)]
+    if kept:
+        others = {key: value for key, value in earlier.get(UNTRAINED, {}).items() if key in kept}
+        untrained = {**others, **content.pop(UNTRAINED, {})}
+        content = {**{key: earlier[key] for key in kept}, **content, **({UNTRAINED: untrained} if untrained else {})}
+        rows = _merge_rows(folder / EVALUATION_CSV, rows, kept)
+        moved = _number_files(folder, (REPORT,))
+        facts = {"Earlier results": f"{', '.join(kept)}: {f'figures in {moved}' if moved else f'in {EVALUATION}'}"}
+    write_text(folder / EVALUATION, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_text(folder / EVALUATION_CSV, rows)
+    return facts
+
+
+def _earlier_results(path: Path) -> dict[str, Any]:
+    """The content of an ``evaluation.json``; without what it must have where it is damaged, empty where there is none."""
+    if not path.exists():
+        return {}
+    try:
+        content = json.loads(path.read_text())
+    except (ValueError, OSError):
+        content = None
+    is_whole = isinstance(content, dict) and isinstance(content.get(EVALUATED_ON), dict)
+    return content if is_whole else {EVALUATED_ON: {}}
+
+
+def _merge_rows(path: Path, rows: str, kept: list[str]) -> str:
+    """Lines of CSV, after those of an earlier file that belong to the protocols that are kept."""
+    if not path.is_file():
+        return rows
+    header, *earlier = csv.reader(io.StringIO(path.read_text(), newline=""))
+    if header != next(csv.reader(io.StringIO(rows, newline=""))):
+        return rows
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows([header, *(row for row in earlier if row and row[0] in kept)])
+    return buffer.getvalue() + rows.split("\n", 1)[1]
+
+
+def _number_files(folder: Path, names: tuple[str, ...]) -> str:
+    """Give the files that exist the lowest number that is free for all of them; return their new names."""
+    paths = [folder / name for name in names if (folder / name).exists()]
+    number = 1
+    while any(_numbered(path, number).exists() for path in paths):
+        number += 1
+    for path in paths:
+        path.rename(_numbered(path, number))
+    return ", ".join(_numbered(path, number).name for path in paths)
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")

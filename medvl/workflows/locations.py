@@ -1,0 +1,43 @@
+"""Where a configuration's tables and models are, from any folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+from medvl.data.public.base import public_datasets
+from medvl.data.studies import SYNTHETIC
+from medvl.data.tables.files import STANDARD_INPUT
+from medvl.workflows.literals import literal, literal_text
+
+
+def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration whose tables, sources and text encoder are found from any folder.
+
+    Example:
+        >>> config = absolute_locations({"data": "synthetic", "sources": ["text-label=openi:/data/reports.tgz"]})
+        >>> config
+        {'data': 'synthetic', 'sources': ['text-label=openi:/data/reports.tgz']}
+    """
+
+    def absolute(location: Any) -> Any:
+        text = literal_text(location)
+        if (
+            not isinstance(text, str)
+            or text in (SYNTHETIC, STANDARD_INPUT)
+            or (text is location and text.startswith(("$", "@", "%")))
+        ):
+            return location
+        name, colon, path = text.partition(":")
+        in_layout = bool(colon) and name in public_datasets()
+        return literal(f"{name}:{os.path.abspath(path)}" if in_layout else os.path.abspath(text))
+
+    config = dict(config)
+    for key in ("data", "text_encoder"):
+        if key in config:
+            config[key] = absolute(config[key])
+    if isinstance(config.get("sources"), list):
+        pairs = [str(literal_text(source)).partition("=") for source in config["sources"]]
+        config["sources"] = [literal(f"{kind}{sign}{literal_text(absolute(place))}") for kind, sign, place in pairs]
+    return config
