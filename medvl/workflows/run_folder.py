@@ -128,6 +128,7 @@ class RunFolder:
         if not is_rank_zero():
             barrier()
             return self.path
+        check_writable(self.path / CONFIG)
         self._lock.check_unused()
         self._check_free()  # first, so that a folder that is refused stays as it is
         self._lock.acquire()
@@ -247,7 +248,6 @@ class RunFolder:
             logger.info("The run at %s starts with the first of %d epochs.", self.path, epochs)
 
     def _check_free(self) -> None:
-        check_writable(self.path / CONFIG)
         if (self.path / CONFIG).exists():
             if not self.resume:
                 raise ValueError(f"{self.path} already holds a run; continue it (--resume) or choose another folder.")
