@@ -55,9 +55,9 @@ class TokenizeText(Transform):
         """The tokenizer; its folder is read at the first access."""
         if self._tokenizer is None:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=True)
-            except (OSError, ValueError) as error:
-                raise OSError(f"the folder {self.source!r} holds no tokenizer.") from error
+                tokenizer = AutoTokenizer.from_pretrained(self.source, local_files_only=True, trust_remote_code=False)
+            except Exception as error:  # of many kinds, where a file is damaged
+                raise OSError(f"the folder {self.source!r} holds no tokenizer, or a damaged one.") from error
             self._tokenizer = self._checked(tokenizer)
         return self._tokenizer
 

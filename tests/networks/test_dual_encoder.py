@@ -90,7 +90,7 @@ class TestDualEncoder:
         config = json.loads((tmp_path / "config.json").read_text())
         (tmp_path / "SHA256SUMS").unlink()  # changed on purpose
         (tmp_path / "config.json").write_text(json.dumps({**config, "image_projection": {"layers": 2}}))
-        with pytest.raises(RuntimeError, match="image_projection"):
+        with pytest.raises(ValueError, match="image_projection"):
             DualEncoder.from_pretrained(tmp_path)
         (tmp_path / "model.safetensors").unlink()
         with pytest.raises(FileNotFoundError, match=r"model.safetensors not found in it"):

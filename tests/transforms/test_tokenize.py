@@ -90,7 +90,7 @@ def test_dictionary_form(tmp_path):
     assert set(out) == {"report", "report_input_ids", "report_attention_mask", "report_sentence_ids"}
     with pytest.raises(StudyError, match="study 's1', text: text must be a string, got float"):
         transform({"text": float("nan"), "study_id": "s1"})
-    with pytest.raises(OSError, match=r"^the folder '/no/such/folder' holds no tokenizer\.$"):
+    with pytest.raises(OSError, match=r"^the folder '/no/such/folder' holds no tokenizer, or a damaged one\.$"):
         TokenizeText("/no/such/folder")("No effusion.")
     with pytest.raises(
         ValueError, match=r"^tokenizer must be a Hugging Face tokenizer or the folder of one, got None\.$"

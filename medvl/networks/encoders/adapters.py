@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import nn
 
+from medvl.utils.checks import error_message
 from medvl.utils.extras import require_extra
 
 
@@ -31,14 +32,21 @@ def add_adapters(model: nn.Module, configs: Mapping[str, Mapping[str, Any]]) -> 
 
     Raises:
         MissingExtraError: If peft is not installed.
+        ValueError: If a configuration is one of prompt learning, of X-LoRA or of Megatron, which load what they name.
     """
     require_extra("A text encoder with adapters", "peft")
     from peft import get_peft_config, get_peft_model
 
     first, *others = configs
-    wrapped = get_peft_model(model, get_peft_config(dict(configs[first])), adapter_name=first)
+    built = {name: get_peft_config(dict(config)) for name, config in configs.items()}
+    for name, config in built.items():
+        # They load tokenizers, models or modules that they name.
+        if config.is_prompt_learning or config.peft_type == "XLORA" or getattr(config, "megatron_config", None):
+            kind = getattr(config.peft_type, "value", config.peft_type)
+            raise ValueError(error_message(f"adapter {name!r}", "be one of weights alone, such as LORA", kind))
+    wrapped = get_peft_model(model, built[first], adapter_name=first)
     for name in others:
-        wrapped.add_adapter(name, get_peft_config(dict(configs[name])))
+        wrapped.add_adapter(name, built[name])
     return wrapped
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, PretrainedConfig
+from transformers import PretrainedConfig
 
 from medvl.functional import insert_prompt_tokens, segment_mean
 from medvl.functional.prompt_tokens import POSITIONS
@@ -24,19 +24,6 @@ from medvl.networks.encoders.pooling import POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
 from medvl.utils.checks import check_option
 from medvl.utils.tensors import as_plain
-
-
-def load_tokenizer(folder: str | Path) -> Any:
-    """The Hugging Face tokenizer saved in a local folder. Nothing is downloaded.
-
-    Raises:
-        ValueError: If the folder does not exist.
-    """
-    if not Path(folder).is_dir():
-        raise ValueError(
-            f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}."
-        )
-    return AutoTokenizer.from_pretrained(str(folder), local_files_only=True)
 
 
 class TextEncoder(nn.Module):

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import PretrainedConfig, PreTrainedModel
 
 from medvl.networks.encoders.adapters import has_adapters, unwrap_adapters
-from medvl.networks.encoders.model_class import model_class
+from medvl.networks.encoders.hugging_face_files import build_model, model_config, read_model
 from medvl.utils.modes import eval_mode
 
 DEFAULT_LENGTH = 512
@@ -40,11 +40,9 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
         _drop_pooler(base)
         return model
     if isinstance(model, Mapping):
-        if "model_type" not in model:
-            raise ValueError(f"model must name its model_type, got a dictionary with {', '.join(model) or 'nothing'}.")
-        model = AutoConfig.for_model(**model)
+        model = model_config(model)
     if isinstance(model, PretrainedConfig):
-        model = model_class(model)(model)
+        model = build_model(model)
     elif isinstance(model, str | Path) and Path(model).is_dir():
         return _read_folder(str(model))
     elif not isinstance(model, PreTrainedModel):
@@ -53,15 +51,12 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
 
 
 def _read_folder(folder: str) -> PreTrainedModel:
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    whole, info = model_class(config).from_pretrained(
-        folder, config=config, local_files_only=True, dtype=torch.float32, output_loading_info=True
-    )
+    whole, lacking = read_model(folder)
     encoder = _encoder_of(whole)
     wanted = {id(value) for value in encoder.parameters()}
     # transformers initializes missing weights with random numbers.
     weights = dict(whole.named_parameters())
-    missing = sorted(name for name in info["missing_keys"] if id(weights.get(name)) in wanted)
+    missing = [name for name in lacking if id(weights.get(name)) in wanted]
     if missing:
         raise ValueError(
             f"model folder {folder!r} must hold all {len(wanted)} weights of a {type(encoder).__name__}, {len(missing)} are "

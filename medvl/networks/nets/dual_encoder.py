@@ -346,14 +346,18 @@ class DualEncoder(
 
         Raises:
             FileNotFoundError: If the folder does not exist or is not a saved model.
-            ValueError: If the folder holds a model that is neither of this class nor of a subclass, or a file in it is not as
-                it was saved (``SHA256SUMS``).
+            ValueError: If the folder holds a model that is neither of this class nor of a subclass, or a file in it is damaged or
+                not as it was saved (``SHA256SUMS``).
         """
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = resolve_model_folder(pretrained_model_name_or_path, **hub_options)
         config = read_config(folder)
-        processor = TextProcessor.from_pretrained(folder, **config.get("text_processor", {}))
-        model = cls.from_config({**config, "text_processor": processor, **options})
+        try:
+            processor = TextProcessor.from_pretrained(folder, **config.get("text_processor", {}))
+            model = cls.from_config({**config, "text_processor": processor, **options})
+        except (TypeError, AttributeError, KeyError, RuntimeError) as error:  # of what a constructor does not expect
+            reason = (str(error) or type(error).__name__).splitlines()[0][:300].removesuffix(".")
+            raise ValueError(f"{folder} holds settings that build no {cls.__name__}: {reason}.") from error
         load_weights(model, folder)
         return model.eval()
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from medvl.networks.encoders import ImageEncoder, TextEncoder
-from medvl.networks.encoders.text import load_tokenizer
+from medvl.networks.encoders.hugging_face_files import load_tokenizer
 from medvl.networks.nets.dual_encoder import DualEncoder
 from medvl.networks.nets.text_processor import TextProcessor
 from medvl.utils.checks import check_option, error_message

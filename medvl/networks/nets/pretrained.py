@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from medvl.networks.encoders.hugging_face_files import check_model_values
 from medvl.utils.checksums import verify_checksums
 from medvl.utils.disk import name_full_disk
 from medvl.utils.io import write_text
@@ -81,11 +82,32 @@ def resolve_model_folder(model: str | Path, **hub_options: Any) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The configuration of a saved model."""
-    config: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+    """The configuration of a saved model.
+
+    Raises:
+        ValueError: If it is damaged, or would load something from elsewhere.
+    """
+    path = folder / CONFIG
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(config, dict) or not isinstance(config.get("text_processor", {}), dict):
+        raise ValueError(f"{path} is damaged: it holds no settings of a model.")
+    check_model_values(config, str(path))
     return config
 
 
 def load_weights(model: nn.Module, folder: Path) -> None:
-    """Load the weights of a saved model; missing and unexpected weights are errors."""
-    load_model(model, str(folder / WEIGHTS), strict=True)
+    """Load the weights of a saved model; missing and unexpected weights, and weights of another shape, are errors.
+
+    Raises:
+        ValueError: If the weights are not those of the model, or the file is damaged.
+    """
+    path = folder / WEIGHTS
+    try:
+        load_model(model, str(path), strict=True)
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = (lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0] if lines else "")[:300]
+        raise ValueError(f"the weights in {path} cannot be loaded: {reason.removesuffix('.')}.") from error

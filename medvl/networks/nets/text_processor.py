@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch.nn import functional as F
 
-from medvl.networks.encoders.text import load_tokenizer
+from medvl.networks.encoders.hugging_face_files import load_tokenizer
 from medvl.text import content_sentences, tokenize_texts
 from medvl.utils.checks import check_option
 from medvl.utils.disk import name_full_disk

@@ -375,7 +375,7 @@ class TestHuggingFaceSources:
             ImageEncoder(BertConfig(vocab_size=30, **TRANSFORMER))
         with pytest.raises(ValueError, match="got a ViTMAEModel, which hides and shuffles them itself"):
             ImageEncoder({"model_type": "vit_mae", **HF_VIT})
-        with pytest.raises(ValueError, match="must have a model_type, got one without"):
+        with pytest.raises(ValueError, match="must have a model_type, got num_channels, hidden_size"):
             ImageEncoder({"hidden_size": 8})
 
 

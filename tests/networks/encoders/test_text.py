@@ -292,7 +292,7 @@ def test_freezing_takes_every_list_that_a_models_layers_are_kept_in():
         ),
         (
             lambda: TextEncoder({"hidden_size": 8}),
-            "model must name its model_type, got a dictionary with hidden_size.",
+            "model, a configuration, must have a model_type, got hidden_size.",
         ),
         (
             lambda: TextEncoder({"model_type": "vit", **SHAPE, "image_size": 8, "patch_size": 4}),

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, PretrainedConfig, PreTrainedModel
+from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
 
 from medvl.functional.masking import gather_patches
 from medvl.networks.encoders.backbones.features import PatchFeatures
-from medvl.networks.encoders.model_class import model_class
+from medvl.networks.encoders.hugging_face_files import build_model, model_config, read_model
 from medvl.utils.modes import eval_mode
 
 Source: TypeAlias = PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path
@@ -173,22 +173,15 @@ def _keep_visible(embeddings: Any, inputs: Any, tokens: torch.Tensor) -> torch.T
 def build_vision_model(source: Source) -> PreTrainedModel:
     """A Hugging Face vision model from itself, its configuration (random weights) or a local folder (its weights)."""
     if isinstance(source, Mapping):
-        if "model_type" not in source:
-            raise ValueError("backbone, a configuration, must have a model_type, got one without.")
-        source = AutoConfig.for_model(**source)
+        source = model_config(source, "backbone")
     missing: list[str] = []
     if isinstance(source, PreTrainedModel):
         model = source
     elif isinstance(source, PretrainedConfig):
-        model = model_class(source)(source)
+        model = build_model(source)
     else:
-        # For training and in float32, whatever the dtype in the file.
-        config = AutoConfig.from_pretrained(str(source), local_files_only=True)
-        model, report = model_class(config).from_pretrained(
-            str(source), config=config, local_files_only=True, output_loading_info=True, dtype=torch.float32
-        )
+        model, missing = read_model(source)
         model.train()
-        missing = sorted(report["missing_keys"])
     if hasattr(model.config, "vision_config"):
         model = model.vision_model
     if not isinstance(model, MODEL_MAPPING.get(type(model.config), type(model))):
