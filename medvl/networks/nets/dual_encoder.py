@@ -346,8 +346,8 @@ class DualEncoder(
 
         Raises:
             FileNotFoundError: If the folder does not exist or is not a saved model.
-            ValueError: If the folder holds a model that is neither of this class nor of a subclass, or a file in it is damaged or
-                not as it was saved (``SHA256SUMS``).
+            ValueError: If the folder holds a model that is neither of this class nor of a subclass, or a file in it is damaged
+                or not as it was saved (``SHA256SUMS``).
         """
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = resolve_model_folder(pretrained_model_name_or_path, **hub_options)
