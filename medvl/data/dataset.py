@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 
 from medvl.transforms.study import study_id_of
 from medvl.utils.errors import StudyError
+from medvl.utils.threads import torch_threads
 
 Transform: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 TransformChain: TypeAlias = Transform | Sequence[Transform]
@@ -25,7 +26,7 @@ class StudyDataset(Dataset[dict[str, Any]]):
     """Studies with transforms whose random draws are reproducible for every item.
 
     Random transforms are seeded from (``seed``, epoch, index), so an item does not depend on the order of access, the worker
-    process, the number of workers or whether the run was resumed.
+    process, the number of workers and of PyTorch's threads or whether the run was resumed.
 
     The transforms before the first random one are applied once a study and cached, as in MONAI's ``CacheDataset``, up to
     ``cache_bytes`` of tensors; :meth:`load` fills the cache. The random transforms get a copy of the cached item, with
@@ -78,7 +79,7 @@ class StudyDataset(Dataset[dict[str, Any]]):
             threads: number of files that are decoded at once.
         """
         indices = range(len(self)) if self.cache_bytes else range(0)
-        with ThreadPoolExecutor(threads) as pool:
+        with torch_threads(1), ThreadPoolExecutor(threads) as pool:
             done = pool.map(self._prepare, indices)
             for _ in progress(done) if progress else done:
                 pass
@@ -89,7 +90,10 @@ class StudyDataset(Dataset[dict[str, Any]]):
         Raises:
             StudyError: If a transform fails; it names the study, the transform's keys and the reason.
         """
-        index = range(len(self))[index]
+        with torch_threads(1):  # as in a worker process
+            return self._item(range(len(self))[index])
+
+    def _item(self, index: int) -> dict[str, Any]:
         prepared = self._prepare(index)
         if isinstance(prepared, StudyError):
             raise prepared

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from medvl.data.fingerprint import studies_fingerprint
 from medvl.data.splits import SPLITS, split_by_patient
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
@@ -150,38 +149,11 @@ class Manifest:
         return replace(self, studies=studies)
 
     def fingerprint(self) -> str:
-        """A SHA-256 of the studies' content: file names and sizes of images, texts, labels, groups and splits.
+        """A SHA-256 of the studies' content, that of their image files included (:mod:`medvl.data.fingerprint`).
 
         It does not change if the table and its images are moved, and changes with anything that training sees.
         """
-        digest = hashlib.sha256(repr(self.names).encode())
-        # The number of its group replaces a study's id, which may contain the image's path.
-        groups: dict[str, int] = {}
-        for study in self.studies:
-            image = study.get("image")
-            label = study.get("label")
-            parts: tuple[Any, ...] = (
-                groups.setdefault(study["study_id"], len(groups)),
-                study.get("patient_id"),
-                study.get("split"),
-                image and (os.path.basename(image), _size(image)),
-                study.get("report"),
-                None if label is None else label.tolist(),
-            )
-            if "text_label" in study:
-                parts += (study["kind"], study["text_label"].tolist())
-            digest.update(repr(parts).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
-
-
-def _size(path: str) -> int:
-    """Bytes of a file, or of all files in a folder; 0 if it does not exist, which is reported on loading."""
-    if os.path.isdir(path):
-        return sum(entry.stat().st_size for entry in os.scandir(path) if entry.is_file())
-    try:
-        return os.path.getsize(path)
-    except FileNotFoundError:
-        return 0
+        return studies_fingerprint(self.names, self.studies)
 
 
 def _article(key: str) -> str:

@@ -1,7 +1,7 @@
 """Shared helpers: checks of arguments, ids, atomic writes, checksums, processes, training modes.
 
 ``checks``, ``checksums``, ``disk``, ``errors``, ``extras``, ``host``, ``ids`` and ``io`` need no more than Python; ``tensors``,
-``distributed`` and ``modes`` need torch. Each loads on first use.
+``threads``, ``distributed`` and ``modes`` need torch. Each loads on first use.
 """
 
 from __future__ import annotations
@@ -9,7 +9,20 @@ from __future__ import annotations
 import importlib
 from types import ModuleType
 
-_MODULES = ("checks", "checksums", "disk", "distributed", "errors", "extras", "host", "ids", "io", "modes", "tensors")
+_MODULES = (
+    "checks",
+    "checksums",
+    "disk",
+    "distributed",
+    "errors",
+    "extras",
+    "host",
+    "ids",
+    "io",
+    "modes",
+    "tensors",
+    "threads",
+)
 
 
 def __getattr__(name: str) -> ModuleType:

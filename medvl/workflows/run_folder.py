@@ -6,8 +6,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from medvl.utils.checksums import CHECKSUMS, verify_checksums, write_checksums
 from medvl.utils.disk import name_full_disk
 from medvl.utils.distributed import barrier, is_rank_zero
 from medvl.utils.io import check_writable, remove_partial_files, write_json, write_text
+from medvl.utils.threads import torch_threads
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
 from medvl.workflows.locations import absolute_locations
@@ -298,7 +298,7 @@ class RunFolder:
         epoch = trainer.state.epoch
         if self._complete or epoch >= trainer.state.max_epochs or (best is not None and best.should_stop(epoch)):
             return
-        with _torch_threads(self._threads or max(1, torch.get_num_threads() - trainer.data_loader.num_workers)):
+        with torch_threads(self._threads or max(1, torch.get_num_threads() - trainer.data_loader.num_workers)):
             trainer.run()
 
     def save_model(
@@ -360,13 +360,3 @@ def is_drawn(folder: Path) -> bool:
     images = list((folder / "images").iterdir()) if "images" in names else []
     drawn = all(path.name.startswith("syn") for path in images)
     return drawn and (names <= {"images"} or (names == {"images", "cases.csv"} and bool(images)))
-
-
-@contextmanager
-def _torch_threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
