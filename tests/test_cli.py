@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from importlib.metadata import version
 from pathlib import Path
 
@@ -37,6 +35,23 @@ SMALL = [
     "--set",
     "progress=false",
 ]
+
+# Trains as the command does, and kills its own process in a step: at once, with nothing tidied up, and where the test says.
+KILLED_AT = """
+import os, signal, sys
+from medvl.__main__ import main
+from medvl.handlers import FiniteLoss
+
+check, iteration = FiniteLoss.__call__, int(sys.argv.pop(1))
+
+def kill(self, engine):
+    if engine.state.iteration == iteration:
+        os.kill(os.getpid(), signal.SIGKILL)
+    check(self, engine)
+
+FiniteLoss.__call__ = kill
+main()
+"""
 
 
 def write_table(folder: Path, count: int = 24) -> Path:
@@ -172,24 +187,18 @@ class TestTrain:
             "progress=false",
         ]
 
-        def start(output, *more):
-            command = [sys.executable, "-m", "medvl", *common, *columns(), "--output", output, *more]
-            return subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        def run(output, killed_at, *more):
+            command = [sys.executable, "-c", KILLED_AT, killed_at, *common, *columns(), "--output", tmp_path / output]
+            return subprocess.run(list(map(str, [*command, *more])), capture_output=True, text=True)
 
-        whole = start(tmp_path / "whole")
-        assert whole.wait() == 0, whole.stderr.read()
-        broken = start(tmp_path / "broken")
-        for epoch in (2, 4):
-            metrics = tmp_path / "broken" / "metrics.jsonl"
-            while broken.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= epoch):
-                time.sleep(0.01)
-            time.sleep(0.15)
-            assert broken.poll() is None, "it must be killed while it runs"
-            os.kill(broken.pid, signal.SIGKILL)
-            broken.wait()
+        done = run("whole", 0)
+        assert done.returncode == 0, done.stderr
+        for iteration in (13, 31):  # in the middle of an epoch of seven steps
+            done = run("broken", iteration, "--resume")
+            assert done.returncode == -signal.SIGKILL, done.stderr
             assert not (tmp_path / "broken" / "model").exists()
-            broken = start(tmp_path / "broken", "--resume")
-        assert broken.wait() == 0, broken.stderr.read()
+        done = run("broken", 0, "--resume")
+        assert done.returncode == 0, done.stderr
         first, second = (load_file(tmp_path / name / "model" / "model.safetensors") for name in ("whole", "broken"))
         assert set(first) == set(second)
         assert all(np.array_equal(first[name], second[name]) for name in first)
@@ -468,7 +477,7 @@ class TestErrors:
         [
             (
                 ["train", "convrt", "--data", "x.csv"],
-                "recipe must be one of convirt, medclip, mlip, umcl, or a YAML file, got 'convrt'.",
+                "recipe must be one of convirt, medclip, medvl, mlip, umcl, or a YAML file, got 'convrt'.",
             ),
             (["train", "convirt"], "--data is needed"),
             (["audit"], "--data is needed"),

@@ -511,7 +511,7 @@ class Ranks:
 
     def __init__(self, size):
         self.size, self.local, self.box = size, threading.local(), [None] * size
-        self.barrier = threading.Barrier(size, timeout=60)
+        self.barrier = threading.Barrier(size, timeout=300)
 
     def exchange(self, value):
         self.box[self.local.rank] = value

@@ -165,9 +165,9 @@ def test_nothing_is_lost_in_pieces_of_reports(pieces):
 )
 def test_a_million_hostile_characters(piece):
     text = piece * (1_000_000 // len(piece))
-    begin = time.perf_counter()
+    begin = time.process_time()
     assert_nothing_lost(text)
-    assert time.perf_counter() - begin < 30
+    assert time.process_time() - begin < 30
 
 
 def test_nothing_is_lost_in_open_i(shared_data):
