@@ -17,7 +17,7 @@ from medvl.utils.ids import hash_id
 PADDING = {"input_ids": 0, "attention_mask": 0, "sentence_ids": -1}
 
 # Keys with one row an image, and keys with one row a text; a batch may have different numbers of them.
-IMAGE_KEYS = ("image", "label")
+IMAGE_KEYS = ("image", "label", "visible_indices", "visible_mask")
 TEXT_KEYS = ("text", "text_label", *PADDING)
 
 

@@ -25,7 +25,8 @@ class ImageEncoder(nn.Module):
 
     The patches of convolutional networks and of Swin are the cells of the last feature map, and the global embedding is their
     mean. A ViT has its patch tokens, and their mean or a class token (``pooling``). The global embedding of a Hugging Face
-    model is its own pooled output, or its class token. The ViTs of MONAI and Hugging Face support masking.
+    model is its own pooled output, or its class token. The ViTs of MONAI and Hugging Face support
+    masking, and the ResNets, whose masked patches are black.
 
     ======================================================== ======= ================================================
     ``backbone``                                             2D, 3D  some options, besides all of MONAI's
@@ -55,7 +56,7 @@ class ImageEncoder(nn.Module):
     Attributes:
         out_features (int): width C of the embeddings.
         supports_masking (bool): whether :meth:`forward` takes ``visible_indices``.
-        patch_size (tuple[int, ...] | None): sides in pixels of a ViT's patches; None for other backbones.
+        patch_size (tuple[int, ...] | None): sides in pixels of a patch, where masking is supported, else None.
 
     Raises:
         ValueError: If the backbone is unknown, ``spatial_dims`` is neither 2 nor 3 or is 3 with a Hugging Face model, a

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from medvl.functional import scatter_patches
+from medvl.functional import group_by_id, scatter_patches
 from medvl.networks.blocks import PatchContrastIntegrity, PatchDecoder, SemanticIntegrity, normalize_embeds
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.dual_encoder import DualEncoder
@@ -22,7 +22,7 @@ class MaskedDualEncoder(DualEncoder):
     """A dual encoder whose image encoder sees only the visible patches, with a decoder of the masked ones (MLIP).
 
     Args:
-        image_encoder: the image encoder, a ViT unless nothing is ever masked, or its configuration.
+        image_encoder: the image encoder, a ViT or a ResNet unless nothing is ever masked, or its configuration.
         text_encoder: the text encoder, or its configuration.
         patch_decoder: options of a :class:`~medvl.networks.PatchDecoder` over the image encoder, as ``{"features": 128}`` or
             ``{}``; None for no decoder. It predicts the pixels of masked images.
@@ -166,11 +166,16 @@ def _sentences_of_images(
     image_ids: torch.Tensor | None,
     text_ids: torch.Tensor | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The sentences (N, S, D) of each image's report and their mask (N, S), all False for an image without a report."""
+    """The sentences (N, S, D) of each image's texts and their mask (N, S), all False for an image without a text."""
     if image_ids is not None and text_ids is not None:
-        same = image_ids.unsqueeze(1) == text_ids.unsqueeze(0)  # (N, M)
-        report = same.int().argmax(1)
-        return sentence_embeds[report], sentence_mask[report] & same.any(1, keepdim=True)
+        rows, mask, ids = group_by_id(
+            sentence_embeds[sentence_mask], text_ids.unsqueeze(1).expand_as(sentence_mask)[sentence_mask]
+        )
+        same = image_ids.unsqueeze(1) == ids  # (N, R)
+        if not len(ids):
+            return sentence_embeds.new_zeros(images, 1, sentence_embeds.shape[2]), sentence_mask.new_zeros(images, 1)
+        group = same.int().argmax(1)
+        return rows[group], mask[group] & same.any(1, keepdim=True)
     if len(sentence_embeds) != images:
         given = f"{images} images and {len(sentence_embeds)} texts without ids"
         raise ValueError(error_message("image_ids and text_ids", "tell which report belongs to an image", given))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from medvl.networks.nets.factory import BERT_BASE, BERT_SMALL, Preset, dual_encoder_factory
+from medvl.networks.nets.factory import BERT_BASE, BERT_SMALL, RESNET_SMALL, Preset, dual_encoder_factory
 from medvl.networks.nets.masked_dual_encoder import MaskedDualEncoder
 
 PRESETS: dict[str, Preset] = {
@@ -14,26 +14,28 @@ PRESETS: dict[str, Preset] = {
         "model": {"patch_decoder": {"features": 512, "num_layers": 4, "num_heads": 8}},
     },
     "small": {
-        "image": {"backbone": "vit_tiny", "patch_size": 16, "num_layers": 4},
+        # Group norm: the statistics of masked and of whole images differ.
+        "image": {**RESNET_SMALL, "norm": ("group", {"num_groups": 8})},
         "text": {"model": BERT_SMALL, "pooling": "cls"},
-        "model": {"patch_decoder": {"features": 128, "num_layers": 2, "num_heads": 4}},
+        "model": {"patch_decoder": {"features": 128, "num_layers": 1, "num_heads": 4}},
     },
 }
 
 
 @dual_encoder_factory(PRESETS, MaskedDualEncoder)
 def mlip() -> dict[str, Any]:
-    """MLIP: a ViT that sees some patches, a decoder of the others, and projections of patches and sentences.
+    """MLIP: an image encoder that sees some patches, a decoder of the others, and projections of patches and sentences.
 
     Liu et al. 2024, "MLIP: Medical Language-Image Pre-training with Masked Local Representation Learning",
     https://arxiv.org/abs/2401.01591, publishes no code: what it describes is built from our parts, with sizes of ours. The
     visible patches come as ``visible_indices`` (drawn by :class:`medvl.transforms.RandMaskPatches`); the weights of masked
     images are their semantic integrity by the report. Both encoders have random weights unless an encoder with weights is
-    given. For an image encoder other than a ViT give ``patch_decoder=None, semantic_integrity=None``, and mask nothing.
+    given. For an image encoder other than a ViT or a ResNet give ``patch_decoder=None, semantic_integrity=None``, and mask
+    nothing.
 
     Args:
-        preset: "base" (ViT-B/16, BERT-base) or "small" (a ViT of 4 layers of width 192, a BERT of one layer of width 128
-            without dropout, for a CPU).
+        preset: "base" (ViT-B/16, BERT-base) or "small" (a ResNet-10 of half width with patches of 8 pixels, a BERT of
+            one layer of width 128 without dropout, which learns in minutes on a CPU: a ViT from random weights needs more).
 
     Example:
         >>> import torch
@@ -41,11 +43,11 @@ def mlip() -> dict[str, Any]:
         >>> tokens = {"input_ids": torch.tensor([[2, 7, 8, 3]]), "sentence_ids": torch.tensor([[-1, 0, 1, -1]])}
         >>> output = model(torch.rand(1, 1, 32, 32), visible_indices=torch.tensor([[0, 3]]), **tokens)
         >>> output["patch_embeds"].shape, output["sentence_embeds"].shape, output["patch_prediction"].shape
-        (torch.Size([1, 4, 8]), torch.Size([1, 2, 8]), torch.Size([1, 4, 256]))
+        (torch.Size([1, 16, 8]), torch.Size([1, 2, 8]), torch.Size([1, 16, 64]))
     """
     return {
         "local_projections": True,
         "logit_scale": {"temperature": 0.07},
-        "report_encoding": "whole",
+        "report_encoding": "sentences",
         "semantic_integrity": "report",
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from monai.networks.nets.efficientnet import EfficientNetBN, efficientnet_params
 from monai.networks.nets.resnet import ResNet, get_inplanes, resnet_params
 from torch import nn
 
-from medvl.utils.checks import check_option
+from medvl.functional.masking import gather_patches
+from medvl.networks.encoders.backbones.features import PatchFeatures
+from medvl.utils.checks import check_option, error_message
 
 RESNETS = tuple(resnet_params)
 # Layers of each dense block, from table 1 of the paper.
@@ -28,6 +31,9 @@ OUTPUT_STRIDES = (4, 8, 16, 32)
 class ResNetBackbone(ResNet):
     """MONAI's ResNet up to its last feature map, (N, C, h, w[, d]), at 1/``output_stride`` of the resolution.
 
+    Patches are the cells of this map. Masked patches are black in the image, and their features are dropped; other than in a
+    transformer, this saves no time, and the visible patches see that they are missing.
+
     Args:
         name: "resnet10", "resnet18", "resnet34", "resnet50", "resnet101", "resnet152" or "resnet200".
         spatial_dims: 2 or 3.
@@ -37,6 +43,8 @@ class ResNetBackbone(ResNet):
             resolution once it is reached, so that a smaller stride gives finer maps of the same weights.
         **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
     """
+
+    supports_masking = True
 
     def __init__(
         self,
@@ -69,6 +77,7 @@ class ResNetBackbone(ResNet):
             **{**defaults, **options},
         )
         self.out_features = self.in_planes
+        self.patch_size = (self._stride,) * spatial_dims
 
     def _make_layer(self, *args: Any, **options: Any) -> nn.Sequential:
         # MONAI's method ignores ``norm`` for its blocks.
@@ -81,11 +90,28 @@ class ResNetBackbone(ResNet):
         x = x[(slice(None), slice(None), *(slice(None, None, stride),) * spatial_dims)]
         return F.pad(x, (*(0, 0) * spatial_dims, 0, planes - x.shape[1]))
 
-    def forward(self, image: torch.Tensor) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> torch.Tensor | PatchFeatures:
+        if visible_indices is not None:
+            return self._forward_visible(image, visible_indices)
         features = self.act(self.bn1(self.conv1(image)))
         if not self.no_max_pool:
             features = self.maxpool(features)
         return self.layer4(self.layer3(self.layer2(self.layer1(features))))
+
+    def _forward_visible(self, image: torch.Tensor, visible_indices: torch.Tensor) -> PatchFeatures:
+        """Features of the visible cells of an image whose other cells are black."""
+        if any(size % side for size, side in zip(image.shape[2:], self.patch_size, strict=True)):
+            expected = (
+                f"have sides that are multiples of {self.patch_size[0]}, the cells of the feature map, to be masked"
+            )
+            raise ValueError(error_message("image", expected, tuple(image.shape[2:])))
+        grid = tuple(size // side for size, side in zip(image.shape[2:], self.patch_size, strict=True))
+        visible = image.new_zeros(len(image), prod(grid)).scatter(1, visible_indices, 1.0).unflatten(1, (1, *grid))
+        for axis, side in enumerate(self.patch_size, start=2):
+            visible = visible.repeat_interleave(side, axis)
+        whole = PatchFeatures.from_feature_map(self.forward(image * visible))  # type: ignore[arg-type]
+        patches = gather_patches(whole.patches, visible_indices)
+        return PatchFeatures(patches.mean(1), patches, whole.grid)
 
 
 class DenseNetBackbone(DenseNet):
