@@ -9,7 +9,7 @@ import torch
 from monai.data import MetaTensor
 from torch.nn import functional as F
 
-from medvl.functional import gather_patches
+from medvl.functional import gather_patches, semantic_integrity
 from medvl.losses import CombinedLoss, ImageTextContrastiveLoss, MaskedPatchLoss, PatchSentenceMatchingLoss
 from medvl.networks import DualEncoder, ImageEncoder, MaskedDualEncoder, TextEncoder, TextProcessor
 from medvl.transforms import train_tokenizer
@@ -140,11 +140,12 @@ class TestMasked:
         torch.testing.assert_close(output["semantic_integrity"], expected)
 
     def test_options_that_do_not_fit(self):
-        resnet = {"backbone": "resnet10", "image_size": 32, "width": 0.125}
+        densenet = {"backbone": "densenet121", "image_size": 32}
         for option in ({"patch_decoder": {}}, {"semantic_integrity": "contrast"}):
-            message = rf"^image_encoder must support masking, as a ViT does, for {next(iter(option))}, got a ResNetBackbone\.$"
+            name = next(iter(option))
+            message = rf"^image_encoder must support masking, as a ViT does, for {name}, got a DenseNetBackbone\.$"
             with pytest.raises(ValueError, match=message):
-                build(resnet, **option)
+                build(densenet, **option)
         with pytest.raises(
             ValueError, match=r"^local_projections must be True for semantic_integrity='report', got False\.$"
         ):
@@ -153,6 +154,30 @@ class TestMasked:
             ValueError, match=r"^semantic_integrity must be one of None, 'report', 'contrast', got 'x'\.$"
         ):
             build(semantic_integrity="x")
+
+    def test_integrity_reads_all_texts_of_an_image(self, image):
+        model = masked()
+        rows = [0, 0, 1]  # two texts of the first image, one of the second
+        texts = ["No effusion.", "Large heart.", "No edema."]
+        ids = torch.tensor(rows)
+        apart = model(
+            image[:2], **model.tokenize(texts), visible_indices=VISIBLE[:2], image_ids=torch.arange(2), text_ids=ids
+        )
+        sentences = apart["sentence_embeds"][:, 0]
+        together = torch.stack([sentences[:2], torch.stack([sentences[2], sentences[2]])])
+        mask = torch.tensor([[True, True], [True, False]])
+        with torch.no_grad():
+            patches, _ = model.encode_patches(image[:2])
+        expected = semantic_integrity(patches, together, apart["visible_mask"], sentence_mask=mask)
+        torch.testing.assert_close(apart["semantic_integrity"], expected)
+        moved = model(
+            image[:2],
+            **model.tokenize(texts),
+            visible_indices=VISIBLE[:2],
+            image_ids=torch.tensor([1, 7]),
+            text_ids=ids,
+        )
+        torch.testing.assert_close(moved["semantic_integrity"][1], apart["visible_mask"][1].float().mean())
 
     def test_names_wire_to_the_losses_and_all_learns(self, image):
         model = masked().train()

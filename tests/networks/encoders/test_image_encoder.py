@@ -180,10 +180,55 @@ def test_visible_patches_compile(kind):
     assert all(value.grad is not None for value in encoder.parameters() if value.requires_grad)
 
 
+@pytest.mark.parametrize(("dims", "stride"), [(2, 8), (2, 16), (3, 8)])
+class TestMaskedResNet:
+    def encoder(self, dims: int, stride: int) -> ImageEncoder:
+        torch.manual_seed(0)
+        return ImageEncoder(
+            "resnet10",
+            spatial_dims=dims,
+            image_size=32,
+            width=0.125,
+            output_stride=stride,
+            norm=("group", {"num_groups": 4}),
+        ).eval()
+
+    def test_all_visible_is_the_whole_image(self, dims, stride):
+        encoder, cells = self.encoder(dims, stride), (32 // stride) ** dims
+        image = torch.rand(2, 1, *(32,) * dims)
+        whole = encoder(image)
+        order = torch.stack([torch.randperm(cells), torch.arange(cells)])
+        masked = encoder(image, visible_indices=order)
+        torch.testing.assert_close(masked["embed"], whole["embed"], atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(masked["patches"][0], whole["patches"][0, order[0]])
+        assert masked["grid"] == whole["grid"] == (32 // stride,) * dims
+        assert encoder.patch_size == (stride,) * dims
+
+    def test_masked_pixels_are_black(self, dims, stride):
+        encoder = self.encoder(dims, stride)
+        image = torch.rand(1, 1, *(32,) * dims)
+        black = image.clone()
+        black[..., :stride] = 0  # the first column of cells, along the last axis
+        places = torch.arange((32 // stride) ** dims).reshape((32 // stride,) * dims)
+        visible = places[..., 1:].flatten()[None]
+        masked = encoder(image, visible_indices=visible)
+        torch.testing.assert_close(masked["patches"], encoder(black)["patches"][:, visible[0]])
+        torch.testing.assert_close(masked["embed"], masked["patches"].mean(1))
+
+
+def test_masked_resnet_needs_whole_cells():
+    encoder = ImageEncoder("resnet10", image_size=36, width=0.125, output_stride=8)
+    assert encoder(torch.zeros(1, 1, 36, 36))["grid"] == (5, 5)
+    with pytest.raises(
+        ValueError, match=r"^image must have sides that are multiples of 8, the cells of the feature map"
+    ):
+        encoder(torch.zeros(1, 1, 36, 36), visible_indices=torch.tensor([[0]]))
+
+
 class TestVisibleErrors:
-    def test_only_a_vit_takes_it(self):
+    def test_others_do_not_take_it(self):
         visible = torch.zeros(1, 1, dtype=torch.long)
-        for backbone, name in (("resnet10", "ResNetBackbone"), ({"model_type": "swin"}, "HuggingFaceBackbone")):
+        for backbone, name in (("densenet121", "DenseNetBackbone"), ({"model_type": "swin"}, "HuggingFaceBackbone")):
             encoder = ImageEncoder(backbone)
             assert not encoder.supports_masking
             assert encoder.patch_size is None
