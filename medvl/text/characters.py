@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 
 from medvl.text.spans import Span
 
@@ -67,6 +68,11 @@ def plain_characters(text: str) -> tuple[str, list[int] | None]:
     for index, character in enumerate(text):
         if character in _INVISIBLE:
             continue
+        if characters and unicodedata.combining(character):
+            composed = unicodedata.normalize("NFC", characters[-1] + character)
+            if len(composed) == 1:  # a letter and its mark, such as the dots of an umlaut
+                characters[-1] = composed
+                continue
         for plain in _LOOKALIKES.get(character, character):
             characters.append(plain)
             origin.append(index)

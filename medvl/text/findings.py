@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from medvl.text.assertion import ABSENT, PRESENT, AssertedFinding, SentenceReading
 from medvl.text.characters import lower_case, original_span, plain_characters
-from medvl.text.phrases import TOKEN_PATTERN
+from medvl.text.phrases import word_spans
 from medvl.text.reading import read_sentences
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
@@ -81,12 +80,10 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
     for sentence, reading in read_sentences(clean, lower, vocabulary):
         if isinstance(reading, str) or not reading.findings:
             continue
-        tokens = list(TOKEN_PATTERN.finditer(lower[sentence.start : sentence.end]))
+        places = word_spans(lower[sentence.start : sentence.end])
 
-        def words_span(
-            first: int, stop: int, tokens: list[re.Match[str]] = tokens, offset: int = sentence.start
-        ) -> Span:
-            return original_span((offset + tokens[first].start(), offset + tokens[stop - 1].end()), origin)
+        def words_span(first: int, stop: int, places: list[tuple[int, int]] = places, at: int = sentence.start) -> Span:
+            return original_span((at + places[first][0], at + places[stop - 1][1]), origin)
 
         for found in reading.findings:
             span = words_span(*found.words)
@@ -192,7 +189,7 @@ def label_sentences(
     """
     vocabulary = load_vocabulary(vocabulary)
     if isinstance(report, str):
-        sentences = [report[start:end] for start, end in split_sentences(report)]
+        sentences = [report[start:end] for start, end in split_sentences(report, vocabulary.conventions)]
     else:
         for sentence in report:
             check_text(sentence, "each sentence of report")

@@ -105,7 +105,9 @@ def label_cells(
         yield _label_cells(text, states.tolist(), vocabulary, mentions, summary)
         return
     _, by_sentence = label_sentences(text, vocabulary)
-    for number, ((start, end), row) in enumerate(zip(split_sentences(text), by_sentence.tolist(), strict=True)):
+    for number, ((start, end), row) in enumerate(
+        zip(split_sentences(text, vocabulary.conventions), by_sentence.tolist(), strict=True)
+    ):
         own = None if mentions is None else [m for m in mentions if start <= m.span.start < end]
         summary.written += 1
         yield [number, start, end, text[start:end], *_label_cells(text, row, vocabulary, own, summary)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 
@@ -30,14 +30,28 @@ PhraseMatch: TypeAlias = tuple[Meanings, int, int]
 
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
 # "non-displaced" is one word, since "non" denies no more than the word that it stands before.
-TOKEN_PATTERN = re.compile(r"non[- ][a-z]+|[a-z]+(?:'[a-z]+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]")
-_PHRASE_TOKEN_PATTERN = re.compile(r"[a-z]+(?:'[a-z]+)?|[()|?/&,]")
+_LETTER = r"[^\W\d_]"
+_TOKEN = r"non[- ]LETTER+|LETTER+(?:'LETTER+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]"
+_ASCII_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", "[a-z]"))
+_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", _LETTER))
+_PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,]")
 # Shorter words are too close to other words of the language for a misspelling to be certain.
 _MIN_SHORT_LENGTH = 5
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
 _MAX_KNOWN_WORDS = 1 << 16
 # Keys of a node of the trie that are no words: the meanings of the phrase that ends there, and where it may give way.
 _MEANINGS, _YIELDS = "", " "
+
+
+def find_words(lower: str) -> list[str]:
+    """The words and punctuation of a sentence in lower case."""
+    return (_ASCII_TOKEN_PATTERN if lower.isascii() else _TOKEN_PATTERN).findall(lower)
+
+
+def word_spans(lower: str) -> list[tuple[int, int]]:
+    """The offsets of the words that :func:`find_words` returns."""
+    pattern = _ASCII_TOKEN_PATTERN if lower.isascii() else _TOKEN_PATTERN
+    return [match.span() for match in pattern.finditer(lower)]
 
 
 def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
@@ -58,7 +72,7 @@ def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
     """
     text = str(phrase).lower()
     tokens = _PHRASE_TOKEN_PATTERN.findall(text)
-    if re.search(r"[^a-z'()|?/&,\s-]", text) or not tokens:
+    if re.search(rf"(?!{_LETTER})[^'()|?/&,\s-]", text) or not tokens:
         raise ValueError(f"the phrase {phrase!r} must consist of words, (a|b) and (...)?.")
     options, rest = _alternatives(tokens)
     if rest:
@@ -98,9 +112,15 @@ class PhraseMatcher:
     a phrase spells it out, and a word of seven letters or more is also found with one letter wrong, missing, added or swapped
     with its neighbor, after the same first letter, if only one word is that close. A word of five or six letters is found with
     two neighbors swapped or a letter doubled.
+
+    Args:
+        endings: endings of the inflected words of a language; None for the plurals of English.
+        letters: letters that may also be written otherwise, each with how: ``{"ä": "ae"}``.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, endings: Sequence[str] | None = None, letters: Mapping[str, str] | None = None) -> None:
+        self._endings = endings
+        self._letters = str.maketrans(dict(letters or {}))
         self._root: dict[str, Any] = {}
         self._entries: list[tuple[tuple[str, ...], Any]] = []
         self._words: dict[str, str | None] = {}
@@ -156,6 +176,11 @@ class PhraseMatcher:
         for misspelling in misspellings:
             self._words.setdefault(misspelling, word)
 
+    def know_words(self, words: Iterable[str]) -> None:
+        """Know words that stand in no phrase, so that :meth:`normalize_words` keeps them."""
+        for word in words:
+            self._words.setdefault(word, word)
+
     def keep_words(self, words: Iterable[str]) -> None:
         """Never correct these words: they are words of their own, close to words of the phrases."""
         self._kept_words |= frozenset(words)
@@ -165,6 +190,9 @@ class PhraseMatcher:
         plurals = self._add_plurals()
         for word in [word for word in self._words if "'" in word]:
             self._words.setdefault(word.replace("'", ""), word)
+        if self._letters:
+            for word, known in list(self._words.items()):
+                self._words.setdefault(word.translate(self._letters), known)
         for word in sorted(self._inflected):
             for variant in _short_variants(word):
                 self._words.setdefault(variant, word)
@@ -180,12 +208,17 @@ class PhraseMatcher:
         for word in sorted(self._inflected):
             if not word.isalpha() or len(word) < 3:
                 continue
-            for plural in (word[:-1] + "ies" if word.endswith("y") else word + "s", word + "es"):
+            for plural in self._inflections(word):
                 # A plural in a phrase is the same word as its singular.
                 if plural not in self._words or plural in self._inflected:
                     self._words[plural] = word
                     plurals.add(plural)
         return plurals
+
+    def _inflections(self, word: str) -> list[str]:
+        if self._endings is not None:
+            return [word + ending for ending in self._endings]
+        return [word[:-1] + "ies" if word.endswith("y") else word + "s", word + "es"]
 
     def _build_trie(self) -> None:
         for words, meaning in self._entries:
@@ -227,6 +260,8 @@ class PhraseMatcher:
         """Correct a word that is not known, and remember the result."""
         if word.startswith(("non-", "non ")):
             return self._words.get("non" + word[4:])
+        if self._letters and (plain := self._words.get(word.translate(self._letters))) is not None:
+            return plain
         is_correctable = _MIN_FUZZY_LENGTH <= len(word) <= _MAX_FUZZY_LENGTH and word not in self._kept_words
         corrected = self._corrected(word) if is_correctable else None
         if len(self._words) < _MAX_KNOWN_WORDS:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from medvl.text.vocabulary import check_keys, read_yaml
+from medvl.text.yaml_files import check_keys, read_yaml
 from medvl.utils.checks import check_integer, error_message
 
 STATES = ("present", "absent", "uncertain")

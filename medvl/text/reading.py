@@ -12,8 +12,8 @@ import re
 from collections.abc import Iterator
 
 from medvl.text.assertion import ABSENT, PRESENT, SentenceReading, classify_assertions
-from medvl.text.headers import section_name
-from medvl.text.phrases import TOKEN_PATTERN
+from medvl.text.headers import Headers
+from medvl.text.phrases import find_words
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
 from medvl.text.vocabulary import Vocabulary
@@ -46,12 +46,13 @@ def read_sentences(
     Yields:
         The span of a sentence and what it says; or why it is skipped, ``"section"`` or ``"language"``.
     """
-    spans = split_sentences(text) if spans is None else spans
+    spans = split_sentences(text, vocabulary.conventions) if spans is None else spans
+    headers = vocabulary.conventions.headers
     skipping, skipped_end, last_findings = False, -1, None
     list_scope, list_end = None, -1
     for index, span in enumerate(spans):
         start, end = span
-        if text[end - 1] not in ".!?" and (name := section_name(text[start:end])) is not None:
+        if text[end - 1] not in ".!?" and (name := headers.name(text[start:end])) is not None:
             skipping, skipped_end, list_scope = name in SKIPPED_SECTIONS, -1, None
             continue
         if skipping and skipped_end < 0:
@@ -61,7 +62,7 @@ def read_sentences(
         if skipping and text.count("\n", skipped_end, start) < 2:
             skipped_end = end
             if last_findings is None:
-                last_findings = _last_header(text, spans, "findings")
+                last_findings = _last_header(text, spans, "findings", headers)
             if index < last_findings or _QUESTION.search(lower, start, end):
                 yield span, _SECTION
                 continue
@@ -87,7 +88,7 @@ def _read_sentence(lower: str, vocabulary: Vocabulary, list_scope: str | None) -
     readings = vocabulary.readings
     if list_scope is None and (known := readings.get(lower)) is not None:
         return known
-    words = TOKEN_PATTERN.findall(lower)
+    words = find_words(lower)
     reading: SentenceReading | str = _LANGUAGE
     if not vocabulary.is_other_language(words):
         matcher = vocabulary.matcher
@@ -100,10 +101,10 @@ def _read_sentence(lower: str, vocabulary: Vocabulary, list_scope: str | None) -
     return reading
 
 
-def _last_header(text: str, spans: list[Span], name: str) -> int:
+def _last_header(text: str, spans: list[Span], name: str, headers: Headers) -> int:
     """The index of the last sentence that is the header of a section, or -1."""
     for index in range(len(spans) - 1, -1, -1):
         start, end = spans[index]
-        if text[end - 1] not in ".!?" and section_name(text[start:end]) == name:
+        if text[end - 1] not in ".!?" and headers.name(text[start:end]) == name:
             return index
     return -1

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 
-from medvl.text.headers import header_start, is_header
+from medvl.text.headers import ENGLISH_HEADERS, Headers
 from medvl.text.spans import Span
 from medvl.utils.checks import check_text
 
@@ -30,7 +32,6 @@ _WORD = re.compile(r"\w")
 _NEXT_WORD = re.compile(r"\S{1,40}")
 _ITEM = re.compile(r"[-*+>\u2022\u2023\u25e6\u25aa\u00b7\u2013\u2014](?=\s)|\(?[0-9]{1,2}[.)](?=\s)|[a-zA-Z][.)](?=\s)")
 _GLUED_ITEM = re.compile(r"[0-9]{1,2}[.)]\s?[A-Z]")
-_MEASURE = re.compile(r"[0-9]{1,3}\s?(?:cm|mm|ml|cc|%|x\s)")
 
 
 def _words(text: str) -> frozenset[str]:
@@ -46,6 +47,7 @@ _ENDS_BEFORE_CAPITAL = _words(
     jan feb mar apr jun jul aug sep sept oct nov dec
     """
 )
+_UNITS = ("cm", "mm", "ml", "cc", "%", "x ")
 _TITLES = _words("dr mr mrs ms prof")
 # A single letter after one of these is part of a name and not a person's initial: "Hepatitis C."
 _LETTERED = _words("hepatitis vitamin type stage grade class group influenza segment figure panel image view protein")
@@ -78,7 +80,35 @@ _MAX_HEADING_LENGTH = 25
 _MIN_PLAIN_LETTERS = 7
 
 
-def split_sentences(text: str) -> list[Span]:
+@dataclass(frozen=True)
+class SentenceConventions:
+    """What the splitting of sentences knows of a language.
+
+    Args:
+        headers: the headers of sections.
+        abbreviations: words that end no sentence with their full stop, in lower case without it: "dr".
+        closing_abbreviations: words that end a sentence with their full stop if a capital follows: "a.m".
+        units: what may follow a number that goes on behind its full stop: "1. 5 cm".
+        counted: what an ordinal number such as "6." may count, in lower case, in languages that write one so.
+    """
+
+    headers: Headers = ENGLISH_HEADERS
+    abbreviations: frozenset[str] = _NEVER_ENDS
+    closing_abbreviations: frozenset[str] = _ENDS_BEFORE_CAPITAL
+    units: tuple[str, ...] = _UNITS
+    counted: tuple[str, ...] = ()
+
+    @cached_property
+    def measure(self) -> re.Pattern[str]:
+        """Matches what goes on with a number behind its full stop."""
+        measure = rf"[0-9]{{1,3}}\s?(?:{'|'.join(map(re.escape, self.units))})"
+        return re.compile("|".join([measure, *(rf"(?i:{re.escape(word)})\b" for word in self.counted)]))
+
+
+ENGLISH_CONVENTIONS = SentenceConventions()
+
+
+def split_sentences(text: str, conventions: SentenceConventions = ENGLISH_CONVENTIONS) -> list[Span]:
     """Split a report into sentences that together contain every character outside white space.
 
     Decimals, titles, initials, abbreviations, clock times, numbered and bulleted lists, section headers (each a separate
@@ -87,6 +117,7 @@ def split_sentences(text: str) -> list[Span]:
 
     Args:
         text: the report.
+        conventions: headers, abbreviations and units of the report's language; those of a vocabulary are its ``conventions``.
 
     Returns:
         Spans in order, without overlap, each without white space at its ends; an empty list for white space alone. A
@@ -104,7 +135,7 @@ def split_sentences(text: str) -> list[Span]:
     first = _NON_SPACE.search(text)
     if not first:
         return []
-    return _Splitter(text, first.start()).split()
+    return _Splitter(text, first.start(), conventions).split()
 
 
 class _Splitter:
@@ -115,8 +146,8 @@ class _Splitter:
     has been searched for a word.
     """
 
-    def __init__(self, text: str, start: int) -> None:
-        self.text = text
+    def __init__(self, text: str, start: int, conventions: SentenceConventions) -> None:
+        self.text, self.conventions = text, conventions
         self.start = self.content = start
         self.line = self.searched = 0
         self.item = 0
@@ -185,7 +216,7 @@ class _Splitter:
         cased = (pair.istitle() and len(pair) == 2 and before.islower()) or (
             pair.isupper() and len(pair) == 2 and before.isupper() and text[max(0, begin - 4) : begin].isalpha()
         )
-        return cased and self._word_before(begin) not in _NEVER_ENDS
+        return cased and self._word_before(begin) not in self.conventions.abbreviations
 
     def _word_before(self, index: int) -> str:
         """The last word before ``index`` in the open sentence, in lower case."""
@@ -206,15 +237,15 @@ class _Splitter:
             return not _NEXT_WORD.search(text, end)
         if text[begin] != "." or end - begin > 1:
             return not (text.startswith("...", begin) and self._lower_case_follows(end))
-        if word in _NEVER_ENDS:
+        if word in self.conventions.abbreviations:
             return False
-        if word in _ENDS_BEFORE_CAPITAL:
+        if word in self.conventions.closing_abbreviations:
             return not self._continues_after_abbreviation(word, end)
         if len(word) == 1 and word.isalpha():
             return not self._is_initial(begin, end)
         if word.isdigit():
             following = _NON_SPACE.search(text, end)
-            return not (following and _MEASURE.match(text, following.start()))
+            return not (following and self.conventions.measure.match(text, following.start()))
         return True
 
     def _lower_case_follows(self, end: int) -> bool:
@@ -295,7 +326,7 @@ class _Splitter:
     def _on_header_end(self, begin: int, end: int) -> None:
         """A colon, dash or closing bracket may end a section header, which is a separate sentence."""
         text = self.text
-        start = header_start(text, self.start, begin)
+        start = self.conventions.headers.start(text, self.start, begin)
         if start is None or (text[begin] == "]" and text[start] != "["):
             return
         stop = start
@@ -321,7 +352,11 @@ class _Splitter:
         text = self.text
         if len(text[begin:end].rstrip(" \t").splitlines()) > 1:
             return True
-        if text[stop - 1] == ":" or is_header(text[self.start : min(stop, self.start + 80)]) or _ITEM.match(text, end):
+        if (
+            text[stop - 1] == ":"
+            or self._is_header(text[self.start : min(stop, self.start + 80)])
+            or _ITEM.match(text, end)
+        ):
             return True
         if text[stop - 1] in ",(/-" or self._word_before(stop) in _CONTINUES:
             return False
@@ -331,6 +366,9 @@ class _Splitter:
         following = _NEXT_WORD.match(text, end)
         fits = (stop - line) + 1 + (len(following[0]) if following else 0) <= width
         return fits or width > _MAX_WRAP_WIDTH
+
+    def _is_header(self, text: str) -> bool:
+        return self.conventions.headers.name(text) is not None
 
     def _wrap_width(self) -> int:
         """The width that the text is wrapped to; a line with room for the next word was ended on purpose."""

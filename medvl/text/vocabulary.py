@@ -11,15 +11,15 @@ How the phrases of a sentence are interpreted is in :mod:`medvl.text.assertion`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import yaml
-
+from medvl.text.languages import ENGLISH, RULE_WORDS, sentence_conventions, word_groups
 from medvl.text.phrases import Meanings, PhraseMatcher
+from medvl.text.yaml_files import as_strings, check_keys, read_extended, read_yaml
 from medvl.utils.checks import check_option, error_message
 
 _FOLDER = Path(__file__).parent / "vocabularies"
@@ -124,7 +124,10 @@ _PUNCTUATION_KINDS = {
 }
 _PUNCTUATION_KINDS |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), PhraseKind.COLON)
 _ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "compatible_with"}
-_FILE_KEYS = {"version", "name", "findings", "structures", "predicates", "normal", "disease", "misspellings", "cues"}
+_FILE_KEYS = {
+    *("version", "name", "extends", "language", "findings", "structures", "predicates", "normal", "disease"),
+    *("misspellings", "cues", "sections", "abbreviations", "units", "endings", "letters", "words"),
+}
 _STATES = ("present", "absent", "uncertain")
 
 
@@ -145,6 +148,9 @@ class Vocabulary:
         chronic: findings that persist when they are called former.
         derived: findings that follow from the others ("No Finding"), each with the findings that it is compatible with.
         readings: what sentences in lower case say that were read before; not pickled.
+        language: the language of the file; the built-in cues, words and headers are those of ``"english"``.
+        conventions: the headers, abbreviations and units of the language, for :func:`medvl.text.split_sentences`.
+        words: the words that the rules of assertions look at, in groups.
         structures: for each body part, the states of findings that a predicate implies: ``{predicate: {finding: state}}``.
 
     Raises:
@@ -156,7 +162,13 @@ class Vocabulary:
         self.source = source
         self.name = str(data.get("name", source))
         self.names: tuple[str, ...] = tuple(data["findings"])
-        self.matcher = PhraseMatcher()
+        self.language = str(data.get("language", ENGLISH))
+        is_english = self.language == ENGLISH
+        self.conventions = sentence_conventions(data, source, is_english)
+        endings = data.get("endings")
+        self.matcher = PhraseMatcher(
+            None if endings is None else as_strings(endings, f"{source}: endings"), data.get("letters") or {}
+        )
         self.readings: dict[str, Any] = {}
         self.chronic: set[str] = set()
         self._synonyms: dict[str, list[str]] = {}
@@ -164,19 +176,22 @@ class Vocabulary:
         self.structures: list[Mapping[str, Mapping[str, str]]] = []
         for mark, kind in _PUNCTUATION_KINDS.items():
             self.matcher.add_punctuation(mark, (kind, None))
-        self._add_cues(_assertion_cues(), _ASSERTION)
+        if is_english:
+            self._add_cues(_assertion_cues(), _ASSERTION)
         self._add_cues(data.get("cues") or {}, f"{source}: cues")
         for name, entry in data["findings"].items():
             self._add_finding(name, entry, f"{source}: findings.{name}")
         self._add_structures(data, source)
         self._add_phrases(data.get("normal"), (PhraseKind.NORMAL_STATEMENT, None), f"{source}: normal")
         self._add_phrases(data.get("disease"), (PhraseKind.DISEASE, None), f"{source}: disease")
-        words = _english_words()
+        words = word_groups(data, source, is_english)
         self.matcher.keep_words(words["kept_words"])
-        self._other_language = frozenset(words["other_languages"]) - self._own_words()
-        self._function_words = frozenset(words["function_words"])
+        self._other_language = words["other_languages"] - self._own_words()
+        self._function_words = words["function_words"]
+        self.words = {group: words[group] for group in RULE_WORDS}
+        self.matcher.know_words(word for group in self.words.values() for word in group)
         for word, misspellings in (data.get("misspellings") or {}).items():
-            self.matcher.add_misspellings(str(word), _as_strings(misspellings, f"{source}: misspellings.{word}"))
+            self.matcher.add_misspellings(str(word), as_strings(misspellings, f"{source}: misspellings.{word}"))
         self.matcher.compile()
 
     def __repr__(self) -> str:
@@ -201,7 +216,7 @@ class Vocabulary:
 
     def _add_phrases(self, phrases: Any, meaning: Meaning, entry_path: str, inflect: bool = True) -> None:
         """Add a list of phrases with one meaning; ``entry_path`` is their place in the file, for errors."""
-        for phrase in _as_strings(phrases, entry_path) if phrases is not None else ():
+        for phrase in as_strings(phrases, entry_path) if phrases is not None else ():
             try:
                 self.matcher.add(phrase, meaning, inflect, yielding=meaning[0] in YIELDING_KINDS)
             except ValueError as error:
@@ -224,12 +239,12 @@ class Vocabulary:
         self._add_phrases(entry.get("ignore"), (PhraseKind.IGNORE, None), f"{entry_path}.ignore")
         self._add_phrases(entry.get("blocked_by"), (PhraseKind.BLOCKER, None), f"{entry_path}.blocked_by")
         for index, group in enumerate(entry.get("synonyms") or []):
-            phrases = _as_strings(group, f"{entry_path}.synonyms[{index}]")
+            phrases = as_strings(group, f"{entry_path}.synonyms[{index}]")
             self._synonyms.update({phrase: [other for other in phrases if other != phrase] for phrase in phrases})
         if entry.get("chronic"):
             self.chronic.add(name)
         if entry.get("derived"):
-            compatible = _as_strings(entry.get("compatible_with") or [], f"{entry_path}.compatible_with")
+            compatible = as_strings(entry.get("compatible_with") or [], f"{entry_path}.compatible_with")
             for other in compatible:
                 check_option(other, f"{entry_path}.compatible_with", self.names)
             self.derived[name] = frozenset(compatible)
@@ -259,13 +274,6 @@ class Vocabulary:
                 raise ValueError(error_message(entry_path, f"map findings to one of {_STATES}", f"{finding}: {state}"))
 
 
-def _as_strings(value: Any, entry_path: str) -> list[str]:
-    """``value`` if it is a list of strings."""
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise ValueError(error_message(entry_path, "be a list of strings (quote numbers and true)", repr(value)))
-    return value
-
-
 def _check_file(data: Any, source: str) -> None:
     """Check the layout of a vocabulary file, except for the phrases and the names that they refer to."""
     if not isinstance(data, Mapping) or "findings" not in data:
@@ -282,33 +290,19 @@ def _check_file(data: Any, source: str) -> None:
         check_keys(entry, _ENTRY_KEYS, entry_path)
         if not entry.get("terms") and not entry.get("derived"):
             raise ValueError(f"{entry_path} must have terms or be derived.")
-    for key in ("structures", "predicates", "misspellings", "cues"):
+    for key in (
+        "structures",
+        "predicates",
+        "misspellings",
+        "cues",
+        "sections",
+        "abbreviations",
+        "units",
+        "letters",
+        "words",
+    ):
         if not isinstance(data.get(key) or {}, Mapping):
             raise ValueError(error_message(f"{source}: {key}", "be a mapping", type(data[key]).__name__))
-
-
-def check_keys(entry: Mapping[str, Any], known: Set[str], entry_path: str) -> None:
-    """Raise ``ValueError`` where an entry of a YAML file has keys that are not ``known``."""
-    if unknown := sorted(map(str, set(entry) - known)):
-        raise ValueError(error_message(entry_path, f"have no other keys than {sorted(known)}", unknown))
-
-
-def read_yaml(path: Path) -> Any:
-    """Read a YAML file; invalid YAML is a ``ValueError`` that names the file."""
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12BoolLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not valid YAML: {error}.") from error
-
-
-class _Yaml12BoolLoader(yaml.SafeLoader):
-    """YAML's safe loader with the booleans of YAML 1.2, ``true`` and ``false``: the ``no`` of a list of cues is a word."""
-
-
-_Yaml12BoolLoader.yaml_implicit_resolvers = {
-    letter: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
-    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
 
 
 @lru_cache(maxsize=1)
@@ -316,19 +310,15 @@ def _assertion_cues() -> dict[str, Any]:
     return dict(read_yaml(_FOLDER / f"{_ASSERTION}.yaml"))
 
 
-@lru_cache(maxsize=1)
-def _english_words() -> dict[str, list[str]]:
-    """The lists of words in ``words/english.yaml``, each as one list."""
-    data = read_yaml(_FOLDER.parent / "words" / "english.yaml")
-    return {
-        key: [word for part in parts for word in ([part] if isinstance(part, str) else part)]
-        for key, parts in data.items()
-    }
-
-
 @lru_cache(maxsize=32)
-def _load(path: str, modified_ns: int) -> Vocabulary:
-    return Vocabulary(read_yaml(Path(path)), source=Path(path).name)
+def _load(path: str, modified_ns: tuple[int, ...]) -> Vocabulary:
+    return Vocabulary(read_extended(Path(path), _path_of)[0], source=Path(path).name)
+
+
+def _path_of(name: str, folder: Path) -> Path | None:
+    """The file of a built-in vocabulary, or of a path from ``folder``; None if there is none."""
+    path = _built_in().get(name, folder / name)
+    return path if path.is_file() else None
 
 
 def vocabulary_names() -> list[str]:
@@ -336,7 +326,7 @@ def vocabulary_names() -> list[str]:
 
     Example:
         >>> vocabulary_names()
-        ['chest_ct', 'chexpert14']
+        ['chest_ct', 'chexpert14', 'chexpert14_de']
     """
     return sorted(_built_in())
 
@@ -366,10 +356,10 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
     if isinstance(name, Vocabulary):
         return name
     if (built_in := _built_in().get(str(name))) is not None:
-        return _load(str(built_in), 0)
+        return _load(str(built_in), ())
     path = Path(name)
     if not path.is_file():
         raise FileNotFoundError(
             error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))
         )
-    return _load(str(path), path.stat().st_mtime_ns)
+    return _load(str(path), tuple(file.stat().st_mtime_ns for file in read_extended(path, _path_of)[1]))

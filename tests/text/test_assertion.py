@@ -8,7 +8,7 @@ import pytest
 
 from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary
 from medvl.text.assertion import RULES, read_clauses
-from medvl.text.phrases import TOKEN_PATTERN
+from medvl.text.phrases import find_words
 
 E, F, C, P, X = "Edema", "Pleural Effusion", "Cardiomegaly", "Pneumonia", "Pneumothorax"
 
@@ -115,7 +115,7 @@ def test_a_sentence_without_a_phrase_has_no_finding():
 
 def read(text):
     vocabulary = load_vocabulary("chexpert14")
-    words = vocabulary.matcher.normalize_words(TOKEN_PATTERN.findall(text.lower()))
+    words = vocabulary.matcher.normalize_words(find_words(text.lower()))
     return read_clauses(vocabulary.matcher.match(words), words, vocabulary)[0]
 
 
@@ -159,7 +159,8 @@ def test_a_scope_names_the_rule_that_ended_it(text, ends):
 
 def test_rules_are_functions_with_an_example_that_apply_to_some_kinds():
     for rule in RULES:
-        assert rule.kinds and '"' in rule.apply.__doc__
+        assert rule.kinds
+        assert '"' in rule.apply.__doc__
 
 
 def test_what_was_read_is_remembered_up_to_a_limit_and_not_pickled(monkeypatch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from medvl.text.phrases import TOKEN_PATTERN, PhraseMatcher, expand_phrase
+from medvl.text.phrases import PhraseMatcher, expand_phrase, find_words
 
 
 def matcher(*phrases, inflect=True):
@@ -158,7 +158,7 @@ def test_contractions_with_and_without_their_apostrophe():
 
 
 def test_non_belongs_to_its_word():
-    assert TOKEN_PATTERN.findall("non-displaced, non displaced") == ["non-displaced", ",", "non displaced"]
+    assert find_words("non-displaced, non displaced") == ["non-displaced", ",", "non displaced"]
     matcher = PhraseMatcher()
     matcher.add("nonenlarged", "normal")
     matcher.compile()

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 import medvl.text
-from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary, vocabulary_names
+from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary, split_sentences, vocabulary_names
 from medvl.text.phrases import expand_phrase
 from medvl.text.vocabulary import YIELDING_KINDS
 from medvl.text.vocabulary import PhraseKind as Kind
@@ -43,7 +43,7 @@ def test_each_term_is_found(name):
     data = yaml.safe_load((VOCABULARIES / f"{name}.yaml").read_text())
     for finding, entry in data["findings"].items():
         for phrase in entry.get("terms", ()):
-            text = "There is " + " ".join(expand_phrase(phrase)[0]) + "."
+            text = " ".join(expand_phrase(phrase)[0]) + "."
             assert finding in {mention.finding for mention in find_findings(text, vocabulary)}, text
 
 
@@ -202,3 +202,98 @@ def test_no_phrase_hides_a_cue(name):
                 if words[start:end] in cues and not (end == len(words) and yields and start):
                     hidden.add((" ".join(words), words[start:end]))
     assert not {phrase for phrase, cue in hidden if cue not in SAYS_THE_SAME}
+
+
+def test_a_file_may_extend_another(tmp_path):
+    path = write(
+        tmp_path,
+        """
+version: 1
+extends: chexpert14
+findings:
+  Cardiomegaly: {terms: [bovine heart]}
+  Bochdalek Hernia: {terms: [bochdalek hernia], chronic: true}
+cues:
+  negation: [nowhere a trace of]
+sections:
+  findings: [what we saw]
+  history: [story]
+""",
+    )
+    vocabulary = load_vocabulary(path)
+    assert vocabulary.names == (*CHEXPERT, "Bochdalek Hernia")
+    text = "STORY: Edema. WHAT WE SAW: Bovine heart. Nowhere a trace of edema. Prior Bochdalek hernia."
+    assert {m.finding: m.assertion for m in find_findings(text, vocabulary)} == {
+        "Cardiomegaly": "present",
+        "Edema": "absent",
+        "Bochdalek Hernia": "present",
+    }
+    assert label_report("Bovine heart.")[2] != 1, "the built-in vocabulary stays as it is"
+
+
+def test_files_extend_one_another_by_their_path_and_are_read_again_when_the_base_changes(tmp_path):
+    (tmp_path / "base.yaml").write_text("version: 1\nfindings: {A: {terms: [alpha]}}\n")
+    path = write(tmp_path, "version: 1\nname: mine\nextends: base.yaml\nfindings: {B: {terms: [beta]}}\n")
+    assert load_vocabulary(path).names == ("A", "B")
+    (tmp_path / "base.yaml").write_text("version: 1\nfindings: {A: {terms: [gamma]}, C: {terms: [alpha]}}\n")
+    assert load_vocabulary(path).names == ("A", "C", "B")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: nowhere\n", r"^mine\.yaml: extends must be a built-in name or the path of a file, got 'nowhere'\.$"),
+        ("extends: [chexpert14]\n", r"^mine\.yaml: extends must be a built-in name .*, got \['chexpert14'\]\.$"),
+        ("extends: mine.yaml\n", r"^mine\.yaml: extends must not lead back to the file itself, got 'mine\.yaml'\.$"),
+        (
+            "extends: chexpert14\nfindings: [Edema]\n",
+            r"^mine\.yaml\.findings must be a mapping, as in the vocabulary that it extends, got \['Edema'\]\.$",
+        ),
+        (
+            "extends: chexpert14\nfindings: {Edema: {terms: wet}}\n",
+            r"^mine\.yaml\.findings\.Edema\.terms must be a list, as in the vocabulary that it extends, got 'wet'\.$",
+        ),
+        ("findings: {A: {terms: [a]}, A: {terms: [b]}}\n", r"^mine\.yaml is not valid YAML: the key 'A' stands in one"),
+        (
+            "findings: {A: {terms: [a]}}\nunits: {odd: [m]}\n",
+            r"units must have no other keys than .*, got \['odd'\]\.$",
+        ),
+        (
+            "findings: {A: {terms: [a]}}\nwords: {odd: [m]}\n",
+            r"words must have no other keys than .*, got \['odd'\]\.$",
+        ),
+        ("findings: {A: {terms: [a]}}\nsections: {odd: m}\n", r"sections\.odd must be a list of strings"),
+        ("findings: {A: {terms: [a]}}\nendings: m\n", r"endings must be a list of strings"),
+    ],
+)
+def test_errors_of_files_that_extend_and_describe_a_language(tmp_path, text, message):
+    with pytest.raises(ValueError, match=message):
+        load_vocabulary(write(tmp_path, "version: 1\n" + text))
+
+
+def test_a_language_of_its_own_has_its_own_cues_letters_endings_units_and_headers(tmp_path):
+    path = write(
+        tmp_path,
+        """
+version: 1
+language: elbonian
+letters: {ø: oe}
+endings: [ix]
+units: {counted: [ribbo]}
+abbreviations: {inside: [grt], closing: [snt]}
+sections: {indication: [quéstio], findings: [vídi]}
+findings: {Hole: {terms: [tønna]}}
+cues: {negation: [nüll]}
+""",
+    )
+    names = [(m.finding, m.assertion) for m in find_findings("Nüll grt. tønnaix.", path)]
+    assert names == [("Hole", "absent")]
+    assert label_report("No toenna", path).tolist() == [1.0], "English cues do not count"
+    assert label_report("Quéstio: tønna? Vídi: nüll tønna.", path).tolist() == [0.0]
+    vocabulary = load_vocabulary(path)
+    text = "Tønna snt. Nüll 6. Ribbo. Ad snt. ix"
+    assert [text[a:b] for a, b in split_sentences(text, vocabulary.conventions)] == [
+        "Tønna snt.",
+        "Nüll 6. Ribbo.",
+        "Ad snt. ix",
+    ]

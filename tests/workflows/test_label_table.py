@@ -129,7 +129,7 @@ def test_a_row_that_is_not_whole_is_an_error_or_counted(tmp_path, row, reason):
         (
             {"vocabulary": "none"},
             FileNotFoundError,
-            r"^vocabulary must be a file or one of the built-in \['chest_ct', 'chexpert14'\], got 'none'\.$",
+            r"^vocabulary must be a file or one of the built-in \['chest_ct', 'chexpert14', 'chexpert14_de'\], got 'none'\.$",
         ),
     ],
 )

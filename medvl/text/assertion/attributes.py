@@ -5,13 +5,9 @@ from __future__ import annotations
 from medvl.text.assertion.clauses import ABSENT, CONJUNCTION, PRESENT, AssertedFinding, Clause, Part, Sentence
 from medvl.text.vocabulary import PhraseKind, kind_bits
 
-# Words of a part that names no finding of its own and goes on about the one before: "small on the left".
-_ELLIPSIS_WORDS = frozenset(("on", "at", "in", "the", "a", "one", "side", "only", "still", "now"))
 _ELLIPSIS_KINDS = kind_bits(
     PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.PERSISTENCE, PhraseKind.VERB, PhraseKind.CONTINUING
 )
-# Words that open an exception to what is denied before: "no consolidation except at the left base".
-_EXCEPTION_WORDS = frozenset(("except", "excepting", "besides", "other", "aside", "apart"))
 
 
 def describe_findings(sentence: Sentence, clause: Clause) -> None:
@@ -99,17 +95,18 @@ class _Description:
             return
         if last.assertion != ABSENT or last.kind != PhraseKind.TERM or last.side == self.side:
             return
+        words = sentence.vocabulary.words
         opener = sentence.words[sentence.phrases[part.first - 1].start] if part.first else None
-        is_exception = opener in _EXCEPTION_WORDS
+        is_exception = opener in words["exception"]
         says_present = is_exception or self.severity is not None
         start = place = sentence.start_of(part.first)
         for phrase in sentence.phrases[part.first : part.stop]:
             goes_on = phrase.kinds & _ELLIPSIS_KINDS or (is_exception and phrase.has(PhraseKind.MODIFIER))
-            if not goes_on or not _ELLIPSIS_WORDS.issuperset(sentence.words[place : phrase.start]):
+            if not goes_on or not words["ellipsis"].issuperset(sentence.words[place : phrase.start]):
                 return
             says_present = says_present or phrase.has(PhraseKind.PERSISTENCE)
             place = phrase.end
-        if says_present and _ELLIPSIS_WORDS.issuperset(sentence.words[place : sentence.start_of(part.stop)]):
+        if says_present and words["ellipsis"].issuperset(sentence.words[place : sentence.start_of(part.stop)]):
             finding = AssertedFinding(last.name, last.kind, (start, place), part, None)
             finding.decide(PRESENT, None, "complete_ellipsis")
             finding.side, finding.severity = self.side, self.severity

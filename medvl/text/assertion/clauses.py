@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 PRESENT, ABSENT, UNCERTAIN, PAST = "present", "absent", "uncertain", "past"
 COMMA, CONJUNCTION = "comma", "conjunction"
 NOWHERE = -1
-PREPOSITIONS = frozenset(
-    ("in", "at", "on", "within", "over", "near", "along", "of", "for", "to", "from", "by", "with", "through")
-)
 NAMING_KINDS = kind_bits(
     PhraseKind.TERM,
     PhraseKind.ONLY_ABSENT,
@@ -311,7 +308,7 @@ class Sentence:
         """Whether phrase ``index`` stands before a finding as an adjective: "is probable left atelectasis"."""
         end = self.matches[index][2]
         for meanings, start, next_end in self.matches[index + 1 : index + 1 + _MAX_ADJECTIVES]:
-            if start - end > 1 or (start > end and self.words[end] in PREPOSITIONS):
+            if start - end > 1 or (start > end and self.words[end] in self.vocabulary.words["prepositions"]):
                 return False
             kinds = kinds_of(meanings)
             if kinds >> PhraseKind.TERM & 1:

@@ -9,7 +9,6 @@ from medvl.text.assertion.clauses import (
     LOOKING_BACK,
     LOOKING_BACK_KINDS,
     PAST,
-    PREPOSITIONS,
     PRESENT,
     UNCERTAIN,
     VERB_KINDS,
@@ -21,8 +20,6 @@ from medvl.text.assertion.scopes import Scope
 from medvl.text.structures import WordSpan
 from medvl.text.vocabulary import PhraseKind, kind_bits
 
-# A cue that ends in one of these names what follows it, and never looks back.
-_FORWARD_WORDS = frozenset(("for", "of", "from", "with", "by", "about", "regarding", "that", "if", "whether", "as"))
 # Kinds of phrases that may follow the last cue of a clause: "is likely small".
 _DESCRIPTION_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.NEUTRAL)
 
@@ -101,14 +98,14 @@ def _unused_cue_looks_back(sentence: Sentence, clause: Clause, part: Part, scope
 
 def _closes_clause(sentence: Sentence, end: int, stop: int) -> bool:
     """Whether an uncertain cue that ends at word ``end`` closes its clause, save for a place: "possible on the left"."""
-    if sentence.words[end - 1] in _FORWARD_WORDS:
+    if sentence.words[end - 1] in sentence.vocabulary.words["forward"]:
         return False
     last = stop - 1
     while _DESCRIPTION_KINDS >> sentence.phrases[last].meanings[0][0] & 1:
         last -= 1
     if end == sentence.phrases[last].end:
         return True
-    return end < len(sentence.words) and sentence.words[end] in PREPOSITIONS
+    return end < len(sentence.words) and sentence.words[end] in sentence.vocabulary.words["prepositions"]
 
 
 def restore_former(sentence: Sentence, clause: Clause) -> None:

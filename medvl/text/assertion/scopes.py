@@ -126,7 +126,7 @@ def _statement_follows_linker(scope: Scope, sentence: Sentence, index: int) -> b
 
 def _with_follows_former(scope: Scope, sentence: Sentence, index: int) -> bool:
     """A "with" ends the reach of a word like "prior": "status post biopsy with pneumothorax"."""
-    return scope.former and sentence.words[sentence.phrases[index].start] in ("with", "w")
+    return scope.former and sentence.words[sentence.phrases[index].start] in sentence.vocabulary.words["accompanying"]
 
 
 def _colon_opens_no_list(scope: Scope, sentence: Sentence, index: int) -> bool:
@@ -155,7 +155,11 @@ def _cause_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
     """A hedge reaches over words such as "due to" right behind it: "possibly due to edema"."""
     phrase = sentence.phrases[index]
     is_open = scope.assertion == UNCERTAIN and not scope.is_named and scope.cue is not None
-    return is_open and scope.cue[1] == phrase.start and sentence.words[phrase.end - 1] == "to"
+    return (
+        is_open
+        and scope.cue[1] == phrase.start
+        and sentence.words[phrase.end - 1] in sentence.vocabulary.words["cause"]
+    )
 
 
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]

@@ -1,0 +1,101 @@
+"""YAML files of vocabularies and prompts: reading, checks, and files that extend one another."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from medvl.utils.checks import error_message
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; invalid YAML is a ``ValueError`` that names the file."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12BoolLoader)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path.name} is not valid YAML: {error}.") from error
+
+
+class _Yaml12BoolLoader(yaml.SafeLoader):
+    """YAML's safe loader with the booleans of YAML 1.2, ``true`` and ``false``: the ``no`` of a list of cues is a word."""
+
+
+def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    """Construct a mapping; a key that stands in it twice is an error, since YAML would keep the last without a word."""
+    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+    for index, key in enumerate(keys):
+        if key in keys[:index]:
+            mark = node.value[index][0].start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands in one mapping twice", mark)
+    loader.flatten_mapping(node)
+    return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
+
+
+_Yaml12BoolLoader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _construct_mapping)
+_Yaml12BoolLoader.yaml_implicit_resolvers = {
+    letter: [(tag, regexp) for tag, regexp in resolvers if tag != "tag:yaml.org,2002:bool" or letter in "tTfF"]
+    for letter, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
+def as_strings(value: Any, entry_path: str) -> list[str]:
+    """``value`` if it is a list of strings."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise ValueError(error_message(entry_path, "be a list of strings (quote numbers and true)", repr(value)))
+    return value
+
+
+def check_keys(entry: Mapping[str, Any], known: Set[str], entry_path: str) -> None:
+    """Raise ``ValueError`` where an entry of a YAML file has keys that are not ``known``."""
+    if unknown := sorted(map(str, set(entry) - known)):
+        raise ValueError(error_message(entry_path, f"have no other keys than {sorted(known)}", unknown))
+
+
+def read_extended(
+    path: Path, find: Callable[[str, Path], Path | None], seen: tuple[Path, ...] = ()
+) -> tuple[Any, list[Path]]:
+    """Read a file that may extend another: mappings are merged, lists are joined, and single values replaced.
+
+    Args:
+        path: the file.
+        find: from the name that ``extends`` gives and the folder of its file to the path of the other file, or None.
+        seen: the files that lead to this one.
+
+    Returns:
+        The content without ``extends``, and the paths of all files that it comes from.
+
+    Raises:
+        ValueError: If a file is not valid YAML, cannot be found, leads back to itself, or does not fit what it extends.
+    """
+    data = read_yaml(path)
+    if not isinstance(data, Mapping) or "extends" not in data:
+        return data, [path]
+    name = data["extends"]
+    base = find(name, path.parent) if isinstance(name, str) else None
+    if base is None:
+        raise ValueError(error_message(f"{path.name}: extends", "be a built-in name or the path of a file", repr(name)))
+    if base.resolve() in [other.resolve() for other in (*seen, path)]:
+        raise ValueError(f"{path.name}: extends must not lead back to the file itself, got {name!r}.")
+    extended, paths = read_extended(base, find, (*seen, path))
+    if not isinstance(extended, Mapping):
+        return extended, [path, *paths]
+    own = {key: value for key, value in data.items() if key != "extends"}
+    return _extend(extended, own, path.name), [path, *paths]
+
+
+def _extend(base: Any, own: Any, entry_path: str) -> Any:
+    """Mappings are merged, lists are joined, and anything else of ``own`` replaces what ``base`` has."""
+    if isinstance(base, Mapping) and isinstance(own, Mapping):
+        merged = dict(base)
+        for key, value in own.items():
+            merged[key] = _extend(base[key], value, f"{entry_path}.{key}") if key in base else value
+        return merged
+    if isinstance(base, list) and isinstance(own, list):
+        return [*base, *own]
+    if isinstance(base, list | Mapping) or isinstance(own, list | Mapping):
+        kind = "list" if isinstance(base, list) else "mapping" if isinstance(base, Mapping) else "single value"
+        raise ValueError(error_message(entry_path, f"be a {kind}, as in the vocabulary that it extends", repr(own)))
+    return own
