@@ -216,6 +216,22 @@ class TestMaskedResNet:
         torch.testing.assert_close(masked["embed"], masked["patches"].mean(1))
 
 
+@pytest.mark.parametrize("stride", [4, 8, 16])
+def test_cells_of_a_finer_map_are_centered_on_their_pixels(stride):
+    """With equal weights, the pixels that a cell sees have their center of mass in the cell's own center."""
+    encoder = ImageEncoder("resnet10", image_size=256, width=0.125, output_stride=stride, no_max_pool=True).eval()
+    for weights in encoder.parameters():
+        torch.nn.init.constant_(weights, 0.01)
+    image = torch.ones(1, 1, 256, 256, requires_grad=True)
+    side = 256 // stride
+    middle = side // 2
+    cells = encoder(image)["patches"].sum(2).reshape(side, side)
+    cells[middle, middle].backward()
+    seen = image.grad[0, 0].double().sum(0)
+    center = float((seen * torch.arange(256)).sum() / seen.sum())
+    assert center == pytest.approx(middle * stride + (stride - 1) / 2, abs=0.51)
+
+
 def test_masked_resnet_needs_whole_cells():
     encoder = ImageEncoder("resnet10", image_size=36, width=0.125, output_stride=8)
     assert encoder(torch.zeros(1, 1, 36, 36))["grid"] == (5, 5)

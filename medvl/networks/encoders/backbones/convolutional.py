@@ -40,7 +40,8 @@ class ResNetBackbone(ResNet):
         in_channels: channels of the input.
         width: factor on the number of channels of every stage (MONAI's ``widen_factor``).
         output_stride: side in pixels of a cell of the last feature map: a power of 2 of at least 4, at most 32. Stages keep the
-            resolution once it is reached, so that a smaller stride gives finer maps of the same weights.
+            resolution once it is reached, so that a smaller stride gives finer maps of the same weights. Below 32 the image is
+            moved by half a cell, so that each cell is centered on its own pixels and a map of the cells lies where it points.
         **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
     """
 
@@ -93,10 +94,24 @@ class ResNetBackbone(ResNet):
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> torch.Tensor | PatchFeatures:
         if visible_indices is not None:
             return self._forward_visible(image, visible_indices)
-        features = self.act(self.bn1(self.conv1(image)))
+        features = self.act(self.bn1(self.conv1(self._center_cells(image))))
         if not self.no_max_pool:
             features = self.maxpool(features)
         return self.layer4(self.layer3(self.layer2(self.layer1(features))))
+
+    def _center_cells(self, image: torch.Tensor) -> torch.Tensor:
+        """The image moved by half a cell, to the left and to the top, where ``output_stride`` asks for finer maps than usual.
+
+        A convolution with a stride centers its cell i on pixel i * stride, the first pixel of the cell. Moved, the cell is
+        centered on its own pixels. The freed rows and columns are copies of the last ones.
+        """
+        if self._output_stride >= max(OUTPUT_STRIDES):
+            return image
+        for axis, side in enumerate(self.patch_size, start=2):
+            first = min(side // 2, image.shape[axis] - 1)
+            rest = image.narrow(axis, first, image.shape[axis] - first)
+            image = torch.cat([rest, image.narrow(axis, -1, 1).expand_as(image.narrow(axis, 0, first))], axis)
+        return image
 
     def _forward_visible(self, image: torch.Tensor, visible_indices: torch.Tensor) -> PatchFeatures:
         """Features of the visible cells of an image whose other cells are black."""
