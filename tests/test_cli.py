@@ -96,6 +96,7 @@ class TestTrain:
             "model",
             "skipped.jsonl",
             "splits.json",
+            "splits.key",
         }
         assert {path.name for path in (run / "model").iterdir()} == {
             "README.md",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from medvl.cli.evaluate import evaluate_and_report
-from medvl.cli.options import Output, Seed
+from medvl.cli.options import NoText, Output, Seed
 
 
 def demo(
     output: Output = Path("medvl-demo"),
     seed: Seed = 0,
+    no_text: NoText = False,
 ) -> None:
     """The main job in a few minutes on a CPU: generate chest X-rays with reports, pre-train, evaluate, write a report.
 
@@ -21,6 +22,5 @@ def demo(
 
     run = train(["convirt", "demo"], {"output": literal(str(output)), "seed": seed, "resume": True})
     title = "medvl demo: ConVIRT on synthetic chest X-rays"
-    evaluate_and_report(
-        run, None, output, title=title, protocols=("zero-shot", "retrieval", "label-retrieval", "grounding")
-    )
+    protocols = ("zero-shot", "retrieval", "label-retrieval", "grounding")
+    evaluate_and_report(run, None, output, title=title, protocols=protocols, show_text=not no_text)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import print_skipped
-from medvl.cli.options import COLUMNS, Data, Device, OnError, checked_on_error, column_options, resolve_device
+from medvl.cli.options import COLUMNS, Data, Device, NoText, OnError, checked_on_error, column_options, resolve_device
 from medvl.utils.extras import MissingExtraError
 
 
@@ -65,6 +65,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
     device: Device = None,
     on_error: OnError = "raise",
+    no_text: NoText = False,
     columns: dict[str, Any] | None = None,
 ) -> None:
     """Evaluate a trained model by one or several protocols, such as zero-shot classification and retrieval.
@@ -72,6 +73,7 @@ def evaluate(
     Prints the results beside those of the same model with random weights, and writes evaluation.json, evaluation.csv and
     report.html; what other protocols found on the same studies stays there. Without --data it evaluates the test split of the
     table that the model was trained on. Where no column of labels is named, the findings are those that the reports state.
+    report.html shows images and the text of reports; --no-text leaves the text out.
 
     Example:  medvl evaluate runs/first --data cases.csv --protocol zero-shot retrieval
     """
@@ -87,6 +89,7 @@ def evaluate(
         protocols=_protocols(protocol, more or []),
         mask_columns=mask_column or [],
         classes=classes,
+        show_text=not no_text,
     )
 
 
@@ -110,6 +113,7 @@ def evaluate_and_report(
     protocols: Sequence[str] | None = None,
     mask_columns: Sequence[str] = (),
     classes: Sequence[str] | None = None,
+    show_text: bool = True,
 ) -> None:
     """Evaluate a run, print the tables and write the report."""
     from medvl.utils.io import check_writable
@@ -130,6 +134,7 @@ def evaluate_and_report(
         mask_columns=mask_columns,
         classes=classes,
         title=title,
+        show_text=show_text,
         progress=True,
     )
     if (overlap := trained.training_overlap(manifest.studies)) is not None:

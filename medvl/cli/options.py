@@ -39,6 +39,12 @@ Device = Annotated[
 OnError = Annotated[
     str, typer.Option(help="What a study that cannot be read does: 'raise' stops, 'skip' leaves it out and counts it.")
 ]
+NoText = Annotated[
+    bool,
+    typer.Option(
+        "--no-text", help="Leave the text of reports out of the page; it then names the studies by their ids."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option(

@@ -46,6 +46,7 @@ def evaluate_run(
     classes: Sequence[str] | None = None,
     title: str | None = None,
     untrained: bool = True,
+    show_text: bool = True,
     progress: bool = False,
 ) -> Evaluation:
     """Run protocols on one split of a table; write ``evaluation.json``, ``evaluation.csv`` and the report.
@@ -66,6 +67,7 @@ def evaluate_run(
             where the table has them all, else every finding that some study shows.
         title: heading of the report.
         untrained: whether the same model with random weights is evaluated beside it.
+        show_text: whether the report shows text of the studies' reports.
         progress: whether progress bars are shown.
 
     Returns:
@@ -129,6 +131,7 @@ def evaluate_run(
         configuration=run.config,
         environment=run.environment,
         names=manifest.names,
+        show_text=show_text,
         sentences=example_sentences(run.model, loader),
     )
     return result

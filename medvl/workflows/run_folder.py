@@ -42,10 +42,10 @@ from medvl.workflows.run_records import (
     find_differences,
     read_record,
 )
-from medvl.workflows.split_record import SPLITS_FILE, SplitRecord
+from medvl.workflows.split_record import KEY_FILE, SPLITS_FILE, SplitRecord, read_key
 
 WRITTEN = (
-    ENVIRONMENT, SPLITS_FILE, METRICS, SKIPPED, MODEL, f"{MODEL}.partial", CHECKPOINTS, TENSORBOARD
+    ENVIRONMENT, SPLITS_FILE, KEY_FILE, METRICS, SKIPPED, MODEL, f"{MODEL}.partial", CHECKPOINTS, TENSORBOARD
 )  # fmt: skip
 """Names in a run folder that a run writes over or deletes; with ``config.yaml`` they are a run's own."""
 KEEP = ("last", "best")
@@ -192,7 +192,7 @@ class RunFolder:
         self._threads = environment["threads"]
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
-        SplitRecord.from_studies(manifest.studies).save(self.path)
+        SplitRecord.from_studies(manifest.studies, read_key(self.path)).save(self.path)
         write_json(self.path / ENVIRONMENT, environment)
 
     def _continue_environment(self, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:

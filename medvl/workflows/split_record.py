@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -13,12 +15,13 @@ from typing import Any
 from medvl.data import Manifest
 from medvl.data.leaks import image_paths
 from medvl.data.splits import SPLITS, group_key
-from medvl.utils.ids import hash_id
-from medvl.utils.io import write_json
+from medvl.utils.io import atomic_write, write_json
 
-SPLITS_FILE = "splits.json"
+SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
 KEYS = ("image", "study", "patient", "file")
 """What a study is recognized by: the path of its image, its ids, and the name and size of the image's file."""
+
+KEY_BYTES = 32
 
 CHANCE = 0.05
 """Fraction of image files whose name and size may be those of files of the training by chance."""
@@ -27,42 +30,52 @@ CHANCE = 0.05
 class SplitRecord:
     """The split of every study of a run. Ids and paths are kept as hashes, never as they are.
 
+    The hashes are keyed by a random number of the run, which is in a file of its own (``splits.key``): without that file no
+    id can be found by trying, however short it is, and studies cannot be recognized.
+
     Args:
         splits: for each split, the hashes of its studies by key: "image", "study", "patient", "file".
+        key: of the hashes, 32 bytes.
     """
 
-    def __init__(self, splits: Mapping[str, Mapping[str, Iterable[str]]]) -> None:
+    def __init__(self, splits: Mapping[str, Mapping[str, Iterable[str]]], key: bytes) -> None:
+        self.key = key
         self.splits = {split: {key: set(splits[split][key]) for key in KEYS} for split in SPLITS}
 
     @classmethod
-    def from_studies(cls, studies: Iterable[Mapping[str, Any]]) -> SplitRecord:
-        """The record of studies that have a ``split``."""
+    def from_studies(cls, studies: Iterable[Mapping[str, Any]], key: bytes | None = None) -> SplitRecord:
+        """The record of studies that have a ``split``, with a new key if none is given."""
+        key = secrets.token_bytes(KEY_BYTES) if key is None else key
         splits: dict[str, dict[str, set[str]]] = {split: {key: set() for key in KEYS} for split in SPLITS}
         for study in studies:
-            for key, values in _hashes(study).items():
-                splits[study["split"]][key] |= values
-        return cls(splits)
+            for name, values in _hashes(study, key).items():
+                splits[study["split"]][name] |= values
+        return cls(splits, key)
 
     @classmethod
     def load(cls, folder: Path) -> SplitRecord:
         """Read the record of a run folder.
 
         Raises:
-            ValueError: If the file is missing or damaged.
+            ValueError: If a file is missing or damaged.
         """
-        path = folder / SPLITS_FILE
-        if not path.is_file():
+        path, key = folder / SPLITS_FILE, read_key(folder)
+        if not path.is_file() or key is None:
             raise ValueError(
-                f"{folder} holds no {SPLITS_FILE}, which says which studies the run was trained on: the file was removed, "
-                "or the run was trained by an earlier version of medvl."
+                f"{folder} holds no {KEY_FILE if path.is_file() else SPLITS_FILE}, which says which studies the run was "
+                "trained on: the file was removed, or the run was trained by an earlier version of medvl."
             )
         try:
-            return cls(json.loads(path.read_text()))
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            return cls(json.loads(path.read_bytes()), key)
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
 
     def save(self, folder: Path) -> None:
-        """Write the record to a run folder."""
+        """Write the record to a run folder, the key for its owner alone."""
+        if read_key(folder) != self.key:
+            with atomic_write(folder / KEY_FILE) as file:
+                os.chmod(file.name, 0o600)
+                file.write(self.key.hex() + "\n")
         content = {split: {key: sorted(values) for key, values in keys.items()} for split, keys in self.splits.items()}
         write_json(folder / SPLITS_FILE, content, indent=None)
 
@@ -71,7 +84,7 @@ class SplitRecord:
 
         What is found in several splits counts as the earliest, so that a study of the training is never taken for another.
         """
-        hashes = _hashes(study)
+        hashes = _hashes(study, self.key)
         for key in ("image", "study", "patient"):
             for split in SPLITS:
                 if hashes.get(key, set()) & self.splits[split][key]:
@@ -80,7 +93,7 @@ class SplitRecord:
 
     def knows_image(self, study: Mapping[str, Any]) -> bool:
         """Whether the study's image, by its path or by the name and size of its file, was in the run's data."""
-        hashes = _hashes(study)
+        hashes = _hashes(study, self.key)
         return any(hashes.get(key, set()) & self.splits[split][key] for key in ("image", "file") for split in SPLITS)
 
     def assign_splits(self, manifest: Manifest, seed: int) -> Manifest | None:
@@ -129,25 +142,45 @@ class SplitRecord:
         """How many of these studies, or their patients, were in the training split."""
         trained = self.splits["train"]
         return sum(
-            any(values & trained[key] for key, values in _hashes(study).items() if key != "file") for study in studies
+            any(values & trained[name] for name, values in _hashes(study, self.key).items() if name != "file")
+            for study in studies
         )
 
 
-def _hashes(study: Mapping[str, Any]) -> dict[str, set[str]]:
+def read_key(folder: Path) -> bytes | None:
+    """The key of the hashes of a run folder; None if there is none yet.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    path = folder / KEY_FILE
+    if not path.is_file():
+        return None
+    try:
+        key = bytes.fromhex(path.read_text())
+    except ValueError:
+        key = b""
+    if len(key) != KEY_BYTES:
+        raise ValueError(f"{path} is damaged: it holds no {2 * KEY_BYTES} hexadecimal digits.")
+    return key
+
+
+def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[str]]:
     """A study's hashes by key. An id that begins with the name of its source counts also without it."""
     found: dict[str, set[str]] = {}
     source = str(study.get("source", "")).removesuffix(f":{study.get('kind')}")
     for key, value in (("study", study["study_id"]), ("patient", study.get("patient_id"))):
         if value is not None:
-            found[key] = {_hash(key, text) for text in (str(value), str(value).removeprefix(f"{source}/"))}
+            found[key] = {_hash(key, text, secret) for text in (str(value), str(value).removeprefix(f"{source}/"))}
     if paths := [os.path.abspath(path) for path in image_paths(study)]:
-        found["image"] = {_hash("image", name) for path in paths for name in (path, os.path.realpath(path))}
-        found["file"] = {_hash("file", f"{os.path.basename(path)}:{_size(path)}") for path in paths}
+        found["image"] = {_hash("image", name, secret) for path in paths for name in (path, os.path.realpath(path))}
+        found["file"] = {_hash("file", f"{os.path.basename(path)}:{_size(path)}", secret) for path in paths}
     return found
 
 
-def _hash(key: str, value: str) -> str:
-    return f"{hash_id(f'{key}:{value}'):016x}"
+def _hash(key: str, value: str, secret: bytes) -> str:
+    text = f"{key}:{value}".encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(text, key=secret, digest_size=8).hexdigest()
 
 
 def _size(path: str) -> int:

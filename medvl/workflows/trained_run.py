@@ -26,7 +26,7 @@ from medvl.transforms import ExtractSections, ExtractSectionsd, image_preprocess
 from medvl.transforms.image import DEFAULT_HU_RANGE
 from medvl.workflows.literals import literal_text
 from medvl.workflows.run_records import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, read_record
-from medvl.workflows.split_record import SplitRecord
+from medvl.workflows.split_record import KEY_FILE, SplitRecord
 
 logger = logging.getLogger(__name__)
 
@@ -146,6 +146,8 @@ class TrainedRun:
 
     def training_overlap(self, studies: Sequence[Mapping[str, Any]]) -> str | None:
         """A sentence on how many of these studies the model was trained on; None if it was trained on none of them."""
+        if not (self.path / KEY_FILE).is_file():
+            return f"{self.path} holds no {KEY_FILE}, so that it is not known whether the model was trained on these studies."
         number = self.split_record.count_trained(studies)
         if not number:
             return None

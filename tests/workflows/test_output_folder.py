@@ -19,7 +19,7 @@ def content(folder):
     [
         "model/weights.bin", "model", "model.partial/x", "checkpoints/epoch-0001.pt", "checkpoints/best-0003.pt",
         "checkpoints/notes.txt", "data/cases.csv", "data/images/p17.png", "data/notes.txt", "metrics.jsonl", "skipped.jsonl",
-        "environment.json", "splits.json", "tensorboard/events.1",
+        "environment.json", "splits.json", "splits.key", "tensorboard/events.1",
     ],
 )  # fmt: skip
 def test_a_users_files_are_refused_and_kept(tmp_path, name, resume):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medvl.workflows import TrainedRun, evaluate_run, train
+from medvl.workflows import SplitRecord, TrainedRun, evaluate_run, train
 
 TEXTS = ("The heart is enlarged. No pleural effusion.", "Left pleural effusion.", "Clear lungs. No edema.")
 TINY = {"epochs": 1, "batch_size": 4, "image_size": 32, "embed_dim": 8, "vocab_size": 100, "progress": False}
@@ -231,9 +232,39 @@ def test_the_record_names_nobody_and_is_needed(folder, tmp_path):
     (copied / "splits.json").write_text("{")
     with pytest.raises(ValueError, match=r"splits\.json is damaged: "):
         TrainedRun(copied).studies(folder / "data" / "cases.csv")
+    (copied / "splits.json").write_text(text)
+    key = (copied / "splits.key").read_text()
+    (copied / "splits.key").write_text(key[1:])
+    with pytest.raises(ValueError, match=r"splits\.key is damaged: it holds no 64 hexadecimal digits\.$"):
+        TrainedRun(copied).studies(folder / "data" / "cases.csv")
+    (copied / "splits.key").unlink()
+    with pytest.raises(ValueError, match=r"holds no splits\.key, which says which studies the run was trained on"):
+        TrainedRun(copied).studies(folder / "data" / "cases.csv")
+    run = TrainedRun(copied)
+    overlap = run.training_overlap(run.studies(folder / "data" / "cases.csv", split="all").studies)
+    assert overlap.endswith(
+        "holds no splits.key, so that it is not known whether the model was trained on these studies."
+    )
     (copied / "splits.json").unlink()
     with pytest.raises(ValueError, match=r"holds no splits\.json, which says which studies the run was trained on"):
         TrainedRun(copied).studies(folder / "data" / "cases.csv")
+
+
+def test_ids_cannot_be_found_by_trying_without_the_key(folder):
+    record = json.loads((folder / "run" / "splits.json").read_text())
+    found = {value for keys in record.values() for values in keys.values() for value in values}
+    tried = [
+        f"{key}:{text}".encode()
+        for key in ("patient", "study")
+        for i in range(100)
+        for text in (f"p{i}", f"{i}", f"s{i}")
+    ]
+    digests = {hashlib.blake2b(text, digest_size=8).hexdigest() for text in tried}
+    assert not found & (digests | {f"{int(value, 16) >> 1:016x}" for value in digests})
+    key = bytes.fromhex((folder / "run" / "splits.key").read_text())
+    assert len(found & {hashlib.blake2b(text, key=key, digest_size=8).hexdigest() for text in tried}) >= 30
+    assert (folder / "run" / "splits.key").stat().st_mode & 0o077 == 0
+    assert SplitRecord.from_studies([]).key != SplitRecord.from_studies([]).key
 
 
 def test_sources_that_changed_keep_the_splits_of_the_training(copy, tmp_path):

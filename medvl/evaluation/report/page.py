@@ -105,6 +105,7 @@ def write_report(
     parts = {
         "title": title,
         "version": __version__,
+        "shows_text": show_text,
         "key_figures": key_figure_cards(evaluation),
         "facts": _texts(facts),
         "notes": [note for result in evaluation.values() for note in result.notes()],
