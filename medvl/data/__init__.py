@@ -10,6 +10,7 @@ from medvl.utils.lazy import lazy_exports
 require_extra("medvl.data", "monai")
 
 if TYPE_CHECKING:
+    from medvl.data.class_prompts import prompt_studies as prompt_studies
     from medvl.data.collate import collate_studies as collate_studies
     from medvl.data.corpus import TextCorpus as TextCorpus
     from medvl.data.corpus import text_corpus as text_corpus
@@ -59,6 +60,7 @@ _MODULES = {
     "load_sources": "source_manifest",
     "load_studies": "studies",
     "parse_source": "sources",
+    "prompt_studies": "class_prompts",
     "read_manifest": "manifest_reader",
     "split_by_patient": "splits",
     "table_path": "studies",

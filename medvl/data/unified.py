@@ -12,6 +12,7 @@ from medvl.data.dataset import StudyDataset, TransformChain, get_items
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler, Unit
 from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.errors import StudyError
+from medvl.utils.ids import hash_id
 
 VIEWS = ("all", "sample", "pool")
 # For each kind, the keys that a study must have: one of each group.
@@ -20,6 +21,7 @@ _REQUIRED_KEYS = {
     "image-text": (("image",), _TEXT_KEYS),
     "image-label": (("image",), ("label",)),
     "text-label": (_TEXT_KEYS,),
+    "prompt": (("text",), ("text_label",)),
 }
 
 TextIndex: TypeAlias = tuple[int, bool]  # index into the texts, or if true into the label prompts
@@ -39,7 +41,9 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
     text-label    report                report
     ============  ====================  =======================
 
-    A prompt is a text that ``prompt_transform`` generates from the label (:class:`~medvl.transforms.LabelsToPromptd`).
+    A prompt is a text that ``prompt_transform`` generates from the label (:class:`~medvl.transforms.LabelsToPromptd`). Studies
+    of the kind ``prompt`` are prompts that are given (:func:`~medvl.data.prompt_studies`): each other study is drawn together
+    with ``prompts_per_study`` of them.
     If a study has ``sentences`` instead of ``text``, each sentence is a text with its own row of ``text_label``, and
     ``texts_per_study`` of them are drawn at a time.
 
@@ -57,6 +61,8 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         label_prompts: whether images of the kind ``image-label`` get a prompt as their text.
         texts_per_study: sentences that are drawn together from a study with more of them, successive ones that start
             anywhere; at least 1. All of them are positives of the study's image.
+        prompts_per_study: given prompts that are drawn with a study, if images and texts are coupled; at least 0. They are
+            chosen by the study's id, others each time.
         views: how a study with several images is drawn: ``"all"``, each image as a unit of its own; ``"sample"``, one image,
             a different one each time; ``"pool"``, all of them together, as one image to :class:`~medvl.networks.PooledViews`.
         seed: of the random transforms and of :meth:`sampler`; an integer, at least 0.
@@ -95,15 +101,18 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         decoupled: bool = False,
         label_prompts: bool = True,
         texts_per_study: int = 1,
+        prompts_per_study: int = 0,
         views: str = "all",
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
         check_option(views, "views", VIEWS)
         check_integer(texts_per_study, "texts_per_study", minimum=1)
+        check_integer(prompts_per_study, "prompts_per_study", minimum=0)
         for study in studies:
             _check_study(study)
-        self.studies, self.seed, self._pooled, self.texts_per_study = studies, seed, views == "pool", texts_per_study
+        self.studies, self.seed, self._pooled = studies, seed, views == "pool"
+        self.texts_per_study, self.prompts_per_study = texts_per_study, prompts_per_study
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
         prompts: list[dict[str, Any]] = []
@@ -111,20 +120,26 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         self.pools: dict[str, list[Unit]] = {}
         self.image_pools: dict[str, list[Unit]] = {}
         self.text_pools: dict[str, list[Unit]] = {}
-        for views_of_study in _by_study(studies):
+        given = [study for study in studies if study["kind"] == "prompt"]
+        prompts += [{**_select_keys(study, TEXT_KEYS), "label": study["text_label"]} for study in given]
+        self._given_prompts = [self._add_item(None, (number, True)) for number in range(len(given))]
+        for views_of_study in _by_study([study for study in studies if study["kind"] != "prompt"]):
             study = views_of_study[0]
             is_prompt = study["kind"] == "image-label"
             own = prompts if is_prompt else texts
             first_image, first_text = len(images), len(own)
-            images += [_select_keys(view, IMAGE_KEYS) for view in views_of_study if view["kind"] != "text-label"]
+            images += [_select_keys(view, IMAGE_KEYS) for view in views_of_study if "image" in view]
             own += _texts(views_of_study) if not is_prompt or label_prompts else []
             text_indices = [(number, is_prompt) for number in range(first_text, len(own))]
-            self._add_units(study["source"], range(first_image, len(images)), text_indices, decoupled, views)
+            self._add_units(study, range(first_image, len(images)), text_indices, decoupled, views)
         self.images = StudyDataset(images, image_transform, seed, cache_bytes)
         self.texts = StudyDataset(texts, text_transform, seed, cache_bytes)
         self.prompts = StudyDataset(prompts, prompt_transform, seed, cache_bytes)
 
-    def _add_units(self, source: str, images: range, texts: Sequence[TextIndex], decoupled: bool, views: str) -> None:
+    def _add_units(
+        self, study: Mapping[str, Any], images: range, texts: Sequence[TextIndex], decoupled: bool, views: str
+    ) -> None:
+        source = study["source"]
         if decoupled:
             image_items = [self._add_item(image, None) for image in images]
             text_items = [self._add_item(None, text) for text in texts]
@@ -138,7 +153,10 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         count = min(self.texts_per_study, len(texts))
         alone = [self._add_item(None, text) for text in texts] if count > 1 or not images else []
         # The texts after the first, for each that may be the first.
-        more = [[alone[(first + step) % len(texts)] for step in range(1, count)] for first in range(len(texts))]
+        more = [
+            [*(alone[(first + step) % len(texts)] for step in range(1, count)), *self._draw_prompts(study, first)]
+            for first in range(len(texts))
+        ]
         if not images:
             pool.append(tuple((text, *others) for text, others in zip(alone, more, strict=True)))
             return
@@ -153,6 +171,14 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
             pool.append(tuple(of_image[number] for number in range(len(texts)) for of_image in pairs))
         else:
             pool += map(tuple, pairs)
+
+    def _draw_prompts(self, study: Mapping[str, Any], draw: int) -> list[int]:
+        """Items of given prompts that go with a draw of a study."""
+        if not self._given_prompts:
+            return []
+        numbers = range(self.prompts_per_study)
+        keys = [hash_id(f"{study['study_id']} {draw} {number}") for number in numbers]
+        return [self._given_prompts[key % len(self._given_prompts)] for key in keys]
 
     def _add_item(self, image: int | None, text: TextIndex | None) -> int:
         self._items.append((image, text))

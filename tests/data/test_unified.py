@@ -331,3 +331,42 @@ def test_labels_become_numbers_for_the_loss():
     _, targets, _, _ = PrepareBatchImageText(label_policy=LabelPolicy())(batch, "cpu")
     assert targets["image_labels"].tolist() == [[-1, 1]] * 7
     assert {tuple(row) for row in targets["text_labels"].tolist()} == {(-1, 1), (1, 0)}
+
+
+class TestGivenPrompts:
+    def prompts(self, count: int) -> list[dict]:
+        labels = np.array([1.0, np.nan], dtype=np.float32)
+        return [
+            {
+                "study_id": f"prompt {n}",
+                "kind": "prompt",
+                "source": "prompts",
+                "text": f"Prompt {n}.",
+                "text_label": labels,
+            }
+            for n in range(count)
+        ]
+
+    @pytest.mark.parametrize("kind", ["image-text", "image-label", "text-label"])
+    def test_each_study_brings_some(self, kind):
+        studies = [study(kind, number) for number in range(12)]
+        plain = UnifiedDataset(studies, None, text_chain(), prompt_chain())
+        data = UnifiedDataset([*studies, *self.prompts(5)], None, text_chain(), prompt_chain(), prompts_per_study=2)
+        assert set(data.pools) == set(plain.pools)
+        drawn = list(data.sampler(4))
+        assert [len(batch) for batch in drawn] == [4 * 3] * 3
+        texts = [data[index]["text"] for batch in drawn for index in batch if "text" in data[index]]
+        given = [text for text in texts if text.startswith("Prompt")]
+        assert len(given) == 24
+        assert len(set(given)) == 5, "others for other studies"
+        item = next(data[index] for batch in drawn for index in batch if data[index]["study_id"].startswith("prompt"))
+        assert "image" not in item
+        assert "label" not in item
+
+    def test_without_a_number_none_is_drawn(self):
+        studies = [study("image-text", number) for number in range(6)]
+        plain = UnifiedDataset(studies, None, text_chain(), prompt_chain())
+        data = UnifiedDataset([*studies, *self.prompts(5)], None, text_chain(), prompt_chain())
+        assert [[data[i]["study_id"] for i in batch] for batch in data.sampler(2)] == [
+            [plain[i]["study_id"] for i in batch] for batch in plain.sampler(2)
+        ]

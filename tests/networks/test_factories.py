@@ -83,7 +83,7 @@ def test_papers_choices():
     assert models["umcl"].text_encoder.prompt_embedding.num_tokens == 16
     assert tiny("umcl", num_prompt_tokens=0).text_encoder.prompt_embedding is None
     assert {n: m.text_processor.report_encoding for n, m in models.items()} == {
-        "convirt": "sentences", "medclip": "sentences", "umcl": "whole", "mlip": "sentences"
+        "convirt": "sentences", "medclip": "sentences", "umcl": "sentences", "mlip": "sentences"
     }  # fmt: skip
 
 

@@ -133,8 +133,10 @@ def test_prompt_tokens_of_umcl_are_learned_and_used(medvl, sources, tmp_path):
 
 
 def test_umcl_without_labeled_images_has_no_tokens_that_would_never_learn(sources, tmp_path):
-    settings = {**SMALL, **OWN["umcl"], "sources": sources[1:], "output": str(tmp_path / "run"), "batch_size": 36}
-    assert TrainedRun(train("umcl", settings)).model.text_encoder.prompt_embedding is None
+    settings = {**SMALL, **OWN["umcl"], "sources": sources[1:], "batch_size": 36}
+    for prompts in (0, 1):
+        run = train("umcl", {**settings, "output": str(tmp_path / str(prompts)), "prompts_per_study": prompts})
+        assert (TrainedRun(run).model.text_encoder.prompt_embedding is None) == (prompts == 0)
 
 
 @pytest.mark.parametrize("recipe", ["medclip", "umcl"])
@@ -185,7 +187,7 @@ def test_recipes_of_pairs_take_no_sources(medvl, sources):
     assert code == 2
     assert err.strip().splitlines()[-1] == (
         "Error: convirt learns from images paired with their reports, one table given as --data; "
-        "--source is for medclip and umcl."
+        "--source is for medclip and medvl and mlip and umcl."
     )
     code, _, err = medvl("train", "medclip", "--source", "labels=x.csv")
     assert code == 2

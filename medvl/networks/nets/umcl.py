@@ -26,8 +26,8 @@ def umcl(num_prompt_tokens: int = 16) -> dict[str, Any]:
 
     Wang et al. 2023, "Unified Medical Image-Text-Label Contrastive Learning With Continuous Prompt",
     https://arxiv.org/abs/2307.05920, publishes no code: the sizes are ours, after MedCLIP's. Both encoders have random
-    weights unless an encoder with weights is given. It trains on whole reports and on prompts written from labels, so that
-    a report is encoded as a whole; prompts have 16 learned tokens.
+    weights unless an encoder with weights is given. It trains on sentences and on prompts written from labels, so that a report
+    is encoded by its sentences; prompts have 16 learned tokens.
 
     Args:
         num_prompt_tokens: learned tokens that :class:`medvl.transforms.AddPromptTokens` or
@@ -44,5 +44,5 @@ def umcl(num_prompt_tokens: int = 16) -> dict[str, Any]:
     return {
         "text_encoder": {"prompt_tokens": {"num_tokens": num_prompt_tokens} if num_prompt_tokens else None},
         "logit_scale": {"temperature": 0.07},
-        "report_encoding": "whole",
+        "report_encoding": "sentences",
     }
