@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import print_skipped
-from medvl.cli.options import Data, Device, OnError, checked_on_error, column_options, resolve_device
+from medvl.cli.options import Data, Device, OnError, TrustPackage, checked_on_error, column_options, resolve_device
 
 
 @column_options
@@ -22,6 +22,7 @@ def embed(
     batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
     device: Device = None,
     on_error: OnError = "raise",
+    trust_package: TrustPackage = None,
     columns: dict[str, Any] | None = None,
 ) -> None:
     """Write image and text embeddings of studies with ids, splits and labels, in the format that the file's suffix names.
@@ -39,7 +40,7 @@ def embed(
     from medvl.workflows import TrainedRun
     from medvl.workflows import embed as embed_loader
 
-    trained = TrainedRun(run, resolve_device(device))
+    trained = TrainedRun(run, resolve_device(device), trusted_packages=trust_package or [])
     manifest = trained.studies(data, split, columns, checked_on_error(on_error))
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     embeddings = embed_loader(trained.model, loader, progress=True)

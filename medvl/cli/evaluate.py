@@ -9,7 +9,17 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import print_skipped
-from medvl.cli.options import COLUMNS, Data, Device, NoText, OnError, checked_on_error, column_options, resolve_device
+from medvl.cli.options import (
+    COLUMNS,
+    Data,
+    Device,
+    NoText,
+    OnError,
+    TrustPackage,
+    checked_on_error,
+    column_options,
+    resolve_device,
+)
 from medvl.utils.extras import MissingExtraError
 
 
@@ -66,6 +76,7 @@ def evaluate(
     device: Device = None,
     on_error: OnError = "raise",
     no_text: NoText = False,
+    trust_package: TrustPackage = None,
     columns: dict[str, Any] | None = None,
 ) -> None:
     """Evaluate a trained model by one or several protocols, such as zero-shot classification and retrieval.
@@ -90,6 +101,7 @@ def evaluate(
         mask_columns=mask_column or [],
         classes=classes,
         show_text=not no_text,
+        trusted_packages=trust_package or [],
     )
 
 
@@ -114,13 +126,14 @@ def evaluate_and_report(
     mask_columns: Sequence[str] = (),
     classes: Sequence[str] | None = None,
     show_text: bool = True,
+    trusted_packages: Sequence[str] = (),
 ) -> None:
     """Evaluate a run, print the tables and write the report."""
     from medvl.utils.io import check_writable
     from medvl.workflows import TrainedRun, evaluate_run
 
     check_writable(output / "evaluation.json")
-    trained = TrainedRun(run, resolve_device(device))
+    trained = TrainedRun(run, resolve_device(device), trusted_packages=trusted_packages)
     manifest = trained.studies(data, split, columns, on_error, label_reports=True)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     result = evaluate_run(
@@ -137,8 +150,9 @@ def evaluate_and_report(
         show_text=show_text,
         progress=True,
     )
-    if (overlap := trained.training_overlap(manifest.studies)) is not None:
-        typer.echo(f"{overlap}\n")
+    for said in (trained.training_overlap(manifest.studies), trained.input_difference):
+        if said is not None:
+            typer.echo(f"{said}\n")
     typer.echo(result.table())
     print_skipped([*manifest.skipped, *loader.skipped.values()])
     typer.echo(f"\nReport: {output / 'report.html'}")

@@ -57,6 +57,16 @@ Settings = Annotated[
     ),
 ]
 
+TrustPackage = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="PACKAGE",
+        help="A package whose code the model's folder may run, for preprocessing or an image encoder of your own; may be "
+        "repeated. None but medvl, MONAI and PyTorch by default.",
+        show_default=False,
+    ),
+]
+
 COLUMNS = "Columns of the table"
 ImageColumn = Annotated[
     str | None, typer.Option(help="Paths of images; 'image' by default.", rich_help_panel=COLUMNS, show_default=False)

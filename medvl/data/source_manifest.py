@@ -37,10 +37,14 @@ class SourceManifest(Manifest):
     Args:
         parts: name of each source to its manifest, in the order given.
         unlabeled: number of texts that were dropped because they mention no finding.
+        text_unit: what is one text, "report" or "sentence".
+        sections: the sections that make up a report's text.
     """
 
     parts: dict[str, Manifest] = field(default_factory=dict, repr=False)
     unlabeled: int = 0
+    text_unit: str = "report"
+    sections: tuple[str, ...] = ("findings", "impression")
 
     def summary(self) -> str:
         """How many rows of each source were read, skipped and dropped, in plain sentences."""
@@ -152,6 +156,8 @@ def load_sources(
         skipped=[error for part in parts.values() for error in part.skipped],
         parts=parts,
         unlabeled=unlabeled,
+        text_unit=text_unit,
+        sections=(sections,) if isinstance(sections, str) else tuple(sections),
     )
 
 

@@ -118,8 +118,9 @@ def evaluate_run(
     chosen = choose_protocols(protocols, context)
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
-    if (overlap := run.training_overlap(manifest.studies)) is not None:
-        logger.warning("%s", overlap)
+    for said in (run.training_overlap(manifest.studies), run.input_difference):
+        if said is not None:
+            logger.warning("%s", said)
     earlier = save_evaluation(result, output, describe_evaluated(run, manifest))
     write_report(
         output / REPORT,
@@ -163,8 +164,10 @@ def example_sentences(model: DualEncoder, loader: StudyLoader) -> list[SentenceM
 def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds: float) -> dict[str, Any]:
     """What the report says of the run in short."""
     overlap = run.training_overlap(manifest.studies)
+    differing = run.input_difference
     facts = {
         **({"Trained on these studies": overlap} if overlap else {}),
+        **({"Fed otherwise than in training": differing} if differing else {}),
         "Evaluated on": f"{len(manifest)} studies of {manifest.name}",
         "Rows": manifest.summary(),
         "Trained on": run.environment["data_summary"],

@@ -15,7 +15,15 @@ from monai.transforms import Compose, SelectItemsd, Transform
 from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestXRay, table_path
 from medvl.data.studies import SYNTHETIC, synthetic_dataset
 from medvl.data.tables import read_table
-from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest
+from medvl.transforms import (
+    LoadStudyImage,
+    LoadStudyImaged,
+    PadToSquare,
+    PadToSquared,
+    RadiographIntensityd,
+    ResizeLongest,
+    ResizeLongestd,
+)
 from medvl.workflows.trained_run import TrainedRun, fill_missing_keys
 
 REGIONS, MASK = "regions", "mask"
@@ -125,9 +133,28 @@ def find_masks(
 
 
 def masked_dataset(run: TrainedRun, studies: Sequence[Mapping[str, Any]], masks: Masks) -> StudyDataset:
-    """The studies that have masks, as ``image``, ``mask``, ``report``, ``study_id`` and ``patient_id``."""
+    """The studies that have masks, as ``image``, ``mask``, ``report``, ``study_id`` and ``patient_id``.
+
+    Raises:
+        ValueError: If the preprocessing of the images has a step that moves pixels, other than ``ResizeLongestd`` and
+            ``PadToSquared``, which masks do not go through.
+    """
     size, dims = run.model.image_size, run.model.spatial_dims
     load, *rest = run.image_preprocessing().transforms
+    moves = [
+        step for step in rest if not isinstance(step, RadiographIntensityd) and "intensity" not in type(step).__module__
+    ]
+    expected = [ResizeLongestd, PadToSquared]
+    if (
+        not isinstance(load, LoadStudyImaged)
+        or [type(step) for step in moves] != expected
+        or moves[0].transform.size != size
+    ):
+        names = ", ".join(type(step).__name__ for step in [load, *moves])
+        raise ValueError(
+            "masks can follow images only through LoadStudyImaged, ResizeLongestd to the model's image_size and PadToSquared, "
+            f"but the preprocessing of this model is {names}; evaluate it without masks."
+        )
     steps = [load, LoadMasks(size, dims), *rest, SelectItemsd(["image", MASK, "report", "study_id", "patient_id"])]
     return StudyDataset([fill_missing_keys(study, 0) for study in masks.select(studies)], Compose(steps))
 

@@ -8,8 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigComponent, ConfigWorkflow
+from monai.bundle.reference_resolver import ReferenceResolver
+from monai.transforms import Transform
+from torch import nn
 
+from medvl.utils.targets import state_target
 from medvl.workflows.folder_lock import release_lock
 from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files
 from medvl.workflows.run_folder import WholeConfig
@@ -20,11 +24,25 @@ METADATA = BUNDLES / "metadata.json"
 logging.getLogger("monai.bundle.workflows").setLevel(logging.ERROR)  # it warns of every run without a logging.conf
 
 
+class _StatingResolver(ReferenceResolver):
+    """MONAI's resolver, which also remembers of every transform and module which class and arguments made it."""
+
+    def _resolve_one_item(self, id: str, waiting_list: set[str] | None = None, **kwargs: Any) -> Any:
+        made = super()._resolve_one_item(id, waiting_list, **kwargs)
+        item = self.items.get(self.normalize_id(id))
+        if isinstance(made, Transform | nn.Module) and isinstance(item, ConfigComponent):
+            target = item.resolve_module_name()
+            if isinstance(target, str) and item.get_config().get("_mode_", "default") == "default":
+                state_target(made, target, item.resolve_args())
+        return made
+
+
 class RecipeWorkflow(ConfigWorkflow):
     """MONAI's ``ConfigWorkflow`` for configurations in layers, whose run folder records the whole configuration.
 
-    Two things differ from the base class: the layers that a file names under ``layers`` are read before it, and
-    ``@recorded_config`` is the merged configuration itself, overrides included, as a :class:`~medvl.workflows.WholeConfig`.
+    Three things differ from the base class: the layers that a file names under ``layers`` are read before it,
+    ``@recorded_config`` is the merged configuration itself, overrides included, as a :class:`~medvl.workflows.WholeConfig`, and
+    the class and arguments of transforms and modules are remembered, so that they can be saved with a model.
     MONAI's commands take the class by name::
 
         python -m monai.bundle run --workflow_name medvl.workflows.RecipeWorkflow --config_file convirt --epochs 3
@@ -54,6 +72,7 @@ class RecipeWorkflow(ConfigWorkflow):
         super().__init__(
             [str(path) for path in config_files(config_file)], meta_file or str(METADATA), logging_file, **options
         )
+        self.parser.ref_resolver = _StatingResolver()
 
     def initialize(self) -> Any:
         """Hand the configuration to what records it, then run the expressions under ``initialize``."""

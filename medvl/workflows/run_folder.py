@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 
-from medvl.data import Manifest, parse_source
+from medvl.data import Manifest, StudyDataset, UnifiedDataset, parse_source
 from medvl.data.studies import SYNTHETIC
 from medvl.handlers import BestCheckpoint, RunCheckpoint
 from medvl.handlers.checkpoint_file import check_finite_weights, epoch_of
@@ -28,6 +28,7 @@ from medvl.utils.threads import torch_threads
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
 from medvl.workflows.locations import absolute_locations
+from medvl.workflows.model_input import ModelInput, hash_training_inputs
 from medvl.workflows.run_records import (
     CHECKPOINTS,
     CONFIG,
@@ -80,9 +81,9 @@ class RunFolder:
     the data), ``splits.json`` (hashes of the studies of each split), ``metrics.jsonl``, ``skipped.jsonl``, ``checkpoints/``
     and, when the run is complete, ``model/``.
 
-    A recipe calls :meth:`acquire` before anything is written, :meth:`release` once the studies are read, :meth:`setup` when
-    the trainer is there, then :meth:`run_training` and :meth:`save_model`. From the first call to the last the folder is
-    locked (:class:`~medvl.workflows.FolderLock`).
+    A recipe calls :meth:`acquire` before anything is written, :meth:`release` once the studies are read, :meth:`set_input` and
+    :meth:`setup` when the trainer is there, then :meth:`run_training` and :meth:`save_model`. From the first call to the last
+    the folder is locked (:class:`~medvl.workflows.FolderLock`).
 
     Args:
         path: the folder; created when the run starts.
@@ -97,6 +98,8 @@ class RunFolder:
         self._lock = FolderLock(path)
         self._acquired = self._complete = False
         self._threads: int | None = None
+        self._input: ModelInput | None = None
+        self._input_hashes: dict[str, Any] | None = None
         self.is_whole = isinstance(config, WholeConfig)
         content = config.content if isinstance(config, WholeConfig) else config or {}
         self.config: dict[str, Any] = absolute_locations(json.loads(json.dumps(dict(content), default=str)))
@@ -155,6 +158,31 @@ class RunFolder:
         if is_rank_zero() and self._acquired:
             self._lock.check()
 
+    def set_input(self, network: DualEncoder, manifest: Manifest, dataset: StudyDataset | UnifiedDataset) -> None:
+        """Find what the recipe feeds the network, for the model's folder, and let the network encode reports that way.
+
+        What cannot be described is logged now, before the training. Called before :meth:`setup`, which records hashes of what
+        the validation feeds the network.
+
+        Args:
+            network: the network.
+            manifest: the studies.
+            dataset: the validation dataset, which need not hold a study.
+        """
+        self._input = ModelInput.of(dataset, manifest)
+        self._input.apply(network)
+        if not is_rank_zero():
+            return
+        for problem in self._input.problems.values():
+            logger.warning("%s medvl evaluate and embed will not be able to prepare studies for it.", problem)
+        for package in self._input.packages():
+            logger.warning(
+                "The preprocessing runs code of the package %s: who evaluates the model needs it, and --trust-package %s.",
+                package,
+                package,
+            )
+        self._input_hashes = hash_training_inputs(dataset, manifest, self._input.text_unit)
+
     def _sweep(self) -> None:
         """Remove what a killed run left half written."""
         for folder in (self.path, self.checkpoints, self.path / "data", self.path / "data" / "images"):
@@ -190,6 +218,7 @@ class RunFolder:
         if (self.path / ENVIRONMENT).exists():
             environment = self._continue_environment(read_record(self.path / ENVIRONMENT), environment)
         self._threads = environment["threads"]
+        environment["validation_inputs"] = self._input_hashes
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
         write_text(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
         SplitRecord.from_studies(manifest.studies, read_key(self.path)).save(self.path)
@@ -311,8 +340,9 @@ class RunFolder:
         """Save the trained network with its tokenizer, and the class prompts to evaluate it with.
 
         The folder ``model`` appears whole or not at all, with a checksum of each file. Which epoch's weights it holds is
-        logged, and recorded in ``model/weights.json``. LoRA adapters are merged into the weights, so that the model does not
-        need peft. The model of a run that was complete stays as it is.
+        logged, and recorded in ``model/weights.json``; what the model must be fed (:meth:`set_input`) in
+        ``model/preprocessing.json`` and on its card. LoRA adapters are merged into the weights, so that the model does not need
+        peft. The model of a run that was complete stays as it is.
 
         Args:
             network: the trained network.
@@ -346,6 +376,10 @@ class RunFolder:
             network.save_pretrained(partial)
             write_json(partial / PROMPTS, class_prompts)
             write_json(partial / WEIGHTS, weights, indent=None)
+            if self._input is not None:
+                self._input.save(partial)
+                with (partial / "README.md").open("a", encoding="utf-8") as card:
+                    card.write(self._input.card())
             write_checksums(partial)
             shutil.rmtree(self.model, ignore_errors=True)
             partial.rename(self.model)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from monai.transforms import Compose, SelectItemsd
+from monai.transforms import Compose, SelectItemsd, Transform
 from safetensors import SafetensorError
 
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
@@ -22,9 +22,9 @@ from medvl.data.tables import read_table
 from medvl.data.text_labels import label_texts
 from medvl.networks import DualEncoder
 from medvl.text import load_vocabulary, make_class_prompts
-from medvl.transforms import ExtractSections, ExtractSectionsd, image_preprocessing
-from medvl.transforms.image import DEFAULT_HU_RANGE
+from medvl.transforms import ExtractSections
 from medvl.workflows.literals import literal_text
+from medvl.workflows.model_input import ModelInput, hash_model_inputs
 from medvl.workflows.run_records import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, read_record
 from medvl.workflows.split_record import KEY_FILE, SplitRecord
 
@@ -41,14 +41,29 @@ class TrainedRun:
     Args:
         path: the run's folder.
         device: the device of the model.
+        image_preprocessing: transforms of ``image`` in place of those of the model's folder, for a model whose folder could not
+            hold them.
+        report_preprocessing: the same of ``report``.
+        trusted_packages: packages whose code the model's folder may name, other than medvl, monai and torch; it is imported and
+            run.
 
     Raises:
         FileNotFoundError: If the folder holds no finished run.
-        ValueError: If its records are those of an earlier version, or one of its files is damaged.
+        ValueError: If its records are those of an earlier version, one of its files is damaged, or the model has code of a
+            package that is not trusted.
     """
 
-    def __init__(self, path: str | Path, device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        device: str | torch.device = "cpu",
+        image_preprocessing: Compose | None = None,
+        report_preprocessing: Compose | None = None,
+        trusted_packages: Sequence[str] = (),
+    ) -> None:
         self.path = Path(path)
+        self.trusted_packages = tuple(trusted_packages)
+        self._given = {"image": image_preprocessing, "report": report_preprocessing}
         if not (self.path / MODEL).is_dir() or not (self.path / CONFIG).is_file():
             state = (
                 "the run in it is not finished; continue it by --resume" if (self.path / CONFIG).exists() else "no run"
@@ -63,23 +78,62 @@ class TrainedRun:
                 f"medvl; train it again to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
             )
         try:
-            self.model = DualEncoder.from_pretrained(self.path / MODEL).to(device)
+            self.model = DualEncoder.from_pretrained(self.path / MODEL, trusted_packages=trusted_packages).to(device)
         except (ValueError, SafetensorError) as error:
             raise ValueError(f"{self.path / MODEL} cannot be loaded: {error}") from error
+        self.input = ModelInput.load(self.path / MODEL)
 
     def reinitialized_model(self) -> DualEncoder:
         """A model of the same architecture and tokenizer with random weights."""
         model = copy.deepcopy(self.model)
         with torch.random.fork_rng():
             torch.manual_seed(self.environment["seed"])
-            fresh = DualEncoder.from_config(model.to_config())
+            fresh = DualEncoder.from_config(model.to_config(), self.trusted_packages)
         model.load_state_dict(fresh.state_dict())
         return model
 
     def image_preprocessing(self) -> Compose:
-        """The deterministic image preprocessing of the training."""
-        hu_range = self.config.get("hu_range", DEFAULT_HU_RANGE)
-        return image_preprocessing(self.model.image_size, self.model.spatial_dims, hu_range=hu_range)
+        """The deterministic preprocessing of images in the training.
+
+        Raises:
+            ValueError: If it is not part of the model's folder, or has code of a package that is not trusted.
+        """
+        return self._preprocessing("image")
+
+    def report_preprocessing(self) -> Compose:
+        """The preprocessing of reports in the training, such as the choice of sections.
+
+        Raises:
+            ValueError: If it is not part of the model's folder, or has code of a package that is not trusted.
+        """
+        return self._preprocessing("report")
+
+    def _preprocessing(self, key: str) -> Compose:
+        given = self._given[key]
+        return self.input.transforms(key, self.trusted_packages) if given is None else given
+
+    @cached_property
+    def input_difference(self) -> str | None:
+        """A sentence on how what the model is fed differs from what the validation of the training fed it.
+
+        The first validation studies of the training are read again. None if their pixels and texts are the same, or if they
+        cannot be read.
+        """
+        recorded = self.environment.get("validation_inputs")
+        try:
+            dataset = self.loader(self.studies(split="val")).dataset
+        except (OSError, ValueError):
+            return None
+        found = hash_model_inputs(dataset, self.model)
+        if not recorded or recorded["studies"] != found["studies"]:
+            return None
+        differing = [what for what in ("pixels", "texts") if recorded[what] != found[what]]
+        if not differing:
+            return None
+        return (
+            f"The {' and '.join(differing)} of the validation studies are not those that the training validated on: their "
+            "files have changed, or another version of a library or kind of processor prepares them otherwise."
+        )
 
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
@@ -203,12 +257,28 @@ class TrainedRun:
         transform = Compose(
             [
                 self.image_preprocessing(),
-                ExtractSectionsd("report"),
+                PrepareReport(self.report_preprocessing()),
                 SelectItemsd([key for key in KEYS if key != "label" or manifest.names]),
             ]
         )
         dataset = StudyDataset(studies, transform)
         return StudyLoader(dataset, batch_size=batch_size, on_error=on_error, num_workers=num_workers)
+
+
+class PrepareReport(Transform):
+    """Applies the preprocessing of reports to a study that has one.
+
+    Args:
+        preprocessing: of ``report``.
+    """
+
+    keys = ("report",)
+
+    def __init__(self, preprocessing: Compose) -> None:
+        self.preprocessing = preprocessing
+
+    def __call__(self, study: Mapping[str, Any]) -> dict[str, Any]:
+        return self.preprocessing(dict(study)) if str(study["report"] or "").strip() else dict(study)
 
 
 def label_studies(manifest: Manifest, vocabulary: str = "chexpert14") -> Manifest:

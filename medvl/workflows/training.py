@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from medvl.utils.errors import StudyError
 from medvl.utils.extras import require_extra
 from medvl.workflows.run_folder import RunFolder
 from medvl.workflows.run_records import METRICS, SKIPPED, TENSORBOARD
+
+logger = logging.getLogger(__name__)
 
 
 class DefaultTrainHandlers:
@@ -181,9 +185,11 @@ def prepare_network(
         The network.
 
     Raises:
-        ValueError: If the rank is negative, both options are given, or the text encoder does not have so many layers.
+        ValueError: If the rank is negative, both options are given, the text encoder does not have so many layers, or the
+            network could not be loaded again from what :meth:`RunFolder.save_model` will save.
         ModuleNotFoundError: If peft is not installed.
     """
+    check_saveable(network)
     if lora_rank < 0 or (lora_rank and frozen_text_layers is not None):
         raise ValueError(
             "lora_rank must be at least 0, and 0 where frozen_text_layers is given (LoRA freezes the rest by itself), "
@@ -197,3 +203,35 @@ def prepare_network(
     # Convolutions are fastest in this memory format.
     channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
     return network.to(device, memory_format=channels_last)  # type: ignore[call-overload]  # not in torch's types
+
+
+def check_saveable(network: Any) -> None:
+    """Raise before the training if the network could not be saved, or not be loaded again.
+
+    Raises:
+        ValueError: If a part of the network has no configuration, or its configuration builds another network.
+    """
+    if not isinstance(network, DualEncoder):
+        return
+    with torch.random.fork_rng(devices=[]):
+        try:
+            config = json.loads(json.dumps(network.to_config()))
+            again = type(network).from_config(config, trusted_packages=network.packages())
+        except (ValueError, KeyError, TypeError, RuntimeError) as error:
+            raise ValueError(f"The trained network could not be saved and loaded: {error}") from error
+    shapes = [{name: tuple(value.shape) for name, value in one.state_dict().items()} for one in (network, again)]
+    differing = sorted(name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+    if differing:
+        now, then = (shape.get(differing[0], "missing") for shape in shapes)
+        raise ValueError(
+            f"The trained network could not be loaded: {differing[0]} is {now}, and {then} in a network that is built from its "
+            "configuration."
+        )
+    for package in network.packages():
+        logger.warning(
+            "The network has code of the package %s: who loads the model needs it, and --trust-package %s or "
+            "DualEncoder.from_pretrained(folder, trusted_packages=[%r]).",
+            package,
+            package,
+            package,
+        )

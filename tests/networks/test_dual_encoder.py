@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import torch
 from torch import nn
 
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder
+from medvl.utils.targets import state_target
 
 BERT = {
     "model_type": "bert",
@@ -105,6 +107,77 @@ class TestDualEncoder:
         model = DualEncoder(encoder, TextEncoder(BERT), embed_dim=8)
         with pytest.raises(
             ValueError,
-            match=r"^backbone must be a name or a Hugging Face model to have a configuration; .*, got a Conv2d\.$",
+            match=r"^backbone must be a name, a Hugging Face model, or a module stated by its class and arguments, as .*, "
+            r"to be saved, got a Conv2d\.$",
         ):
             model.save_pretrained(tmp_path)
+
+    def test_a_stated_module_as_backbone_is_saved_and_loaded(self, tmp_path):
+        stated = {
+            "_target_": "torch.nn.Conv2d",
+            "in_channels": 1,
+            "out_channels": 4,
+            "kernel_size": [8, 8],
+            "stride": 8,
+        }
+        model = DualEncoder(ImageEncoder(stated, image_size=32, out_features=4), TextEncoder(BERT), embed_dim=8).eval()
+        model.save_pretrained(tmp_path)
+        again = DualEncoder.from_pretrained(tmp_path)
+        image = torch.rand(2, 1, 32, 32)
+        assert torch.equal(again.encode_image(image), model.encode_image(image))
+        assert again.to_config() == model.to_config()
+        assert model.packages() == []
+
+    def test_a_module_that_states_what_made_it_is_saved(self, tmp_path):
+        module = nn.Conv2d(1, 4, 8, 8)
+        state_target(module, "torch.nn.Conv2d", {"in_channels": 1, "out_channels": 4, "kernel_size": 8, "stride": 8})
+        model = DualEncoder(ImageEncoder(module, out_features=4), TextEncoder(BERT), embed_dim=8).eval()
+        model.save_pretrained(tmp_path)
+        image = torch.rand(2, 1, 32, 32)
+        assert torch.equal(DualEncoder.from_pretrained(tmp_path).encode_image(image), model.encode_image(image))
+
+    @pytest.mark.parametrize(
+        ("backbone", "message"),
+        [
+            (
+                {"_target_": "torch.load", "f": "x.pt"},
+                r"^torch.load is code of the package torch, which",
+            ),
+            ({"_target_": "torch.nn.init.normal_", "tensor": 1}, r"^torch.nn.init.normal_ may not be named by a file"),
+            (
+                {"_target_": "os.system", "command": "ls"},
+                r"^os.system is code of the package os, which is run",
+            ),
+            ({"_target_": "no_such_package.Net"}, r"on the command line --trust-package no_such_package\)\.$"),
+            ({"_target_": "monai.networks.nets.NoNet"}, r"^monai.networks.nets.NoNet does not exist here"),
+            (
+                {"_target_": "torch.nn.Conv2d", "pretrained": True},
+                r"^backbone must be stated without pretrained weights",
+            ),
+            ({"_target_": "torch.nn.Conv2d", "colour": 1}, r"^torch.nn.Conv2d cannot be made from its description"),
+        ],
+    )
+    def test_a_folder_names_no_code_of_its_own(self, backbone, message, tmp_path):
+        stated = {"_target_": "torch.nn.Conv2d", "in_channels": 1, "out_channels": 4, "kernel_size": 8}
+        DualEncoder(ImageEncoder(stated, out_features=4), TextEncoder(BERT), embed_dim=8).save_pretrained(tmp_path)
+        config = json.loads((tmp_path / "config.json").read_text())
+        config["image_encoder"]["backbone"] = backbone
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "SHA256SUMS").unlink()
+        with pytest.raises(ValueError, match=message):
+            DualEncoder.from_pretrained(tmp_path)
+
+    def test_a_class_of_another_package_needs_trust(self, tmp_path, monkeypatch):
+        (tmp_path / "own_models.py").write_text(
+            "from medvl.networks import DualEncoder\nclass Own(DualEncoder):\n    pass\n"
+        )
+        monkeypatch.syspath_prepend(str(tmp_path))
+        own = importlib.import_module("own_models").Own
+        config = {**small_model().to_config(), "architecture": "own_models.Elsewhere"}
+        assert own.from_config({**config, "architecture": "own_models.Own"}).packages() == ["own_models"]
+        with pytest.raises(
+            ValueError, match=r"^own_models.Elsewhere is code of the package own_models, which is run only"
+        ):
+            DualEncoder.from_config(config)
+        with pytest.raises(ValueError, match=r"^own_models.Elsewhere does not exist here"):
+            DualEncoder.from_config(config, trusted_packages=["own_models"])

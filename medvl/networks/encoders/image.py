@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from medvl.networks.encoders.backbones import (
     is_hugging_face,
 )
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.targets import TARGET, Allowed, describe, make
 from medvl.utils.tensors import as_plain
 
 
@@ -44,13 +45,15 @@ class ImageEncoder(nn.Module):
     Args:
         backbone: a name of the table, built with random weights; a Hugging Face vision model, its configuration (object,
             or dictionary with ``model_type``; random weights) or a local folder (its weights); or a torch module that maps
-            (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]), which requires ``out_features``.
+            (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]), which requires ``out_features``. To be saved, a
+            module is stated by its class and arguments, ``{"_target_": "package.Class", "argument": value}``.
         spatial_dims: 2 for (N, C, H, W), 3 for (N, C, H, W, D).
         in_channels: channels of the image, 1 for radiographs and CT. A single channel is repeated over the channels of a
             Hugging Face model that has more.
         image_size: side in pixels of the square or cubic images that the encoder is meant for; evaluation resizes to it, and a
             ViT requires it. By default a Hugging Face model's own, else 224.
         out_features: channels C of the feature map, if the backbone is a torch module.
+        trusted_packages: packages other than medvl, monai and torch whose code a stated backbone may be.
         **options: options of a named backbone.
 
     Attributes:
@@ -59,9 +62,9 @@ class ImageEncoder(nn.Module):
         patch_size (tuple[int, ...] | None): sides in pixels of a patch, where masking is supported, else None.
 
     Raises:
-        ValueError: If the backbone is unknown, ``spatial_dims`` is neither 2 nor 3 or is 3 with a Hugging Face model, a
-            torch module comes without ``out_features``, or sizes are inconsistent, such as an image size that is not a
-            multiple of the patch size.
+        ValueError: If the backbone is unknown or code of a package that is not trusted, ``spatial_dims`` is neither 2 nor 3 or
+            is 3 with a Hugging Face model, a torch module comes without ``out_features``, or sizes are inconsistent, such as an
+            image size that is not a multiple of the patch size.
 
     Example:
         >>> encoder = ImageEncoder("resnet10", image_size=64, width=0.25)
@@ -81,9 +84,12 @@ class ImageEncoder(nn.Module):
         in_channels: int = 1,
         image_size: int | None = None,
         out_features: int | None = None,
+        trusted_packages: Sequence[str] = (),
         **options: Any,
     ) -> None:
         super().__init__()
+        if isinstance(backbone, Mapping) and TARGET in backbone:
+            backbone = _make_backbone(backbone, trusted_packages)
         check_option(spatial_dims, "spatial_dims", (2, 3))
         for name, number in (("in_channels", in_channels), ("image_size", image_size)):
             if number is not None and not (isinstance(number, int) and number > 0):
@@ -111,8 +117,11 @@ class ImageEncoder(nn.Module):
             raise ValueError(error_message("backbone", expected, repr(backbone)))
         elif out_features is None:
             raise ValueError(error_message("out_features", "be given if backbone is a torch module", None))
+        else:
+            self._config = _stated_config(backbone, out_features)
         self.backbone: nn.Module = network
-        self.out_features = int(network.out_features if out_features is None or self._config else out_features)
+        own = is_named or is_hugging_face(backbone)
+        self.out_features = int(network.out_features if own or out_features is None else out_features)
         self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size or 224
         self.supports_masking: bool = getattr(network, "supports_masking", False)
         self.patch_size: tuple[int, ...] | None = network.patch_size if self.supports_masking else None
@@ -121,10 +130,13 @@ class ImageEncoder(nn.Module):
         """The arguments that build this encoder, as plain values for JSON.
 
         Raises:
-            ValueError: If the backbone is a torch module, which plain values cannot describe.
+            ValueError: If the backbone is a torch module of which it is not known what made it.
         """
         if self._config is None:
-            expected = "be a name or a Hugging Face model to have a configuration; save the state_dict of others"
+            expected = (
+                "be a name, a Hugging Face model, or a module stated by its class and arguments, as "
+                '{"_target_": "package.Class", "argument": value}, to be saved'
+            )
             raise ValueError(error_message("backbone", expected, _description(self.backbone)))
         return {
             **self._config,
@@ -134,9 +146,17 @@ class ImageEncoder(nn.Module):
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> ImageEncoder:
-        """The encoder that :meth:`to_config` describes, with random weights."""
-        return cls(**config)
+    def from_config(cls, config: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> ImageEncoder:
+        """The encoder that :meth:`to_config` describes, with random weights.
+
+        Args:
+            config: the configuration, perhaps from a file that nobody has checked.
+            trusted_packages: packages other than medvl, monai and torch whose code it may name; it is imported and run.
+
+        Raises:
+            ValueError: If it names code of a package that is not trusted.
+        """
+        return cls(**{**config, "trusted_packages": trusted_packages})
 
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> dict[str, Any]:
         """Encode a batch.
@@ -203,6 +223,28 @@ class ImageEncoder(nn.Module):
                     f"visible_indices must hold indices from 0 to {patches - 1} for images of {tuple(image.shape[2:])} pixels, "
                     f"got {low if low < 0 else high}."
                 )
+
+
+_ALLOWED = Allowed(nn.Module, ("medvl.networks", "monai.networks", "torch.nn"))
+
+
+def _make_backbone(description: Mapping[str, Any], trusted_packages: Sequence[str]) -> nn.Module:
+    if description.get("pretrained"):
+        expected = "be stated without pretrained weights, which would be downloaded"
+        raise ValueError(error_message("backbone", expected, f"pretrained={description['pretrained']!r}"))
+    module: nn.Module = make(description, _ALLOWED, trusted_packages)
+    return module
+
+
+def _stated_config(module: nn.Module, out_features: int | None) -> dict[str, Any] | None:
+    """The configuration of a module that states what made it; None for others."""
+    try:
+        stated = describe(module)
+    except ValueError:
+        return None
+    if "pretrained" in stated:  # the weights are saved with the model
+        stated["pretrained"] = False
+    return {"backbone": stated, "out_features": out_features}
 
 
 def _description(backbone: Any) -> str:

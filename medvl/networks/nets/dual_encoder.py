@@ -24,6 +24,7 @@ from medvl.networks.nets.text_processor import TextProcessor
 from medvl.text import split_sentences
 from medvl.utils.checks import check_option
 from medvl.utils.checksums import write_checksums
+from medvl.utils.targets import TARGET, Allowed, find_target
 
 if TYPE_CHECKING:
     from typing import Self
@@ -131,6 +132,12 @@ class DualEncoder(
         """The Hugging Face tokenizer, None without one."""
         return self.text_processor.tokenizer
 
+    @property
+    def max_length(self) -> int:
+        """Maximum number of tokens of a text: as in training, where the :class:`TextProcessor` knows that."""
+        longest, trained = self.text_encoder.max_length, self.text_processor.max_length
+        return longest if trained is None else min(longest, trained)
+
     def forward(
         self,
         image: torch.Tensor | None = None,
@@ -192,12 +199,12 @@ class DualEncoder(
 
         Args:
             texts: M strings.
-            max_length: maximum number of tokens of a text; that of the text encoder by default.
+            max_length: maximum number of tokens of a text; :attr:`max_length` by default.
 
         Raises:
             ValueError: If the model has no tokenizer.
         """
-        length = self.text_encoder.max_length if max_length is None else max_length
+        length = self.max_length if max_length is None else max_length
         tokens = self.text_processor.tokenize(_as_list(texts), length)
         return {name: ids.to(self.device) for name, ids in tokens.items()}
 
@@ -207,8 +214,8 @@ class DualEncoder(
         """Unit vectors (M, D) of texts, each encoded as a whole.
 
         Args:
-            texts: token ids (M, L), or any number M of strings, which are tokenized, truncated to the text encoder's maximum
-                length and encoded in batches.
+            texts: token ids (M, L), or any number M of strings, which are tokenized, truncated to :attr:`max_length` and
+                encoded in batches.
             attention_mask: (M, L) for token ids, nonzero for tokens to keep.
 
         Raises:
@@ -237,7 +244,7 @@ class DualEncoder(
         """
         embedding = self.text_encoder.prompt_embedding
         reserved = 0 if embedding is None else embedding.num_tokens
-        tokens = self.tokenize(texts, self.text_encoder.max_length - reserved)
+        tokens = self.tokenize(texts, self.max_length - reserved)
         if "sentence_ids" not in tokens:
             raise ValueError("encode_with_prompt_tokens needs a fast tokenizer, which tells special tokens from text.")
         tokens = self.text_encoder.insert_prompt_tokens(**tokens, class_indices=class_indices)
@@ -308,10 +315,16 @@ class DualEncoder(
         masks = [torch.ones(len(row), dtype=torch.bool, device=embeds.device) for row in rows]
         return pad_sequence(list(rows), batch_first=True), pad_sequence(masks, batch_first=True)
 
+    def packages(self) -> list[str]:
+        """The packages other than medvl, monai and torch whose code is part of the model, as an image encoder of your own."""
+        backbone = self.to_config()["image_encoder"]["backbone"]
+        names = [backbone.get(TARGET, "") if isinstance(backbone, Mapping) else "", type(self).__module__]
+        return sorted({name.partition(".")[0] for name in names} - {"", "medvl", "monai", "torch"})
+
     def to_config(self) -> dict[str, Any]:
         """The class and the arguments that build this model with random weights, as plain values for JSON."""
         return {
-            "architecture": type(self).__name__,
+            "architecture": _architecture(type(self)),
             "image_encoder": self.image_encoder.to_config(),
             "text_encoder": self.text_encoder.to_config(),
             "text_processor": self.text_processor.to_config(),
@@ -319,15 +332,23 @@ class DualEncoder(
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any]) -> Self:
+    def from_config(cls, config: Mapping[str, Any], trusted_packages: Sequence[str] = ()) -> Self:
         """The model that :meth:`to_config` describes, this class or a subclass, with random weights.
 
+        Args:
+            config: the configuration.
+            trusted_packages: packages whose code it may name; see :meth:`ImageEncoder.from_config`.
+
         Raises:
-            ValueError: If the configuration is that of another class.
+            ValueError: If the configuration is that of another class, or names code of a package that is not trusted.
         """
         arguments = dict(config)
-        architecture = arguments.pop("architecture", cls.__name__)
-        known = {kind.__name__: kind for kind in _with_subclasses(cls)}
+        if isinstance(arguments.get("image_encoder"), Mapping):
+            arguments["image_encoder"] = ImageEncoder.from_config(arguments["image_encoder"], trusted_packages)
+        architecture = arguments.pop("architecture", _architecture(cls))
+        known: dict[str, Any] = {_architecture(kind): kind for kind in _with_subclasses(cls)}
+        if architecture not in known and "." in str(architecture):
+            known[architecture] = find_target(architecture, Allowed(cls, ()), trusted_packages)
         check_option(architecture, "architecture", tuple(known))
         return known[architecture](**arguments)
 
@@ -336,30 +357,39 @@ class DualEncoder(
         write_checksums(save_directory, [*names, *self.text_processor.save_pretrained(save_directory)])
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: str | Path, *, trusted_packages: Sequence[str] = (), **options: Any
+    ) -> Self:
         """Load a saved model, of the class that was saved, in evaluation mode.
 
         Args:
             pretrained_model_name_or_path: the folder that ``save_pretrained`` wrote, or a name in the Hugging Face Hub.
+            trusted_packages: packages whose code the folder may name, for an image encoder of your own; it is imported and run.
             **options: options of huggingface_hub (``revision``, ``cache_dir``, ``force_download``, ``local_files_only``,
                 ``token``); arguments of the class, such as ``text_processor``, in place of the saved ones.
 
         Raises:
             FileNotFoundError: If the folder does not exist or is not a saved model.
-            ValueError: If the folder holds a model that is neither of this class nor of a subclass, or a file in it is damaged
-                or not as it was saved (``SHA256SUMS``).
+            ValueError: If the folder holds a model that is neither of this class nor of a subclass or names code of a package
+                that is not trusted, or a file in it is damaged or not as it was saved (``SHA256SUMS``).
         """
         hub_options = {name: options.pop(name) for name in HUB_OPTIONS if name in options}
         folder = resolve_model_folder(pretrained_model_name_or_path, **hub_options)
         config = read_config(folder)
         try:
             processor = TextProcessor.from_pretrained(folder, **config.get("text_processor", {}))
-            model = cls.from_config({**config, "text_processor": processor, **options})
+            model = cls.from_config({**config, "text_processor": processor, **options}, trusted_packages)
         except (TypeError, AttributeError, KeyError, RuntimeError) as error:  # of what a constructor does not expect
             reason = (str(error) or type(error).__name__).splitlines()[0][:300].removesuffix(".")
             raise ValueError(f"{folder} holds settings that build no {cls.__name__}: {reason}.") from error
         load_weights(model, folder)
         return model.eval()
+
+
+def _architecture(kind: type[Any]) -> str:
+    """The name of a class of medvl, or of another package with the package."""
+    ours = kind.__module__.partition(".")[0] == "medvl"
+    return kind.__name__ if ours else f"{kind.__module__}.{kind.__qualname__}"
 
 
 def _with_subclasses(cls: type[DualEncoder]) -> list[type[Any]]:

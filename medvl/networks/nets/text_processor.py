@@ -11,22 +11,24 @@ from torch.nn import functional as F
 
 from medvl.networks.encoders.hugging_face_files import load_tokenizer
 from medvl.text import content_sentences, tokenize_texts
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_integer, check_option
 from medvl.utils.disk import name_full_disk
 
 REPORT_ENCODINGS = ("whole", "sentences")
 
 
 class TextProcessor:
-    """The tokenizer of a dual encoder and the way in which it encodes reports.
+    """The tokenizer of a dual encoder, how much of a text it reads, and the way in which it encodes reports.
 
     Args:
         tokenizer: the Hugging Face tokenizer of the text encoder; None for a model that only gets token ids.
         report_encoding: how a report becomes one embedding: "whole", as one text; or "sentences", as the mean of the unit
             vectors of its sentences, scaled to unit length, for a model that was trained on sentences.
+        max_length: maximum number of tokens of a text, special tokens included, as in training; the rest is cut off. None for
+            as many as the text encoder has positions.
 
     Raises:
-        ValueError: If ``report_encoding`` is unknown.
+        ValueError: If ``report_encoding`` is unknown, or ``max_length`` is below 3.
 
     Example:
         >>> from medvl.transforms import train_tokenizer
@@ -35,9 +37,11 @@ class TextProcessor:
         [[-1, 0, 0, 0, 1, 1, 1, -1], [-1, 0, 0, 0, -1, -1, -1, -1]]
     """
 
-    def __init__(self, tokenizer: Any = None, report_encoding: str = "whole") -> None:
+    def __init__(self, tokenizer: Any = None, report_encoding: str = "whole", max_length: int | None = None) -> None:
         check_option(report_encoding, "report_encoding", REPORT_ENCODINGS)
-        self.tokenizer, self.report_encoding = tokenizer, report_encoding
+        if max_length is not None:
+            check_integer(max_length, "max_length", minimum=3)
+        self.tokenizer, self.report_encoding, self.max_length = tokenizer, report_encoding, max_length
 
     def tokenize(self, texts: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
         """Tokenize M texts, truncated to ``max_length`` tokens and padded to the longest of them.
@@ -81,7 +85,7 @@ class TextProcessor:
 
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this processor, without the tokenizer, as plain values for JSON."""
-        return {"report_encoding": self.report_encoding}
+        return {"report_encoding": self.report_encoding, "max_length": self.max_length}
 
     def save_pretrained(self, folder: str | Path) -> list[str]:
         """Write the tokenizer's files, if there is a tokenizer; return their names."""
