@@ -49,7 +49,7 @@ def describe(made: Any) -> dict[str, Any]:
     try:
         target, arguments = _stated[made]
     except (KeyError, TypeError):
-        raise ValueError(f"what made the {type(made).__name__} is not known") from None
+        raise ValueError(f"what made the {type(made).__name__} is not known.") from None
     return {TARGET: target, **{name: _plain(value, f"{target}({name})") for name, value in arguments.items()}}
 
 
@@ -87,7 +87,7 @@ def _plain(value: Any, name: str) -> Any:
     try:
         return describe(value)
     except ValueError:
-        raise ValueError(f"the argument {name} is a {type(value).__name__}, which is not plain data") from None
+        raise ValueError(f"the argument {name} is a {type(value).__name__}, which is not plain data.") from None
 
 
 @dataclass(frozen=True)

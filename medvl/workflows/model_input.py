@@ -65,7 +65,7 @@ class ModelInput:
         }
         for step in text_steps:
             if _changes(step, "text"):
-                problems["report"] = _problem("report", step, "it changes the text after the sections")
+                problems["report"] = _problem("report", step, "it changes the text after the sections.")
                 descriptions["report"] = None
         tokens = _tokens(text_steps)
         by_sentence = any(isinstance(step, RandSentenced) for step in text_steps)
@@ -195,7 +195,7 @@ def _described(key: str, steps: Sequence[Any], problems: dict[str, str]) -> list
 
 def _problem(key: str, step: Any, reason: str) -> str:
     name = getattr(step, "__name__", type(step).__name__)
-    return f"The preprocessing of each {key} is not part of the model's folder, because of its step {name}: {reason}."
+    return f"The preprocessing of each {key} is not part of the model's folder, because of its step {name}: {reason}"
 
 
 def _call(step: Mapping[str, Any]) -> str:
