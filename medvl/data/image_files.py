@@ -14,7 +14,7 @@ from medvl.data.leaks import file_identity
 
 
 class ImageFiles:
-    """Finds the files of image cells, and knows which cells name one file.
+    """Finds the files of image cells.
 
     Args:
         folder: what relative paths are relative to.
@@ -23,11 +23,9 @@ class ImageFiles:
 
     def __init__(self, folder: str | Path, suffix: str = "") -> None:
         self.folder, self.suffix = folder, suffix
-        self.identities: dict[str, Hashable] = {}
-        self._names: dict[Hashable, str] = {}
 
-    def find(self, cell: Any, column: str) -> str:
-        """The absolute path of the file in a cell.
+    def find(self, cell: Any, column: str) -> tuple[str, Hashable]:
+        """The absolute path of the file in a cell, and what it has in common with the other paths of that file.
 
         Raises:
             CellError: If the cell holds no path, or the file does not exist.
@@ -46,16 +44,11 @@ class ImageFiles:
                 status = os.stat(candidate)
             except (OSError, ValueError):
                 continue
-            self.identities[candidate] = file_identity(candidate, status)
-            return candidate
+            return candidate, file_identity(candidate, status)
         # A report in the wrong column is not repeated.
         if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):
             raise CellError(column, f"the file {name} does not exist (looked for {path})")
         raise CellError(column, f"expected the path of an image, got a text of {len(cell)} characters")
-
-    def first_name(self, path: str, cell: Any) -> str:
-        """How the table named this file first, whatever path it is named by now."""
-        return self._names.setdefault(self.identities[path], strip_text(str(cell)))
 
 
 def _spellings(name: str) -> list[str]:

@@ -33,10 +33,12 @@ class LabelReader:
 
     Args:
         names: finding names in the order of the label; empty for an unnamed list of numbers.
+        width: K, the number of findings.
         parse: cells to float32 states (K,), or None if the row has no label; raises :class:`CellError`.
     """
 
     names: tuple[str, ...]
+    width: int
     parse: Callable[[Mapping[str, Any]], NDArray[np.float32] | None]
 
 
@@ -148,7 +150,7 @@ def _state_columns(columns: Mapping[str, str]) -> LabelReader:
     def parse(cells: Mapping[str, Any]) -> NDArray[np.float32] | None:
         return _vector([_state(cells.get(column), column) for column in columns.values()])
 
-    return LabelReader(tuple(columns), parse)
+    return LabelReader(tuple(columns), len(columns), parse)
 
 
 def _state_list(
@@ -170,12 +172,12 @@ def _state_list(
             raise CellError(column, f"the label has {len(tokens)} values, expected {width} {source}")
         return _vector([_state(token, column) for token in tokens])
 
-    return LabelReader(names, parse)
+    return LabelReader(names, width, parse)
 
 
 def _class_names(column: str, cells: Sequence[tuple[Any, int]], label_names: Sequence[str] | None) -> LabelReader:
     classes = ClassNames(column, cells, label_names)
-    return LabelReader(classes.names, lambda row: classes.parse(row.get(column)))
+    return LabelReader(classes.names, len(classes.names), lambda row: classes.parse(row.get(column)))
 
 
 def _tokens(cell: Any, column: str) -> list[Any] | None:

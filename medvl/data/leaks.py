@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from array import array
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from medvl.utils.distributed import get_rank
+import numpy as np
+
 from medvl.utils.io import file_sha256
 
 logger = logging.getLogger(__name__)
@@ -108,6 +110,8 @@ def warn_of_copies(studies: Sequence[Mapping[str, Any]], name: str) -> None:
         studies: as for :func:`find_shared_items`, with ``split``.
         name: of the table or the sources.
     """
+    from medvl.utils.distributed import get_rank  # with torch, which a table does not need
+
     # Every process reads the same files; one says so.
     copies = find_copies_across_splits(studies) if get_rank() == 0 else []
     if copies:
@@ -192,21 +196,23 @@ def join_groups(keys: Iterable[Sequence[Hashable]]) -> list[int]:
         >>> join_groups([["a"], ["b"], ["c", "a"], ["b", "d"], ["d"]])
         [0, 1, 0, 1, 1]
     """
-    first: list[int] = []
-    owner: dict[Hashable, int] = {}
+    from scipy.sparse import csr_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(item: int) -> int:
-        while first[item] != item:
-            first[item] = first[first[item]]
-            item = first[item]
-        return item
-
-    for item, own in enumerate(keys):
-        first.append(item)
+    items, hashes = array("q"), array("q")
+    number = 0
+    for number, own in enumerate(keys, start=1):
         for key in own:
-            one, other = root(owner.setdefault(key, item)), root(item)
-            first[max(one, other)] = min(one, other)
-    return [root(item) for item in range(len(first))]
+            items.append(number - 1)
+            hashes.append(hash(key))
+    # Keys by their 64-bit hashes, in arrays: a million patients and images as objects would need hundreds of megabytes.
+    _, nodes = np.unique(np.asarray(hashes, dtype=np.int64), return_inverse=True)
+    total = number + int(nodes.max(initial=-1)) + 1
+    edges = csr_array((np.ones(len(items), dtype=np.int8), (np.asarray(items), number + nodes)), shape=(total, total))
+    _, groups = connected_components(edges, directed=False)
+    first = np.full(total, total)
+    np.minimum.at(first, groups[:number], np.arange(number))
+    return first[groups[:number]].tolist()
 
 
 def _item(kind: str, rows: Iterable[int], studies: Sequence[Mapping[str, Any]]) -> SharedItem:

@@ -6,10 +6,14 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from typing import Any
+
+import numpy as np
 
 from medvl.data.fingerprint import studies_fingerprint
 from medvl.data.splits import SPLITS, split_by_patient
+from medvl.data.study_list import StudyList, has_key, hash_column, select_studies
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
 
@@ -36,7 +40,7 @@ class Manifest:
     """
 
     name: str
-    studies: list[dict[str, Any]] = field(repr=False)
+    studies: Sequence[dict[str, Any]] = field(repr=False)
     names: tuple[str, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     skipped: list[StudyError] = field(default_factory=list, repr=False)
@@ -48,7 +52,7 @@ class Manifest:
     def from_studies(
         cls,
         name: str,
-        studies: list[dict[str, Any]],
+        studies: Sequence[dict[str, Any]],
         rows: int,
         names: Sequence[str] = (),
         skipped: Sequence[StudyError] = (),
@@ -65,7 +69,8 @@ class Manifest:
             encoding: the file's encoding.
         """
         counts = {"rows": rows, "skipped": len(skipped)}
-        counts |= {key: len({study["row"] for study in studies if key in study}) for key in CONTENT_KEYS}
+        row = studies.rows() if isinstance(studies, StudyList) else np.array([study["row"] for study in studies])
+        counts |= {key: len(np.unique(row[has_key(studies, key)])) for key in CONTENT_KEYS}
         return cls(name, studies, tuple(names), counts, list(skipped), encoding=encoding)
 
     def __len__(self) -> int:
@@ -94,14 +99,13 @@ class Manifest:
         Raises:
             ValueError: If no study is left.
         """
-        kept = []
+        left = np.ones(len(self.studies), dtype=bool)
         dropped = Counter(self.dropped)
-        for study in self.studies:
-            missing = next((key for key in keys if key not in study), None)
-            if missing is None:
-                kept.append(study)
-            else:
-                dropped[missing] += 1
+        for key in keys:
+            missing = left & ~has_key(self.studies, key)
+            dropped.update({key: int(missing.sum())} if missing.any() else {})
+            left &= ~missing
+        kept = select_studies(self.studies, left)
         if not kept and not self.studies and self.skipped:
             raise ValueError(f"Every row of {self.name} was skipped for an error, the first: {self.skipped[0]}.")
         if not kept:
@@ -116,9 +120,10 @@ class Manifest:
 
         Studies without a patient are split by study, with a warning that counts them.
         """
-        if all("split" in study for study in self.studies):
+        if has_key(self.studies, "split").all():
             return self
-        unknown = len({study["study_id"] for study in self.studies if "patient_id" not in study})
+        nobodys = select_studies(self.studies, ~has_key(self.studies, "patient_id"))
+        unknown = len(np.unique(hash_column(nobodys, itemgetter("study_id"))))
         if unknown:
             logger.warning(
                 "%s: %s split by study, so that a patient may be in two splits; if it has patients, name their column.",
@@ -140,9 +145,9 @@ class Manifest:
         check_option(split, "split", (*SPLITS, "all"))
         if split == "all":
             return self
-        if not all("split" in study for study in self.studies):
+        if not has_key(self.studies, "split").all():
             raise ValueError(f"{self.name} has no split column; call assign_splits() to split it by patient.")
-        studies = [study for study in self.studies if study["split"] == split]
+        studies = select_studies(self.studies, [study["split"] == split for study in self.studies])
         if not studies and not allow_empty:
             total = _count(len(self.studies), "study", "studies")
             raise ValueError(f"{self.name} has {total} and none in the split {split}.")

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from medvl.data.cells import CellError, is_blank, read_id, strip_text
 from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.manifest import Manifest
-from medvl.data.patient_names import patient_from_name
-from medvl.data.splits import SPLITS, split_keys
+from medvl.data.manifest_checks import StudyCollector, leaking_rows
 from medvl.data.tables import Row, Table, read_joined_table
 from medvl.data.tables.reports import ReportColumns
 from medvl.utils.checks import check_option, error_message
@@ -140,27 +139,27 @@ def read_manifest(
         raise ValueError("image_column or report_column must name a column, got None for both.")
     folder = table.folder if image_root is None else Path(image_root).expanduser()
     files = ImageFiles(folder, image_suffix)
-    studies: list[dict[str, Any]] = []
+    read = StudyCollector(0 if labels is None else labels.width, str(folder.absolute()))
     skipped: list[StudyError] = []
     rows = 0
     for row in table:
         rows += 1
         try:
-            studies += _read_row(row, files, columns, labels)
+            read.add(*_read_row(row, files, columns, labels))
         except CellError as error:
             bad = StudyError(_error_id(row, columns), error.column, f"{row.position}: {error.reason}")
             if on_error == "raise":
                 raise bad from error
             skipped.append(bad)
-    source = "" if any("patient_id" in study for study in studies) else _patients_from_names(studies, folder)
-    _resolve_patients(studies)
-    leaking = _leaking_rows(studies, source) if on_leak == "error" else {}
+    studies, source = read.resolved(folder)
+    leaking = leaking_rows(studies, read.images, source) if on_leak == "error" else {}
     if leaking and on_error == "raise":
         first = leaking[min(leaking)]
         more = f" ({len(leaking)} such rows)" if len(leaking) > 1 else ""
         raise StudyError(first.study_id, first.key, first.reason + more)
     skipped += leaking.values()
-    studies = [study for study in studies if study["row"] not in leaking]
+    if leaking:
+        studies = studies.select(~np.isin(studies.rows(), list(leaking)))
     names = labels.names if labels else ()
     manifest = Manifest.from_studies(table.name, studies, rows, names, skipped, table.encoding)
     return replace(manifest, unmatched=dict(table.unmatched))
@@ -187,8 +186,10 @@ def _column_or_default(table: Table, column: str | None, defaults: tuple[str, ..
     return table.find_column(defaults, argument)
 
 
-def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReader | None) -> list[dict[str, Any]]:
-    """The row's studies: one, or one for each view where the image cell is a list."""
+def _read_row(
+    row: Row, files: ImageFiles, columns: _Columns, labels: LabelReader | None
+) -> tuple[dict[str, Any], list[tuple[str, Hashable]], str]:
+    """The row's study, its views as paths and identities, and the name of the first where the study has no id."""
     content = columns.report.name if columns.report else columns.image_name
     if row.problem:
         raise CellError(content, row.problem)
@@ -203,11 +204,13 @@ def _read_row(row: Row, files: ImageFiles, columns: _Columns, labels: LabelReade
         study["label"] = label
     cells = _image_cells(row, columns)
     images = [files.find(cell, columns.image_name) for cell in cells]
+    name = ""
     if not study["study_id"]:
-        study["study_id"] = files.first_name(images[0], cells[0]) if images else f"row {row.number}"
+        name = strip_text(str(cells[0])) if images else ""
+        study["study_id"] = name or f"row {row.number}"
     if not images and "report" not in study:
         raise CellError(content, "there is neither an image nor a report")
-    return [{**study, "image": image} for image in images] or [study]
+    return study, images, name
 
 
 def _image_cells(row: Row, columns: _Columns) -> list[Any]:
@@ -238,59 +241,3 @@ def _split_name(cell: Any, column: str) -> str:
         received = "an empty cell" if is_blank(cell) else repr(text) if len(text) <= 20 else "a longer text"
         raise CellError(column, f"expected train, val or test, got {received}")
     return name
-
-
-def _resolve_patients(studies: Sequence[dict[str, Any]]) -> None:
-    """Give each study one patient. A blank patient is filled from the study's other rows. Where several patients have
-    studies of the same id (ids numbered per patient), the patient's id is put before it to keep the studies apart."""
-    patients: dict[str, set[str]] = defaultdict(set)
-    for study in studies:
-        if "patient_id" in study:
-            patients[study["study_id"]].add(study["patient_id"])
-    for study in studies:
-        own = patients[study["study_id"]]
-        if len(own) == 1:
-            (study["patient_id"],) = own
-        elif "patient_id" in study:
-            study["study_id"] = f"{study['patient_id']}/{study['study_id']}"
-
-
-def _patients_from_names(studies: Sequence[dict[str, Any]], folder: Path) -> str:
-    """Add the patients that file names or study ids hold; return the data set whose convention the first follows, or ``""``."""
-    convention = ""
-    for study in studies:
-        names = [study["study_id"], *([os.path.relpath(study["image"], folder)] if "image" in study else [])]
-        found = next(filter(None, map(patient_from_name, names)), None)
-        if found:
-            study["patient_id"] = found[0]
-            convention = convention or found[1]
-    return convention
-
-
-def _leaking_rows(studies: Sequence[Mapping[str, Any]], convention: str) -> dict[int, StudyError]:
-    """The errors, by row number, of studies whose patient or image is also in a split that is evaluated later.
-
-    The test split keeps them, then the validation split: what must not happen is training or model selection on them.
-    """
-    studies = [study for study in studies if "split" in study]
-    if len({study["split"] for study in studies}) < 2:
-        return {}
-    last: dict[Any, str] = {}
-    keys = [split_keys(study) for study in studies]
-    for study, own in zip(studies, keys, strict=True):
-        for key in own:
-            last[key] = max(study["split"], last.get(key, SPLITS[0]), key=SPLITS.index)
-    errors: dict[int, StudyError] = {}
-    for study, own in zip(studies, keys, strict=True):
-        leak = next((key for key in own if last[key] != study["split"]), None)
-        if leak is None:
-            continue
-        what = {
-            "patient": f"patient (by the file name, as in {convention})" if convention else "patient",
-            "study": "study",
-            "image": "image file",
-        }[leak[0]]
-        expected = "an image in one split" if leak[0] == "image" else "all studies of a patient in one split"
-        reason = f"row {study['row']}: the {what} is in {study['split']} and in {last[leak]}; expected {expected}"
-        errors.setdefault(study["row"], StudyError(study["study_id"], "split", reason))
-    return errors

@@ -6,7 +6,11 @@ import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medvl.data.leaks import file_identity, image_paths, join_groups
+from medvl.data.study_list import hash_column, with_texts
 from medvl.utils.checks import error_message
 
 SPLITS = ("train", "val", "test")
@@ -25,7 +29,7 @@ def split_keys(study: Mapping[str, Any]) -> list[tuple[str, Hashable]]:
 
 def split_by_patient(
     studies: Sequence[Mapping[str, Any]], fractions: Sequence[float] = (0.7, 0.1, 0.2), seed: int = 0
-) -> list[dict[str, Any]]:
+) -> Sequence[dict[str, Any]]:
     """Assign each study a ``split``, the same one to all studies of a patient.
 
     Patients are ordered by a hash of their ids and the seed, so neither the order of the rows nor the number of studies of
@@ -51,22 +55,33 @@ def split_by_patient(
     """
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(error_message("fractions", "be three numbers of at least 0 with sum 1", tuple(fractions)))
-    group_of = _groups(studies)
-    groups = sorted(set(group_of), key=lambda group: _hash(group, seed))
-    counts = allocate_counts(len(groups), fractions)
-    names = [name for name, count in zip(SPLITS, counts, strict=True) for _ in range(count)]
-    split_of = dict(zip(groups, names, strict=True))
-    return [{**study, "split": split_of[group]} for study, group in zip(studies, group_of, strict=True)]
+    numbers = np.asarray(join_groups(map(split_keys, studies)), dtype=np.int64)
+    members, position = np.unique(numbers, return_inverse=True)
+    digests = _group_digests(studies, members, position, seed)
+    order = np.lexsort(digests.view(">u8").reshape(len(members), 4).T[::-1])
+    counts = allocate_counts(len(members), fractions)
+    split_of = np.empty(len(members), dtype=np.int8)
+    split_of[order] = np.repeat(np.arange(len(SPLITS), dtype=np.int8), counts)
+    return with_texts(studies, "split", (SPLITS[number] for number in split_of[position]))
 
 
-def _groups(studies: Sequence[Mapping[str, Any]]) -> list[Hashable]:
-    """For each study the patient (or study) that stands for its group."""
-    numbers = join_groups(map(split_keys, studies))
-    members: dict[int, set[Hashable]] = {}
-    for study, number in zip(studies, numbers, strict=True):
-        members.setdefault(number, set()).add(group_key(study))
-    names = {number: min(keys, key=repr) for number, keys in members.items()}
-    return [names[number] for number in numbers]
+def _group_digests(
+    studies: Sequence[Mapping[str, Any]], members: NDArray[np.int64], position: NDArray[np.int64], seed: int
+) -> NDArray[np.uint8]:
+    """For each group, whose first studies ``members`` are, the hash (32,) of the patient (or study) that stands for it."""
+    keys = hash_column(studies, group_key)
+    single = keys == keys[members][position]
+    several: dict[int, set[Hashable]] = {group: set() for group in np.unique(position[~single]).tolist()}
+    digests = np.zeros((len(members), 32), dtype=np.uint8)
+    for group, member in enumerate(members.tolist()):
+        digests[group] = np.frombuffer(_hash(group_key(studies[member]), seed), dtype=np.uint8)
+    if several:
+        for study, group in zip(studies, position.tolist(), strict=True):
+            if group in several:
+                several[group].add(group_key(study))
+        for group, found in several.items():
+            digests[group] = np.frombuffer(_hash(min(found, key=repr), seed), dtype=np.uint8)
+    return digests
 
 
 def _hash(group: Hashable, seed: int) -> bytes:

@@ -144,7 +144,7 @@ class TestCopies:
         (folder / "x.png").write_bytes((folder / "images" / "a.png").read_bytes())
         rows = ["images/a.png,Clear.,train", "images/b.png,Clear.,train", "x.png,Clear.,test"]
         table = write(folder / "cases.csv", "image,report,split", *rows)
-        monkeypatch.setattr(leaks, "get_rank", lambda: 1)
+        monkeypatch.setattr("medvl.utils.distributed.get_rank", lambda: 1)
         load_studies(table, folder)
         assert caplog.messages == []
 

@@ -1,0 +1,184 @@
+"""What the studies of a table have in common: images by several paths, patients of a study, and leaks between splits."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medvl.data.patient_names import patient_from_name
+from medvl.data.splits import SPLITS, group_key
+from medvl.data.study_list import StudyList, hash_column
+from medvl.utils.errors import StudyError
+
+
+class StudyCollector:
+    """Collects the studies of a table's rows.
+
+    Args:
+        width: the number of findings in a label.
+        folder: what most image paths begin with.
+
+    Attributes:
+        images: for each study a hash of its image file's identity; 0 for a study without an image.
+    """
+
+    def __init__(self, width: int, folder: str) -> None:
+        self.studies = StudyList(width, {"image": folder.rstrip(os.sep) + os.sep})
+        self._images, self._named = array("q"), bytearray()
+
+    @property
+    def images(self) -> NDArray[np.int64]:
+        """A hash of each study's image file; 0 where it has none."""
+        return np.asarray(self._images, dtype=np.int64)
+
+    def add(self, study: dict[str, Any], views: Sequence[tuple[str, Hashable]], name: str) -> None:
+        """Add a row.
+
+        Args:
+            study: its keys but for the image.
+            views: the path and the identity of each image.
+            name: how the row names its image, where that stands for the id of a study that has none.
+        """
+        for path, identity in views:
+            self.studies.append({**study, "image": path})
+            self._images.append(hash(identity) or 1)
+            self._named.append(bool(name))
+        if not views:
+            self.studies.append(study)
+            self._images.append(0)
+            self._named.append(False)
+
+    def resolved(self, folder: Path) -> tuple[StudyList, str]:
+        """The studies with one id for one image and one patient each.
+
+        Returns:
+            The studies, and the data set by whose convention of file names patients were found, or ``""``.
+        """
+        studies = self._one_name_each()
+        convention = ""
+        if len(studies) and not studies.has("patient_id").any():
+            studies, convention = _patients_from_names(studies, folder)
+        return resolve_patients(studies), convention
+
+    def _one_name_each(self) -> StudyList:
+        """Rows without ids that name one image by several paths get the first of its names."""
+        named = np.frombuffer(self._named, dtype=bool)
+        if not named.any():
+            return self.studies
+        places = np.flatnonzero(named)
+        # A row of several views has the name of its first one.
+        rows = self.studies.rows()[places]
+        _, start, row_of = np.unique(rows, return_index=True, return_inverse=True)
+        identities = self.images[places][start]
+        _, first, identity_of = np.unique(identities, return_index=True, return_inverse=True)
+        source = places[start][first][identity_of][row_of]
+        if (rows == self.studies.rows()[source]).all():
+            return self.studies
+        wanted = np.arange(len(self.studies))
+        wanted[places] = source
+        return self.studies.replace("study_id", (self.studies.text("study_id", place) for place in wanted.tolist()))
+
+
+def resolve_patients(studies: StudyList) -> StudyList:
+    """Give each study one patient. A blank patient is filled from the study's other rows. Where several patients have
+    studies of the same id (ids numbered per patient), the patient's id is put before it to keep the studies apart."""
+    has_patient = studies.has("patient_id")
+    if not has_patient.any():
+        return studies
+    ids = np.fromiter(map(hash, studies.column("study_id")), dtype=np.int64, count=len(studies))
+    patients = np.fromiter(map(hash, studies.column("patient_id")), dtype=np.int64, count=len(studies))
+    _, group = np.unique(ids, return_inverse=True)
+    pairs = np.unique(np.stack([group[has_patient], patients[has_patient]], axis=1), axis=0)
+    number = np.bincount(pairs[:, 0], minlength=int(group.max()) + 1)[group]  # of patients of each row's study id
+    if (number > 1).any():
+        several = (number > 1) & has_patient
+        new = (
+            f"{patient}/{study}" if more else study
+            for study, patient, more in zip(
+                studies.column("study_id"), studies.column("patient_id"), several.tolist(), strict=True
+            )
+        )
+        resolved = studies.replace("study_id", new)
+    else:
+        resolved = studies
+    blank = (number == 1) & ~has_patient
+    if blank.any():
+        known = {
+            group_number: patient
+            for group_number, patient, wanted in zip(
+                group.tolist(),
+                studies.column("patient_id"),
+                (np.isin(group, group[blank]) & has_patient).tolist(),
+                strict=True,
+            )
+            if wanted
+        }
+        filled = (
+            known[group_number] if empty else patient
+            for group_number, patient, empty in zip(
+                group.tolist(), studies.column("patient_id"), blank.tolist(), strict=True
+            )
+        )
+        resolved = resolved.replace("patient_id", filled)
+    return resolved
+
+
+def _patients_from_names(studies: StudyList, folder: Path) -> tuple[StudyList, str]:
+    """Add the patients that file names or study ids hold; with the data set whose convention the first follows, or ``""``."""
+    conventions: list[str] = []
+    start = str(folder.absolute()).rstrip(os.sep) + os.sep
+
+    def patients() -> Iterator[str]:
+        for study_id, image in zip(studies.column("study_id"), studies.column("image"), strict=True):
+            near = image[len(start) :] if image.startswith(start) else image and os.path.relpath(image, folder)
+            found = patient_from_name(study_id) or (patient_from_name(near) if near and near != study_id else None)
+            if found and not conventions:
+                conventions.append(found[1])
+            yield found[0] if found else ""
+
+    named = studies.replace("patient_id", patients())
+    return (named, conventions[0]) if conventions else (studies, "")
+
+
+def leaking_rows(studies: StudyList, images: NDArray[np.int64], convention: str) -> dict[int, StudyError]:
+    """The errors, by row number, of studies whose patient or image is also in a split that is evaluated later.
+
+    The test split keeps them, then the validation split: what must not happen is training or model selection on them.
+
+    Args:
+        studies: the studies.
+        images: for each of them a hash of its image file, 0 for none.
+        convention: the data set by whose file names patients are known, or ``""``.
+    """
+    split = np.fromiter(
+        (SPLITS.index(name) if name else -1 for name in studies.column("split")), np.int64, len(studies)
+    )
+    if len(np.unique(split[split >= 0])) < 2:
+        return {}
+    places = np.flatnonzero(split >= 0)
+    split = split[places]
+    groups = hash_column([], group_key) if not len(places) else hash_column(studies, group_key)[places]
+    errors: dict[int, StudyError] = {}
+    for keys, of_image in ((groups, False), (images[places], True)):
+        known = keys != 0 if of_image else np.ones(len(keys), dtype=bool)
+        _, number = np.unique(keys, return_inverse=True)
+        last = np.full(int(number.max()) + 1, -1)
+        np.maximum.at(last, number, split)
+        for place in np.flatnonzero(known & (last[number] != split)):
+            study = studies[int(places[place])]
+            errors.setdefault(study["row"], _leak(study, of_image, SPLITS[last[number[place]]], convention))
+    return dict(sorted(errors.items()))
+
+
+def _leak(study: Mapping[str, Any], of_image: bool, other: str, convention: str) -> StudyError:
+    patient = f"patient (by the file name, as in {convention})" if convention else "patient"
+    what = "image file" if of_image else patient if "patient_id" in study else "study"
+    expected = "an image in one split" if of_image else "all studies of a patient in one split"
+    reason = f"row {study['row']}: the {what} is in {study['split']} and in {other}; expected {expected}"
+    return StudyError(study["study_id"], "split", reason)
