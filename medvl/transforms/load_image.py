@@ -196,7 +196,12 @@ class _NiftiReader(NibabelReader):
         with open(path, "rb") as file:
             compressed = is_gzip(file.read(2))
         if name.endswith((".nii.gz", ".hdr.gz", ".img.gz") if compressed else (".nii", ".hdr", ".img")):
-            return super().read(path, **kwargs)
+            try:
+                return super().read(path, **kwargs)
+            except AttributeError as error:  # of a header without the fields of a volume
+                if isinstance(nibabel.load(path), nibabel.Cifti2Image):
+                    raise ValueError("it holds CIFTI data, which belong to surfaces and not to voxels.") from error
+                raise
         self.filenames = [path]
         # nibabel goes by the name of a file
         with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
