@@ -1,0 +1,79 @@
+"""``python -m evidence``: train what the claims need, write results files, and make the page from them."""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from evidence.claim import Claim
+from evidence.claims import all_claims, choose_claims
+from evidence.page import RESULTS, write_page
+from evidence.runner import expected_seconds, left_out, plan, run_tasks
+from evidence.scales import SCALES, Scale
+from evidence.store import Store
+
+ROOT = Path(__file__).parents[1]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m evidence", description=__doc__)
+    form = parser.add_mutually_exclusive_group(required=True)
+    form.add_argument("--quick", action="store_true", help="tiny sets, to see that everything runs; no evidence")
+    form.add_argument("--full", action="store_true", help="what the committed results are made by")
+    form.add_argument("--page", action="store_true", help="write docs/evidence.md from the results, train nothing")
+    parser.add_argument("--scale", choices=("full", "gpu"), default="full", help="of the full form (full)")
+    parser.add_argument("--only", nargs="+", metavar="CLAIM", help="claims by name, or those of one paper, as mlip")
+    parser.add_argument(
+        "--results", type=Path, help="folder of the results (evidence/results; of --quick a temporary one)"
+    )
+    parser.add_argument(
+        "--work", type=Path, help="folder of data and run folders (runs/evidence; of --quick a temporary one)"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="processes, of one thread each (2)")
+    parser.add_argument("--keep", action="store_true", help="keep the run folders")
+    parser.add_argument("--plan", action="store_true", help="list what is missing and train nothing")
+    options = parser.parse_args(arguments)
+    if options.page:
+        print(write_page(Store(options.results or RESULTS), ROOT / "docs", options.scale))
+        return 0
+    try:
+        claims = choose_claims(options.only)
+    except ValueError as error:
+        parser.error(str(error))
+    if options.full:
+        store = Store(options.results or RESULTS)
+        return run(claims, SCALES[options.scale], store, options.work or ROOT / "runs" / "evidence", options)
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(options.results or Path(folder) / "results")
+        status = run(claims, SCALES["quick"], store, options.work or Path(folder) / "work", options)
+        if not status and not options.plan:
+            page = write_page(store, Path(folder) / "docs", "quick")
+            print(f"The page was rendered: {len(page.read_text().splitlines())} lines.")
+        return status
+
+
+def run(claims: Sequence[Claim], scale: Scale, store: Store, work: Path, options: argparse.Namespace) -> int:
+    """Make the results that are missing, and print the verdicts."""
+    tasks = plan(claims, all_claims(), scale, store, work.resolve(), options.keep)
+    for arm in left_out(claims):
+        print(f"{arm.name} is left out: its real data are not here.")
+    seconds = expected_seconds(tasks, store)
+    time = f", about {seconds / options.jobs / 60:.0f} minutes by earlier results" if seconds else ""
+    print(f"{len(tasks)} trainings to do, {options.jobs} at a time{time}.", flush=True)
+    if options.plan:
+        for task in tasks:
+            print(f"  {task.arm}, seed {task.seed}: {', '.join(task.measures)}")
+        return 0
+    errors = run_tasks(tasks, options.jobs)
+    for error in errors:
+        print(error)
+    for claim in claims:
+        print(f"{claim.name}: {claim.verdict(store, scale.name)}")
+    return 1 if errors else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

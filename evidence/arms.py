@@ -1,0 +1,194 @@
+"""What is trained: one line an arm, a recipe with the settings in which it differs from the others.
+
+Every arm of the synthetic set has the same images, augmentation, batch size and number of steps (:func:`settings_of`); what an
+arm names replaces that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from evidence.scales import Scale
+
+SUPERVISED = "supervised"
+"""In place of a recipe: the image encoder of convirt's preset, trained on labels alone."""
+
+AUGMENTATION = {
+    "flip_prob": 0.0,  # reports tell left from right
+    "crop": [0.8, 1.0],
+    "rotation": 10.0,
+    "translation": 0.05,
+    "brightness": [0.8, 1.2],
+    "contrast": [0.8, 1.2],
+    "blur_prob": 0.0,
+}
+"""Arguments of :func:`medvl.transforms.image_augmentation`, those of ``medvl demo``."""
+
+LEARNING_RATE = 0.0015
+VOCAB_SIZE = 2000
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Something that is trained and measured.
+
+    Args:
+        name: of the arm, and of the folder of its results.
+        title: what tables call it.
+        recipe: a recipe of medvl, or :data:`SUPERVISED`.
+        settings: of the recipe, as ``medvl train --set`` takes them, which replace those that all arms share.
+        sources: what it learns from, as ``KIND=PART`` with a part of :data:`evidence.data.PARTS` or a real data set of
+            :data:`evidence.data.REAL`; empty for the whole synthetic table.
+        repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others.
+        trained: False for the same network with random weights.
+        test: "synthetic" or "pneumonia": what it is measured on.
+    """
+
+    name: str
+    title: str
+    recipe: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    sources: tuple[str, ...] = ()
+    repeat: float = 1.0
+    trained: bool = True
+    test: str = "synthetic"
+
+
+def settings_of(arm: Arm, scale: Scale, seed: int) -> dict[str, Any]:
+    """The settings of an arm's training, without the paths of its data and its run folder."""
+    epochs = scale.real_epochs if arm.test == "pneumonia" else scale.epochs
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "epochs": max(1, round(epochs * arm.repeat)) if arm.trained else 1,
+        "batch_size": scale.batch_size,
+        "image_size": scale.image_size,
+        "preset": scale.preset,
+        "embed_dim": scale.embed_dim,
+        "device": scale.device,
+        "learning_rate": LEARNING_RATE,
+        "vocab_size": VOCAB_SIZE,
+        **{f"augmentation#{name}": value for name, value in AUGMENTATION.items()},
+    }
+    return {**shared, "val_interval": shared["epochs"], **arm.settings}
+
+
+# The parts of the methods that the arms below switch.
+
+IDS_ONLY = {  # a batch of images with their own sentences, which are told apart by study and not by label
+    "train#dataset#decoupled": False,
+    "validate#dataset#decoupled": False,
+    "num_texts": None,
+    "loss#losses": {
+        "pairs": {"_target_": "medvl.losses.ImageTextContrastiveLoss", "gather": "@gather", "image_weight": 0.5}
+    },
+}
+
+PATCH_SIZE = 8
+SMALL_PATCHES = {  # 8 x 8 patches of an image of 64 pixels
+    "network_def#image_encoder": {
+        "_target_": "medvl.networks.ImageEncoder",
+        "backbone": "vit_tiny",
+        "image_size": "@image_size",
+        "patch_size": PATCH_SIZE,
+        "num_layers": 4,
+    },
+}
+MLIP_GLOBAL = {"_target_": "medvl.losses.ImageTextContrastiveLoss", "gather": "@gather", "image_weight": 0.5}
+MLIP_LOCAL = [
+    {"_target_": "medvl.losses.PatchSentenceMatchingLoss", "gather": "@gather", "alignment": "transport"},
+    "@local_weight",
+]
+MLIP_PIXELS = [{"_target_": "medvl.losses.MaskedPatchLoss", "patch_size": PATCH_SIZE}, "@reconstruction_weight"]
+NO_INTEGRITY = {"network_def#semantic_integrity": None, "loss#argument_names": {"weights": None, "patch_mask": None}}
+NO_MASK = {"mask_ratio": 0.0, "network_def#patch_decoder": None, **NO_INTEGRITY}
+
+
+def _mlip(name: str, title: str, **settings: Any) -> Arm:
+    return Arm(name, title, "mlip", {**SMALL_PATCHES, **settings.pop("parts", {}), **settings})
+
+
+def _medvl(name: str, title: str, weights: Mapping[str, float]) -> Arm:
+    return Arm(name, title, "medvl", weights)
+
+
+THIRDS = ("image-text=third-1", "image-label=third-2", "text-label=third-3")
+
+REAL_SETTINGS = {  # settings of the two arms on real images, chosen on the validation split
+    "image_size": 32,
+    "batch_size": 64,
+    "learning_rate": 0.001,
+    "columns": {"label_column": "finding"},
+}
+REAL_SOURCES = ("image-label=pneumonia", "text-label=openi")
+
+_ARMS = [
+    # What every table has beside its own arms.
+    Arm("untrained", "untrained ResNet", "convirt", trained=False),
+    Arm("supervised", "labels only, supervised", SUPERVISED),
+    # The recipes, on the whole synthetic table.
+    Arm("convirt", "convirt", "convirt"),
+    Arm("medclip", "medclip", "medclip", {"num_texts": 32}),
+    Arm("umcl", "umcl", "umcl"),
+    Arm("mlip", "mlip", "mlip", SMALL_PATCHES),
+    Arm("medvl", "medvl", "medvl"),
+    # MedCLIP: targets by meaning or by study, and pairs or not.
+    Arm("medclip-ids", "medclip, hard targets (pairs by study)", "medclip", IDS_ONLY),
+    Arm(
+        "medclip-sharp",
+        "medclip, targets of temperature 0.01",
+        "medclip",
+        {"num_texts": 32, "target_temperature": 0.01},
+    ),
+    Arm("medclip-paper", "medclip, targets of temperature 1", "medclip", {"num_texts": 32, "target_temperature": 1.0}),
+    Arm(
+        "medclip-unpaired-20",
+        "medclip, 20 % of the images, reports of the others",
+        "medclip",
+        {"num_texts": 32},
+        sources=("image-label=first-20", "text-label=last-80"),
+        repeat=5.0,
+    ),
+    Arm("convirt-20", "convirt, 20 % of the pairs", "convirt", sources=("image-text=first-20",), repeat=5.0),
+    # UMCL: thirds of the patients, of which one has pairs, one labeled images, one reports.
+    Arm("umcl-pairs", "umcl, pairs of a third", "umcl", sources=THIRDS[:1], repeat=3.0),
+    Arm("umcl-labels", "umcl, labeled images of a third", "umcl", sources=THIRDS[1:2], repeat=3.0),
+    Arm("umcl-pairs-labels", "umcl, pairs and labeled images", "umcl", sources=THIRDS[:2], repeat=1.5),
+    Arm("umcl-all", "umcl, pairs, labeled images and reports", "umcl", sources=THIRDS),
+    Arm(
+        "umcl-written",
+        "umcl, the same with written prompts alone",
+        "umcl",
+        {"num_prompt_tokens": 0},
+        sources=THIRDS,
+    ),
+    # MLIP: part after part, and each part replaced.
+    Arm("untrained-vit", "untrained ViT", "mlip", SMALL_PATCHES, trained=False),
+    _mlip("mlip-global", "mlip, global loss only", parts=NO_MASK, **{"loss#losses": {"global": MLIP_GLOBAL}}),
+    _mlip(
+        "mlip-local",
+        "mlip, + local loss",
+        parts=NO_MASK,
+        **{"loss#losses": {"global": MLIP_GLOBAL, "local": MLIP_LOCAL}},
+    ),
+    _mlip(
+        "mlip-mask",
+        "mlip, + masks and their prediction",
+        parts={**NO_INTEGRITY, "loss#argument_names": {"weights": None, "patch_mask": "visible_mask"}},
+        **{"loss#losses": {"global": MLIP_GLOBAL, "local": MLIP_LOCAL, "reconstruction": MLIP_PIXELS}},
+    ),
+    _mlip("mlip-attention", "mlip, attention", **{"loss#losses#local#0#alignment": "attention"}),
+    _mlip("mlip-max", "mlip, max", **{"loss#losses#local#0#alignment": "max"}),
+    _mlip("mlip-ratio-25", "mlip, 25 % masked", mask_ratio=0.25),
+    _mlip("mlip-ratio-75", "mlip, 75 % masked", mask_ratio=0.75),
+    # medvl without one of its terms.
+    _medvl("medvl-no-pairs", "medvl without the pairs", {"pair_weight": 0.0}),
+    _medvl("medvl-no-local", "medvl without the patches", {"local_weight": 0.0}),
+    _medvl("medvl-no-matching", "medvl without the matching by labels", {"loss#losses#matching": None}),
+    # Real images.
+    Arm("real-medclip", "medclip, unpaired", "medclip", REAL_SETTINGS, REAL_SOURCES, test="pneumonia"),
+    Arm("real-umcl", "umcl, unpaired", "umcl", REAL_SETTINGS, REAL_SOURCES, test="pneumonia"),
+    Arm("real-untrained", "untrained ResNet", "medclip", REAL_SETTINGS, REAL_SOURCES, trained=False, test="pneumonia"),
+]
+ARMS = {arm.name: arm for arm in _ARMS}

@@ -1,0 +1,72 @@
+"""UMCL: Wang 2023, https://arxiv.org/abs/2307.05920. The paper publishes no code: the formulas are ours."""
+
+from __future__ import annotations
+
+from evidence.claim import Claim, Comparison
+
+COMMON = ("zero_shot/auroc", "probe/1", "retrieval/image_to_text_r10")
+
+CLAIMS = [
+    Claim(
+        name="umcl-kinds",
+        title="UMCL: every kind of data helps",
+        says="Images with texts, images with labels and texts with labels in one loss give more than any of them alone.",
+        source="abstract",
+        checked=False,
+        done="The training patients in thirds: one has images with reports, one images with labels, one reports alone. "
+        "umcl learns from one, two and three of these, always in the same number of steps.",
+        arms=("umcl-pairs", "umcl-labels", "umcl-pairs-labels", "umcl-all"),
+        figures=COMMON,
+        comparisons=(
+            Comparison("umcl-all", "umcl-pairs", "zero_shot/auroc"),
+            Comparison("umcl-all", "umcl-labels", "zero_shot/auroc"),
+            Comparison("umcl-pairs-labels", "umcl-pairs", "zero_shot/auroc"),
+            Comparison("umcl-all", "umcl-pairs-labels", "zero_shot/auroc"),
+        ),
+    ),
+    Claim(
+        name="umcl-convirt",
+        title="UMCL: labels beside pairs are better than pairs",
+        says="The unified contrast is better than one of image-text pairs alone.",
+        source="results (table number not checked)",
+        checked=False,
+        done="umcl against convirt on one table with images, reports and labels, in the same number of steps.",
+        arms=("convirt", "umcl"),
+        figures=COMMON,
+        comparisons=(
+            Comparison("umcl", "convirt", "zero_shot/auroc"),
+            Comparison("umcl", "convirt", "probe/1"),
+            Comparison("umcl", "convirt", "retrieval/image_to_text_r10"),
+        ),
+    ),
+    Claim(
+        name="umcl-prompts",
+        title="UMCL: learned prompts are better than written ones",
+        says="Continuous prompts, learned in pre-training, are better than prompts written by hand, and depend less on the "
+        "wording.",
+        source="abstract",
+        checked=False,
+        done="umcl on the three kinds of data with learned tokens before every prompt, and without. Zero-shot by the "
+        "templates of the training, and by each of eight other wordings, whose standard deviation is the spread.",
+        arms=("umcl-all", "umcl-written"),
+        figures=("zero_shot/auroc", "wording/mean", "wording/spread"),
+        comparisons=(
+            Comparison("umcl-all", "umcl-written", "zero_shot/auroc"),
+            Comparison("umcl-written", "umcl-all", "wording/spread"),
+        ),
+        baselines=("supervised",),
+    ),
+    Claim(
+        name="umcl-negatives",
+        title="UMCL: fewer false negatives",
+        says="The unified loss has fewer false negatives than a contrast of pairs.",
+        source="abstract",
+        checked=False,
+        done="umcl against convirt on one table: are reports of other patients with the image's own diagnosis closer to it "
+        "than those with another?",
+        arms=("convirt", "umcl"),
+        figures=("same_diagnosis/auroc",),
+        comparisons=(Comparison("umcl", "convirt", "same_diagnosis/auroc"),),
+        baselines=("untrained",),
+    ),
+]

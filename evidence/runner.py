@@ -1,0 +1,156 @@
+"""Makes the results that are missing: trains, measures and stores, one arm and seed after another, in several processes."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import shutil
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+from evidence.arms import ARMS, Arm, settings_of
+from evidence.claim import Claim, arms_of, needed_measures
+from evidence.data import EvidenceData, has_real
+from evidence.scales import SCALES, Scale
+from evidence.store import Store, environment, result_key
+
+Print = Callable[[str], None]
+
+
+def _print(line: str) -> None:
+    print(line, flush=True)
+
+
+@dataclass(frozen=True)
+class Task:
+    """An arm and seed that is to be trained and measured.
+
+    Args:
+        arm: its name.
+        seed: of the training.
+        scale: its name.
+        measures: that are needed, in alphabetical order.
+        results: folder of the results.
+        work: folder of the data and of the run folders.
+        keep: whether the run folder stays after it was measured.
+    """
+
+    arm: str
+    seed: int
+    scale: str
+    measures: tuple[str, ...]
+    results: Path
+    work: Path
+    keep: bool = False
+
+
+def plan(
+    claims: Sequence[Claim], all_claims: Sequence[Claim], scale: Scale, store: Store, work: Path, keep: bool = False
+) -> list[Task]:
+    """The tasks that some claims lack, seed by seed, so that an interrupted run has whole seeds.
+
+    An arm is measured for all claims, and not only those chosen, so that it need not be trained again for another.
+    """
+    from evidence.measures import NEEDS
+
+    needs = needed_measures(all_claims)
+    tasks = []
+    for seed in scale.seeds:
+        for arm in arms_of(claims):
+            measures = {name for name in needs[arm.name] if name not in NEEDS or NEEDS[name].exists()}
+            if has_real(arm) and not store.is_done(scale, arm, seed, measures):
+                tasks.append(Task(arm.name, seed, scale.name, tuple(sorted(measures)), store.folder, work, keep))
+    return tasks
+
+
+def left_out(claims: Sequence[Claim]) -> list[Arm]:
+    """The arms whose real data are not here."""
+    return [arm for arm in arms_of(claims) if not has_real(arm)]
+
+
+def expected_seconds(tasks: Sequence[Task], store: Store) -> float | None:
+    """How long tasks take in one process, by results of the same arms; None if an arm has none."""
+    total = 0.0
+    for task in tasks:
+        known = [store.read(task.scale, task.arm, seed) for seed in store.seeds(task.scale, task.arm)]
+        times = [sum(result["seconds"].values()) for result in known if result is not None]
+        if not times:
+            return None
+        total += sum(times) / len(times)
+    return total
+
+
+def run_tasks(tasks: Sequence[Task], jobs: int, say: Print = _print) -> list[str]:
+    """Run tasks, ``jobs`` at a time, each process with one thread; the errors of those that failed.
+
+    One that fails does not stop the others.
+    """
+    if not tasks:
+        return []
+    EvidenceData(SCALES[tasks[0].scale], tasks[0].work).prepare()
+    start = time.perf_counter()
+    errors = []
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_process) as pool:
+        futures = {pool.submit(run_task, task): task for task in tasks}
+        try:
+            for number, future in enumerate(as_completed(futures), 1):
+                task, error = futures[future], future.exception()
+                seconds = "" if error else f" in {future.result():.0f} s"
+                if error:
+                    errors.append(f"{task.arm}, seed {task.seed}:\n{''.join(traceback.format_exception(error))}")
+                state = f"failed: {error}" if error else "done"
+                passed = time.perf_counter() - start
+                say(f"[{number}/{len(tasks)}, {passed / 60:.1f} min] {task.arm}, seed {task.seed}: {state}{seconds}")
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
+    return errors
+
+
+def _start_process() -> None:
+    import torch
+
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")  # tiny sets have findings of one class; the figures then are missing
+    logging.getLogger("medvl").setLevel(logging.ERROR)
+
+
+def run_task(task: Task) -> float:
+    """Train and measure one arm with one seed, and write its result; returns the seconds that it took."""
+    from evidence.measures import measure
+    from evidence.training import train_arm
+
+    scale, arm, store = SCALES[task.scale], ARMS[task.arm], Store(task.results)
+    data = EvidenceData(scale, task.work)
+    key = result_key(arm, scale, task.seed)
+    folder = task.work / "runs" / f"{scale.name}-{arm.name}-{task.seed}-{key}"
+    start = time.perf_counter()
+    trained = train_arm(arm, scale, task.seed, data, folder)
+    after_training = time.perf_counter()
+    figures = measure(trained, set(task.measures))
+    end = time.perf_counter()
+    result = {
+        "arm": arm.name,
+        "recipe": arm.recipe,
+        "seed": task.seed,
+        "scale": scale.name,
+        "key": key,
+        "settings": settings_of(arm, scale, task.seed),
+        "sources": list(arm.sources),
+        "studies": {split: len(trained.test.studies(split)) for split in ("train", "val", "test")},
+        "steps": trained.steps,
+        "seconds": {"training": round(after_training - start, 1), "measures": round(end - after_training, 1)},
+        "measures": list(task.measures),
+        "figures": {name: round(value, 6) for name, value in figures.items()},
+        **environment(),
+    }
+    store.write(scale.name, arm.name, task.seed, result)
+    if not task.keep:
+        shutil.rmtree(folder, ignore_errors=True)
+    return end - start

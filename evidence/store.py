@@ -1,0 +1,126 @@
+"""Results: one small JSON file for each arm and seed, written whole or not at all."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from evidence.arms import SUPERVISED, Arm, settings_of
+from evidence.scales import DATA_SEED, Scale
+from medvl.utils.io import write_json
+from medvl.workflows import config_files
+
+PACKAGES = ("torch", "monai", "transformers", "scikit-learn", "numpy")
+ROOT = Path(__file__).parents[1]
+
+
+def result_key(arm: Arm, scale: Scale, seed: int) -> str:
+    """A hash of all that was set for a training and its measures: the arm, the scale and the recipe's configuration.
+
+    Results with another key are of another experiment, and are made again. A comment in a recipe's file does not change it.
+    """
+    recipe = "convirt" if arm.recipe == SUPERVISED else arm.recipe
+    content = {
+        "settings": settings_of(arm, scale, seed),
+        "recipe": arm.recipe,
+        "sources": arm.sources,
+        "trained": arm.trained,
+        "test": arm.test,
+        "scale": {name: value for name, value in vars(scale).items() if name not in ("name", "seeds")},
+        "data_seed": DATA_SEED,
+        "configuration": [yaml.safe_load(path.read_text()) for path in config_files(recipe)],
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class Store:
+    """The results files of a folder, ``SCALE/ARM/seed-N.json``.
+
+    Args:
+        folder: where they are; made when the first is written.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, scale: str, arm: str, seed: int) -> Path:
+        """The file of a result."""
+        return self.folder / scale / arm / f"seed-{seed}.json"
+
+    def read(self, scale: str, arm: str, seed: int) -> dict[str, Any] | None:
+        """A result, whatever its key; None if there is none.
+
+        Raises:
+            ValueError: If the file is damaged.
+        """
+        path = self.path(scale, arm, seed)
+        if not path.is_file():
+            return None
+        try:
+            result = json.loads(path.read_text())
+            return {**result, "figures": dict(result["figures"]), "key": str(result["key"])}
+        except (ValueError, KeyError, TypeError) as error:
+            raise ValueError(f"{path} is damaged; delete it, and it is made again.") from error
+
+    def write(self, scale: str, arm: str, seed: int, result: Mapping[str, Any]) -> Path:
+        """Write a result, in place of the one that was there."""
+        path = self.path(scale, arm, seed)
+        write_json(path, dict(result))
+        return path
+
+    def is_done(self, scale: Scale, arm: Arm, seed: int, measures: set[str]) -> bool:
+        """Whether there is a result of this very experiment with all these measures."""
+        result = self.read(scale.name, arm.name, seed)
+        return (
+            result is not None and result["key"] == result_key(arm, scale, seed) and measures <= set(result["measures"])
+        )
+
+    def seeds(self, scale: str, arm: str) -> list[int]:
+        """The seeds of an arm's results, in ascending order."""
+        files = (self.folder / scale / arm).glob("seed-*.json")
+        return sorted(int(path.stem.removeprefix("seed-")) for path in files)
+
+    def figures(self, scale: str, arm: str) -> dict[int, dict[str, float]]:
+        """An arm's figures by seed."""
+        results = {seed: self.read(scale, arm, seed) for seed in self.seeds(scale, arm)}
+        return {seed: result["figures"] for seed, result in results.items() if result is not None}
+
+    def results(self, scale: str) -> list[dict[str, Any]]:
+        """Every result of a scale, by arm and seed."""
+        arms = sorted(path.name for path in (self.folder / scale).glob("*") if path.is_dir())
+        found = (self.read(scale, arm, seed) for arm in arms for seed in self.seeds(scale, arm))
+        return [result for result in found if result is not None]
+
+
+def environment() -> dict[str, Any]:
+    """What a result depends on beside its settings: versions, machine, date, and the commit of the code."""
+    return {
+        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "date": datetime.now(UTC).date().isoformat(),
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the code, with a plus sign where files were changed since; None outside a repository."""
+    try:
+        head = _git("rev-parse", "--short=12", "HEAD")
+        return head + ("+" if _git("status", "--porcelain", "--", "medvl", "evidence/*.py") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def _git(*arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
