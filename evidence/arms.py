@@ -85,32 +85,39 @@ IDS_ONLY = {  # a batch of images with their own sentences, which are told apart
     },
 }
 
-PATCH_SIZE = 8
-SMALL_PATCHES = {  # 8 x 8 patches of an image of 64 pixels
-    "network_def#image_encoder": {
-        "_target_": "medvl.networks.ImageEncoder",
-        "backbone": "vit_tiny",
-        "image_size": "@image_size",
-        "patch_size": PATCH_SIZE,
-        "num_layers": 4,
-    },
+PAIRS = {  # the global loss of mlip, and a term of medvl
+    "_target_": "medvl.losses.ImageTextContrastiveLoss",
+    "gather": "@gather",
+    "image_weight": 0.5,
+    "pool_texts": True,
 }
-MLIP_GLOBAL = {"_target_": "medvl.losses.ImageTextContrastiveLoss", "gather": "@gather", "image_weight": 0.5}
-MLIP_LOCAL = [
+LOCAL = [  # of mlip and of medvl
+    {
+        "_target_": "medvl.losses.SemanticSentenceLoss",
+        "gather": "@gather",
+        "temperature": 0.1,
+        "attention_temperature": 0.05,
+        "target_temperature": "@target_temperature",
+    },
+    "@local_weight",
+]
+LOCAL_PAIRS = [  # by study in place of by meaning, with the transport between whole reports and images
     {"_target_": "medvl.losses.PatchSentenceMatchingLoss", "gather": "@gather", "alignment": "transport"},
     "@local_weight",
 ]
-MLIP_PIXELS = [{"_target_": "medvl.losses.MaskedPatchLoss", "patch_size": PATCH_SIZE}, "@reconstruction_weight"]
-NO_INTEGRITY = {"network_def#semantic_integrity": None, "loss#argument_names": {"weights": None, "patch_mask": None}}
-NO_MASK = {"mask_ratio": 0.0, "network_def#patch_decoder": None, **NO_INTEGRITY}
-
-
-def _mlip(name: str, title: str, **settings: Any) -> Arm:
-    return Arm(name, title, "mlip", {**SMALL_PATCHES, **settings.pop("parts", {}), **settings})
-
-
-def _medvl(name: str, title: str, weights: Mapping[str, float]) -> Arm:
-    return Arm(name, title, "medvl", weights)
+NO_INTEGRITY = {
+    "network_def#semantic_integrity": None,
+    "loss#argument_names": {"weights": None, "patch_mask": "visible_mask"},
+}
+NO_MASK = {**NO_INTEGRITY, "mask_ratio": 0.0, "network_def#patch_decoder": None}
+GLOBAL_ONLY = {"loss#losses": {"global": PAIRS}, "loss#argument_names": {"weights": None}}
+VIT = {
+    "_target_": "medvl.networks.ImageEncoder",
+    "backbone": "vit_tiny",
+    "image_size": "@image_size",
+    "patch_size": 8,
+    "num_layers": 4,
+}
 
 
 THIRDS = ("image-text=third-1", "image-label=third-2", "text-label=third-3")
@@ -131,7 +138,7 @@ _ARMS = [
     Arm("convirt", "convirt", "convirt"),
     Arm("medclip", "medclip", "medclip", {"num_texts": 32}),
     Arm("umcl", "umcl", "umcl"),
-    Arm("mlip", "mlip", "mlip", SMALL_PATCHES),
+    Arm("mlip", "mlip", "mlip"),
     Arm("medvl", "medvl", "medvl"),
     # MedCLIP: targets by meaning or by study, and pairs or not.
     Arm("medclip-ids", "medclip, hard targets (pairs by study)", "medclip", IDS_ONLY),
@@ -164,31 +171,34 @@ _ARMS = [
         sources=THIRDS,
     ),
     # MLIP: part after part, and each part replaced.
-    Arm("untrained-vit", "untrained ViT", "mlip", SMALL_PATCHES, trained=False),
-    _mlip("mlip-global", "mlip, global loss only", parts=NO_MASK, **{"loss#losses": {"global": MLIP_GLOBAL}}),
-    _mlip(
+    Arm("untrained-mlip", "untrained ResNet of mlip", "mlip", trained=False),
+    Arm("mlip-global", "mlip, global loss only", "mlip", {**NO_MASK, **GLOBAL_ONLY}),
+    Arm(
         "mlip-local",
         "mlip, + local loss",
-        parts=NO_MASK,
-        **{"loss#losses": {"global": MLIP_GLOBAL, "local": MLIP_LOCAL}},
+        "mlip",
+        {**NO_MASK, "loss#losses": {"global": PAIRS, "local": LOCAL}},
     ),
-    _mlip(
-        "mlip-mask",
-        "mlip, + masks and their prediction",
-        parts={**NO_INTEGRITY, "loss#argument_names": {"weights": None, "patch_mask": "visible_mask"}},
-        **{"loss#losses": {"global": MLIP_GLOBAL, "local": MLIP_LOCAL, "reconstruction": MLIP_PIXELS}},
-    ),
-    _mlip("mlip-attention", "mlip, attention", **{"loss#losses#local#0#alignment": "attention"}),
-    _mlip("mlip-max", "mlip, max", **{"loss#losses#local#0#alignment": "max"}),
-    _mlip("mlip-ratio-25", "mlip, 25 % masked", mask_ratio=0.25),
-    _mlip("mlip-ratio-75", "mlip, 75 % masked", mask_ratio=0.75),
+    Arm("mlip-mask", "mlip, + masks and their prediction", "mlip", NO_INTEGRITY),
+    Arm("mlip-transport", "mlip, transport", "mlip", {"loss#losses#local#0#alignment": "transport"}),
+    Arm("mlip-max", "mlip, max", "mlip", {"loss#losses#local#0#alignment": "max"}),
+    Arm("mlip-pairs", "mlip, local loss by study, transport", "mlip", {"loss#losses#local": LOCAL_PAIRS}),
+    Arm("mlip-ratio-50", "mlip, 50 % masked", "mlip", {"mask_ratio": 0.5}),
+    Arm("mlip-ratio-75", "mlip, 75 % masked", "mlip", {"mask_ratio": 0.75}),
+    Arm("mlip-vit", "mlip, ViT", "mlip", {"network_def#image_encoder": VIT}),
     # medvl without one of its terms.
-    _medvl("medvl-no-pairs", "medvl without the pairs", {"pair_weight": 0.0}),
-    _medvl("medvl-no-local", "medvl without the patches", {"local_weight": 0.0}),
-    _medvl("medvl-no-matching", "medvl without the matching by labels", {"loss#losses#matching": None}),
+    Arm("medvl-no-pairs", "medvl without the pairs", "medvl", {"pair_weight": 0.0}),
+    Arm("medvl-no-local", "medvl without the patches", "medvl", {"local_weight": 0.0}),
+    Arm(
+        "medvl-no-matching",
+        "medvl without the matching by labels",
+        "medvl",
+        {"loss#losses": {"pairs": [PAIRS, "@pair_weight"], "local": LOCAL}},
+    ),
     # Real images.
     Arm("real-medclip", "medclip, unpaired", "medclip", REAL_SETTINGS, REAL_SOURCES, test="pneumonia"),
     Arm("real-umcl", "umcl, unpaired", "umcl", REAL_SETTINGS, REAL_SOURCES, test="pneumonia"),
+    Arm("real-supervised", "labels only, supervised", SUPERVISED, REAL_SETTINGS, test="pneumonia"),
     Arm("real-untrained", "untrained ResNet", "medclip", REAL_SETTINGS, REAL_SOURCES, trained=False, test="pneumonia"),
 ]
 ARMS = {arm.name: arm for arm in _ARMS}

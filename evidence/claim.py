@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from evidence import statistics
-from evidence.arms import ARMS, Arm
+from evidence.arms import ARMS, SUPERVISED, Arm
 from evidence.statistics import NO_RESULTS, Interval, t_interval
 from evidence.store import Store
 
@@ -33,7 +33,7 @@ FIGURES = {
 }
 """Titles of the figures that tables show."""
 
-SUPERVISED_FIGURES = {"probe", "few_shot", "lungs", "fine_tune", "classifier"}
+SUPERVISED_MEASURES = {"probe", "few_shot", "lungs", "fine_tune", "classifier"}
 """What the supervised baseline has: it has no text tower."""
 
 
@@ -132,8 +132,9 @@ class Claim:
             if isinstance(comparison.below, str):
                 figure = comparison.below_figure or comparison.figure
                 needs.setdefault(comparison.below, set()).add(figure.partition("/")[0])
-        if "supervised" in needs:
-            needs["supervised"] = (needs["supervised"] & SUPERVISED_FIGURES) | {"classifier"}
+        for arm in needs:
+            if ARMS[arm].recipe == SUPERVISED:
+                needs[arm] = (needs[arm] & SUPERVISED_MEASURES) | {"classifier"}
         return needs
 
     def verdict(self, store: Store, scale: str) -> str:

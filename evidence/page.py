@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from evidence.arms import ARMS, SUPERVISED
+from evidence.arms import ARMS
 from evidence.claim import FIGURES, Claim, arms_of, by_seed
 from evidence.claims import all_claims
 from evidence.plots import plot_comparisons, plot_recipes
@@ -116,7 +116,7 @@ def _claim(claim: Claim, store: Store, scale: str, with_results: bool) -> str:
 
 def _figures(claim: Claim, store: Store, scale: str) -> str:
     """Arms by figures, without columns that no arm has."""
-    columns = [*claim.figures, *(["classifier/auroc"] if SUPERVISED in claim.rows else [])]
+    columns = [*claim.figures, "classifier/auroc"]
     columns = [figure for figure in columns if any(by_seed(store, scale, arm, figure) for arm in claim.rows)]
     rows = []
     for arm in claim.rows:

@@ -17,7 +17,7 @@ from evidence.store import Store
 from medvl.utils.io import atomic_write
 
 STYLES = {REPRODUCED: ("#0072B2", "o"), NOT_REPRODUCED: ("#D55E00", "X"), UNDECIDED: ("#767676", "s")}
-RECIPES = ("untrained", "untrained-vit", "supervised", "convirt", "medclip", "umcl", "mlip", "medvl")
+RECIPES = ("untrained", "untrained-mlip", "supervised", "convirt", "medclip", "umcl", "mlip", "medvl")
 PANELS = (
     "zero_shot/auroc",
     "probe/1",

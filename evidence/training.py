@@ -93,7 +93,7 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
     from monai.transforms import Compose, SelectItemsd
     from monai.utils import set_determinism
 
-    seed, size = settings["seed"], settings["image_size"]
+    seed, size, batch_size = (settings[name] for name in ("seed", "image_size", "batch_size"))
     set_determinism(seed)
     test = TestData(data.manifest(arm), image_preprocessing(size), size, data.folder / "masks", with_reports=False)
     model = convirt(scale.preset, image_size=size, embed_dim=scale.embed_dim)
@@ -103,7 +103,7 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
         [test.prepare, image_augmentation(size, **options), SelectItemsd(["image", "label", "study_id", "patient_id"])]
     )
     dataset = StudyDataset(test.studies("train"), transform, seed=seed, cache_bytes=2 * 10**9)
-    loader = StudyLoader(dataset, batch_size=scale.batch_size, shuffle=True, drop_last=len(dataset) >= scale.batch_size)
+    loader = StudyLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=len(dataset) >= batch_size)
     optimizer = torch.optim.AdamW(classifier.parameters(), settings["learning_rate"], weight_decay=1e-4)
     steps = settings["epochs"] * len(loader)
     handlers = [

@@ -19,7 +19,7 @@ CLAIMS = [
             figures=FIVE,
             comparisons=tuple(Comparison("medvl", other, figure) for figure in FIVE),
             needed=4,
-            baselines=("supervised", "untrained-vit" if other == "mlip" else "untrained"),
+            baselines=("supervised", "untrained-mlip" if other == "mlip" else "untrained"),
         )
         for other in ("convirt", "medclip", "umcl", "mlip")
     ),

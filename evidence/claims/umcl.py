@@ -54,7 +54,6 @@ CLAIMS = [
             Comparison("umcl-all", "umcl-written", "zero_shot/auroc"),
             Comparison("umcl-written", "umcl-all", "wording/spread"),
         ),
-        baselines=("supervised",),
     ),
     Claim(
         name="umcl-negatives",
@@ -67,6 +66,5 @@ CLAIMS = [
         arms=("convirt", "umcl"),
         figures=("same_diagnosis/auroc",),
         comparisons=(Comparison("umcl", "convirt", "same_diagnosis/auroc"),),
-        baselines=("untrained",),
     ),
 ]

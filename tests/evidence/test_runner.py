@@ -1,0 +1,123 @@
+"""What is missing is made, whatever was interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from evidence import measures, runner, training
+from evidence.claims import choose_claims
+from evidence.runner import Task, expected_seconds, plan, run_task
+from evidence.scales import SCALES
+from evidence.store import Store
+
+CLAIMS = choose_claims(["convirt-retrieval"])
+QUICK = SCALES["quick"]
+
+
+class FakeTrained:
+    """What :func:`evidence.training.train_arm` gives, without a training."""
+
+    steps = 7
+
+    class test:
+        @staticmethod
+        def studies(split: str) -> list[int]:
+            return [0] * {"train": 70, "val": 10, "test": 20}[split]
+
+
+@pytest.fixture
+def fake_work(monkeypatch):
+    """Trainings and measures that take no time; the list of what was trained and the set of arms whose measures fail."""
+    trained: list[str] = []
+    broken: set[str] = set()
+
+    def train_arm(arm, scale, seed, data, folder: Path) -> FakeTrained:
+        trained.append(f"{arm.name} {seed} {'again' if folder.exists() else 'new'}")
+        folder.mkdir(parents=True, exist_ok=True)
+        if arm.name in broken:
+            raise KeyboardInterrupt
+        return FakeTrained()
+
+    monkeypatch.setattr(training, "train_arm", train_arm)
+    monkeypatch.setattr(measures, "measure", lambda trained, names: {f"{name}/value": 0.5 for name in names})
+    return trained, broken
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path, fake_work):
+    trained, broken = fake_work
+    store, work = Store(tmp_path / "results"), tmp_path / "work"
+    tasks = plan(CLAIMS, CLAIMS, QUICK, store, work)
+    assert [task.arm for task in tasks] == ["untrained", "supervised", "convirt"] * 2
+    run_task(tasks[0])
+    broken.add("supervised")
+    with pytest.raises(KeyboardInterrupt):
+        run_task(tasks[1])
+    broken.clear()
+    left = plan(CLAIMS, CLAIMS, QUICK, store, work)
+    assert [(task.arm, task.seed) for task in left] == [(task.arm, task.seed) for task in tasks[1:]]
+    for task in left:
+        run_task(task)
+    assert trained[1:3] == ["supervised 0 new", "supervised 0 again"]  # its run folder was kept for it
+    assert plan(CLAIMS, CLAIMS, QUICK, store, work) == []
+    assert list((work / "runs").iterdir()) == []
+
+
+def test_run_folders_stay_if_asked(tmp_path, fake_work):
+    store = Store(tmp_path / "results")
+    task = plan(CLAIMS, CLAIMS, QUICK, store, tmp_path / "work", keep=True)[0]
+    run_task(task)
+    assert len(list((tmp_path / "work" / "runs").iterdir())) == 1
+    result = store.read("quick", task.arm, task.seed)
+    assert result["steps"] == 7
+    assert result["studies"] == {"train": 70, "val": 10, "test": 20}
+    assert result["settings"]["seed"] == task.seed
+    assert set(result["seconds"]) == {"training", "measures"}
+    assert {"versions", "date", "commit"} <= set(result)
+
+
+def test_expected_time_is_that_of_earlier_results(tmp_path, fake_work):
+    store = Store(tmp_path)
+    tasks = plan(CLAIMS, CLAIMS, QUICK, store, tmp_path / "work")
+    assert expected_seconds(tasks, store) is None
+    for task in tasks[:3]:
+        run_task(task)
+        found = store.read("quick", task.arm, task.seed)
+        store.write("quick", task.arm, task.seed, {**found, "seconds": {"training": 20.0, "measures": 10.0}})
+    assert expected_seconds(tasks[3:], store) == 90.0
+
+
+def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
+    monkeypatch.setattr(runner.EvidenceData, "prepare", lambda self: None)
+    good = Task("convirt", 0, "quick", (), tmp_path / "results", tmp_path / "work")
+    said: list[str] = []
+
+    class Pool:
+        """The processes, here in this one."""
+
+        def __init__(self, *arguments: object, **options: object) -> None: ...
+        def __enter__(self) -> Pool:
+            return self
+
+        def __exit__(self, *arguments: object) -> None: ...
+        def submit(self, function, task):
+            from concurrent.futures import Future
+
+            future: Future[float] = Future()
+            if task.arm == "mlip":
+                future.set_exception(ValueError("no patches"))
+            else:
+                future.set_result(2.0)
+            return future
+
+    monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
+    bad = Task("mlip", 1, "quick", (), good.results, good.work)
+    errors = runner.run_tasks([bad, good], 2, said.append)
+    assert len(errors) == 1
+    assert "mlip, seed 1" in errors[0]
+    assert "no patches" in errors[0]
+    assert sorted(line.partition("] ")[2] for line in said) == [
+        "convirt, seed 0: done in 2 s",
+        "mlip, seed 1: failed: no patches",
+    ]
