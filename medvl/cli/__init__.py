@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -13,8 +14,9 @@ from medvl.cli.demo import demo
 from medvl.cli.embed import embed
 from medvl.cli.evaluate import evaluate
 from medvl.cli.label import label
-from medvl.cli.messages import error_sentence, set_up_messages
+from medvl.cli.messages import error_sentence, say_stopped, set_up_messages
 from medvl.cli.train import train
+from medvl.utils.signals import StopSignals
 
 __all__ = ["app", "main"]
 
@@ -54,17 +56,35 @@ def options(
 
 
 def main() -> None:
-    """Runs the command line: 0 where all went well, 2 for wrong input, 1 for a defect of the program."""
+    """Runs the command line: 0 where all went well, 2 for wrong input, 1 for a defect, 128 and its number after a signal."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     set_up_messages()
+    with StopSignals() as stop:
+        code = _run(arguments, debug, stop)
+    sys.exit(code)
+
+
+def _run(arguments: list[str], debug: bool, stop: StopSignals) -> int | str | None:
+    """Runs the command line; its exit code."""
+    code: int | str | None = 0
+    failure: Exception | None = None
     try:
         app(args=arguments)
+    except SystemExit as end:
+        code = end.code
+    except KeyboardInterrupt:
+        pass
     except Exception as error:
-        if debug:
-            raise
-        text, expected = error_sentence(error)
-        typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
-        if not expected:
-            typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)
-        sys.exit(2 if expected else 1)
+        failure = error
+    if stop.received is not None or (failure and "DataLoader worker" in str(failure) and stop.wait()):
+        return say_stopped(stop.received or signal.SIGINT, arguments)
+    if failure is None:
+        return code
+    if debug:
+        raise failure
+    text, expected = error_sentence(failure)
+    typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
+    if not expected:
+        typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)
+    return 2 if expected else 1

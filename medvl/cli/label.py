@@ -68,29 +68,23 @@ def label(
 
     Example:  medvl label cases.parquet --report-column findings --report-column impression --output labels.csv.gz
     """
-    from medvl.utils.signals import exit_on_signals
     from medvl.workflows import label_table
 
-    with exit_on_signals(), _Bar() as bar:
-        try:
-            summary = label_table(
-                file,
-                report_column or "report",
-                output,
-                vocabulary,
-                text_unit,
-                explain,
-                raw_cells,
-                join=join or (),
-                num_workers=num_workers,
-                resume=resume,
-                on_error=checked_on_error(on_error),
-                progress=bar.show,
-            )
-        except KeyboardInterrupt:
-            if resume:
-                typer.echo("Interrupted; the same command goes on from here.", err=True)
-            raise
+    with _Bar() as bar:
+        summary = label_table(
+            file,
+            report_column or "report",
+            output,
+            vocabulary,
+            text_unit,
+            explain,
+            raw_cells,
+            join=join or (),
+            num_workers=num_workers,
+            resume=resume,
+            on_error=checked_on_error(on_error),
+            progress=bar.show,
+        )
     for line in _summary_lines(summary, output):
         typer.echo(line, err=output == "-")
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import typer
@@ -51,6 +55,37 @@ def set_up_messages() -> None:
             typer.echo(f"Warning: {message}", err=True)
 
     warnings.showwarning = show
+
+
+def say_stopped(number: int, arguments: Sequence[str]) -> int:
+    """Says that a signal stopped the command, and how to go on; returns the exit code.
+
+    Args:
+        number: of the signal.
+        arguments: of the command line.
+    """
+    if os.environ.get("RANK", "0") == "0":  # one of several processes
+        with suppress(OSError):  # after SIGHUP there may be no terminal
+            start = "\n" if sys.stderr.isatty() else ""  # below a progress bar
+            typer.echo(f"{start}Stopped by {signal.Signals(number).name}. {how_to_go_on(arguments)}", err=True)
+    return 128 + number
+
+
+def how_to_go_on(arguments: Sequence[str]) -> str:
+    """How to go on with a command that was stopped, as a sentence.
+
+    Example:
+        >>> how_to_go_on(["train", "convirt", "--data", "cases.csv"])
+        'Go on by the same command with --resume.'
+        >>> how_to_go_on(["evaluate", "runs/first"])
+        'Nothing is left half written; give the same command again.'
+    """
+    command = next((argument for argument in arguments if not argument.startswith("-")), "")
+    if command == "demo" or (command in ("train", "label") and "--resume" in arguments):
+        return "Go on by the same command."
+    if command == "train":
+        return "Go on by the same command with --resume."
+    return "Nothing is left half written; give the same command again."
 
 
 def print_skipped(errors: Sequence[Any]) -> None:

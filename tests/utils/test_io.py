@@ -5,11 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import time
 
 import pytest
 
 from medvl.utils.host import machine_id
-from medvl.utils.io import atomic_write, file_sha256, write_json, write_text
+from medvl.utils.io import (
+    atomic_write,
+    file_sha256,
+    read_json_lines,
+    remove_partial_files,
+    write_json,
+    write_json_lines,
+    write_text,
+)
 
 
 def test_text_is_utf8_and_folders_are_created(tmp_path):
@@ -79,3 +88,29 @@ def test_sha256_of_a_file(tmp_path, size):
     content = b"x" * size
     (tmp_path / "file").write_bytes(content)
     assert file_sha256(str(tmp_path / "file")) == hashlib.sha256(content).hexdigest()
+
+
+def test_what_killed_processes_left_is_removed(tmp_path):
+    def left(name, machine=None, pid=2**22 + 1, age=0.0):
+        path = tmp_path / f"{name}.{machine or machine_id()[:8]}-{pid}.partial"
+        path.write_text("half")
+        os.utime(path, (time.time() - age,) * 2)
+        return path.name
+
+    left("notes.txt"), left("other.txt"), left("old.txt", "0123abcd", age=2 * 86400)
+    kept = {left("live.txt", pid=os.getpid()), left("new.txt", "0123abcd"), "labels.csv.partial", "notes.txt"}
+    (tmp_path / "labels.csv.partial").write_text("to be resumed")
+    write_text(tmp_path / "notes.txt", "whole")
+    assert not list(tmp_path.glob("notes.txt.*"))
+    remove_partial_files(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_json_has_no_number_that_is_not_finite(tmp_path):
+    write_json_lines(
+        tmp_path / "a.jsonl", [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": (float("inf"), 1.0)}]
+    )
+    assert (tmp_path / "a.jsonl").read_text() == '{"epoch": 1, "loss": null}\n{"epoch": 2, "loss": [null, 1.0]}\n'
+    (tmp_path / "a.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "loss": NaN}\n')
+    with pytest.raises(ValueError, match=r"line 2 is damaged"):
+        read_json_lines(tmp_path / "a.jsonl")

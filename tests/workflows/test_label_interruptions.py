@@ -27,11 +27,17 @@ REPORTS = [
 CODE = """
 import sys
 import medvl.data.tables.output as output, medvl.workflows.labeling as labeling
-from medvl.utils.signals import exit_on_signals
+from medvl.utils.signals import StopSignals
 labeling.BLOCK_ROWS = 16
 output._SECONDS_BETWEEN_RECORDS = float(sys.argv[5])
-with exit_on_signals():
-    labeling.label_table(sys.argv[1], "text", sys.argv[2], num_workers=int(sys.argv[3]), resume=sys.argv[4] == "resume")
+stop = StopSignals()
+try:
+    with stop:
+        labeling.label_table(
+            sys.argv[1], "text", sys.argv[2], num_workers=int(sys.argv[3]), resume=sys.argv[4] == "resume"
+        )
+except KeyboardInterrupt:
+    sys.exit(128 + stop.received)
 """
 
 

@@ -1,0 +1,56 @@
+"""The hash of what a training sees covers the content of every image file."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from medvl.data.fingerprint import BLOCK_BYTES, studies_fingerprint
+
+FULL, SAMPLED = 2**30, 0
+
+
+def fingerprint(path, limit=FULL):
+    return studies_fingerprint((), [{"study_id": "a", "image": str(path)}], limit)
+
+
+def change(path, position):
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("limit", [FULL, SAMPLED])
+@pytest.mark.parametrize("size", [10, 8 * BLOCK_BYTES, 10**6])
+def test_a_changed_byte_of_the_same_size_is_seen(tmp_path, size, limit):
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(size))
+    before = fingerprint(path, limit)
+    assert fingerprint(path, limit) == before
+    everywhere = limit == FULL or size <= 8 * BLOCK_BYTES
+    for position in (0, size - 1, *([size // 3] if everywhere else [(size - BLOCK_BYTES) * 3 // 7 + 5])):
+        change(path, position)
+        assert fingerprint(path, limit) != before, position
+        change(path, position)
+    assert fingerprint(path, limit) == before
+    path.write_bytes(bytes(size + 1))
+    assert fingerprint(path, limit) != before
+
+
+def test_folders_and_several_views(tmp_path):
+    for name in ("series/1.dcm", "series/2.dcm", "b.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"pixels" + name.encode())
+    studies = [{"study_id": "a", "image": [str(tmp_path / "series"), str(tmp_path / "b.png")]}]
+    before = studies_fingerprint((), studies)
+    for name in ("series/2.dcm", "b.png"):
+        change(tmp_path / name, 2)
+        assert studies_fingerprint((), studies) != before
+        change(tmp_path / name, 2)
+    assert studies_fingerprint((), studies) == before
+
+
+def test_pipes_and_missing_files_are_left_to_the_loading(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    assert fingerprint(tmp_path / "pipe") != fingerprint(tmp_path / "none")

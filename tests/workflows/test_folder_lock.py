@@ -1,0 +1,155 @@
+"""One process at a time writes to a run folder."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import time
+
+import pytest
+
+from medvl.utils.host import is_running, machine_id, process_start
+from medvl.workflows import FolderInUseError, FolderLock, RunFolder
+from medvl.workflows.folder_lock import STALE_SECONDS
+
+FORK = multiprocessing.get_context("fork")
+
+
+def write_lock(folder, age=0.0, **changes):
+    """A lock as another process leaves it."""
+    holder = {
+        "host": "node7", "user": "alice", "pid": os.getpid() + 1, "since": "2026-01-01T00:00:00+00:00",
+        "machine": machine_id(), "process_start": 1, "token": "t", **changes,
+    }  # fmt: skip
+    path = folder / "run.lock"
+    path.write_text(json.dumps(holder))
+    os.utime(path, (time.time() - age,) * 2)
+    return path
+
+
+def hold(folder, ready, end):
+    lock = FolderLock(folder)
+    lock.acquire()
+    ready.set()
+    end.wait()
+
+
+def start_holder(folder):
+    ready, end = FORK.Event(), FORK.Event()
+    process = FORK.Process(target=hold, args=(folder, ready, end), daemon=True)
+    process.start()
+    assert ready.wait(20)
+    return process, end
+
+
+def test_another_process_is_told_who_writes(tmp_path):
+    process, end = start_holder(tmp_path)
+    with pytest.raises(FolderInUseError) as caught:
+        RunFolder(tmp_path, config={"data": "cases.csv"}).acquire()
+    assert str(caught.value).startswith(f"{tmp_path} is in use by process {process.pid} of ")
+    assert str(caught.value).endswith("; wait for it, or choose another folder.")
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    end.set()
+    process.join()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over_with_a_message(tmp_path, caplog):
+    process, _ = start_holder(tmp_path)
+    process.kill()
+    process.join()
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    assert f"was left locked by process {process.pid} of " in caplog.text
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
+    lock.check()
+    lock.release()
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_process_number_that_was_given_again_is_another_process(tmp_path):
+    write_lock(tmp_path, pid=os.getppid(), process_start=process_start(os.getppid()))
+    with pytest.raises(FolderInUseError):
+        FolderLock(tmp_path).acquire()
+    write_lock(tmp_path, pid=os.getppid(), process_start=1)
+    FolderLock(tmp_path).acquire()
+
+
+def test_a_lock_of_another_machine_is_left_behind_when_it_is_not_touched(tmp_path):
+    path = write_lock(tmp_path, age=STALE_SECONDS - 60, machine="another")
+    with pytest.raises(
+        FolderInUseError, match=r"process \d+ of alice on node7 since 2026.* the folder is free in \d+ s"
+    ):
+        FolderLock(tmp_path).acquire()
+    assert path.exists()
+    write_lock(tmp_path, age=STALE_SECONDS + 60, machine="another")
+    FolderLock(tmp_path).acquire()
+    path.write_text("{")  # damaged: nobody can be asked
+    with pytest.raises(FolderInUseError, match="another process"):
+        FolderLock(tmp_path).acquire()
+    os.utime(path, (0, 0))
+    FolderLock(tmp_path).acquire()
+
+
+def test_who_lost_the_lock_notices(tmp_path):
+    first, second = FolderLock(tmp_path), FolderLock(tmp_path)
+    first.acquire()
+    second.acquire()  # the same process may, as a notebook whose cell was interrupted
+    with pytest.raises(FolderInUseError, match="was taken over by process"):
+        first.check()
+    first.release()
+    second.check()
+    second.release()
+    with pytest.raises(FolderInUseError, match="was removed"):
+        second.check()
+
+
+def test_file_systems_without_hard_links(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    lock = FolderLock(tmp_path)
+    lock.acquire()
+    write_lock(tmp_path, pid=os.getppid(), process_start=process_start(os.getppid()))
+    with pytest.raises(FolderInUseError):
+        FolderLock(tmp_path).acquire()
+
+
+def race(folder, begin, told):
+    begin.wait()
+    try:
+        FolderLock(folder).acquire()
+        told.put("runs")
+        time.sleep(2)
+    except FolderInUseError:
+        told.put("is told")
+
+
+@pytest.mark.parametrize("left", [False, True])
+def test_of_many_at_once_one_runs(tmp_path, left):
+    for number in range(5):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        if left:
+            write_lock(folder, process_start=1, pid=2**22 + 1)
+        begin, told = FORK.Event(), FORK.Queue()
+        processes = [FORK.Process(target=race, args=(folder, begin, told), daemon=True) for _ in range(4)]
+        for process in processes:
+            process.start()
+        begin.set()
+        assert sorted(told.get(timeout=20) for _ in processes) == ["is told", "is told", "is told", "runs"]
+        for process in processes:
+            process.kill()
+            process.join()
+
+
+def test_running_processes():
+    process = FORK.Process(target=time.sleep, args=(60,), daemon=True)
+    process.start()
+    assert is_running(process.pid)
+    process.kill()
+    while is_running(process.pid):  # a zombie counts as ended
+        time.sleep(0.01)
+    process.join()
+    assert is_running(2**22 + 1) is False
