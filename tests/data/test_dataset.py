@@ -255,17 +255,23 @@ class TestCollate:
                     "study_id": "a",
                     "image": torch.zeros(1, 2, 2),
                     "input_ids": torch.tensor([2, 3]),
+                    "attention_mask": torch.tensor([1, 1]),
+                    "sentence_ids": torch.tensor([-1, 0]),
                     "label": np.ones(3, np.float32),
                 },
                 {
                     "study_id": "b",
                     "image": torch.ones(1, 2, 2),
                     "input_ids": torch.tensor([2, 9, 3]),
+                    "attention_mask": torch.tensor([1, 1, 1]),
+                    "sentence_ids": torch.tensor([0, 0, 1]),
                     "label": np.zeros(3, np.float32),
                 },
             ]
         )
         assert batch["input_ids"].tolist() == [[2, 3, 0], [2, 9, 3]]
+        assert batch["attention_mask"].tolist() == [[1, 1, 0], [1, 1, 1]]
+        assert batch["sentence_ids"].tolist() == [[-1, 0, -1], [0, 0, 1]]
         assert batch["image"].shape == (2, 1, 2, 2)
         assert batch["label"].dtype == torch.float32
         assert batch["study_id"] == ["a", "b"]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
-from ignite.engine import Engine
+from ignite.engine import Engine, Events
 from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from torch import nn
@@ -152,13 +153,36 @@ class TestMetricsLog:
         assert lines[0]["logit_scale"] == 3
         assert lines[-1]["loss"] < lines[0]["loss"]
 
+    def test_the_learning_rate_is_the_greatest_of_the_groups_at_the_end_of_the_epoch(self, tmp_path):
+        class Halve:
+            def __init__(self, optimizer):
+                self.optimizer = optimizer
+                optimizer.add_param_group({"params": [nn.Parameter(torch.zeros(1))], "lr": 0.001})
+
+            def attach(self, engine):
+                def halve(e):
+                    for group in self.optimizer.param_groups:
+                        group["lr"] /= 2
+
+                engine.add_event_handler(Events.ITERATION_COMPLETED, halve)
+
+        trainer(lambda e, loader, opt: [Halve(opt), MetricsLog(tmp_path / "m.jsonl")], epochs=2, rate=0.08).run()
+        rates = [line["lr"] for line in read_metrics(tmp_path / "m.jsonl")]
+        assert rates == pytest.approx([0.08 / 2**3, 0.08 / 2**6])
+
+    def test_values_are_means_over_the_processes(self, tmp_path, monkeypatch):
+        import medvl.handlers.metrics_log as module
+
+        monkeypatch.setattr(module, "is_distributed", lambda: True)
+        monkeypatch.setattr(module, "get_world_size", lambda: 4)
+        monkeypatch.setattr(torch.distributed, "all_reduce", lambda value: value.add_(9.0))
+        assert module._mean_over_processes(torch.tensor(3.0)) == 3.0
+
     def test_loss_is_the_mean_over_steps(self, tmp_path):
         losses = []
 
         class Collect:
             def attach(self, engine):
-                from ignite.engine import Events
-
                 engine.add_event_handler(
                     Events.ITERATION_COMPLETED, lambda e: losses.append(e.state.output["loss"].item())
                 )
@@ -271,6 +295,24 @@ class TestGradientClipping:
         assert max(norms) <= 0.01 * (1 + 1e-5)
         with pytest.raises(ValueError, match="max_norm must be above 0, got 0"):
             GradientClipping(0)
+
+    @pytest.mark.parametrize(("gradient", "expected"), [(0.3, 0.3), (6.0, 2.0)])
+    def test_scaled_gradients_are_clipped_by_their_own_norm(self, gradient, expected):
+        network = nn.Linear(1, 1, bias=False)
+        nn.init.zeros_(network.weight)
+        optimizer = torch.optim.SGD(network.parameters(), lr=1.0)
+        scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+        engine = SimpleNamespace(
+            amp=True,
+            scaler=scaler,
+            optimizer=optimizer,
+            network=network,
+            state=SimpleNamespace(iteration=1, epoch_length=1),
+        )
+        scaler.scale(gradient * network(torch.ones(1, 1)).sum()).backward()
+        GradientClipping(2.0)(engine)
+        scaler.step(optimizer)
+        assert -network.weight.item() == pytest.approx(expected, rel=1e-5)
 
     def test_accumulated_gradients_are_clipped_once_before_the_step(self):
         norms = []

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import pytest
 
-from medvl.workflows import RunFolder, train
+from medvl.data import Manifest
+from medvl.data.manifest import CONTENT_KEYS
+from medvl.workflows import RunFolder, run_folder, train
 
 TINY = {"epochs": 1, "batch_size": 4, "image_size": 32, "embed_dim": 8, "vocab_size": 100, "progress": False}
 
@@ -46,6 +51,24 @@ def test_other_files_in_the_folder_are_no_obstacle(tmp_path):
         (tmp_path / name).write_text("the user's own\n")
     RunFolder(tmp_path, config={"data": "cases.csv"}).acquire()
     RunFolder(tmp_path / "new", config={"data": "synthetic"}).acquire()
+
+
+@pytest.mark.parametrize(("cores", "workers", "expected"), [(6, 0, 6), (6, 2, 4), (2, 8, 1)])
+def test_each_loading_process_has_a_core_of_its_own(tmp_path, monkeypatch, cores, workers, expected):
+    given = []
+    monkeypatch.setattr(run_folder, "torch_threads", lambda number: given.append(number) or nullcontext())
+    monkeypatch.setattr(run_folder.torch, "get_num_threads", lambda: cores)
+    state = SimpleNamespace(epoch=0, max_epochs=1, device="cpu")
+    trainer = SimpleNamespace(state=state, data_loader=SimpleNamespace(num_workers=workers), run=lambda: None)
+    folder = RunFolder(tmp_path, config={"data": "cases.csv", "seed": 0})
+    folder.run_training(trainer)
+    monkeypatch.setattr(run_folder, "describe_environment", lambda *arguments: {"threads": arguments[-1]})
+    folder.acquire()
+    folder._write_records(
+        Manifest("cases.csv", [], (), {"rows": 0, "skipped": 0, **dict.fromkeys(CONTENT_KEYS, 0)}), "cpu", workers
+    )
+    folder.run_training(trainer)
+    assert given == [expected, expected]
 
 
 def test_a_run_that_was_killed_while_it_drew_goes_on(tmp_path):
