@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from medvl.cli.evaluate import evaluate_and_report
 from medvl.cli.options import NoText, Output, Seed
@@ -10,6 +13,7 @@ from medvl.cli.options import NoText, Output, Seed
 
 def demo(
     output: Output = Path("medvl-demo"),
+    recipe: Annotated[str, typer.Option(help="What to train: convirt, medclip, umcl, mlip or medvl.")] = "medvl",
     seed: Seed = 0,
     no_text: NoText = False,
 ) -> None:
@@ -20,7 +24,7 @@ def demo(
     """
     from medvl.workflows import literal, train
 
-    run = train(["convirt", "demo"], {"output": literal(str(output)), "seed": seed, "resume": True})
-    title = "medvl demo: ConVIRT on synthetic chest X-rays"
+    run = train([recipe, "demo"], {"output": literal(str(output)), "seed": seed, "resume": True})
+    title = f"medvl demo: {recipe} on synthetic chest X-rays"
     protocols = ("zero-shot", "retrieval", "label-retrieval", "grounding")
     evaluate_and_report(run, None, output, title=title, protocols=protocols, show_text=not no_text)
