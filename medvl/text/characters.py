@@ -25,6 +25,8 @@ _MARKUP = re.compile(
       | (?P<present>\(\+\)|\[\+\])
       | (?P<unticked>\[[ ]\])
       | (?P<ticked>\[[xX]\])
+      | (?P<bold>(?<![\w*])\*\*(?=\w)[^*\n]{1,80}(?<=[\w.:])\*\*(?![\w*]))
+      | (?P<inline></?(?i:b|i|u|em|strong|span|font)[ ]?/?>)
       | (?P<tag></?[a-zA-Z]{1,10}[ ]?/?>)
       | (?P<space>&nbsp;)
       | (?P<question>\?(?=[ ](?i:no|yes|none)(?:[.;,]|\Z)))
@@ -98,6 +100,8 @@ def _has_markup(text: str) -> bool:
 
 def _read_mark(mark: re.Match[str]) -> str:
     """What a mark is read as, with as many characters."""
+    if mark.lastgroup == "bold":
+        return mark[0].replace("*", " ")
     return _READ_AS.get(mark.lastgroup or "", "").ljust(len(mark[0]))
 
 

@@ -1,6 +1,6 @@
 """German sentences: right states from the German vocabulary, and from the English one right states or none.
 
-``languages/german.jsonl`` holds one JSON object a line, in the format of ``cases/*.jsonl``; its states are those that the German
+``languages/german.jsonl`` has the format of ``cases/*.jsonl``; its states are those that the German
 vocabulary should give. It was written with the sentences of even number in view.
 """
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from medvl.text.assertion.alternatives import leave_alternatives_open, leave_versus_open
-from medvl.text.assertion.attributes import describe_findings
+from medvl.text.assertion.attributes import complete_before_denial, describe_findings
 from medvl.text.assertion.clauses import (
     ABSENT,
     LOOKING_BACK_KINDS,
@@ -60,6 +60,7 @@ RULES: tuple[Rule, ...] = (
     Rule(restore_former, kind_bits(PhraseKind.PERSISTENCE)),
     Rule(leave_alternatives_open, kind_bits(PhraseKind.ALTERNATIVE)),
     Rule(leave_versus_open, kind_bits(PhraseKind.VERSUS)),
+    Rule(complete_before_denial, kind_bits(PhraseKind.SIDE)),
     Rule(describe_findings, kind_bits(PhraseKind.SIDE, PhraseKind.SEVERITY)),
 )
 """The rules that follow the scopes of cues in front, in the order in which they are applied to a clause."""
@@ -105,7 +106,7 @@ def classify_assertions(
         The findings, and what the next sentences need to know.
     """
     if not matches:
-        return _NOT_UNDERSTOOD if len(words) > 1 else _WITHOUT_WORDS
+        return _NOT_UNDERSTOOD if words else _WITHOUT_WORDS
     sentence, last_scope = read_clauses(matches, words, vocabulary, scope)
     findings = [finding for clause in sentence.clauses for finding in clause.findings]
     if not findings and (statement := _bare_normal_statement(sentence)) is not None:

@@ -2,12 +2,35 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from medvl.text.assertion.clauses import ABSENT, CONJUNCTION, PRESENT, AssertedFinding, Clause, Part, Sentence
 from medvl.text.vocabulary import PhraseKind, kind_bits
 
 _ELLIPSIS_KINDS = kind_bits(
     PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.PERSISTENCE, PhraseKind.VERB, PhraseKind.CONTINUING
 )
+
+
+_DENYING_KINDS = kind_bits(PhraseKind.NEGATION, PhraseKind.NEGATION_BOTH)
+
+
+def complete_before_denial(sentence: Sentence, clause: Clause) -> None:
+    """A side before an "and" and a denial of the other side stands for the finding: "small right and no left effusion"."""
+    for part, following in pairwise(list(clause.parts)):
+        if not sentence.phrases[part.stop].has(PhraseKind.LINKER) or following.first >= len(sentence.phrases):
+            continue
+        described = sentence.phrases[part.first : part.stop]
+        is_denied = sentence.phrases[following.first].kinds & _DENYING_KINDS
+        if not is_denied or any(not phrase.kinds & _ELLIPSIS_KINDS for phrase in described):
+            continue
+        denied = next((finding for finding in clause.findings if finding.part is following), None)
+        sides = [value for phrase in described for kind, value in phrase.meanings if kind == PhraseKind.SIDE]
+        if sides and denied is not None and denied.kind == PhraseKind.TERM and denied.assertion == ABSENT:
+            finding = AssertedFinding(denied.name, denied.kind, (described[0].start, described[-1].end), part, None)
+            finding.decide(PRESENT, None, "complete_before_denial")
+            finding.side = sides[-1]
+            clause.findings.insert(0, finding)
 
 
 def describe_findings(sentence: Sentence, clause: Clause) -> None:
@@ -57,7 +80,7 @@ class _Description:
     def _read_side(self, index: int, side: str) -> None:
         phrase = self.sentence.phrases[index]
         last = self.last
-        is_behind = last is not None and last.part is phrase.part and last.words[1] <= phrase.start
+        is_behind = last is not None and last.part is phrase.part and last.kind != PhraseKind.ONLY_ABSENT
         if last is not None and is_behind and last.side is None and phrase.join is None:
             last.side = side
         else:

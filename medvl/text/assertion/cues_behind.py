@@ -38,13 +38,21 @@ def look_back(sentence: Sentence, clause: Clause) -> None:
             if phrase.kinds & LOOKING_BACK_KINDS:
                 count = _count_before(clause, count, phrase.start)
                 for kind, _ in phrase.meanings:
-                    if kind in LOOKING_BACK:
+                    if kind in LOOKING_BACK and not _has_own_subject(sentence, part, index):
                         _decide(sentence, clause, count, index, LOOKING_BACK[kind], phrase.words)
         scope = part.unused
         if scope is not None and scope.cue is not None:
             count = _count_before(clause, count, sentence.start_of(part.stop))
             if _unused_cue_looks_back(sentence, clause, part, scope, count):
                 _decide(sentence, clause, count, part.stop, scope.assertion, scope.cue)
+
+
+def _has_own_subject(sentence: Sentence, part: Part, index: int) -> bool:
+    """Whether a cue behind a comma speaks of something unknown: "widened mediastinum, aortic injury cannot be excluded"."""
+    if index != part.first or not index or not sentence.phrases[index - 1].has(PhraseKind.COMMA):
+        return False
+    subject = sentence.words[sentence.phrases[index - 1].end : sentence.phrases[index].start]
+    return not sentence.vocabulary.words["pronouns"].issuperset(subject)
 
 
 def _count_before(clause: Clause, count: int, word: int) -> int:
@@ -92,6 +100,8 @@ def _unused_cue_looks_back(sentence: Sentence, clause: Clause, part: Part, scope
         return False
     if scope.assertion == UNCERTAIN:
         return _closes_clause(sentence, end, part.stop)
+    if scope.behind is not None and sentence.words[scope.behind.end - 1] in sentence.vocabulary.words["auxiliary"]:
+        return False  # "the effusions have not" denies the change that another finding had
     answers = behind & _COLON or (ends_clause and behind & VERB_KINDS)
     return scope.assertion == ABSENT and bool(is_remark or answers) and end == sentence.phrases[part.stop - 1].end
 
