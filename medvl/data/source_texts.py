@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from medvl.data.cells import normalize_name
 from medvl.data.label_columns import match_names, reorder_states
-from medvl.data.text_labels import label_texts
+from medvl.data.text_labels import log_other_language, read_texts
 from medvl.text import load_vocabulary, split_sentences
 from medvl.text.content import count_words
 from medvl.transforms import ExtractSections
@@ -55,7 +55,9 @@ def add_texts(
         to_label.append((study, slice(len(texts), len(texts) + len(own))))
         texts += own
     columns = match_names(load_vocabulary(vocabulary).names, names)
-    labels = reorder_states(label_texts(texts, vocabulary, label_cache), columns, len(names))
+    found = read_texts(texts, vocabulary, label_cache)
+    log_other_language(np.array([found.other_language[rows.start] for _, rows in to_label], dtype=bool))
+    labels = reorder_states(found.states, columns, len(names))
     is_no_finding = np.array([normalize_name(name) == NO_FINDING for name in names], dtype=bool)
     for study, rows in to_label:
         whole, by_sentence = labels[rows][0], labels[rows][1:]

@@ -3,20 +3,36 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 import medvl.text
-from medvl.text import Vocabulary, label_report, load_vocabulary
+from medvl.text import Vocabulary, load_vocabulary
+from medvl.text.label_table import report_states
 from medvl.utils.checks import check_text, error_message
 from medvl.utils.io import atomic_write
 
+logger = logging.getLogger(__name__)
+
 NOT_MENTIONED = -2  # NaN in the cache, whose states are int8
+
+
+class TextLabels(NamedTuple):
+    """What :func:`read_texts` finds in M texts.
+
+    Args:
+        states: (M, K), 1 present, 0 absent, -1 uncertain, NaN not mentioned.
+        other_language: (M,), whether a sentence is mostly in another language than the vocabulary's, which gives no state.
+    """
+
+    states: NDArray[np.float32]
+    other_language: NDArray[np.bool_]
 
 
 def label_texts(
@@ -48,6 +64,16 @@ def label_texts(
         >>> states[:, load_vocabulary("chexpert14").names.index("Edema")].tolist()
         [0.0, 1.0, 0.0]
     """
+    return read_texts(texts, vocabulary, cache, progress).states
+
+
+def read_texts(
+    texts: Sequence[str],
+    vocabulary: str | Path | Vocabulary = "chexpert14",
+    cache: str | Path | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+) -> TextLabels:
+    """Label texts as :func:`label_texts`, which says what the arguments are, and find those in another language."""
     loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
         raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
@@ -62,18 +88,31 @@ def label_texts(
     new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     items = new.items()
     for key, text in progress(items) if progress and new else items:
-        known[key] = np.nan_to_num(label_report(text, loaded), nan=NOT_MENTIONED).astype(np.int8)
+        states, reasons = report_states(text, loaded)
+        cells = [*np.nan_to_num(states, nan=NOT_MENTIONED), reasons["language"] > 0]
+        known[key] = np.array(cells, dtype=np.int8)
     if cache is not None and new:
         _write(Path(cache), version, known)
-    states = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(texts), len(loaded.names))
-    return np.where(states == NOT_MENTIONED, np.float32(np.nan), states)
+    found = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(texts), len(loaded.names) + 1)
+    states = np.where(found == NOT_MENTIONED, np.float32(np.nan), found)[:, :-1]
+    return TextLabels(states, found[:, -1] > 0)
+
+
+def log_other_language(other_language: NDArray[np.bool_]) -> None:
+    """Say how many reports have sentences that give no state because of their language."""
+    if other_language.any():
+        logger.info(
+            "%d of %d reports have sentences in another language than the vocabulary's, which get no state.",
+            other_language.sum(),
+            len(other_language),
+        )
 
 
 def labeler_version(vocabulary: str | Path) -> str:
     """A hash of what determines a label: the files of the labeler, and that of a vocabulary outside it."""
     own = Path(medvl.text.__file__).parent
     files = sorted(path for path in own.rglob("*") if path.suffix in (".py", ".yaml"))
-    digest = hashlib.sha256(str(vocabulary).encode())
+    digest = hashlib.sha256(f"2 {vocabulary}".encode())  # the number of the cache's layout
     for path in [*files, *([Path(vocabulary)] if Path(vocabulary).is_file() else [])]:
         digest.update(path.read_bytes())
     return digest.hexdigest()

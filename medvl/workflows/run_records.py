@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from medvl.data import Manifest, parse_source, table_path
+from medvl.data.tables.join import parse_join
 from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError
 from medvl.utils.io import file_sha256, read_json_lines
@@ -122,7 +123,9 @@ def read_skipped(path: str | Path) -> list[StudyError]:
 
 
 def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Hashes of the tables that a run reads, of ``data`` and of ``sources``; the folder of a public set has none."""
+    """Hashes of the tables that a run reads, of ``data``, ``sources`` and what is joined; a public set has none."""
     locations = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
     tables = [table_path(location, folder) for location in locations if location is not None]
+    joins = config.get("columns", {}).get("join") or ()
+    tables += [Path(parse_join(join).path) for join in ([joins] if isinstance(joins, str) else joins)]
     return [file_sha256(table) for table in tables if table.is_file()]

@@ -19,7 +19,7 @@ from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_
 from medvl.data.column_selection import OF_ONE_TABLE, applicable_options
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
-from medvl.data.text_labels import label_texts
+from medvl.data.text_labels import log_other_language, read_texts
 from medvl.networks import DualEncoder
 from medvl.text import load_vocabulary, make_class_prompts
 from medvl.transforms import ExtractSections
@@ -295,9 +295,10 @@ def label_studies(manifest: Manifest, vocabulary: str = "chexpert14") -> Manifes
     if manifest.names or not texts or any("label" in study for study in manifest.studies):
         return manifest
     extract = ExtractSections()
-    states = label_texts([extract(text) for text in texts], vocabulary)
+    states, other_language = read_texts([extract(text) for text in texts], vocabulary)
     if not ((states == 1).any(axis=0) & (states == 0).any(axis=0)).any():
         return manifest
+    log_other_language(other_language)
     rows = iter(states)
     studies = [{**study, "label": next(rows)} if "report" in study else study for study in manifest.studies]
     logger.info(

@@ -258,13 +258,13 @@ def test_texts_to_label_are_texts():
 class TestCache:
     def test_each_text_once(self, tmp_path, monkeypatch):
         calls = []
-        original = text_labels.label_report
+        original = text_labels.report_states
 
         def counted(text, vocabulary):
             calls.append(text)
             return original(text, vocabulary)
 
-        monkeypatch.setattr(text_labels, "label_report", counted)
+        monkeypatch.setattr(text_labels, "report_states", counted)
         cache = tmp_path / "labels.npz"
         first = label_texts(["No edema.", "Edema.", "No edema."], cache=cache)
         second = label_texts(["Edema.", "Fracture.", "No edema."], cache=cache)

@@ -1,0 +1,140 @@
+"""Every command and snippet of "Your data in three lines" runs as it stands, on files as the page describes them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas
+import pytest
+from PIL import Image
+
+PAGE = (Path(__file__).parents[1] / "docs" / "your_data.md").read_text()
+TINY = [
+    "--epochs",
+    "1",
+    "--image-size",
+    "32",
+    "--set",
+    "embed_dim=8",
+    "--set",
+    "vocab_size=200",
+    "--set",
+    "progress=false",
+]
+TEXTS = ("The heart is enlarged. No edema.", "Lungs are clear.", "Pulmonary edema. No fracture.", "Rib fracture.")
+
+
+def commands(section: str) -> list[str]:
+    text = re.search(rf"^## {re.escape(section)}$(.*?)(?=^## |\Z)", PAGE, re.M | re.S)[1]
+    lines = "".join(re.findall(r"^```bash\n(.*?)^```$", text, re.M | re.S)).replace("\\\n", " ").splitlines()
+    return [line.partition("  #")[0].strip() for line in lines]
+
+
+def save_image(path: Path, seed: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 255, (36, 32), dtype=np.uint8)).save(path)
+
+
+def run(medvl, section: str) -> list[str]:
+    outputs = []
+    for line in commands(section):
+        arguments = shlex.split(line)
+        assert arguments[0] == "medvl", line
+        code, out, err = medvl(*arguments[1:], *(TINY if arguments[1] == "train" else ()))
+        assert code == 0, f"{line}: {err}"
+        outputs.append(out + err)
+    return outputs
+
+
+@pytest.fixture
+def cases(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [{"image": f"{i}.png", "report": TEXTS[i % 4], "patient_id": f"p{i}"} for i in range(72)]
+    for i, row in enumerate(rows):
+        save_image(Path(row["image"]), i)
+    frame = pandas.DataFrame(rows)
+    frame.to_csv("cases.csv", index=False)
+    frame.to_csv("cases.csv.gz", index=False)
+    frame.to_excel("cases.xlsx", index=False)
+    frame.to_parquet("cases.parquet")
+    frame[["patient_id", "report"]].to_csv("reports.csv", index=False)
+    frame[["patient_id", "report"]].to_csv("reports.csv.gz", index=False)
+
+
+@pytest.fixture
+def volumes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows, labels = [], []
+    for i in range(36):
+        split = ("train", "train", "valid", "test")[i % 4]
+        save_image(Path("scans", split, f"a_{i}.png"), i)
+        rows.append(
+            {"split": split, "VolumeName": f"a_{i}", "Findings_EN": TEXTS[i // 4 % 4], "Impressions_EN": f"Case {i}."}
+        )
+        labels.append({"VolumeName": f"a_{i}", "Edema": i // 4 % 2, "Fracture": ""})
+    pandas.DataFrame(rows).to_csv("volumes.csv", index=False)
+    pandas.DataFrame(labels[:-1]).to_csv("labels.csv", index=False)
+
+
+@pytest.mark.usefixtures("cases")
+def test_a_table_of_images_and_reports(medvl):
+    outputs = run(medvl, "A table of images and reports")
+    assert len(outputs) == 6
+    assert outputs[0].split("Leaks:")[0] == outputs[3].split("Leaks:")[0] == outputs[4].split("Leaks:")[0]
+
+
+@pytest.mark.usefixtures("volumes")
+def test_images_elsewhere_are_evaluated_by_the_options_of_the_training(medvl, tmp_path, monkeypatch):
+    trained, evaluated = run(medvl, "Images elsewhere, reports and labels in two tables")
+    assert "volumes.csv: 36 rows: 36 with an image, 0 without; 36 with a report, 0 without; 35 with a label" in trained
+    assert "1 row has no row in labels.csv." in trained
+    results = json.loads(Path("runs/volumes/evaluation.json").read_text())
+    assert set(results["zero_shot"]["findings"]) == {"Edema"}  # Fracture is blank everywhere
+    assert "Edema" in evaluated
+    monkeypatch.chdir("/")
+    code, _, err = medvl(
+        "evaluate", tmp_path / "runs/volumes", "--protocol", "retrieval", "--data", tmp_path / "volumes.csv"
+    )
+    assert code == 0, err
+
+
+def test_a_folder_with_metadata(medvl, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    lines = []
+    for i in range(72):
+        save_image(Path("folder", f"{i}.png"), i)
+        lines.append(json.dumps({"file_name": f"{i}.png", "text": TEXTS[i % 4]}))
+    Path("folder", "metadata.jsonl").write_text("\n".join(lines))
+    audited, trained = run(medvl, "A folder of images with `metadata.jsonl`")
+    assert "72 rows" in audited
+    assert "metadata.jsonl: 72 rows: 72 with an image, 0 without; 72 with a report, 0 without" in trained
+
+
+@pytest.mark.usefixtures("cases")
+def test_reports_without_images(medvl):
+    first, second, piped = commands("Reports without images")
+    for line in (first, second):
+        code, _, err = medvl(*shlex.split(line)[1:])
+        assert code == 0, err
+    command = piped.replace("medvl ", f"{shlex.quote(sys.executable)} -m medvl ")
+    subprocess.run(command, shell=True, check=True, capture_output=True)
+    frames = [pandas.read_csv("labels.csv.gz"), pandas.read_csv("labels.csv")]
+    pandas.testing.assert_frame_equal(*frames)
+    parquet = pandas.read_parquet("findings.parquet")["Edema"]
+    assert frames[0]["Edema"].fillna(9).tolist() == parquet.fillna(9).tolist()
+    with Path("labels.csv").open(newline="") as file:
+        assert len(list(csv.reader(file))) == 73
+
+
+@pytest.mark.usefixtures("volumes")
+def test_python(capsys):
+    code = re.search(r"^## In Python\n\n```python\n(.*?)^```$", PAGE, re.M | re.S)[1]
+    exec(code, {})
+    assert capsys.readouterr().out.endswith("1 row has no row in labels.csv.\n")
