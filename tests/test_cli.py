@@ -567,5 +567,5 @@ def test_version(medvl):
 
 def test_help_teaches():
     out = subprocess.run([sys.executable, "-m", "medvl", "--help"], capture_output=True, text=True, check=True).stdout
-    for command in ("demo", "train", "config", "evaluate", "embed", "label", "audit"):
+    for command in ("demo", "train", "config", "evaluate", "compare", "embed", "label", "audit"):
         assert command in out

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medvl.cli.audit import audit
+from medvl.cli.compare import compare
 from medvl.cli.config import config
 from medvl.cli.demo import demo
 from medvl.cli.embed import embed
@@ -23,7 +24,7 @@ __all__ = ["app", "main"]
 app = typer.Typer(
     name="medvl",
     help="Medical vision-language learning: train and evaluate image-text models on images with reports.",
-    epilog="Start with:  medvl demo   ·   then:  medvl train convirt --data cases.csv --output runs/first",
+    epilog="Start with:  medvl demo   ·   then:  medvl train medvl --data cases.csv --output runs/first",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -31,7 +32,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, config, evaluate, embed, label, audit):
+for command in (demo, train, config, evaluate, compare, embed, label, audit):
     app.command()(command)
 
 

@@ -10,6 +10,7 @@ from medvl.utils.lazy import lazy_exports
 require_extra("medvl.workflows", "evaluation")
 
 if TYPE_CHECKING:
+    from medvl.workflows.compare import compare_runs as compare_runs
     from medvl.workflows.config_text import config_text as config_text
     from medvl.workflows.config_text import settings_text as settings_text
     from medvl.workflows.evaluate import embed as embed
@@ -44,6 +45,7 @@ _MODULES = {
     "DefaultTrainHandlers": "training",
     "WholeConfig": "run_folder",
     "cache_images": "training",
+    "compare_runs": "compare",
     "config_files": "layers",
     "config_text": "config_text",
     "embed": "evaluate",

@@ -81,40 +81,7 @@ def evaluate_run(
     output = Path(output)
     check_writable(output / EVALUATION)
     history = read_metrics(run.path / METRICS)  # a damaged file is an error before the work, not after it
-    seed = run.environment["seed"]
-    masks = find_masks(run, manifest, data, mask_columns)
-    batch_size = loader.batch_size or 1
-
-    def batches(studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
-        part = replace(manifest, studies=[dict(study) for study in studies])
-        return run.loader(part, batch_size=batch_size, on_error=loader.on_error)
-
-    def masked_batches(studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
-        dataset = masked_dataset(run, studies, masks)  # type: ignore[arg-type]  # only called where there are masks
-        return StudyLoader(dataset, batch_size=batch_size, on_error=loader.on_error)
-
-    @cache
-    def splits() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-        whole = run.studies(data, "all", columns, loader.on_error, label_reports=True).assign_splits(seed=seed)
-        return whole.subset("train", allow_empty=True).studies, whole.subset("val", allow_empty=True).studies
-
-    context = ProtocolContext(
-        model=run.model,
-        data_name=manifest.name,
-        studies=manifest.studies,
-        findings=manifest.names,
-        loader=batches,
-        splits=splits,
-        class_prompts=run.class_prompts,
-        test_loader=loader,
-        mask_names=() if masks is None else masks.names,
-        mask_loader=None if masks is None else masked_batches,
-        options={"classes": list(classes or ()), "mask_columns": list(mask_columns)},
-        seed=seed,
-        bootstrap=BootstrapConfig(seed=seed),
-        keep_images=MAX_PICTURES,
-        progress=progress,
-    )
+    context = evaluation_context(run, manifest, loader, data, columns, mask_columns, classes, progress)
     chosen = choose_protocols(protocols, context)
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
@@ -136,6 +103,53 @@ def evaluate_run(
         sentences=example_sentences(run.model, loader),
     )
     return result
+
+
+def evaluation_context(
+    run: TrainedRun,
+    manifest: Manifest,
+    loader: StudyLoader,
+    data: str | Path | None = None,
+    columns: Mapping[str, Any] | None = None,
+    mask_columns: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    progress: bool = False,
+) -> ProtocolContext:
+    """What the protocols need of a run and of the studies it is evaluated on; arguments as for :func:`evaluate_run`."""
+    seed = run.environment["seed"]
+    masks = find_masks(run, manifest, data, mask_columns)
+    batch_size = loader.batch_size or 1
+
+    def batches(studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
+        part = replace(manifest, studies=[dict(study) for study in studies])
+        return run.loader(part, batch_size=batch_size, on_error=loader.on_error)
+
+    def masked_batches(studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
+        dataset = masked_dataset(run, studies, masks)  # type: ignore[arg-type]  # only called where there are masks
+        return StudyLoader(dataset, batch_size=batch_size, on_error=loader.on_error)
+
+    @cache
+    def splits() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        whole = run.studies(data, "all", columns, loader.on_error, label_reports=True).assign_splits(seed=seed)
+        return whole.subset("train", allow_empty=True).studies, whole.subset("val", allow_empty=True).studies
+
+    return ProtocolContext(
+        model=run.model,
+        data_name=manifest.name,
+        studies=manifest.studies,
+        findings=manifest.names,
+        loader=batches,
+        splits=splits,
+        class_prompts=run.class_prompts,
+        test_loader=loader,
+        mask_names=() if masks is None else masks.names,
+        mask_loader=None if masks is None else masked_batches,
+        options={"classes": list(classes or ()), "mask_columns": list(mask_columns)},
+        seed=seed,
+        bootstrap=BootstrapConfig(seed=seed),
+        keep_images=MAX_PICTURES,
+        progress=progress,
+    )
 
 
 def run_protocols(chosen: Sequence[Protocol], context: ProtocolContext) -> Evaluation:

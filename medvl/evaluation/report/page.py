@@ -91,17 +91,8 @@ def write_report(
     Raises:
         ValueError: If a picture is not a matrix of uint8.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     zero_shot, retrieval = evaluation.get("zero_shot"), evaluation.get("retrieval")
     untrained_zero_shot = None if evaluation.untrained is None else evaluation.untrained.get("zero_shot")
-    pages = Environment(
-        loader=PackageLoader("medvl.evaluation.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
     parts = {
         "title": title,
         "version": __version__,
@@ -126,9 +117,22 @@ def write_report(
         "configuration": _yaml(configuration),
         "environment": _yaml(environment),
     }
-    text = pages.get_template("report.html.j2").render(**parts, contents=_contents(parts))
+    text = page_templates().get_template("report.html.j2").render(**parts, contents=_contents(parts))
     write_text(path, text)
     return Path(path)
+
+
+def page_templates() -> Any:
+    """The jinja2 environment of the pages, which escapes every text."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    return Environment(
+        loader=PackageLoader("medvl.evaluation.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
 
 
 CONTENTS = {

@@ -119,7 +119,7 @@ class Comparison:
     def table(self, names: tuple[str, str] = ("First", "Second")) -> str:
         """The differences as a plain-text table; ``names`` of the two models head their columns."""
         rows = [
-            [name, f"{part.first:.3f}", f"{part.second:.3f}", str(part.difference), _p_value_text(part.p_value)]
+            [name, f"{part.first:.3f}", f"{part.second:.3f}", str(part.difference), p_value_text(part.p_value)]
             for name, part in self.differences.items()
         ]
         return text_table(["Statistic", *names, "Difference", "p"], rows)
@@ -213,7 +213,7 @@ def _equal(one: Any, other: Any) -> bool:
     return np.array_equal(one, other, equal_nan=one.dtype.kind == "f" and other.dtype.kind == "f")
 
 
-def _p_value_text(value: float) -> str:
+def p_value_text(value: float) -> str:
     if math.isnan(value):
         return "n/a"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"

@@ -16,8 +16,8 @@ from medvl.evaluation.statistics.comparison import (
     Comparison,
     PairedDifference,
     _p_value,
-    _p_value_text,
     compare,
+    p_value_text,
 )
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
 
@@ -148,7 +148,7 @@ def test_p_values_by_hand(drawn, expected):
     ("value", "expected"), [(math.nan, "n/a"), (0.0009, "< 0.001"), (0.001, "0.001"), (0.12345, "0.123"), (1, "1.000")]
 )
 def test_p_values_as_text(value, expected):
-    assert _p_value_text(value) == expected
+    assert p_value_text(value) == expected
 
 
 @pytest.mark.parametrize("patients", [4, 30])

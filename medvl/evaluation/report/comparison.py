@@ -1,0 +1,163 @@
+"""The page that compares several runs on the same studies: one self-contained HTML file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medvl import __version__
+from medvl.evaluation.report.page import page_templates
+from medvl.evaluation.report.pictures import sentence_cases
+from medvl.evaluation.report.plots import loss_curve
+from medvl.evaluation.report.sentence_maps import SentenceMaps
+from medvl.evaluation.results import Evaluation
+from medvl.evaluation.statistics.bootstrap import BootstrapConfig
+from medvl.evaluation.statistics.comparison import Comparison, compare, p_value_text
+from medvl.evaluation.tables import Cell, Column, Row, Table
+from medvl.utils.io import write_text
+
+
+@dataclass(frozen=True)
+class ComparedRun:
+    """One run of a comparison.
+
+    Args:
+        name: what the page calls it.
+        results: of the protocols.
+        history: lines of its ``metrics.jsonl``.
+        sentences: heat maps of the first reports' sentences.
+        notes: what must be known of it, in sentences.
+    """
+
+    name: str
+    results: Evaluation
+    history: Sequence[Mapping[str, Any]] = ()
+    sentences: Sequence[SentenceMaps] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
+class RunsComparison:
+    """Runs on the same studies, and the paired differences of each from the first.
+
+    Args:
+        runs: the runs, the first of which the others are compared with.
+        differences: by protocol and name of the run: run minus first.
+        bootstrap: of the intervals and p-values.
+    """
+
+    runs: Sequence[ComparedRun]
+    differences: Mapping[str, Mapping[str, Comparison]] = field(default_factory=dict)
+    bootstrap: BootstrapConfig = field(default_factory=BootstrapConfig)
+
+    @classmethod
+    def of(cls, runs: Sequence[ComparedRun], order: Sequence[str], bootstrap: BootstrapConfig) -> RunsComparison:
+        """Compare every run with the first, by the protocols that all have and whose results can be paired.
+
+        Args:
+            runs: at least two.
+            order: keys of protocols, in the order shown.
+            bootstrap: of the intervals and p-values.
+        """
+        first, *others = runs
+        shared = [
+            key for key in order if all(key in run.results and hasattr(run.results[key], "statistics") for run in runs)
+        ]
+        differences: dict[str, dict[str, Comparison]] = {
+            key: {run.name: compare(run.results[key], first.results[key], bootstrap=bootstrap) for run in others}  # type: ignore[arg-type]
+            for key in shared
+        }
+        return cls(runs, differences, bootstrap)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The differences, as ``comparison.json`` has them: plain dictionaries, None for NaN."""
+        return {
+            "runs": [run.name for run in self.runs],
+            "differences": {
+                key: {name: difference.to_dict() for name, difference in by_run.items()}
+                for key, by_run in self.differences.items()
+            },
+        }
+
+    def tables(self) -> list[Table]:
+        """One table a protocol, one row a statistic: the value of each run, and of all but the first its difference."""
+        tables = []
+        first, *others = self.runs
+        for key, by_run in self.differences.items():
+            columns = [Column(first.name)]
+            for run in others:
+                columns += [Column(run.name), Column(f"{run.name} - {first.name}"), Column(f"p of {run.name}")]
+            rows = []
+            for statistic in next(iter(by_run.values())).differences:
+                cells = []
+                for run in others:
+                    part = by_run[run.name].differences.get(statistic)
+                    if part is None:
+                        cells += [Cell(text="n/a")] * 3
+                        continue
+                    if not cells:
+                        cells.append(Cell(part.second))
+                    cells += [
+                        Cell(part.first),
+                        Cell.of(part.difference, spec="+.3f"),
+                        Cell(text=p_value_text(part.p_value)),
+                    ]
+                rows.append(Row(statistic.replace("_", " "), cells))
+            title = first.results[key].tables()[0].title
+            tables.append(Table(key.replace("_", "-"), title, "Statistic", columns, rows))
+        return tables
+
+    def table(self) -> str:
+        """The tables as plain text, each under its title."""
+        return "\n\n".join(f"{table.heading}\n{table.to_text()}" for table in self.tables())
+
+
+def write_comparison(path: str | Path, comparison: RunsComparison, *, show_text: bool = True) -> Path:
+    """Write a comparison as one self-contained HTML file.
+
+    It has the tables, the loss curves, and the runs' heat maps of the same sentences side by side.
+
+    Args:
+        path: the file. Its folder is made, and the file is written whole or not at all.
+        comparison: the runs and their differences.
+        show_text: False keeps the sentences of reports out of the file.
+
+    Returns:
+        The path.
+    """
+    config = comparison.bootstrap
+    parts = {
+        "title": " and ".join(run.name for run in comparison.runs)
+        if len(comparison.runs) == 2
+        else "Comparison of runs",
+        "version": __version__,
+        "first": comparison.runs[0].name,
+        "names": [run.name for run in comparison.runs],
+        "notes": [f"{run.name}: {note}" for run in comparison.runs for note in run.notes],
+        "tables": comparison.tables(),
+        "curves": [(run.name, loss_curve(run.history)) for run in comparison.runs],
+        "cases": _side_by_side(comparison.runs, show_text),
+        "shows_text": show_text,
+        "level": f"{100 * config.confidence_level:g} %",
+        "n_resamples": config.n_resamples,
+    }
+    text = page_templates().get_template("comparison.html.j2").render(**parts)
+    write_text(path, text)
+    return Path(path)
+
+
+def _side_by_side(runs: Sequence[ComparedRun], show_text: bool) -> list[dict[str, Any]]:
+    """For each study that all runs show: its image, and for each sentence the runs' heat maps."""
+    shown = [{case["study"]: case for case in sentence_cases(run.sentences, show_text)} for run in runs]
+    cases = []
+    for study, case in shown[0].items():
+        if not all(study in of_run for of_run in shown):
+            continue
+        sentences = [
+            {"text": sentence["text"], "maps": [of_run[study]["sentences"][place] for of_run in shown]}
+            for place, sentence in enumerate(case["sentences"])
+        ]
+        cases.append({"study": study, "picture": case["picture"], "sentences": sentences})
+    return cases

@@ -1,0 +1,118 @@
+"""Comparison of trained runs on the same studies, with its report."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from medvl.evaluation import BootstrapConfig
+from medvl.evaluation.registry import choose_protocols, registered_protocols
+from medvl.evaluation.report.comparison import ComparedRun, RunsComparison, write_comparison
+from medvl.handlers import read_metrics
+from medvl.utils.checks import error_message
+from medvl.utils.io import check_writable, write_text
+from medvl.workflows.evaluate import evaluation_context, example_sentences, run_protocols
+from medvl.workflows.run_records import METRICS
+from medvl.workflows.trained_run import TrainedRun
+
+logger = logging.getLogger(__name__)
+
+COMPARISON, PAGE = "comparison.json", "comparison.html"
+RESAMPLES = 2000
+"""A p-value needs more resamples than an interval."""
+
+
+def compare_runs(
+    runs: Sequence[TrainedRun],
+    output: str | Path,
+    *,
+    data: str | Path | None = None,
+    split: str = "test",
+    columns: Mapping[str, Any] | None = None,
+    protocols: Sequence[str] | None = None,
+    mask_columns: Sequence[str] = (),
+    classes: Sequence[str] | None = None,
+    batch_size: int = 64,
+    on_error: str = "raise",
+    show_text: bool = True,
+    progress: bool = False,
+) -> RunsComparison:
+    """Evaluate runs on the same studies; write their differences as ``comparison.json`` and ``comparison.html``.
+
+    Differences are paired by patient (:func:`medvl.evaluation.compare`): each run is compared with the first.
+
+    Args:
+        runs: at least two.
+        output: folder of the files.
+        data: a table for all runs; None takes each run's own, which must give the same studies.
+        split: "train", "val", "test" or "all".
+        columns: names of the table's columns, as for :meth:`TrainedRun.studies`.
+        protocols: names of protocols (:func:`medvl.evaluation.protocol_names`). None runs every one whose requirements the data
+            meet, but those that wait to be asked for.
+        mask_columns: columns with paths of masks, each as ``COLUMN`` or ``NAME=COLUMN``.
+        classes: findings that single-label zero-shot tells apart.
+        batch_size: studies at once.
+        on_error: what a study that cannot be read does, "raise" or "skip".
+        show_text: whether the page shows sentences of reports.
+        progress: whether progress bars are shown.
+
+    Returns:
+        The runs with their results, and the differences.
+
+    Raises:
+        ValueError: If there are fewer than two runs, or their studies differ.
+        OSError: If the files cannot be written; this is checked before the work.
+    """
+    if len(runs) < 2:
+        raise ValueError(error_message("runs", "be at least two", len(runs)))
+    output = Path(output)
+    check_writable(output / COMPARISON)
+    compared: list[ComparedRun] = []
+    studies: list[str] = []
+    for name, run in zip(unique_names([run.path for run in runs]), runs, strict=True):
+        manifest = run.studies(data, split, columns, on_error, label_reports=True)
+        ids = [str(study["study_id"]) for study in manifest.studies]
+        if compared and ids != studies:
+            raise ValueError(
+                f"Runs are compared on the same studies, but {compared[0].name} has {len(studies)} and {name} has {len(ids)}, "
+                f"of which {len(set(ids) & set(studies))} are common; give one table by --data."
+            )
+        studies = ids
+        overlap = run.training_overlap(manifest.studies)
+        if overlap is not None:
+            logger.warning("%s: %s", name, overlap)
+        loader = run.loader(manifest, batch_size=batch_size, on_error=on_error)
+        context = evaluation_context(run, manifest, loader, data, columns, mask_columns, classes, progress)
+        results = run_protocols(choose_protocols(protocols, context), context)
+        history = read_metrics(run.path / METRICS)
+        notes = [said for said in (overlap, run.input_difference) if said is not None]
+        compared.append(ComparedRun(name, results, history, example_sentences(run.model, loader), notes))
+    bootstrap = BootstrapConfig(n_resamples=RESAMPLES, seed=runs[0].environment["seed"])
+    order = [protocol.key for protocol in registered_protocols()]
+    comparison = RunsComparison.of(compared, order, bootstrap)
+    write_text(output / COMPARISON, json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n")
+    write_comparison(output / PAGE, comparison, show_text=show_text)
+    return comparison
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of their parents as tell them apart.
+
+    Example:
+        >>> unique_names([Path("a/run"), Path("b/run"), Path("c/other")])
+        ['a/run', 'b/run', 'other']
+    """
+    parts = [path.resolve().parts for path in paths]
+    names = []
+    for own in parts:
+        length = 1
+        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
+            length += 1
+        names.append("/".join(own[-length:]))
+    return [
+        name if names.count(name) == 1 else f"{name} ({names[:place].count(name) + 1})"
+        for place, name in enumerate(names)
+    ]

@@ -1,0 +1,99 @@
+"""Runs compared on the same studies: their values, differences and page."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+
+import pytest
+
+from medvl.evaluation import BootstrapConfig, compare
+from medvl.workflows import TrainedRun, compare_runs, train
+from medvl.workflows.compare import unique_names
+
+SMALL = {
+    "synthetic_length": 60,
+    "epochs": 1,
+    "image_size": 32,
+    "batch_size": 12,
+    "embed_dim": 8,
+    "vocab_size": 200,
+    "progress": False,
+    "device": "cpu",
+    "network_def#image_encoder": {
+        "_target_": "medvl.networks.ImageEncoder",
+        "backbone": "resnet10",
+        "width": 0.125,
+        "output_stride": 8,
+        "image_size": 32,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    first = train("convirt", {**SMALL, "output": str(folder / "a")})
+    second = train("medvl", {**SMALL, "output": str(folder / "b")})
+    return first, second
+
+
+def test_values_and_differences_are_those_of_the_protocols(runs, tmp_path):
+    trained = [TrainedRun(run, "cpu") for run in runs]
+    comparison = compare_runs(trained, tmp_path, protocols=["zero-shot", "retrieval"])
+    saved = json.loads((tmp_path / "comparison.json").read_text())
+    assert saved["runs"] == ["a", "b"]
+    first, second = (run.results for run in comparison.runs)
+    expected = compare(second["zero_shot"], first["zero_shot"], bootstrap=BootstrapConfig(n_resamples=2000, seed=0))
+    assert saved["differences"]["zero_shot"]["b"] == expected.to_dict()
+    assert expected.differences
+    for value in expected.differences.values():
+        assert value.difference.value == pytest.approx(value.first - value.second, nan_ok=True)
+    page = (tmp_path / "comparison.html").read_text()
+    assert {"zero-shot", "retrieval", "curves", "sentences"} <= set(re.findall(r'<section id="([^"]+)"', page))
+    assert "http" not in re.sub(r"http://www.w3.org/\S+", "", page)
+    assert page.count("Heat map by a of") == page.count("Heat map by b of") > 0
+
+
+def test_without_text_no_sentence_is_on_the_page(runs, tmp_path):
+    trained = [TrainedRun(run, "cpu") for run in runs]
+    comparison = compare_runs(trained, tmp_path, protocols=["retrieval"], show_text=False)
+    sentences = [sentence for run in comparison.runs for case in run.sentences for sentence in case.sentences]
+    page = (tmp_path / "comparison.html").read_text()
+    assert sentences
+    assert not any(sentence in page for sentence in sentences)
+    assert "--no-text" in page
+
+
+def test_a_run_equals_itself(runs, tmp_path):
+    trained = [TrainedRun(runs[0], "cpu") for _ in range(2)]
+    comparison = compare_runs(trained, tmp_path, protocols=["zero-shot"])
+    (difference,) = comparison.differences["zero_shot"].values()
+    for part in difference.differences.values():
+        if not math.isnan(part.first):
+            assert (part.difference.value, part.p_value) == (0, 1)
+
+
+def test_other_studies_and_a_single_run_are_refused(runs, tmp_path):
+    other = train("convirt", {**SMALL, "synthetic_length": 40, "output": str(tmp_path / "other")})
+    trained = [TrainedRun(run, "cpu") for run in (runs[0], other)]
+    with pytest.raises(ValueError, match=r"^Runs are compared on the same studies, but a has \d+ and other has \d+"):
+        compare_runs(trained, tmp_path / "out")
+    with pytest.raises(ValueError, match=r"^runs must be at least two, got 1\.$"):
+        compare_runs(trained[:1], tmp_path / "out")
+
+
+def test_command(medvl, runs, tmp_path):
+    code, out, err = medvl("compare", *runs, "--output", tmp_path / "out", "--protocol", "retrieval", "--device", "cpu")
+    assert code == 0, err
+    assert "b - a" in out
+    assert (tmp_path / "out" / "comparison.html").is_file()
+    code, _, err = medvl("compare", runs[0], "--output", tmp_path / "out")
+    assert code == 2
+    assert "runs must be at least two, got 1." in err
+
+
+def test_names_tell_folders_apart(tmp_path):
+    assert unique_names([tmp_path / "x" / "run", tmp_path / "y" / "run", tmp_path / "z"]) == ["x/run", "y/run", "z"]
+    assert unique_names([tmp_path / "x"] * 2)[0] != unique_names([tmp_path / "x"] * 2)[1]
