@@ -1,0 +1,107 @@
+"""The data that all arms share: drawn once, parts by patient, masks beside the images."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from monai.transforms import Compose
+
+from evidence.arms import ARMS
+from evidence.data import PARTS, REAL, EvidenceData, LungCases, TestData, has_real
+from evidence.scales import SCALES
+from medvl.data import SyntheticChestXRay
+from medvl.transforms import image_preprocessing
+
+SCALE = replace(SCALES["quick"], studies=60)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    data = EvidenceData(SCALE, tmp_path_factory.mktemp("data"))
+    data.prepare()
+    return data
+
+
+def rows(path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_parts_are_of_training_patients_and_share_none(data):
+    patients = {row["patient_id"] for row in rows(data.table) if row["split"] == "train"}
+    parts = {part: {row["patient_id"] for row in rows(data.folder / f"{part}.csv")} for part in PARTS}
+    thirds = [parts[f"third-{number}"] for number in (1, 2, 3)]
+    assert set.union(*thirds) == patients
+    assert sum(map(len, thirds)) == len(patients)
+    assert parts["first-20"] | parts["last-80"] == patients
+    assert not parts["first-20"] & parts["last-80"]
+    assert len(parts["first-20"]) == round(0.2 * len(patients))
+
+
+def test_texts_alone_know_no_image_and_no_label(data):
+    assert set(rows(data.folder / "last-80-texts.csv")[0]) == {"study_id", "patient_id", "split", "report"}
+
+
+def test_the_set_is_drawn_once(data):
+    before = data.table.stat().st_mtime_ns
+    data.prepare()
+    assert data.table.stat().st_mtime_ns == before
+
+
+def test_an_interrupted_drawing_is_drawn_again(data):
+    (data.folder / "parts.json").unlink()
+    data.table.write_text("half")
+    data.prepare()
+    assert len(rows(data.table)) == SCALE.studies
+
+
+def test_sources_are_tables_of_their_kind(data):
+    assert data.settings(ARMS["medclip"]) == {"data": str(data.table)}
+    assert data.settings(ARMS["convirt-20"]) == {"data": str(data.folder / "first-20.csv")}
+    assert data.settings(ARMS["medclip-unpaired-20"]) == {
+        "sources": [f"image-label={data.folder / 'first-20.csv'}", f"text-label={data.folder / 'last-80-texts.csv'}"]
+    }
+
+
+def test_masks_are_those_of_the_study(data):
+    test = TestData(data.manifest(ARMS["convirt"]), image_preprocessing(32), 32, data.folder / "masks")
+    batch = next(iter(test.mask_loader(test.studies("test"))))
+    drawn = SyntheticChestXRay(SCALE.studies, 32, 0)
+    assert batch["mask"].shape == (len(batch["image"]), 10, 32, 32)
+    assert batch["mask"].any()
+    for study_id, mask in zip(batch["study_id"], batch["mask"], strict=True):
+        expected = drawn[int(study_id.rpartition("-s")[2])]["mask"]
+        assert torch.equal(mask, expected.bool())
+
+
+def test_a_model_without_text_gets_no_report(data):
+    manifest = data.manifest(ARMS["convirt"])
+    for with_reports in (True, False):
+        test = TestData(manifest, image_preprocessing(32), 32, data.folder / "masks", with_reports)
+        assert any(study["report"] for study in test.studies("test")) == with_reports
+
+
+@pytest.mark.skipif(not REAL["lungs"].exists(), reason="the real chest X-rays are not here")
+def test_lung_cases_are_split_by_patient_with_masks_over_their_images():
+    train, test = LungCases(image_preprocessing(32), 32).split()
+    assert not {study["patient_id"] for study in train.studies} & {study["patient_id"] for study in test.studies}
+    item = test[0]
+    assert item["mask"].shape == item["image"].shape == (1, 32, 32)
+    assert 0.05 < item["mask"].float().mean() < 0.6
+    again, _ = LungCases(Compose([]), 32).split()
+    assert [study["study_id"] for study in again.studies] == [study["study_id"] for study in train.studies]
+
+
+def test_arms_on_real_data_need_it(monkeypatch, tmp_path):
+    monkeypatch.setitem(REAL, "openi", tmp_path / "missing.tgz")
+    assert not has_real(ARMS["real-medclip"])
+    assert has_real(ARMS["convirt"])
+
+
+def test_order_of_patients_is_fixed():
+    """The parts of the committed results: another order would be another experiment under the same key."""
+    assert np.random.default_rng(0).permutation(list("abcdef")).tolist() == ["c", "e", "f", "b", "d", "a"]

@@ -1,0 +1,99 @@
+"""The page says what the results files say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from evidence.arms import ARMS
+from evidence.claims import all_claims, choose_claims
+from evidence.page import IMAGES, RESULTS, render, write_page
+from evidence.scales import SCALES
+from evidence.store import Store
+
+DOCS = Path(__file__).parents[2] / "docs"
+FIGURE = r"\d\.\d{3}"
+
+
+def add(store: Store, arm: str, seed: int, **figures: float) -> None:
+    named = {name.replace("__", "/"): value for name, value in figures.items()}
+    content = {"arm": arm, "seed": seed, "key": "k", "measures": [], "figures": named, "steps": 390}
+    more = {
+        "seconds": {"training": 30.0, "measures": 6.0},
+        "date": f"2026-11-{seed + 1:02d}",
+        "commit": "abc",
+        "versions": {"torch": "2.13"},
+    }
+    store.write("full", arm, seed, {**content, **more})
+
+
+@pytest.fixture
+def store(tmp_path):
+    """MedCLIP above ConVIRT in zero-shot on each of five seeds, which differ more than the two."""
+    store = Store(tmp_path / "results")
+    for seed, level in enumerate((0.6, 0.7, 0.65, 0.8, 0.75)):
+        add(store, "convirt", seed, zero_shot__auroc=level, probe__1=0.7)
+        add(store, "medclip", seed, zero_shot__auroc=level + 0.05 + seed / 1000, probe__1=0.7)
+    return store
+
+
+def test_the_committed_page_is_made_from_the_committed_results():
+    assert (DOCS / "evidence.md").read_text() == render(Store(RESULTS)), "run python -m evidence --page"
+    for name in re.findall(r"\]\(images/(.*?)\)", (DOCS / "evidence.md").read_text()):
+        assert (DOCS / "images" / name).is_file()
+
+
+def test_committed_results_are_of_claims_that_there_are():
+    for result in Store(RESULTS).results("full"):
+        assert result["arm"] in ARMS
+        assert result["seed"] in SCALES["full"].seeds
+
+
+def test_without_results_there_is_no_figure(tmp_path):
+    page = render(Store(tmp_path))
+    assert "There are no results of the full form" in page
+    assert not re.search(FIGURE, page)
+    assert "Verdict" not in page
+    for claim in all_claims():
+        assert claim.says in page
+
+
+def test_figures_and_verdicts_are_those_of_the_results(store):
+    page = render(store)
+    section = page.split("## MedCLIP: better at zero-shot", 2)[1].split("\n## ")[0]
+    # The mean over seeds, and the interval of the differences seed by seed.
+    assert "| convirt | 0.700 [0.602, 0.798] | 0.700 [0.700, 0.700] |" in section
+    difference = "+0.052 [+0.050, +0.054]"
+    assert f"| medclip − convirt: zero-shot AUROC | {difference} | above 0 | reproduced |" in section
+    assert "| medclip − convirt: probe, 1 % of labels | +0.000 [+0.000, +0.000] | above 0 | undecided |" in section
+    assert "| medclip − convirt: image to report R@10 | – | above 0 | no results |" in section
+    assert "**Verdict: no results.**" in section
+    assert "image to report R@10 |" not in section.split("difference")[0]  # a column without a figure
+    assert "10 trainings on 2026-11-01 to 2026-11-05, at commit `abc`" in page
+    assert "| `medclip` | medclip | `num_texts=32` | 390 | 36 s |" in page
+
+
+def test_fewer_seeds_are_named(store):
+    store.path("full", "convirt", 4).unlink()
+    page = render(store)
+    assert "| convirt (4 seeds) |" in page
+    assert "| medclip − convirt: zero-shot AUROC | +0.051 [+0.049, +0.054] | above 0 | reproduced |" in page
+
+
+def test_the_quick_form_says_that_it_is_no_evidence(store, tmp_path):
+    (store.folder / "full").rename(store.folder / "quick")
+    page = write_page(store, tmp_path / "docs", "quick").read_text()
+    assert "They are no evidence for anything." in page
+    assert {path.name for path in (tmp_path / "docs" / "images").iterdir()} == set(IMAGES)
+
+
+def test_claims_link_to_their_sections():
+    """The anchors are those that the renderer gives to headings."""
+    page = render(Store(RESULTS))
+    anchors = set(re.findall(r"\]\(#(.*?)\)", page))
+    headings = re.findall(r"^## (.*)$", page, re.M)
+    slugs = {re.sub(r"[^\w\s-]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    assert anchors <= slugs
+    assert len(choose_claims(None)) == len(all_claims())
