@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
 
 from medvl.utils.checks import check_number, error_message
-
-# Where a block's number stands in the names of parameters: BERT's and ViT's blocks, ResNet's and Swin's stages.
-_BLOCK = re.compile(r"(?:^|\.)(?:layers?|blocks?|h|denseblock)\.?(\d+)(?=\.)")
+from medvl.utils.layers import layer_positions
 
 
 def parameter_groups(
@@ -89,12 +86,8 @@ def _layers_below_end(names: list[str]) -> dict[str, int]:
     encoders: dict[str, list[str]] = {}
     for name in names:
         encoders.setdefault(name.split(".")[0], []).append(name)
-    result = {}
+    result: dict[str, int] = {}
     for encoder in encoders.values():
-        blocks = {name: int(found[1]) for name in encoder if (found := _BLOCK.search(name))}
-        numbers = sorted(set(blocks.values()))
-        first = next((i for i, name in enumerate(encoder) if name in blocks), 0)
-        for i, name in enumerate(encoder):
-            depth = len(numbers) if i < first else numbers[::-1].index(blocks[name]) if name in blocks else 0
-            result[name] = depth
+        positions, count = layer_positions(encoder)
+        result |= {name: max(0, count - 1 - position) for name, position in positions.items()}
     return result

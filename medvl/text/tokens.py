@@ -17,6 +17,8 @@ def tokenize_texts(
 ) -> dict[str, NDArray[np.int64]]:
     """Tokenize texts and find the sentence of each token.
 
+    Texts are padded on the right, whatever the tokenizer's own side: positions are counted from the left.
+
     The sentence of a token is the one that contains its last character: byte-level tokenizers let a token begin with the
     space before its word.
 
@@ -41,6 +43,7 @@ def tokenize_texts(
     batch = tokenizer(
         list(whole),
         padding=padding,
+        padding_side="right",
         truncation=True,
         max_length=max_length,
         return_attention_mask=True,

@@ -170,8 +170,9 @@ def prepare_network(
     device: str | torch.device = "cpu",
     frozen_text_layers: int | str | None = None,
     lora_rank: int = 0,
+    frozen_image_layers: int | str | None = None,
 ) -> DualEncoder:
-    """Freeze the text encoder or add LoRA adapters to it, and move the network to its device.
+    """Freeze layers of the encoders or add LoRA adapters to the text encoder, and move the network to its device.
 
     Args:
         network: changed in place.
@@ -180,12 +181,14 @@ def prepare_network(
             nothing.
         lora_rank: rank of LoRA adapters in the linear layers of the text encoder, whose other weights are then frozen; 0 for
             none. Needs the package peft.
+        frozen_image_layers: how many of the image encoder's layers are frozen, with what comes before them, or "all"; None
+            freezes nothing. Their batch norm keeps its statistics.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: If the rank is negative, both options are given, the text encoder does not have so many layers, or the
+        ValueError: If the rank is negative, both options are given, an encoder does not have so many layers, or the
             network could not be loaded again from what :meth:`RunFolder.save_model` will save.
         ModuleNotFoundError: If peft is not installed.
     """
@@ -200,6 +203,8 @@ def prepare_network(
         network.text_encoder.model = add_adapters(network.text_encoder.model, {"default": adapter})
     elif frozen_text_layers is not None:
         network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
+    if frozen_image_layers is not None:
+        network.image_encoder.freeze(None if frozen_image_layers == "all" else int(frozen_image_layers))
     # Convolutions are fastest in this memory format.
     channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
     return network.to(device, memory_format=channels_last)  # type: ignore[call-overload]  # not in torch's types

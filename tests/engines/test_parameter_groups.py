@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from medvl.engines import parameter_groups
-from medvl.networks import convirt, mlip
+from medvl.networks import ImageEncoder, convirt, mlip
 
 
 def rates_by_name(network, *arguments):
@@ -35,7 +35,8 @@ def test_every_trainable_parameter_is_in_one_group():
 
 
 def test_depth_of_a_transformer_and_of_a_resnet():
-    rates = rates_by_name(mlip("small", image_size=32, embed_dim=8), 1.0, {}, 0.5)
+    vit = ImageEncoder("vit_tiny", image_size=32, patch_size=16, num_layers=4)
+    rates = rates_by_name(mlip("small", image_encoder=vit, embed_dim=8), 1.0, {}, 0.5)
     blocks = {name: rate for name, rate in rates.items() if name.startswith("image_encoder")}
     assert rates["image_projection.0.weight"] == 1
     numbered = {i: {rate for name, rate in blocks.items() if f"blocks.{i}." in name} for i in range(4)}

@@ -12,6 +12,7 @@ import torch
 from monai.bundle import ConfigParser
 from transformers import AutoTokenizer
 
+from medvl.text import tokenize_texts
 from medvl.transforms import TokenizeText, TokenizeTextd, train_tokenizer
 from medvl.utils.errors import StudyError
 
@@ -147,3 +148,14 @@ def test_training_needs_text_and_room():
         train_tokenizer(TEXTS, vocab_size=10)
     with pytest.raises(TypeError, match="each of texts must be a string, got NoneType"):
         train_tokenizer([None])
+
+
+def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right_here():
+    tokenizer = train_tokenizer(["no effusion . heart is normal ."])
+    expected = tokenize_texts(tokenizer, ["No effusion.", "Heart is normal. No effusion."], 16)
+    tokenizer.padding_side = "left"
+    found = tokenize_texts(tokenizer, ["No effusion.", "Heart is normal. No effusion."], 16)
+    assert all((found[name] == expected[name]).all() for name in expected)
+    mask = TokenizeText(tokenizer, max_length=32, padding=True)("No effusion.")["attention_mask"].tolist()
+    assert mask == sorted(mask, reverse=True)
+    assert 0 in mask

@@ -17,6 +17,7 @@ from medvl.networks.encoders.backbones import (
     is_hugging_face,
 )
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.layers import layer_positions
 from medvl.utils.targets import TARGET, Allowed, describe, make
 from medvl.utils.tensors import as_plain
 
@@ -123,8 +124,50 @@ class ImageEncoder(nn.Module):
         own = is_named or is_hugging_face(backbone)
         self.out_features = int(network.out_features if own or out_features is None else out_features)
         self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size or 224
+        self._frozen: list[nn.Module] = []
         self.supports_masking: bool = getattr(network, "supports_masking", False)
         self.patch_size: tuple[int, ...] | None = network.patch_size if self.supports_masking else None
+
+    def freeze(self, layers: int | None = None) -> None:
+        """Freeze the first ``layers`` layers and what comes before them, or the whole backbone if None.
+
+        Layers are the stages of a convolutional network or a Swin, and the blocks of a ViT. What is frozen gets no gradient,
+        and its batch norm keeps its statistics: it stays in evaluation mode when the encoder is put in training mode. The
+        whole backbone, frozen, has no dropout either.
+
+        Args:
+            layers: number of layers; 0 freezes what comes before the first, as the embedding of patches.
+
+        Raises:
+            ValueError: If the backbone has fewer layers.
+
+        Example:
+            >>> encoder = ImageEncoder("resnet10", width=0.125)
+            >>> encoder.freeze(2)
+            >>> sorted({name.split(".")[0] for name, value in encoder.backbone.named_parameters() if value.requires_grad})
+            ['layer3', 'layer4']
+        """
+        positions, count = layer_positions(list(self.backbone.state_dict()))
+        if layers is not None and not 0 <= layers <= count:
+            raise ValueError(error_message("layers", f"be between 0 and the backbone's {count}, or None", layers))
+        frozen = {name for name, position in positions.items() if layers is None or position < layers}
+        for name, value in self.backbone.named_parameters():
+            if name in frozen:
+                value.requires_grad_(False)
+        parts = [self.backbone] if layers is None else []
+        for name, part in self.backbone.named_modules() if layers is not None else ():
+            own = [*part.named_parameters(name, recurse=False), *part.named_buffers(name, recurse=False)]
+            if own and frozen.issuperset(known for known, _ in own if known in positions):
+                parts.append(part)
+        self._frozen = parts
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> ImageEncoder:
+        """Put the encoder in training mode, but for what is frozen."""
+        super().train(mode)
+        for part in self._frozen:
+            part.eval()
+        return self
 
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this encoder, as plain values for JSON.

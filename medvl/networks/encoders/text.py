@@ -265,7 +265,7 @@ class TextEncoder(nn.Module):
         attention_mask: torch.Tensor | None = None,
         sentence_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
-        """Encode a batch of token sequences.
+        """Encode a batch of token sequences. Padding may be on either side; compiled models need it on the right.
 
         Args:
             input_ids: (M, L) token ids.
@@ -284,10 +284,22 @@ class TextEncoder(nn.Module):
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else as_plain(attention_mask)
         self._check(input_ids, attention_mask, sentence_ids)
         all_layers = self.pooling == "last_layers"
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=all_layers)
+        # Models count positions from the left: what a batch has padded there is moved to the right.
+        place = torch.arange(input_ids.shape[1], device=input_ids.device)
+        source = (place + attention_mask.bool().int().argmax(1, keepdim=True)) % input_ids.shape[1]  # (M, L)
+        on_cpu = input_ids.device.type == "cpu"  # elsewhere the check would wait for the mask
+        padded_left = not torch.compiler.is_compiling() and (not on_cpu or bool((source != place).any()))
+        if padded_left:
+            input_ids, moved_mask = input_ids.gather(1, source), attention_mask.gather(1, source)
+        else:
+            moved_mask = attention_mask
+        output = self.model(input_ids=input_ids, attention_mask=moved_mask, output_hidden_states=all_layers)
         tokens, mask = output.last_hidden_state, attention_mask.bool()
         states = (*output.hidden_states[:-1], tokens) if all_layers else (tokens,)
-        result = {"embed": POOLINGS[self.pooling](states, mask), "tokens": tokens}
+        result = {"embed": POOLINGS[self.pooling](states, moved_mask.bool())}
+        if padded_left:
+            tokens = torch.zeros_like(tokens).scatter(1, source.unsqueeze(-1).expand_as(tokens), tokens)
+        result["tokens"] = tokens
         if sentence_ids is not None:
             result["sentences"], result["sentence_mask"] = segment_mean(tokens, sentence_ids.where(mask, -1))
         return result

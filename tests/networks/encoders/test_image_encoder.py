@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from medvl.networks import ImageEncoder
+from medvl.utils.layers import layer_positions
 
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 HF_VIT = {**TRANSFORMER, "image_size": 32, "patch_size": 8}
@@ -476,3 +477,60 @@ class TestModules:
         """What models saved by version 0.1 hold in their config.json."""
         config = {"backbone": "resnet10", "width": 0.5, "spatial_dims": 2, "in_channels": 1, "image_size": 64}
         assert ImageEncoder.from_config(config).to_config() == config
+
+
+FREEZABLE = {
+    "resnet10": ({"width": 0.125}, 4),
+    "densenet121": ({"init_features": 4, "growth_rate": 2, "block_config": (2, 2, 2)}, 3),
+    "efficientnet-b0": ({}, 7),
+    "vit": ({"patch_size": 16, "hidden_size": 16, "num_layers": 3, "num_heads": 2}, 3),
+    "swin": ({"embed_dim": 12, "depths": (1, 1, 1, 1), "num_heads": (2, 2, 2, 2), "window_size": 4}, 4),
+}
+
+
+@pytest.mark.parametrize("backbone", FREEZABLE)
+@pytest.mark.parametrize("layers", [0, 1, "most", None])
+def test_what_is_frozen_stays_as_it_is_statistics_too(backbone, layers):
+    torch.manual_seed(0)
+    options, count = FREEZABLE[backbone]
+    encoder = ImageEncoder(backbone, image_size=64, **options).train()
+    layers = 2 if layers == "most" else layers
+    encoder.freeze(layers)
+    before = {name: value.clone() for name, value in encoder.state_dict().items()}
+    frozen = {name for name, value in encoder.named_parameters() if not value.requires_grad}
+    optimizer = torch.optim.SGD(
+        [value for value in encoder.parameters() if value.requires_grad] or [torch.zeros(1)], lr=0.1
+    )
+    encoder.train()
+    for _ in range(2):
+        loss = (
+            encoder(torch.rand(4, 1, 64, 64))["embed"].square().sum()
+            + encoder(torch.rand(4, 1, 64, 64))["patches"].sum()
+        )
+        if loss.requires_grad:
+            loss.backward()
+            optimizer.step()
+    changed = {name for name, value in encoder.state_dict().items() if not torch.equal(value, before[name])}
+    assert not changed & frozen
+    positions, found = layer_positions(list(encoder.backbone.state_dict()))
+    assert found == count
+    kept = {f"backbone.{name}" for name, place in positions.items() if layers is None or place < layers}
+    assert not changed & kept
+    assert (changed == set()) == (layers is None)
+    assert kept
+
+
+def test_batch_norm_of_what_is_not_frozen_still_learns():
+    encoder = ImageEncoder("resnet10", image_size=32, width=0.125)
+    encoder.freeze(1)
+    encoder.eval().train()
+    modes = {name: part.training for name, part in encoder.backbone.named_modules() if isinstance(part, nn.BatchNorm2d)}
+    assert not modes["bn1"]
+    assert not modes["layer1.0.bn1"]
+    assert modes["layer2.0.bn1"]
+
+
+@pytest.mark.parametrize("layers", [-1, 5])
+def test_only_layers_that_are_there_are_frozen(layers):
+    with pytest.raises(ValueError, match=rf"^layers must be between 0 and the backbone's 4, or None, got {layers}\.$"):
+        ImageEncoder("resnet10", image_size=32, width=0.125).freeze(layers)

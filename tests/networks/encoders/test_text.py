@@ -362,3 +362,38 @@ class TestAdapters:
             ValueError, match=r"^model must be wrapped by peft without its head, got a BertForMaskedLM\.$"
         ):
             TextEncoder(model)
+
+
+@pytest.mark.parametrize(
+    ("config", "pooling"),
+    [
+        *[({"model_type": "bert", **BERT}, pooling) for pooling in ("cls", "mean", "max", "last_layers", "last")],
+        ({"model_type": "roberta", **BERT, "pad_token_id": 1}, "cls"),
+        ({"model_type": "gpt2", "vocab_size": 40, "n_embd": 8, "n_layer": 2, "n_head": 2, "n_positions": 16}, "last"),
+        (
+            {
+                "model_type": "t5",
+                "vocab_size": 40,
+                "d_model": 8,
+                "num_layers": 2,
+                "num_heads": 2,
+                "d_kv": 4,
+                "d_ff": 16,
+            },
+            "mean",
+        ),
+    ],
+)
+def test_padding_on_the_left_makes_no_difference(config, pooling):
+    torch.manual_seed(0)
+    encoder = TextEncoder(config, pooling).eval()
+    ids, sentences = torch.tensor([[2, 7, 9, 3]]), torch.tensor([[-1, 0, 1, -1]])
+    alone = encoder(ids, torch.ones_like(ids), sentences)
+    left = encoder(
+        torch.tensor([[1, 1, 1, 2, 7, 9, 3], [2, 5, 6, 7, 8, 9, 3]]),
+        torch.tensor([[0, 0, 0, 1, 1, 1, 1], [1] * 7]),
+        torch.tensor([[-1, -1, -1, -1, 0, 1, -1], [-1, 0, 0, 0, 1, 1, -1]]),
+    )
+    torch.testing.assert_close(left["embed"][:1], alone["embed"])
+    torch.testing.assert_close(left["tokens"][:1, 3:], alone["tokens"])
+    torch.testing.assert_close(left["sentences"][:1], alone["sentences"])
