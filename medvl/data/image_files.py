@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import unicodedata
 from collections.abc import Hashable
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 from medvl.data.cells import CellError, read_id, strip_text
 from medvl.data.leaks import file_identity
+from medvl.utils.limits import check_regular_file
 
 
 class ImageFiles:
@@ -44,6 +46,11 @@ class ImageFiles:
                 status = os.stat(candidate)
             except (OSError, ValueError):
                 continue
+            if not stat.S_ISDIR(status.st_mode):  # a folder is a DICOM series
+                try:
+                    check_regular_file(candidate)
+                except ValueError as error:
+                    raise CellError(column, str(error).removesuffix(".")) from error
             return candidate, file_identity(candidate, status)
         # A report in the wrong column is not repeated.
         if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):

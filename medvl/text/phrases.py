@@ -14,6 +14,8 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from medvl.utils.limits import ALTERNATIVES, limit
+
 
 class Meanings(list[Any]):
     """The meanings of a phrase. ``kinds`` is for whoever reads them to note what kinds they have; 0 until then."""
@@ -39,6 +41,7 @@ _PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,]")
 _MIN_SHORT_LENGTH = 5
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
 _MAX_KNOWN_WORDS = 1 << 16
+_MAX_DEPTH = 20
 # Keys of a node of the trie that are no words: the meanings of the phrase that ends there, and where it may give way.
 _MEANINGS, _YIELDS = "", " "
 
@@ -74,7 +77,7 @@ def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
     tokens = _PHRASE_TOKEN_PATTERN.findall(text)
     if re.search(rf"(?!{_LETTER})[^'()|?/&,\s-]", text) or not tokens:
         raise ValueError(f"the phrase {phrase!r} must consist of words, (a|b) and (...)?.")
-    options, rest = _alternatives(tokens)
+    options, rest = _alternatives(tokens, limit(ALTERNATIVES))
     if rest:
         raise ValueError(f"the phrase {phrase!r} must have balanced parentheses.")
     if () in options:
@@ -82,7 +85,7 @@ def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
     return list(dict.fromkeys(options))
 
 
-def _alternatives(tokens: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
+def _alternatives(tokens: list[str], most: int, depth: int = 0) -> tuple[list[tuple[str, ...]], list[str]]:
     """Word sequences of ``a|b c`` up to the parenthesis that closes it, and the tokens from there."""
     options: list[tuple[str, ...]] = []
     sequence: list[tuple[str, ...]] = [()]
@@ -93,7 +96,9 @@ def _alternatives(tokens: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
             sequence = [()]
             continue
         if token == "(":
-            part, tokens = _alternatives(tokens)
+            if depth == _MAX_DEPTH:
+                raise ValueError(f"a phrase must have at most {_MAX_DEPTH} parentheses in one another, got more.")
+            part, tokens = _alternatives(tokens, most, depth + 1)
             if not tokens:
                 return [], ["("]
             tokens = tokens[1:]
@@ -101,6 +106,8 @@ def _alternatives(tokens: list[str]) -> tuple[list[tuple[str, ...]], list[str]]:
             part = [(token,)]
         if tokens and tokens[0] == "?":
             part, tokens = [*part, ()], tokens[1:]
+        if len(options) + len(sequence) * len(part) > most:
+            raise ValueError(f"a phrase must have at most {most} alternatives ({ALTERNATIVES}), got more.")
         sequence = [head + tail for head in sequence for tail in part]
     return options + sequence, tokens
 

@@ -21,6 +21,7 @@ from medvl.text.languages import ENGLISH, RULE_WORDS, sentence_conventions, word
 from medvl.text.phrases import Meanings, PhraseMatcher
 from medvl.text.yaml_files import as_strings, check_keys, read_extended, read_yaml
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.limits import check_regular_file
 
 _FOLDER = Path(__file__).parent / "vocabularies"
 _ASSERTION = "assertion"
@@ -358,6 +359,7 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
     if (built_in := _built_in().get(str(name))) is not None:
         return _load(str(built_in), ())
     path = Path(name)
+    check_regular_file(path)
     if not path.is_file():
         raise FileNotFoundError(
             error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))

@@ -9,14 +9,17 @@ from typing import Any
 import yaml
 
 from medvl.utils.checks import error_message
+from medvl.utils.limits import read_small_text
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; invalid YAML is a ``ValueError`` that names the file."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_Yaml12BoolLoader)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path.name} is not valid YAML: {error}.") from error
+        return yaml.load(read_small_text(path), Loader=_Yaml12BoolLoader)
+    except RecursionError as error:
+        raise ValueError(f"{path.name} is not valid YAML: it is nested too deeply.") from error
+    except (yaml.YAMLError, TypeError, AttributeError) as error:  # of keys and dates that cannot be
+        raise ValueError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from error
 
 
 class _Yaml12BoolLoader(yaml.SafeLoader):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import copy
 import math
 import re
+import zlib
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder
-from pydicom.uid import RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+
+from medvl.utils.limits import check_size
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 GEOMETRY_KEYWORDS = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
@@ -80,6 +83,7 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
         raise ValueError(f"it holds no image (modality {dataset.get('Modality', 'not given')}).")
     if missing := [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if dataset.get(keyword) is None]:
         raise ValueError(f"it lacks {' and '.join(missing)}.")
+    check_size(pixel_bytes(dataset), "its image")
     if "SegmentSequence" in dataset:
         raise ValueError("it holds a segmentation, not an image.")
     common = pydicom.Dataset()
@@ -97,6 +101,27 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
                 _update(header, groups[0], _DISPLAY_KEYWORDS + GEOMETRY_KEYWORDS)
         headers.append(header)
     return headers
+
+
+def pixel_bytes(dataset: pydicom.Dataset) -> int:
+    """Bytes of a data set's pixels, as they are stored and as float32."""
+    sides = [int(dataset.get(name, None) or 1) for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")]
+    return math.prod(sides) * max(4, int(dataset.get("BitsAllocated", None) or 8) // 8)
+
+
+def check_deflated(file: BinaryIO) -> None:
+    """Raise if a data set that is deflated as a whole, which pydicom inflates at once, is too large."""
+    meta = pydicom.filereader.read_partial(file, stop_when=lambda *_: True)
+    if meta.file_meta.get("TransferSyntaxUID", None) != DeflatedExplicitVRLittleEndian:
+        return
+    file.seek(0)
+    start = 144 + int(meta.file_meta.get("FileMetaInformationGroupLength", 0))
+    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
+    file.seek(start)
+    size = 0
+    while block := inflate.unconsumed_tail or file.read(2**20):
+        size += len(inflate.decompress(block, 2**24))
+        check_size(size, "its data set")
 
 
 def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], window: bool) -> list[GrayFrame]:

@@ -19,14 +19,17 @@ from numpy.typing import NDArray
 from medvl.transforms.dicom import (
     GEOMETRY_KEYWORDS,
     PIXEL_KEYWORDS,
+    check_deflated,
     dicom_pixels,
     fill_padding,
     frame_headers,
     gray_frames,
+    pixel_bytes,
     rescale_type,
 )
 from medvl.transforms.file_format import is_gzip
 from medvl.utils.checks import error_message
+from medvl.utils.limits import check_size, read_bounded
 
 SPACING_TOLERANCE = 0.2
 """How far the step from a slice to the next may lie from the median step, as a fraction of its length."""
@@ -65,7 +68,11 @@ class StudyDicomReader(PydicomReader):
             if compressed:
                 self.has_series, self.filenames = False, [path]
                 with gzip.open(path, "rb") as file:
-                    return pydicom.dcmread(io.BytesIO(file.read()))
+                    content = read_bounded(file, "the file")  # type: ignore[arg-type]  # a stream of bytes
+                check_deflated(io.BytesIO(content))
+                return pydicom.dcmread(io.BytesIO(content))
+            with open(path, "rb") as file:
+                check_deflated(file)
             return super().read(data, **kwargs)
         except pydicom.errors.InvalidDicomError as error:
             raise ValueError("it lacks the DICOM prefix (DICM at byte 128).") from error
@@ -77,6 +84,7 @@ class StudyDicomReader(PydicomReader):
             array = self._get_array_data(datasets[0], names[0])
             return array, self._get_meta_dict(datasets[0]) | {MetaKeys.SPATIAL_SHAPE: array.shape}
         _check_series(datasets, names)
+        check_size(sum(pixel_bytes(dataset) for dataset in datasets), "its series")
         frames, headers, problems = [], [], {}
         for dataset, name in zip(datasets, names, strict=True):
             try:
@@ -193,6 +201,8 @@ def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
                 problems[path.name] = ValueError(fault)
             continue
         try:
+            with path.open("rb") as file:
+                check_deflated(file)
             dataset = pydicom.dcmread(path)
             if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
                 images.append((path, dataset))

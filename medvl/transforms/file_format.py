@@ -9,6 +9,8 @@ import zlib
 
 from PIL import Image, UnidentifiedImageError
 
+from medvl.utils.limits import check_regular_file
+
 # An explicit list, since some of Pillow's formats start other programs (EPS).
 PIL_FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "PPM", "JPEG2000")
 for _plugin in ("Jpeg2K", "Tiff", "WebP"):  # Pillow registers these only on import
@@ -63,6 +65,7 @@ def is_gzip(head: bytes) -> bool:
 def _first_bytes(path: str) -> bytes:
     if not os.path.exists(path):
         raise FileNotFoundError(f"the file {path} does not exist.")
+    check_regular_file(path)
     try:
         with open(path, "rb") as file:
             head = file.read(_HEAD)

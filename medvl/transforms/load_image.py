@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import gzip
 import logging
+import math
 import os
+import re
 import warnings
+import zipfile
 from typing import Any, ClassVar
 
 import nibabel
@@ -24,6 +27,7 @@ from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.extras import MissingExtraError
+from medvl.utils.limits import check_size, read_bounded
 from medvl.utils.tensors import as_plain
 
 
@@ -118,6 +122,7 @@ class LoadStudyImage(Transform):
         if kind == "NumPy":
             return _gray_array(_numpy_array(path))
         if kind in ("NRRD", "MetaImage"):
+            _check_header(path)
             voxels = _loader()(path, reader=_itk_reader())
             return self._volume(voxels) if voxels.ndim > 2 else as_plain(voxels).T[None].contiguous()
         return as_plain(_loader()(path, reader=_ImageFileReader()))[None]
@@ -197,23 +202,62 @@ class _NiftiReader(NibabelReader):
             compressed = is_gzip(file.read(2))
         if name.endswith((".nii.gz", ".hdr.gz", ".img.gz") if compressed else (".nii", ".hdr", ".img")):
             try:
-                return super().read(path, **kwargs)
+                image = super().read(path, **kwargs)
             except AttributeError as error:  # of a header without the fields of a volume
                 if isinstance(nibabel.load(path), nibabel.Cifti2Image):
                     raise ValueError("it holds CIFTI data, which belong to surfaces and not to voxels.") from error
                 raise
+            check_size(_voxel_bytes(image), "its volume")
+            return image
         self.filenames = [path]
         # nibabel goes by the name of a file
         with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
-            content = file.read()
+            content = read_bounded(file, "the file")
         kind = nibabel.Nifti2Image if content[4:6] == b"n+" else nibabel.Nifti1Image
-        return kind.from_bytes(content)
+        image = kind.from_bytes(content)
+        check_size(_voxel_bytes(image), "its volume")
+        return image
 
     def _get_array_data(self, img: Any, filename: str) -> Any:
         kind = img.get_data_dtype()
         if kind.kind not in "biuf":
             raise ValueError(error_message("the voxels", "be real numbers", f"type {kind}"))
         return super()._get_array_data(img, filename)
+
+
+def _voxel_bytes(image: Any) -> int:
+    """Bytes of the voxels of a nibabel image, as they are stored and as float32."""
+    return math.prod(int(side) for side in image.shape) * max(4, image.get_data_dtype().itemsize)
+
+
+def _check_arrays(path: str) -> None:
+    """Check the size of the arrays of a NumPy file by their headers, before memory is reserved for them."""
+    with open(path, "rb") as file:
+        if file.read(2) != b"PK":
+            file.seek(0)
+            _check_array(file)
+            return
+    with zipfile.ZipFile(path) as archive:
+        for entry in archive.infolist():
+            check_size(entry.file_size, "its array")
+            with archive.open(entry) as member:
+                _check_array(member)
+
+
+def _check_array(file: Any) -> None:
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    check_size(math.prod(shape) * max(4, dtype.itemsize), "its array")
+
+
+def _check_header(path: str) -> None:
+    """Check the size of an NRRD or MetaImage volume by its header."""
+    with open(path, "rb") as file:
+        head = file.read(2**16).decode("latin-1")
+    found = re.search(r"^\s*(?:sizes\s*:|DimSize\s*=)([\d \t]+)", head, re.MULTILINE)
+    if found is not None:
+        check_size(math.prod(int(side[:18]) for side in found[1].split()) * 8, "its volume")
 
 
 def _itk_reader() -> ITKReader:
@@ -223,6 +267,7 @@ def _itk_reader() -> ITKReader:
 
 
 def _numpy_array(path: str) -> np.ndarray:
+    _check_arrays(path)
     loaded = np.load(path, allow_pickle=False)
     if not isinstance(loaded, np.ndarray):
         with loaded:
@@ -244,6 +289,7 @@ def as_float32(image: np.ndarray | Tensor) -> Tensor:
 
 def _to_gray(image: Image.Image) -> Image.Image:
     """A single gray band, decoded completely, so that a truncated file fails here."""
+    check_size(math.prod(image.size) * 4 * len(image.getbands()), "its image")
     frames = getattr(image, "n_frames", 1)
     if image.format != "MPO" and frames > 1:
         raise ValueError(error_message("the file", "hold one image", f"{frames} frames"))

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from medvl.utils.checks import error_message
+from medvl.utils.limits import check_regular_file, read_small_text
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 LAYERS = "layers"
@@ -63,7 +64,10 @@ def config_files(config_file: ConfigFile) -> list[Path]:
 def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
     if path in above:
         raise ValueError(f"{path} is among its own layers.")
-    content = yaml.safe_load(path.read_text())
+    try:
+        content = yaml.safe_load(read_small_text(path))
+    except (yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     layers = content.get(LAYERS) if isinstance(content, dict) else None
     for name in layers or ():
         _add(_find(name, path.parent), files, (*above, path))
@@ -74,6 +78,7 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
 def _find(name: str | Path, folder: Path) -> Path:
     """The file of a layer: a path relative to ``folder``, or a name without a suffix."""
     if _is_path(name):
+        check_regular_file(folder / name)
         path = (folder / name).resolve()
         if not path.is_file():
             raise FileNotFoundError(f"{path} does not exist.")

@@ -19,6 +19,7 @@ from medvl.data.tables.join import parse_join
 from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError
 from medvl.utils.io import file_sha256, read_json_lines
+from medvl.utils.limits import read_small_text
 from medvl.workflows.literals import literal_text
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
@@ -104,9 +105,10 @@ def read_record(path: Path) -> dict[str, Any]:
         ValueError: If the file is damaged.
     """
     try:
-        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(path.read_text())
-    except (ValueError, yaml.YAMLError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(read_small_text(path))
+    except (ValueError, RecursionError, yaml.YAMLError, TypeError, AttributeError) as error:
+        reason = " ".join(str(error).split()).removesuffix(".")
+        raise ValueError(f"{path} is damaged: {reason}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no settings.")
     return content

@@ -8,10 +8,11 @@ import xml.etree.ElementTree as ElementTree
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from medvl.data.public.base import PublicDataset, register_public_dataset
 from medvl.utils.errors import StudyError
+from medvl.utils.limits import TEXT, check_regular_file, read_bounded, read_small_file
 
 _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
@@ -65,11 +66,12 @@ def _study_number(study_id: str) -> int:
     return int(digits) if digits else 0
 
 
-def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
+def _xml_files(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
     if path.is_dir():
         for file in sorted(path.rglob("*.xml")):
-            yield file.name, file.read_bytes()
+            yield file.name, file
         return
+    check_regular_file(path)
     # A stream: nothing is unpacked to the disk, so no name in the archive can lead outside a folder.
     try:
         with tarfile.open(path, "r:*") as archive:
@@ -77,8 +79,8 @@ def _xml_files(path: Path) -> Iterator[tuple[str, bytes]]:
                 if member.isfile() and member.name.endswith(".xml"):
                     content = archive.extractfile(member)
                     if content is not None:
-                        yield os.path.basename(member.name), content.read()
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+                        yield os.path.basename(member.name), content
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar).") from error
 
 
@@ -90,11 +92,12 @@ def _image_files(folder: Path) -> dict[str, str]:
     }
 
 
-def _study(name: str, content: bytes, files: dict[str, str] | None) -> dict[str, Any]:
+def _study(name: str, source: Path | IO[bytes], files: dict[str, str] | None) -> dict[str, Any]:
     try:
+        content = read_small_file(source) if isinstance(source, Path) else read_bounded(source, "the file", TEXT)
         root = ElementTree.fromstring(content)
-    except ElementTree.ParseError as error:
-        raise StudyError(name, "report", f"not valid XML: {error}") from error
+    except (ElementTree.ParseError, ValueError, LookupError) as error:
+        raise StudyError(name, "report", f"not valid XML: {str(error).removesuffix('.')}") from error
     identity = root.find("uId")
     if identity is None or not identity.get("id"):
         raise StudyError(name, "study_id", "no uId element with an id, expected a report of the Indiana collection")

@@ -18,6 +18,7 @@ import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from medvl.utils.checks import error_message
+from medvl.utils.limits import TEXT, check_regular_file, check_size
 
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
 """Implementations of attention that are part of transformers and torch; others may be loaded from the Hub and run."""
@@ -80,6 +81,7 @@ def model_config(source: Mapping[str, Any] | str | Path, name: str = "model") ->
         values: Any = source
     else:
         where = f"the model folder {source}"
+        check_files(source)
         if (Path(source) / _ADAPTER_FILE).exists():
             raise ValueError(
                 f"{where} holds adapters of peft ({_ADAPTER_FILE}): merge them into the model's weights first."
@@ -129,8 +131,18 @@ def load_tokenizer(folder: str | Path) -> Any:
         raise ValueError(
             f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}."
         )
+    check_files(folder)
     with _errors(f"the tokenizer in {folder}"), offline():
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+
+
+def check_files(folder: str | Path) -> None:
+    """Raise ``ValueError`` if a file of a folder is a pipe or a device, which would be waited on, or a text too large."""
+    for path in sorted(Path(folder).iterdir()):
+        if not path.is_dir():
+            check_regular_file(path)
+            if path.suffix in (".json", ".txt", ".jinja") and path.exists():
+                check_size(path.stat().st_size, str(path), TEXT)
 
 
 def model_class(config: PretrainedConfig) -> Any:

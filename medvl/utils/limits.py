@@ -1,0 +1,124 @@
+"""Limits of what is read from files of anybody: regular files alone, and a bounded size once unpacked.
+
+The limits are environment variables, so that a machine with more memory can raise them:
+
+=============================== ======== ================================================================================
+variable                        default  what
+=============================== ======== ================================================================================
+``MEDVL_MAX_UNPACKED_BYTES``    4 GiB    the pixels of an image or volume, and each file that is unpacked
+``MEDVL_MAX_TEXT_BYTES``        64 MiB   a report as XML, a vocabulary, a recipe, a record of a run
+``MEDVL_MAX_ALTERNATIVES``      100000   the word sequences of one phrase of a vocabulary
+=============================== ======== ================================================================================
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import IO
+
+DEFAULTS = {
+    "MEDVL_MAX_UNPACKED_BYTES": 4 * 2**30,
+    "MEDVL_MAX_TEXT_BYTES": 64 * 2**20,
+    "MEDVL_MAX_ALTERNATIVES": 100_000,
+}
+UNPACKED, TEXT, ALTERNATIVES = DEFAULTS
+_KINDS = {
+    stat.S_ISFIFO: "a named pipe",
+    stat.S_ISCHR: "a device",
+    stat.S_ISBLK: "a device",
+    stat.S_ISSOCK: "a socket",
+    stat.S_ISDIR: "a folder",
+}
+_BLOCK = 2**20
+
+
+def limit(name: str) -> int:
+    """The value of a limit.
+
+    Raises:
+        ValueError: If its environment variable is not a positive integer.
+
+    Example:
+        >>> limit("MEDVL_MAX_ALTERNATIVES")
+        100000
+    """
+    text = os.environ.get(name, "")
+    if not text:
+        return DEFAULTS[name]
+    if not text.isdecimal() or int(text) < 1:
+        raise ValueError(f"the environment variable {name} must be an integer of at least 1, got {text!r}.")
+    return int(text)
+
+
+def check_size(size: float, what: str, name: str = UNPACKED) -> None:
+    """Raise ``ValueError`` if something of ``size`` bytes is above a limit.
+
+    Example:
+        >>> check_size(10**13, "the volume")
+        Traceback (most recent call last):
+        ValueError: the volume must have at most 4294967296 bytes unpacked (MEDVL_MAX_UNPACKED_BYTES), got 10000000000000.
+    """
+    if not 0 <= size <= limit(name):
+        unpacked = " unpacked" if name == UNPACKED else ""
+        raise ValueError(f"{what} must have at most {limit(name)} bytes{unpacked} ({name}), got {size:.0f}.")
+
+
+def read_bounded(file: IO[bytes], what: str, name: str = UNPACKED) -> bytes:
+    """The rest of a stream.
+
+    Raises:
+        ValueError: If it is above a limit.
+    """
+    blocks, size, most = [], 0, limit(name)
+    while block := file.read(_BLOCK):
+        size += len(block)
+        if size > most:
+            raise ValueError(f"{what} must have at most {most} bytes unpacked ({name}), got more.")
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+def check_regular_file(path: str | Path) -> None:
+    """Raise ``ValueError`` if a path leads to a pipe, a device, a socket or a folder, which reading may wait on for ever.
+
+    A path that leads nowhere passes: opening it says so.
+
+    Example:
+        >>> check_regular_file("/dev/zero")
+        Traceback (most recent call last):
+        ValueError: /dev/zero must be a regular file, got a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):
+        return
+    if not stat.S_ISREG(mode):
+        kind = next((name for is_kind, name in _KINDS.items() if is_kind(mode)), "something else")
+        raise ValueError(f"{path} must be a regular file, got {kind}.")
+
+
+def read_small_file(path: str | Path) -> bytes:
+    """The bytes of a file that a person writes, such as a vocabulary.
+
+    Raises:
+        ValueError: If it is not a regular file, or above ``MEDVL_MAX_TEXT_BYTES``.
+        OSError: If it cannot be read.
+    """
+    check_regular_file(path)
+    with open(path, "rb") as file:
+        check_size(os.fstat(file.fileno()).st_size, str(path), TEXT)
+        return read_bounded(file, str(path), TEXT)
+
+
+def read_small_text(path: str | Path) -> str:
+    """As :func:`read_small_file`, as UTF-8.
+
+    Raises:
+        ValueError: Also if it is not UTF-8.
+    """
+    try:
+        return read_small_file(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} must be a text in UTF-8, which it is not at byte {error.start}.") from error
