@@ -7,7 +7,7 @@ variable                        default  what
 =============================== ======== ================================================================================
 ``MEDVL_MAX_UNPACKED_BYTES``    4 GiB    the pixels of an image or volume, and each file that is unpacked
 ``MEDVL_MAX_TEXT_BYTES``        64 MiB   a report as XML, a vocabulary, a recipe, a record of a run
-``MEDVL_MAX_ALTERNATIVES``      100000   the word sequences of one phrase of a vocabulary
+``MEDVL_MAX_ALTERNATIVES``      500000   the word sequences of one phrase of a vocabulary
 =============================== ======== ================================================================================
 """
 
@@ -21,7 +21,7 @@ from typing import IO
 DEFAULTS = {
     "MEDVL_MAX_UNPACKED_BYTES": 4 * 2**30,
     "MEDVL_MAX_TEXT_BYTES": 64 * 2**20,
-    "MEDVL_MAX_ALTERNATIVES": 100_000,
+    "MEDVL_MAX_ALTERNATIVES": 500_000,
 }
 UNPACKED, TEXT, ALTERNATIVES = DEFAULTS
 _KINDS = {
@@ -42,7 +42,7 @@ def limit(name: str) -> int:
 
     Example:
         >>> limit("MEDVL_MAX_ALTERNATIVES")
-        100000
+        500000
     """
     text = os.environ.get(name, "")
     if not text:
