@@ -154,7 +154,7 @@ class Manifest:
         return replace(self, studies=studies)
 
     def fingerprint(self) -> str:
-        """A SHA-256 of the studies' content, that of their image files included (:mod:`medvl.data.fingerprint`).
+        """A SHA-256 of the studies' content, that of their image files included (``medvl.data.fingerprint``).
 
         It does not change if the table and its images are moved, and changes with anything that training sees.
         """
