@@ -27,7 +27,7 @@ def train(
     recipe: Annotated[
         str,
         typer.Argument(help=f"The recipe ({recipe_list()}), or a YAML file of your own (medvl config)."),
-    ],
+    ] = "medvl",
     data: Data = None,
     source: Sources = None,
     output: Annotated[
@@ -61,12 +61,12 @@ def train(
     ] = False,
     columns: dict[str, Any] | None = None,
 ) -> None:
-    """Train a recipe on a table of studies, or (medclip, umcl) on sources of several kinds.
+    """Train a recipe on a table of studies or, all but convirt, on sources of several kinds.
 
     Writes a run folder: model/ (what DualEncoder.from_pretrained reads), checkpoints/, config.yaml, metrics.jsonl,
     environment.json and skipped.jsonl. --resume continues an interrupted run and ends with the same weights.
 
-    Example:  medvl train convirt --data cases.csv --report-column text --patient-column patient --output runs/first
+    Example:  medvl train --data cases.csv --report-column text --patient-column patient --output runs/first
 
     Example:  medvl train medclip --source image-label=xrays.csv --source text-label=openi:reports.tgz --output runs/second
     """
