@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
+import shlex
 import zlib
 from pathlib import Path
 
 import pytest
+import typer
+
+from medvl.cli import app
+from medvl.cli.options import parse_settings
+from medvl.workflows import config_text
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -45,3 +52,48 @@ def test_every_package_has_an_api_page():
     assert pages == packages
     listed = re.findall(r"^api/(\w+)$", (DOCS / "index.md").read_text(), re.M)
     assert sorted(listed) == sorted(pages)
+
+
+PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.M | re.S)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Page and arguments of every ``medvl`` command in the blocks of the pages and in their text."""
+    found = []
+    for page in PAGES:
+        text = "\n".join(blocks(page, "bash")).replace("\\\n", " ")
+        lines = [line.partition("  #")[0] for part in text.split("\n") for line in part.split("&&")]
+        lines += re.findall(r"`((?:torchrun [^`]*-m )?medvl [a-z]+ (?:[a-z]+ )?[->][^`]*)`", page.read_text())
+        for line in lines:
+            if command := re.match(r"(?:torchrun .* -m )?medvl (\S.*?)\s*(?:>.*)?$", line.strip()):
+                found.append((page.name, command[1]))
+    return found
+
+
+@pytest.mark.parametrize(("page", "line"), commands())
+def test_every_command_has_these_options(page, line):
+    name, *arguments = shlex.split(line)
+    command = typer.main.get_command(app).commands[name]
+    if {"...", "--help"} & {*arguments} or {argument for argument in arguments if argument.isupper()}:
+        return  # a form to be filled in
+    with command.make_context(name, arguments) as context:
+        if context.params.get("settings"):
+            config_text(context.params["recipe"], parse_settings(list(context.params["settings"])))
+
+
+def test_the_commands_are_found():
+    assert len(commands()) >= 30
+    assert ("README.md", "evaluate runs/first --protocol zero-shot retrieval linear-probe") in commands()
+    assert ("README.md", "train convirt --data cases.csv") in commands()  # behind torchrun
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
+def test_snippets_are_python_and_their_imports_are_there(page):
+    for block in blocks(page, "python"):
+        tree = ast.parse(block)
+        imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
+        exec(compile(ast.Module(imports, []), page.name, "exec"), {})

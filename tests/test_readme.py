@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import shlex
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ REPORTS = (
     "The heart is enlarged. No pleural effusion.", "Clear lungs.", "Large left pleural effusion. No cardiomegaly.",
     "Pulmonary edema. The heart is enlarged.", "No edema. No pneumothorax.", "Right apical pneumothorax.",
 )  # fmt: skip
+OPENI = """<eCitation><uId id="CXR{number}"/><MedlineCitation><Article><Abstract>
+<AbstractText Label="FINDINGS">{text}</AbstractText></Abstract></Article></MedlineCitation></eCitation>"""
 
 
 def block(section: str, language: str, number: int = 0) -> str:
@@ -55,6 +59,44 @@ def test_commands(medvl):
             results = json.loads(Path("runs/first/evaluation.json").read_text())
             assert {"zero_shot", "retrieval", "linear_probe"} <= set(results)
             assert "Pleural Effusion" in results["zero_shot"]["findings"]
+
+
+@pytest.mark.usefixtures("cases")
+def test_sources_and_a_configuration_to_edit(medvl):
+    with Path("pneumonia.csv").open("w") as file:
+        file.write("image,finding\n")
+        file.writelines(f"images/{i:04d}.png,{'Pneumonia' if i % 2 else 'No Finding'}\n" for i in range(60))
+    with tarfile.open("openi-reports.tgz", "w:gz") as archive:
+        for i in range(60):
+            content = OPENI.format(number=i, text=REPORTS[i % 6]).encode()
+            member = tarfile.TarInfo(f"ecgen-radiology/{i}.xml")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    line = block("Your own images and reports", "bash", 1).replace("\\\n", " ")
+    code, out, err = medvl(*shlex.split(line)[1:], *TINY)
+    assert code == 0, err
+    assert "Trained model in" in out
+    assert "`medvl config convirt > my.yaml` writes every setting to a file to edit and run" in README
+    code, out, err = medvl("config", "convirt")
+    assert code == 0, err
+    Path("my.yaml").write_text(out)
+    code, _, err = medvl("train", "my.yaml", "--data", "cases.csv", "--output", "runs/mine", *TINY)
+    assert code == 0, err
+
+
+def test_every_block_is_run():
+    """Here, by ``.ci/run`` word for word (the test command, the demo), or in the documentation's step."""
+    code = re.findall(r"^```(?:bash|python)\n(.*?)^```$", README, re.M | re.S)
+    section = "Your own images and reports"
+    ran = [block(section, "bash"), block(section, "bash", 1), block("Your own MONAI pipeline", "python")]
+    assert code == [
+        'pip install -c constraints.txt -e ".[cli]" && medvl demo\n',
+        *ran,
+        'pip install -c constraints.txt -e ".[dev]" && pytest\n',
+    ]
+    script = (Path(__file__).parents[1] / ".ci" / "run").read_text()
+    assert "<!-- test command -->" in script
+    assert "\nmedvl demo --output" in script
 
 
 @pytest.mark.usefixtures("cases")
