@@ -20,6 +20,8 @@ PADDING = {"input_ids": 0, "attention_mask": 0, "sentence_ids": -1}
 IMAGE_KEYS = ("image", "label", "visible_indices", "visible_mask")
 TEXT_KEYS = ("text", "text_label", *PADDING)
 
+_OWN_KEYS = ("pooled", "text_study_id")  # of items, not of batches
+
 
 def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str, Any]:
     """Collate studies into a batch; some may have no image and some no text.
@@ -27,7 +29,8 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
     Token sequences are padded to the longest, tensors and arrays are stacked, numbers become a tensor, and other values stay
     a list. ``image`` and ``label`` are those of the N studies with an image; ``input_ids``, ``attention_mask``,
     ``sentence_ids``, ``text`` and ``text_label`` those of the M studies with a text. The integers ``image_ids`` (N,) and
-    ``text_ids`` (M,) are hashes of ``study_id``: an image and a text are a pair if their ids are equal.
+    ``text_ids`` (M,) are hashes of ``study_id``: an image and a text are a pair if their ids are equal. A text with a
+    ``text_study_id`` has the hash of that.
 
     Images whose ``pooled`` is true are views of one study that get one embedding (:class:`~medvl.networks.PooledViews`). There
     are then more images than N; ``view_index`` is the row in [0, N) of each image, and ``label`` and ``image_ids`` have one
@@ -62,7 +65,7 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
         row_of = {study["study_id"]: row for row, study in enumerate(rows)}
         batch["view_index"] = torch.tensor([row_of[study["study_id"]] for study in with_image])
     owners = {"image": with_image, **dict.fromkeys(IMAGE_KEYS[1:], rows), **dict.fromkeys(TEXT_KEYS, with_text)}
-    for key in dict.fromkeys(key for study in studies for key in study if key != "pooled"):
+    for key in dict.fromkeys(key for study in studies for key in study if key not in _OWN_KEYS):
         having = owners.get(key) or studies
         without = [str(study.get("study_id")) for study in having if key not in study]
         if without:
@@ -70,9 +73,13 @@ def collate_studies(items: Sequence[Mapping[str, Any] | StudyError]) -> dict[str
                 error_message("studies of one batch", f"all have {key!r}", f"study {without[0]!r} without it")
             )
         batch[key] = _collate_key(key, [study[key] for study in having])
-    for having, name in ((rows, "image_ids"), (with_text, "text_ids")):
-        if having and "study_id" in batch:
-            batch[name] = torch.tensor([hash_id(str(study["study_id"])) for study in having], dtype=torch.int64)
+    if "study_id" in batch:
+        for name, ids in (
+            ("image_ids", [study["study_id"] for study in rows]),
+            ("text_ids", [study.get("text_study_id", study["study_id"]) for study in with_text]),
+        ):
+            if ids:
+                batch[name] = torch.tensor([hash_id(str(text)) for text in ids], dtype=torch.int64)
     return batch
 
 

@@ -59,8 +59,11 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         prompt_transform: transforms of the ``label`` that a prompt is generated from, which must add ``input_ids`` too.
         decoupled: whether images and texts are items of their own, for :class:`DecoupledBatchSampler`.
         label_prompts: whether images of the kind ``image-label`` get a prompt as their text.
+        paired_prompts: whether a prompt has the id of its image. If not, it has an id of its own, so that a loss of pairs
+            (:class:`~medvl.losses.ImageTextContrastiveLoss` with ``paired_only``) passes over it: it is as true of every
+            other image with that label.
         texts_per_study: sentences that are drawn together from a study with more of them, successive ones that start
-            anywhere; at least 1. All of them are positives of the study's image.
+            anywhere; at least 1, and 1 if decoupled. All of them are positives of the study's image.
         prompts_per_study: given prompts that are drawn with a study, if images and texts are coupled; at least 0. They are
             chosen by the study's id, others each time.
         views: how a study with several images is drawn: ``"all"``, each image as a unit of its own; ``"sample"``, one image,
@@ -77,7 +80,9 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         text_pools: for each source, its units of texts, if they are decoupled.
 
     Raises:
-        ValueError: If ``views`` is unknown, or a study lacks its id, source, kind or a key of its kind.
+        TypeError: If ``texts_per_study`` is not an integer.
+        ValueError: If ``views`` is unknown, ``texts_per_study`` is out of its range, or a study lacks its id, source, kind or
+            a key of its kind.
 
     Example:
         >>> studies = [
@@ -100,6 +105,7 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         *,
         decoupled: bool = False,
         label_prompts: bool = True,
+        paired_prompts: bool = True,
         texts_per_study: int = 1,
         prompts_per_study: int = 0,
         views: str = "all",
@@ -109,9 +115,12 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         check_option(views, "views", VIEWS)
         check_integer(texts_per_study, "texts_per_study", minimum=1)
         check_integer(prompts_per_study, "prompts_per_study", minimum=0)
+        if decoupled and texts_per_study > 1:
+            expected = "be 1 where images and texts are decoupled"
+            raise ValueError(error_message("texts_per_study", expected, texts_per_study))
         for study in studies:
             _check_study(study)
-        self.studies, self.seed, self._pooled = studies, seed, views == "pool"
+        self.studies, self.seed, self._pooled, self._paired_prompts = studies, seed, views == "pool", paired_prompts
         self.texts_per_study, self.prompts_per_study = texts_per_study, prompts_per_study
         images: list[dict[str, Any]] = []
         texts: list[dict[str, Any]] = []
@@ -213,6 +222,8 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
             number, is_prompt = text
             found = (self.prompts if is_prompt else self.texts)[number]
             item |= {key: value for key, value in found.items() if key not in IMAGE_KEYS}
+            if is_prompt and not self._paired_prompts:
+                item["text_study_id"] = f"{item['study_id']}\0prompt"
         return item
 
     def __getitems__(self, indices: Sequence[int]) -> list[dict[str, Any] | StudyError]:

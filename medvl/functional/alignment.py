@@ -134,16 +134,20 @@ def patch_sentence_scores(
         [[0.8333333730697632]]
     """
     if patch_mask is not None or sentence_mask is not None:
-        p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES, normalize=False)
-        patch_embeds, sentence_embeds = (
-            hide_masked(p, patch_mask, "patch_mask"),
-            hide_masked(s, sentence_mask, "sentence_mask"),
-        )
+        patch_embeds, sentence_embeds = read_parts(patch_embeds, sentence_embeds, patch_mask, sentence_mask)
     p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES)
     plan = partial(
         patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
     )
     return score_pairs(p, s, patch_mask, sentence_mask, plan, tile_size)
+
+
+def read_parts(
+    patch_embeds: Tensor, sentence_embeds: Tensor, patch_mask: Tensor | None, sentence_mask: Tensor | None
+) -> Pair:
+    """Embeddings of patches (N, P, D) and sentences (M, S, D), checked; 0 where a mask does not keep them."""
+    p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES, normalize=False)
+    return hide_masked(p, patch_mask, "patch_mask"), hide_masked(s, sentence_mask, "sentence_mask")
 
 
 def score_pairs(

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from medvl.utils.checks import check_type, error_message
-from medvl.utils.distributed import all_gather_with_grad, get_rank, get_world_size
+from medvl.utils.distributed import all_gather_with_grad, get_rank, get_world_size, is_distributed
 from medvl.utils.tensors import as_float, as_ids, as_labels, as_mask
 
 Ids: TypeAlias = Tensor | Sequence[str] | Sequence[int]
@@ -71,11 +71,13 @@ def warn_if_without_positive(positive: Tensor) -> None:
         _warn("No image and text of a batch have equal ids or labels that agree, so no pair is a positive.")
 
 
-def warn_if_labels_are_empty(image_labels: Tensor, text_labels: Tensor) -> None:
+def warn_if_labels_are_empty(
+    image_labels: Tensor, text_labels: Tensor, consequence: str = "every pair has the same target"
+) -> None:
     """Warn once if all labels of a batch's images, or texts, are 0 or unknown: every pair is then as similar as any other."""
     for side, labels in (("image", image_labels), ("text", text_labels)):
         if _is_checked(labels, labels) and not labels.nan_to_num(0.0).any():
-            _warn(f"All {side}_labels of a batch are 0 or unknown, so every pair has the same target.")
+            _warn(f"All {side}_labels of a batch are 0 or unknown, so {consequence}.")
 
 
 def _is_checked(images: Tensor, texts: Tensor) -> bool:
@@ -96,6 +98,12 @@ def _is_checked(images: Tensor, texts: Tensor) -> bool:
 def _warn(message: str) -> None:
     _warned.add(message)
     warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+
+def paired_rows(ids: Pair, gather: bool) -> Pair:
+    """True for the images (N,) and the texts (M,) whose id is on the other side, with ``gather`` in any process."""
+    images, texts = (all_gather_with_grad(side) for side in ids) if gather and is_distributed() else ids
+    return torch.isin(ids[0], texts), torch.isin(ids[1], images)
 
 
 def pair_labels(labels: tuple[Tensor, Tensor], masks: tuple[Tensor | None, Tensor | None], embeds: Pair) -> Pair:

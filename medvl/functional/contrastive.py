@@ -10,8 +10,10 @@ from medvl.functional.batch import (
     Ids,
     ids_and_labels,
     image_weights,
+    optional_ids,
     pair_ids,
     pair_labels,
+    paired_rows,
     warn_if_labels_are_empty,
     warn_if_without_positive,
 )
@@ -45,6 +47,7 @@ def image_text_contrastive_loss(
     gather: bool = False,
     tile_size: int | str | None = None,
     pool_texts: bool = False,
+    paired_only: bool = False,
 ) -> Tensor:
     """Contrastive loss with positives by id (ConVIRT, CLIP).
 
@@ -56,6 +59,16 @@ def image_text_contrastive_loss(
         >>> round(image_text_contrastive_loss(torch.eye(2), torch.eye(2), temperature=1.0).item(), 4)
         0.3133
     """
+    if paired_only and (ids := optional_ids(image_ids, text_ids, image_embeds, text_embeds)) is not None:
+        images, texts = paired_rows(ids, gather)
+        weights = image_weights(weights, image_embeds)
+        weights = None if weights is None else weights[images]
+        image_embeds, text_embeds, image_ids, text_ids = (
+            image_embeds[images],
+            text_embeds[texts],
+            ids[0][images],
+            ids[1][texts],
+        )
     if pool_texts:
         if text_ids is None:
             raise ValueError(error_message("text_ids", "be given where pool_texts is True", None))

@@ -8,16 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from medvl.functional.alignment import AXES, NAMES, Plan, patch_sentence_plan, score_pairs
-from medvl.functional.batch import Ids, image_weights
-from medvl.functional.contrastive import read_embeds
+from medvl.functional.alignment import Plan, patch_sentence_plan, read_parts, score_pairs
+from medvl.functional.batch import Ids, image_weights, warn_if_labels_are_empty
 from medvl.functional.grouping import group_by_id
 from medvl.functional.pooling import masked_mean
 from medvl.functional.reduction import reduce_terms, scale_to_mean_one
 from medvl.functional.similarity import Similarity, l2_normalize, label_similarity, log_softmax, softmax
 from medvl.utils.checks import check_positive, error_message
 from medvl.utils.distributed import all_gather_with_grad, all_reduce_max, is_distributed
-from medvl.utils.tensors import as_float, as_ids, as_labels, as_mask, as_scale
+from medvl.utils.tensors import as_float, as_ids, as_labels, as_mask, as_scale, check_same_size
 
 
 def sentence_scores(
@@ -40,7 +39,7 @@ def sentence_scores(
         patch_embeds: (N, P, D), scaled to unit length here.
         sentence_embeds: (M, S, D), scaled to unit length here.
         patch_mask: (N, P), True keeps; without it, all are kept.
-        sentence_mask: (M, S), True keeps.
+        sentence_mask: (M, S), True keeps. What a mask excludes may hold any value, NaN too, and gets no gradient.
         alignment: ``"attention"``, ``"max"`` or ``"transport"``.
         epsilon: regularization of the transport, above 0.
         attention_temperature: tau_a, above 0.
@@ -58,7 +57,8 @@ def sentence_scores(
         >>> sentence_scores(patches, sentences, alignment="max").tolist()
         [[[1.0, 1.0]]]
     """
-    p, s = read_embeds(patch_embeds, sentence_embeds, NAMES, AXES)
+    p, s = read_parts(patch_embeds, sentence_embeds, patch_mask, sentence_mask)
+    p, s = l2_normalize(p), l2_normalize(s)
     plan: Plan = partial(
         patch_sentence_plan, alignment=alignment, epsilon=epsilon, attention_temperature=attention_temperature
     )
@@ -70,6 +70,8 @@ def sentence_scores(
 def _best_patch(similarity: Tensor, patch_mask: Tensor, sentence_mask: Tensor) -> Tensor:
     """The share (..., P, S) of each sentence's best patch: 1."""
     kept = patch_mask.unsqueeze(-1) & sentence_mask.unsqueeze(-2)
+    if not similarity.numel():
+        return torch.zeros_like(similarity)
     best = similarity.masked_fill(~kept, torch.finfo(similarity.dtype).min).argmax(-2, keepdim=True)
     return torch.zeros_like(similarity).scatter_(-2, best, 1.0) * kept
 
@@ -108,15 +110,20 @@ def semantic_sentence_loss(
         >>> round(semantic_sentence_loss(patches, sentences, labels, labels, alignment="max", temperature=1.0).item(), 4)
         0.3133
     """
-    sentences, labels, mask = _sentences(sentence_embeds, text_labels, sentence_mask, text_ids, alignment)
-    images = as_labels(image_labels, "image_labels").to(sentences.device)
-    _check_rows(images, patch_embeds, "image_labels")
-    weights = image_weights(weights, patch_embeds)
+    patches, sentences = read_parts(patch_embeds, sentence_embeds, patch_mask, sentence_mask)
+    images = as_labels(image_labels, "image_labels").to(patches.device)  # (N, K)
+    if len(images) != len(patches):
+        expected = f"have {len(patches)} rows, one for each row of the embeddings"
+        raise ValueError(error_message("image_labels", expected, len(images)))
+    sentences, labels, mask = _sentences(sentences, text_labels, sentence_mask, text_ids, alignment)
+    check_same_size(images, labels, -1, ("image_labels", "text_labels"), "width K")
+    warn_if_labels_are_empty(images, labels, "no image is contrasted with a sentence")
+    weights = image_weights(weights, patches)
     distributed = gather and is_distributed()
     if distributed:
         sentences, labels, mask = _gather_sentences(sentences, labels, mask)
     scores = sentence_scores(
-        patch_embeds,
+        patches,
         sentences,
         patch_mask,
         mask,
@@ -124,8 +131,8 @@ def semantic_sentence_loss(
         epsilon=epsilon,
         attention_temperature=attention_temperature,
         tile_size=tile_size,
-    )
-    has_patches = as_mask(patch_mask, "patch_mask", patch_embeds).any(1)
+    )  # (N, M, S)
+    has_patches = as_mask(patch_mask, "patch_mask", patches).any(1)
     if distributed:
         scores, images, has_patches = (all_gather_with_grad(x) for x in (scores, images, has_patches))
         weights = None if weights is None else all_gather_with_grad(weights)
@@ -151,37 +158,31 @@ def semantic_sentence_loss(
 
 
 def _sentences(
-    sentence_embeds: Tensor, text_labels: Tensor, mask: Tensor | None, text_ids: Ids | None, alignment: str
+    sentences: Tensor, text_labels: Tensor, mask: Tensor | None, text_ids: Ids | None, alignment: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Sentences (M, S, D), their labels (M, S, K) and mask (M, S); with a transport, those of one id are one text."""
-    labels = as_float(text_labels) if isinstance(text_labels, Tensor) else as_labels(text_labels, "text_labels")
-    mask = as_mask(mask, "sentence_mask", sentence_embeds)
-    if labels.ndim == 2:
-        labels = labels.unsqueeze(1)
-        if sentence_embeds.shape[1] > 1:  # a label of the whole text
-            sentence_embeds = masked_mean(l2_normalize(sentence_embeds), mask).unsqueeze(1)
-            mask = mask.any(1, keepdim=True)
-    if labels.ndim != 3 or labels.shape[:2] != sentence_embeds.shape[:2]:
-        expected = f"have shape {(*sentence_embeds.shape[:2], 'K')}, one row for each sentence"
+    by_sentence = isinstance(text_labels, Tensor) and text_labels.ndim == 3
+    labels = as_float(text_labels) if by_sentence else as_labels(text_labels, "text_labels").unsqueeze(1)
+    labels, mask = labels.to(sentences.device), as_mask(mask, "sentence_mask", sentences)
+    if not by_sentence and sentences.shape[1] != 1:  # a label of the whole text
+        sentences = masked_mean(l2_normalize(sentences), mask).unsqueeze(1)
+        mask = mask.any(1, keepdim=True)
+    if labels.shape[:2] != sentences.shape[:2]:
+        shape = (*sentences.shape[:2], "K") if by_sentence else (len(sentences), "K")
+        expected = (
+            f"have shape ({', '.join(map(str, shape))}), one row for each {'sentence' if by_sentence else 'text'}"
+        )
         raise ValueError(error_message("text_labels", expected, tuple(text_labels.shape)))
-    labels = labels.to(sentence_embeds.device)
-    if alignment != "transport" or text_ids is None or sentence_embeds.shape[1] != 1:
-        return sentence_embeds, labels, mask
-    ids = as_ids(text_ids, "text_ids", len(labels), labels.device)
-    kept = mask[:, 0]
-    rows, grouped, _ = group_by_id(sentence_embeds[kept, 0], ids[kept])
-    return rows, group_by_id(labels[kept, 0].nan_to_num(0.0), ids[kept])[0], grouped
+    if alignment != "transport" or text_ids is None or sentences.shape[1] != 1:
+        return sentences, labels, mask
+    ids, kept = as_ids(text_ids, "text_ids", len(labels), labels.device), mask[:, 0]
+    rows, grouped, _ = group_by_id(sentences[kept, 0], ids[kept])
+    return rows, group_by_id(labels[kept, 0], ids[kept])[0], grouped
 
 
 def _gather_sentences(sentences: Tensor, labels: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The sentences of every process, as many a text as the process with the most has."""
     missing = all_reduce_max(sentences.shape[1], sentences.device) - sentences.shape[1]
     sentences, labels = pad(sentences, (0, 0, 0, missing)), pad(labels, (0, 0, 0, missing))
-    padded = sentences, labels, pad(mask, (0, missing))
-    return tuple(all_gather_with_grad(x) for x in padded)  # type: ignore[return-value]
-
-
-def _check_rows(labels: Tensor, embeds: Tensor, name: str) -> None:
-    if len(labels) != len(embeds):
-        expected = f"have {len(embeds)} rows, one for each row of the embeddings"
-        raise ValueError(error_message(name, expected, len(labels)))
+    sentences, labels, mask = (all_gather_with_grad(x) for x in (sentences, labels, pad(mask, (0, missing))))
+    return sentences, labels, mask

@@ -64,7 +64,8 @@ def agreement_targets(batch: Batch, label_agreement: str, temperature: float | N
             return zeros.masked_fill_(~weights, -torch.inf)
         return weights.to(dtype).log_()
 
-    return LogTargets(block, bound=0.0 if temperature is None else 2 / temperature)
+    # (cosine - 1) / temperature, and what is below the smallest number of float32 is no agreement.
+    return LogTargets(block, bound=0.0 if temperature is None else min(2 / temperature, 88.0))
 
 
 def similarity_targets(batch: Batch, similarity: Similarity, temperature: float) -> LogTargets:
@@ -93,12 +94,17 @@ def agreement_blocks(
         ids: (N,) and (M,) integers.
         labels: (N, K) and (M, K); NaN marks an unknown finding. One of the two pairs must be given.
         label_agreement: ``"exact"``, ``"overlap"`` or ``"soft"``.
-        temperature: of the soft agreement exp((cosine - 1) / temperature), above 0; None for max(0, cosine).
+        temperature: of the soft agreement exp((cosine - 1) / temperature), above 0; None for max(0, cosine). A label vector
+            that is all 0 or unknown agrees with none.
 
     Returns:
         A function from a slice of images and a slice of texts to a mask or to numbers (n, m).
+
+    Raises:
+        ValueError: If ``label_agreement`` is unknown, if the temperature is not above 0 or given for another agreement than
+            ``"soft"``, or if there are neither ids nor labels.
     """
-    check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
+    check_label_agreement(label_agreement, temperature)
     same_id = None if ids is None else _equal_blocks(*ids)
     agreement = None if labels is None else _label_agreement_blocks(*labels, label_agreement, temperature)
     if same_id is not None and agreement is not None:
@@ -107,6 +113,16 @@ def agreement_blocks(
     if only is None:
         raise ValueError(error_message("ids or labels", "be given", "neither"))
     return only
+
+
+def check_label_agreement(label_agreement: str, temperature: float | None) -> None:
+    """Raise unless the agreement is known, and its temperature None or above 0 and that of ``"soft"``."""
+    check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
+    if temperature is not None:
+        check_positive(temperature, "agreement_temperature")
+        if label_agreement != "soft":
+            expected = "be None unless label_agreement is 'soft'"
+            raise ValueError(error_message("agreement_temperature", expected, temperature))
 
 
 def _equal_blocks(images: Tensor, texts: Tensor) -> Block:
@@ -125,10 +141,22 @@ def _label_agreement_blocks(
         return lambda rows, columns: images[rows] @ texts[columns].T > 0.5
     images, texts = l2_normalize(images), l2_normalize(texts)
     if temperature is not None:
-        return lambda rows, columns: (images[rows] @ texts[columns].T).clamp_(max=1).sub_(1).div_(temperature).exp_()
+        return _exponential_blocks(images, texts, temperature)
     # Rounding leaves orthogonal labels a cosine like 3e-8. Where it is the only one of a row, it would become a target of 1.
     noise = images.shape[1] * torch.finfo(images.dtype).eps
     return lambda rows, columns: threshold(images[rows] @ texts[columns].T, noise, 0.0).clamp_(max=1)
+
+
+def _exponential_blocks(images: Tensor, texts: Tensor, temperature: float) -> Block:
+    """exp((cosine - 1) / temperature) of unit vectors; 0 for a vector of which nothing is stated."""
+    stated = images.any(1), texts.any(1)
+    smallest = torch.finfo(images.dtype).tiny  # below it, shares of a row would not sum to 1
+
+    def block(rows: slice, columns: slice) -> Tensor:
+        agreement = (images[rows] @ texts[columns].T).clamp_(max=1).sub_(1).div_(temperature).exp_()
+        return threshold(agreement, smallest, 0.0).mul_(stated[0][rows].unsqueeze(1) & stated[1][columns])
+
+    return block
 
 
 def _label_groups(image_labels: Tensor, text_labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -27,7 +27,10 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         pool_texts: whether the texts of one id, such as the sentences of a report, are one text: the normalized mean of their
             unit vectors. Sentences that many reports have are then no false negatives of each other. The M text terms are
-            those of the distinct ids.
+            those of the distinct ids. With ``gather``, texts of one id in different processes are pooled in each.
+        paired_only: whether images and texts whose id is not on the other side are left out, where without it they are
+            negatives of the others; such as prompts that are true of many images
+            (:class:`~medvl.data.UnifiedDataset` with ``paired_prompts=False``). N and M are then those that are left.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share and its weight.
         gather: contrast the batches of all processes, which may be of unequal size; every process gets the same loss,
@@ -55,8 +58,17 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
         gather: bool = False,
         tile_size: int | str | None = None,
         pool_texts: bool = False,
+        paired_only: bool = False,
     ) -> None:
-        super().__init__(temperature, reduction, gather, tile_size, image_weight=image_weight, pool_texts=pool_texts)
+        super().__init__(
+            temperature,
+            reduction,
+            gather,
+            tile_size,
+            image_weight=image_weight,
+            pool_texts=pool_texts,
+            paired_only=paired_only,
+        )
 
     def forward(
         self,

@@ -7,9 +7,8 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from medvl.functional import image_text_label_contrastive_loss
-from medvl.functional.targets import LABEL_AGREEMENTS
+from medvl.functional.targets import check_label_agreement
 from medvl.losses.options import ContrastiveOptions
-from medvl.utils.checks import check_option, check_positive, error_message
 
 
 class ImageTextLabelContrastiveLoss(ContrastiveOptions):
@@ -33,7 +32,7 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
             max(0, cosine), or exp((cosine - 1) / ``agreement_temperature``).
         agreement_temperature: above 0, of ``label_agreement="soft"``; smaller values make sharper targets. Where labels of
             several findings agree in part nearly everywhere, as in reports that state and deny many, max(0, cosine) makes
-            targets so flat that little is learned from them.
+            targets so flat that little is learned from them. A label vector that is all 0 or unknown agrees with none.
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         reduction: ``"mean"``, ``"sum"``, or ``"none"`` for the N image terms and then the M text terms, each times its
             share.
@@ -63,12 +62,7 @@ class ImageTextLabelContrastiveLoss(ContrastiveOptions):
         tile_size: int | str | None = None,
         agreement_temperature: float | None = None,
     ) -> None:
-        check_option(label_agreement, "label_agreement", LABEL_AGREEMENTS)
-        if agreement_temperature is not None:
-            check_positive(agreement_temperature, "agreement_temperature")
-            if label_agreement != "soft":
-                expected = "be None unless label_agreement is 'soft'"
-                raise ValueError(error_message("agreement_temperature", expected, agreement_temperature))
+        check_label_agreement(label_agreement, agreement_temperature)
         super().__init__(
             temperature,
             reduction,

@@ -116,7 +116,8 @@ class SemanticSentenceLoss(ContrastiveOptions):
             logit_scale: scalar, 1 / tau (the network's, after its exponential); not used if the loss has a temperature.
 
         Returns:
-            A scalar, or (N + M * S,) for ``reduction="none"``; all processes' N and M with ``gather``.
+            A scalar, or (N + M * S,) for ``reduction="none"``, the sentences of a text one after the other; all processes' N
+            and M with ``gather``. Where sentences share a plan by ``text_ids``, M and S are the texts that they then make.
 
         Raises:
             TypeError: If embeddings are not floating point tensors.

@@ -129,9 +129,10 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], nam
             a number (true or false) in place of one.
     """
     if "sources" in overrides and "sources" not in config:
+        names = _recipes_of_sources()
         raise ValueError(
             f"{name} learns from images paired with their reports, one table given as --data; --source is for "
-            f"{' and '.join(_recipes_of_sources())}."
+            f"{', '.join(names[:-1])} and {names[-1]}."
         )
     for key, value in overrides.items():
         found, default = find_key(config, key)

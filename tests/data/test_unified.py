@@ -9,7 +9,7 @@ from monai.transforms import Compose, Lambdad, MapTransform, Randomizable
 
 from medvl.data import StudyLoader, UnifiedDataset, unified_loader
 from medvl.engines import PrepareBatchImageText
-from medvl.losses import CombinedLoss, SemanticMatchingLoss
+from medvl.losses import CombinedLoss, ImageTextContrastiveLoss, SemanticMatchingLoss
 from medvl.networks import PooledViews
 from medvl.transforms import LabelPolicy, LabelsToPromptd
 from medvl.utils.errors import StudyError
@@ -128,6 +128,123 @@ class TestCoupled:
             seen.append((batch["text"][0], tuple(batch["text_label"][0].tolist())))
             assert batch["image_ids"].tolist() == batch["text_ids"].tolist()
         assert sorted(seen) == [("now three words", (0, 0)), ("one", (1, 0)), ("two words", (0, 1))]
+
+
+def report(number, sentences, **more):
+    """A study with sentences, each with a label of its own."""
+    out = study("image-text", number, **more)
+    del out["text"]
+    states = np.arange(2 * len(sentences), dtype=np.float32).reshape(-1, 2)
+    return {**out, "sentences": list(sentences), "text_label": states}
+
+
+class TestTextsPerStudy:
+    """Several sentences of a study in a step."""
+
+    @pytest.mark.parametrize("views", ["all", "sample", "pool"])
+    @pytest.mark.parametrize("per_study", [1, 2, 3, 5, 9])
+    def test_each_study_draws_so_many_different_texts_and_all_in_turn(self, views, per_study):
+        reports = {1: ["a"], 2: ["b", "c"], 5: ["d", "e", "f", "g", "h"]}
+        studies = [report(number, sentences) for number, sentences in reports.items()]
+        data = dataset(studies, texts_per_study=per_study, views=views)
+        loader = StudyLoader(data, batch_sampler=data.sampler(3))
+        drawn = {number: [] for number in reports}
+        for epoch in range(10):
+            loader.set_epoch(epoch)
+            (batch,) = loader
+            assert len(batch["image_ids"]) == 3
+            assert len(set(batch["text"])) == len(batch["text"]) == len(batch["text_ids"])
+            for number, sentences in reports.items():
+                own = batch["text_ids"] == hash_id(f"image-text/{number}")
+                texts = [text for text, keep in zip(batch["text"], own, strict=True) if keep]
+                assert len(texts) == min(per_study, number)
+                assert set(texts) <= set(sentences)
+                labels = batch["text_label"][own].tolist()
+                assert labels == [[2 * sentences.index(t), 2 * sentences.index(t) + 1] for t in texts]
+                drawn[number] += texts
+        for number, sentences in reports.items():  # ten epochs are whole turns of 1, 2 and 5 sentences
+            counts = [drawn[number].count(sentence) for sentence in sentences]
+            assert counts == [10 * min(per_study, number) // number] * number
+
+    def test_one_text_a_study_is_drawn_as_without_the_argument(self):
+        """The items and units are those from before there was a choice."""
+        studies = [
+            report(0, ["a", "b", "c"]),
+            study("image-label", 1),
+            {k: v for k, v in report(2, ["d", "e"], kind="text-label").items() if k != "image"},
+        ]
+        data = dataset(studies, texts_per_study=1)
+        assert data.pools == dataset(studies).pools == {"image-text": [((0,), (1,), (2,)), ((4,), (5,))],
+                                                        "image-label": [((3,),)]}  # fmt: skip
+        assert len(data) == 6
+        assert [data[i].get("text") for i in (0, 1, 2, 4, 5)] == ["a", "b", "c", "d", "e"]
+        assert list(data.sampler(2)) == list(dataset(studies).sampler(2))
+
+    def test_units_of_several_texts(self):
+        two_views = [report(0, ["a", "b", "c"], image=torch.full((1, 2, 2), float(v))) for v in range(2)]
+
+        def units(views):
+            data = dataset(two_views, texts_per_study=2, views=views)
+            return [
+                [[("image" in data[i], data[i].get("text")) for i in alternative] for alternative in unit]
+                for unit in data.pools["image-text"]
+            ]
+
+        texts = [[(True, "a"), (False, "b")], [(True, "b"), (False, "c")], [(True, "c"), (False, "a")]]
+        assert units("all") == [texts, texts]
+        assert units("sample") == [[texts[0], texts[0], texts[1], texts[1], texts[2], texts[2]]]
+        assert units("pool") == [[[first, (True, None), second] for first, second in texts]]
+
+    def test_texts_alone(self):
+        studies = [{k: v for k, v in report(n, "abc", kind="text-label").items() if k != "image"} for n in range(4)]
+        data = dataset(studies, texts_per_study=2)
+        (batch,) = StudyLoader(data, batch_sampler=data.sampler(4))
+        assert "image" not in batch
+        _, counts = batch["text_ids"].unique(return_counts=True)
+        assert counts.tolist() == [2, 2, 2, 2]
+
+    @pytest.mark.parametrize(("value", "error"), [(0, ValueError), (-1, ValueError), (1.5, TypeError)])
+    def test_values_out_of_range(self, value, error):
+        with pytest.raises(error, match=r"^texts_per_study must be .*\.$"):
+            dataset(texts_per_study=value)
+
+    def test_decoupled_texts_are_drawn_one_by_one(self):
+        message = r"^texts_per_study must be 1 where images and texts are decoupled, got 2\.$"
+        with pytest.raises(ValueError, match=message):
+            dataset(decoupled=True, texts_per_study=2)
+
+
+class TestPromptsOfTheirOwn:
+    def batch(self, **options):
+        data = dataset(**options)
+        return next(
+            iter(StudyLoader(data, batch_sampler=data.sampler(12, **({"num_texts": 12} if data.image_pools else {}))))
+        )
+
+    @pytest.mark.parametrize("decoupled", [False, True])
+    def test_an_unpaired_prompt_has_an_id_of_its_own(self, decoupled):
+        paired, own = (self.batch(decoupled=decoupled, paired_prompts=value) for value in (True, False))
+        assert own["study_id"] == paired["study_id"]
+        assert own["text"] == paired["text"]
+        assert "text_study_id" not in own
+        assert torch.equal(own["image_ids"], paired["image_ids"])
+        changed = own["text_ids"] != paired["text_ids"]
+        prompts = torch.tensor([not text.startswith("text ") for text in own["text"]])
+        assert prompts.any()
+        assert torch.equal(changed, prompts)
+        assert not torch.isin(own["text_ids"][prompts], own["image_ids"]).any()
+        assert len(own["text_ids"][prompts].unique()) == prompts.sum()
+
+    def test_a_loss_of_pairs_passes_over_prompts(self):
+        generator = torch.Generator().manual_seed(0)
+        batch = self.batch(paired_prompts=False)
+        images = torch.randn(len(batch["image_ids"]), 4, generator=generator, requires_grad=True)
+        texts = torch.randn(len(batch["text_ids"]), 4, generator=generator, requires_grad=True)
+        loss = ImageTextContrastiveLoss(paired_only=True, pool_texts=True)
+        loss(images, texts, batch["image_ids"], batch["text_ids"]).backward()
+        of_pairs = [own.startswith("image-text") for own in batch["study_id"]]
+        assert texts.grad.any(1).tolist() == of_pairs
+        assert images.grad.any(1).sum() == 3
 
 
 class TestDecoupled:

@@ -27,7 +27,7 @@ from medvl.functional.targets import (
 NAN, INF = math.nan, math.inf
 COMMON = {"reduction": "mean", "gather": False, "tile_size": None}
 DEFAULTS = {
-    "ImageTextContrastiveLoss": {"image_weight": 0.75, **COMMON, "pool_texts": False},
+    "ImageTextContrastiveLoss": {"image_weight": 0.75, **COMMON, "pool_texts": False, "paired_only": False},
     "SemanticMatchingLoss": {"target_temperature": 1.0, "similarity": "cosine", **COMMON},
     "ImageTextLabelContrastiveLoss": {"label_agreement": "exact", "image_weight": 0.5, **COMMON},
     "SigmoidContrastiveLoss": {"label_agreement": "exact", **COMMON},
@@ -36,6 +36,15 @@ DEFAULTS = {
         "epsilon": 0.05,
         "attention_temperature": 0.1,
         "image_weight": 0.5,
+        **COMMON,
+    },
+    "SemanticSentenceLoss": {
+        "target_temperature": 0.1,
+        "similarity": "cosine",
+        "alignment": "attention",
+        "epsilon": 0.05,
+        "attention_temperature": 0.1,
+        "present_only": True,
         **COMMON,
     },
     "MaskedPatchLoss": {"patch_size": 16, "normalize": True, "reduction": "mean"},
@@ -76,7 +85,7 @@ def test_without_options_the_defaults_are_used_on_the_plain_path(name, monkeypat
     monkeypatch.setattr(contrastive, "split_batch", fail)
     monkeypatch.setattr(sigmoid, "split_batch", fail)
     generator = torch.Generator().manual_seed(0)
-    if name == "PatchSentenceMatchingLoss":
+    if "Sentence" in name:
         arguments = [torch.randn(3, 4, 5, generator=generator) for _ in range(2)]
     else:
         arguments = [torch.randn(3, 5, generator=generator) for _ in range(2)]
@@ -355,6 +364,35 @@ def test_labels_of_which_nothing_is_known_agree_with_none(kind):
     unknown = torch.full((2, 2), NAN)
     for labels in ((known, unknown), (unknown, known), (unknown, unknown)):
         assert not agreement_blocks(None, labels, kind)(ALL, ALL).any()
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.1, 0.01])
+def test_soft_agreement_with_a_temperature(temperature):
+    labels = (
+        torch.tensor([[1.0, 0.0], [0.0, NAN], [NAN, NAN]]),
+        torch.tensor([[2.0, 0.0], [0.0, 1.0], [-1.0, 0.0], [0.0, 0.0]]),
+    )
+    agreement = agreement_blocks(None, labels, "soft", temperature)(ALL, ALL)
+    expected = [[1, math.exp(-1 / temperature), math.exp(-2 / temperature), 0], [0] * 4, [0] * 4]
+    # What float32 has no normal number for is no agreement: it could not be scaled to a sum of 1.
+    expected = [[x if x > 1.2e-38 else 0 for x in row] for row in expected]
+    torch.testing.assert_close(agreement, torch.tensor(expected).float(), rtol=1e-5, atol=0)
+    batch = Batch((torch.ones(3, 1), torch.ones(4, 1)), labels=labels)
+    log = agreement_targets(batch, "soft", temperature)
+    torch.testing.assert_close(log.block(ALL, ALL).exp(), agreement, rtol=1e-5, atol=0)
+    finite = log.block(ALL, ALL)
+    assert finite[finite > -INF].abs().max() <= log.bound
+    with_ids = agreement_blocks((torch.tensor([1, 2, 3]), torch.tensor([3, 9, 9, 2])), labels, "soft", temperature)
+    assert with_ids(ALL, ALL)[1:].tolist() == [[0, 0, 0, 1], [1, 0, 0, 0]]
+
+
+def test_an_agreement_temperature_is_that_of_soft_labels():
+    for arguments, message in (
+        (("exact", 0.1), "agreement_temperature must be None unless label_agreement is 'soft', got 0.1."),
+        (("soft", 0.0), "agreement_temperature must be above 0, got 0.0."),
+    ):
+        with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+            agreement_blocks(IDS, LABELS, *arguments)
 
 
 def test_an_agreement_is_never_negative():

@@ -13,6 +13,7 @@ from medvl.losses import (
     MaskedPatchLoss,
     PatchSentenceMatchingLoss,
     SemanticMatchingLoss,
+    SemanticSentenceLoss,
     SigmoidContrastiveLoss,
 )
 from medvl.networks import PatchSentenceAligner
@@ -26,6 +27,7 @@ LABELS = (
     torch.randint(-1, 2, (N, K), generator=GENERATOR).float(),
     torch.randint(-1, 2, (M, K), generator=GENERATOR).float(),
 )
+SENTENCE_STATES = torch.randint(-1, 2, (M, S, K), generator=torch.Generator().manual_seed(5)).float()
 PATCH_MASK = torch.rand(N, P, generator=GENERATOR) < 0.6
 SENTENCE_MASK = torch.tensor([[True, False, True], [False, True, False], [True, True, True], [False, False, False]])
 LABEL_MASKS = torch.rand(N, K, generator=GENERATOR) < 0.6, torch.rand(M, K, generator=GENERATOR) < 0.6
@@ -54,6 +56,17 @@ CASES = {
         )
         for alignment in ("transport", "attention", "max")
         for tile_size in (None, 2)
+    },
+    **{
+        f"sentences {alignment} {tuple(labels.shape)}": (
+            lambda p, s, q, t, loss=SemanticSentenceLoss(alignment=alignment), labels=labels: loss(
+                p, s, LABELS[0], labels, q, t
+            ),
+            (PATCHES, SENTENCES),
+            (PATCH_MASK, SENTENCE_MASK),
+        )
+        for alignment in ("transport", "attention", "max")
+        for labels in (LABELS[1], SENTENCE_STATES)
     },
     **{
         f"aligner {alignment} {key}": (aligned(alignment, key), (PATCHES, OWN), (PATCH_MASK, SENTENCE_MASK[:N]))

@@ -15,6 +15,7 @@ from medvl.losses import (
     ImageTextLabelContrastiveLoss,
     PatchSentenceMatchingLoss,
     SemanticMatchingLoss,
+    SemanticSentenceLoss,
     SigmoidContrastiveLoss,
 )
 
@@ -56,21 +57,37 @@ def make_loss(name: str, **options):
         "semantic dot": lambda: SemanticMatchingLoss(similarity="dot", target_temperature=0.02, **options),
         "labels": lambda: ImageTextLabelContrastiveLoss(label_agreement="soft", **options),
         "sigmoid": lambda: SigmoidContrastiveLoss(label_agreement="overlap", **options),
+        "sharp labels": lambda: ImageTextLabelContrastiveLoss(
+            label_agreement="soft", agreement_temperature=0.1, **options
+        ),
+        "paired": lambda: ImageTextContrastiveLoss(paired_only=True, **options),
+        "pooled": lambda: ImageTextContrastiveLoss(pool_texts=True, paired_only=True, **options),
+        "sentences": lambda: SemanticSentenceLoss(**options),
         "patches": lambda: PatchSentenceMatchingLoss(epsilon=0.2, **options),
     }[name]()
 
 
-def run(name: str, images: int, texts: int, own_images: slice, own_texts: slice, tile_size, scale: float) -> None:
+def run(name: str, image_sizes: list[int], text_sizes: list[int], tile_size, scale: float) -> None:
+    images, texts, own_images, own_texts = sum(image_sizes), sum(text_sizes), slices(image_sizes), slices(text_sizes)
     generator = torch.Generator().manual_seed(7)
-    shapes = ((images, 5, D), (texts, 3, D)) if name == "patches" else ((images, D), (texts, D))
+    by_parts = name in ("patches", "sentences")
+    shapes = ((images, 5, D), (texts, 3, D)) if by_parts else ((images, D), (texts, D))
     whole = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
     ids = [torch.randint(0, 4, (n,), generator=generator) for n in (images, texts)]
+    if name == "pooled":  # the texts of one study are of one process
+        ids = [
+            torch.arange(images) % 7,
+            torch.cat([2 * rank + torch.arange(size) % 2 for rank, size in enumerate(text_sizes)]),
+        ]
     labels = [torch.randint(-1, 2, (n, K), generator=generator) for n in (images, texts)]
     weights = torch.rand(images, generator=generator)
     extra = {
         "pairs": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
         "semantic": {"image_labels": labels[0], "text_labels": labels[1]},
         "semantic dot": {"image_labels": labels[0], "text_labels": labels[1]},
+        "paired": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
+        "pooled": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
+        "sentences": {"image_labels": labels[0], "text_labels": labels[1], "weights": weights},
         "patches": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
     }.get(name, {"image_labels": labels[0], "text_labels": labels[1], "image_ids": ids[0], "text_ids": ids[1]})
     full = [x.clone().requires_grad_() for x in whole]
@@ -84,7 +101,7 @@ def run(name: str, images: int, texts: int, own_images: slice, own_texts: slice,
     with LargestMatrix(images, texts) as matrices:
         value = make_loss(name, gather=True, tile_size=tile_size)(*own, **own_extra, logit_scale=own_scale)
         value.backward()
-    if tile_size is not None and name != "patches" and matrices.seen:
+    if tile_size is not None and name not in ("patches", "sentences") and matrices.seen:
         raise SystemExit(f"{name}: the whole matrix was made")
     label = f"{name}, tile_size={tile_size}, scale={scale}"
     close(f"{label}: loss", value.detach(), expected.detach())
@@ -111,14 +128,25 @@ def run_in_ddp(own: slice, count: int, tile_size) -> None:
 
 
 def check_batch(image_sizes: list[int], text_sizes: list[int]) -> None:
-    own_images, own_texts = slices(image_sizes), slices(text_sizes)
-    for name in ("pairs", "semantic", "semantic dot", "labels", "sigmoid", "patches"):
+    names = (
+        "pairs",
+        "paired",
+        "pooled",
+        "semantic",
+        "semantic dot",
+        "labels",
+        "sharp labels",
+        "sigmoid",
+        "patches",
+        "sentences",
+    )
+    for name in names:
         # A tile of 100 texts holds all of them: only the images are split, by process.
         for tile_size, scale in ((None, 10.0), (2, 10.0), (100, 100.0)):
-            run(name, sum(image_sizes), sum(text_sizes), own_images, own_texts, tile_size, scale)
+            run(name, image_sizes, text_sizes, tile_size, scale)
     if image_sizes == text_sizes:
         for tile_size in (None, 2):
-            run_in_ddp(own_images, sum(image_sizes), tile_size)
+            run_in_ddp(slices(image_sizes), sum(image_sizes), tile_size)
 
 
 def main() -> None:

@@ -71,6 +71,14 @@ def same(image_ids, text_ids):
     return [[float(i == j) for j in text_ids] for i in image_ids]
 
 
+def pooled(embeds, ids):
+    """The normalized mean of the unit vectors of every id, and the ids, in ascending order."""
+    distinct = sorted(set(ids))
+    units = unit(embeds)
+    means = [sum(t for t, of in zip(units, ids, strict=True) if of == own) / ids.count(own) for own in distinct]
+    return torch.stack(unit(torch.stack(means))), distinct
+
+
 def image_text_contrastive(
     image_embeds, text_embeds, image_ids, text_ids, weights=None, *, scale, image_weight=0.75, reduction="mean"
 ):
@@ -100,16 +108,19 @@ def semantic_matching(
     return reduce(rows, columns, [1.0] * len(rows), [1.0] * len(columns), 0.5, reduction)
 
 
-def agreement(a: list[float], b: list[float], label_agreement: str) -> float:
+def agreement(a: list[float], b: list[float], label_agreement: str, temperature: float | None = None) -> float:
     if label_agreement == "exact":
         known = not all(map(math.isnan, a)) and not all(map(math.isnan, b))
         return float(known and all(x == y or (math.isnan(x) and math.isnan(y)) for x, y in zip(a, b, strict=True)))
     if label_agreement == "overlap":
         return float(any(x > 0 and y > 0 for x, y in zip(a, b, strict=True)))
+    if temperature is not None:
+        states_something = all(any(x > 0 or x < 0 for x in vector) for vector in (a, b))
+        return math.exp((similarity(a, b, "cosine") - 1) / temperature) if states_something else 0.0
     return max(0.0, similarity(a, b, "cosine"))
 
 
-def matches(image_labels, text_labels, image_ids, text_ids, label_agreement):
+def matches(image_labels, text_labels, image_ids, text_ids, label_agreement, temperature=None):
     count_images = len(image_ids if image_labels is None else image_labels)
     count_texts = len(text_ids if text_labels is None else text_labels)
     return [
@@ -118,7 +129,7 @@ def matches(image_labels, text_labels, image_ids, text_ids, label_agreement):
             if image_ids is not None and image_ids[i] == text_ids[j]
             else 0.0
             if image_labels is None
-            else agreement(image_labels[i].tolist(), text_labels[j].tolist(), label_agreement)
+            else agreement(image_labels[i].tolist(), text_labels[j].tolist(), label_agreement, temperature)
             for j in range(count_texts)
         ]
         for i in range(count_images)
@@ -135,10 +146,11 @@ def image_text_label_contrastive(
     *,
     scale,
     label_agreement="exact",
+    agreement_temperature=None,
     image_weight=0.5,
     reduction="mean",
 ):
-    positive = matches(image_labels, text_labels, image_ids, text_ids, label_agreement)
+    positive = matches(image_labels, text_labels, image_ids, text_ids, label_agreement, agreement_temperature)
     return contrast(cosine_logits(image_embeds, text_embeds, scale), positive, None, image_weight, reduction)
 
 
@@ -221,6 +233,83 @@ def patch_sentence_matching(
         for i, p in zip(image_ids, images, strict=True)
     ]
     return contrast(logits, positive, weights, image_weight, reduction)
+
+
+def sentence_scores(patches: Tensor, sentences: Tensor, alignment: str, epsilon: float, temperature: float) -> list:
+    """Scores of the sentences of one text with one image, both without what their masks hide."""
+    if len(patches) == 0 or len(sentences) == 0:
+        return [torch.zeros((), dtype=torch.float64)] * len(sentences)
+    c = torch.stack([torch.stack([(p * s).sum() for s in unit(sentences)]) for p in unit(patches)])
+    if alignment == "transport":
+        plan = sinkhorn(1 - c, epsilon)
+        return [(plan[:, s] / plan[:, s].sum() * c[:, s]).sum() for s in range(c.shape[1])]
+    if alignment == "attention":
+        return [(torch.softmax(column / temperature, 0) * column).sum() for column in c.T]
+    return [column.max() for column in c.T]
+
+
+def semantic_sentence(
+    patch_embeds,
+    sentence_embeds,
+    image_labels,
+    text_labels,
+    patch_mask,
+    sentence_mask,
+    text_ids=None,
+    weights=None,
+    *,
+    scale,
+    target_temperature=0.1,
+    kind="cosine",
+    alignment="attention",
+    epsilon=0.05,
+    attention_temperature=0.1,
+    present_only=True,
+    reduction="mean",
+):
+    """``text_labels`` by sentence, (M, S, K); ``text_ids``: texts of one id are one text, by ascending id."""
+    images = [p[m] for p, m in zip(patch_embeds, patch_mask, strict=True)]
+    # By text, its sentences: each the vector, its labels and whether it is one.
+    texts = [
+        list(zip(*of, strict=True)) for of in zip(sentence_embeds, text_labels.tolist(), sentence_mask, strict=True)
+    ]
+    if text_ids is not None:
+        groups = [
+            [s for of, text in zip(text_ids, texts, strict=True) if of == own for s in text if s[2]]
+            for own in sorted({of for of, text in zip(text_ids, texts, strict=True) if any(s[2] for s in text)})
+        ]
+        longest = max(map(len, groups), default=0)
+        none = (torch.zeros(sentence_embeds.shape[-1], dtype=torch.float64), [0.0] * text_labels.shape[-1], False)
+        texts = [[*group, *[none] * (longest - len(group))] for group in groups]
+
+    def states(labels) -> bool:
+        return any(x > 0 if present_only else x > 0 or x < 0 for x in labels)
+
+    rows = [len(p) > 0 and any(x > 0 or x < 0 for x in a) for p, a in zip(images, image_labels.tolist(), strict=True)]
+    columns = [bool(kept) and states(labels) for text in texts for _, labels, kept in text]
+    logits, table = [], []
+    for p, a in zip(images, image_labels.tolist(), strict=True):
+        row, similarities = [], []
+        for text in texts:
+            kept = [vector for vector, _, there in text if there]
+            found = iter(
+                sentence_scores(p, torch.stack(kept), alignment, epsilon, attention_temperature) if kept else []
+            )
+            scores = [next(found) if there else None for _, _, there in text]
+            for (_, labels, _), score in zip(text, scores, strict=True):
+                row.append(score)
+                similarities.append(similarity(a, labels, kind) / target_temperature)
+        logits.append([scale * score for score, keep in zip(row, columns, strict=True) if keep])
+        table.append([value for value, keep in zip(similarities, columns, strict=True) if keep])
+    logits = [row for row, keep in zip(logits, rows, strict=True) if keep]
+    table = [row for row, keep in zip(table, rows, strict=True) if keep]
+    image_terms, text_terms = [None] * len(rows), [None] * len(columns)
+    if any(rows) and any(columns):
+        found = iter(cross_entropies(logits, softmax(table)))
+        image_terms = [next(found) if keep else None for keep in rows]
+        found = iter(cross_entropies(transpose(logits), softmax(transpose(table))))
+        text_terms = [next(found) if keep else None for keep in columns]
+    return reduce(image_terms, text_terms, weights or [1.0] * len(rows), [1.0] * len(columns), 0.5, reduction)
 
 
 def masked_patch(prediction, image, visible_mask, patch: int, normalize: bool, reduction="mean"):

@@ -14,6 +14,7 @@ from medvl.losses import (
     MaskedPatchLoss,
     PatchSentenceMatchingLoss,
     SemanticMatchingLoss,
+    SemanticSentenceLoss,
     SigmoidContrastiveLoss,
 )
 
@@ -90,6 +91,57 @@ def test_image_text_contrastive_options(reduction, image_weight, tile_size):
         ),
         (draw(3, 4), draw(4, 4)),
         (image_ids, text_ids),
+    )
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("tile_size", [None, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_image_text_contrastive_with_pooled_texts(ids, reduction, tile_size, weighted):
+    image_ids, text_ids = ids
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0][: len(image_ids)]) if weighted else None
+
+    def expected(v, t):
+        t, own = reference.pooled(t, text_ids)
+        given = None if weights is None else weights.tolist()
+        return reference.image_text_contrastive(v, t, image_ids, own, given, scale=10.0, reduction=reduction)
+
+    check(
+        ImageTextContrastiveLoss(0.1, reduction=reduction, tile_size=tile_size, pool_texts=True),
+        expected,
+        (draw(len(image_ids), 5), draw(len(text_ids), 5, seed=1)),
+        (torch.tensor(image_ids), torch.tensor(text_ids), weights),
+        scale=10.0,
+    )
+
+
+@pytest.mark.parametrize("ids", IDS.values(), ids=IDS.keys())
+@pytest.mark.parametrize("pool_texts", [False, True])
+@pytest.mark.parametrize("tile_size", [None, 2])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_image_text_contrastive_of_pairs_alone(ids, pool_texts, tile_size, weighted):
+    """Images and texts without a partner are no negatives either."""
+    image_ids, text_ids = ids
+    images = [k for k, own in enumerate(image_ids) if own in text_ids]
+    texts = [k for k, own in enumerate(text_ids) if own in image_ids]
+    weights = torch.tensor([0.5, 2.0, 0.0, 1.0][: len(image_ids)]) if weighted else None
+
+    def expected(v, t):
+        if not images:
+            return (v * 0).sum() + (t * 0).sum()
+        own, t = [text_ids[k] for k in texts], t[texts]
+        if pool_texts:
+            t, own = reference.pooled(t, own)
+        given = None if weights is None else weights[images].tolist()
+        return reference.image_text_contrastive(v[images], t, [image_ids[k] for k in images], own, given, scale=10.0)
+
+    check(
+        ImageTextContrastiveLoss(0.1, tile_size=tile_size, pool_texts=pool_texts, paired_only=True),
+        expected,
+        (draw(len(image_ids), 5), draw(len(text_ids), 5, seed=1)),
+        (torch.tensor(image_ids), torch.tensor(text_ids), weights),
+        scale=10.0,
     )
 
 
@@ -197,6 +249,30 @@ def test_image_text_label_and_sigmoid(labels, label_agreement, with_ids, tile_si
         )
 
 
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+@pytest.mark.parametrize(("temperature", "scale"), [(1.0, 10.0), (0.1, 100.0), (0.02, 10.0)])
+@pytest.mark.parametrize("with_ids", [False, True])
+@pytest.mark.parametrize("tile_size", [None, 2])
+def test_soft_agreement_with_a_temperature(labels, temperature, with_ids, tile_size, scale):
+    ids = [[0, 1, 2][: len(x)] for x in labels] if with_ids else [None, None]
+    check(
+        ImageTextLabelContrastiveLoss(1 / scale, "soft", 0.3, tile_size=tile_size, agreement_temperature=temperature),
+        lambda v, t: reference.image_text_label_contrastive(
+            v,
+            t,
+            *(x.double() for x in labels),
+            *ids,
+            scale=scale,
+            label_agreement="soft",
+            agreement_temperature=temperature,
+            image_weight=0.3,
+        ),
+        tuple(draw(len(x), 4, seed=k) for k, x in enumerate(labels)),
+        (*labels, *(None if i is None else torch.tensor(i) for i in ids)),
+        3 * scale,  # a tile's weights are rounded once more where they are normalized
+    )
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("tile_size", [None, 2])
 @pytest.mark.parametrize("scale", [1.0, 100.0])
@@ -257,6 +333,122 @@ def test_patch_sentence_matching_options(reduction, scale):
         (draw(2, 3, 4), draw(2, 2, 4)),
         (),
     )
+
+
+SENTENCE_LABELS = {
+    "states": (
+        torch.tensor([[1.0, -1, 0], [-1, -1, 1], [0, 1, 1]]),
+        torch.tensor([[[1.0, 0, 0], [-1, 0, 0], [0, 0, 0]], [[0, 1, 1], [0, 0, 1], [0, -1, 0]]]),
+    ),
+    "unknown": (
+        torch.tensor([[1.0, NAN, 0], [NAN, NAN, NAN], [0, 1, -1]]),
+        torch.tensor([[[1.0, NAN, 0], [NAN, NAN, NAN], [NAN, 1, 1]], [[0, 1, NAN], [0, 0, 0], [-1, -1, NAN]]]),
+    ),
+    "nothing of images": (torch.zeros(3, 3), torch.ones(2, 3, 3)),
+    "nothing of sentences": (torch.ones(3, 3), torch.full((2, 3, 3), NAN)),
+    "denied alone": (torch.eye(3), -torch.ones(2, 3, 3)),
+}
+
+
+@pytest.mark.parametrize(
+    ("masks", "labels"),
+    [*((masks, "unknown") for masks in MASKS), *(("all", labels) for labels in SENTENCE_LABELS)],
+)
+@pytest.mark.parametrize(
+    ("alignment", "tile_size"), [("transport", None), ("attention", None), ("max", None), ("attention", 1), ("max", 1)]
+)
+def test_semantic_sentence(masks, labels, alignment, tile_size):
+    labels, (patch_mask, sentence_mask) = SENTENCE_LABELS[labels], (mask.bool() for mask in MASKS[masks])
+    weights = [0.5, 1.0, 2.0]
+    check(
+        SemanticSentenceLoss(0.1, alignment=alignment, epsilon=0.1, tile_size=tile_size),
+        lambda p, s: reference.semantic_sentence(
+            p, s, *labels, patch_mask, sentence_mask, None, weights, scale=10.0, alignment=alignment, epsilon=0.1
+        ),
+        (draw(3, 4, 5), draw(2, 3, 5)),
+        (*labels, patch_mask, sentence_mask, None, torch.tensor(weights)),
+        scale=30.0,  # with one patch and one sentence, gradients are small differences
+    )
+
+
+@pytest.mark.parametrize(
+    ("reduction", "kind", "scale"), [("mean", "jaccard", 1.0), ("sum", "dot", 100.0), ("none", "cosine", 10.0)]
+)
+@pytest.mark.parametrize("present_only", [False, True])
+def test_semantic_sentence_options(reduction, kind, present_only, scale):
+    images, texts = SENTENCE_LABELS["unknown"]
+    patch_mask, sentence_mask = (mask.bool() for mask in MASKS["empty rows"])
+    check(
+        SemanticSentenceLoss(
+            1 / scale,
+            0.5,
+            kind,
+            attention_temperature=0.3,
+            present_only=present_only,
+            reduction=reduction,
+        ),
+        lambda p, s: reference.semantic_sentence(
+            p,
+            s,
+            images,
+            texts,
+            patch_mask,
+            sentence_mask,
+            scale=scale,
+            target_temperature=0.5,
+            kind=kind,
+            attention_temperature=0.3,
+            present_only=present_only,
+            reduction=reduction,
+        ),
+        (draw(3, 4, 5), draw(2, 3, 5)),
+        (images, texts, patch_mask, sentence_mask),
+        scale,
+    )
+
+
+@pytest.mark.parametrize(
+    ("alignment", "reduction", "tile_size"),
+    [("transport", "none", 2), ("transport", "mean", None), ("max", "none", None)],
+)
+def test_sentences_that_are_texts_of_their_own_share_a_plan_by_id(alignment, reduction, tile_size):
+    images = SENTENCE_LABELS["states"][0]
+    texts = torch.tensor([[1.0, 0, 0], [0, 1, 1], [0, 0, 1], [-1, 0, 0], [0, 1, 0], [1, 1, 0]])
+    ids, mask = [7, 3, 7, 3, 9, 2], torch.tensor([[1], [1], [1], [1], [1], [0]]).bool()
+    patch_mask = MASKS["ragged"][0].bool()
+    check(
+        SemanticSentenceLoss(0.1, alignment=alignment, epsilon=0.3, reduction=reduction, tile_size=tile_size),
+        lambda p, s: reference.semantic_sentence(
+            p,
+            s,
+            images,
+            texts.unsqueeze(1),
+            patch_mask,
+            mask,
+            ids if alignment == "transport" else None,
+            scale=10.0,
+            alignment=alignment,
+            epsilon=0.3,
+            reduction=reduction,
+        ),
+        (draw(3, 4, 5), draw(6, 1, 5)),
+        (images, texts, patch_mask, mask, torch.tensor(ids)),
+        scale=10.0,
+    )
+
+
+def test_a_label_of_the_whole_text_is_of_its_sentences_mean():
+    images, texts = torch.tensor([[1.0, 0], [0, 1], [1, 1]]), torch.tensor([[1.0, 0], [0, 1]])
+    mask = MASKS["ragged"][1].bool()
+
+    def expected(p, s):
+        means = [sum(reference.unit(text[kept])) / kept.sum() for text, kept in zip(s, mask, strict=True)]
+        kept = torch.ones(3, 4).bool(), torch.ones(2, 1).bool()
+        return reference.semantic_sentence(
+            p, torch.stack(means).unsqueeze(1), images, texts.unsqueeze(1), *kept, scale=10.0
+        )
+
+    check(SemanticSentenceLoss(), expected, (draw(3, 4, 5), draw(2, 3, 5)), (images, texts, None, mask), scale=10.0)
 
 
 @pytest.mark.parametrize("normalize", [False, True])

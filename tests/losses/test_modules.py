@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from medvl.functional import alignment, sigmoid, tiled
+from medvl.functional import alignment, contrastive, sentence_matching, sigmoid, tiled
 from medvl.functional import batch as batch_module
 from medvl.losses import (
     CombinedLoss,
@@ -22,10 +22,38 @@ from medvl.losses import (
     MaskedPatchLoss,
     PatchSentenceMatchingLoss,
     SemanticMatchingLoss,
+    SemanticSentenceLoss,
     SigmoidContrastiveLoss,
 )
 
 N, M, D, K = 4, 5, 6, 3
+
+
+class BySentence(SemanticSentenceLoss):
+    """The loss with the labels of every sentence."""
+
+    def forward(
+        self,
+        patch_embeds,
+        sentence_embeds,
+        image_labels,
+        sentence_labels,
+        patch_mask=None,
+        sentence_mask=None,
+        weights=None,
+        logit_scale=None,
+    ):
+        return super().forward(
+            patch_embeds,
+            sentence_embeds,
+            image_labels,
+            sentence_labels,
+            patch_mask,
+            sentence_mask,
+            None,
+            weights,
+            logit_scale,
+        )
 
 
 def batch(dtype=torch.float32):
@@ -47,6 +75,15 @@ def batch(dtype=torch.float32):
         "text_ids": ["a", "b", "c", "c", "d"],
         "image_labels": torch.tensor([[1.0, 0, 1], [0, 0, 0], [0, 1, 1], [1, -1, 0]]),
         "text_labels": torch.tensor([[1.0, 0, 1], [0, 1, 0], [0, 1, 1], [0, 0, 0], [-1, 1, 1]]),
+        "sentence_labels": torch.tensor(
+            [
+                [[1.0, 0, 1], [0, 0, 0], [1, 1, 1]],
+                [[0, 1, 0], [-1, 0, 0], [0, 0, 1]],
+                [[0, 1, 1], [1, 0, 0], [1, 0, 0]],
+                [[0, 0, 0], [1, -1, 0], [0, 1, 0]],
+                [[-1, 1, 1], [1, 0, 0], [1, 0, 0]],
+            ]
+        ),
         "sentence_mask": torch.tensor([[1, 1, 0], [1, 1, 1], [1, 0, 0], [1, 1, 1], [0, 0, 0]]).bool(),
     }
 
@@ -60,6 +97,11 @@ LOSSES = {
     "transport": lambda **k: PatchSentenceMatchingLoss(epsilon=0.2, **k),
     "attention": lambda **k: PatchSentenceMatchingLoss(alignment="attention", **k),
     "max": lambda **k: PatchSentenceMatchingLoss(alignment="max", **k),
+    "pooled pairs": lambda **k: ImageTextContrastiveLoss(pool_texts=True, paired_only=True, **k),
+    "sharp labels": lambda **k: ImageTextLabelContrastiveLoss(label_agreement="soft", agreement_temperature=0.1, **k),
+    "sentences": lambda **k: SemanticSentenceLoss(target_temperature=0.5, **k),
+    "best patch": lambda **k: BySentence(alignment="max", **k),
+    "transported sentences": lambda **k: BySentence(alignment="transport", epsilon=0.2, **k),
     "masked": lambda **_: MaskedPatchLoss(2),
 }
 every_loss = pytest.mark.parametrize("name", LOSSES)
@@ -130,6 +172,14 @@ OPTIONS = {
         PatchSentenceMatchingLoss,
         {"temperature": 0.3, "alignment": "attention", "attention_temperature": 0.5, "image_weight": 0.2},
     ),
+    "pooled pairs": (ImageTextContrastiveLoss, {"temperature": 0.3, "image_weight": 0.2, "pool_texts": True}),
+    "pairs alone": (ImageTextContrastiveLoss, {"temperature": 0.3, "image_weight": 0.2, "paired_only": True}),
+    "sentences": (
+        SemanticSentenceLoss,
+        {"temperature": 0.3, "target_temperature": 0.4, "similarity": "jaccard", "attention_temperature": 0.5},
+    ),
+    "all sentences": (BySentence, {"temperature": 0.3, "target_temperature": 0.4, "present_only": False}),
+    "transported sentences": (BySentence, {"temperature": 0.3, "alignment": "transport", "epsilon": 0.5}),
 }
 
 
@@ -200,7 +250,7 @@ def test_a_temperature_that_is_given_is_used_whatever_the_networks_scale(name, w
     free = {key: value for key, value in options.items() if key not in ("temperature", "bias")}
     given = {"temperature": 1 / float(scale)} | ({} if bias is None else {"bias": float(bias)})
     torch.testing.assert_close(loss(**free, **way)(**arguments, **network), loss(**free, **given, **way)(**arguments))
-    default = {"temperature": 0.07 if name in ("semantic", "labels") else 0.1} | (
+    default = {"temperature": 0.07 if name in ("semantic", "labels", "sharp labels") else 0.1} | (
         {} if bias is None else {"bias": -10.0}
     )
     assert torch.equal(loss(**free, **way)(**arguments), loss(**free, **default, **way)(**arguments))
@@ -210,7 +260,11 @@ def test_a_temperature_that_is_given_is_used_whatever_the_networks_scale(name, w
     ("loss", "expected"),
     [
         (ImageTextContrastiveLoss(),
-         "temperature=None, image_weight=0.75, pool_texts=False, reduction='mean', gather=False, tile_size=None"),
+         "temperature=None, image_weight=0.75, pool_texts=False, paired_only=False, "
+         "reduction='mean', gather=False, tile_size=None"),
+        (SemanticSentenceLoss(alignment="max"),
+         "temperature=None, target_temperature=0.1, similarity='cosine', alignment='max', epsilon=0.05, "
+         "attention_temperature=0.1, present_only=True, reduction='mean', gather=False, tile_size=None"),
         (SigmoidContrastiveLoss(tile_size="auto"),
          "temperature=None, bias=None, label_agreement='exact', reduction='mean', gather=False, tile_size='auto'"),
         (MaskedPatchLoss([2, 3]), "patch_size=(2, 3), normalize=True, reduction='mean'"),
@@ -223,7 +277,18 @@ def test_repr_shows_the_options(loss, expected):
 
 @pytest.mark.parametrize(
     ("name", "tile_size"),
-    [("pairs", None), ("labels", None), ("sigmoid", None), ("transport", None), ("masked", None), ("semantic", 2)],
+    [
+        ("pairs", None),
+        ("labels", None),
+        ("sigmoid", None),
+        ("transport", None),
+        ("masked", None),
+        ("semantic", 2),
+        ("pooled pairs", None),
+        ("sharp labels", None),
+        ("sentences", None),
+        ("best patch", None),
+    ],
 )
 def test_compile(name, tile_size):
     values = batch()
@@ -385,10 +450,51 @@ def test_errors_name_argument_received_and_expected(loss, arguments, error, mess
     ],
 )  # fmt: skip
 def test_patch_sentence_errors(arguments, message):
-    with pytest.raises(ValueError, match=rf"^{message}\.$"):
-        PatchSentenceMatchingLoss()(
-            **{"patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3)} | arguments
-        )
+    given = {"patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3)} | arguments
+    labels = {"image_labels": torch.ones(2, 3), "text_labels": torch.ones(2, 2, 3)}
+    for loss in (PatchSentenceMatchingLoss(), lambda **parts: SemanticSentenceLoss()(**parts, **labels)):
+        with pytest.raises(ValueError, match=rf"^{message}\.$"):
+            loss(**given)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"patch_embeds": [1.0]}, TypeError, r"patch_embeds must be a tensor \(N, P, D\), got list"),
+        ({"image_labels": [1.0]}, TypeError, r"image_labels must be a tensor \(rows, K\), got list"),
+        ({"image_labels": torch.ones(3, 3)}, ValueError,
+         r"image_labels must have 2 rows, one for each row of the embeddings, got 3"),
+        ({"text_labels": [1.0]}, TypeError, r"text_labels must be a tensor \(rows, K\), got list"),
+        ({"text_labels": torch.ones(2, 3, 3)}, ValueError,
+         r"text_labels must have shape \(2, 2, K\), one row for each sentence, got \(2, 3, 3\)"),
+        ({"text_labels": torch.ones(3, 3)}, ValueError,
+         r"text_labels must have shape \(2, K\), one row for each text, got \(3, 3\)"),
+        ({"text_labels": torch.ones(2, 2, 4)}, ValueError,
+         r"image_labels and text_labels must have the same width K, got 3 and 4"),
+        ({"weights": torch.ones(3)}, ValueError, r"weights must have shape \(2,\), one for each image, got \(3,\)"),
+    ],
+)  # fmt: skip
+def test_semantic_sentence_errors(arguments, error, message):
+    right = {
+        "patch_embeds": torch.ones(2, 4, 3), "sentence_embeds": torch.ones(2, 2, 3),
+        "image_labels": torch.ones(2, 3), "text_labels": torch.ones(2, 2, 3),
+    }  # fmt: skip
+    with pytest.raises(error, match=rf"^{message}\.$"):
+        SemanticSentenceLoss()(**right | arguments)
+
+
+def test_ids_of_sentences_are_checked_where_they_share_a_plan():
+    parts = torch.ones(2, 4, 3), torch.ones(2, 1, 3), torch.ones(2, 3), torch.ones(2, 3)
+    with pytest.raises(
+        ValueError, match=r"^text_ids must have shape \(2,\), one for each row of the embeddings, got \(1,\)\.$"
+    ):
+        SemanticSentenceLoss(alignment="transport")(*parts, text_ids=["a"])
+
+
+def test_pooled_texts_need_their_ids():
+    message = r"^text_ids must be given where pool_texts is True, got None\.$"
+    with pytest.raises(ValueError, match=message):
+        ImageTextContrastiveLoss(pool_texts=True)(embeds(), embeds())
 
 
 @pytest.mark.parametrize(
@@ -476,6 +582,7 @@ def test_a_side_without_rows_teaches_nothing(name, images, texts, tile_size):
         "text_ids": torch.arange(texts),
         "image_labels": torch.ones(images, 2),
         "text_labels": torch.ones(texts, 2),
+        "sentence_labels": torch.ones(texts, 2, 2),
     }
     leaves = [value.requires_grad_() for key, value in rows.items() if key.endswith("embeds")]
     loss = CombinedLoss({"only": LOSSES[name](tile_size=tile_size)})(rows, {})
@@ -528,7 +635,7 @@ class Ranks:
             "all_reduce_sum": lambda value, device: sum(self.exchange(value)),
             "all_reduce_max": lambda value, device: max(self.exchange(value)),
         }
-        for module in (alignment, batch_module, sigmoid, tiled):
+        for module in (alignment, batch_module, contrastive, sentence_matching, sigmoid, tiled):
             for name, function in replaced.items():
                 if hasattr(module, name):
                     monkeypatch.setattr(module, name, function)
@@ -587,6 +694,9 @@ def test_gathered_over_unequal_processes_equals_the_whole_batch(name, reduction,
     loss, options = OPTIONS[name]
     arguments = every_argument(loss)
     order = [0, 2, 1, 3, 4]  # the texts of the first process have two sentences at most
+    if "text_ids" in arguments and options.get("pool_texts"):
+        # The texts of a study are of one process, and those of the first process have the lower ids, as whole batches do.
+        arguments |= {"image_ids": [0, 1, 1, 2], "text_ids": [0, 1, 0, 2, 2]}
     parts = [{}, {}]
     for key, value in arguments.items():
         if key in ("logit_scale", "logit_bias"):
@@ -597,7 +707,7 @@ def test_gathered_over_unequal_processes_equals_the_whole_batch(name, reduction,
             value = value[order] if isinstance(value, torch.Tensor) else [value[k] for k in order]
             count = 2
         arguments[key], parts[0][key], parts[1][key] = value, value[:count], value[count:]
-    for key in ("sentence_embeds", "sentence_mask"):
+    for key in ("sentence_embeds", "sentence_mask", "sentence_labels"):
         if key in arguments:
             parts[0][key] = parts[0][key][:, :2]
     expected = loss(**options, reduction=reduction)(**arguments)
@@ -615,6 +725,15 @@ def test_gathered_over_unequal_processes_equals_the_whole_batch(name, reduction,
     [
         (ImageTextLabelContrastiveLoss, {"label_agreement": "any"},
          "label_agreement must be one of 'exact', 'overlap', 'soft', got 'any'."),
+        (ImageTextLabelContrastiveLoss, {"label_agreement": "soft", "agreement_temperature": 0.0},
+         "agreement_temperature must be above 0, got 0.0."),
+        (ImageTextLabelContrastiveLoss, {"agreement_temperature": 0.1},
+         "agreement_temperature must be None unless label_agreement is 'soft', got 0.1."),
+        (SemanticSentenceLoss, {"target_temperature": 0.0}, "target_temperature must be above 0, got 0.0."),
+        (SemanticSentenceLoss, {"similarity": "l2"}, "similarity must be one of 'cosine', 'dot', 'jaccard', got 'l2'."),
+        (SemanticSentenceLoss, {"alignment": "min"}, "alignment must be one of 'transport', 'attention', 'max', got 'min'."),
+        (SemanticSentenceLoss, {"epsilon": -1.0}, "epsilon must be above 0, got -1.0."),
+        (SemanticSentenceLoss, {"attention_temperature": 0.0}, "attention_temperature must be above 0, got 0.0."),
         (PatchSentenceMatchingLoss, {"attention_temperature": 0.0}, "attention_temperature must be above 0, got 0.0."),
     ],
 )  # fmt: skip

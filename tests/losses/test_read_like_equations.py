@@ -15,6 +15,7 @@ from medvl.losses import (
     ImageTextLabelContrastiveLoss,
     PatchSentenceMatchingLoss,
     SemanticMatchingLoss,
+    SemanticSentenceLoss,
     SigmoidContrastiveLoss,
 )
 
@@ -60,6 +61,8 @@ EMBEDS, LABELS, PARTS = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 5, 
         (ImageTextLabelContrastiveLoss(), (EMBEDS, EMBEDS, LABELS, LABELS), 3, 2),
         (SigmoidContrastiveLoss(), (EMBEDS, EMBEDS), 3, 3),
         (PatchSentenceMatchingLoss(), (PARTS, PARTS), 5, 3),
+        # Which sentences, of which texts, is read before anything is scored.
+        (SemanticSentenceLoss(), (PARTS, PARTS, LABELS, torch.randn(4, 5, 3)), 20, 9),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
 )

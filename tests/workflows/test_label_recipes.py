@@ -6,12 +6,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from monai.bundle import run as run_bundle
 from PIL import Image
 from safetensors.numpy import load_file
 
 from medvl.data import load_sources
-from medvl.workflows import TrainedRun, config_files, train
+from medvl.workflows import RecipeWorkflow, TrainedRun, config_files, train
 
 TEXTS = [
     "Large left pneumothorax.",
@@ -34,7 +35,7 @@ SMALL = {
         "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8
     },
 }  # fmt: skip
-OWN = {"medclip": {"num_texts": 12}, "umcl": {"num_prompt_tokens": 2}}
+OWN = {"medclip": {"num_texts": 12}, "umcl": {"num_prompt_tokens": 2}, "medvl": {"texts_per_study": 2}}
 
 
 def write_image(path, kind, number):
@@ -68,7 +69,7 @@ def arguments(recipe, sources, output, *more, **settings):
     return line
 
 
-@pytest.mark.parametrize("recipe", ["medclip", "umcl"])
+@pytest.mark.parametrize("recipe", OWN)
 def test_both_roads_give_the_same_numbers(medvl, sources, tmp_path, recipe):
     code, _, err = medvl(*arguments(recipe, sources, tmp_path / "command"))
     assert code == 0, err
@@ -102,7 +103,7 @@ def test_both_roads_give_the_same_numbers(medvl, sources, tmp_path, recipe):
     assert "Pneumothorax" in out
 
 
-@pytest.mark.parametrize("recipe", ["medclip", "umcl"])
+@pytest.mark.parametrize("recipe", OWN)
 def test_killed_and_resumed_ends_with_the_same_weights(sources, tmp_path, killed_at, recipe):
     settings = {**SMALL, **OWN[recipe], "sources": sources, "columns": {"label_column": "finding"}, "epochs": 3}
     whole = train(recipe, {**settings, "output": str(tmp_path / "whole")})
@@ -132,6 +133,32 @@ def test_prompt_tokens_of_umcl_are_learned_and_used(medvl, sources, tmp_path):
     assert not np.allclose(plain.detach(), prompted.detach(), atol=1e-4)
 
 
+def test_medvl_contrasts_reports_with_their_own_images_and_no_prompt(sources, tmp_path):
+    workflow = RecipeWorkflow("medvl")
+    settings = {**SMALL, **OWN["medvl"], "sources": sources, "columns": {"label_column": "finding"}, "batch_size": 60}
+    workflow.parser.update({**settings, "output": str(tmp_path / "run"), "network_def#image_encoder": None})
+    batch = next(iter(workflow.parser.get_parsed_content("train#dataloader")))
+    kinds = [str(study_id).partition("/")[0] for study_id in batch["study_id"]]
+    assert {"labeled", "paired", "texts"} == set(kinds)
+    paired = batch["image_ids"][:, None] == batch["text_ids"]
+    assert paired.any(1).sum() == len({own for own in batch["study_id"] if str(own).startswith("paired")})
+    assert paired.sum(1).max() == 2, "two sentences of a report"
+    image, targets, _, tokens = workflow.parser.get_parsed_content("prepare_batch")(batch)
+    output = workflow.parser.get_parsed_content("network")(image, **tokens)
+    assert output["patch_embeds"].shape == (len(image), 16, 8), "cells of 8 pixels"
+    loss = workflow.parser.get_parsed_content("loss")
+    assert torch.isfinite(loss(output, targets))
+    before = dict(loss.terms)
+    assert set(before) == {"matching", "pairs", "local"}
+    assert all(term > 0 for term in before.values())
+    # What is no pair may be anything for the term of the pairs, and is what the others learn from.
+    for side, rows in (("image", ~paired.any(1)), ("text", ~paired.any(0))):
+        output[f"{side}_embeds"] = output[f"{side}_embeds"].where(~rows[:, None], 1.0)
+    loss(output, targets)
+    assert torch.equal(before["pairs"], loss.terms["pairs"])
+    assert not torch.equal(before["matching"], loss.terms["matching"])
+
+
 def test_umcl_without_labeled_images_has_no_tokens_that_would_never_learn(sources, tmp_path):
     settings = {**SMALL, **OWN["umcl"], "sources": sources[1:], "batch_size": 36}
     for prompts in (0, 1):
@@ -139,7 +166,7 @@ def test_umcl_without_labeled_images_has_no_tokens_that_would_never_learn(source
         assert (TrainedRun(run).model.text_encoder.prompt_embedding is None) == (prompts == 0)
 
 
-@pytest.mark.parametrize("recipe", ["medclip", "umcl"])
+@pytest.mark.parametrize("recipe", OWN)
 def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     train = {name: [] for name in ("labeled", "paired", "texts")}
     for study in load_sources(sources, columns={"label_column": "finding"}).subset("train").studies:
@@ -187,7 +214,7 @@ def test_recipes_of_pairs_take_no_sources(medvl, sources):
     assert code == 2
     assert err.strip().splitlines()[-1] == (
         "Error: convirt learns from images paired with their reports, one table given as --data; "
-        "--source is for medclip and medvl and mlip and umcl."
+        "--source is for medclip, medvl, mlip and umcl."
     )
     code, _, err = medvl("train", "medclip", "--source", "labels=x.csv")
     assert code == 2

@@ -54,7 +54,7 @@ def sources(tmp_path):
     return [f"image-label={tmp_path / 'labeled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
 
 
-@pytest.mark.parametrize("recipe", ["medclip", "umcl"])
+@pytest.mark.parametrize("recipe", ["medclip", "medvl", "umcl"])
 def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe):
     settings = {
         **TINY,
@@ -69,7 +69,7 @@ def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tm
         "optimizer#_target_": "torch.optim.SGD",
         "learning_rate": 0.01,
     }  # fmt: skip
-    step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",)}[recipe]
+    step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",), "medvl": ("batch_size",)}[recipe]
     in_two_processes(recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **settings)
     run_bundle(
         config_file=[str(path) for path in config_files(recipe)],

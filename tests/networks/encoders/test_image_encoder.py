@@ -534,3 +534,58 @@ def test_batch_norm_of_what_is_not_frozen_still_learns():
 def test_only_layers_that_are_there_are_frozen(layers):
     with pytest.raises(ValueError, match=rf"^layers must be between 0 and the backbone's 4, or None, got {layers}\.$"):
         ImageEncoder("resnet10", image_size=32, width=0.125).freeze(layers)
+
+
+class TestOutputStride:
+    """A ResNet whose later stages keep the resolution: finer maps of the same weights."""
+
+    @pytest.mark.parametrize("name", sorted(resnet_params))
+    def test_every_resnet_loads_the_weights_of_the_full_stride(self, name):
+        coarse, fine = (ImageEncoder(name, image_size=64, width=0.0625, output_stride=stride) for stride in (32, 8))
+        assert coarse.state_dict().keys() == fine.state_dict().keys()
+        fine.load_state_dict(coarse.state_dict())
+        outputs = [encoder.eval()(torch.rand(1, 1, 64, 64)) for encoder in (coarse, fine)]
+        assert [output["grid"] for output in outputs] == [(2, 2), (8, 8)]
+        assert torch.isfinite(outputs[1]["patches"]).all()
+
+    @pytest.mark.parametrize(("stride", "cells"), [(4, 16), (8, 8), (16, 4), (32, 2)])
+    def test_cells_of_the_map(self, stride, cells):
+        encoder = ImageEncoder("resnet10", image_size=64, width=0.125, output_stride=stride)
+        assert encoder(torch.rand(2, 1, 64, 64))["grid"] == (cells, cells)
+
+    def test_volumes_and_odd_sizes(self):
+        encoder = ImageEncoder("resnet10", spatial_dims=3, image_size=32, width=0.125, output_stride=8)
+        assert encoder(torch.rand(2, 1, 33, 40, 17))["grid"] == (5, 5, 3)
+
+    @pytest.mark.parametrize(
+        ("options", "stride", "cells"),
+        [
+            ({"no_max_pool": True}, 32, 4),  # 16: the stages halve three times
+            ({"no_max_pool": True}, 8, 8),
+            ({"no_max_pool": True, "conv1_t_stride": 1}, 32, 8),
+            ({"no_max_pool": True, "conv1_t_stride": 1}, 4, 16),
+            ({"conv1_t_stride": (1, 1)}, 8, 8),
+        ],
+    )
+    def test_the_stem_counts(self, options, stride, cells):
+        encoder = ImageEncoder("resnet10", image_size=64, width=0.125, output_stride=stride, **options)
+        assert encoder(torch.rand(2, 1, 64, 64))["grid"] == (cells, cells)
+
+    def test_the_default_is_the_full_stride(self):
+        states = []
+        for options in ({}, {"output_stride": 32}):
+            torch.manual_seed(0)
+            states.append(ImageEncoder("resnet18", image_size=64, width=0.125, **options).eval())
+        image = torch.rand(1, 1, 64, 64)
+        assert torch.equal(states[0](image)["patches"], states[1](image)["patches"])
+
+    @pytest.mark.parametrize("stride", [2, 12, 64, "8"])
+    def test_unknown_strides(self, stride):
+        message = re.escape(f"output_stride must be one of 4, 8, 16, 32, got {stride!r}.")
+        with pytest.raises(ValueError, match=f"^{message}$"):
+            ImageEncoder("resnet10", image_size=64, output_stride=stride)
+
+    def test_a_stem_that_is_coarser(self):
+        message = r"^output_stride must be at least 8, the stride of the first layers, got 4\.$"
+        with pytest.raises(ValueError, match=message):
+            ImageEncoder("resnet10", image_size=64, output_stride=4, conv1_t_stride=4)

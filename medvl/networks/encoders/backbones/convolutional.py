@@ -42,6 +42,7 @@ class ResNetBackbone(ResNet):
         output_stride: side in pixels of a cell of the last feature map: a power of 2 of at least 4, at most 32. Stages keep the
             resolution once it is reached, so that a smaller stride gives finer maps of the same weights. Below 32 the image is
             moved by half a cell, so that each cell is centered on its own pixels and a map of the cells lies where it points.
+            A stem of a smaller stride (``no_max_pool``, ``conv1_t_stride``) ends below 32.
         **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
     """
 
@@ -66,6 +67,9 @@ class ResNetBackbone(ResNet):
         self._norm = options.get("norm", "batch")
         stem = options.get("conv1_t_stride", 2)
         self._stride = (stem if isinstance(stem, int) else max(stem)) * (1 if options.get("no_max_pool") else 2)
+        if self._stride > output_stride:
+            expected = f"be at least {self._stride}, the stride of the first layers"
+            raise ValueError(error_message("output_stride", expected, output_stride))
         self._output_stride = output_stride
         super().__init__(
             block=block,
