@@ -44,6 +44,7 @@ class Arm:
         repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others.
         trained: False for the same network with random weights.
         test: "synthetic" or "pneumonia": what it is measured on.
+        most_seeds: number of seeds of an arm that stands in a table and decides nothing; None for all.
     """
 
     name: str
@@ -54,6 +55,11 @@ class Arm:
     repeat: float = 1.0
     trained: bool = True
     test: str = "synthetic"
+    most_seeds: int | None = None
+
+    def seeds(self, scale: Scale) -> tuple[int, ...]:
+        """The seeds of its trainings."""
+        return scale.seeds[: self.most_seeds]
 
 
 def settings_of(arm: Arm, scale: Scale, seed: int) -> dict[str, Any]:
@@ -147,8 +153,15 @@ _ARMS = [
         "medclip, targets of temperature 0.01",
         "medclip",
         {"num_texts": 32, "target_temperature": 0.01},
+        most_seeds=3,
     ),
-    Arm("medclip-paper", "medclip, targets of temperature 1", "medclip", {"num_texts": 32, "target_temperature": 1.0}),
+    Arm(
+        "medclip-paper",
+        "medclip, targets of temperature 1",
+        "medclip",
+        {"num_texts": 32, "target_temperature": 1.0},
+        most_seeds=3,
+    ),
     Arm(
         "medclip-unpaired-20",
         "medclip, 20 % of the images, reports of the others",
@@ -182,10 +195,10 @@ _ARMS = [
     Arm("mlip-mask", "mlip, + masks and their prediction", "mlip", NO_INTEGRITY),
     Arm("mlip-transport", "mlip, transport", "mlip", {"loss#losses#local#0#alignment": "transport"}),
     Arm("mlip-max", "mlip, max", "mlip", {"loss#losses#local#0#alignment": "max"}),
-    Arm("mlip-pairs", "mlip, local loss by study, transport", "mlip", {"loss#losses#local": LOCAL_PAIRS}),
+    Arm("mlip-pairs", "mlip, local loss by study, transport", "mlip", {"loss#losses#local": LOCAL_PAIRS}, most_seeds=3),
     Arm("mlip-ratio-50", "mlip, 50 % masked", "mlip", {"mask_ratio": 0.5}),
     Arm("mlip-ratio-75", "mlip, 75 % masked", "mlip", {"mask_ratio": 0.75}),
-    Arm("mlip-vit", "mlip, ViT", "mlip", {"network_def#image_encoder": VIT}),
+    Arm("mlip-vit", "mlip, ViT", "mlip", {"network_def#image_encoder": VIT}, most_seeds=3),
     # medvl without one of its terms.
     Arm("medvl-no-pairs", "medvl without the pairs", "medvl", {"pair_weight": 0.0}),
     Arm("medvl-no-local", "medvl without the patches", "medvl", {"local_weight": 0.0}),
@@ -196,8 +209,26 @@ _ARMS = [
         {"loss#losses": {"pairs": [PAIRS, "@pair_weight"], "local": LOCAL}},
     ),
     # Real images.
-    Arm("real-medclip", "medclip, unpaired", "medclip", REAL_SETTINGS, REAL_SOURCES, test="pneumonia"),
-    Arm("real-umcl", "umcl, unpaired", "umcl", REAL_SETTINGS, REAL_SOURCES, test="pneumonia"),
+    Arm(
+        "real-medclip",
+        "medclip, unpaired",
+        "medclip",
+        {
+            **REAL_SETTINGS,
+            "max_length": 48,
+            "text_sampling_weights": {"image-label": 0.5, "text-label": 0.5},
+        },
+        REAL_SOURCES,
+        test="pneumonia",
+    ),
+    Arm(
+        "real-umcl",
+        "umcl, unpaired",
+        "umcl",
+        {**REAL_SETTINGS, "max_length": 64, "sampling_weights": {"image-label": 0.8, "text-label": 0.2}},
+        REAL_SOURCES,
+        test="pneumonia",
+    ),
     Arm("real-supervised", "labels only, supervised", SUPERVISED, REAL_SETTINGS, test="pneumonia"),
     Arm("real-untrained", "untrained ResNet", "medclip", REAL_SETTINGS, REAL_SOURCES, trained=False, test="pneumonia"),
 ]

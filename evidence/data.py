@@ -19,7 +19,7 @@ from PIL import Image
 from evidence.arms import Arm
 from evidence.scales import DATA_SEED, Scale
 from medvl.data import Manifest, StudyDataset, StudyLoader, SyntheticChestXRay, parse_source, read_manifest
-from medvl.transforms import ExtractSectionsd, LoadStudyImage, PadToSquare, ResizeLongest
+from medvl.transforms import LoadStudyImage, PadToSquare, ResizeLongest
 from medvl.utils.io import atomic_write
 
 PARTS = {
@@ -30,6 +30,13 @@ PARTS = {
     "last-80": (0.2, 1.0),
 }
 """Parts of the training patients of the synthetic set, as ranges of a fixed random order."""
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "image-text": ("image", "study_id", "patient_id", "split", "report"),
+    "image-label": (),  # all of them
+    "text-label": ("study_id", "patient_id", "split", "report"),
+}
+"""The columns of a part by kind: a report's labels are those that it states, and not those of the image."""
 
 SHARED = Path(os.environ.get("MEDVL_EVIDENCE_DATA", Path(__file__).parents[2] / "shared" / "data"))
 """Where the real data sets are. They are not distributed with medvl; arms and measures that need them are left out."""
@@ -80,10 +87,9 @@ class EvidenceData:
             chosen = set(order[round(start * len(order)) : round(stop * len(order))])
             kept = [row for row in rows if row["patient_id"] in chosen]
             counts[part] = len(kept)
-            _write_table(self.folder / f"{part}.csv", kept)
-            # A text alone knows its words, and not the findings of the image.
-            words = ("study_id", "patient_id", "split", "report")
-            _write_table(self.folder / f"{part}-texts.csv", [{name: row[name] for name in words} for row in kept])
+            for kind, columns in COLUMNS.items():
+                without = [{name: row[name] for name in columns or row} for row in kept]
+                _write_table(self._part(part, kind), without)
         with atomic_write(done) as file:
             json.dump(counts, file)
 
@@ -101,7 +107,10 @@ class EvidenceData:
             return f"openi:{REAL[name]}"
         if name == "pneumonia":
             return str(self._few_real_images() if self.scale.real_studies else REAL[name])
-        return str(self.folder / f"{name}{'-texts' if kind == 'text-label' else ''}.csv")
+        return str(self._part(name, kind))
+
+    def _part(self, part: str, kind: str) -> Path:
+        return self.folder / f"{part}-{kind}.csv"
 
     def _few_real_images(self) -> Path:
         """A table of the first images of each class and split, for the quick form."""
@@ -139,7 +148,7 @@ class TestData:
         prepare: the deterministic image preprocessing of the training.
         image_size: side of the prepared images.
         masks: folder with the masks of the synthetic set, ``STUDY/FINDING.png``.
-        with_reports: False for a model without a text tower.
+        prepare_report: that of reports; None for a model without a text tower, which gets none.
     """
 
     __test__ = False  # not a test of pytest
@@ -148,12 +157,12 @@ class TestData:
     prepare: Compose
     image_size: int
     masks: Path
-    with_reports: bool = True
+    prepare_report: Compose | None = None
 
     def studies(self, split: str) -> list[dict[str, Any]]:
         """The studies of a split with every key of a batch."""
         unknown = torch.full((len(self.manifest.names),), torch.nan)
-        empty = {} if self.with_reports else {"report": ""}
+        empty = {} if self.prepare_report else {"report": ""}
         return [
             {"report": "", "patient_id": study["study_id"], "label": unknown, **study, **empty}
             for study in self.manifest.subset(split, allow_empty=True).studies
@@ -161,9 +170,12 @@ class TestData:
 
     def loader(self, studies: Sequence[Mapping[str, Any]], shuffle: bool = False, seed: int = 0) -> StudyLoader:
         """Batches of studies."""
-        transform = Compose([self.prepare, ExtractSectionsd("report"), SelectItemsd(list(KEYS))])
+        transform = Compose([self.prepare, self._prepare_report, SelectItemsd(list(KEYS))])
         dataset = StudyDataset([dict(study) for study in studies], transform, seed=seed, cache_bytes=10**9)
         return StudyLoader(dataset, batch_size=64, shuffle=shuffle)
+
+    def _prepare_report(self, study: dict[str, Any]) -> dict[str, Any]:
+        return self.prepare_report(study) if self.prepare_report and study["report"].strip() else study
 
     def mask_loader(self, studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
         """Batches of studies of the synthetic set with the masks of their findings."""

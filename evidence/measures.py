@@ -170,7 +170,8 @@ def few_shot(measured: Measured) -> Figures:
 def lungs(measured: Measured) -> Figures:
     """Dice of lungs on real images, which the model never saw, by a decoder that learned from few labeled cases."""
     test, scale = measured.trained.test, measured.trained.scale
-    train, held_out = LungCases(test.prepare, test.image_size).split()
+    drawn, held_out = LungCases(test.prepare, test.image_size).split()
+    train: Any = drawn  # a dataset is read by index as a sequence is
     found = segmentation(
         measured.trained.model,
         train,

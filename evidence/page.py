@@ -122,7 +122,7 @@ def _figures(claim: Claim, store: Store, scale: str) -> str:
     for arm in claim.rows:
         values = [list(by_seed(store, scale, arm, figure).values()) for figure in columns]
         seeds = len(store.seeds(scale, arm))
-        rest = "" if seeds == len(SCALES[scale].seeds) else f" ({seeds} seeds)"
+        rest = f" ({seeds} seeds)" if 0 < seeds < len(SCALES[scale].seeds) else ""
         rows.append([ARMS[arm].title + rest, *(interval_text(t_interval(found)) for found in values)])
     return _table(["", *(FIGURES[figure] for figure in columns)], rows)
 

@@ -63,7 +63,7 @@ def plan(
     for seed in scale.seeds:
         for arm in arms_of(claims):
             measures = {name for name in needs[arm.name] if name not in NEEDS or NEEDS[name].exists()}
-            if has_real(arm) and not store.is_done(scale, arm, seed, measures):
+            if seed in arm.seeds(scale) and has_real(arm) and not store.is_done(scale, arm, seed, measures):
                 tasks.append(Task(arm.name, seed, scale.name, tuple(sorted(measures)), store.folder, work, keep))
     return tasks
 

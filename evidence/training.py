@@ -70,7 +70,13 @@ def train_arm(arm: Arm, scale: Scale, seed: int, data: EvidenceData, folder: Pat
     run = TrainedRun(path, scale.device)
     model = run.model if arm.trained else run.reinitialized_model()
     steps = read_metrics(path / "metrics.jsonl")[-1]["iteration"] if arm.trained else 0
-    test = TestData(data.manifest(arm), run.image_preprocessing(), run.model.image_size, data.folder / "masks")
+    test = TestData(
+        data.manifest(arm),
+        run.image_preprocessing(),
+        run.model.image_size,
+        data.folder / "masks",
+        run.report_preprocessing(),
+    )
     return Trained(model.eval(), test, scale, seed, steps, run=run)
 
 
@@ -95,7 +101,7 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
 
     seed, size, batch_size = (settings[name] for name in ("seed", "image_size", "batch_size"))
     set_determinism(seed)
-    test = TestData(data.manifest(arm), image_preprocessing(size), size, data.folder / "masks", with_reports=False)
+    test = TestData(data.manifest(arm), image_preprocessing(size), size, data.folder / "masks")
     model = convirt(scale.preset, image_size=size, embed_dim=scale.embed_dim)
     classifier = FindingClassifier(model, scale.embed_dim, len(test.manifest.names)).to(scale.device)
     options = {name.removeprefix("augmentation#"): value for name, value in settings.items() if "augmentation#" in name}

@@ -37,9 +37,10 @@ CLAIMS = [
     Claim(
         name="convirt-retrieval",
         title="ConVIRT: an image finds its text",
-        says="Zero-shot retrieval of images by images and by texts works without training for it.",
-        source="zero-shot retrieval",
-        checked=False,
+        says="The representations considerably outperform strong baselines in most settings, of two zero-shot retrieval tasks "
+        "among others.",
+        source="abstract",
+        checked=True,
         done="The report of a test image among all distinct test reports, and the reverse.",
         arms=("convirt",),
         figures=("retrieval/image_to_text_r10", "retrieval/text_to_image_r10", "zero_shot/auroc"),

@@ -43,6 +43,17 @@ def test_names_are_unique_and_every_arm_is_used():
     assert {arm.name for arm in arms_of(CLAIMS)} == set(ARMS)
 
 
+def test_an_arm_of_fewer_seeds_decides_nothing():
+    few = {arm.name for arm in ARMS.values() if arm.most_seeds}
+    assert few
+    for claim in CLAIMS:
+        assert not few & {arm for comparison in claim.comparisons for arm in (comparison.above, comparison.below)}
+    tasks = plan(CLAIMS, CLAIMS, SCALES["full"], Store("nowhere"), Path("nowhere"))
+    seeds = Counter(task.arm for task in tasks)
+    assert seeds["mlip-vit"] == 3
+    assert seeds["mlip"] == 5
+
+
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)
 def test_every_table_has_an_untrained_network_and_one_that_learned_from_labels_alone(claim):
     assert any(not ARMS[arm].trained for arm in claim.rows)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
@@ -14,7 +13,7 @@ from evidence.arms import ARMS
 from evidence.data import PARTS, REAL, EvidenceData, LungCases, TestData, has_real
 from evidence.scales import SCALES
 from medvl.data import SyntheticChestXRay
-from medvl.transforms import image_preprocessing
+from medvl.transforms import ExtractSectionsd, image_preprocessing
 
 SCALE = replace(SCALES["quick"], studies=60)
 
@@ -33,7 +32,7 @@ def rows(path) -> list[dict[str, str]]:
 
 def test_parts_are_of_training_patients_and_share_none(data):
     patients = {row["patient_id"] for row in rows(data.table) if row["split"] == "train"}
-    parts = {part: {row["patient_id"] for row in rows(data.folder / f"{part}.csv")} for part in PARTS}
+    parts = {part: {row["patient_id"] for row in rows(data.folder / f"{part}-image-label.csv")} for part in PARTS}
     thirds = [parts[f"third-{number}"] for number in (1, 2, 3)]
     assert set.union(*thirds) == patients
     assert sum(map(len, thirds)) == len(patients)
@@ -42,8 +41,11 @@ def test_parts_are_of_training_patients_and_share_none(data):
     assert len(parts["first-20"]) == round(0.2 * len(patients))
 
 
-def test_texts_alone_know_no_image_and_no_label(data):
-    assert set(rows(data.folder / "last-80-texts.csv")[0]) == {"study_id", "patient_id", "split", "report"}
+def test_a_part_has_the_columns_of_its_kind(data):
+    words = {"study_id", "patient_id", "split", "report"}
+    assert set(rows(data.folder / "last-80-text-label.csv")[0]) == words
+    assert set(rows(data.folder / "last-80-image-text.csv")[0]) == words | {"image"}
+    assert "Edema" in rows(data.folder / "last-80-image-label.csv")[0]
 
 
 def test_the_set_is_drawn_once(data):
@@ -61,9 +63,12 @@ def test_an_interrupted_drawing_is_drawn_again(data):
 
 def test_sources_are_tables_of_their_kind(data):
     assert data.settings(ARMS["medclip"]) == {"data": str(data.table)}
-    assert data.settings(ARMS["convirt-20"]) == {"data": str(data.folder / "first-20.csv")}
+    assert data.settings(ARMS["convirt-20"]) == {"data": str(data.folder / "first-20-image-text.csv")}
     assert data.settings(ARMS["medclip-unpaired-20"]) == {
-        "sources": [f"image-label={data.folder / 'first-20.csv'}", f"text-label={data.folder / 'last-80-texts.csv'}"]
+        "sources": [
+            f"image-label={data.folder}/first-20-image-label.csv",
+            f"text-label={data.folder}/last-80-text-label.csv",
+        ]
     }
 
 
@@ -80,9 +85,11 @@ def test_masks_are_those_of_the_study(data):
 
 def test_a_model_without_text_gets_no_report(data):
     manifest = data.manifest(ARMS["convirt"])
-    for with_reports in (True, False):
-        test = TestData(manifest, image_preprocessing(32), 32, data.folder / "masks", with_reports)
-        assert any(study["report"] for study in test.studies("test")) == with_reports
+    for prepare in (Compose([ExtractSectionsd("report", sections=("impression",))]), None):
+        test = TestData(manifest, image_preprocessing(32), 32, data.folder / "masks", prepare)
+        reports = next(iter(test.loader(test.studies("test"))))["report"]
+        assert any(reports) == (prepare is not None)
+        assert not any("FINDINGS" in report for report in reports)
 
 
 @pytest.mark.skipif(not REAL["lungs"].exists(), reason="the real chest X-rays are not here")
@@ -100,8 +107,3 @@ def test_arms_on_real_data_need_it(monkeypatch, tmp_path):
     monkeypatch.setitem(REAL, "openi", tmp_path / "missing.tgz")
     assert not has_real(ARMS["real-medclip"])
     assert has_real(ARMS["convirt"])
-
-
-def test_order_of_patients_is_fixed():
-    """The parts of the committed results: another order would be another experiment under the same key."""
-    assert np.random.default_rng(0).permutation(list("abcdef")).tolist() == ["c", "e", "f", "b", "d", "a"]
