@@ -139,7 +139,7 @@ class StudyList(Sequence[dict[str, Any]]):
         if isinstance(index, slice):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError("study index out of range")
+            raise IndexError("study index out of range.")
         place = self._places()[index] if self._index is not None else index % len(self)
         study: dict[str, Any] = {}
         for key in self._ORDER:

@@ -32,7 +32,8 @@ def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bo
     for index, key in enumerate(keys):
         if key in keys[:index]:
             mark = node.value[index][0].start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"the key {key!r} stands in one mapping twice", mark)
+            problem = f"the key {key!r} stands in one mapping twice"
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=mark)
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 

@@ -132,7 +132,7 @@ class TestCoupled:
 
 def report(number, sentences, **more):
     """A study with sentences, each with a label of its own."""
-    out = study("image-text", number, **more)
+    out = {**study("image-text", number), **more}
     del out["text"]
     states = np.arange(2 * len(sentences), dtype=np.float32).reshape(-1, 2)
     return {**out, "sentences": list(sentences), "text_label": states}

@@ -60,9 +60,9 @@ EMBEDS, LABELS, PARTS = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 5, 
         (ImageTextContrastiveLoss(), (EMBEDS, EMBEDS), 3, 2),
         (ImageTextLabelContrastiveLoss(), (EMBEDS, EMBEDS, LABELS, LABELS), 3, 2),
         (SigmoidContrastiveLoss(), (EMBEDS, EMBEDS), 3, 3),
-        (PatchSentenceMatchingLoss(), (PARTS, PARTS), 5, 3),
+        (PatchSentenceMatchingLoss(), (PARTS, PARTS), 6, 3),
         # Which sentences, of which texts, is read before anything is scored.
-        (SemanticSentenceLoss(), (PARTS, PARTS, LABELS, torch.randn(4, 5, 3)), 20, 9),
+        (SemanticSentenceLoss(), (PARTS, PARTS, LABELS, torch.randn(4, 5, 3)), 22, 9),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
 )

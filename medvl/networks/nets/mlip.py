@@ -10,13 +10,13 @@ from medvl.networks.nets.masked_dual_encoder import MaskedDualEncoder
 PRESETS: dict[str, Preset] = {
     "base": {
         "image": {"backbone": "vit_base", "patch_size": 16},
-        "text": {"model": BERT_BASE, "pooling": "cls"},
+        "text": {"model": BERT_BASE, "pooling": "last_layers"},
         "model": {"patch_decoder": {"features": 512, "num_layers": 4, "num_heads": 8}},
     },
     "small": {
         # Group norm: the statistics of masked and of whole images differ.
         "image": {**RESNET_SMALL, "norm": ("group", {"num_groups": 8})},
-        "text": {"model": BERT_SMALL, "pooling": "cls"},
+        "text": {"model": {**BERT_SMALL, "num_hidden_layers": 2}, "pooling": "last_layers"},
         "model": {"patch_decoder": {"features": 128, "num_layers": 1, "num_heads": 4}},
     },
 }
@@ -35,7 +35,7 @@ def mlip() -> dict[str, Any]:
 
     Args:
         preset: "base" (ViT-B/16, BERT-base) or "small" (a ResNet-10 of half width with patches of 8 pixels, a BERT of
-            one layer of width 128 without dropout, which learns in minutes on a CPU: a ViT from random weights needs more).
+            two layers of width 128 without dropout, which learns in minutes on a CPU: a ViT from random weights needs more).
 
     Example:
         >>> import torch

@@ -15,8 +15,11 @@ from medvl.networks.nets.factory import (
 )
 
 PRESETS: dict[str, Preset] = {
-    "base": {"image": RESNET_BASE, "text": {"model": BERT_BASE, "pooling": "cls"}},
-    "small": {"image": RESNET_SMALL, "text": {"model": BERT_SMALL, "pooling": "cls"}},
+    "base": {"image": RESNET_BASE, "text": {"model": BERT_BASE, "pooling": "last_layers"}},
+    "small": {
+        "image": RESNET_SMALL,
+        "text": {"model": {**BERT_SMALL, "num_hidden_layers": 2}, "pooling": "last_layers"},
+    },
 }
 
 
@@ -33,7 +36,7 @@ def umcl(num_prompt_tokens: int = 16) -> dict[str, Any]:
         num_prompt_tokens: learned tokens that :class:`medvl.transforms.AddPromptTokens` or
             :meth:`DualEncoder.encode_with_prompt_tokens` puts beside a class name; 0 for none. A given
             :class:`TextEncoder` keeps those that it has.
-        preset: "base" (ResNet-50, BERT-base) or "small" (a ResNet-10 of half width, a BERT of one layer of width 128 without
+        preset: "base" (ResNet-50, BERT-base) or "small" (a ResNet-10 of half width, a BERT of two layers of width 128 without
             dropout, which learns in minutes on a CPU).
 
     Example:
