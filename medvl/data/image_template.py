@@ -36,7 +36,7 @@ class ImageTemplate:
         """The path of a row's image; None where a column is blank.
 
         Raises:
-            CellError: If a cell holds a list or an object, or does not fit its format.
+            medvl.data.cells.CellError: If a cell holds a list or an object, or does not fit its format.
         """
         made = ""
         for text, column, spec in self._parts:

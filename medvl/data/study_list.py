@@ -119,7 +119,7 @@ class StudyList(Sequence[dict[str, Any]]):
         self._index: NDArray[np.int64] | None = None
 
     def append(self, study: Mapping[str, Any]) -> None:
-        """Add a study with keys of :attr:`TEXTS`, ``row`` and ``label``."""
+        """Add a study with keys of ``TEXTS``, ``row`` and ``label``."""
         for key, column in self._texts.items():
             column.append(study.get(key, ""))
         self._rows.append(study["row"])

@@ -83,7 +83,7 @@ def read_texts(
     for text in texts:
         check_text(text, "each of texts")
     keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
-    version = "" if cache is None else labeler_version(vocabulary)
+    version = "" if cache is None else labeler_version(str(vocabulary))
     known = {} if cache is None else _read(Path(cache), version)
     new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     items = new.items()

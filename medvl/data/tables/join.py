@@ -78,7 +78,7 @@ class JoinedTable(Table):
         self._added = [column for column in other.columns if column != other_key or other_key not in table.columns]
         self._common = [column for column in self._added if column in table.columns]
         self.columns = (*table.columns, *(column for column in self._added if column not in table.columns))
-        self._rows = self._read(other, other_key)
+        self._rows = self._by_key(other, other_key)
         self._unmatched = 0
 
     @staticmethod
@@ -88,7 +88,7 @@ class JoinedTable(Table):
         except CellError:
             return ""
 
-    def _read(self, other: Table, key: str) -> dict[str, tuple[Any, ...]]:
+    def _by_key(self, other: Table, key: str) -> dict[str, tuple[Any, ...]]:
         rows: dict[str, tuple[Any, ...]] = {}
         places: dict[str, int] = {}
         repeated: dict[str, int] = {}
@@ -157,7 +157,7 @@ def read_joined_table(path: str | Path, joins: str | Sequence[str] = ()) -> Tabl
         joins: one or several ``TABLE:KEY`` or ``TABLE:KEY=KEY_OF_TABLE``.
 
     Returns:
-        The :class:`Table`; a :class:`JoinedTable` if there are joins.
+        The :class:`Table`; a :class:`~medvl.data.tables.join.JoinedTable` if there are joins.
     """
     table = read_table(path)
     for join in [joins] if isinstance(joins, str) else joins or ():

@@ -42,7 +42,7 @@ class ReportColumns:
         """The report; None where every column is blank.
 
         Raises:
-            CellError: If a cell holds something other than text.
+            medvl.data.cells.CellError: If a cell holds something other than text.
         """
         texts = []
         for column in self.columns:
