@@ -21,6 +21,9 @@ from medvl.utils.host import is_running, machine_id, process_start
 logger = logging.getLogger(__name__)
 
 LOCK = "run.lock"
+BEGINNING = '{"host"'
+"""What every lock begins with, by which it is told from another file of that name."""
+
 BEAT_SECONDS = 15.0
 """How often the process that holds a lock touches its file."""
 
@@ -102,7 +105,7 @@ class FolderLock:
         self._released.set()
         if _held.get(self.folder) is self:
             del _held[self.folder]
-        with suppress(OSError):
+        with suppress(OSError, FolderInUseError):
             if self._read()[0].get("token") == self.token:
                 self.path.unlink()
 
@@ -133,10 +136,10 @@ class FolderLock:
         away = self.path.with_name(f"{LOCK}.{self.token}.old")
         with suppress(FileNotFoundError):  # another process was faster
             os.rename(self.path, away)
-            if _parse(away).get("token") != left.get("token"):  # of a process that took it over in between
+            holder = _parse(away.read_text(errors="replace"))
+            if holder.get("token") != left.get("token"):  # of a process that took it over in between
                 with suppress(OSError):
                     os.link(away, self.path)
-                holder = _parse(away)
                 away.unlink()
                 raise FolderInUseError(self._in_use(holder))
             away.unlink()
@@ -179,19 +182,26 @@ class FolderLock:
                 probe.unlink(missing_ok=True)
 
     def _read(self) -> tuple[dict[str, Any], float | None]:
-        """What the lock says, empty if it is damaged, and when it was touched; None if there is none."""
+        """What the lock says, empty if it is damaged, and when it was touched; None if there is none.
+
+        Raises:
+            FolderInUseError: If the file is not a lock of a run, perhaps the user's own.
+        """
         try:
             touched = self.path.stat().st_mtime
-            return _parse(self.path), touched
+            text = self.path.read_text(errors="replace")
         except FileNotFoundError:
             return {}, None
+        if not BEGINNING.startswith(text[: len(BEGINNING)]):
+            raise FolderInUseError(f"{self.path} is not the lock of a run; move it away, or choose another folder.")
+        return _parse(text), touched
 
     def _in_use(self, holder: dict[str, Any]) -> str:
         return f"{self.folder} is in use by {_describe(holder)}; wait for it, or choose another folder."
 
     def _beat(self) -> None:
         while not self._released.wait(BEAT_SECONDS):
-            with suppress(OSError):
+            with suppress(OSError, FolderInUseError):
                 if self._read()[0].get("token") == self.token:
                     os.utime(self.path)
 
@@ -241,9 +251,9 @@ def _describe(holder: dict[str, Any]) -> str:
     return f"process {holder['pid']} of {holder['user']} on {holder['host']} since {holder['since']}"
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _parse(text: str) -> dict[str, Any]:
     try:
-        holder = json.loads(path.read_text())
+        holder = json.loads(text)
     except ValueError:
         return {}
     complete = isinstance(holder, dict) and {"host", "user", "pid", "since", "machine", "token"} <= set(holder)

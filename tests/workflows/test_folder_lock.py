@@ -84,11 +84,23 @@ def test_a_lock_of_another_machine_is_left_behind_when_it_is_not_touched(tmp_pat
     assert path.exists()
     write_lock(tmp_path, age=STALE_SECONDS + 60, machine="another")
     FolderLock(tmp_path).acquire()
-    path.write_text("{")  # damaged: nobody can be asked
+    path.write_text('{"host": "node')  # damaged: nobody can be asked
     with pytest.raises(FolderInUseError, match="another process"):
         FolderLock(tmp_path).acquire()
     os.utime(path, (0, 0))
     FolderLock(tmp_path).acquire()
+
+
+@pytest.mark.parametrize("content", ["the user's own", "{}", '{"a": 1}'])
+def test_a_file_that_is_not_a_lock_is_left_alone(tmp_path, content):
+    path = tmp_path / "run.lock"
+    path.write_text(content)
+    os.utime(path, (0, 0))
+    with pytest.raises(
+        FolderInUseError, match=r"run\.lock is not the lock of a run; move it away, or choose another folder\.$"
+    ):
+        FolderLock(tmp_path).acquire()
+    assert path.read_text() == content
 
 
 def test_who_lost_the_lock_notices(tmp_path):
