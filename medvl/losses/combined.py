@@ -32,7 +32,7 @@ class CombinedLoss(nn.Module):
     term's last value, unweighted and without gradient, for logs.
 
     Args:
-        losses: name to loss, or to (loss, weight).
+        losses: name to loss, or to (loss, weight); a term that is None is left out, as one that a recipe takes off.
         argument_names: for arguments that the network or the batch has under another name, that name, as
             ``{"weights": "semantic_integrity"}``, or None for arguments that keep their defaults whatever there is. Other
             arguments have their own.
@@ -57,6 +57,7 @@ class CombinedLoss(nn.Module):
         super().__init__()
         if not isinstance(losses, Mapping):
             raise TypeError(error_message("losses", "be a dictionary of losses by name", type(losses).__name__))
+        losses = {name: term for name, term in losses.items() if term is not None}
         if not losses:
             raise ValueError(error_message("losses", "hold at least one loss", "none"))
         pairs = {name: _loss_and_weight(name, term) for name, term in losses.items()}
@@ -70,9 +71,29 @@ class CombinedLoss(nn.Module):
     def _check_argument_names(self) -> None:
         """A misspelled argument would silently keep its default."""
         known = {argument for loss in self.losses for argument in inspect.signature(loss.forward).parameters}
+        known |= set(_OFFERED)  # of a term that is left out
         for argument in self.argument_names:
             if argument not in known:
                 raise ValueError(error_message("argument_names", "name arguments of the losses", repr(argument)))
+
+    def used_names(self) -> set[str]:
+        """Names that the terms look for in the network's output and in the batch.
+
+        A scale or bias is not used by a loss that has a temperature or bias of its own.
+
+        Example:
+            >>> from medvl.losses import MaskedPatchLoss
+            >>> sorted(CombinedLoss({"pixels": MaskedPatchLoss(16)}).used_names())
+            ['image', 'patch_prediction', 'visible_mask']
+        """
+        names: set[str] = set()
+        for loss in self.losses:
+            options = getattr(loss, "options", {})
+            own = {"logit_scale": "temperature", "logit_bias": "bias"}
+            for argument in inspect.signature(loss.forward).parameters:
+                if options.get(own.get(argument, "")) is None:
+                    names.add(self.argument_names.get(argument, argument) or "")
+        return names - {""}
 
     def forward(self, pred: Mapping[str, Any], batch: Mapping[str, Any]) -> Tensor:
         """Weighted sum of the terms.

@@ -166,3 +166,13 @@ def test_what_masking_gives_is_never_ignored_silently(argument, output, value):
         CombinedLoss(losses)(parts, {})
     assert torch.isfinite(CombinedLoss(losses, {argument: output})(parts, {}))
     assert torch.isfinite(CombinedLoss(losses, {argument: None})(parts, {}))
+
+
+def test_the_names_that_are_used():
+    losses = {"a": ImageTextContrastiveLoss(), "b": (SigmoidContrastiveLoss(bias=-5.0), 0.5), "off": None}
+    loss = CombinedLoss(losses, {"weights": "semantic_integrity", "text_ids": None})
+    assert list(loss.weights) == ["a", "b"]
+    used = loss.used_names()
+    assert {"image_embeds", "semantic_integrity", "logit_scale", "image_ids"} <= used
+    assert not used & {"weights", "text_ids", "logit_bias", "patch_embeds"}
+    assert "logit_scale" not in CombinedLoss({"a": ImageTextContrastiveLoss(temperature=0.1)}).used_names()

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 from monai.bundle import run as run_bundle
 from PIL import Image
 from safetensors.numpy import load_file
@@ -113,3 +114,25 @@ def test_only_the_first_process_writes_and_a_killed_run_goes_on(tmp_path):
     again = load_file(run / "model" / "model.safetensors")
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_mlip_without_terms_learns_in_two_processes(tmp_path):
+    lines = ["image,study_id,report"]
+    for i in range(20):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        lines.append(f"{i}.png,s{i},{list(TEXTS.values())[i % 3]}")
+    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
+    own = {
+        "layers": ["mlip"],
+        "loss#losses#local": None,
+        "loss#losses#reconstruction": None,
+        "loss#losses#global#temperature": 0.1,
+    }
+    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
+    in_two_processes(
+        str(tmp_path / "own.yaml"), output=str(tmp_path / "run"), data=str(tmp_path / "cases.csv"), progress=False, epochs=2,
+        batch_size=4, **TINY,
+    )  # fmt: skip
+    done = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["epoch"] for line in done] == [1, 2]
+    assert not any("reconstruction" in key or "local" in key for key in done[0])
