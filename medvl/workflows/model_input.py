@@ -19,7 +19,6 @@ from medvl.text import content_sentences
 from medvl.transforms import ExtractSectionsd, RandSentenced, TokenizeTextd
 from medvl.transforms.description import describe_transform, make_transforms
 from medvl.utils.errors import StudyError
-from medvl.utils.ids import hash_id
 from medvl.utils.io import write_json
 from medvl.utils.targets import DTYPE, TARGET
 from medvl.workflows.run_records import read_record
@@ -216,7 +215,7 @@ def hash_training_inputs(dataset: StudyDataset | UnifiedDataset, manifest: Manif
         text_unit: "report" or "sentence".
 
     Returns:
-        ``studies``, hashes of the ids; ``pixels`` and ``texts``, hashes of the images and of the token ids of the reports.
+        ``count`` of studies, and one hash of all their ids (``studies``), images (``pixels``) and token ids (``texts``).
     """
     text_steps = _steps(dataset)[1]
     images = dataset.images if isinstance(dataset, UnifiedDataset) else dataset
@@ -264,7 +263,8 @@ def split_text(report: str, text_unit: str) -> list[str]:
 
 def _hashes(dataset: StudyDataset, texts_of: Callable[[int], list[list[int]]]) -> dict[str, Any]:
     """Hashes of the first studies by study id; a study with several images counts as many times, one that fails not at all."""
-    pixels, texts, ids = hashlib.sha256(), hashlib.sha256(), []
+    pixels, texts, ids = hashlib.sha256(), hashlib.sha256(), hashlib.sha256()
+    count = 0
     for row in sorted(range(len(dataset)), key=lambda row: str(dataset.studies[row]["study_id"]))[:HASHED_STUDIES]:
         try:
             image, tokens = torch.as_tensor(dataset[row]["image"]), texts_of(row)
@@ -273,5 +273,6 @@ def _hashes(dataset: StudyDataset, texts_of: Callable[[int], list[list[int]]]) -
         pixels.update(f"{tuple(image.shape)}".encode())
         pixels.update(np.ascontiguousarray(image.as_subclass(torch.Tensor).float().numpy()).tobytes())
         texts.update(f"{tokens}".encode())
-        ids.append(hash_id(str(dataset.studies[row]["study_id"])))
-    return {"studies": ids, "pixels": pixels.hexdigest(), "texts": texts.hexdigest()}
+        ids.update(f"{dataset.studies[row]['study_id']}\n".encode("utf-8", "surrogatepass"))
+        count += 1
+    return {"count": count, "studies": ids.hexdigest(), "pixels": pixels.hexdigest(), "texts": texts.hexdigest()}
