@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -110,6 +111,7 @@ def test_only_the_first_process_writes_and_a_killed_run_goes_on(tmp_path):
     assert len(read_skipped(run)) == 2
     weights = load_file(run / "model" / "model.safetensors")
     (run / "checkpoints" / "epoch-0002.pt").unlink()
+    shutil.rmtree(run / "model")  # a run with a model is complete
     in_two_processes("mlip", output=str(run), resume=True, **settings)
     again = load_file(run / "model" / "model.safetensors")
     assert all(np.array_equal(again[name], weights[name]) for name in weights)

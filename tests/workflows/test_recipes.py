@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 import subprocess
 import sys
 from importlib.metadata import version
@@ -498,8 +499,10 @@ class TestConveniences:
         lines = (tmp_path / "run" / "metrics.jsonl").read_text()
         assert len(lines.splitlines()) == 2
         assert json.loads((tmp_path / "run" / "model" / "weights.json").read_text())["epoch"] == 1
+        shutil.rmtree(tmp_path / "run" / "model")  # as if it was killed before the model was saved
         train("convirt", {**settings, "resume": True})
         assert (tmp_path / "run" / "metrics.jsonl").read_text() == lines
+        assert json.loads((tmp_path / "run" / "model" / "weights.json").read_text())["epoch"] == 1
 
     def test_a_run_that_breaks_names_the_studies_and_keeps_the_last_good_epoch(self, table, tmp_path):
         breaks = {"_target_": "torch.optim.lr_scheduler.LambdaLR", "optimizer": "@optimizer"}
