@@ -37,7 +37,11 @@ def label(
     ] = "chexpert14",
     text_unit: Annotated[str, typer.Option(help="What one row of the output is: report or sentence.")] = "report",
     explain: Annotated[
-        bool, typer.Option("--explain", help="Add the mention, the cue and the sentence that decided each state.")
+        bool,
+        typer.Option(
+            "--explain",
+            help="Add the mention, the cue and the sentence that decided each state, and how every sentence was read.",
+        ),
     ] = False,
     raw_cells: Annotated[
         bool,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.text.characters import lower_case, plain_characters
+from medvl.text.explanation import explain_findings
 from medvl.text.findings import Mention, combine_states, find_findings, label_sentences
 from medvl.text.reading import read_sentences
 from medvl.text.sentences import split_sentences
@@ -75,7 +76,7 @@ def label_columns(kept: Sequence[str], names: Sequence[str], text_unit: str, exp
         ValueError: If a column would be there twice.
     """
     place = _SENTENCE_COLUMNS if text_unit == "sentence" else ()
-    explanations = [f"{name} {part}" for name in names for part in _EXPLANATIONS] if explain else []
+    explanations = [*(f"{name} {part}" for name in names for part in _EXPLANATIONS), "explanation"] if explain else []
     header = [*kept, *place, *names, *explanations]
     if repeated := sorted(name for name, count in Counter(header).items() if count > 1):
         raise ValueError(error_message("path", "be a table without the columns that the output adds", repeated))
@@ -91,7 +92,7 @@ def label_cells(
         text: the report.
         vocabulary: the findings.
         text_unit: ``"report"`` for one row, ``"sentence"`` for one row for each sentence.
-        explain: whether to add the mention, the cue and the sentence of each state.
+        explain: whether to add the mention, the cue and the sentence of each state, and how the text was read.
         summary: the counts to add to.
     """
     summary.rows += 1
@@ -100,9 +101,11 @@ def label_cells(
     summary.skipped += reasons["section"]
     summary.other_language += reasons["language"] > 0
     mentions = find_findings(text, vocabulary) if explain else None
+    explanations = explain_findings(text, vocabulary) if explain else []
     if text_unit == "report":
         summary.written += 1
-        yield _label_cells(text, states.tolist(), vocabulary, mentions, summary)
+        cells = _label_cells(text, states.tolist(), vocabulary, mentions, summary)
+        yield [*cells, "\n".join(map(str, explanations))] if explain else cells
         return
     _, by_sentence = label_sentences(text, vocabulary)
     for number, ((start, end), row) in enumerate(
@@ -110,7 +113,8 @@ def label_cells(
     ):
         own = None if mentions is None else [m for m in mentions if start <= m.span.start < end]
         summary.written += 1
-        yield [number, start, end, text[start:end], *_label_cells(text, row, vocabulary, own, summary)]
+        how = [str(one) for one in explanations if one.span == (start, end)] or [""] if explain else []
+        yield [number, start, end, text[start:end], *_label_cells(text, row, vocabulary, own, summary), *how]
 
 
 def report_states(text: str, vocabulary: Vocabulary) -> tuple[NDArray[np.float32], Counter[str]]:

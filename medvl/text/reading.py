@@ -35,13 +35,19 @@ _MAX_REMEMBERED, _MAX_REMEMBERED_LENGTH = 1 << 15, 200
 
 
 def read_sentences(
-    text: str, lower: str, vocabulary: Vocabulary, spans: list[Span] | None = None
+    text: str,
+    lower: str,
+    vocabulary: Vocabulary,
+    spans: list[Span] | None = None,
+    list_scopes: dict[Span, str] | None = None,
 ) -> Iterator[tuple[Span, SentenceReading | str]]:
     """Read the sentences of a report, except for its headers.
 
     A section without observations ends at the next header, or at a blank line after its text. Where no header of findings
     follows, it also ends behind its first sentence, at one that states a finding: "COMPARISON: None. The heart is enlarged."
     The scope of a sentence such as "No evidence of:" extends over the list behind it.
+
+    ``list_scopes`` is filled with the sentences of such a list and their assertion, where it is given.
 
     Yields:
         The span of a sentence and what it says; or why it is skipped, ``"section"`` or ``"language"``.
@@ -70,6 +76,8 @@ def read_sentences(
             text.count("\n", list_end, start) == 1 and (_LIST_ITEM.match(text, start) or text[end - 1] not in ".!?")
         ):
             list_scope = None
+        if list_scope is not None and list_scopes is not None:
+            list_scopes[span] = list_scope
         reading = _read_sentence(lower[start:end], vocabulary, list_scope)
         if isinstance(reading, str):
             yield span, reading

@@ -312,6 +312,12 @@ def _assertion_cues() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
+def _files_of(path: str, modified_ns: int) -> list[Path]:
+    """The file and those that it extends."""
+    return read_extended(Path(path), _path_of)[1]
+
+
+@lru_cache(maxsize=32)
 def _load(path: str, modified_ns: tuple[int, ...]) -> Vocabulary:
     return Vocabulary(read_extended(Path(path), _path_of)[0], source=Path(path).name)
 
@@ -364,4 +370,5 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
         raise FileNotFoundError(
             error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))
         )
-    return _load(str(path), tuple(file.stat().st_mtime_ns for file in read_extended(path, _path_of)[1]))
+    files = _files_of(str(path), path.stat().st_mtime_ns)
+    return _load(str(path), tuple(file.stat().st_mtime_ns for file in files))

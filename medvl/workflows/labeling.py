@@ -71,7 +71,7 @@ def label_table(
         vocabulary: name or path for :func:`medvl.text.load_vocabulary`, or a loaded vocabulary.
         text_unit: ``"report"`` for one row for each report; ``"sentence"`` for one row for each sentence, with its number and
             offsets in the report (``sentence_number``, ``sentence_start``, ``sentence_end``) and its text (``sentence``).
-        explain: add for each finding the mention, the cue and the sentence that decided its state.
+        explain: add for each finding the mention, the cue and the sentence that decided its state, and how the text was read.
         raw_cells: write every cell as it is. By default a text that a spreadsheet would run as a formula (it begins with
             ``=``, ``+``, ``-`` or ``@``) gets an apostrophe before it, see :mod:`medvl.utils.csv_files`.
         join: other tables whose columns are added, as ``TABLE:KEY`` (:func:`medvl.data.tables.read_joined_table`).

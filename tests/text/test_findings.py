@@ -259,6 +259,9 @@ def _timed(text):
         "possible, ",
         "not been clearly definitely ",
         "effusion is not seen ",
+        "heart is enlarged is possible ",
+        "effusion; ",
+        "no effusion on the right, small on the left, ",
     ],
 )
 def test_hostile_text_takes_linear_time(piece):

@@ -58,6 +58,7 @@ def test_rows_of_sentences_and_explanations(tmp_path):
     assert (rows[1]["Edema"], rows[1]["Edema mention"], rows[1]["Edema cue"]) == ("0", "edema", "No")
     assert rows[1]["Edema sentence"] == "No edema."
     assert rows[0]["Pleural Effusion cue"] == ""
+    assert rows[1]["explanation"].startswith('"No edema."\n  phrases: No (negation) | edema (term: Edema)')
     assert (summary.rows, summary.written) == (3, 3)
 
 

@@ -29,7 +29,7 @@ from medvl.text.assertion.clauses import (
     Sentence,
 )
 from medvl.text.assertion.cues_behind import look_back, restore_former
-from medvl.text.assertion.scopes import OPENING_KINDS, Scope, assert_by_scopes
+from medvl.text.assertion.scopes import OPENING_KINDS, SCOPE_ENDS, Scope, assert_by_scopes
 from medvl.text.phrases import PhraseMatch
 from medvl.text.vocabulary import PhraseKind, Vocabulary, kind_bits
 
@@ -37,11 +37,13 @@ __all__ = [
     "ABSENT",
     "PAST",
     "PRESENT",
+    "REASONS",
     "RULES",
     "STATES",
     "UNCERTAIN",
     "AssertedFinding",
     "Rule",
+    "Sentence",
     "SentenceReading",
     "classify_assertions",
     "read_clauses",
@@ -64,6 +66,21 @@ RULES: tuple[Rule, ...] = (
     Rule(describe_findings, kind_bits(PhraseKind.SIDE, PhraseKind.SEVERITY)),
 )
 """The rules that follow the scopes of cues in front, in the order in which they are applied to a clause."""
+
+
+REASONS: dict[str, str] = {
+    **{
+        rule.__name__: (rule.__doc__ or "").strip().partition("\n")[0]
+        for rule in (*(r.apply for r in RULES), *SCOPE_ENDS)
+    },
+    "scope": "It is in the scope of the cue.",
+    "structure": "It follows from what is said of a body part.",
+    "chronic": "A former finding of its kind is still there.",
+    "complete_ellipsis": "A part of the sentence leaves the finding out, and speaks of another side.",
+    "clause_ends": "The clause ends.",
+    "another_cue": "Another cue follows.",
+}
+"""The rules that decide an assertion or end a scope, by name, each in a sentence."""
 
 
 class SentenceReading(NamedTuple):

@@ -31,7 +31,7 @@ def look_back(sentence: Sentence, clause: Clause) -> None:
 
     A cue in front that no finding follows looks back from the end of its part: "pneumonia possible", "pneumothorax: no".
     """
-    count = 0  # of the findings before the cue
+    floor = count = 0  # the findings before the last cue, which it has decided, and those before this one
     for part in clause.parts:
         for index in range(part.first, min(part.stop + 1, len(sentence.phrases))):
             phrase = sentence.phrases[index]
@@ -39,12 +39,14 @@ def look_back(sentence: Sentence, clause: Clause) -> None:
                 count = _count_before(clause, count, phrase.start)
                 for kind, _ in phrase.meanings:
                     if kind in LOOKING_BACK and not _has_own_subject(sentence, part, index):
-                        _decide(sentence, clause, count, index, LOOKING_BACK[kind], phrase.words)
+                        _decide(sentence, clause, range(floor, count), index, LOOKING_BACK[kind], phrase.words)
+                        floor = count
         scope = part.unused
         if scope is not None and scope.cue is not None:
             count = _count_before(clause, count, sentence.start_of(part.stop))
             if _unused_cue_looks_back(sentence, clause, part, scope, count):
-                _decide(sentence, clause, count, part.stop, scope.assertion, scope.cue)
+                _decide(sentence, clause, range(floor, count), part.stop, scope.assertion, scope.cue)
+                floor = count
 
 
 def _has_own_subject(sentence: Sentence, part: Part, index: int) -> bool:
@@ -62,11 +64,11 @@ def _count_before(clause: Clause, count: int, word: int) -> int:
     return count
 
 
-def _decide(sentence: Sentence, clause: Clause, count: int, index: int, assertion: str, cue: WordSpan) -> None:
-    """Decide the last of ``count`` findings, and those that a conjunction, or commas of such a list, join to it."""
+def _decide(sentence: Sentence, clause: Clause, places: range, index: int, assertion: str, cue: WordSpan) -> None:
+    """Decide the last finding at ``places``, and those that a conjunction, or commas of such a list, join to it."""
     findings = clause.findings
     in_list = sentence.join_at(index) == CONJUNCTION
-    for position in range(count - 1, -1, -1):
+    for position in reversed(places):
         finding = findings[position]
         if finding.kind == PhraseKind.STRUCTURE:
             if assertion == UNCERTAIN and finding.assertion == PRESENT and sentence.verb_follows(finding, index):

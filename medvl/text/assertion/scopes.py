@@ -170,6 +170,10 @@ _ENDINGS: dict[PhraseKind, tuple[_Ending, ...]] = {
 }
 
 
+SCOPE_ENDS = tuple(ends for rules in _ENDINGS.values() for ends in rules)
+"""The rules that end a scope at a comma, an "and" or a colon."""
+
+
 # The walk.
 
 
