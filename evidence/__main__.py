@@ -10,7 +10,6 @@ from pathlib import Path
 from evidence.claim import Claim
 from evidence.claims import all_claims, choose_claims
 from evidence.page import RESULTS, write_page
-from evidence.runner import expected_seconds, left_out, plan, run_tasks
 from evidence.scales import SCALES, Scale
 from evidence.store import Store
 
@@ -57,6 +56,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(claims: Sequence[Claim], scale: Scale, store: Store, work: Path, options: argparse.Namespace) -> int:
     """Make the results that are missing, and print the verdicts."""
+    from evidence.runner import (
+        expected_seconds,
+        left_out,
+        plan,
+        run_tasks,
+    )  # torch and monai, which the page can do without
+
     tasks = plan(claims, all_claims(), scale, store, work.resolve(), options.keep)
     for arm in left_out(claims):
         print(f"{arm.name} is left out: its real data are not here.")

@@ -41,6 +41,7 @@ class Arm:
         settings: of the recipe, as ``medvl train --set`` takes them, which replace those that all arms share.
         sources: what it learns from, as ``KIND=PART`` with a part of :data:`evidence.data.PARTS` or a real data set of
             :data:`evidence.data.REAL`; empty for the whole synthetic table.
+        without: terms of the recipe's loss that are left out, by name.
         repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others.
         trained: False for the same network with random weights.
         test: "synthetic" or "pneumonia": what it is measured on.
@@ -52,6 +53,7 @@ class Arm:
     recipe: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     sources: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     repeat: float = 1.0
     trained: bool = True
     test: str = "synthetic"
@@ -91,22 +93,6 @@ IDS_ONLY = {  # a batch of images with their own sentences, which are told apart
     },
 }
 
-PAIRS = {  # the global loss of mlip, and a term of medvl
-    "_target_": "medvl.losses.ImageTextContrastiveLoss",
-    "gather": "@gather",
-    "image_weight": 0.5,
-    "pool_texts": True,
-}
-LOCAL = [  # of mlip and of medvl
-    {
-        "_target_": "medvl.losses.SemanticSentenceLoss",
-        "gather": "@gather",
-        "temperature": 0.1,
-        "attention_temperature": 0.05,
-        "target_temperature": "@target_temperature",
-    },
-    "@local_weight",
-]
 LOCAL_PAIRS = [  # by study in place of by meaning, with the transport between whole reports and images
     {"_target_": "medvl.losses.PatchSentenceMatchingLoss", "gather": "@gather", "alignment": "transport"},
     "@local_weight",
@@ -116,7 +102,6 @@ NO_INTEGRITY = {
     "loss#argument_names": {"weights": None, "patch_mask": "visible_mask"},
 }
 NO_MASK = {**NO_INTEGRITY, "mask_ratio": 0.0, "network_def#patch_decoder": None}
-GLOBAL_ONLY = {"loss#losses": {"global": PAIRS}, "loss#argument_names": {"weights": None}}
 VIT = {
     "_target_": "medvl.networks.ImageEncoder",
     "backbone": "vit_tiny",
@@ -185,13 +170,14 @@ _ARMS = [
     ),
     # MLIP: part after part, and each part replaced.
     Arm("untrained-mlip", "untrained ResNet of mlip", "mlip", trained=False),
-    Arm("mlip-global", "mlip, global loss only", "mlip", {**NO_MASK, **GLOBAL_ONLY}),
     Arm(
-        "mlip-local",
-        "mlip, + local loss",
+        "mlip-global",
+        "mlip, global loss only",
         "mlip",
-        {**NO_MASK, "loss#losses": {"global": PAIRS, "local": LOCAL}},
+        {**NO_MASK, "loss#argument_names": {"weights": None}},
+        without=("local", "reconstruction"),
     ),
+    Arm("mlip-local", "mlip, + local loss", "mlip", NO_MASK, without=("reconstruction",)),
     Arm("mlip-mask", "mlip, + masks and their prediction", "mlip", NO_INTEGRITY),
     Arm("mlip-transport", "mlip, transport", "mlip", {"loss#losses#local#0#alignment": "transport"}),
     Arm("mlip-max", "mlip, max", "mlip", {"loss#losses#local#0#alignment": "max"}),
@@ -200,14 +186,9 @@ _ARMS = [
     Arm("mlip-ratio-75", "mlip, 75 % masked", "mlip", {"mask_ratio": 0.75}),
     Arm("mlip-vit", "mlip, ViT", "mlip", {"network_def#image_encoder": VIT}, most_seeds=3),
     # medvl without one of its terms.
-    Arm("medvl-no-pairs", "medvl without the pairs", "medvl", {"pair_weight": 0.0}),
-    Arm("medvl-no-local", "medvl without the patches", "medvl", {"local_weight": 0.0}),
-    Arm(
-        "medvl-no-matching",
-        "medvl without the matching by labels",
-        "medvl",
-        {"loss#losses": {"pairs": [PAIRS, "@pair_weight"], "local": LOCAL}},
-    ),
+    Arm("medvl-no-pairs", "medvl without the pairs", "medvl", without=("pairs",)),
+    Arm("medvl-no-local", "medvl without the patches", "medvl", without=("local",)),
+    Arm("medvl-no-matching", "medvl without the matching by labels", "medvl", without=("matching",)),
     # Real images.
     Arm(
         "real-medclip",

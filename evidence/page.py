@@ -143,10 +143,13 @@ def _arms(claims: Sequence[Claim], results: Sequence[dict[str, Any]]) -> str:
         own = [result for result in results if result["arm"] == arm.name]
         settings = ", ".join(f"`{name}={_short(value)}`" for name, value in arm.settings.items())
         sources = ", ".join(f"`{source}`" for source in arm.sources)
+        without = ", ".join(f"without the loss's term `{term}`" for term in arm.without)
         steps = str(own[0]["steps"]) if own else NONE
         seconds = f"{sum(sum(r['seconds'].values()) for r in own) / len(own):.0f} s" if own else NONE
         recipe = arm.recipe + ("" if arm.trained else ", random weights")
-        rows.append([f"`{arm.name}`", recipe, "; ".join(filter(None, [settings, sources])) or NONE, steps, seconds])
+        rows.append(
+            [f"`{arm.name}`", recipe, "; ".join(filter(None, [settings, without, sources])) or NONE, steps, seconds]
+        )
     head = ["arm", "recipe", "what differs from the shared settings", "steps", "time"]
     return f"## What was trained\n\nThe settings in full are in `evidence/arms.py`.\n\n{_table(head, rows)}"
 

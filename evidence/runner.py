@@ -143,6 +143,7 @@ def run_task(task: Task) -> float:
         "key": key,
         "settings": settings_of(arm, scale, task.seed),
         "sources": list(arm.sources),
+        "without": list(arm.without),
         "studies": {split: len(trained.test.studies(split)) for split in ("train", "val", "test")},
         "steps": trained.steps,
         "seconds": {"training": round(after_training - start, 1), "measures": round(end - after_training, 1)},

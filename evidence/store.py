@@ -33,6 +33,7 @@ def result_key(arm: Arm, scale: Scale, seed: int) -> str:
         "settings": settings_of(arm, scale, seed),
         "recipe": arm.recipe,
         "sources": arm.sources,
+        "without": arm.without,
         "trained": arm.trained,
         "test": arm.test,
         "scale": {name: value for name, value in vars(scale).items() if name not in ("name", "seeds")},

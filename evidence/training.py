@@ -21,7 +21,7 @@ from medvl.handlers import EpochSeed, FiniteLoss, GradientClipping, read_metrics
 from medvl.networks import convirt
 from medvl.text import make_class_prompts
 from medvl.transforms import image_augmentation, image_preprocessing
-from medvl.workflows import TrainedRun, train
+from medvl.workflows import RecipeWorkflow, TrainedRun, train
 
 
 @dataclass
@@ -64,9 +64,11 @@ def train_arm(arm: Arm, scale: Scale, seed: int, data: EvidenceData, folder: Pat
     settings = settings_of(arm, scale, seed)
     if arm.recipe == SUPERVISED:
         return train_supervised(settings, scale, data, arm)
-    path = train(
-        arm.recipe, {**settings, **data.settings(arm), "output": str(folder), "resume": True, "progress": False}
-    )
+    settings |= {**data.settings(arm), "output": str(folder), "resume": True, "progress": False}
+    if arm.without:
+        terms = RecipeWorkflow(arm.recipe).whole_config()["loss"]["losses"]
+        settings["loss#losses"] = {name: term for name, term in terms.items() if name not in arm.without}
+    path = train(arm.recipe, settings)
     run = TrainedRun(path, scale.device)
     model = run.model if arm.trained else run.reinitialized_model()
     steps = read_metrics(path / "metrics.jsonl")[-1]["iteration"] if arm.trained else 0

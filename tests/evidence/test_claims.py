@@ -8,6 +8,7 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 
 import evidence
 from evidence.arms import ARMS, SUPERVISED
@@ -17,6 +18,7 @@ from evidence.measures import MEASURES
 from evidence.runner import plan
 from evidence.scales import SCALES
 from evidence.store import Store
+from medvl.workflows import config_files
 
 CLAIMS = all_claims()
 FOLDER = Path(evidence.__file__).parent
@@ -41,6 +43,12 @@ def test_a_claim_names_what_there_is(claim):
 def test_names_are_unique_and_every_arm_is_used():
     assert max(Counter(claim.name for claim in CLAIMS).values()) == 1
     assert {arm.name for arm in arms_of(CLAIMS)} == set(ARMS)
+
+
+def test_terms_that_are_left_out_are_terms_of_the_recipe():
+    for arm in ARMS.values():
+        own = yaml.safe_load(config_files(arm.recipe)[-1].read_text()) if arm.without else {}
+        assert set(arm.without) < set(own["loss"]["losses"]) if arm.without else not own
 
 
 def test_an_arm_of_fewer_seeds_decides_nothing():

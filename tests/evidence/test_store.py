@@ -54,6 +54,7 @@ def test_key_changes_with_what_is_trained_and_not_with_words():
         result_key(replace(arm, recipe="medclip"), QUICK, 0),
         result_key(replace(arm, sources=arm.sources[:2]), QUICK, 0),
         result_key(replace(arm, trained=False), QUICK, 0),
+        result_key(replace(arm, without=("unified",)), QUICK, 0),
         result_key(replace(arm, repeat=2.0), QUICK, 0),
         result_key(arm, replace(QUICK, studies=200), 0),
     ):
