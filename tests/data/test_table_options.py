@@ -135,6 +135,7 @@ def test_image_folders_with_metadata(folder):
     assert [study["split"] for study in both.studies] == ["train", "train", "val"]
     assert len(load_studies(folder / "images", folder)) == 3
     assert len(load_sources(data=folder / "images")) == 3
+    (folder / "tables").mkdir()
     with pytest.raises(
         ValueError, match=r"^path: the folder .* holds no metadata\.jsonl, \.csv or \.parquet, and nor do its"
     ):
