@@ -14,6 +14,7 @@ import typer
 
 from medvl.cli import app
 from medvl.cli.options import parse_settings
+from medvl.utils import limits
 from medvl.workflows import config_text
 
 DOCS = Path(__file__).parents[1] / "docs"
@@ -97,3 +98,27 @@ def test_snippets_are_python_and_their_imports_are_there(page):
         tree = ast.parse(block)
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
+
+
+def test_every_line_of_the_threat_table_names_a_test_that_exists():
+    page = (DOCS / "security.md").read_text()
+    known = {
+        name
+        for path in Path(__file__).parent.rglob("test_*.py")
+        for name in re.findall(r"^ *def (test_\w+)\(", path.read_text(), re.M)
+    }
+    lines = [line for line in page.splitlines() if line.startswith("|") and not line.startswith("|---")]
+    lines = [line for line in lines if "Test |" not in line and "MEDVL_MAX" not in line and "Environment" not in line]
+    assert len(lines) > 15
+    for line in lines:
+        named = re.findall(r"`(test_\w+)`", line.rstrip("|").rpartition("|")[2])
+        assert named, f"no test: {line}"
+        assert set(named) <= known, f"no such test: {set(named) - known}"
+
+
+def test_the_limits_of_the_page_are_those_of_the_code():
+    page = (DOCS / "security.md").read_text()
+    stated = dict(re.findall(r"^\| `(MEDVL_\w+)` \| ([\w ]+) \|", page, re.M))
+    units = {"GiB": 2**30, "MiB": 2**20, "": 1}
+    values = {name: int(text.split()[0]) * units[text.partition(" ")[2]] for name, text in stated.items()}
+    assert values == limits.DEFAULTS

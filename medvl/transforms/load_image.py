@@ -26,6 +26,7 @@ from medvl.transforms.dicom_volume import RESCALE_TYPE, StudyDicomReader
 from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.errors import plain_reason
 from medvl.utils.extras import MissingExtraError
 from medvl.utils.limits import check_size, read_bounded
 from medvl.utils.tensors import as_plain
@@ -100,8 +101,7 @@ class LoadStudyImage(Transform):
         except MemoryError:
             raise
         except Exception as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0][:400].removesuffix(".")
-            raise ValueError(f"the file {path} cannot be read as {kind}: {reason}.") from error
+            raise ValueError(f"the file {path} cannot be read as {kind}: {plain_reason(error)}.") from error
         return self._check_dims(gray, f"the file {path}")
 
     def _check_dims(self, gray: Tensor, name: str) -> Tensor:

@@ -30,3 +30,20 @@ class StudyError(ValueError):
 
 class DiskFullError(OSError):
     """No space is left for a file; ``filename`` is the file, ``strerror`` names the disk."""
+
+
+def plain_reason(error: BaseException) -> str:
+    """Why a file cannot be read, from what another library raised: one line, without a full stop, nothing of its insides.
+
+    Example:
+        >>> plain_reason(RecursionError("maximum recursion depth exceeded")), plain_reason(ValueError("bad magic.\\nMore."))
+        ('it is nested too deeply', 'bad magic')
+    """
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300].removesuffix(".")
+    if isinstance(error, RecursionError) or "recursion" in text:
+        return "it is nested too deeply"
+    if isinstance(error, TypeError | AttributeError | IndexError | KeyError):
+        return "its content is not of the form that is expected"
+    if "invalid literal for" in text or "could not convert string" in text:
+        return "it holds other text where a number is expected"
+    return text

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
@@ -74,7 +75,11 @@ def _merged(recipe: ConfigFile, overrides: Mapping[str, Any] | None) -> _Text:
     """The layers of a configuration in one text, with overrides."""
     text = _Text()
     for path in config_files(recipe):
-        text.add_layer(path.read_text())
+        try:
+            text.add_layer(path.read_text())
+        except YAMLError as error:
+            reason = " ".join(str(getattr(error, "problem", None) or error).split())
+            raise ValueError(f"{path} is no valid YAML: {reason}.") from error
     if overrides:
         check_overrides(yaml.safe_load(text.dump()), overrides, str(recipe))
         for key, value in overrides.items():

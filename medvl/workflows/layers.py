@@ -68,7 +68,11 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
         content = yaml.safe_load(read_small_text(path))
     except (yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
-    layers = content.get(LAYERS) if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must hold the settings of a recipe, got {type(content).__name__}.")
+    layers = content.get(LAYERS)
+    if not isinstance(layers, list | None):
+        raise ValueError(f"{path}: {error_message(LAYERS, 'be a list of names', type(layers).__name__)}")
     for name in layers or ():
         _add(_find(name, path.parent), files, (*above, path))
     if path not in files:

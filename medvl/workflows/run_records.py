@@ -17,7 +17,7 @@ import yaml
 from medvl.data import Manifest, parse_source, table_path
 from medvl.data.tables.join import parse_join
 from medvl.utils.distributed import get_world_size
-from medvl.utils.errors import StudyError
+from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.io import file_sha256, read_json_lines
 from medvl.utils.limits import read_small_text
 from medvl.workflows.literals import literal_text
@@ -107,8 +107,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(read_small_text(path))
     except (ValueError, RecursionError, yaml.YAMLError, TypeError, AttributeError) as error:
-        reason = " ".join(str(error).split()).removesuffix(".")
-        raise ValueError(f"{path} is damaged: {reason}.") from error
+        raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no settings.")
     return content

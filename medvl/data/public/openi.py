@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import tarfile
 import xml.etree.ElementTree as ElementTree
@@ -48,9 +50,12 @@ class OpenIReports(PublicDataset):
         if not path.exists():
             raise FileNotFoundError(f"path: there is no file or folder {path}.")
         files = None if images is None else _image_files(Path(images))
-        for name, content in _xml_files(path):
-            with self.handle_study_errors():
-                self._studies.append(_study(name, content, files))
+        try:
+            for name, content in _xml_files(path):
+                with self.handle_study_errors():
+                    self._studies.append(_study(name, content, files))
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+            raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar).") from error
         if not self._studies and not self.skipped:
             raise FileNotFoundError(f"path: there is no XML report in {path}.")
         self._studies.sort(key=lambda study: (_study_number(study["study_id"]), study["study_id"]))
@@ -73,15 +78,12 @@ def _xml_files(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
         return
     check_regular_file(path)
     # A stream: nothing is unpacked to the disk, so no name in the archive can lead outside a folder.
-    try:
-        with tarfile.open(path, "r:*") as archive:
-            for member in archive:
-                if member.isfile() and member.name.endswith(".xml"):
-                    content = archive.extractfile(member)
-                    if content is not None:
-                        yield os.path.basename(member.name), content
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar).") from error
+    with tarfile.open(path, "r:*") as archive:
+        for member in archive:
+            if member.isfile() and member.name.endswith(".xml"):
+                content = archive.extractfile(member)
+                if content is not None:
+                    yield os.path.basename(member.name), content
 
 
 def _image_files(folder: Path) -> dict[str, str]:

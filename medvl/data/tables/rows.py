@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from medvl.data.cells import is_missing, strip_text
+from medvl.data.tables.header import is_header
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +49,12 @@ def check_columns(columns: Sequence[str], name: str) -> None:
     """Raise ``ValueError`` if two columns have one name."""
     repeated = sorted({column for column in columns if column and columns.count(column) > 1})
     if repeated:
-        raise ValueError(f"path: {name} has more than one column named {', '.join(map(shown_name, repeated))}.")
+        shown = (
+            f"named {', '.join(map(shown_name, repeated))}"
+            if is_header(columns)
+            else "of one name, if its first row is a header"
+        )
+        raise ValueError(f"path: {name} has more than one column {shown}.")
 
 
 def shown_name(name: str) -> str:

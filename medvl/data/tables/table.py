@@ -13,6 +13,7 @@ from typing import Any, BinaryIO, NamedTuple
 from medvl.data.cells import normalize_name, strip_text
 from medvl.data.tables.delimited import parse_delimited
 from medvl.data.tables.files import TableFile, errors_of_gzip
+from medvl.data.tables.header import describe_columns, is_header
 from medvl.data.tables.json_rows import json_columns, parse_json, parse_json_lines
 from medvl.data.tables.lines import TextLines
 from medvl.data.tables.rows import Parsed, Row
@@ -130,11 +131,8 @@ class Table:
                 return self._only(name, argument)
         by_lower = {name.lower(): name for name in reversed(self.columns)}
         near = difflib.get_close_matches(column.lower(), by_lower, n=1)
-        hint = f" (did you mean {by_lower[near[0]]!r}?)" if near else ""
-        # Truncated, because without a header the columns are the first row, which may hold a report.
-        names = ", ".join("".join(c if c.isprintable() else "?" for c in name[:30]) for name in self.columns[:30])
-        more = f" and {len(self.columns) - 30} more" if len(self.columns) > 30 else ""
-        raise ValueError(f"{argument}: {self.name} has no column {column!r}{hint}; its columns are {names}{more}.")
+        hint = f" (did you mean {by_lower[near[0]]!r}?)" if near and is_header(self.columns) else ""
+        raise ValueError(f"{argument}: {self.name} has no column {column!r}{hint}; {describe_columns(self.columns)}.")
 
     def find_column(self, defaults: tuple[str, ...], argument: str) -> str | None:
         """The first of these columns that the table has; None if it has none of them."""

@@ -18,6 +18,7 @@ import transformers
 from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from medvl.utils.checks import error_message
+from medvl.utils.errors import plain_reason
 from medvl.utils.limits import TEXT, check_regular_file, check_size
 
 ATTENTIONS = ("eager", "sdpa", "flex_attention")
@@ -167,7 +168,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_bytes())
     except (ValueError, RecursionError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+        raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no settings.")
     return content
@@ -181,7 +182,7 @@ def _errors(what: str) -> Iterator[None]:
     except MemoryError:
         raise
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:300].removesuffix(".")
+        reason = plain_reason(error)
         if "trust_remote_code" in str(error):
             reason = "it needs code of its own, which is not run"
         raise ValueError(f"{what} cannot be loaded: {reason}.") from error

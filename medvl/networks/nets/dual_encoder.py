@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from medvl.networks.blocks import LogitScale, ProjectionHead, normalize_embeds
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.pretrained import (
+    CONFIG,
     MODEL_CARD,
     load_weights,
     read_config,
@@ -24,6 +25,7 @@ from medvl.networks.nets.text_processor import TextProcessor
 from medvl.text import split_sentences
 from medvl.utils.checks import check_option
 from medvl.utils.checksums import write_checksums
+from medvl.utils.errors import plain_reason
 from medvl.utils.targets import TARGET, Allowed, find_target
 
 if TYPE_CHECKING:
@@ -380,8 +382,7 @@ class DualEncoder(
             processor = TextProcessor.from_pretrained(folder, **config.get("text_processor", {}))
             model = cls.from_config({**config, "text_processor": processor, **options}, trusted_packages)
         except (TypeError, AttributeError, KeyError, RuntimeError) as error:  # of what a constructor does not expect
-            reason = (str(error) or type(error).__name__).splitlines()[0][:300].removesuffix(".")
-            raise ValueError(f"{folder} holds settings that build no {cls.__name__}: {reason}.") from error
+            raise ValueError(f"{folder / CONFIG} builds no {cls.__name__}: {plain_reason(error)}.") from error
         load_weights(model, folder)
         return model.eval()
 

@@ -17,6 +17,7 @@ from torch import nn
 from medvl.networks.encoders.hugging_face_files import check_model_values
 from medvl.utils.checksums import verify_checksums
 from medvl.utils.disk import name_full_disk
+from medvl.utils.errors import plain_reason
 from medvl.utils.io import write_text
 
 WEIGHTS = "model.safetensors"
@@ -91,7 +92,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
+        raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
     if not isinstance(config, dict) or not isinstance(config.get("text_processor", {}), dict):
         raise ValueError(f"{path} is damaged: it holds no settings of a model.")
     check_model_values(config, str(path))

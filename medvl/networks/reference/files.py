@@ -25,7 +25,10 @@ ENTRIES = ("state_dict", "model_state_dict", "model")
 """Keys of the weights in training checkpoints."""
 PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes that parallel, compiled and training wrappers add to every name."""
-BROKEN = (EOFError, KeyError, OSError, RuntimeError, SafetensorError, json.JSONDecodeError)
+BROKEN = (
+    EOFError, KeyError, OSError, RuntimeError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError, TypeError,
+    AttributeError, IndexError, OverflowError, MemoryError, AssertionError
+)  # fmt: skip
 """Errors from reading a truncated file, or one of another format."""
 
 
