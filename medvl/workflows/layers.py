@@ -69,7 +69,8 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
     except (yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} must hold the settings of a recipe, got {type(content).__name__}.")
+        found = "nothing" if content is None else f"a {type(content).__name__}"
+        raise ValueError(f"{path} must hold the settings of a recipe, got {found}.")
     layers = content.get(LAYERS)
     if not isinstance(layers, list | None):
         raise ValueError(f"{path}: {error_message(LAYERS, 'be a list of names', type(layers).__name__)}")

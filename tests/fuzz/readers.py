@@ -26,6 +26,7 @@ from medvl.networks.reference.files import read_weights
 from medvl.text import load_prompt_templates, load_vocabulary
 from medvl.transforms import LoadStudyImage, train_tokenizer
 from medvl.workflows import SplitRecord, TrainedRun, config_text
+from medvl.workflows.model_input import ModelInput
 from medvl.workflows.run_records import read_skipped
 
 SIZES = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
@@ -57,7 +58,6 @@ def read_run(folder: Path) -> None:
     run.class_prompts(["Edema"])
     run.split_record.count_trained([{"study_id": "s1", "image": "a.png"}])
     run.model.encode_text(["no edema"])
-    run.image_preprocessing()
     read_metrics(folder / "metrics.jsonl")
     read_skipped(folder)
 
@@ -144,6 +144,7 @@ def write_run(folder: Path) -> Path:
         ImageEncoder("resnet10", image_size=32, width=0.1), text, text_processor=TextProcessor(tokenizer), embed_dim=4
     )
     model.save_pretrained(folder / "model")
+    ModelInput(image=[], report=[], problems={}).save(folder / "model")
     (folder / "model" / "SHA256SUMS").unlink()
     (folder / "model" / "README.md").unlink()
     prompts = {"Edema": {"present": ["Edema."], "absent": ["No edema."]}}
