@@ -51,7 +51,8 @@ def save_evaluation(result: Evaluation, folder: Path, evaluated_on: Mapping[str,
     """
     earlier = _earlier_results(folder / EVALUATION)
     same = {key: earlier.get(EVALUATED_ON, {}).get(key) for key in evaluated_on} == {**evaluated_on}
-    content, rows, facts = {**result.to_dict(), EVALUATED_ON: dict(evaluated_on)}, result.to_csv(), {}
+    content, rows = {**result.to_dict(), EVALUATED_ON: dict(evaluated_on)}, result.to_csv()
+    facts: dict[str, str] = {}
     if earlier and not same:
         moved = _number_files(folder, (EVALUATION, EVALUATION_CSV, REPORT))
         logger.info("The earlier results in %s are of other studies or another model; kept as %s.", folder, moved)

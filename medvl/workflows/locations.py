@@ -33,11 +33,11 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
         in_layout = bool(colon) and name in public_datasets()
         return literal(f"{name}:{os.path.abspath(path)}" if in_layout else os.path.abspath(text))
 
-    config = dict(config)
+    content = dict(config)
     for key in ("data", "text_encoder"):
-        if key in config:
-            config[key] = absolute(config[key])
-    if isinstance(config.get("sources"), list):
-        pairs = [str(literal_text(source)).partition("=") for source in config["sources"]]
-        config["sources"] = [literal(f"{kind}{sign}{literal_text(absolute(place))}") for kind, sign, place in pairs]
-    return config
+        if key in content:
+            content[key] = absolute(content[key])
+    if isinstance(content.get("sources"), list):
+        pairs = [str(literal_text(source)).partition("=") for source in content["sources"]]
+        content["sources"] = [literal(f"{kind}{sign}{literal_text(absolute(place))}") for kind, sign, place in pairs]
+    return content
