@@ -154,12 +154,9 @@ def _list_goes_on(scope: Scope, sentence: Sentence, index: int) -> bool:
 def _cause_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
     """A hedge reaches over words such as "due to" right behind it: "possibly due to edema"."""
     phrase = sentence.phrases[index]
-    is_open = scope.assertion == UNCERTAIN and not scope.is_named and scope.cue is not None
-    return (
-        is_open
-        and scope.cue[1] == phrase.start
-        and sentence.words[phrase.end - 1] in sentence.vocabulary.words["cause"]
-    )
+    if scope.assertion != UNCERTAIN or scope.is_named or scope.cue is None:
+        return False
+    return scope.cue[1] == phrase.start and sentence.words[phrase.end - 1] in sentence.vocabulary.words["cause"]
 
 
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
