@@ -55,7 +55,7 @@ SECTIONS = {
 }  # fmt: skip
 EDITS = {
     "convirt": {"image_preprocessing": PIXELS, "sections": SECTIONS, "max_length": 9},
-    "mlip": {"image_preprocessing": PIXELS, "sections": SECTIONS, "max_length": 12},
+    "mlip": {"image_preprocessing": PIXELS, "manifest#sections": ["impression"], "max_length": 9},
     "umcl": {"image_preprocessing": PIXELS, "manifest#sections": ["impression"], "max_length": 18},
     "medclip": {"image_preprocessing": PIXELS, "manifest#sections": ["impression"], "max_length": 9},
     "medvl": {"image_preprocessing": PIXELS, "manifest#sections": ["impression"], "max_length": 9},
@@ -132,11 +132,11 @@ def test_all_of_it_is_on_the_models_card_and_in_its_folder(edited):
 
 
 def test_what_lies_past_the_cut_of_the_training_is_not_read(edited):
-    model = DualEncoder.from_pretrained(edited("mlip") / "model")
+    model = DualEncoder.from_pretrained(edited("convirt") / "model")
     long = SENTENCES[0] + " " + SENTENCES[1]
-    assert model.tokenize(long)["input_ids"].shape == (1, 12)
+    assert model.tokenize(long)["input_ids"].shape == (1, 9)
     with torch.no_grad():
-        torch.testing.assert_close(model.encode_reports([long]), model.encode_reports([long + " No pneumothorax."]))
+        torch.testing.assert_close(model.encode_text([long]), model.encode_text([long + " No pneumothorax."]))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,8 @@ def test_what_lies_past_the_cut_of_the_training_is_not_read(edited):
         ("medclip", {}, "sentences"),
         ("medclip", {"manifest#text_unit": "report"}, "whole"),
         ("umcl", {"manifest#text_unit": "sentence"}, "sentences"),
-        ("mlip", {}, "whole"),
+        ("mlip", {}, "sentences"),
+        ("mlip", {"manifest#text_unit": "report"}, "whole"),
     ],
 )
 def test_reports_are_encoded_by_the_unit_of_the_training(table, tmp_path, recipe, edits, encoding):
