@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from medvl.utils.checks import error_message
+from medvl.utils.errors import plain_reason
 from medvl.utils.limits import check_regular_file, read_small_text
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
@@ -66,7 +67,9 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
         raise ValueError(f"{path} is among its own layers.")
     try:
         content = yaml.safe_load(read_small_text(path))
-    except (yaml.YAMLError, RecursionError, TypeError, AttributeError) as error:
+    except RecursionError as error:
+        raise ValueError(f"{path} is no valid YAML: {plain_reason(error)}.") from error
+    except (yaml.YAMLError, TypeError, AttributeError) as error:
         raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"

@@ -18,7 +18,7 @@ from medvl.networks import DualEncoder
 from medvl.text import content_sentences
 from medvl.transforms import ExtractSectionsd, RandSentenced, TokenizeTextd
 from medvl.transforms.description import describe_transform, make_transforms
-from medvl.utils.errors import StudyError
+from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.io import write_json
 from medvl.utils.targets import DTYPE, TARGET
 from medvl.workflows.run_records import read_record
@@ -113,7 +113,7 @@ class ModelInput:
         try:
             return cls(**read_record(path))
         except TypeError as error:
-            raise ValueError(f"{path} is damaged: {error}") from error
+            raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
 
     def transforms(self, key: str, trusted_packages: Sequence[str] = ()) -> Compose:
         """The preprocessing of ``image`` or ``report``.

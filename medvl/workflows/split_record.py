@@ -15,6 +15,7 @@ from typing import Any
 from medvl.data import Manifest
 from medvl.data.leaks import image_paths
 from medvl.data.splits import SPLITS, group_key
+from medvl.utils.errors import plain_reason
 from medvl.utils.io import atomic_write, write_json
 
 SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
@@ -68,7 +69,7 @@ class SplitRecord:
         try:
             return cls(json.loads(path.read_bytes()), key)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
+            raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
 
     def save(self, folder: Path) -> None:
         """Write the record to a run folder, the key for its owner alone."""
