@@ -7,6 +7,7 @@ import functools
 import importlib
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,7 +72,12 @@ class TestProtocols:
     def test_several_protocols_behind_one_option(self, medvl, folder, tmp_path):
         code, out, err = medvl("evaluate", folder, "--output", tmp_path, "--protocol", "retrieval", "grounding")
         assert code == 0, err
-        assert set(json.loads((tmp_path / "evaluation.json").read_text())) == {"retrieval", "grounding", "untrained"}
+        assert set(json.loads((tmp_path / "evaluation.json").read_text())) == {
+            "retrieval",
+            "grounding",
+            "untrained",
+            "evaluated_on",
+        }
         assert "Pointing game" in out
         assert "AUROC" not in out
 
@@ -101,7 +107,7 @@ class TestProtocols:
         code, out, err = medvl("evaluate", folder, *arguments, "--protocol", "single-label")
         assert code == 0, err
         content = json.loads((tmp_path / "evaluation.json").read_text())
-        assert set(content) == {"single_label", "untrained"}
+        assert set(content) == {"single_label", "untrained", "evaluated_on"}
         assert content["single_label"]["classes"] == ["Edema", "Fracture", "No Finding"]
         assert np.array(content["single_label"]["confusion"]).sum(1).tolist() == [3, 3, 3]
         assert "3 in place of 200 studies of each class" in err
@@ -160,7 +166,7 @@ class TestProtocols:
         assert (tmp_path / "report.html").is_file()
         # All labels of one class: no AUROC at all, and still a table, JSON and a page.
         manifest = run.studies(table, "all", {"label_column": ["Pneumonia", "Fracture"]})
-        manifest.studies[:] = manifest.studies[:11]
+        manifest = replace(manifest, studies=manifest.studies[:11])
         with pytest.warns(RuntimeWarning, match="one class only"):
             result = evaluate_run(
                 run,
