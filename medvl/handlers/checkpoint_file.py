@@ -28,7 +28,7 @@ def save_checkpoint(states: Mapping[str, Any], path: str | Path) -> None:
     with atomic_write(path, "w+b") as file:
         sink = _Sink(file)
         try:
-            torch.save(states, sink)
+            torch.save(states, sink)  # type: ignore[arg-type]  # it has what torch calls
         except RuntimeError:
             if sink.error is not None:  # torch hides it
                 raise sink.error from None

@@ -68,7 +68,7 @@ class StudyDicomReader(PydicomReader):
             if compressed:
                 self.has_series, self.filenames = False, [path]
                 with gzip.open(path, "rb") as file:
-                    content = read_bounded(file, "the file")  # type: ignore[arg-type]  # a stream of bytes
+                    content = read_bounded(file, "the file")
                 check_deflated(io.BytesIO(content))
                 return pydicom.dcmread(io.BytesIO(content))
             with open(path, "rb") as file:

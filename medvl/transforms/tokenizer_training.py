@@ -189,7 +189,7 @@ def rare_tokens(
     """
     if not tokenizer.is_fast:
         raise ValueError(error_message("tokenizer", "be a fast tokenizer", type(tokenizer).__name__))
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]  # of fast tokenizers
+    backend = tokenizer.backend_tokenizer  # of fast tokenizers
     words = WordCounts(backend.normalizer, backend.pre_tokenizer or pre_tokenizers.WhitespaceSplit(), min_patients)
     words.add(texts, patients)
     entries = set(tokenizer.get_vocab()) - set(tokenizer.all_special_tokens)

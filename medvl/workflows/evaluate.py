@@ -129,7 +129,7 @@ def evaluation_context(
         return StudyLoader(dataset, batch_size=batch_size, on_error=loader.on_error)
 
     @cache
-    def splits() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def splits() -> tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]:
         whole = run.studies(data, "all", columns, loader.on_error, label_reports=True).assign_splits(seed=seed)
         return whole.subset("train", allow_empty=True).studies, whole.subset("val", allow_empty=True).studies
 

@@ -241,7 +241,8 @@ class RunFolder:
                 else f"The run at {self.path} began in 1 process and cannot go on in {now['processes']}: each would have its "
                 "share of the studies of an epoch. Resume it without torchrun, or start a new run."
             )
-        kept = {key: before[key] for key in ("versions", "threads", "device", "cpu", "cuda") if key in before}
+        names = ("versions", "threads", "device", "cpu", "cuda")
+        kept: dict[str, Any] = {key: before[key] for key in names if key in before}
         if kept.get("threads", now["threads"]) != now["threads"] and now["device"] == "cpu":
             logger.info("It trains with %d threads, as it began, so that the weights are the same.", kept["threads"])
         differences = find_differences(before, now)

@@ -124,7 +124,7 @@ class TrainedRun:
             dataset = self.loader(self.studies(split="val")).dataset
         except (OSError, ValueError):
             return None
-        found = hash_model_inputs(dataset, self.model)
+        found = hash_model_inputs(dataset, self.model)  # type: ignore[arg-type]  # its loaders are of StudyDatasets
         if not recorded or recorded["studies"] != found["studies"]:
             return None
         differing = [what for what in ("pixels", "texts") if recorded[what] != found[what]]
@@ -240,7 +240,7 @@ class TrainedRun:
         studies = self._as_in_training(manifest.studies)
         return replace(manifest, studies=studies).subset(split).drop_missing("image")
 
-    def _as_in_training(self, studies: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    def _as_in_training(self, studies: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """The studies of the sources, with the splits they had where the sources have no splits of their own."""
         locations = [self.config["data"], *(parse_source(source)[1] for source in self.config["sources"])]
         tables = [table for name in locations if (table := table_path(name, self.path)).is_file()]
