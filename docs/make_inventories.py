@@ -37,6 +37,7 @@ PAGES: dict[str, dict[str, str]] = {
         "library/datetime.html": "datetime.timedelta",
         "library/pathlib.html": "pathlib.Path Path=pathlib.Path",
         "library/random.html": "random.Random",
+        "library/re.html": "re.Pattern",
         "library/json.html": "function:json.dumps function:json.loads",
         "library/warnings.html": "function:warnings.warn",
     },
@@ -57,7 +58,7 @@ PAGES: dict[str, dict[str, str]] = {
     },
     "numpy": {
         "reference/generated/{name}.html": "numpy.ndarray numpy.dtype",
-        "reference/arrays.scalars.html": "numpy.float32 numpy.float64 numpy.int16 numpy.int64 numpy.uint8",
+        "reference/arrays.scalars.html": "numpy.bool numpy.float32 numpy.float64 numpy.int16 numpy.int64 numpy.uint8",
         "reference/random/legacy.html": "numpy.random.RandomState numpy.random.mtrand.RandomState=numpy.random.RandomState",
         "reference/random/generator.html": """numpy.random.Generator
             numpy.random._generator.Generator=numpy.random.Generator""",

@@ -76,6 +76,11 @@ if TYPE_CHECKING:
         register_protocol as register_protocol,
         registered_protocols as registered_protocols,
     )
+    from medvl.evaluation.report.comparison import (
+        ComparedRun as ComparedRun,
+        RunsComparison as RunsComparison,
+        write_comparison as write_comparison,
+    )
     from medvl.evaluation.report.page import write_report as write_report
     from medvl.evaluation.report.sentence_maps import SentenceMaps as SentenceMaps, sentence_maps as sentence_maps
     from medvl.evaluation.results import (
@@ -122,6 +127,7 @@ _EXPORTS = {
     "leaks": "LeakAudit audit_leaks",
     "multi_label": "FindingResult MultiLabelCases",
     "registry": "Protocol protocol_names register_protocol registered_protocols",
+    "report.comparison": "ComparedRun RunsComparison write_comparison",
     "report.page": "write_report",
     "report.sentence_maps": "SentenceMaps sentence_maps",
     "results": "Evaluation KeyFigure ProtocolResult evaluate",

@@ -175,7 +175,7 @@ class Headers:
         return Headers(aliases, self._qualifiers, self._with_colon)
 
     def name(self, text: str) -> str | None:
-        """The section of a header, or None if ``text`` is not a header; see :func:`section_name`."""
+        """The section of a header, or None if ``text`` is not a header; see ``section_name``."""
         if len(text) > _MAX_HEADER_LENGTH:
             return None
         if text not in self._known:

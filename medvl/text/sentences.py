@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 from medvl.text.headers import ENGLISH_HEADERS, Headers
@@ -93,8 +93,8 @@ class SentenceConventions:
     """
 
     headers: Headers = ENGLISH_HEADERS
-    abbreviations: frozenset[str] = _NEVER_ENDS
-    closing_abbreviations: frozenset[str] = _ENDS_BEFORE_CAPITAL
+    abbreviations: frozenset[str] = field(default_factory=lambda: _NEVER_ENDS)
+    closing_abbreviations: frozenset[str] = field(default_factory=lambda: _ENDS_BEFORE_CAPITAL)
     units: tuple[str, ...] = _UNITS
     counted: tuple[str, ...] = ()
 

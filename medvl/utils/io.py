@@ -20,7 +20,7 @@ from medvl.utils.disk import name_full_disk
 from medvl.utils.host import is_running, machine_id
 
 PARTIAL = re.compile(r"\.([0-9a-f]{8})-([0-9]+)\.partial$")
-"""How the name of a file ends while it is written: the machine and the process that write it."""
+"""The end of the name of a file while it is written, with the machine and the process that write it."""
 
 DAY = 86400.0
 

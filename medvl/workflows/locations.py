@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from medvl.data.public.base import public_datasets
+from medvl.data.sources import KINDS
 from medvl.data.studies import SYNTHETIC
 from medvl.data.tables.files import STANDARD_INPUT
 from medvl.workflows.literals import literal, literal_text
@@ -38,6 +39,10 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
         if key in content:
             content[key] = absolute(content[key])
     if isinstance(content.get("sources"), list):
-        pairs = [str(literal_text(source)).partition("=") for source in content["sources"]]
-        content["sources"] = [literal(f"{kind}{sign}{literal_text(absolute(place))}") for kind, sign, place in pairs]
+        pairs = [(source, *str(literal_text(source)).partition("=")) for source in content["sources"]]
+        # An unknown kind is an error later, which shows what was given.
+        content["sources"] = [
+            literal(f"{kind}={literal_text(absolute(place))}") if kind.strip() in KINDS else source
+            for source, kind, _, place in pairs
+        ]
     return content

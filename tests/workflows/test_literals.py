@@ -92,7 +92,7 @@ def test_a_run_with_such_names_trains_evaluates_resumes_and_is_a_bundle(medvl, t
     assert Path("@run#1/model").is_dir()
     assert {path.name for path in tmp_path.iterdir() if path.suffix != ".png"} == {"$cases#1.csv", "@run#1"}
     run = TrainedRun("@run#1")
-    assert (run.config["data"], run.config["output"]) == ("$cases#1.csv", "@run#1")
+    assert (run.config["data"], run.config["output"]) == (str(tmp_path / "$cases#1.csv"), "@run#1")
     assert run.config["columns"] == {"report_column": "$report", "patient_column": "@patient"}
     assert len(run.studies(split="all")) == 16
     assert len(run.environment["tables_sha256"]) == 1

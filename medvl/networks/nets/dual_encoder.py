@@ -136,7 +136,7 @@ class DualEncoder(
 
     @property
     def max_length(self) -> int:
-        """Maximum number of tokens of a text: as in training, where the :class:`TextProcessor` knows that."""
+        """The maximum number of tokens of a text, as in training where the :class:`TextProcessor` knows that."""
         longest, trained = self.text_encoder.max_length, self.text_processor.max_length
         return longest if trained is None else min(longest, trained)
 
