@@ -9,7 +9,7 @@ from pathlib import Path
 from medvl.utils.io import file_sha256, write_text
 
 CHECKSUMS = "SHA256SUMS"
-_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_LINE = re.compile(r"([0-9a-f]{64})  ([^\x00-\x1f]+)")
 
 
 def write_checksums(folder: str | Path, names: Iterable[str] | None = None) -> None:
@@ -48,7 +48,10 @@ def verify_checksums(folder: str | Path) -> None:
     sums = Path(folder) / CHECKSUMS
     if not sums.is_file():
         return
-    for number, line in enumerate(sums.read_bytes().decode(errors="replace").splitlines(), start=1):
+    *lines, rest = sums.read_bytes().decode(errors="replace").split("\n")
+    if rest or not lines:
+        raise ValueError(f"{sums} is damaged: it does not end with the end of a line.")
+    for number, line in enumerate(lines, start=1):
         found = _LINE.fullmatch(line)
         if found is None:
             raise ValueError(f"{sums} is damaged: line {number} is not a hash and the name of a file.")

@@ -35,6 +35,14 @@ def test_every_flipped_byte_is_noticed(folder):
         verify_checksums(folder)
 
 
+@pytest.mark.parametrize("end", [b"", b"\r\n", b"\x0b", b"\n\n", b"\x0c\n", b"\xe2\x80\xa8"])
+def test_only_whole_lines_are_read(folder, end):
+    sums = folder / "SHA256SUMS"
+    sums.write_bytes(sums.read_bytes().removesuffix(b"\n") + end)
+    with pytest.raises(ValueError, match=r"SHA256SUMS is damaged|is missing"):
+        verify_checksums(folder)
+
+
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="needs sha256sum")
 def test_sha256sum_reads_it(folder):
     assert subprocess.run(["sha256sum", "-c", "--quiet", "SHA256SUMS"], cwd=folder, check=False).returncode == 0
