@@ -6,6 +6,7 @@ Every function works in a single process too, without ``torch.distributed`` bein
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -14,6 +15,9 @@ import torch.distributed as dist
 from torch import Tensor
 
 from medvl.utils.checks import error_message
+
+DRAIN_SECONDS = 0.5
+"""How long a process that leaves its group lets the threads of the group finish."""
 
 
 def init_distributed(timeout: timedelta = timedelta(hours=2)) -> None:
@@ -42,6 +46,9 @@ def destroy_distributed() -> None:
     if is_distributed():
         dist.barrier()
         dist.destroy_process_group()
+        # Gloo's threads outlive the group while a DistributedDataParallel holds it, and need the interpreter's lock to free
+        # the tensors of the last collectives. If the interpreter ends first, the process aborts, with all its work done.
+        time.sleep(DRAIN_SECONDS)
 
 
 def is_distributed() -> bool:
