@@ -326,6 +326,7 @@ class TestEvaluate:
             code, _, err = medvl("embed", run, "--output", tmp_path / "e.parquet")
             assert err == 'Error: Writing e.parquet needs pyarrow: pip install "medvl[tables]"\n'
 
+    @pytest.mark.usefixtures("default_signals")
     def test_ctrl_c_says_how_to_go_on_and_leaves_nothing(self, medvl, tmp_path, monkeypatch):
         from medvl.evaluation import LeakAudit
 

@@ -25,6 +25,7 @@ def start(output, *more):
     return subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 def test_one_line_and_the_signals_code(tmp_path, name):
     run = start(tmp_path / "run", "--num-workers", 1 if name == "SIGTERM" else 0)
@@ -39,6 +40,7 @@ def test_one_line_and_the_signals_code(tmp_path, name):
     assert not list((tmp_path / "run").rglob("*.partial"))
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_signal_that_is_lost_is_sent_again(monkeypatch):
     monkeypatch.setattr(signals, "AGAIN_SECONDS", 0.1)
 
@@ -83,6 +85,7 @@ def test_what_is_ignored_stays_ignored_and_other_threads_are_left_alone():
     assert handlers == [signal.getsignal(signal.SIGTERM)]
 
 
+@pytest.mark.usefixtures("default_signals")
 def test_a_forked_process_ends_at_once():
     with StopSignals():
         pid = os.fork()

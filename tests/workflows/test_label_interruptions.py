@@ -86,6 +86,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, suffix, workers, monke
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", f"out{suffix}", f"whole{suffix}"]
 
 
+@pytest.mark.usefixtures("default_signals")
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_process_that_is_ended_leaves_the_old_output_and_no_other_file(tmp_path, workers):
     table, output = write(tmp_path / "in.csv", 200_000), tmp_path / "out.csv"
