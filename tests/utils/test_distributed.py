@@ -28,33 +28,16 @@ def test_several_processes(processes):
     assert done.stdout.count("done") == processes
 
 
-LEAVE = """
-import sys
-import torch
-import torch.distributed as dist
-from medvl.utils.distributed import destroy_distributed, init_distributed
-sys.setswitchinterval(100)  # threads get the interpreter's lock only while this one waits
-init_distributed()
-network = torch.nn.parallel.DistributedDataParallel(torch.nn.Linear(8, 8))  # holds the group
-network(torch.ones(4, 8)).sum().backward()
-dist.all_reduce(torch.ones(3))
-destroy_distributed()
-"""
-
-
-def test_a_process_ends_in_order_after_it_left_the_group(tmp_path):
-    (tmp_path / "leave.py").write_text(LEAVE)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*command, str(tmp_path / "leave.py")],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=environment,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_a_process_that_leaves_its_group_lets_the_threads_finish(monkeypatch):
+    """The abort that this prevents is too rare for a test: a thread of gloo frees tensors while the interpreter ends."""
+    calls = []
+    monkeypatch.setattr(distributed, "is_distributed", lambda: True)
+    monkeypatch.setattr(dist, "barrier", lambda: calls.append("barrier"))
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("destroy"))
+    monkeypatch.setattr(distributed.time, "sleep", calls.append)
+    distributed.destroy_distributed()
+    assert calls == ["barrier", "destroy", distributed.DRAIN_SECONDS]
+    assert distributed.DRAIN_SECONDS > 0
 
 
 def test_a_single_process_is_left_as_it_is(monkeypatch):
