@@ -92,7 +92,7 @@ class SentenceConventions:
         counted: what an ordinal number such as "6." may count, in lower case, in languages that write one so.
     """
 
-    headers: Headers = ENGLISH_HEADERS
+    headers: Headers = field(default_factory=lambda: ENGLISH_HEADERS)
     abbreviations: frozenset[str] = field(default_factory=lambda: _NEVER_ENDS)
     closing_abbreviations: frozenset[str] = field(default_factory=lambda: _ENDS_BEFORE_CAPITAL)
     units: tuple[str, ...] = _UNITS
