@@ -104,7 +104,9 @@ class TestTrain:
             "README.md",
             "config.json",
             "model.safetensors",
+            "preprocessing.json",
             "prompts.json",
+            "SHA256SUMS",
             "tokenizer.json",
             "tokenizer_config.json",
             "weights.json",
@@ -375,8 +377,8 @@ class TestEvaluate:
         [
             ("config.yaml", "config.yaml is damaged: it holds no settings."),
             ("environment.json", "environment.json is damaged: Expecting value"),
-            ("model/prompts.json", "model/prompts.json is damaged: Expecting value"),
-            ("model/config.json", "model cannot be loaded: Expecting value"),
+            ("model/prompts.json", "model cannot be loaded: "),
+            ("model/config.json", "model cannot be loaded: "),
             ("model/model.safetensors", "model cannot be loaded: "),
         ],
     )
@@ -386,6 +388,7 @@ class TestEvaluate:
         code, _, err = medvl("evaluate", run, "--split", "all", "--protocol", "zero-shot")
         assert code == 2
         assert err.splitlines()[-1].startswith(f"Error: {run / said}")
+        assert name in err.splitlines()[-1]
 
     def test_unfinished_run(self, medvl, tmp_path):
         code, _, err = medvl("evaluate", tmp_path)
@@ -556,7 +559,7 @@ class TestErrors:
         assert "Traceback" not in err
 
     def test_wrong_usage_is_typers(self, medvl):
-        code, _, err = medvl("train")
+        code, _, err = medvl("evaluate")
         assert code == 2
         assert "Missing argument" in err
 

@@ -95,7 +95,9 @@ def test_the_commands_are_found():
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")], ids=lambda page: page.stem)
 def test_snippets_are_python_and_their_imports_are_there(page):
     for block in blocks(page, "python"):
-        tree = ast.parse(block)
+        # A session of the interpreter: its lines without prompts and results.
+        lines = [line[4:] for line in block.splitlines() if line.startswith((">>> ", "... "))]
+        tree = ast.parse("\n".join(lines) if block.startswith(">>> ") else block)
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
 

@@ -39,7 +39,7 @@ def plain_reason(error: BaseException) -> str:
         >>> plain_reason(RecursionError("maximum recursion depth exceeded")), plain_reason(ValueError("bad magic.\\nMore."))
         ('it is nested too deeply', 'bad magic')
     """
-    text = (str(error).strip() or type(error).__name__).splitlines()[0][:300].removesuffix(".")
+    text = (str(error).strip() or type(error).__name__).splitlines()[0][:2000].removesuffix(".")
     if isinstance(error, RecursionError) or "recursion" in text:
         return "it is nested too deeply"
     if isinstance(error, TypeError | AttributeError | IndexError | KeyError):

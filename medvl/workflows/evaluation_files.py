@@ -13,6 +13,7 @@ from typing import Any
 from medvl.data import Manifest
 from medvl.evaluation import Evaluation
 from medvl.networks.nets.pretrained import WEIGHTS
+from medvl.utils.csv_files import CsvWriter
 from medvl.utils.ids import hash_id
 from medvl.utils.io import file_sha256, write_text
 from medvl.workflows.run_records import MODEL
@@ -89,7 +90,8 @@ def _merge_rows(path: Path, rows: str, kept: list[str]) -> str:
     if header != next(csv.reader(io.StringIO(rows, newline=""))):
         return rows
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([header, *(row for row in earlier if row and row[0] in kept)])
+    # The cells of the earlier file are safe for a spreadsheet already.
+    CsvWriter(buffer, raw=True).write_rows([header, *(row for row in earlier if row and row[0] in kept)])
     return buffer.getvalue() + rows.split("\n", 1)[1]
 
 

@@ -76,7 +76,7 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
         raise ValueError(f"{path} must hold the settings of a recipe, got {found}.")
     layers = content.get(LAYERS)
     if not isinstance(layers, list | None):
-        raise ValueError(f"{path}: {error_message(LAYERS, 'be a list of names', type(layers).__name__)}")
+        raise ValueError(error_message(f"{LAYERS} of {path}", "be a list of names", type(layers).__name__))
     for name in layers or ():
         _add(_find(name, path.parent), files, (*above, path))
     if path not in files:

@@ -129,7 +129,7 @@ class TestDataset:
             assert [error.__traceback__ for error in errors] == [None]
             with pytest.raises(StudyError) as caught:
                 dataset[3]
-        assert len(caught.traceback) == 2, "this line and the one that raises, not those of the epochs before"
+        assert len(caught.traceback) == 3, "this line and the two that raise, not those of the epochs before"
 
     def test_pickles_and_stops_as_an_iterable(self):
         dataset = pickle.loads(pickle.dumps(noisy()))

@@ -110,7 +110,7 @@ def test_the_advice_names_packages_as_they_are_installed(monkeypatch):
 DICOM_ERRORS = (
     "holds no image|holds a segmentation|several frames must form a volume|lacks the DICOM prefix|"
     "no decoder for that is installed|the installed decoder cannot read them|fewer|less than expected|"
-    "it lacks Rows|Missing required element|no \\(0002,0010\\)|invalid literal"
+    "it lacks Rows|Missing required element|no \\(0002,0010\\)|where a number is expected"
 )
 
 

@@ -229,10 +229,10 @@ class TestLayers:
         (tmp_path / "lab.yaml").write_text("layers: [mlip]\nepochs: 7\n")
         own = tmp_path / "own.yaml"
         own.write_text("layers: [base, lab]\nbatch_size: 3\n")
-        assert [path.stem for path in config_files(own)] == ["base", "paired", "mlip", "lab", "own"]
+        assert [path.stem for path in config_files(own)] == ["base", "mixed", "mlip", "lab", "own"]
         assert [path.stem for path in config_files(["convirt", "demo"])] == ["base", "paired", "convirt", "demo"]
         parser = RecipeWorkflow(own, learning_rate=0.5).parser
-        assert [parser[name] for name in ("epochs", "batch_size", "learning_rate", "mask_ratio")] == [7, 3, 0.5, 0.5]
+        assert [parser[name] for name in ("epochs", "batch_size", "learning_rate", "mask_ratio")] == [7, 3, 0.5, 0.3]
 
     def test_unknown_and_circular_layers_are_errors(self, tmp_path):
         own = tmp_path / "own.yaml"
@@ -271,7 +271,9 @@ class TestConfigText:
             in lines
         )
         assert "learning_rate: 1.0e-05" in lines
-        assert "image_size: 128                 # a multiple of the patches' 16 pixels" in lines, "the recipe's comment"
+        assert "image_size: 128                 # a multiple of the sides of the patches" in lines, (
+            "the recipe's comment"
+        )
         assert "max_grad_norm: 1.0              # gradients are clipped to this norm" in lines, (
             "that of the layer below"
         )
@@ -365,7 +367,7 @@ class TestMlip:
     def test_terms_and_metrics_are_logged_apart(self, trained):
         lines = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
         for line in lines:
-            whole = line["global"] + 0.5 * line["local"] + 0.5 * line["reconstruction"]
+            whole = line["global"] + line["local"] + 0.5 * line["reconstruction"]
             assert line["loss"] == pytest.approx(whole, rel=1e-5)
             assert {"val_loss", "val_auroc", "logit_scale", "lr"} <= set(line)
         assert lines[0]["logit_scale"] != lines[1]["logit_scale"], "the temperature is learned"
@@ -383,7 +385,7 @@ class TestMlip:
         workflow = RecipeWorkflow("mlip")
         workflow.parser.update(tiny(table, tmp_path / "run", mask_ratio=0.75))
         batch = next(iter(workflow.parser.get_parsed_content("train#dataloader")))
-        assert batch["visible_indices"].shape == (8, 1), "a quarter of four patches"
+        assert batch["visible_indices"].shape == (8, 4), "a quarter of sixteen patches"
         prepare = workflow.parser.get_parsed_content("prepare_batch")
         image, targets, _, tokens = prepare(batch)
         assert set(tokens) == {
@@ -565,5 +567,5 @@ def test_numbers_on_the_command_line_are_numbers():
 def test_the_configuration_that_ran_is_written(trained):
     config = yaml.safe_load((trained / "config.yaml").read_text())
     assert config["monitor"] == "auroc"
-    assert config["loss"]["losses"]["local"][0]["_target_"] == "medvl.losses.PatchSentenceMatchingLoss"
+    assert config["loss"]["losses"]["local"][0]["_target_"] == "medvl.losses.SemanticSentenceLoss"
     assert not {"_meta_", "layers"} & set(config)
