@@ -128,7 +128,7 @@ def public_datasets() -> Mapping[str, type[PublicDataset]]:
     """
     for module in pkgutil.iter_modules(medvl.data.public.__path__):
         importlib.import_module(f"{medvl.data.public.__name__}.{module.name}")
-    return _REGISTRY
+    return dict(sorted(_REGISTRY.items()))  # whatever was imported first
 
 
 def read_public_dataset(name: str, path: str | Path, on_error: str = "raise") -> Manifest:
