@@ -161,5 +161,5 @@ def test_each_source_takes_the_options_that_it_can(folder):
     with pytest.raises(ValueError, match=r"^image_template: there is no column \['nam'\] in x\.csv, y\.csv\.$"):
         load_sources(
             [f"image-label={images_table}", f"text-label={texts}"],
-            columns={**columns, "image_template": "{nam}", "image_column": "name"},
+            columns={**columns, "image_template": "{naming}", "image_column": "name"},
         )

@@ -154,7 +154,7 @@ class TestDualEncoder:
                 {"_target_": "torch.nn.Conv2d", "pretrained": True},
                 r"^backbone must be stated without pretrained weights",
             ),
-            ({"_target_": "torch.nn.Conv2d", "colour": 1}, r"^torch.nn.Conv2d cannot be made from its description"),
+            ({"_target_": "torch.nn.Conv2d", "hue": 1}, r"^torch.nn.Conv2d cannot be made from its description"),
         ],
     )
     def test_a_folder_names_no_code_of_its_own(self, backbone, message, tmp_path):
