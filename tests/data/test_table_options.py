@@ -158,7 +158,7 @@ def test_each_source_takes_the_options_that_it_can(folder):
     labeled = {study["study_id"]: study for study in manifest.studies if study["kind"] == "text-label"}
     assert len(labeled) == 2
     assert all("text_label" in study for study in labeled.values())
-    with pytest.raises(ValueError, match=r"^image_template: there is no column \['nam'\] in x\.csv, y\.csv\.$"):
+    with pytest.raises(ValueError, match=r"^image_template: there is no column \['naming'\] in x\.csv, y\.csv\.$"):
         load_sources(
             [f"image-label={images_table}", f"text-label={texts}"],
             columns={**columns, "image_template": "{naming}", "image_column": "name"},
