@@ -6,7 +6,7 @@ Each is a protocol of :mod:`medvl.evaluation` with the library's own defaults. I
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -152,31 +152,25 @@ def grounding(measured: Measured) -> Figures:
 
 def few_shot(measured: Measured) -> Figures:
     """Mean Dice of findings of the synthetic set by a decoder that learned from few labeled cases."""
-    context, scale = measured.context, measured.trained.scale
-    found = segmentation(
-        measured.trained.model,
-        context.masked_batches(context.split_studies("train")).dataset,
-        context.masked_batches(context.studies),
-        names=context.mask_names,
-        shots=scale.shots,
-        seeds=scale.draws,
-        steps=scale.decoder_steps,
-        examples=0,
-        bootstrap=NO_INTERVAL,
-    )
-    return {f"dice_{shots}": estimate.value for shots, estimate in found.macro.items()}
+    context = measured.context
+    train = context.masked_batches(context.split_studies("train")).dataset
+    return _few_shot_dice(measured, train, context.masked_batches(context.studies), context.mask_names)
 
 
 def lungs(measured: Measured) -> Figures:
     """Dice of lungs on real images, which the model never saw, by a decoder that learned from few labeled cases."""
-    test, scale = measured.trained.test, measured.trained.scale
-    drawn, held_out = LungCases(test.prepare, test.image_size).split()
-    train: Any = drawn  # a dataset is read by index as a sequence is
+    test = measured.trained.test
+    train, held_out = LungCases(test.prepare, test.image_size).split()
+    return _few_shot_dice(measured, train, StudyLoader(held_out, batch_size=16), ["lungs"])
+
+
+def _few_shot_dice(measured: Measured, train: Any, test: Any, names: Sequence[str]) -> Figures:
+    scale = measured.trained.scale
     found = segmentation(
         measured.trained.model,
         train,
-        StudyLoader(held_out, batch_size=16),
-        names=["lungs"],
+        test,
+        names=names,
         shots=scale.shots,
         seeds=scale.draws,
         steps=scale.decoder_steps,

@@ -8,9 +8,11 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.options import (
-    COLUMNS,
+    BatchSize,
+    Classes,
     Data,
     Device,
+    MaskColumn,
     NoText,
     OnError,
     TrustPackage,
@@ -33,17 +35,11 @@ def compare(
             show_default=False,
         ),
     ] = None,
-    mask_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A column with paths of masks for segmentation and grounding, as COLUMN or NAME=COLUMN; may be repeated.",
-            rich_help_panel=COLUMNS,
-            show_default=False,
-        ),
-    ] = None,
+    mask_column: MaskColumn = None,
+    classes: Classes = None,
     output: Annotated[Path, typer.Option(help="Folder to write to.")] = Path("comparison"),
     split: Annotated[str, typer.Option(help="train, val, test or all, as for medvl evaluate.")] = "test",
-    batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
+    batch_size: BatchSize = 64,
     device: Device = None,
     on_error: OnError = "raise",
     no_text: NoText = False,
@@ -68,6 +64,7 @@ def compare(
         columns=columns,
         protocols=protocol,
         mask_columns=mask_column or [],
+        classes=classes,
         batch_size=batch_size,
         on_error=checked_on_error(on_error),
         show_text=not no_text,

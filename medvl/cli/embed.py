@@ -8,7 +8,16 @@ from typing import Annotated, Any
 import typer
 
 from medvl.cli.messages import print_skipped
-from medvl.cli.options import Data, Device, OnError, TrustPackage, checked_on_error, column_options, resolve_device
+from medvl.cli.options import (
+    BatchSize,
+    Data,
+    Device,
+    OnError,
+    TrustPackage,
+    checked_on_error,
+    column_options,
+    resolve_device,
+)
 
 
 @column_options
@@ -19,7 +28,7 @@ def embed(
         "embeddings.npz"
     ),
     split: Annotated[str, typer.Option(help="train, val, test or all.")] = "all",
-    batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
+    batch_size: BatchSize = 64,
     device: Device = None,
     on_error: OnError = "raise",
     trust_package: TrustPackage = None,

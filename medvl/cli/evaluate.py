@@ -10,9 +10,11 @@ import typer
 
 from medvl.cli.messages import print_skipped
 from medvl.cli.options import (
-    COLUMNS,
+    BatchSize,
+    Classes,
     Data,
     Device,
+    MaskColumn,
     NoText,
     OnError,
     TrustPackage,
@@ -45,23 +47,8 @@ def evaluate(
             show_default=False,
         ),
     ] = None,
-    mask_column: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A column with paths of masks for segmentation and grounding, as COLUMN or NAME=COLUMN; may be repeated.",
-            rich_help_panel=COLUMNS,
-            show_default=False,
-        ),
-    ] = None,
-    classes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--class",
-            help="A class of single-label, repeated for each. By default the five of "
-            "CheXpert's competition (5x200) where the table has them, else every finding.",
-            show_default=False,
-        ),
-    ] = None,
+    mask_column: MaskColumn = None,
+    classes: Classes = None,
     output: Annotated[
         Path | None, typer.Option(help="Folder to write to; the run folder by default.", show_default=False)
     ] = None,
@@ -72,7 +59,7 @@ def evaluate(
             "new ones beside them are test, and a table that has none of them is taken whole."
         ),
     ] = "test",
-    batch_size: Annotated[int, typer.Option(help="Studies at once.", min=1)] = 64,
+    batch_size: BatchSize = 64,
     device: Device = None,
     on_error: OnError = "raise",
     no_text: NoText = False,

@@ -57,6 +57,16 @@ Settings = Annotated[
     ),
 ]
 
+Classes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--class",
+        help="A class of single-label, repeated for each. By default the five of "
+        "CheXpert's competition (5x200) where the table has them, else every finding.",
+        show_default=False,
+    ),
+]
+BatchSize = Annotated[int, typer.Option(help="Studies at once.", min=1)]
 TrustPackage = Annotated[
     list[str] | None,
     typer.Option(
@@ -104,6 +114,14 @@ StudyColumn = Annotated[
     ),
 ]
 
+MaskColumn = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A column with paths of masks for segmentation and grounding, as COLUMN or NAME=COLUMN; may be repeated.",
+        rich_help_panel=COLUMNS,
+        show_default=False,
+    ),
+]
 ImageRoot = Annotated[
     str | None,
     typer.Option(

@@ -55,12 +55,9 @@ class ModelInput:
         """What a recipe feeds its network, from its validation dataset and its manifest."""
         image_steps, text_steps = _steps(dataset)
         problems: dict[str, str] = {}
-        report = [step for step in text_steps if _changes(step, "report")]
-        if isinstance(dataset, UnifiedDataset):
-            report = [ExtractSectionsd("report", getattr(manifest, "sections", ("findings", "impression"))), *report]
         descriptions = {
             "image": _described("image", [step for step in image_steps if _changes(step, "image")], problems),
-            "report": _described("report", report, problems),
+            "report": _described("report", _report_steps(dataset, manifest), problems),
         }
         for step in text_steps:
             if _changes(step, "text"):
@@ -163,6 +160,14 @@ def _steps(dataset: StudyDataset | UnifiedDataset) -> tuple[list[Any], list[Any]
     return dataset.steps, dataset.steps
 
 
+def _report_steps(dataset: StudyDataset | UnifiedDataset, manifest: Any) -> list[Any]:
+    """The steps that a report goes through; of several sources, its sections are taken before the dataset is made."""
+    steps = [step for step in _steps(dataset)[1] if _changes(step, "report")]
+    if isinstance(dataset, UnifiedDataset):
+        steps.insert(0, ExtractSectionsd("report", getattr(manifest, "sections", ("findings", "impression"))))
+    return steps
+
+
 def _changes(step: Any, key: str) -> bool:
     """Whether a step changes what is under a key, or may do so."""
     if isinstance(step, SelectItemsd | DeleteItemsd) or getattr(step, "fixed_outputs", False):
@@ -221,9 +226,7 @@ def hash_training_inputs(dataset: StudyDataset | UnifiedDataset, manifest: Manif
     images = dataset.images if isinstance(dataset, UnifiedDataset) else dataset
     tokens = _tokens(text_steps)
     whole = {str(study["study_id"]): study for study in manifest.subset("val", allow_empty=True).studies}
-    reports = [step for step in text_steps if _changes(step, "report") and not isinstance(step, Randomizable)]
-    if isinstance(dataset, UnifiedDataset):
-        reports.insert(0, ExtractSectionsd("report", getattr(manifest, "sections", ("findings", "impression"))))
+    reports = [step for step in _report_steps(dataset, manifest) if not isinstance(step, Randomizable)]
 
     def texts_of(row: int) -> list[list[int]]:
         study = dict(whole[str(images.studies[row]["study_id"])])

@@ -82,28 +82,22 @@ class RunsComparison:
         }
 
     def tables(self) -> list[Table]:
-        """One table a protocol, one row a statistic: the value of each run, and of all but the first its difference."""
+        """One table a protocol, one row a statistic that all runs have: values, and differences from the first run."""
         tables = []
         first, *others = self.runs
         for key, by_run in self.differences.items():
             columns = [Column(first.name)]
             for run in others:
                 columns += [Column(run.name), Column(f"{run.name} - {first.name}"), Column(f"p of {run.name}")]
+            parts = [by_run[run.name].differences for run in others]
             rows = []
-            for statistic in next(iter(by_run.values())).differences:
-                cells = []
-                for run in others:
-                    part = by_run[run.name].differences.get(statistic)
-                    if part is None:
-                        cells += [Cell(text="n/a")] * 3
-                        continue
-                    if not cells:
-                        cells.append(Cell(part.second))
-                    cells += [
-                        Cell(part.first),
-                        Cell.of(part.difference, spec="+.3f"),
-                        Cell(text=p_value_text(part.p_value)),
-                    ]
+            for statistic in parts[0]:
+                if not all(statistic in of_run for of_run in parts):
+                    continue
+                cells = [Cell(parts[0][statistic].second)]
+                for part in (of_run[statistic] for of_run in parts):
+                    difference = Cell.of(part.difference, spec="+.3f")
+                    cells += [Cell(part.first), difference, Cell(text=p_value_text(part.p_value))]
                 rows.append(Row(statistic.replace("_", " "), cells))
             title = first.results[key].tables()[0].title
             tables.append(Table(key.replace("_", "-"), title, "Statistic", columns, rows))
