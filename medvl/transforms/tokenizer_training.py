@@ -182,8 +182,8 @@ def rare_tokens(
 
     Example:
         >>> reports = ["No effusion, seen by Dr. Quirk."] + ["No effusion."] * 4
-        >>> {token: n for token, n in rare_tokens(train_tokenizer(reports, min_patients=1), reports).items() if len(token) > 4}
-        {'quirk': 1}
+        >>> rare_tokens(train_tokenizer(reports, min_patients=1), reports)["quirk"]
+        1
         >>> rare_tokens(train_tokenizer(reports), reports)
         {}
     """
