@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from monai.config import KeysCollection
 from monai.transforms import Transform
+from numpy.typing import NDArray
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from medvl.text import tokenize_texts
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_integer, error_message
+
+REMEMBERED_TEXTS = 20_000
+"""The number of texts whose tokens a transform keeps: prompts and sentences of reports repeat."""
 
 
 class TokenizeText(Transform):
@@ -47,6 +52,7 @@ class TokenizeText(Transform):
         self.max_length, self.padding = max_length, padding
         self.source = tokenizer if isinstance(tokenizer, PreTrainedTokenizerBase) else str(tokenizer)
         self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._remembered: dict[str, dict[str, NDArray[np.int64]]] = {}
         if isinstance(tokenizer, PreTrainedTokenizerBase):
             self._tokenizer = self._checked(tokenizer)
 
@@ -85,9 +91,20 @@ class TokenizeText(Transform):
         Raises:
             TypeError: If ``text`` is neither a string nor a sequence of strings.
         """
-        padding = "max_length" if self.padding else False
-        tokens = tokenize_texts(self.tokenizer, [text], self.max_length, padding)
-        return {name: torch.from_numpy(values[0]) for name, values in tokens.items()}
+        tokens = self._remembered.get(text) if isinstance(text, str) else None
+        if tokens is None:
+            padding = "max_length" if self.padding else False
+            batch = tokenize_texts(self.tokenizer, [text], self.max_length, padding)
+            tokens = {name: values[0] for name, values in batch.items()}
+            if isinstance(text, str):
+                if len(self._remembered) >= REMEMBERED_TEXTS:
+                    self._remembered.clear()
+                self._remembered[text] = tokens
+        return {name: torch.tensor(values) for name, values in tokens.items()}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is copied to other processes, and hashed: all but the remembered texts."""
+        return {**self.__dict__, "_remembered": {}}
 
 
 class TokenizeTextd(StudyMapTransform):

@@ -159,3 +159,23 @@ def test_a_tokenizer_that_pads_on_the_left_pads_on_the_right_here():
     mask = TokenizeText(tokenizer, max_length=32, padding=True)("No effusion.")["attention_mask"].tolist()
     assert mask == sorted(mask, reverse=True)
     assert 0 in mask
+
+
+def test_a_text_that_comes_again_has_tokens_of_its_own():
+    transform = TokenizeText(TOKENIZER)
+    first = transform("No effusion. Heart is normal.")
+    expected = {name: values.clone() for name, values in first.items()}
+    for values in first.values():
+        values.zero_()
+    again = transform("No effusion. Heart is normal.")
+    assert all(torch.equal(again[name], values) for name, values in expected.items())
+
+
+def test_remembered_texts_are_bounded_and_no_part_of_its_state(monkeypatch):
+    monkeypatch.setattr("medvl.transforms.tokenize.REMEMBERED_TEXTS", 3)
+    transform = TokenizeText(TOKENIZER)
+    state = pickle.dumps(transform)
+    for number in range(20):
+        assert torch.equal(transform("no " * number)["input_ids"], TokenizeText(TOKENIZER)("no " * number)["input_ids"])
+        assert len(transform._remembered) <= 3
+    assert pickle.dumps(transform) == state

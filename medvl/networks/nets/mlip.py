@@ -14,8 +14,9 @@ PRESETS: dict[str, Preset] = {
         "model": {"patch_decoder": {"features": 512, "num_layers": 4, "num_heads": 8}},
     },
     "small": {
-        # Group norm: the statistics of masked and of whole images differ.
-        "image": {**RESNET_SMALL, "norm": ("group", {"num_groups": 8})},
+        # Batch norm: a group norm's statistics are of the whole image and tell every cell what is anywhere in it, so that any
+        # cell can stand for a sentence. Without masks the pointing game then is 0.00 or 0.29 by seed, with batch norm 0.4.
+        "image": RESNET_SMALL,
         "text": {"model": {**BERT_SMALL, "num_hidden_layers": 2}, "pooling": "last_layers"},
         "model": {"patch_decoder": {"features": 128, "num_layers": 1, "num_heads": 4}},
     },
