@@ -63,7 +63,7 @@ SCALES = {
             real_epochs=1,
             real_studies=64,
         ),
-        Scale("full", seeds=(0, 1, 2, 3, 4), studies=3000, image_size=64, epochs=6, fine_tune_epochs=5, draws=2),
+        Scale("full", seeds=(0, 1, 2, 3, 4), studies=3000, image_size=64, epochs=4, fine_tune_epochs=4, draws=2),
         Scale(
             "gpu",
             seeds=(0, 1, 2, 3, 4),

@@ -48,7 +48,9 @@ def t_interval(values: Sequence[float], confidence_level: float = CONFIDENCE_LEV
     mean = float(np.mean(values)) if number else math.nan
     if number < 2:
         return Interval(mean, math.nan, math.nan, number)
-    half = float(stats.t.ppf(0.5 + confidence_level / 2, number - 1)) * float(np.std(values, ddof=1)) / math.sqrt(number)
+    half = (
+        float(stats.t.ppf(0.5 + confidence_level / 2, number - 1)) * float(np.std(values, ddof=1)) / math.sqrt(number)
+    )
     return Interval(mean, mean - half, mean + half, number)
 
 
