@@ -17,18 +17,19 @@ _LOOKALIKES = {
     "\ufb03": "ffi",
     "\u00e6": "ae",
     "\u0153": "oe",
+    **dict.fromkeys("\u2610\u25a1\u2717\u2718", "[ ]"),
+    **dict.fromkeys("\u2611\u2612\u2713\u2714\u25a0", "[x]"),
 }
 _DEIDENTIFICATION_MARK = re.compile(r"\[\*\*[^\[\]]{0,200}\]")
 # Marks of templates and of HTML, and what they are read as.
 _MARKUP = re.compile(
     r"""(?P<absent>\(-\)|\[-\])
       | (?P<present>\(\+\)|\[\+\])
-      | (?P<unticked>\[[ ]\])
-      | (?P<ticked>\[[xX]\])
       | (?P<bold>(?<![\w*])\*\*(?=\w)[^*\n]{1,80}(?<=[\w.:])\*\*(?![\w*]))
       | (?P<inline></?(?i:b|i|u|em|strong|span|font)[ ]?/?>)
       | (?P<tag></?[a-zA-Z]{1,10}[ ]?/?>)
       | (?P<space>&nbsp;)
+      | (?P<leader>(?<=\w)[ ]?\.{3,}[ ]?(?=(?i:no|yes|none|nil|absent|present|negative|positive)\b[ ]*(?:[.;,|\n]|\Z)))
       | (?P<question>\?(?=[ ](?i:no|yes|none)(?:[.;,]|\Z)))
       | (?P<cell>\|(?=[ ]?(?i:no|yes|none|nil|absent|present|negative|positive)\b))
       | (?P<equals>(?<!=)=(?!=)|->)
@@ -41,17 +42,21 @@ _MARKUP = re.compile(
 _COLON_MARK = re.compile(r":[ ]?[0N](?!\w)")
 _READ_AS = {
     "absent": "neg",
-    "unticked": ";no",
-    "ticked": ";",
     "tag": "\n",
     "equals": ":",
+    "leader": ":",
     "question": ":",
     "cell": ":",
     "none": ":no",
     "end": ";",
     "answer": ":no;",
-    "bar": ";",
+    "bar": "|",
 }
+# Boxes of a form, which stand before what they tick, or behind it; and answers that are ticked themselves.
+_BOX = re.compile(r"\[ ?(?P<mark>[ xXyYnN]?) ?\][ ]?")
+_ROUND_BOX = re.compile(r"(?:\[ ?(?P<mark>[ xXyYnN]?) ?\]|\( ?(?P<round>[ xX]?) ?\))[ ]?")
+_ANSWER_BEHIND = re.compile(r"(?i:no|yes|none|nil|absent|present|negative|positive)\b(?=[ ]*(?:[\[(.;,|\n]|\Z))")
+_ANSWER_BEFORE = re.compile(r"\b(?i:no|yes|none|nil|absent|present|negative|positive)[ :]*\Z")
 
 
 def plain_characters(text: str) -> tuple[str, list[int] | None]:
@@ -63,8 +68,7 @@ def plain_characters(text: str) -> tuple[str, list[int] | None]:
     if "[**" in text:
         text = _DEIDENTIFICATION_MARK.sub(lambda mark: " " * len(mark[0]), text)
     if text.isascii():
-        text = text.replace("`", "'")
-        return (_MARKUP.sub(_read_mark, text) if _has_markup(text) else text), None
+        return _read_markup(text.replace("`", "'")), None
     characters: list[str] = []
     origin: list[int] = []
     for index, character in enumerate(text):
@@ -78,8 +82,49 @@ def plain_characters(text: str) -> tuple[str, list[int] | None]:
         for plain in _LOOKALIKES.get(character, character):
             characters.append(plain)
             origin.append(index)
-    plain = "".join(characters)
-    return (_MARKUP.sub(_read_mark, plain) if _has_markup(plain) else plain), origin
+    return _read_markup("".join(characters)), origin
+
+
+def _read_markup(text: str) -> str:
+    """The text with its marks read, and every character at the same offset."""
+    if not _has_markup(text):
+        return text
+    if "[" in text or "( )" in text:
+        text = "".join(_read_boxes(line) for line in text.splitlines(keepends=True))
+    return _MARKUP.sub(_read_mark, text)
+
+
+def _read_boxes(line: str) -> str:
+    """A line with its boxes read: "[x] Edema [ ] Effusion", "Edema [x] Effusion [ ]", "Edema: [x] Yes [ ] No"."""
+    boxes = list((_ROUND_BOX if "( )" in line else _BOX).finditer(line))
+    if not boxes:
+        return line
+    before = line[: boxes[0].start()].rstrip()
+    are_behind = before[-1:].isalnum() and not any(map(str.isalnum, line[boxes[-1].end() :]))
+    parts, place = [], 0
+    for index, box in enumerate(boxes):
+        ticked = (box["mark"] or box.groupdict().get("round") or "").lower() in ("x", "y")
+        start, end = box.span()
+        if are_behind:
+            item = line[place:start]
+            if (answer := _ANSWER_BEFORE.search(item)) is not None:
+                item = item if ticked else item[: answer.start()] + " " * (len(item) - answer.start())
+                mark = ""
+            else:
+                mark = "|" if ticked else ":no|" if end - start > 3 else ":no"
+            parts += [item, mark.ljust(end - start)]
+            place = end
+            continue
+        parts.append(line[place:start])
+        stop = boxes[index + 1].start() if index + 1 < len(boxes) else len(line)
+        answer = _ANSWER_BEHIND.match(line, end, stop + 1)
+        if answer is not None and before.endswith(":"):
+            parts.append(" " * (end - start) + (answer[0] if ticked else " " * len(answer[0])))
+            place = answer.end()
+        else:
+            parts.append(("|" if ticked else "|no")[: end - start].ljust(end - start))
+            place = end
+    return "".join([*parts, line[place:]])
 
 
 def _has_markup(text: str) -> bool:
@@ -91,6 +136,8 @@ def _has_markup(text: str) -> bool:
         or "*" in text
         or "->" in text
         or "(-" in text
+        or "( )" in text
+        or "..." in text
         or "&" in text
         or "|" in text
         or "? " in text

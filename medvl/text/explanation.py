@@ -224,5 +224,7 @@ class _Explainer:
         reason = REASONS[found.rule] if found.rule else _NO_RULE
         if found.kind == PhraseKind.ONLY_ABSENT and found.assertion != "absent":
             reason += " It counts only where it is denied."
+        if found.kind == PhraseKind.WITH_PLACE:
+            reason += " It counts only where a body part that implies it follows."
         kind = "other disease" if found.kind == PhraseKind.BLOCKER else found.kind.name.lower()
         return FindingExplanation(found.name, kind, self._text(found.words), found.assertion, cue, found.rule, reason)

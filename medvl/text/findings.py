@@ -124,8 +124,7 @@ def skipped_sentences(text: str, vocabulary: str | Path | Vocabulary = "chexpert
 def _implied_findings(found: AssertedFinding, vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """(finding, assertion) that a phrase implies: statements of a normal study stand for the derived findings."""
     if found.name is not None:
-        counts = found.kind != PhraseKind.ONLY_ABSENT or found.assertion == ABSENT
-        return [(found.name, found.assertion)] if counts else []
+        return [(found.name, found.assertion)] if found.counts else []
     if (found.kind, found.assertion) in ((PhraseKind.NORMAL_STATEMENT, PRESENT), (PhraseKind.DISEASE, ABSENT)):
         return [(name, PRESENT) for name in vocabulary.derived]
     return []

@@ -15,7 +15,10 @@ ENGLISH = "english"
 _ABBREVIATION_KEYS = {"inside", "closing"}
 _UNIT_KEYS = {"measures", "counted"}
 # The groups of words that the rules of assertions look at.
-RULE_WORDS = ("prepositions", "forward", "cause", "accompanying", "ellipsis", "exception", "auxiliary", "pronouns")
+RULE_WORDS = (
+    *("prepositions", "forward", "cause", "accompanying", "ellipsis", "exception", "auxiliary", "pronouns"),
+    *("hedged_place", "remarks", "artifacts"),
+)
 _WORD_GROUPS = (*RULE_WORDS, "function_words", "other_languages", "kept_words")
 
 

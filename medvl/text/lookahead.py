@@ -16,6 +16,7 @@ _TERMINAL_KINDS = frozenset(
         PhraseKind.NORMAL_STATEMENT,
         PhraseKind.DISEASE,
         PhraseKind.BLOCKER,
+        PhraseKind.WITH_PLACE,
         PhraseKind.COMMA,
         PhraseKind.STOP,
         PhraseKind.LINKER,

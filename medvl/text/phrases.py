@@ -33,7 +33,7 @@ PhraseMatch: TypeAlias = tuple[Meanings, int, int]
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
 # "non-displaced" is one word, since "non" denies no more than the word that it stands before.
 _LETTER = r"[^\W\d_]"
-_TOKEN = r"non[- ]LETTER+|LETTER+(?:'LETTER+)?|[,;:?/&]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]"
+_TOKEN = r"non[- ]LETTER+|LETTER+(?:'LETTER+)?|[,;:?/&|]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]"
 _ASCII_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", "[a-z]"))
 _TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", _LETTER))
 _PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,]")

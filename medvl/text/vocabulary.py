@@ -68,6 +68,9 @@ class PhraseKind(IntEnum):
     VERSUS = 27
     PERSISTENCE = 28  # says that a finding is still there: "has not changed"
     NEUTRAL = 29  # what a normal report may say beside its findings: "two views"
+    WITH_PLACE = (
+        30  # names a finding where a body part that implies it follows: "fluid may be in the left pleural space"
+    )
 
 
 def kind_bits(*kinds: PhraseKind) -> int:
@@ -120,11 +123,24 @@ _PUNCTUATION_KINDS = {
     ",": PhraseKind.COMMA,
     ":": PhraseKind.COLON,
     ";": PhraseKind.STOP,
+    "|": PhraseKind.STOP,
     "comma": PhraseKind.COMMA,
     "?": PhraseKind.UNCERTAINTY,
 }
 _PUNCTUATION_KINDS |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), PhraseKind.COLON)
-_ENTRY_KEYS = {"terms", "synonyms", "only_absent", "ignore", "chronic", "derived", "blocked_by", "compatible_with"}
+_ENTRY_KEYS = {
+    *(
+        "terms",
+        "synonyms",
+        "only_absent",
+        "with_place",
+        "ignore",
+        "chronic",
+        "derived",
+        "blocked_by",
+        "compatible_with",
+    ),
+}
 _FILE_KEYS = {
     *("version", "name", "extends", "language", "findings", "structures", "predicates", "normal", "disease"),
     *("misspellings", "cues", "sections", "abbreviations", "units", "endings", "letters", "words"),
@@ -237,6 +253,7 @@ class Vocabulary:
     def _add_finding(self, name: str, entry: Mapping[str, Any], entry_path: str) -> None:
         self._add_phrases(entry.get("terms"), (PhraseKind.TERM, name), f"{entry_path}.terms")
         self._add_phrases(entry.get("only_absent"), (PhraseKind.ONLY_ABSENT, name), f"{entry_path}.only_absent")
+        self._add_phrases(entry.get("with_place"), (PhraseKind.WITH_PLACE, name), f"{entry_path}.with_place")
         self._add_phrases(entry.get("ignore"), (PhraseKind.IGNORE, None), f"{entry_path}.ignore")
         self._add_phrases(entry.get("blocked_by"), (PhraseKind.BLOCKER, None), f"{entry_path}.blocked_by")
         for index, group in enumerate(entry.get("synonyms") or []):

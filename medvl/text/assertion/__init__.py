@@ -28,7 +28,7 @@ from medvl.text.assertion.clauses import (
     Clause,
     Sentence,
 )
-from medvl.text.assertion.cues_behind import look_back, restore_former
+from medvl.text.assertion.cues_behind import deny_by_pronoun, look_back, restore_former
 from medvl.text.assertion.scopes import OPENING_KINDS, SCOPE_ENDS, Scope, assert_by_scopes
 from medvl.text.phrases import PhraseMatch
 from medvl.text.vocabulary import PhraseKind, Vocabulary, kind_bits
@@ -59,6 +59,7 @@ class Rule(NamedTuple):
 
 RULES: tuple[Rule, ...] = (
     Rule(look_back, LOOKING_BACK_KINDS | OPENING_KINDS),
+    Rule(deny_by_pronoun, kind_bits(PhraseKind.NEGATION_AFTER)),
     Rule(restore_former, kind_bits(PhraseKind.PERSISTENCE)),
     Rule(leave_alternatives_open, kind_bits(PhraseKind.ALTERNATIVE)),
     Rule(leave_versus_open, kind_bits(PhraseKind.VERSUS)),
@@ -149,7 +150,7 @@ def _sum_up(findings: list[AssertedFinding]) -> tuple[tuple[tuple[str, float], .
             normal = normal or (state == 0 and finding.kind == PhraseKind.DISEASE)
         elif finding.kind == PhraseKind.NORMAL_STATEMENT:
             normal = normal or state == 1
-        elif finding.name is not None and (finding.kind != PhraseKind.ONLY_ABSENT or state == 0):
+        elif finding.name is not None and finding.counts:
             states.append((finding.name, state))
     return tuple(states), normal, diseased
 
@@ -176,7 +177,13 @@ def read_clauses(
 
 
 def _bare_normal_statement(sentence: Sentence) -> AssertedFinding | None:
-    """The statement of a normal study that a sentence of nothing but "normal" makes."""
+    """The statement of a normal study that a sentence of nothing but "normal", or "nil acute", makes."""
+    if sentence.phrases[0].has(PhraseKind.NEGATION_BOTH) and len(sentence.phrases) == 1:
+        start, end = sentence.phrases[0].words
+        denied = sentence.words[end:]
+        if start == 0 and denied and sentence.vocabulary.words["remarks"].issuperset(denied):
+            part = sentence.clauses[0].parts[0]
+            return AssertedFinding(None, PhraseKind.NORMAL_STATEMENT, (0, len(sentence.words)), part, None)
     if sentence.predicate is None or sentence.predicate != ("normal", (0, len(sentence.words))):
         return None
     return AssertedFinding(None, PhraseKind.NORMAL_STATEMENT, sentence.predicate[1], sentence.clauses[0].parts[0], None)

@@ -27,6 +27,7 @@ NAMING_KINDS = kind_bits(
     PhraseKind.NORMAL_STATEMENT,
     PhraseKind.DISEASE,
     PhraseKind.BLOCKER,
+    PhraseKind.WITH_PLACE,
 )
 # Cues that look back, or ahead where the place says so; and what they are where they look ahead, and back.
 _TURNED = {
@@ -48,6 +49,7 @@ _ALTERNATIVE, _COLON, _STOP = (kind_bits(kind) for kind in (PhraseKind.ALTERNATI
 # Kinds of phrases between an adjective and the finding that it describes: "is probable mild left effusion".
 _DESCRIBING_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.MODIFIER, PhraseKind.CONTINUING)
 _MAX_ADJECTIVES = 5
+_NEEDING_KINDS = (PhraseKind.ONLY_ABSENT, PhraseKind.WITH_PLACE)
 
 
 class AssertedFinding:
@@ -82,6 +84,13 @@ class AssertedFinding:
         self.severity: str | None = None
         self.final = self.former = self.dropped = False
         self.rule: str | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether the words name the finding in this assertion, and with a body part where they need one."""
+        if self.kind == PhraseKind.ONLY_ABSENT:
+            return self.assertion == ABSENT
+        return self.kind != PhraseKind.WITH_PLACE
 
     def decide(self, assertion: str, cue: WordSpan | None, rule: str) -> None:
         """Set the assertion, the words that decided it, and the rule that said so."""
@@ -232,14 +241,27 @@ class Sentence:
         """Name what a phrase stands for: findings, and those that its statements about body parts imply."""
         for kind, value in phrase.meanings:
             if kind == PhraseKind.STRUCTURE:
+                self._complete_place(value)
                 after_conjunction = self._join == CONJUNCTION
                 for statement in self._structures.add_structure(value, phrase.words, after_conjunction):
                     self._imply(phrase, statement)
             elif kind == PhraseKind.PREDICATE:
+                if self._structures.comma_seen and self._is_apposition(len(self.phrases) - 1):
+                    self._structures.comma_seen = False
                 for statement in self._structures.add_predicate(value, phrase.words):
                     self._imply(phrase, statement)
             elif NAMING_KINDS >> kind & 1:
                 self._name(phrase, value, kind)
+
+    def _complete_place(self, structure: int) -> None:
+        """Let a finding such as "fluid" before its body part count: "fluid may be present in the left pleural space"."""
+        clause = self.clauses[-1]
+        for finding in reversed(clause.findings):
+            if finding.part is not clause.parts[-1] or finding.kind not in _NEEDING_KINDS:
+                break
+            implied = self.vocabulary.structures[structure].values()
+            if finding.kind == PhraseKind.WITH_PLACE and any(finding.name in states for states in implied):
+                finding.kind = PhraseKind.TERM
 
     def _name(self, phrase: Phrase, name: str | None, kind: PhraseKind) -> None:
         clause = self.clauses[-1]
@@ -317,6 +339,25 @@ class Sentence:
                 return False
             end = next_end
         return False
+
+    def _is_apposition(self, index: int) -> bool:
+        """Whether the predicate at phrase ``index`` speaks of the body part before its comma: "lymph nodes, not enlarged"."""
+        phrases = self.phrases
+        if (
+            index < 2
+            or not phrases[index - 1].has(PhraseKind.COMMA)
+            or not phrases[index - 2].has(PhraseKind.STRUCTURE)
+        ):
+            return False
+        if phrases[index - 2].end != phrases[index - 1].start or phrases[index - 1].end != phrases[index].start:
+            return False
+        for meanings, _, _ in self.matches[index + 1 :]:
+            kinds = kinds_of(meanings)
+            if kinds & (_PART_ENDS | _STOP):
+                break
+            if kinds & (NAMING_KINDS | _STRUCTURE_KINDS):
+                return False
+        return True
 
     def join_at(self, index: int) -> str | None:
         """What joins phrase ``index``, or the end of the sentence, to the finding before."""

@@ -23,6 +23,11 @@ from medvl.text.vocabulary import PhraseKind, kind_bits
 # Kinds of phrases that may follow the last cue of a clause: "is likely small".
 _DESCRIPTION_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.NEUTRAL)
 
+_NEGATION_AFTER = kind_bits(PhraseKind.NEGATION_AFTER)
+_OTHER_SUBJECT_KINDS = kind_bits(
+    PhraseKind.STRUCTURE, PhraseKind.PREDICATE, PhraseKind.SIDE, PhraseKind.COMMA, PhraseKind.UNCERTAINTY
+)
+
 _COMMA, _COLON = kind_bits(PhraseKind.COMMA), kind_bits(PhraseKind.COLON)
 
 
@@ -101,23 +106,32 @@ def _unused_cue_looks_back(sentence: Sentence, clause: Clause, part: Part, scope
     if last.part is not part and not is_remark:
         return False
     if scope.assertion == UNCERTAIN:
-        return _closes_clause(sentence, end, part.stop)
+        return _closes_clause(sentence, end, part.stop, scope.kind == PhraseKind.VERSUS)
     if scope.behind is not None and sentence.words[scope.behind.end - 1] in sentence.vocabulary.words["auxiliary"]:
         return False  # "the effusions have not" denies the change that another finding had
     answers = behind & _COLON or (ends_clause and behind & VERB_KINDS)
     return scope.assertion == ABSENT and bool(is_remark or answers) and end == sentence.phrases[part.stop - 1].end
 
 
-def _closes_clause(sentence: Sentence, end: int, stop: int) -> bool:
-    """Whether an uncertain cue that ends at word ``end`` closes its clause, save for a place: "possible on the left"."""
-    if sentence.words[end - 1] in sentence.vocabulary.words["forward"]:
+def _closes_clause(sentence: Sentence, end: int, stop: int, is_versus: bool) -> bool:
+    """Whether an uncertain cue that ends at word ``end`` closes its clause, save for a place: "possible on the left".
+
+    A finding that may be an artifact is open too: "the enlargement may be due to technique".
+    """
+    words = sentence.vocabulary.words
+    if not words["artifacts"].isdisjoint(sentence.words[end : sentence.start_of(stop)]):
+        return True
+    if sentence.words[end - 1] in words["forward"]:
         return False
     last = stop - 1
     while _DESCRIPTION_KINDS >> sentence.phrases[last].meanings[0][0] & 1:
         last -= 1
-    if end == sentence.phrases[last].end:
+    if end < len(sentence.words) and sentence.words[end] in words["prepositions"]:
         return True
-    return end < len(sentence.words) and sentence.words[end] in sentence.vocabulary.words["prepositions"]
+    if end != sentence.phrases[last].end:
+        return False
+    follows = end < sentence.start_of(last + 1)  # "opacity likely infective" leaves the cause open
+    return not follows or is_versus or sentence.words[end] in words["hedged_place"]
 
 
 def restore_former(sentence: Sentence, clause: Clause) -> None:
@@ -128,3 +142,24 @@ def restore_former(sentence: Sentence, clause: Clause) -> None:
             was_former = last is not None and last.former and last.assertion == PAST and not last.final
             if last is not None and was_former and phrase.has(PhraseKind.PERSISTENCE):
                 last.decide(PRESENT, None, "restore_former")
+
+
+def deny_by_pronoun(sentence: Sentence, clause: Clause) -> None:
+    """A clause with "none" or "it", and no finding of its own, denies the last one: "it showed edema; none is seen today"."""
+    last = sentence.last_finding
+    if (
+        clause.findings
+        or last is None
+        or last.final
+        or last.kind != PhraseKind.TERM
+        or clause.kinds & _OTHER_SUBJECT_KINDS
+    ):
+        return
+    phrases = [phrase for part in clause.parts for phrase in sentence.phrases[part.first : part.stop]]
+    denial = next((phrase for phrase in phrases if phrase.kinds & _NEGATION_AFTER), None)
+    if denial is None:
+        return
+    first = clause.parts[0].first
+    subject = sentence.words[sentence.phrases[first - 1].end if first else 0 : denial.start]
+    if sentence.vocabulary.words["pronouns"].issuperset(subject):
+        last.decide(ABSENT, denial.words, "deny_by_pronoun")
