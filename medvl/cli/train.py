@@ -20,6 +20,7 @@ from medvl.cli.options import (
     require_input,
     resolve_device,
 )
+from medvl.utils.checks import error_message
 
 
 @column_options
@@ -79,7 +80,7 @@ def train(
     if not recipe.endswith((".yaml", ".yml", ".json")):  # a file of one's own names its data
         require_input(data, source)
     if data == "-":
-        raise ValueError("--data must be a file, since a run reads its table again, got standard input.")
+        raise ValueError(error_message("--data", "be a file, since a run reads its table again", "standard input"))
     overrides: dict[str, Any] = {
         "data": data,
         "output": None if output is None else str(output),

@@ -136,7 +136,7 @@ def read_manifest(
         study=_column_or_default(table, study_column, _STUDY_COLUMNS, "study_column"),
     )
     if columns.image is None and columns.template is None and columns.report is None:
-        raise ValueError("image_column or report_column must name a column, got None for both.")
+        raise ValueError(error_message("image_column or report_column", "name a column", "None for both"))
     folder = table.folder if image_root is None else Path(image_root).expanduser()
     files = ImageFiles(folder, image_suffix)
     read = StudyCollector(0 if labels is None else labels.width, str(folder.absolute()))

@@ -21,7 +21,7 @@ from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
 from medvl.data.sources import Source, assign_kinds, parse_source, read_source
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
 from medvl.text import load_vocabulary
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, error_message
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +124,7 @@ def load_sources(
     if data is not None and not (parsed and str(data) == SYNTHETIC):
         parsed.insert(0, Source(None, str(data)))
     if not parsed:
-        raise ValueError("sources or data must name at least one source, got neither.")
+        raise ValueError(error_message("sources or data", "name at least one source", "neither"))
     locations = [source.location for source in parsed]
     prepare_synthetic(locations, folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
     selection = ColumnSelection(columns or {})

@@ -12,7 +12,7 @@ from medvl.data.manifest_reader import read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
 from medvl.data.synthetic.chest_ct import SyntheticChestCT
 from medvl.data.tables.folder import find_metadata
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, error_message
 
 SYNTHETIC = "synthetic"
 
@@ -65,7 +65,9 @@ def load_studies(
     number = len(manifest.subset("train", allow_empty=True))
     if number < 2:
         raise ValueError(
-            f"The training split of {manifest.name} must have at least 2 studies, got {number} of {len(manifest)}."
+            error_message(
+                f"The training split of {manifest.name}", "have at least 2 studies", f"{number} of {len(manifest)}"
+            )
         )
     return manifest
 

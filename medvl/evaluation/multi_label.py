@@ -15,6 +15,7 @@ from medvl.evaluation.statistics.calibration import ReliabilityCurve, reliabilit
 from medvl.evaluation.statistics.curves import auroc_and_average_precision
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.evaluation.targets import has_both_classes
+from medvl.utils.checks import error_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -81,13 +82,16 @@ class MultiLabelCases:
         layers, number, findings = self.scores.shape
         if self.targets.shape != (number, findings) or self.thresholds.shape != (layers, findings):
             raise ValueError(
-                "scores, targets and thresholds must have the shapes (S, N, F), (N, F) and (S, F), got "
-                f"{self.scores.shape}, {self.targets.shape} and {self.thresholds.shape}."
+                error_message(
+                    "scores, targets and thresholds",
+                    "have the shapes (S, N, F), (N, F) and (S, F)",
+                    f"{self.scores.shape}, {self.targets.shape} and {self.thresholds.shape}",
+                )
             )
         missing = np.isnan(self.scores)
         if (missing.any(axis=1) & ~missing.all(axis=1)).any():
             raise ValueError(
-                f"scores must be known for all cases of a finding or for none, got {int(missing.sum())} NaN."
+                error_message("scores", "be known for all cases of a finding or for none", f"{int(missing.sum())} NaN")
             )
 
     @property

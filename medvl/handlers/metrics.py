@@ -25,8 +25,11 @@ def prediction_and_batch(output: Any) -> tuple[Mapping[str, Any], Mapping[str, A
     """
     if not isinstance(output, Mapping):
         raise TypeError(
-            f"the engine's output must be a dictionary of the whole batch, got {type(output).__name__}: "
-            "give the evaluator decollate=False."
+            error_message(
+                "the engine's output",
+                "be a dictionary of the whole batch",
+                f"{type(output).__name__}: give the evaluator decollate=False",
+            )
         )
     return output[CommonKeys.PRED], output[CommonKeys.LABEL]
 

@@ -8,6 +8,7 @@ from typing import Any
 from ignite.metrics import Loss, Metric
 
 from medvl.handlers.metrics import RetrievalMetricHandler, ZeroShotMetricHandler, prediction_and_batch
+from medvl.utils.checks import error_message
 
 
 def validation_metrics(
@@ -43,7 +44,8 @@ def validation_metrics(
             metrics[monitor] = RetrievalMetricHandler(monitor)
         except ValueError:
             raise ValueError(
-                "monitor must be 'loss', 'auroc', 'auprc', 'recall_at_K', 'median_rank' or 'mean_rank', "
-                f"got {monitor!r}."
+                error_message(
+                    "monitor", "be 'loss', 'auroc', 'auprc', 'recall_at_K', 'median_rank' or 'mean_rank'", repr(monitor)
+                )
             ) from None
     return metrics

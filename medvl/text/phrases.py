@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
+from medvl.utils.checks import error_message
 from medvl.utils.limits import ALTERNATIVES, limit
 
 
@@ -97,7 +98,9 @@ def _alternatives(tokens: list[str], most: int, depth: int = 0) -> tuple[list[tu
             continue
         if token == "(":
             if depth == _MAX_DEPTH:
-                raise ValueError(f"a phrase must have at most {_MAX_DEPTH} parentheses in one another, got more.")
+                raise ValueError(
+                    error_message("a phrase", f"have at most {_MAX_DEPTH} parentheses in one another", "more")
+                )
             part, tokens = _alternatives(tokens, most, depth + 1)
             if not tokens:
                 return [], ["("]
@@ -107,7 +110,7 @@ def _alternatives(tokens: list[str], most: int, depth: int = 0) -> tuple[list[tu
         if tokens and tokens[0] == "?":
             part, tokens = [*part, ()], tokens[1:]
         if len(options) + len(sequence) * len(part) > most:
-            raise ValueError(f"a phrase must have at most {most} alternatives ({ALTERNATIVES}), got more.")
+            raise ValueError(error_message("a phrase", f"have at most {most} alternatives ({ALTERNATIVES})", "more"))
         sequence = [head + tail for head in sequence for tail in part]
     return options + sequence, tokens
 

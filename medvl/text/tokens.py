@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.text.sentences import split_sentences
-from medvl.utils.checks import check_text
+from medvl.utils.checks import check_text, error_message
 
 
 def tokenize_texts(
@@ -38,7 +38,7 @@ def tokenize_texts(
         ValueError: If there is no text.
     """
     if not texts:
-        raise ValueError("texts must hold at least one string, got none.")
+        raise ValueError(error_message("texts", "hold at least one string", "none"))
     whole, starts = zip(*(_sentence_starts(text) for text in texts), strict=True)
     batch = tokenizer(
         list(whole),

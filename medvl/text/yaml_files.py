@@ -82,7 +82,7 @@ def read_extended(
     if base is None:
         raise ValueError(error_message(f"{path.name}: extends", "be a built-in name or the path of a file", repr(name)))
     if base.resolve() in [other.resolve() for other in (*seen, path)]:
-        raise ValueError(f"{path.name}: extends must not lead back to the file itself, got {name!r}.")
+        raise ValueError(error_message(f"{path.name}: extends", "not lead back to the file itself", repr(name)))
     extended, paths = read_extended(base, find, (*seen, path))
     if not isinstance(extended, Mapping):
         return extended, [path, *paths]

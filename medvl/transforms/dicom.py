@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
+from medvl.utils.checks import error_message
 from medvl.utils.limits import check_size
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
@@ -69,7 +70,7 @@ def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.fl
     """
     headers = frame_headers(dataset)
     if len(headers) > 1:
-        raise ValueError(f"it must hold one frame, got {len(headers)}.")
+        raise ValueError(error_message("it", "hold one frame", len(headers)))
     return fill_padding([gray_frames(dataset, headers, window)[0]])[0]
 
 
@@ -137,7 +138,7 @@ def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], wi
     axes = 3 if int(dataset.get("SamplesPerPixel", None) or 1) == 1 else 4
     if frames.ndim != axes or len(frames) != len(headers):
         count = frames.shape[-axes] if frames.ndim > axes else len(frames)
-        raise ValueError(f"it must hold {len(headers)} frames as its NumberOfFrames says, got {count}.")
+        raise ValueError(error_message("it", f"hold {len(headers)} frames as its NumberOfFrames says", count))
     padding = _padding(dataset, frames) if axes == 3 else np.zeros(frames.shape[:3], dtype=bool)
     if (
         "RedPaletteColorLookupTableDescriptor" in dataset
@@ -256,7 +257,7 @@ def _look_up(pixels: NDArray[Any], item: pydicom.Dataset, little_endian: bool) -
     else:
         table = np.atleast_1d(np.asarray(data))
     if len(table) < entries:
-        raise ValueError(f"its lookup table must have {entries} entries, got {len(table)}.")
+        raise ValueError(error_message("its lookup table", f"have {entries} entries", len(table)))
     index = np.rint(pixels).astype(np.int64)
     if first >= 2**15 and index.min() < 0:
         first -= 2**16  # a signed value that was written as the unsigned one with the same bits
@@ -302,9 +303,11 @@ def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
     shift = 0 if bits is None or high is None or "PixelData" not in dataset else int(high) + 1 - int(bits)
     if shift:
         if shift < 0 or int(high) >= int(dataset.BitsAllocated):
-            raise ValueError(f"its HighBit must be at least BitsStored - 1 and below BitsAllocated, got {high}.")
+            raise ValueError(error_message("its HighBit", "be at least BitsStored - 1 and below BitsAllocated", high))
         if syntax is not None and syntax.is_encapsulated and syntax != RLELossless:
-            raise ValueError(f"its HighBit must be BitsStored - 1 in a file compressed as {syntax.name}, got {high}.")
+            raise ValueError(
+                error_message("its HighBit", f"be BitsStored - 1 in a file compressed as {syntax.name}", high)
+            )
         meta, dataset = dataset.file_meta, _copied(dataset)
         dataset.file_meta = meta
         dataset.BitsStored = int(high) + 1

@@ -90,7 +90,7 @@ class StudyDicomReader(PydicomReader):
             try:
                 header = frame_headers(dataset)
                 if len(header) > 1:
-                    raise ValueError(f"it must hold one frame, got {len(header)}.")
+                    raise ValueError(error_message("it", "hold one frame", len(header)))
                 frames += gray_frames(dataset, header, window=False)
                 headers += header
             except Exception as error:
@@ -147,8 +147,11 @@ def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[s
     if repeated.size:
         pairs = [f"{names[order[i]]} and {names[order[i + 1]]}" for i in repeated]
         raise ValueError(
-            f"its {unit} must have different positions, as in one volume at one time, got {len(pairs)} of {len(headers)} "
-            f"repeated ({_listed(pairs)})."
+            error_message(
+                f"its {unit}",
+                "have different positions, as in one volume at one time",
+                f"{len(pairs)} of {len(headers)} repeated ({_listed(pairs)})",
+            )
         )
     median = np.median(steps, axis=0)
     spacing = np.linalg.norm(median)
@@ -156,8 +159,11 @@ def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[s
     if uneven.size:
         gaps = [f"{np.linalg.norm(steps[i]):.4g} mm from {names[order[i]]} to {names[order[i + 1]]}" for i in uneven]
         raise ValueError(
-            f"its {unit} must be evenly spaced, within {SPACING_TOLERANCE:.0%} of the median of {spacing:.4g} mm, got "
-            f"{_listed(gaps)}, where one may be missing."
+            error_message(
+                f"its {unit}",
+                f"be evenly spaced, within {SPACING_TOLERANCE:.0%} of the median of {spacing:.4g} mm",
+                f"{_listed(gaps)}, where one may be missing",
+            )
         )
     return order.tolist()
 

@@ -102,7 +102,7 @@ class LabelsToPrompt(Randomizable, Transform):
         chosen = found or normal or absent
         if not chosen:
             raise ValueError(
-                "label must have a state to write, got NaN (not mentioned) for every finding but No Finding."
+                error_message("label", "have a state to write", "NaN (not mentioned) for every finding but No Finding")
             )
         return chosen
 

@@ -11,6 +11,7 @@ import numpy as np
 from monai.config import KeysCollection
 from monai.transforms import MapTransform, Randomizable
 
+from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError
 
 
@@ -42,7 +43,9 @@ class StudyMapTransform(MapTransform):
     def __init__(self, keys: KeysCollection, transform: Callable[..., Any], allow_missing_keys: bool = False) -> None:
         super().__init__(keys, allow_missing_keys)
         if self.fixed_outputs and len(self.keys) != 1:
-            raise ValueError(f"keys must be a single key, since the results go to fixed keys, got {list(self.keys)}.")
+            raise ValueError(
+                error_message("keys", "be a single key, since the results go to fixed keys", list(self.keys))
+            )
         self.transform: Any = transform
 
     def updates(self, data: Mapping[Hashable, Any], key: Hashable) -> dict[Hashable, Any]:

@@ -184,7 +184,7 @@ class RandSentence(Randomizable, Transform):
         """Draw one sentence of ``report``, which is a text or the list of its sentences."""
         eligible = content_sentences(report, self.min_words)
         if not eligible:
-            raise ValueError("report must hold a sentence, got an empty text.")
+            raise ValueError(error_message("report", "hold a sentence", "an empty text"))
         self.randomize(len(eligible))
         return eligible[self.index]
 

@@ -18,6 +18,8 @@ import stat
 from pathlib import Path
 from typing import IO
 
+from medvl.utils.checks import error_message
+
 DEFAULTS = {
     "MEDVL_MAX_UNPACKED_BYTES": 4 * 2**30,
     "MEDVL_MAX_TEXT_BYTES": 64 * 2**20,
@@ -48,7 +50,7 @@ def limit(name: str) -> int:
     if not text:
         return DEFAULTS[name]
     if not text.isdecimal() or int(text) < 1:
-        raise ValueError(f"the environment variable {name} must be an integer of at least 1, got {text!r}.")
+        raise ValueError(error_message(f"the environment variable {name}", "be an integer of at least 1", repr(text)))
     return int(text)
 
 
@@ -62,7 +64,7 @@ def check_size(size: float, what: str, name: str = UNPACKED) -> None:
     """
     if not 0 <= size <= limit(name):
         unpacked = " unpacked" if name == UNPACKED else ""
-        raise ValueError(f"{what} must have at most {limit(name)} bytes{unpacked} ({name}), got {size:.0f}.")
+        raise ValueError(error_message(what, f"have at most {limit(name)} bytes{unpacked} ({name})", f"{size:.0f}"))
 
 
 def read_bounded(file: IO[bytes], what: str, name: str = UNPACKED) -> bytes:
@@ -75,7 +77,7 @@ def read_bounded(file: IO[bytes], what: str, name: str = UNPACKED) -> bytes:
     while block := file.read(_BLOCK):
         size += len(block)
         if size > most:
-            raise ValueError(f"{what} must have at most {most} bytes unpacked ({name}), got more.")
+            raise ValueError(error_message(what, f"have at most {most} bytes unpacked ({name})", "more"))
         blocks.append(block)
     return b"".join(blocks)
 
@@ -96,7 +98,7 @@ def check_regular_file(path: str | Path) -> None:
         return
     if not stat.S_ISREG(mode):
         kind = next((name for is_kind, name in _KINDS.items() if is_kind(mode)), "something else")
-        raise ValueError(f"{path} must be a regular file, got {kind}.")
+        raise ValueError(error_message(str(path), "be a regular file", kind))
 
 
 def read_small_file(path: str | Path) -> bytes:

@@ -73,7 +73,7 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
         raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
-        raise ValueError(f"{path} must hold the settings of a recipe, got {found}.")
+        raise ValueError(error_message(str(path), "hold the settings of a recipe", found))
     layers = content.get(LAYERS)
     if not isinstance(layers, list | None):
         raise ValueError(error_message(f"{LAYERS} of {path}", "be a list of names", type(layers).__name__))

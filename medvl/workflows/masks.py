@@ -24,6 +24,7 @@ from medvl.transforms import (
     ResizeLongest,
     ResizeLongestd,
 )
+from medvl.utils.checks import error_message
 from medvl.workflows.trained_run import TrainedRun, fill_missing_keys
 
 REGIONS, MASK = "regions", "mask"
@@ -91,7 +92,7 @@ class LoadMasks(Transform):
         ratios = [side / mask for side, mask in zip(sides, own, strict=True)]
         if max(ratios) > min(ratios) * (1 + MAX_ASPECT_DIFFERENCE):
             raise ValueError(
-                f"{Path(path).name} must have the aspect ratio of its image, {tuple(sides)}, got {tuple(own)}."
+                error_message(Path(path).name, f"have the aspect ratio of its image, {tuple(sides)}", tuple(own))
             )
         inside = (values > values.max() / 2).float()
         if isinstance(image, MetaTensor):  # a volume is resized by the size of its voxels

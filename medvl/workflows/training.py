@@ -28,6 +28,7 @@ from medvl.handlers import (
 )
 from medvl.networks import DualEncoder
 from medvl.networks.encoders.adapters import add_adapters
+from medvl.utils.checks import error_message
 from medvl.utils.distributed import is_rank_zero
 from medvl.utils.errors import StudyError
 from medvl.utils.extras import require_extra
@@ -195,8 +196,11 @@ def prepare_network(
     check_saveable(network)
     if lora_rank < 0 or (lora_rank and frozen_text_layers is not None):
         raise ValueError(
-            "lora_rank must be at least 0, and 0 where frozen_text_layers is given (LoRA freezes the rest by itself), "
-            f"got lora_rank={lora_rank} and frozen_text_layers={frozen_text_layers!r}."
+            error_message(
+                "lora_rank",
+                "be at least 0, and 0 where frozen_text_layers is given (LoRA freezes the rest by itself)",
+                f"lora_rank={lora_rank} and frozen_text_layers={frozen_text_layers!r}",
+            )
         )
     if lora_rank:
         adapter = {"peft_type": "LORA", "r": lora_rank, "lora_alpha": 2 * lora_rank, "target_modules": "all-linear"}

@@ -15,7 +15,7 @@ import numpy as np
 import medvl.data.public
 from medvl.data.manifest import CONTENT_KEYS, Manifest
 from medvl.data.tables import read_table
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
 
 
@@ -110,7 +110,7 @@ def register_public_dataset(name: str) -> Callable[[DatasetType], DatasetType]:
         ValueError: If the name is too short, has a colon or is taken.
     """
     if len(name) < 2 or ":" in name or name in _REGISTRY:
-        raise ValueError(f"name must be a new name of at least two characters without a colon, got {name!r}.")
+        raise ValueError(error_message("name", "be a new name of at least two characters without a colon", repr(name)))
 
     def register(dataset: DatasetType) -> DatasetType:
         _REGISTRY[name] = dataset

@@ -139,7 +139,9 @@ class TableFile:
         expected = _NAMES[self.format]
         if self.format in BINARY_FORMATS.values():
             if known != self.format:
-                raise ValueError(f"path: {self.name} must be a file of {expected}, got {kind or 'other content'}.")
+                raise ValueError(
+                    error_message(f"path: {self.name}", f"be a file of {expected}", kind or "other content")
+                )
             return
         unicode = head[:2] in (b"\xff\xfe", b"\xfe\xff")
         if not kind and self.format in ("csv", "tsv"):
@@ -151,7 +153,7 @@ class TableFile:
             hint = " (UTF-16 needs its byte order mark)" if head.count(0) > len(head) / 5 else ""
             kind = f"bytes that are no text{hint}"
         if kind:
-            raise ValueError(f"path: {self.name} must hold a table as {expected}, got {kind}.")
+            raise ValueError(error_message(f"path: {self.name}", f"hold a table as {expected}", kind))
 
 
 def table_suffix(path: Path) -> str:

@@ -107,8 +107,11 @@ class JoinedTable(Table):
         if repeated:
             first, second = next(iter(repeated.items()))
             raise ValueError(
-                f"join: {other.name} must have each key of the column {key!r} in one row, got {len(repeated)} in several, the "
-                f"first in the rows {places[first]} and {second}."
+                error_message(
+                    f"join: {other.name}",
+                    f"have each key of the column {key!r} in one row",
+                    f"{len(repeated)} in several, the first in the rows {places[first]} and {second}",
+                )
             )
         return rows
 

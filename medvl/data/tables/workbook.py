@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 from medvl.data.cells import is_missing
 from medvl.data.tables.parquet import plain_value
 from medvl.data.tables.rows import Parsed, Row, check_columns, column_name, name_cells
+from medvl.utils.checks import error_message
 from medvl.utils.extras import require_extra
 
 
@@ -29,7 +30,9 @@ def parse_workbook(file: BinaryIO, name: str) -> Parsed:
     sheets = [sheet for sheet in workbook.worksheets if _has_cells(sheet)]
     if len(sheets) > 1:
         titles = ", ".join(repr(sheet.title) for sheet in sheets)
-        raise ValueError(f"path: {name} must have one sheet with cells, got {titles}; save the one to read as a file.")
+        raise ValueError(
+            error_message(f"path: {name}", "have one sheet with cells", f"{titles}; save the one to read as a file")
+        )
     if not sheets:
         raise ValueError(f"path: {name} is empty; expected a header and at least one row.")
     formulas = _formula_cells(file, sheets[0].title)

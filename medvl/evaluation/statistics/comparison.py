@@ -171,7 +171,7 @@ def compare(
     missing = [name for name in names if name not in shared]
     if missing or not names:
         wanted = ", ".join(missing) or "at least one statistic in common"
-        raise ValueError(f"Both results must have {wanted}, got {', '.join(shared) or 'nothing'} in common.")
+        raise ValueError(error_message("Both results", f"have {wanted}", f"{', '.join(shared) or 'nothing'} in common"))
 
     def differences(weights: np.ndarray) -> np.ndarray:
         one, other = first.statistics(weights), second.statistics(weights)

@@ -222,9 +222,11 @@ class ImageEncoder(nn.Module):
         """
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
-            raise ValueError(f"image must have the shape (N, {self.in_channels}, {axes}), got {tuple(image.shape)}.")
+            raise ValueError(
+                error_message("image", f"have the shape (N, {self.in_channels}, {axes})", tuple(image.shape))
+            )
         if not image.is_floating_point():
-            raise ValueError(f"image must hold floating point values, got {image.dtype}.")
+            raise ValueError(error_message("image", "hold floating point values", image.dtype))
         image = as_plain(image)
         if visible_indices is not None:
             visible_indices = as_plain(visible_indices)
@@ -235,14 +237,20 @@ class ImageEncoder(nn.Module):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise ValueError(
-                f"image must hold more or larger images to train a backbone with batch norm, which is left with one value of "
-                f"each channel, got {len(image)} of {tuple(image.shape[2:])} pixels."
+                error_message(
+                    "image",
+                    "hold more or larger images to train a backbone with batch norm, which is left with one value of each "
+                    "channel",
+                    f"{len(image)} of {tuple(image.shape[2:])} pixels",
+                )
             ) from error
         if isinstance(features, torch.Tensor):
             if features.ndim != image.ndim or features.shape[1] != self.out_features:
                 axes = "h, w" if self.spatial_dims == 2 else "h, w, d"
                 raise ValueError(
-                    f"backbone must give a feature map (N, {self.out_features}, {axes}), got {tuple(features.shape)}."
+                    error_message(
+                        "backbone", f"give a feature map (N, {self.out_features}, {axes})", tuple(features.shape)
+                    )
                 )
             features = PatchFeatures.from_feature_map(features)
         return features._asdict()
@@ -250,21 +258,29 @@ class ImageEncoder(nn.Module):
     def _check_visible(self, visible_indices: torch.Tensor, image: torch.Tensor) -> None:
         if self.patch_size is None:
             raise ValueError(
-                f"visible_indices must be None for a backbone without masking, got a {type(self.backbone).__name__}."
+                error_message(
+                    "visible_indices", "be None for a backbone without masking", f"a {type(self.backbone).__name__}"
+                )
             )
         shape_fits = visible_indices.ndim == 2 and len(visible_indices) == len(image) and visible_indices.shape[1] > 0
         if not shape_fits or visible_indices.dtype not in (torch.int64, torch.int32):
             raise ValueError(
-                f"visible_indices must hold integer patch indices of shape ({len(image)}, P'), "
-                f"got {visible_indices.dtype} of shape {tuple(visible_indices.shape)}."
+                error_message(
+                    "visible_indices",
+                    f"hold integer patch indices of shape ({len(image)}, P')",
+                    f"{visible_indices.dtype} of shape {tuple(visible_indices.shape)}",
+                )
             )
         if visible_indices.device.type == "cpu" and not torch.compiler.is_compiling():
             patches = math.prod(side // patch for side, patch in zip(image.shape[2:], self.patch_size, strict=True))
             low, high = (int(index) for index in visible_indices.aminmax())
             if low < 0 or high >= patches:
                 raise ValueError(
-                    f"visible_indices must hold indices from 0 to {patches - 1} for images of {tuple(image.shape[2:])} pixels, "
-                    f"got {low if low < 0 else high}."
+                    error_message(
+                        "visible_indices",
+                        f"hold indices from 0 to {patches - 1} for images of {tuple(image.shape[2:])} pixels",
+                        low if low < 0 else high,
+                    )
                 )
 
 

@@ -22,7 +22,7 @@ from medvl.networks.encoders.adapters import (
 )
 from medvl.networks.encoders.pooling import POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, error_message
 from medvl.utils.tensors import as_plain
 
 
@@ -196,8 +196,11 @@ class TextEncoder(nn.Module):
             fits = index.shape == input_ids.shape[:1] and not index.is_floating_point()
             if not fits or not ((index >= 0) & (index < classes)).all():
                 raise ValueError(
-                    f"class_indices must be one class from 0 to {classes - 1} for each of {len(input_ids)} texts, "
-                    f"got {index.tolist()}."
+                    error_message(
+                        "class_indices",
+                        f"be one class from 0 to {classes - 1} for each of {len(input_ids)} texts",
+                        index.tolist(),
+                    )
                 )
             prompt_ids = prompt_ids + index.unsqueeze(1) * tokens
         values = insert_prompt_tokens(input_ids, attention_mask, sentence_ids, prompt_ids, self.prompt_position)
@@ -237,7 +240,7 @@ class TextEncoder(nn.Module):
         if layers is not None:
             depth = model.config.num_hidden_layers
             if not 0 <= layers <= depth:
-                raise ValueError(f"layers must be between 0 and the model's {depth}, got {layers}.")
+                raise ValueError(error_message("layers", f"be between 0 and the model's {depth}", layers))
             stacks = [n for n, m in model.named_modules() if isinstance(m, nn.ModuleList) and len(m) == depth]
             if not stacks:
                 raise ValueError(
@@ -307,13 +310,18 @@ class TextEncoder(nn.Module):
     def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, sentence_ids: torch.Tensor | None) -> None:
         if input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32):
             raise ValueError(
-                f"input_ids must be integers of shape (M, L), got {input_ids.dtype} of shape {tuple(input_ids.shape)}."
+                error_message(
+                    "input_ids", "be integers of shape (M, L)", f"{input_ids.dtype} of shape {tuple(input_ids.shape)}"
+                )
             )
         for name, value in (("attention_mask", attention_mask), ("sentence_ids", sentence_ids)):
             if value is not None and value.shape != input_ids.shape:
                 raise ValueError(
-                    f"input_ids and {name} must share one shape (M, L), got {tuple(input_ids.shape)} and "
-                    f"{tuple(value.shape)}."
+                    error_message(
+                        f"input_ids and {name}",
+                        "share one shape (M, L)",
+                        f"{tuple(input_ids.shape)} and {tuple(value.shape)}",
+                    )
                 )
         if input_ids.shape[1] > self.max_length:
             raise ValueError(
@@ -325,4 +333,6 @@ class TextEncoder(nn.Module):
         if can_check and self.prompt_embedding is None:
             low, high = (int(value) for value in input_ids.aminmax())
             if low < 0 or high >= self.vocab_size:
-                raise ValueError(f"input_ids must be from 0 to {self.vocab_size - 1}, got {low if low < 0 else high}.")
+                raise ValueError(
+                    error_message("input_ids", f"be from 0 to {self.vocab_size - 1}", low if low < 0 else high)
+                )

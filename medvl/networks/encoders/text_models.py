@@ -12,6 +12,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from medvl.networks.encoders.adapters import has_adapters, unwrap_adapters
 from medvl.networks.encoders.hugging_face_files import build_model, model_config, read_model
+from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
 
 DEFAULT_LENGTH = 512
@@ -32,7 +33,7 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
         wrapped: Any = model
         base = unwrap_adapters(wrapped)
         if base.base_model is not base:
-            raise ValueError(f"model must be wrapped by peft without its head, got a {type(base).__name__}.")
+            raise ValueError(error_message("model", "be wrapped by peft without its head", f"a {type(base).__name__}"))
         if any(config.is_prompt_learning for config in wrapped.peft_config.values()):
             raise ValueError(
                 "model must not have prompt tokens of peft, which are not in the attention mask: use add_prompt_tokens."
@@ -46,7 +47,9 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
     elif isinstance(model, str | Path) and Path(model).is_dir():
         return _read_folder(str(model))
     elif not isinstance(model, PreTrainedModel):
-        raise ValueError(f"model must be a Hugging Face model, a configuration or a local folder, got {str(model)!r}.")
+        raise ValueError(
+            error_message("model", "be a Hugging Face model, a configuration or a local folder", repr(str(model)))
+        )
     return _encoder_of(model)
 
 
@@ -72,7 +75,7 @@ def _encoder_of(model: PreTrainedModel) -> PreTrainedModel:
     model = model.base_model
     if model.main_input_name != "input_ids":
         raise ValueError(
-            f"model must be a text model, got a {type(model).__name__}, which takes {model.main_input_name}."
+            error_message("model", "be a text model", f"a {type(model).__name__}, which takes {model.main_input_name}")
         )
     encoder = model.get_encoder()
     if isinstance(encoder, PreTrainedModel) and encoder is not model:

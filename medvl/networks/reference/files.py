@@ -12,6 +12,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from medvl.utils.checks import error_message
+
 NAMES = (
     "model.safetensors",
     "model.safetensors.index.json",
@@ -72,7 +74,7 @@ def _read(path: Path) -> dict[str, Tensor]:
     if isinstance(weights, dict):
         weights = next((weights[entry] for entry in ENTRIES if isinstance(weights.get(entry), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} must hold a state dict of tensors, got a {type(weights).__name__}.")
+        raise ValueError(error_message(str(path), "hold a state dict of tensors", f"a {type(weights).__name__}"))
     return weights
 
 

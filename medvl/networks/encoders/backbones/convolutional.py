@@ -154,8 +154,9 @@ class DenseNetBackbone(DenseNet):
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         if min(image.shape[2:]) < self.smallest:
             raise ValueError(
-                f"image must have sides of at least {self.smallest} pixels for this DenseNet, "
-                f"got {tuple(image.shape[2:])}."
+                error_message(
+                    "image", f"have sides of at least {self.smallest} pixels for this DenseNet", tuple(image.shape[2:])
+                )
             )
         return self.activation(self.features(image))
 

@@ -14,6 +14,7 @@ from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
 from medvl.functional.masking import gather_patches
 from medvl.networks.encoders.backbones.features import PatchFeatures
 from medvl.networks.encoders.hugging_face_files import build_model, model_config, read_model
+from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
 
 Source: TypeAlias = PreTrainedModel | PretrainedConfig | Mapping[str, Any] | str | Path
@@ -78,10 +79,12 @@ class HuggingFaceBackbone(nn.Module):
         own_size = own_size if own_size is None or isinstance(own_size, int) else max(own_size)
         self.image_size = image_size or own_size or 224
         if config.model_type in FIXED_SIZE_TYPES and self.image_size != own_size:
-            raise ValueError(f"image_size must be {own_size}, as the model's position table has, got {image_size}.")
+            raise ValueError(
+                error_message("image_size", f"be {own_size}, as the model's position table has", image_size)
+            )
         channels = getattr(config, "num_channels", 3)
         if in_channels not in (1, channels):
-            raise ValueError(f"in_channels must be 1 or the model's {channels}, got {in_channels}.")
+            raise ValueError(error_message("in_channels", f"be 1 or the model's {channels}", in_channels))
         self.channels = channels
         self.stages = len(getattr(config, "depths", ())) or 1
         patch = getattr(config, "patch_stride", None) or getattr(config, "patch_size", None) or 4
@@ -151,14 +154,18 @@ class HuggingFaceBackbone(nn.Module):
         if config.model_type in FIXED_SIZE_TYPES:
             if any(side != self.image_size for side in size):
                 raise ValueError(
-                    f"image must have sides of {self.image_size} pixels, as the model's position table has, got {size}."
+                    error_message(
+                        "image", f"have sides of {self.image_size} pixels, as the model's position table has", size
+                    )
                 )
         elif (
             self.stages == 1
             and hasattr(config, "patch_size")
             and any(side % patch for side, patch in zip(size, self.patch_size, strict=True))
         ):
-            raise ValueError(f"image must have sides that are multiples of patch_size {self.patch_size}, got {size}.")
+            raise ValueError(
+                error_message("image", f"have sides that are multiples of patch_size {self.patch_size}", size)
+            )
 
 
 def _keep_visible(embeddings: Any, inputs: Any, tokens: torch.Tensor) -> torch.Tensor:
@@ -188,12 +195,17 @@ def build_vision_model(source: Source) -> PreTrainedModel:
         model = model.base_model  # without the head of a classifier
     if model.main_input_name != "pixel_values":
         raise ValueError(
-            f"backbone must be a vision model, got {type(model).__name__}, which takes {model.main_input_name}."
+            error_message(
+                "backbone", "be a vision model", f"{type(model).__name__}, which takes {model.main_input_name}"
+            )
         )
     if model.config.model_type == "vit_mae":
         raise ValueError(
-            "backbone must see every patch, got a ViTMAEModel, which hides and shuffles them itself; "
-            "give its weights the model_type 'vit'."
+            error_message(
+                "backbone",
+                "see every patch",
+                "a ViTMAEModel, which hides and shuffles them itself; give its weights the model_type 'vit'",
+            )
         )
     if hasattr(getattr(model, "pooler", None), "dense"):
         model.pooler = None

@@ -13,7 +13,7 @@ from torch import nn
 
 from medvl.functional.masking import gather_patches, patchify
 from medvl.networks.encoders.backbones.features import PatchFeatures
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, error_message
 
 # Width and depth; a head has 64 channels and the MLP is four times as wide, as in the paper's table.
 VITS = {
@@ -36,7 +36,7 @@ def _each_axis(name: str, value: int | Sequence[int], spatial_dims: int) -> tupl
     sides = (value,) * spatial_dims if isinstance(value, int) else tuple(value)
     if len(sides) != spatial_dims or min(sides) < 1:
         raise ValueError(
-            f"{name} must be a number of at least 1, or {spatial_dims} of them, one for each axis, got {value}."
+            error_message(name, f"be a number of at least 1, or {spatial_dims} of them, one for each axis", value)
         )
     return sides
 
@@ -70,16 +70,19 @@ class ViTBackbone(ViT):
         check_option(pooling, "pooling", VIT_POOLINGS)
         sides = _each_axis("patch_size", patch_size, spatial_dims)
         if any(image_size % side for side in sides):
-            raise ValueError(f"image_size must be a multiple of patch_size {patch_size}, got {image_size}.")
+            raise ValueError(error_message("image_size", f"be a multiple of patch_size {patch_size}", image_size))
         options = {**VITS[name], **options}
         width = options["hidden_size"]
         options = {"num_heads": max(width // 64, 1), "mlp_dim": 4 * width, **options}
         if width % options["num_heads"]:
-            raise ValueError(f"hidden_size must be a multiple of num_heads {options['num_heads']}, got {width}.")
+            raise ValueError(error_message("hidden_size", f"be a multiple of num_heads {options['num_heads']}", width))
         if options.get("pos_embed_type") == "sincos" and width % (2 * spatial_dims):
             raise ValueError(
-                f"hidden_size must be a multiple of {2 * spatial_dims}, a sine and a cosine for each axis, where "
-                f"pos_embed_type is 'sincos', got {width}."
+                error_message(
+                    "hidden_size",
+                    f"be a multiple of {2 * spatial_dims}, a sine and a cosine for each axis, where pos_embed_type is 'sincos'",
+                    width,
+                )
             )
         super().__init__(
             in_channels=in_channels,
@@ -102,8 +105,11 @@ class ViTBackbone(ViT):
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> PatchFeatures:
         if any(side != self.image_size for side in image.shape[2:]):
             raise ValueError(
-                f"image must have sides of {self.image_size} pixels, as the ViT's position table has, "
-                f"got {tuple(image.shape[2:])}; build the encoder with image_size=."
+                error_message(
+                    "image",
+                    f"have sides of {self.image_size} pixels, as the ViT's position table has",
+                    f"{tuple(image.shape[2:])}; build the encoder with image_size=",
+                )
             )
         grid = tuple(self.image_size // side for side in self.patch_size)
         tokens = (
@@ -158,11 +164,13 @@ class SwinBackbone(SwinTransformer):
         options = {"patch_norm": True, **SWINS[name], **options}
         for option in ("depths", "num_heads"):
             if len(options[option]) != 4:
-                raise ValueError(f"{option} must have a number for each of 4 stages, got {len(options[option])}.")
+                raise ValueError(error_message(option, "have a number for each of 4 stages", len(options[option])))
         for stage, heads in enumerate(options["num_heads"]):
             width = options["embed_dim"] * 2**stage
             if width % heads:
-                raise ValueError(f"num_heads of stage {stage + 1} must divide its {width} channels, got {heads}.")
+                raise ValueError(
+                    error_message(f"num_heads of stage {stage + 1}", f"divide its {width} channels", heads)
+                )
         super().__init__(
             in_chans=in_channels,
             patch_size=_each_axis("patch_size", patch_size, spatial_dims),
