@@ -12,6 +12,7 @@ from torch import Tensor
 
 from medvl.functional import GROUNDING_THRESHOLDS, class_similarity, finding_margins
 from medvl.metrics import GroundingMetric, RetrievalMetric, ZeroShotMetric
+from medvl.text.prompts import check_class_prompts
 from medvl.utils.checks import error_message
 from medvl.utils.ids import hash_id
 from medvl.utils.modes import eval_mode
@@ -126,20 +127,10 @@ class ZeroShotMetricHandler(IgniteMetricHandler):
         ensemble: Literal["mean", "max"] = "mean",
         output_transform: Callable[[Any], Any] = prediction_and_batch,
     ) -> None:
-        unknown = [name for name in class_prompts if name not in names]
-        if unknown or not class_prompts:
-            raise ValueError(error_message("class_prompts", f"be for findings among {list(names)}", unknown or "none"))
-        sides = [
-            (name, list(prompts.get(side, [])))
-            for name, prompts in class_prompts.items()
-            for side in ("present", "absent")
-        ]
-        for name, texts in sides:
-            if not texts:
-                expected = "have at least one present and one absent prompt"
-                raise ValueError(error_message(f"class_prompts[{name!r}]", expected, class_prompts[name]))
-        self.texts = [text for _, texts in sides for text in texts]
-        self.classes = torch.tensor([column for column, (_, texts) in enumerate(sides) for _ in texts])
+        check_class_prompts(class_prompts, names)
+        sides = [prompts[side] for prompts in class_prompts.values() for side in ("present", "absent")]
+        self.texts = [text for texts in sides for text in texts]
+        self.classes = torch.tensor([column for column, texts in enumerate(sides) for _ in texts])
         self.columns = [list(names).index(name) for name in class_prompts]
         self.num_names, self.encode_text, self.ensemble = len(names), encode_text, ensemble
         self._prompt_embeds: Tensor | None = None

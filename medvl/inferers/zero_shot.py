@@ -12,7 +12,7 @@ from torch import Tensor
 from medvl.functional.zero_shot import Ensemble, class_similarity, finding_margins, get_logit_scale
 from medvl.inferers.text_cache import TextEmbeddingCache
 from medvl.inferers.windows import WindowEncoder, pool_windows
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_option, check_text_list, error_message
 
 STATES = ("present", "absent")
 POOLINGS = ("mean", "max")
@@ -122,10 +122,9 @@ def _prompt_lists(class_prompts: ClassPrompts) -> tuple[list[list[str]], bool]:
     lists: list[tuple[str, Any]] = []
     for name, entry in class_prompts.items():
         if isinstance(entry, Mapping):
-            lists += [(f"{name!r}, {state}", entry.get(state)) for state in STATES]
+            lists += [(f"[{name!r}][{state!r}]", entry.get(state)) for state in STATES]
         else:
-            lists.append((repr(name), entry))
+            lists.append((f"[{name!r}]", entry))
     for name, texts in lists:
-        if isinstance(texts, str) or not texts:
-            raise ValueError(error_message(f"class_prompts of {name}", "be a list of at least one string", repr(texts)))
+        check_text_list(texts, f"class_prompts{name}")
     return [list(texts) for _, texts in lists], is_pair[0]

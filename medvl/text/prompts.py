@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from medvl.text.yaml_files import check_keys, read_yaml
-from medvl.utils.checks import check_integer, error_message
+from medvl.utils.checks import check_integer, check_text_list, error_message
 
 STATES = ("present", "absent", "uncertain")
 _STATE_OF_NUMBER = {1: "present", 0: "absent", -1: "uncertain"}
@@ -259,3 +259,22 @@ def make_class_prompts(
     """
     templates = load_prompt_templates(templates)
     return {name: {"present": templates.present(name), "absent": templates.absent(name)} for name in names}
+
+
+def check_class_prompts(class_prompts: Mapping[str, Any], names: Sequence[str]) -> None:
+    """Raise ``ValueError`` if ``class_prompts`` does not give present and absent prompts of findings among ``names``.
+
+    Example:
+        >>> check_class_prompts({"Edema": {"present": ["Edema."], "absent": "No edema."}}, ["Edema"])
+        Traceback (most recent call last):
+        ValueError: class_prompts['Edema']['absent'] must be a list of at least one string, got 'No edema.'.
+    """
+    unknown = [name for name in class_prompts if name not in names]
+    if unknown or not class_prompts:
+        raise ValueError(error_message("class_prompts", f"be of findings among {list(names)}", unknown or "none"))
+    for name, sides in class_prompts.items():
+        if not isinstance(sides, Mapping):
+            expected = "be a dictionary of 'present' and 'absent' prompts"
+            raise ValueError(error_message(f"class_prompts[{name!r}]", expected, repr(sides)))
+        for side in ("present", "absent"):
+            check_text_list(sides.get(side), f"class_prompts[{name!r}][{side!r}]")

@@ -92,3 +92,16 @@ def check_text(value: object, name: str = "text") -> None:
     elif isinstance(value, bytes):
         hint = " (decode it first, as in value.decode('utf-8', errors='replace'))"
     raise TypeError(error_message(name, "be a string", f"{type(value).__name__}{hint}"))
+
+
+def check_text_list(value: object, name: str) -> None:
+    """Raise ``ValueError`` if ``value`` is not a list or tuple of at least one string (a string alone, a dictionary).
+
+    Example:
+        >>> check_text_list("Edema is seen.", "class_prompts['Edema']")
+        Traceback (most recent call last):
+        ValueError: class_prompts['Edema'] must be a list of at least one string, got 'Edema is seen.'.
+    """
+    texts = value if isinstance(value, Sequence) and not isinstance(value, str | bytes) else ()
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError(error_message(name, "be a list of at least one string", repr(value)))

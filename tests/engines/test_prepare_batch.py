@@ -7,6 +7,7 @@ from monai.engines import SupervisedTrainer
 from torch import nn
 
 from medvl.engines import PrepareBatchImageText
+from medvl.transforms import LabelPolicy
 
 
 class Encoders(nn.Module):
@@ -70,3 +71,14 @@ def test_type_and_memory_format_are_for_the_image():
     assert image.dtype == torch.float64
     assert image.is_contiguous(memory_format=torch.channels_last)
     assert targets["input_ids"].dtype == torch.long
+
+
+def test_each_side_has_numbers_of_its_own_states():
+    batch = {
+        "label": torch.tensor([[1.0, 0.0, torch.nan]]),
+        "text_label": torch.tensor([[0.0, -1.0, 1.0], [1.0, 1.0, 0.0]]),
+    }
+    targets = PrepareBatchImageText(label_policy=LabelPolicy())(batch)[1]
+    assert targets["image_labels"].tolist() == [[1, -1, 0]]
+    assert targets["text_labels"].tolist() == [[-1, 0, 1], [1, 1, -1]]
+    assert "text_labels" not in PrepareBatchImageText(label_policy=LabelPolicy())({"label": batch["label"]})[1]

@@ -150,7 +150,7 @@ def test_every_protocol_takes_the_model(name):
         test,
         NAMES,
         NAMES,
-        texts={n: [n] for n in NAMES},
+        class_prompts={n: [n] for n in NAMES},
         encode_text=model,
         ks=[5],
         per_class=5,

@@ -93,6 +93,13 @@ def test_cosines_tie_within_eight_epsilons(queries):
         assert precision.tolist() == [0.0 if tie else 1.0] * queries
 
 
+def test_a_candidate_just_above_the_last_place_ties_for_it_too():
+    for sine, expected in ((1.2e-3, 0.0), (2e-3, 0.5)):
+        candidates = torch.tensor([[1.0, 0.0], [1.0, sine], [1.0, sine]])
+        positives = torch.tensor([[True, False, False]])
+        assert precision_at_k(torch.tensor([[1.0, 0.0]]), candidates, positives=positives, k=2).item() == expected
+
+
 def test_the_length_of_the_vectors_does_not_matter():
     torch.manual_seed(1)
     images, texts = torch.randn(17, 4), torch.randn(17, 4)

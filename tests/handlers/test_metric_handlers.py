@@ -150,12 +150,13 @@ def test_grounding_handler_takes_maps_and_keeps_details():
 
 
 def test_wrong_arguments_are_named():
-    with pytest.raises(ValueError, match=r"^class_prompts must be for findings among .*, got \['Nodule'\]\.$"):
+    with pytest.raises(ValueError, match=r"^class_prompts must be of findings among .*, got \['Nodule'\]\.$"):
         ZeroShotMetricHandler({"Nodule": PROMPTS["Edema"]}, NAMES, Network())
-    with pytest.raises(
-        ValueError, match=r"^class_prompts\['Edema'\] must have at least one present and one absent prompt"
-    ):
-        ZeroShotMetricHandler({"Edema": {"present": ["edema"]}}, NAMES, Network())
+    for absent in (None, [], "no edema"):
+        with pytest.raises(
+            ValueError, match=r"^class_prompts\['Edema'\]\['absent'\] must be a list of at least one string"
+        ):
+            ZeroShotMetricHandler({"Edema": {"present": ["edema"], "absent": absent}}, NAMES, Network())
     handler = ZeroShotMetricHandler(PROMPTS, NAMES[:2], Network())
     with pytest.raises(ValueError, match=r"label must have shape \(N, 2\), a column for each name, got \(4, 3\)"):
         handler.update(({"image_embeds": torch.ones(4, 4)}, {"label": torch.ones(4, 3)}))

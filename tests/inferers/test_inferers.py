@@ -112,12 +112,12 @@ class TestZeroShot:
                 {"A": ["a"], "B": {"present": ["b"], "absent": ["no b"]}},
                 "class_prompts must be a list of prompts for every class",
             ),
-            ({"A": "a"}, r"class_prompts of 'A' must be a list of at least one string, got 'a'"),
+            ({"A": "a"}, r"class_prompts\['A'\] must be a list of at least one string, got 'a'"),
             (
                 {"A": {"present": ["a"]}},
-                r"class_prompts of 'A', absent must be a list of at least one string, got None",
+                r"class_prompts\['A'\]\['absent'\] must be a list of at least one string, got None",
             ),
-            ({"A": []}, r"class_prompts of 'A' must be a list of at least one string, got \[\]"),
+            ({"A": []}, r"class_prompts\['A'\] must be a list of at least one string, got \[\]"),
         ],
     )
     def test_wrong_prompts(self, prompts, message):

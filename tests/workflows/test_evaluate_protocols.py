@@ -18,6 +18,7 @@ from medvl.evaluation import segmentation
 from medvl.evaluation.case_selection import CHEXPERT_COMPETITION_FINDINGS
 from medvl.utils.errors import StudyError
 from medvl.workflows import TrainedRun, evaluate_run, train
+from medvl.workflows.evaluate import evaluation_context
 from medvl.workflows.masks import find_masks, masked_dataset
 
 SMALL = {"image_size": 32, "batch_size": 16, "epochs": 1, "embed_dim": 8, "vocab_size": 200, "progress": False}
@@ -53,6 +54,14 @@ def squares(folder, number=12, blank=()):
     with (folder / "cases.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return folder / "cases.csv"
+
+
+def test_the_run_s_seed_is_that_of_the_protocols(folder):
+    run = TrainedRun(folder)
+    run.environment["seed"] = 7
+    manifest = run.studies()
+    context = evaluation_context(run, manifest, run.loader(manifest))
+    assert (context.seed, context.bootstrap.seed) == (7, 7)
 
 
 class TestProtocols:

@@ -22,7 +22,7 @@ from medvl.evaluation.statistics.means import mean_estimates, mean_of_means, wei
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.evaluation.thumbnails import thumbnail
 from medvl.functional import GROUNDING_THRESHOLDS, contrast_to_noise_ratio, mean_iou
-from medvl.utils.checks import error_message
+from medvl.utils.checks import check_text_list, error_message
 from medvl.utils.ids import batch_ids
 from medvl.utils.modes import eval_mode
 
@@ -352,8 +352,7 @@ def _names(phrases: Mapping[str, Sequence[str]] | None, names: Sequence[str] | N
     if unknown or not phrases:
         raise ValueError(error_message("phrases", f"be of masks among {names}", unknown or "none"))
     for name, given in phrases.items():
-        if isinstance(given, str) or not given:
-            raise ValueError(error_message(f"phrases[{name!r}]", "be a list of at least one phrase", repr(given)))
+        check_text_list(given, f"phrases[{name!r}]")
     return names
 
 

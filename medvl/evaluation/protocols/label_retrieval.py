@@ -20,7 +20,7 @@ from medvl.evaluation.results import ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.functional import precision_at_k
-from medvl.utils.checks import error_message
+from medvl.utils.checks import check_text_list, error_message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -145,7 +145,7 @@ def label_retrieval(
     names: Sequence[str],
     classes: Sequence[str],
     *,
-    texts: Mapping[str, Sequence[str]] | None = None,
+    class_prompts: Mapping[str, Sequence[str]] | None = None,
     encode_text: Any = None,
     ks: Sequence[int] = (5, 10, 50),
     per_class: int = 200,
@@ -166,8 +166,8 @@ def label_retrieval(
         embeddings: studies with ``labels`` (N, K).
         names: the K findings in the order of the labels' columns.
         classes: C of them, such as :data:`medvl.evaluation.case_selection.CHEXPERT_8X200_CLASSES`.
-        texts: text queries for each class; None for image queries only.
-        encode_text: the model, or its function from strings to (M, D); needed with ``texts``.
+        class_prompts: texts for each class, which are the text queries; None for image queries only.
+        encode_text: the model, or its function from strings to (M, D); needed with ``class_prompts``.
         ks: depths.
         per_class: candidates of each class.
         queries_per_class: image queries of each class.
@@ -181,7 +181,7 @@ def label_retrieval(
 
     Raises:
         ValueError: If labels are missing or have another width than ``names``, a class is not among the names or has no
-            study, or there are texts without an encoder or not for every class.
+            study, or there are prompts without an encoder or not for every class.
 
     Example:
         >>> image = torch.tensor([[1.0, 0.0], [0.9, 0.1], [0.0, 1.0], [0.1, 0.9]]).repeat(2, 1)
@@ -217,13 +217,10 @@ def label_retrieval(
         classes,
         **options,
     )
-    if texts is not None:
-        queries = [(text, number) for number, name in enumerate(classes) for text in texts.get(name, ())]
-        without = [name for name in classes if not texts.get(name) or isinstance(texts[name], str)]
-        if without:
-            raise ValueError(
-                error_message("texts", "hold a list of at least one text for every class", f"none for {without}")
-            )
+    if class_prompts is not None:
+        for name in classes:
+            check_text_list(class_prompts.get(name), f"class_prompts[{name!r}]")
+        queries = [(text, number) for number, name in enumerate(classes) for text in class_prompts[name]]
         if encode_text is None:
             raise ValueError(error_message("encode_text", "be a model or a function from strings to vectors", None))
         query_texts = [text for text, _ in queries]
@@ -307,7 +304,7 @@ def _run(context: ProtocolContext) -> LabelRetrievalResult | None:
         embeddings,
         context.findings,
         classes,
-        texts={name: class_prompts[name]["present"] for name in classes},
+        class_prompts={name: class_prompts[name]["present"] for name in classes},
         encode_text=context.model,
         ks=(5, 10),
         per_class=min(MAX_CANDIDATES, int(counts.min()) - IMAGE_QUERIES),

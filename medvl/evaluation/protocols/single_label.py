@@ -18,7 +18,7 @@ from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig, Estimate, bootstrap_estimates
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.evaluation.targets import require_labels
-from medvl.utils.checks import error_message
+from medvl.utils.checks import check_text_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -175,10 +175,7 @@ def zero_shot_single_label(
     """
     classes = tuple(class_prompts)
     for name, texts in class_prompts.items():
-        if isinstance(texts, str) or not texts:
-            raise ValueError(
-                error_message(f"class_prompts[{name!r}]", "hold a list of at least one prompt", repr(texts))
-            )
+        check_text_list(texts, f"class_prompts[{name!r}]")
     numbers = exclusive_classes(embeddings, names, classes, exclusive_among)
     if per_class is None:
         rows = np.flatnonzero(numbers >= 0)

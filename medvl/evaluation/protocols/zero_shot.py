@@ -27,6 +27,7 @@ from medvl.evaluation.targets import (
 )
 from medvl.functional import class_similarity, finding_margins
 from medvl.functional.zero_shot import get_logit_scale
+from medvl.text.prompts import check_class_prompts
 from medvl.utils.checks import error_message
 
 __all__ = ["ZeroShotResult", "zero_shot"]
@@ -143,7 +144,7 @@ def zero_shot(
         (0.75, [[0.69], [0.62], [0.34], [0.29]])
     """
     require_labels(embeddings, names)
-    _check_class_prompts(class_prompts, names)
+    check_class_prompts(class_prompts, names)
     used = [name for name in names if name in class_prompts]
     targets = finding_targets(embeddings, names, used, uncertain)
     if logit_scale is None:
@@ -227,17 +228,6 @@ def prompt_similarity(
         class_similarity(given.image.double(), embeds[rows], classes, ensemble, num_classes=len(class_prompts)).numpy()
         for given in sets
     ]
-
-
-def _check_class_prompts(class_prompts: ClassPrompts, names: Sequence[str]) -> None:
-    unknown = [name for name in class_prompts if name not in names]
-    if unknown or not class_prompts:
-        raise ValueError(error_message("class_prompts", f"be of findings among {list(names)}", unknown or "none"))
-    for name, sides in class_prompts.items():
-        for side in ("present", "absent"):
-            if isinstance(sides.get(side), str) or not sides.get(side):
-                expected = f"hold a list of at least one {side!r} prompt"
-                raise ValueError(error_message(f"class_prompts[{name!r}]", expected, repr(sides.get(side))))
 
 
 def _run(context: ProtocolContext) -> ZeroShotResult:

@@ -195,7 +195,7 @@ def test_wrong_arguments_are_named():
     cases = batch([1.0, 0.5, 0.2, 0.1], masks=[[[1, 0, 0, 0]]])
     with pytest.raises(ValueError, match=r"phrases must be of masks among \['A'\], got \['B'\]"):
         grounding(Pixels(), [cases], {"B": ["bright"]}, names=["A"])
-    with pytest.raises(ValueError, match=r"phrases\['A'\] must be a list of at least one phrase, got 'bright'"):
+    with pytest.raises(ValueError, match=r"phrases\['A'\] must be a list of at least one string, got 'bright'"):
         grounding(Pixels(), [cases], {"A": "bright"})
     with pytest.raises(TypeError, match=r"model must have encode_patches .*, got object"):
         grounding(object(), [cases], {"A": ["bright"]})

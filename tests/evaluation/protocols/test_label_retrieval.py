@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_precision_equals_a_loop_for_image_and_text_queries():
         embeddings,
         NAMES,
         NAMES,
-        texts=TEXTS,
+        class_prompts=TEXTS,
         encode_text=encode,
         per_class=30,
         queries_per_class=4,
@@ -134,8 +135,9 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"ks must be depths of at least 1, got \[\]"):
         label_retrieval(studies(), NAMES, NAMES, ks=[])
     with pytest.raises(ValueError, match="encode_text must be a model or a function"):
-        label_retrieval(studies(), NAMES, NAMES, texts=TEXTS, per_class=20, queries_per_class=2)
-    with pytest.raises(ValueError, match=r"at least one text for every class, got none for \['Edema'\]"):
-        label_retrieval(
-            studies(), NAMES, NAMES, texts={**TEXTS, "Edema": []}, encode_text=encode, per_class=20, queries_per_class=2
-        )
+        label_retrieval(studies(), NAMES, NAMES, class_prompts=TEXTS, per_class=20, queries_per_class=2)
+    options = {"encode_text": encode, "per_class": 20, "queries_per_class": 2}
+    for wrong in ([], "Edema", {"present": ["Edema"], "absent": ["No edema"]}):
+        message = f"class_prompts['Edema'] must be a list of at least one string, got {wrong!r}."
+        with pytest.raises(ValueError, match=re.escape(message)):
+            label_retrieval(studies(), NAMES, NAMES, class_prompts={**TEXTS, "Edema": wrong}, **options)

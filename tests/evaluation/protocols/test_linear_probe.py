@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import importlib
 import json
 import math
 
@@ -183,6 +185,25 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_repeats():
     assert fine_tune(model, train, validation, test, NAMES, **options).result.macro["auroc"].value == auroc
     assert tuned.result.train_studies == 400
     json.dumps(tuned.to_dict(), allow_nan=False)
+
+
+@pytest.mark.parametrize(("aurocs", "best"), [([0.6, 0.9, 0.7], 2), ([0.9, 0.9, 0.9], 1), ([math.nan] * 3, 3)])
+def test_fine_tuning_keeps_the_weights_of_the_best_epoch(monkeypatch, aurocs, best):
+    module = importlib.import_module("medvl.evaluation.protocols.fine_tune")
+    score, given, weights = module._score, iter(aurocs), []
+
+    def keep(classifier, batches, device):
+        weights.append(copy.deepcopy(classifier.state_dict()))
+        return score(classifier, batches, device)
+
+    monkeypatch.setattr(module, "_score", keep)
+    monkeypatch.setattr(module, "_macro_auroc", lambda scores, targets: next(given))
+    tuned = fine_tune(
+        Encoder(), *(loader(data) for data in sets()), NAMES, epochs=3, bootstrap=BootstrapConfig(n_resamples=2)
+    )
+    assert tuned.best_epoch == best
+    assert all(torch.equal(value, weights[best - 1][key]) for key, value in tuned.classifier.state_dict().items())
+    assert not torch.equal(weights[1]["head.1.weight"], weights[2]["head.1.weight"])
 
 
 def test_fine_tuning_names_what_is_wrong():

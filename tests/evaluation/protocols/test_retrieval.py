@@ -258,6 +258,17 @@ def test_studies_are_embedded_in_evaluation_mode_with_their_columns():
     assert embeddings.thumbnails[0].dtype == np.uint8
 
 
+def test_chosen_rows_keep_all_their_columns():
+    embeddings = paired(4, texts=list("abcd"), study_ids=list("stuv"), patient_ids=list("pqqr"), labels=torch.eye(4))
+    embeddings.thumbnails = {2: np.zeros((1, 1), np.uint8)}
+    chosen = embeddings.rows([3, 2])
+    torch.testing.assert_close(chosen.image, embeddings.image[[3, 2]])
+    torch.testing.assert_close(chosen.text, embeddings.text[[3, 2]])
+    assert (chosen.texts, chosen.study_ids, chosen.patient_ids) == (["d", "c"], ["v", "u"], ["r", "q"])
+    assert torch.equal(chosen.labels, torch.eye(4)[[3, 2]])
+    assert list(chosen.thumbnails) == [1]
+
+
 def test_batches_that_disagree_are_refused():
     image = torch.rand(2, 1, 2, 2)
     with pytest.raises(ValueError, match="label must be in every batch or in none, got 2 for 4 images"):

@@ -164,8 +164,9 @@ def test_wrong_arguments_are_named():
         zero_shot_single_label(embeddings, {"Edema": ["edema"], "Nodule": ["n"]}, encode, NAMES)
     with pytest.raises(ValueError, match=r"classes must be two or more .* got \['Edema'\]"):
         zero_shot_single_label(embeddings, {"Edema": ["edema"]}, encode, NAMES)
-    with pytest.raises(ValueError, match=r"class_prompts\['Edema'\] must hold a list of at least one prompt"):
-        zero_shot_single_label(embeddings, {"Edema": "edema", "Fracture": ["fracture"]}, encode, NAMES)
+    for wrong in ("edema", [], {"present": ["edema"], "absent": ["no edema"]}):
+        with pytest.raises(ValueError, match=r"class_prompts\['Edema'\] must be a list of at least one string, got "):
+            zero_shot_single_label(embeddings, {"Edema": wrong, "Fracture": ["fracture"]}, encode, NAMES)
     with pytest.raises(ValueError, match="labels must have a column for each of the 2 names, got 4"):
         zero_shot_single_label(embeddings, PROMPTS, encode, NAMES[:2])
     with pytest.raises(ValueError, match="number of studies of each class must be at least 1, got 0"):

@@ -268,9 +268,13 @@ def test_wrong_arguments_are_named():
     with pytest.raises(ValueError, match=r"class_prompts must be of findings among .* got \['Nodule'\]"):
         zero_shot(embeddings, {"Nodule": PROMPTS["Edema"]}, model, NAMES)
     with pytest.raises(
-        ValueError, match=r"class_prompts\['Edema'\] must hold a list of at least one 'absent' prompt, got \[\]\."
+        ValueError, match=r"class_prompts\['Edema'\]\['absent'\] must be a list of at least one string, got \[\]"
     ):
         zero_shot(embeddings, {"Edema": {"present": ["a"], "absent": []}}, model, NAMES)
+    with pytest.raises(
+        ValueError, match=r"class_prompts\['Edema'\] must be a dictionary of 'present' and 'absent' prompts"
+    ):
+        zero_shot(embeddings, {"Edema": ["a"]}, model, NAMES)
     with pytest.raises(ValueError, match="ensemble must be one of 'mean', 'max', got 'sum'"):
         zero_shot(embeddings, PROMPTS, model, NAMES, ensemble="sum")
     with pytest.raises(ValueError, match="uncertain must be one of 'exclude', 'present', 'absent', got 'ones'"):
