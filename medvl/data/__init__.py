@@ -21,9 +21,23 @@ if TYPE_CHECKING:
     from medvl.data.loader import unified_loader as unified_loader
     from medvl.data.manifest import Manifest as Manifest
     from medvl.data.manifest_reader import read_manifest as read_manifest
+    from medvl.data.public.captions import PMCOA as PMCOA
+    from medvl.data.public.captions import ROCO as ROCO
+    from medvl.data.public.captions import ROCOv2 as ROCOv2
+    from medvl.data.public.chexlocalize import CheXlocalize as CheXlocalize
     from medvl.data.public.chexpert import CheXpert as CheXpert
+    from medvl.data.public.chexpert_plus import CheXpertPlus as CheXpertPlus
+    from medvl.data.public.ct_rate import CTRATE as CTRATE
+    from medvl.data.public.merlin import Merlin as Merlin
     from medvl.data.public.mimic_cxr import MIMIC_CXR as MIMIC_CXR
+    from medvl.data.public.ms_cxr import MSCXR as MSCXR
+    from medvl.data.public.nih_chest_xray14 import NIHChestXray14 as NIHChestXray14
     from medvl.data.public.openi import OpenIReports as OpenIReports
+    from medvl.data.public.padchest import PadChest as PadChest
+    from medvl.data.public.registry import public_datasets as public_datasets
+    from medvl.data.public.rsna_pneumonia import RSNAPneumonia as RSNAPneumonia
+    from medvl.data.public.siim_pneumothorax import SIIMPneumothorax as SIIMPneumothorax
+    from medvl.data.public.vindr_cxr import VinDrCXR as VinDrCXR
     from medvl.data.samplers import DecoupledBatchSampler as DecoupledBatchSampler
     from medvl.data.samplers import MixedBatchSampler as MixedBatchSampler
     from medvl.data.source_manifest import SourceManifest as SourceManifest
@@ -39,12 +53,24 @@ if TYPE_CHECKING:
     from medvl.data.unified import UnifiedDataset as UnifiedDataset
 
 _MODULES = {
+    "CTRATE": "public.ct_rate",
+    "CheXlocalize": "public.chexlocalize",
     "CheXpert": "public.chexpert",
+    "CheXpertPlus": "public.chexpert_plus",
     "DecoupledBatchSampler": "samplers",
     "MIMIC_CXR": "public.mimic_cxr",
+    "MSCXR": "public.ms_cxr",
     "Manifest": "manifest",
+    "Merlin": "public.merlin",
     "MixedBatchSampler": "samplers",
+    "NIHChestXray14": "public.nih_chest_xray14",
     "OpenIReports": "public.openi",
+    "PMCOA": "public.captions",
+    "PadChest": "public.padchest",
+    "ROCO": "public.captions",
+    "ROCOv2": "public.captions",
+    "RSNAPneumonia": "public.rsna_pneumonia",
+    "SIIMPneumothorax": "public.siim_pneumothorax",
     "SharedItem": "leaks",
     "Source": "sources",
     "SourceManifest": "source_manifest",
@@ -54,6 +80,7 @@ _MODULES = {
     "SyntheticChestXRay": "synthetic",
     "TextCorpus": "corpus",
     "UnifiedDataset": "unified",
+    "VinDrCXR": "public.vindr_cxr",
     "collate_studies": "collate",
     "find_shared_items": "leaks",
     "label_texts": "text_labels",
@@ -61,6 +88,7 @@ _MODULES = {
     "load_studies": "studies",
     "parse_source": "sources",
     "prompt_studies": "class_prompts",
+    "public_datasets": "public.registry",
     "read_manifest": "manifest_reader",
     "split_by_patient": "splits",
     "table_path": "studies",

@@ -15,6 +15,7 @@ from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_checks import StudyCollector, leaking_rows
+from medvl.data.public.registry import parse_public_location
 from medvl.data.tables import Row, Table, read_joined_table
 from medvl.data.tables.reports import ReportColumns
 from medvl.utils.checks import check_option, error_message
@@ -63,7 +64,8 @@ def read_manifest(
 
     Args:
         path: the table (:func:`medvl.data.tables.read_table`), or an image folder with a table ``metadata.jsonl``; relative
-            image paths are relative to its folder.
+            image paths are relative to its folder. Or ``NAME:PATH`` of a public data set
+            (:func:`medvl.data.public.registry.parse_public_location`), which has columns of its own.
         image_column: paths of PNG, JPEG, TIFF, DICOM or NIfTI files or of folders that hold a DICOM series; in JSON a
             list of paths gives one study dictionary for each view. None for a table without images.
         report_column: raw report text; several columns are joined, each under its name as a header if it is that of a section
@@ -96,7 +98,7 @@ def read_manifest(
 
     Raises:
         OSError: If the table cannot be read.
-        ValueError: If a named column does not exist, or the table is empty or broken.
+        ValueError: If a named column does not exist, the table is empty or broken, or columns of a public data set are named.
         medvl.utils.errors.StudyError: If a row is bad and ``on_error`` is ``"raise"``.
 
     Example:
@@ -117,6 +119,12 @@ def read_manifest(
     """
     check_option(on_error, "on_error", ("raise", "skip"))
     check_option(on_leak, "on_leak", ("error", "keep"))
+    public = parse_public_location(path, "path")
+    if public is not None:
+        named = (label_column, label_names, split_column, patient_column, study_column, image_root, image_template)
+        if any(value is not None for value in named) or image_suffix or join:
+            raise ValueError(f"columns and image files cannot be named for {public}, which has its own.")
+        return public.read(on_error)
     table = read_joined_table(path, join)
     labels = label_reader(table, label_column, label_names)
     defaults = table.default_columns

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import NamedTuple
 
 from medvl.data.column_selection import ColumnSelection, missing_columns
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
-from medvl.data.public.base import public_datasets, read_public_dataset
+from medvl.data.public.registry import parse_public_location
 from medvl.utils.checks import error_message
 
 #: The keys that a study of each kind must have.
@@ -24,7 +23,8 @@ class Source(NamedTuple):
 
     Args:
         kind: ``image-text``, ``image-label`` or ``text-label``; None for a table whose rows may be of any kind.
-        location: a table, ``NAME:PATH`` of a public data set, or "synthetic".
+        location: a table, ``NAME:PATH`` of a public data set
+            (:func:`~medvl.data.public.registry.parse_public_location`), or "synthetic".
     """
 
     kind: str | None
@@ -61,12 +61,9 @@ def read_source(source: Source, columns: ColumnSelection, on_error: str, on_leak
         OSError: If the source cannot be read.
         ValueError: If the name before a colon is not that of a public data set.
     """
-    name, colon, path = source.location.partition(":")
-    if colon and name in public_datasets():
-        return read_public_dataset(name, path, on_error)
-    if colon and len(name) > 1 and not Path(source.location).exists():  # a single letter is a drive
-        expected = f"begin with one of {', '.join(sorted(public_datasets()))} before the colon"
-        raise ValueError(error_message("source", expected, repr(source.location)))
+    public = parse_public_location(source.location)
+    if public is not None:
+        return public.read(on_error)
     options, table = columns.for_table(source.location)
     if source.kind == "text-label":
         options = {key: value for key, value in options.items() if not key.startswith("image_")} | {

@@ -61,6 +61,7 @@ from medvl.transforms.prompts import (
     LabelsToPromptd,
     LabelsToPromptDict,
 )
+from medvl.transforms.regions import DrawRegions, DrawRegionsD, DrawRegionsd, DrawRegionsDict
 from medvl.transforms.text import (
     ExtractSections,
     ExtractSectionsD,
@@ -98,6 +99,10 @@ __all__ = [
     "ApplyLabelPolicyD",
     "ApplyLabelPolicyDict",
     "ApplyLabelPolicyd",
+    "DrawRegions",
+    "DrawRegionsD",
+    "DrawRegionsDict",
+    "DrawRegionsd",
     "ExtractSections",
     "ExtractSectionsD",
     "ExtractSectionsDict",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from medvl.data.public.base import public_datasets
+from medvl.data.public.registry import parse_public_location
 from medvl.data.sources import KINDS
 from medvl.data.studies import SYNTHETIC
 from medvl.data.tables.files import STANDARD_INPUT
@@ -30,9 +30,8 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
             or (text is location and text.startswith(("$", "@", "%")))
         ):
             return location
-        name, colon, path = text.partition(":")
-        in_layout = bool(colon) and name in public_datasets()
-        return literal(f"{name}:{os.path.abspath(path)}" if in_layout else os.path.abspath(text))
+        public = parse_public_location(text)
+        return literal(os.path.abspath(text) if public is None else str(public.absolute()))
 
     content = dict(config)
     for key in ("data", "text_encoder"):

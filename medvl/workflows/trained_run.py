@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
 from medvl.data.column_selection import OF_ONE_TABLE, applicable_options
+from medvl.data.public.registry import parse_public_location
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
 from medvl.data.text_labels import log_other_language, read_texts
@@ -168,8 +169,19 @@ class TrainedRun:
         """
         if data is None and self.config.get("sources"):
             return self._training_sources(split, on_error)
-        table = table_path(data or self.config["data"], self.path)
-        columns = columns or {}
+        manifest = self._read(data, columns or {}, on_error)
+        if not any("split" in study for study in manifest.studies):
+            known = self._training_splits(manifest, split)
+            manifest, split = (manifest, "all") if known is None else (known, split)
+        manifest = manifest.subset(split).drop_missing("image")
+        return label_studies(manifest) if label_reports else manifest
+
+    def _read(self, data: str | Path | None, columns: Mapping[str, Any], on_error: str) -> Manifest:
+        """A table with the columns of the training as far as it has them, or a public data set, which has its own."""
+        location = data or self.config["data"]
+        if parse_public_location(location, "data") is not None:
+            return read_manifest(location, on_error=on_error, **columns)
+        table = table_path(location, self.path)
         trained = self._columns_for(table)
         if "image_column" in columns:
             trained.pop("image_template", None)
@@ -177,12 +189,7 @@ class TrainedRun:
         given = {**options, **columns}
         if read.default_columns["report_column"] not in read.columns:  # images alone can be embedded and scored
             given.setdefault("report_column", None)
-        manifest = read_manifest(table, on_error=on_error, **given)
-        if not any("split" in study for study in manifest.studies):
-            known = self._training_splits(manifest, split)
-            manifest, split = (manifest, "all") if known is None else (known, split)
-        manifest = manifest.subset(split).drop_missing("image")
-        return label_studies(manifest) if label_reports else manifest
+        return read_manifest(table, on_error=on_error, **given)
 
     def _columns_for(self, table: Path) -> dict[str, Any]:
         """The options of the training that hold for a table: of another one than that of the training, the columns only."""

@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 
 def test_a_split(folder):
-    studies = MIMIC_CXR(folder)
+    studies = MIMIC_CXR(folder, split="train", check_files=False)
     assert [study["study_id"] for study in studies] == ["s50", "s51"]
     first = studies[0]
     place = folder / "files" / "p10" / "p10000032" / "s50"
@@ -56,44 +56,48 @@ def test_a_split(folder):
     assert first["label"][NAMES.index("Edema")] == -1
     assert np.isnan(first["label"]).sum() == 13
     assert {"report", "label"}.isdisjoint(studies[1])
-    assert [study["study_id"] for study in MIMIC_CXR(folder, split="val")] == ["s60"]
+    assert [study["study_id"] for study in MIMIC_CXR(folder, split="val", check_files=False)] == ["s60"]
     assert len(studies[:1]) == 1
 
 
 def test_all_splits_as_a_source(folder):
-    manifest = load_sources(f"image-label=mimic-cxr:{folder}")
+    manifest = load_sources(f"image-label=mimic-cxr,check_files=false:{folder}")
     assert [(study["study_id"], study["split"]) for study in manifest.studies] == [("s50", "train")] * 2
     assert manifest.counts == {"rows": 4, "skipped": 0, "image": 4, "report": 1, "label": 1}
-    manifest = load_sources(f"image-text=mimic-cxr:{folder}")
+    manifest = load_sources(f"image-text=mimic-cxr,check_files=false:{folder}")
     assert manifest.dropped == {}
     assert manifest.summary().endswith("3 studies without a report dropped.")
-    assert {split: len(part) for split, part in MIMIC_CXR.read_splits(folder).items()} == {
-        "train": 2,
-        "val": 1,
-        "test": 1,
-    }
+    splits = [study["split"] for study in MIMIC_CXR(folder, check_files=False)]
+    assert splits == ["train", "train", "val", "test"]
 
 
 def test_views(folder):
-    assert [study["views"] for study in MIMIC_CXR(folder, views=["PA", "AP"])] == [["PA"], ["AP"]]
+    def views(wanted, **options):
+        return [study["views"] for study in MIMIC_CXR(folder, "train", wanted, check_files=False, **options)]
+
+    assert views(["PA", "AP"]) == views("frontal") == [["PA"], ["AP"]]
+    assert views("lateral") == [["LATERAL"]]
     next(folder.glob("*metadata*")).unlink()
-    assert MIMIC_CXR(folder)[0]["views"] == ["", ""]
-    with pytest.raises(FileNotFoundError, match=r"folder: there is no table mimic-cxr-\*-metadata\.csv"):
-        MIMIC_CXR(folder, views=["PA"])
+    assert views("all") == [["", ""], [""]]
+    with pytest.raises(ValueError, match=r"^views must be 'all', since MIMIC-CXR has no views, got \['PA'\]\.$"):
+        views(["PA"])
 
 
 def test_errors_name_what_is_wrong(folder, tmp_path):
-    with pytest.raises(StudyError, match=r"study 's51', image: neither d3\.jpg nor d3\.dcm exists"):
-        MIMIC_CXR(folder, check_files=True)
-    with pytest.raises(ValueError, match=r"^split must be one of 'train', 'validate', 'test', got 'all'\.$"):
-        MIMIC_CXR(folder, split="all")
+    with pytest.raises(StudyError, match=r"study 's51', image: there is no file d3\.jpg or d3\.dcm in "):
+        MIMIC_CXR(folder)
+    with pytest.raises(ValueError, match=r"^split must be one of 'train', 'val', 'test', 'all', got 'validate'\.$"):
+        MIMIC_CXR(folder, split="validate")
     with pytest.raises(ValueError, match=r"^labeler must be one of 'chexpert', 'negbio', got 'vihan'\.$"):
         MIMIC_CXR(folder, labeler="vihan")
     write(folder, "chexpert", [{"study_id": "50", "Edema": "7"}])
     with pytest.raises(StudyError, match=r"study 's50', Edema: expected 1 .*, got 7$"):
-        MIMIC_CXR(folder)
+        MIMIC_CXR(folder, check_files=False)
     write(folder, "chexpert", [{"study": "50", "Edema": "1"}])
     with pytest.raises(ValueError, match=r"chexpert\.csv.* has no column study_id; use the data set's original table"):
         MIMIC_CXR(folder)
-    with pytest.raises(FileNotFoundError, match="there is no table"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"holds no mimic-cxr-\*-split\.csv or cxr-record-list\.csv; MIMIC-CXR is read from files/p10",
+    ):
         MIMIC_CXR(folder / "files")

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import os
 import sys
 
 import numpy as np
 import pytest
 
 import medvl.data.public
-from medvl.data import CheXpert, load_sources
-from medvl.data.public import base
-from medvl.data.public.base import read_public_dataset, register_public_dataset
+from medvl.data import CheXpert, load_sources, read_manifest
+from medvl.data.public import base, registry
+from medvl.data.public.registry import parse_public_location, register_public_dataset
+from medvl.data.public.views import keep_views
 from medvl.utils.errors import StudyError
 
 NEW_DATASET = '''
-from pathlib import Path
-
-from medvl.data.public.base import PublicDataset, register_public_dataset
+from medvl.data.public.base import PublicDataset
+from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 
 
@@ -25,17 +26,15 @@ from medvl.utils.errors import StudyError
 class MyReports(PublicDataset):
     """A folder of text files, one folder a split; an empty file is an error."""
 
-    def __init__(self, folder, split, on_error="raise"):
-        super().__init__(on_error)
-        for path in sorted((Path(folder) / split).glob("*.txt")):
-            with self.handle_study_errors():
-                if not path.read_text():
-                    raise StudyError(path.stem, "report", "the file is empty")
-                self._studies.append({"study_id": path.stem, "report": path.read_text()})
+    title, layout = "My reports", "train/*.txt and test/*.txt"
 
-    @classmethod
-    def read_splits(cls, path, on_error="raise"):
-        return {split: cls(path, split, on_error) for split in ("train", "test")}
+    def read_studies(self):
+        for split in ("train", "test"):
+            for path in sorted((self.path / split).glob("*.txt")):
+                with self.handle_study_errors():
+                    if not path.read_text():
+                        raise StudyError(path.stem, "report", "the file is empty")
+                    yield {"study_id": path.stem, "split": split, "report": path.read_text()}
 '''
 
 
@@ -44,7 +43,7 @@ def new_dataset(tmp_path, monkeypatch):
     """A data set that is one new file, beside those of the library."""
     (tmp_path / "modules").mkdir()
     (tmp_path / "modules" / "my_reports.py").write_text(NEW_DATASET)
-    monkeypatch.setattr(base, "_REGISTRY", dict(base.public_datasets()))
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry.public_datasets()))
     monkeypatch.setattr(medvl.data.public, "__path__", [*medvl.data.public.__path__, str(tmp_path / "modules")])
     yield
     sys.modules.pop("medvl.data.public.my_reports", None)
@@ -82,17 +81,72 @@ def test_where_every_study_is_skipped(new_dataset, folder):
 
 
 def test_no_study_at_all(new_dataset, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"^my-reports: there is no study in .*\.$"):
-        read_public_dataset("my-reports", tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"^There is no study of My reports in .*\.$"):
+        read_manifest(f"my-reports:{tmp_path}")
 
 
-def test_unknown_names(tmp_path):
-    message = r"^name must be one of 'chexpert', 'mimic-cxr', 'openi', got 'padchest'\.$"
+def test_unknown_names():
+    names = ", ".join(registry.public_datasets())
+    message = rf"^source must begin with one of {names} before the colon, got 'padchst:x'\.$"
     with pytest.raises(ValueError, match=message):
-        read_public_dataset("padchest", tmp_path)
-    message = r"^source must begin with one of chexpert, mimic-cxr, openi before the colon, got 'padchest:x'\.$"
+        load_sources("image-label=padchst:x")
+    with pytest.raises(
+        ValueError, match=r"^path must begin with one of chexlocalize, .* before the colon, got 'x1:y'\.$"
+    ):
+        read_manifest("x1:y")
+
+
+def test_locations(tmp_path):
+    location = parse_public_location("mimic-cxr,views=PA+AP,labeler=negbio,check_files=false:data/mimic")
+    assert location.options == {"views": ("PA", "AP"), "labeler": "negbio", "check_files": False}
+    assert str(location) == "mimic-cxr,views=PA+AP,labeler=negbio,check_files=false:data/mimic"
+    assert str(parse_public_location("vindr-cxr,votes=1:x").absolute()) == f"vindr-cxr,votes=1:{os.path.abspath('x')}"
+    assert parse_public_location("ms-cxr,images=data/jpg:x").absolute().options["images"] == os.path.abspath("data/jpg")
+    assert parse_public_location("C:\\cases.csv") is parse_public_location("cases.csv") is None
+    odd = tmp_path / "a1:b.csv"
+    odd.touch()
+    assert parse_public_location(odd) is None
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("nih,views:x", r"^option of nih must be OPTION=VALUE, got 'views'\.$"),
+        ("nih,view=PA:x", r"^option of nih must be one of 'split', 'views', 'check_files', got 'view'\.$"),
+        ("nih,check_files=no:x", r"^check_files must be one of 'true', 'false', got 'no'\.$"),
+        ("vindr-cxr,votes=two:x", r"^votes must be an integer, got 'two'\.$"),
+    ],
+)
+def test_options_that_are_wrong(location, message):
     with pytest.raises(ValueError, match=message):
-        load_sources("image-label=padchest:x")
+        parse_public_location(location)
+
+
+def test_columns_of_a_public_set_cannot_be_named(new_dataset, folder):
+    message = r"^columns and image files cannot be named for my-reports:.*, which has its own\.$"
+    with pytest.raises(ValueError, match=message):
+        read_manifest(f"my-reports:{folder}", label_column="y")
+
+
+def test_views_by_kind_and_by_name():
+    studies = [
+        {"study_id": "a", "image": ["1", "2"], "views": ["PA", "LATERAL"]},
+        {"study_id": "b", "image": ["3"], "views": ["AP_horizontal"]},
+        {"study_id": "c", "image": ["4"], "views": [""]},
+    ]
+
+    def kept(views):
+        return [(study["study_id"], study["image"]) for study in keep_views(studies, views, "X")]
+
+    assert kept("all") == [("a", ["1", "2"]), ("b", ["3"]), ("c", ["4"])]
+    assert kept("frontal") == [("a", ["1"]), ("b", ["3"])]
+    assert kept(["lateral", "ap_horizontal"]) == [("a", ["2"]), ("b", ["3"])]
+    assert studies[0]["image"] == ["1", "2"]
+    message = r"^views must be 'all', 'frontal', 'lateral' or of AP_horizontal, LATERAL, PA, got 'oblique'\.$"
+    with pytest.raises(ValueError, match=message):
+        kept("oblique")
+    with pytest.raises(ValueError, match=r"^views must be 'all', since X has no views, got 'frontal'\.$"):
+        keep_views([{"study_id": "d", "image": ["5"]}], "frontal", "X")
 
 
 @pytest.mark.parametrize("name", ["c", "a:b", "chexpert"])
@@ -101,34 +155,29 @@ def test_names_that_cannot_be_registered(name):
         register_public_dataset(name)(CheXpert)
 
 
-def test_views_labels_and_reports_without_content(tmp_path, monkeypatch):
-    study = {"study_id": "s", "image": ["a.png", "b.png"], "views": ["PA", "AP"], "report": " \n", "label": np.ones(2)}
-    blank = {"study_id": "t", "report": "Edema.", "label": np.full(2, np.nan)}
+def test_views_labels_and_reports_without_content(tmp_path):
+    study = {"study_id": "s", "image": ["a.png", "b.png"], "views": ["PA", ""], "report": " \n", "label": np.ones(2)}
+    blank = {"study_id": "t", "report": "Edema.", "label": np.full(2, np.nan), "sex": "F"}
 
-    class Two:
+    class Two(base.PublicDataset):
         names = ("x", "y")
-        skipped = ()
 
-        @classmethod
-        def read_splits(cls, path, on_error):
-            return {"": Two()}
+        def read_studies(self):
+            yield from (study, blank)
 
-        def __iter__(self):
-            return iter((study, blank))
-
-    monkeypatch.setattr(base, "_REGISTRY", {**base.public_datasets(), "two": Two})
-    first, second, third = read_public_dataset("two", tmp_path).studies
-    assert first == {"study_id": "s", "row": 1, "image": "a.png", "label": study["label"]}
-    assert second == {**first, "image": "b.png"}
+    first, second, third = Two(tmp_path).to_manifest().studies
+    assert first == {"study_id": "s", "row": 1, "image": "a.png", "view": "PA", "label": study["label"]}
+    assert second == {"study_id": "s", "row": 1, "image": "b.png", "label": study["label"]}
     assert third == {"study_id": "t", "row": 2, "report": "Edema."}
+    with pytest.raises(ValueError, match=r"^split must be 'all', since  has no splits, got 'train'\.$"):
+        Two(tmp_path, split="train")
 
 
 class Listed(base.PublicDataset):
     """Nothing but its tables' rows."""
 
-    @classmethod
-    def read_splits(cls, path, on_error="raise"):
-        return {}
+    def read_studies(self):
+        yield from ()
 
 
 def test_tables_may_be_gzipped_and_must_have_their_columns(tmp_path):
@@ -137,17 +186,17 @@ def test_tables_may_be_gzipped_and_must_have_their_columns(tmp_path):
     with gzip.open(tmp_path / "packed.csv.gz", "wt", encoding="utf-8") as file:
         file.write(text)
     for name in ("plain.csv", "packed.csv.gz"):
-        assert list(Listed().read_rows(tmp_path / name, ["id"])) == [{"id": "1", "view": "PA"}]
+        assert list(Listed(tmp_path).read_rows(tmp_path / name, ["id"])) == [{"id": "1", "view": "PA"}]
         message = rf"^{name} has no column study, patient; use the data set's original table\.$"
         with pytest.raises(ValueError, match=message):
-            list(Listed().read_rows(tmp_path / name, ["study", "id", "patient"]))
+            list(Listed(tmp_path).read_rows(tmp_path / name, ["study", "id", "patient"]))
 
 
 def test_a_shifted_row_of_a_public_table_is_an_error_or_counted(tmp_path):
     (tmp_path / "cut.csv").write_text("id,view\n1,PA\n2,PA,erect\n3,AP\n")
     message = r"^study 'row 2', cut\.csv: row 2 \(line 3\): the row has 3 cells, expected 2 as in the header"
     with pytest.raises(StudyError, match=message):
-        list(Listed().read_rows(tmp_path / "cut.csv", ["id"]))
-    dataset = Listed(on_error="skip")
+        list(Listed(tmp_path).read_rows(tmp_path / "cut.csv", ["id"]))
+    dataset = Listed(tmp_path, on_error="skip")
     assert [row["id"] for row in dataset.read_rows(tmp_path / "cut.csv", ["id"])] == ["1", "3"]
     assert len(dataset.skipped) == 1

@@ -1,5 +1,5 @@
-"""Public data sets in their original layouts, one file each.
+"""Public data sets in the layouts in which they are published, one file each.
 
 A new data set is one new file here with a subclass of :class:`~medvl.data.public.base.PublicDataset` under
-:func:`~medvl.data.public.base.register_public_dataset`. ``KIND=NAME:PATH`` sources find it by its name.
+:func:`~medvl.data.public.registry.register_public_dataset`. Locations ``NAME:PATH`` find it by its name.
 """

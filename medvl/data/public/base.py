@@ -1,55 +1,94 @@
-"""Base class and registry of the public data sets."""
+"""Base class of the public data sets, each read from the layout in which it is published."""
 
 from __future__ import annotations
 
-import importlib
-import pkgutil
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, ClassVar, overload
 
 import numpy as np
 
-import medvl.data.public
 from medvl.data.manifest import CONTENT_KEYS, Manifest
+from medvl.data.public.views import keep_views
+from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
+
+#: What a study of a manifest may have beside the keys of a table: the view of its image, what is marked in it, a phrase.
+_EXTRA_KEYS = ("regions", "phrase")
+_IDS = ("study_id", "patient_id", "split")
 
 
 class PublicDataset(Sequence[dict[str, Any]], ABC):
     """A public data set as a datalist: a sequence of dictionaries, one a study.
 
-    A study has ``study_id`` and, where the data set has them, ``patient_id``, ``image`` (list of paths, one a view),
-    ``report`` and ``label`` (float32 (K,), in the order of ``names``).
+    A study has ``study_id`` and, where the data set publishes them, ``patient_id``, ``split`` (train, val or test), ``image``
+    (list of paths, one a view), ``views`` (the view of each image, as published), ``report``, ``label`` (float32 (K,): 1
+    present, 0 absent, -1 uncertain, NaN not mentioned, in the order of ``names``), ``regions`` (what is marked in the images,
+    by finding: :class:`medvl.transforms.DrawRegions`) and ``phrase`` (the text that the regions belong to).
 
-    A subclass reads its studies in the constructor into ``_studies``, each inside :meth:`handle_study_errors`.
+    A subclass says in its class attributes what it reads, and yields its studies from :meth:`read_studies`.
 
     Args:
+        path: folder (or archive) of the data set, as it is published.
+        split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
+        views: ``"all"``, ``"frontal"``, ``"lateral"``, or published names of views, one or several; studies without any of them
+            are dropped.
+        check_files: whether an image that is not there is an error of its study. Without the check, studies keep the paths
+        that
+            follow from the tables, as for the texts of a data set whose images have not been loaded.
         on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
 
     Attributes:
+        title: the name under which the data set is known.
+        layout: the files that it is read from.
+        license: the terms of its use.
+        url: where to apply for it, or to load it from.
         names: the K finding names.
         skipped: the errors of the studies that were skipped.
 
     Raises:
-        ValueError: If ``on_error`` is unknown.
+        FileNotFoundError: If a file of the layout is missing. ValueError: If ``split``, ``views`` or ``on_error`` is unknown,
+        or the data set is published without splits or views and one
+            is asked for.
+        medvl.utils.errors.StudyError: If a study cannot be read and ``on_error`` is ``"raise"``.
     """
 
+    title: ClassVar[str] = ""
+    layout: ClassVar[str] = ""
+    license: ClassVar[str] = ""
+    url: ClassVar[str] = ""
     names: tuple[str, ...] = ()
 
-    def __init__(self, on_error: str = "raise") -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        split: str = "all",
+        views: str | Sequence[str] = "all",
+        check_files: bool = True,
+        on_error: str = "raise",
+    ) -> None:
+        check_option(split, "split", (*SPLITS, "all"))
         check_option(on_error, "on_error", ("raise", "skip"))
-        self._on_error = on_error
-        self._studies: list[dict[str, Any]] = []
+        self.path = Path(path).expanduser()
+        self.check_files, self._on_error = check_files, on_error
         self.skipped: list[StudyError] = []
+        if not self.path.exists():
+            raise FileNotFoundError(f"path: there is no file or folder {self.path}.")
+        studies = list(self.read_studies())
+        if split != "all":
+            if studies and not any("split" in study for study in studies):
+                raise ValueError(error_message("split", f"be 'all', since {self.title} has no splits", repr(split)))
+            studies = [study for study in studies if study.get("split") == split]
+        self._studies = keep_views(studies, views, self.title)
 
-    @classmethod
     @abstractmethod
-    def read_splits(cls, path: str | Path, on_error: str = "raise") -> Mapping[str, PublicDataset]:
-        """Every split that is found at ``path``, by the name ``train``, ``val`` or ``test``; ``""`` if there are no splits."""
+    def read_studies(self) -> Iterator[dict[str, Any]]:
+        """Yield every study of every split, reading each inside :meth:`handle_study_errors`."""
 
     @contextmanager
     def handle_study_errors(self) -> Iterator[None]:
@@ -61,7 +100,33 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
                 raise
             self.skipped.append(error)
 
-    def read_rows(self, path: Path, columns: Sequence[str]) -> Iterator[dict[str, str]]:
+    def find(self, *patterns: str) -> Path | None:
+        """The first file or folder of the data set that matches one of the patterns, compressed (``.gz``) or not; else None.
+
+        Args:
+            patterns: of :meth:`pathlib.Path.glob`, the one to prefer first.
+        """
+        for pattern in patterns:
+            for name in (pattern, f"{pattern}.gz"):
+                found = min(self.path.glob(name), default=None)
+                if found is not None:
+                    return found
+        return None
+
+    def require(self, *patterns: str) -> Path:
+        """The first file or folder that matches (:meth:`find`).
+
+        Raises:
+            FileNotFoundError: If there is none, with the layout that is expected.
+        """
+        found = self.find(*patterns)
+        if found is None:
+            raise FileNotFoundError(
+                f"{self.path} holds no {' or '.join(patterns)}; {self.title} is read from {self.layout}."
+            )
+        return found
+
+    def read_rows(self, path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:
         """The rows of one of the data set's tables as text; a row that cannot be read is raised or recorded.
 
         Args:
@@ -83,6 +148,43 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
             else:
                 yield {column: "" if cell is None else str(cell) for column, cell in row.cells.items()}
 
+    def image_path(self, path: Path, study_id: str, *suffixes: str) -> str:
+        """The path of an image, whose file may have another suffix than the published one.
+
+        Args:
+            path: the file as it is published.
+            study_id: for the error.
+            suffixes: the other suffixes.
+
+        Raises:
+            medvl.utils.errors.StudyError: If there is no such file and files are checked.
+        """
+        if not self.check_files and not suffixes:
+            return str(path)
+        for candidate in (path, *(path.with_suffix(suffix) for suffix in suffixes)):
+            if candidate.is_file():
+                return str(candidate)
+        if self.check_files:
+            names = " or ".join([path.name, *(path.with_suffix(suffix).name for suffix in suffixes)])
+            raise StudyError(study_id, "image", f"there is no file {names} in {path.parent}")
+        return str(path)
+
+    def indexed_images(self, index: ImageIndex, stem: str, study_id: str) -> list[str]:
+        """The path of an image that may be in any folder, alone in a list, which is empty if it is not there.
+
+        Args:
+            index: the images that are there.
+            stem: file name without suffix.
+            study_id: for the error.
+
+        Raises:
+            medvl.utils.errors.StudyError: If there is no such file and files are checked.
+        """
+        found = index.get(stem)
+        if found is None and self.check_files:
+            raise StudyError(study_id, "image", f"there is no image {stem} in {self.path}")
+        return [] if found is None else [found]
+
     def __len__(self) -> int:
         return len(self._studies)
 
@@ -95,74 +197,70 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
     def __getitem__(self, index: int | slice) -> dict[str, Any] | list[dict[str, Any]]:
         return self._studies[index]
 
+    def to_manifest(self, name: str = "") -> Manifest:
+        """The studies as a :class:`~medvl.data.Manifest`, where each view is a dictionary of its own with its study's id.
 
-DatasetType = TypeVar("DatasetType", bound=type[PublicDataset])
-_REGISTRY: dict[str, type[PublicDataset]] = {}
+        Args:
+            name: of the manifest; the title and the path's name by default.
+
+        Raises:
+            FileNotFoundError: If there is no study.
+        """
+        if not len(self) and not self.skipped:
+            raise FileNotFoundError(f"There is no study of {self.title} in {self.path}.")
+        studies = [view for row, study in enumerate(self, start=1) for view in _split_views(study, row)]
+        number = len(self) + len(self.skipped)
+        return Manifest.from_studies(
+            name or f"{self.title}:{self.path.name}", studies, number, self.names, self.skipped
+        )
 
 
-def register_public_dataset(name: str) -> Callable[[DatasetType], DatasetType]:
-    """Class decorator that makes a data set available as the source ``KIND=NAME:PATH``.
+class ImageIndex:
+    """The image files below folders by their names, for data sets that are unpacked in more than one way.
 
     Args:
-        name: the name before the colon, of at least two characters (one letter is a Windows drive).
-
-    Raises:
-        ValueError: If the name is too short, has a colon or is taken.
+        folders: the folders; those that do not exist are left out.
+        suffixes: of the image files, in lower case.
     """
-    if len(name) < 2 or ":" in name or name in _REGISTRY:
-        raise ValueError(error_message("name", "be a new name of at least two characters without a colon", repr(name)))
 
-    def register(dataset: DatasetType) -> DatasetType:
-        _REGISTRY[name] = dataset
-        return dataset
+    def __init__(self, *folders: Path, suffixes: Sequence[str] = (".png", ".jpg", ".jpeg", ".dcm", ".dicom")) -> None:
+        self._paths: dict[str, str] = {}
+        for folder in folders:
+            for parent, below, files in os.walk(folder, followlinks=True):
+                below.sort()
+                for file in sorted(files):
+                    stem = next((file[: -len(end)] for end in suffixes if file.lower().endswith(end)), None)
+                    if stem is not None:
+                        self._paths.setdefault(stem, os.path.join(parent, file))
 
-    return register
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def get(self, stem: str) -> str | None:
+        """The path of an image by its file name without suffix; None if there is none."""
+        return self._paths.get(stem)
 
 
-def public_datasets() -> Mapping[str, type[PublicDataset]]:
-    """The registered data sets by name, those of every module of ``medvl.data.public`` among them.
+def join_sections(sections: Mapping[str, str]) -> str:
+    """A report of its sections, each behind its name as a header and on a line of its own; those without text are left out.
 
     Example:
-        >>> sorted(public_datasets())
-        ['chexpert', 'mimic-cxr', 'openi']
+        >>> join_sections({"findings": "Clear lungs.", "impression": " "})
+        'FINDINGS: Clear lungs.'
     """
-    for module in pkgutil.iter_modules(medvl.data.public.__path__):
-        importlib.import_module(f"{medvl.data.public.__name__}.{module.name}")
-    return dict(sorted(_REGISTRY.items()))  # whatever was imported first
+    return "\n".join(f"{name.upper()}: {text.strip()}" for name, text in sections.items() if text.strip())
 
 
-def read_public_dataset(name: str, path: str | Path, on_error: str = "raise") -> Manifest:
-    """All splits of a registered data set as a :class:`~medvl.data.Manifest`.
-
-    Args:
-        name: the name under which the data set is registered.
-        path: its folder or archive.
-        on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies.
-
-    Raises:
-        FileNotFoundError: If there is no study at ``path``.
-        ValueError: If the name is unknown.
-    """
-    datasets = public_datasets()
-    check_option(name, "name", tuple(datasets))
-    read: list[dict[str, Any]] = []
-    skipped: list[StudyError] = []
-    for split, part in datasets[name].read_splits(path, on_error).items():
-        read += [{**study, "split": split} if split else study for study in part]
-        skipped += part.skipped
-    if not read and not skipped:
-        raise FileNotFoundError(f"{name}: there is no study in {path}.")
-    studies = [view for row, study in enumerate(read, start=1) for view in _views(study, row)]
-    names = datasets[name].names
-    return Manifest.from_studies(f"{name}:{Path(path).name}", studies, len(read) + len(skipped), names, skipped)
-
-
-def _views(study: Mapping[str, Any], row: int) -> list[dict[str, Any]]:
+def _split_views(study: Mapping[str, Any], row: int) -> list[dict[str, Any]]:
     """A study as one dictionary for each view, with the keys of a manifest that have content."""
-    kept = {key: study[key] for key in ("study_id", "patient_id", "split", *CONTENT_KEYS[1:]) if key in study}
+    kept = {key: study[key] for key in (*_IDS, *CONTENT_KEYS[1:], *_EXTRA_KEYS) if key in study}
     if not str(kept.get("report", "")).strip():
         kept.pop("report", None)
     if "label" in kept and np.isnan(kept["label"]).all():
         del kept["label"]
     kept["row"] = row
-    return [{**kept, "image": image} for image in study.get("image") or []] or [kept]
+    images = study.get("image") or []
+    views = study.get("views") or [""] * len(images)
+    return [
+        {**kept, "image": image, **({"view": view} if view else {})} for image, view in zip(images, views, strict=True)
+    ] or [kept]

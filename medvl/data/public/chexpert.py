@@ -2,100 +2,93 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvl.data.cells import is_missing
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
-from medvl.data.public.base import PublicDataset, register_public_dataset
-from medvl.utils.checks import error_message
+from medvl.data.public.base import PublicDataset
+from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 
-_VIEWS = ("frontal", "lateral")
-_SPLITS = {"train": "train", "val": "valid", "test": "test"}  # name here: name of the CSV
+#: Split: names of its table. CheXlocalize has those of the radiologists' labels.
+_TABLES = {"train": ("train.csv",), "val": ("valid.csv", "val_labels.csv"), "test": ("test.csv", "test_labels.csv")}
 
 
 @register_public_dataset("chexpert")
 class CheXpert(PublicDataset):
-    """A split of CheXpert as a datalist, one dictionary a study.
+    """CheXpert as a datalist, one dictionary a study.
 
-    Each study holds ``study_id`` ("patient00001/study1"), ``patient_id``, ``image`` (list of paths), ``views`` ("frontal"
-    or "lateral" for each image), ``label`` (float32 (14,): 1 present, 0 absent, -1 uncertain, NaN not mentioned, in the
-    order of ``names``, whatever the order in the file), and ``sex`` and ``age`` if the file has them.
+    Each study holds ``study_id`` ("patient00001/study1"), ``patient_id``, ``split``, ``image`` (list of paths), ``views``
+    ("frontal" or "lateral" for each image), ``label`` (float32 (14,): 1 present, 0 absent, -1 uncertain, NaN not mentioned,
+    in the order of ``names``, whatever the order in the file), and ``sex`` and ``age`` if the file has them.
+
+    Layout: ``train.csv`` and ``valid.csv`` beside ``train/`` and ``valid/``, whose images are
+    ``patient00001/study1/view1_frontal.jpg`` (CheXpert-v1.0, CheXpert-v1.0-small); the test set is ``test.csv`` or
+    ``test_labels.csv`` with ``test/``. License: Stanford University Dataset Research Use Agreement, which allows research
+    that is not commercial. Apply at the Stanford AIMI Center. Columns and paths were compared with the table in
+    TorchXRayVision.
 
     Args:
-        folder: the data set's folder, which holds ``train.csv`` and ``valid.csv`` and the images
-            (``CheXpert-v1.0``, ``CheXpert-v1.0-small``).
-        split: ``"train"``, ``"valid"`` or ``"test"``: the CSV's name.
-        views: the views to keep; studies without any of them are dropped.
-        check_files: whether to check that every image exists.
-        on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
+        path: the data set's folder, which holds the tables and the images.
+        split: see :class:`~medvl.data.public.base.PublicDataset`, as the other arguments.
+        views: ``"frontal"``, ``"lateral"`` or ``"all"``.
+        check_files: see there.
+        on_error: see there.
 
     Raises:
-        FileNotFoundError: If the CSV does not exist.
-        ValueError: If ``views`` or ``on_error`` is unknown, or the CSV lacks the column Path or one of the 14 findings.
+        FileNotFoundError: If there is no table.
+        ValueError: If an argument is unknown, or a table lacks the column Path or one of the 14 findings.
         medvl.utils.errors.StudyError: If a label is not 1, 0, -1 or blank, a path has no patient and study folder, or an
             image does not exist.
 
     Example:
-        >>> studies = CheXpert("CheXpert-v1.0-small", split="valid", views=["frontal"])  # doctest: +SKIP
+        >>> studies = CheXpert("CheXpert-v1.0-small", split="val", views="frontal")  # doctest: +SKIP
     """
 
+    title = "CheXpert"
+    layout = "train.csv or valid.csv beside the folders train and valid"
+    license = "Stanford University Dataset Research Use Agreement (research that is not commercial)"
+    url = "https://stanfordaimi.azurewebsites.net/datasets/8cbd9ed4-2eb9-4565-affc-111cf4f7ebe2"
     names: tuple[str, ...] = CHEXPERT_FINDINGS
 
-    def __init__(
-        self,
-        folder: str | Path,
-        split: str = "train",
-        views: Sequence[str] = _VIEWS,
-        check_files: bool = False,
-        on_error: str = "raise",
-    ) -> None:
-        super().__init__(on_error)
-        views = (views,) if isinstance(views, str) else tuple(views)
-        if not views or set(views) - set(_VIEWS):
-            raise ValueError(error_message("views", f"be a non-empty subset of {_VIEWS}", views))
-        self.folder = Path(folder)
-        table = self.folder / f"{split}.csv"
-        if not table.is_file():
-            raise FileNotFoundError(f"split: there is no file {table}.")
+    def read_studies(self) -> Iterator[dict[str, Any]]:
+        """The studies of the tables that are there."""
+        tables = {split: self.find(*names) for split, names in _TABLES.items()}
+        if not any(tables.values()):
+            self.require("train.csv", "valid.csv")
         studies: dict[str, dict[str, Any]] = {}
-        images: dict[str, list[tuple[str, str]]] = defaultdict(list)
-        for row in self.read_rows(table, ("Path", *self.names)):
-            with self.handle_study_errors():
-                study_id, patient_id = _parse_path(row["Path"])
-                view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
-                view = view.strip().lower()
-                if view not in views:
-                    continue
-                path = self._image_path(row["Path"], study_id, check_files)
-                details = _details(row, study_id)
-                images[study_id].append((path, view))
-                studies.setdefault(study_id, {"study_id": study_id, "patient_id": patient_id, **details})
-        self._studies = [
-            {**study, "image": [path for path, _ in images[key]], "views": [view for _, view in images[key]]}
-            for key, study in studies.items()
-        ]
+        for split, table in tables.items():
+            for row in self.read_rows(table, ("Path", *self.names)) if table else ():
+                with self.handle_study_errors():
+                    self._add(studies, row, split)
+        yield from studies.values()
 
-    @classmethod
-    def read_splits(cls, path: str | Path, on_error: str = "raise") -> dict[str, CheXpert]:
-        """The splits whose CSV exists, by the name ``train``, ``val`` or ``test``."""
-        found = {split: own for split, own in _SPLITS.items() if (Path(path) / f"{own}.csv").is_file()}
-        return {split: cls(path, own, on_error=on_error) for split, own in found.items()}
+    def _add(self, studies: dict[str, dict[str, Any]], row: dict[str, str], split: str) -> None:
+        study_id, patient_id = parse_chexpert_path(row["Path"])
+        view = row.get("Frontal/Lateral") or ("lateral" if "lateral" in row["Path"] else "frontal")
+        details = _details(row, study_id)
+        path = self.image_path(self._image(row["Path"]), study_id)
+        study = studies.setdefault(
+            study_id,
+            {"study_id": study_id, "patient_id": patient_id, "split": split, "image": [], "views": [], **details},
+        )
+        study["image"].append(path)
+        study["views"].append(view.strip().lower())
 
-    def _image_path(self, name: str, study_id: str, check: bool) -> str:
+    def _image(self, name: str) -> Path:
         # Most CSVs' paths begin with the data set's folder, which may have been renamed; those of the test set do not.
         parts = PurePosixPath(name).parts
         split = next(i for i, part in enumerate(parts) if part.startswith("patient")) - 1
-        path = self.folder.joinpath(*parts[max(split, 0) :])
-        if check and not path.is_file():
-            raise StudyError(study_id, "image", f"the file {name} does not exist")
-        return str(path)
+        path = self.path.joinpath(*parts[max(split, 0) :])
+        if parts[split] == "valid" and not (self.path / "valid").is_dir() and (self.path / "val").is_dir():
+            return self.path.joinpath("val", *parts[split + 1 :])  # CheXlocalize's copy
+        return path
 
 
-def _parse_path(path: str) -> tuple[str, str]:
+def parse_chexpert_path(path: str) -> tuple[str, str]:
+    """The ids of the study and of the patient in a path such as ``train/patient00001/study1/view1_frontal.jpg``."""
     parts = PurePosixPath(path).parts
     patient = next((part for part in parts if part.startswith("patient")), None)
     study = next((part for part in parts if part.startswith("study")), None)

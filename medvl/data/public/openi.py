@@ -1,4 +1,4 @@
-"""The Indiana University chest X-ray collection (Open-i), read from its own XML reports."""
+"""The Indiana University chest X-ray collection (Open-i), read from its XML reports or its two tables."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ import os
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zlib
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
-from medvl.data.public.base import PublicDataset, register_public_dataset
+from medvl.data.public.base import ImageIndex, PublicDataset, join_sections
+from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 from medvl.utils.limits import TEXT, check_regular_file, read_bounded, read_small_file
 
@@ -21,21 +23,30 @@ _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
 @register_public_dataset("openi")
 class OpenIReports(PublicDataset):
-    """Reports of the Indiana collection (Demner-Fushman et al. 2016) as a datalist.
+    """The Indiana University collection (Demner-Fushman et al. 2016) as a datalist.
 
-    Each study is a dictionary with ``study_id`` ("CXR17"), ``report`` (sections with their headers, one a line),
-    ``sections`` (lower-case name to text, of those with text), ``mesh`` (the coders' terms, such as
-    "Pleural Effusion/left/small") and ``image_ids``. With ``images``, ``image`` is the list of the files that are there.
-    The collection numbers reports and not patients, so there is no ``patient_id``.
+    Each study is a dictionary with ``study_id`` ("CXR17"), ``report`` (sections with their headers, one a line), ``sections``
+    (lower-case name to text, of those with text), ``mesh`` (the coders' terms, such as "Pleural Effusion/left/small"),
+    ``image_ids``, ``image`` (list of the files that are there) and, from the tables, ``views``. The collection numbers
+    reports and not patients, and has no splits.
+
+    Layout: the XML reports as archive (``.tgz``, ``.tar.gz``, ``.tar``; nothing is unpacked) or in a folder at any depth; or
+    the two tables ``indiana_reports.csv`` and ``indiana_projections.csv``, as distributed on Kaggle. License: public,
+    Creative Commons Attribution-NonCommercial-NoDerivatives 4.0 by its site. No application: Open-i of the US National
+    Library of Medicine. The XML form was compared with the archive in TorchXRayVision, the tables with public code that reads
+    them.
 
     Args:
-        path: the archive (``.tgz``, ``.tar.gz``, ``.tar``), or a folder with the XML files at any depth.
-        images: folder with the images, ``<image id>.png`` (or .jpg, .dcm).
+        path: the archive, or the folder of the reports or the tables.
+        split: ``"all"``.
+        views: ``"frontal"``, ``"lateral"`` or ``"all"``; the XML form has no views.
+        images: folder with the images, ``<image id>.png`` (or .jpg, .dcm); the folder of the reports if it is blank.
+        check_files: not used, since the images are those that are there.
         on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
 
     Raises:
-        FileNotFoundError: If ``path`` does not exist or has no XML file.
-        ValueError: If ``on_error`` is unknown, or the file is not an archive or is broken.
+        FileNotFoundError: If a folder does not exist or there is no report.
+        ValueError: If an argument is unknown, or the file is not an archive or is broken.
         medvl.utils.errors.StudyError: If a report is not valid XML or not of this collection.
 
     Example:
@@ -44,26 +55,63 @@ class OpenIReports(PublicDataset):
         'Normal chest x-XXXX.'
     """
 
-    def __init__(self, path: str | Path, images: str | Path | None = None, on_error: str = "raise") -> None:
-        super().__init__(on_error)
-        path = Path(path)
-        if not path.exists():
-            raise FileNotFoundError(f"path: there is no file or folder {path}.")
-        files = None if images is None else _image_files(Path(images))
-        try:
-            for name, content in _xml_files(path):
-                with self.handle_study_errors():
-                    self._studies.append(_study(name, content, files))
-        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
-            raise ValueError(f"path: {path.name} cannot be read as an archive (.tgz, .tar.gz, .tar).") from error
-        if not self._studies and not self.skipped:
-            raise FileNotFoundError(f"path: there is no XML report in {path}.")
-        self._studies.sort(key=lambda study: (_study_number(study["study_id"]), study["study_id"]))
+    title = "Open-i"
+    layout = "XML reports (a folder or an archive .tgz), or indiana_reports.csv and indiana_projections.csv"
+    license = "CC BY-NC-ND 4.0"
+    url = "https://openi.nlm.nih.gov/faq"
 
-    @classmethod
-    def read_splits(cls, path: str | Path, on_error: str = "raise") -> dict[str, OpenIReports]:
-        """All reports under ``""``, with the images that are beside them in the folder: the collection has no splits."""
-        return {"": cls(path, images=path if Path(path).is_dir() else None, on_error=on_error)}
+    def __init__(
+        self,
+        path: str | Path,
+        split: str = "all",
+        views: str | Sequence[str] = "all",
+        images: str | Path = "",
+        check_files: bool = True,
+        on_error: str = "raise",
+    ) -> None:
+        self.images = Path(images or path)
+        if images and not self.images.is_dir():
+            raise FileNotFoundError(f"images: there is no folder {self.images}.")
+        super().__init__(path, split, views, check_files, on_error)
+
+    def read_studies(self) -> Iterator[dict[str, Any]]:
+        """The reports in the order of their numbers, of the tables if they are there, else of the XML files."""
+        files = ImageIndex(self.images)
+        tables = self.find("indiana_reports.csv") if self.path.is_dir() else None
+        studies = list(self._read_xml(files) if tables is None else self._read_tables(tables, files))
+        yield from sorted(studies, key=lambda study: (_study_number(study["study_id"]), study["study_id"]))
+
+    def _read_xml(self, files: ImageIndex) -> Iterator[dict[str, Any]]:
+        is_empty = True
+        try:
+            for name, content in _xml_files(self.path):
+                is_empty = False
+                with self.handle_study_errors():
+                    study = _study(name, content)
+                    found = [path for name in study["image_ids"] if (path := files.get(name))]
+                    yield study | {"image": found} if files else study
+        except (tarfile.TarError, EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError) as error:
+            raise ValueError(f"path: {self.path.name} cannot be read as an archive (.tgz, .tar.gz, .tar).") from error
+        if is_empty:
+            raise FileNotFoundError(f"path: there is no XML report in {self.path}.")
+
+    def _read_tables(self, reports: Path, files: ImageIndex) -> Iterator[dict[str, Any]]:
+        images: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for row in self.read_rows(self.require("indiana_projections.csv"), ("uid", "filename", "projection")):
+            images[row["uid"]].append((row["filename"].removesuffix(".png"), row["projection"]))
+        names = [section.lower() for section in _SECTIONS]
+        for row in self.read_rows(reports, ("uid", "MeSH", *names)):
+            sections = {name: row[name].strip() for name in names if row[name].strip()}
+            present = [(name, view, path) for name, view in images[row["uid"]] if (path := files.get(name))]
+            yield {
+                "study_id": f"CXR{row['uid']}",
+                "report": join_sections(sections),
+                "sections": sections,
+                "mesh": [term.strip() for term in row["MeSH"].split(";") if term.strip()],
+                "image_ids": [name for name, _ in images[row["uid"]]],
+                "image": [path for _, _, path in present],
+                "views": [view for _, view, _ in present],
+            }
 
 
 def _study_number(study_id: str) -> int:
@@ -86,15 +134,7 @@ def _xml_files(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
                     yield os.path.basename(member.name), content
 
 
-def _image_files(folder: Path) -> dict[str, str]:
-    if not folder.is_dir():
-        raise FileNotFoundError(f"images: there is no folder {folder}.")
-    return {
-        file.stem: str(file) for file in sorted(folder.rglob("*")) if file.suffix in (".png", ".jpg", ".jpeg", ".dcm")
-    }
-
-
-def _study(name: str, source: Path | IO[bytes], files: dict[str, str] | None) -> dict[str, Any]:
+def _study(name: str, source: Path | IO[bytes]) -> dict[str, Any]:
     try:
         content = read_small_file(source) if isinstance(source, Path) else read_bounded(source, "the file", TEXT)
         root = ElementTree.fromstring(content)
@@ -108,13 +148,10 @@ def _study(name: str, source: Path | IO[bytes], files: dict[str, str] | None) ->
         label, text = (element.get("Label") or "").upper(), (element.text or "").strip()
         if label in _SECTIONS and text:
             sections[label.lower()] = text
-    study: dict[str, Any] = {
+    return {
         "study_id": identity.get("id"),
-        "report": "\n".join(f"{label.upper()}: {text}" for label, text in sections.items()),
+        "report": join_sections(sections),
         "sections": sections,
         "mesh": [element.text.strip() for element in root.iter("major") if element.text],
         "image_ids": [element.get("id") or "" for element in root.iter("parentImage")],
     }
-    if files is not None:
-        study["image"] = [files[image] for image in study["image_ids"] if image in files]
-    return study

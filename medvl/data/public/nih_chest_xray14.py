@@ -1,0 +1,111 @@
+"""NIH ChestX-ray14 (Wang et al. 2017), read from its published tables and archives."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from medvl.data.public.base import ImageIndex, PublicDataset
+from medvl.data.public.registry import register_public_dataset
+from medvl.utils.errors import StudyError
+from medvl.utils.limits import read_small_text
+
+_SIDE = 1024
+_SPLIT_LISTS = {"train_val_list.txt": "train", "test_list.txt": "test"}
+
+
+@register_public_dataset("nih")
+class NIHChestXray14(PublicDataset):
+    """ChestX-ray14 as a datalist, one dictionary an image: the data set has no studies.
+
+    Each study holds ``study_id`` ("00000013_005"), ``patient_id`` ("00000013"), ``split`` if the lists are there (``train``
+    for train_val_list, which is published undivided, and ``test``), ``image``, ``views`` ("PA" or "AP"), ``label`` (float32
+    (15,): 1 present, 0 absent; of the 14 findings and "No Finding") and ``regions`` for the images of ``BBox_List_2017.csv``.
+
+    Layout: ``Data_Entry_2017.csv`` or ``Data_Entry_2017_v2020.csv``, ``train_val_list.txt``, ``test_list.txt``,
+    ``BBox_List_2017.csv`` and the images in ``images_001/images`` to ``images_012/images``, or in any other folder. License:
+    none is named; the NIH Clinical Center allows use without restrictions and asks to be named as source, with its link and
+    the paper. No application. The tables were compared with those in TorchXRayVision.
+
+    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+
+    Raises:
+        FileNotFoundError: If there is no table of images.
+        ValueError: If an argument is unknown, or the table lacks a column.
+        medvl.utils.errors.StudyError: If a finding is unknown or an image does not exist.
+    """
+
+    title = "ChestX-ray14"
+    layout = "Data_Entry_2017.csv, train_val_list.txt, test_list.txt and images_001/images to images_012/images"
+    license = "no restrictions; NIH Clinical Center to be named as source"
+    url = "https://nihcc.app.box.com/v/ChestXray-NIHCC"
+    names = (
+        "Atelectasis",
+        "Cardiomegaly",
+        "Effusion",
+        "Infiltration",
+        "Mass",
+        "Nodule",
+        "Pneumonia",
+        "Pneumothorax",
+        "Consolidation",
+        "Edema",
+        "Emphysema",
+        "Fibrosis",
+        "Pleural_Thickening",
+        "Hernia",
+        "No Finding",
+    )
+
+    def read_studies(self) -> Iterator[dict[str, Any]]:
+        """The images of the table."""
+        table = self.require("Data_Entry_2017*.csv")
+        images = ImageIndex(self.path)
+        splits: dict[str, str] = {}
+        for name, split in _SPLIT_LISTS.items():
+            listed = self.find(name)
+            splits |= dict.fromkeys(read_small_text(listed).split() if listed else (), split)
+        regions = _read_boxes(self.find("BBox_List_2017.csv"))
+        index = {name: number for number, name in enumerate(self.names)}
+        for row in self.read_rows(table, ("Image Index", "Finding Labels", "View Position")):
+            file = row["Image Index"]
+            study_id = Path(file).stem
+            with self.handle_study_errors():
+                label = np.zeros(len(self.names), dtype=np.float32)
+                for name in row["Finding Labels"].split("|"):
+                    if name not in index:
+                        raise StudyError(
+                            study_id, "Finding Labels", f"expected findings of ChestX-ray14, got {name[:40]!r}"
+                        )
+                    label[index[name]] = 1
+                study = {
+                    "study_id": study_id,
+                    "patient_id": study_id.partition("_")[0],
+                    "image": self.indexed_images(images, study_id, study_id),
+                    "label": label,
+                    **({"split": splits[file]} if file in splits else {}),
+                    **({"regions": regions[file]} if file in regions else {}),
+                }
+                study["views"] = [row["View Position"]] * len(study["image"])
+                yield study
+
+
+def _read_boxes(path: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
+    """Boxes by image and finding; the header has commas in a name, so that rows and header differ in length."""
+    boxes: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
+    if path is None:
+        return {}
+    content = path.read_bytes()
+    text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
+    for row in list(csv.reader(io.StringIO(text, newline="")))[1:]:
+        name = "Infiltration" if row[1] == "Infiltrate" else row[1]
+        box = [float(cell) for cell in row[2:6]]
+        boxes[row[0]][name].append({"bbox": box, "size": [_SIDE, _SIDE]})
+    return {image: dict(found) for image, found in boxes.items()}
