@@ -17,6 +17,7 @@ from typing import Any
 
 from medvl.utils.disk import name_full_disk
 from medvl.utils.host import is_running, machine_id, process_start
+from medvl.utils.io import partial_path, remove_partial_files
 
 logger = logging.getLogger(__name__)
 
@@ -78,10 +79,8 @@ class FolderLock:
             while not self._create():
                 self._take_away()
         _held[self.folder] = self
-        for path in self.folder.glob(f"{LOCK}.*"):  # of processes that were killed while they asked for the lock
-            with suppress(OSError):
-                if self._now() - path.stat().st_mtime > STALE_SECONDS:
-                    path.unlink()
+        with suppress(OSError):
+            remove_partial_files(self.folder, LOCK)  # of processes that were killed while they asked for the lock
         threading.Thread(target=self._beat, name="medvl-lock", daemon=True).start()
 
     def check(self) -> None:
@@ -112,7 +111,7 @@ class FolderLock:
     def _create(self) -> bool:
         """Write the file if there is none."""
         content = json.dumps(_describe_self(self.token)) + "\n"
-        own = self.path.with_name(f"{LOCK}.{self.token}")
+        own = self._beside("new")
         own.write_text(content)
         try:
             os.link(own, self.path)
@@ -133,7 +132,7 @@ class FolderLock:
         left = self._left_behind()
         if left is None:
             return
-        away = self.path.with_name(f"{LOCK}.{self.token}.old")
+        away = self._beside("old")
         with suppress(FileNotFoundError):  # another process was faster
             os.rename(self.path, away)
             holder = _parse(away.read_text(errors="replace"))
@@ -169,9 +168,13 @@ class FolderLock:
             f"{STALE_SECONDS - age:.0f} s, or when you delete {self.path}."
         )
 
+    def _beside(self, purpose: str) -> Path:
+        """A file of this process beside the lock, named so that :func:`remove_partial_files` knows when it is left behind."""
+        return partial_path(self.path, f".{self.token}-{purpose}.{machine_id()[:8]}-{os.getpid()}")
+
     def _now(self) -> float:
         """The time by the clock of the file system, which may be another machine's."""
-        probe = self.path.with_name(f"{LOCK}.{self.token}.now")
+        probe = self._beside("now")
         try:
             probe.write_bytes(b"")
             return probe.stat().st_mtime

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import multiprocessing
 import os
+import signal
+import sys
 import time
 
 import pytest
@@ -65,6 +67,33 @@ def test_the_lock_of_a_killed_process_is_taken_over_with_a_message(tmp_path, cap
     lock.check()
     lock.release()
     assert not list(tmp_path.iterdir())
+
+
+def die_at(folder, event, number):
+    """Ask for the lock of a folder, in a process that is killed before its ``number``-th operation of a kind on files."""
+    left = number
+
+    def audit(name, _):
+        nonlocal left
+        left -= name == event
+        if name == event and left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(audit)
+    FolderLock(folder).acquire()
+
+
+@pytest.mark.parametrize(
+    ("event", "number"), [("os.link", 1), ("os.link", 2), ("os.rename", 1), *(("os.remove", i) for i in range(1, 5))]
+)
+def test_a_process_that_is_killed_while_it_asks_leaves_nothing(tmp_path, event, number):
+    write_lock(tmp_path, age=STALE_SECONDS + 60, machine="another")
+    process = FORK.Process(target=die_at, args=(tmp_path, event, number), daemon=True)
+    process.start()
+    process.join(20)
+    assert process.exitcode == -signal.SIGKILL
+    FolderLock(tmp_path).acquire()
+    assert [path.name for path in tmp_path.iterdir()] == ["run.lock"]
 
 
 def test_a_process_number_that_was_given_again_is_another_process(tmp_path):
