@@ -36,3 +36,21 @@ def layer_positions(names: Sequence[str]) -> tuple[dict[str, int], int]:
             break
         positions[name] = -1 if order else 0
     return {name: positions[name] for name in names}, len(order)
+
+
+# A whole block: the number ends the name.
+_BLOCK = re.compile(r"(?:^|\.)_?(?:stages?|layers?|blocks?|h|denseblock)\d*\.(?:denselayer)?\d+$")
+
+
+def block_names(names: Sequence[str]) -> list[str]:
+    """The names of those modules of an encoder that are its blocks, without the blocks inside them.
+
+    Example:
+        >>> block_names(["conv1", "layer1", "layer1.0", "layer1.0.conv1", "layer1.1", "layer2.0", "norm"])
+        ['layer1.0', 'layer1.1', 'layer2.0']
+    """
+    found: list[str] = []
+    for name in names:
+        if _BLOCK.search(name) and not any(name.startswith(f"{block}.") for block in found):
+            found.append(name)
+    return found

@@ -35,7 +35,9 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
 
     content = dict(config)
     for key in ("data", "text_encoder"):
-        if key in content:
+        # What is no folder is a name in the Hugging Face Hub.
+        is_name = key == "text_encoder" and not os.path.isdir(str(literal_text(content.get(key))))
+        if key in content and not is_name:
             content[key] = absolute(content[key])
     if isinstance(content.get("sources"), list):
         pairs = [(source, *str(literal_text(source)).partition("=")) for source in content["sources"]]

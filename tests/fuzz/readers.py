@@ -21,8 +21,8 @@ from medvl.data import OpenIReports, read_manifest
 from medvl.handlers import read_metrics
 from medvl.handlers.checkpoint_file import load_checkpoint, save_checkpoint
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder
+from medvl.networks.encoders.weight_files import read_weights
 from medvl.networks.nets.text_processor import TextProcessor
-from medvl.networks.reference.files import read_weights
 from medvl.text import load_prompt_templates, load_vocabulary
 from medvl.transforms import LoadStudyImage, train_tokenizer
 from medvl.workflows import SplitRecord, TrainedRun, config_text

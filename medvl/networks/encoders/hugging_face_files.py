@@ -7,6 +7,7 @@ kernels from the Hub, quantization and adapters that name another model are igno
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +16,8 @@ from typing import Any
 import huggingface_hub.constants
 import torch
 import transformers
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 from transformers import MODEL_MAPPING, AutoConfig, AutoTokenizer, PretrainedConfig, PreTrainedModel
 
 from medvl.utils.checks import error_message
@@ -26,6 +29,8 @@ ATTENTIONS = ("eager", "sdpa", "flex_attention")
 
 _ATTENTION_KEYS = ("attn_implementation", "_attn_implementation", "experts_implementation")
 _ADAPTER_FILE = "adapter_config.json"
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(?:/[A-Za-z0-9][\w.-]*)?")
+_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 @contextmanager
@@ -37,6 +42,62 @@ def offline() -> Iterator[None]:
         yield
     finally:
         huggingface_hub.constants.HF_HUB_OFFLINE = before
+
+
+def find_folder(source: str | Path) -> Path | None:
+    """The local folder ``source``, or that of the model of the Hugging Face Hub with this name in this machine's cache.
+
+    Nothing is downloaded: a model is in the cache after ``hf download NAME``. None if there is neither.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if not isinstance(source, str) or not _HUB_NAME.fullmatch(source):
+        return None
+    try:
+        with offline():
+            return Path(snapshot_download(source, local_files_only=True))
+    except (LocalEntryNotFoundError, HFValidationError):
+        return None
+
+
+def fetch_hint(source: object) -> str:
+    """How to fetch a model that :func:`find_folder` does not find, if ``source`` may be a name in the Hub."""
+    is_name = isinstance(source, str) and _HUB_NAME.fullmatch(source)
+    return (
+        f"; nothing is downloaded here: `hf download {source}` fetches a model of the Hugging Face Hub of this name"
+        if is_name
+        else ""
+    )
+
+
+def read_normalization_of(folder: str | Path) -> tuple[list[float], list[float]] | None:
+    """Mean and standard deviation of a model's input for values in [0, 1], from the folder's preprocessor; None without one.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
+    path = next((Path(folder) / name for name in _PROCESSOR_FILES if (Path(folder) / name).is_file()), None)
+    if path is None:
+        return None
+    check_files(folder)
+    stated = _read_json(path)
+    stated = stated.get("image_processor", stated)
+    if not isinstance(stated, Mapping):
+        return None
+    try:
+        factor = float(stated.get("rescale_factor", 1 / 255)) if stated.get("do_rescale", True) else 1.0
+        mean, std = stated.get("image_mean"), stated.get("image_std")
+        if not stated.get("do_normalize", mean is not None) or mean is None or std is None:
+            mean, std = [0.0], [1.0]
+        scale = 255 * factor  # what the model's own preparation makes of a white pixel, before it normalizes
+        scale = 1.0 if abs(scale - 1) < 1e-6 else scale
+        pair = [
+            [float(value) / scale for value in (values if isinstance(values, list) else [values])]
+            for values in (mean, std)
+        ]
+    except (TypeError, ValueError, ZeroDivisionError) as error:
+        raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
+    return None if pair == [[0.0], [1.0]] else (pair[0], pair[1])
 
 
 def check_model_values(values: Any, name: str) -> None:
@@ -125,13 +186,19 @@ def read_model(folder: str | Path) -> tuple[Any, list[str]]:
 def load_tokenizer(folder: str | Path) -> Any:
     """The Hugging Face tokenizer saved in a local folder. Nothing is downloaded, and no code of the folder is run.
 
+    Args:
+        folder: the folder, or the name of a model of the Hugging Face Hub that is in this machine's cache.
+
     Raises:
         ValueError: If the folder does not exist, or holds no tokenizer or a damaged one.
     """
-    if not Path(folder).is_dir():
+    found = find_folder(folder)
+    if found is None:
         raise ValueError(
-            f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}."
+            f"a tokenizer is read from a local folder (nothing is downloaded), there is no folder {folder}"
+            f"{fetch_hint(folder)}."
         )
+    folder = found
     check_files(folder)
     with _errors(f"the tokenizer in {folder}"), offline():
         return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from medvl.networks.encoders.adapters import (
     has_adapters,
     unwrap_adapters,
 )
+from medvl.networks.encoders.checkpointing import set_hugging_face_checkpointing
 from medvl.networks.encoders.pooling import POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
 from medvl.utils.checks import check_option, error_message
@@ -34,7 +36,8 @@ class TextEncoder(nn.Module):
 
     Args:
         model: a model, with or without adapters of peft, which is not copied; a configuration (object or dictionary with
-            ``model_type``), built with random weights; or a local folder with weights.
+            ``model_type``), built with random weights; a local folder with weights, or the name of a model of the Hugging Face
+            Hub that is in this machine's cache.
         pooling: how tokens become one embedding: "cls" (the first token), "mean" or "max" (ConVIRT) over the tokens that the
             attention mask keeps, "last_layers" (MedCLIP; the mean of hidden layers 1, 2 and last, then over tokens), or
             "last" (the last token kept; for causal models, whose first token does not depend on the text).
@@ -267,6 +270,7 @@ class TextEncoder(nn.Module):
         input_ids: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         sentence_ids: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Encode a batch of token sequences. Padding may be on either side; compiled models need it on the right.
 
@@ -274,6 +278,7 @@ class TextEncoder(nn.Module):
             input_ids: (M, L) token ids.
             attention_mask: (M, L), nonzero for tokens to keep; None keeps every token.
             sentence_ids: (M, L), the sentence of each token, -1 for none, as :class:`medvl.transforms.TokenizeText` gives.
+            token_type_ids: (M, L), as a Hugging Face tokenizer gives; a model without token types takes zeros.
 
         Returns:
             ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states. With ``sentence_ids`` also ``sentences``
@@ -281,11 +286,13 @@ class TextEncoder(nn.Module):
             True for sentences with such tokens; S is one more than the largest sentence id.
 
         Raises:
-            ValueError: If shapes differ, there are more tokens than the model has positions, or an id is out of range.
+            ValueError: If shapes differ, there are more tokens than the model has positions, an id is out of range, or the
+                model has no token types and there is one that is not 0.
         """
         input_ids = as_plain(input_ids)
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else as_plain(attention_mask)
-        self._check(input_ids, attention_mask, sentence_ids)
+        self._check(input_ids, attention_mask, sentence_ids, token_type_ids)
+        types = {} if token_type_ids is None else self._token_types(as_plain(token_type_ids))
         all_layers = self.pooling == "last_layers"
         # Models count positions from the left: what a batch has padded there is moved to the right.
         place = torch.arange(input_ids.shape[1], device=input_ids.device)
@@ -294,9 +301,10 @@ class TextEncoder(nn.Module):
         padded_left = not torch.compiler.is_compiling() and (not on_cpu or bool((source != place).any()))
         if padded_left:
             input_ids, moved_mask = input_ids.gather(1, source), attention_mask.gather(1, source)
+            types = {name: value.gather(1, source) for name, value in types.items()}
         else:
             moved_mask = attention_mask
-        output = self.model(input_ids=input_ids, attention_mask=moved_mask, output_hidden_states=all_layers)
+        output = self.model(input_ids=input_ids, attention_mask=moved_mask, output_hidden_states=all_layers, **types)
         tokens, mask = output.last_hidden_state, attention_mask.bool()
         states = (*output.hidden_states[:-1], tokens) if all_layers else (tokens,)
         result = {"embed": POOLINGS[self.pooling](states, moved_mask.bool())}
@@ -307,14 +315,43 @@ class TextEncoder(nn.Module):
             result["sentences"], result["sentence_mask"] = segment_mean(tokens, sentence_ids.where(mask, -1))
         return result
 
-    def _check(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, sentence_ids: torch.Tensor | None) -> None:
+    def _token_types(self, token_type_ids: torch.Tensor) -> dict[str, torch.Tensor]:
+        """The token types as an argument of the model, if it has an embedding of them."""
+        count = int(getattr(self.model.config, "type_vocab_size", 0) or 0)
+        takes = "token_type_ids" in inspect.signature(unwrap_adapters(self.model).forward).parameters
+        if count > 1 and takes:
+            return {"token_type_ids": token_type_ids.long()}
+        if not torch.compiler.is_compiling() and token_type_ids.device.type == "cpu" and token_type_ids.any():
+            expected = f"be 0 for a {type(unwrap_adapters(self.model)).__name__}, which has no token types"
+            raise ValueError(error_message("token_type_ids", expected, int(token_type_ids.max())))
+        return {}
+
+    def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
+        """Keep only the inputs of the model's layers for the gradient, and compute the rest again in the backward pass.
+
+        Args:
+            enabled: False to keep everything again.
+
+        Raises:
+            ValueError: If the model does not support it.
+        """
+        set_hugging_face_checkpointing(self.model, enabled)
+
+    def _check(
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        sentence_ids: torch.Tensor | None,
+        token_type_ids: torch.Tensor | None,
+    ) -> None:
         if input_ids.ndim != 2 or input_ids.dtype not in (torch.int64, torch.int32):
             raise ValueError(
                 error_message(
                     "input_ids", "be integers of shape (M, L)", f"{input_ids.dtype} of shape {tuple(input_ids.shape)}"
                 )
             )
-        for name, value in (("attention_mask", attention_mask), ("sentence_ids", sentence_ids)):
+        given = {"attention_mask": attention_mask, "sentence_ids": sentence_ids, "token_type_ids": token_type_ids}
+        for name, value in given.items():
             if value is not None and value.shape != input_ids.shape:
                 raise ValueError(
                     error_message(

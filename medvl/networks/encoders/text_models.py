@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PretrainedConfig, PreTrainedModel
 
 from medvl.networks.encoders.adapters import has_adapters, unwrap_adapters
-from medvl.networks.encoders.hugging_face_files import build_model, model_config, read_model
+from medvl.networks.encoders.hugging_face_files import build_model, fetch_hint, find_folder, model_config, read_model
 from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
 
@@ -44,11 +44,15 @@ def build_text_model(model: nn.Module | PretrainedConfig | Mapping[str, Any] | s
         model = model_config(model)
     if isinstance(model, PretrainedConfig):
         model = build_model(model)
-    elif isinstance(model, str | Path) and Path(model).is_dir():
-        return _read_folder(str(model))
+    elif isinstance(model, str | Path) and (folder := find_folder(model)) is not None:
+        return _read_folder(str(folder))
     elif not isinstance(model, PreTrainedModel):
         raise ValueError(
-            error_message("model", "be a Hugging Face model, a configuration or a local folder", repr(str(model)))
+            error_message(
+                "model",
+                "be a Hugging Face model, a configuration or a local folder",
+                repr(str(model)) + fetch_hint(model),
+            )
         )
     return _encoder_of(model)
 

@@ -23,7 +23,7 @@ from medvl.networks.nets.pretrained import (
 )
 from medvl.networks.nets.text_processor import TextProcessor
 from medvl.text import split_sentences
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_number, check_option
 from medvl.utils.checksums import write_checksums
 from medvl.utils.errors import plain_reason
 from medvl.utils.targets import TARGET, Allowed, find_target
@@ -57,6 +57,8 @@ class DualEncoder(
             :meth:`forward` gives their embeddings too, for losses that match them. Otherwise :meth:`encode_patches` uses the
             images' projection.
         logit_scale: options of :class:`~medvl.networks.LogitScale`, as ``{"temperature": 0.1, "learnable": False}``.
+        logit_bias: initial value of a learned bias of the logits, -10 in SigLIP, which
+            :class:`~medvl.losses.SigmoidContrastiveLoss` takes; None for none.
         text_processor: the tokenizer and the encoding of reports, so that the model takes strings; or its configuration,
             without a tokenizer.
 
@@ -83,6 +85,7 @@ class DualEncoder(
         local_projections: bool = False,
         logit_scale: Mapping[str, Any] | None = None,
         text_processor: TextProcessor | Mapping[str, Any] | None = None,
+        logit_bias: float | None = None,
     ) -> None:
         super().__init__()
         if isinstance(image_encoder, Mapping):
@@ -106,6 +109,11 @@ class DualEncoder(
         if local_projections:
             self.patch_projection, self.sentence_projection = self._projections(widths)
         self.logit_scale = LogitScale(**self.options["logit_scale"])
+        self.logit_bias: nn.Parameter | None = None
+        if logit_bias is not None:
+            check_number(logit_bias, "logit_bias")
+            self.options["logit_bias"] = float(logit_bias)
+            self.logit_bias = nn.Parameter(torch.tensor(float(logit_bias)))
 
     def _projections(self, widths: Mapping[str, int]) -> list[ProjectionHead]:
         """A projection of image features and one of text features."""
@@ -146,6 +154,8 @@ class DualEncoder(
         input_ids: torch.Tensor | None = None,
         attention_mask: torch.Tensor | None = None,
         sentence_ids: torch.Tensor | None = None,
+        *,
+        token_type_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Embed N images and M texts; either may be left out.
 
@@ -154,32 +164,51 @@ class DualEncoder(
             input_ids: (M, L) token ids.
             attention_mask: (M, L), nonzero for tokens to keep.
             sentence_ids: (M, L), the sentence of each token, -1 for none, as ``TokenizeText`` gives them.
+            token_type_ids: (M, L), as a Hugging Face tokenizer gives; see :class:`TextEncoder`.
 
         Returns:
-            ``image_embeds`` (N, D) and ``text_embeds`` (M, D), unit vectors, of what was given; ``logit_scale`` (). With
-            ``local_projections`` also ``patch_embeds`` (N, P, D) and, if ``sentence_ids`` are given, ``sentence_embeds``
-            (M, S, D) and ``sentence_mask`` (M, S).
+            ``image_embeds`` (N, D) and ``text_embeds`` (M, D), unit vectors, of what was given; ``logit_scale`` () and, if the
+            model has one, ``logit_bias`` (). With ``local_projections`` also ``patch_embeds`` (N, P, D) and, if
+            ``sentence_ids`` are given, ``sentence_embeds`` (M, S, D) and ``sentence_mask`` (M, S).
 
         Raises:
             ValueError: If neither images nor texts are given.
         """
         if image is None and input_ids is None:
             raise ValueError("image or input_ids must be given, got neither.")
-        output: dict[str, torch.Tensor] = {"logit_scale": self.logit_scale()}
+        output = self._logit_parameters()
         if image is not None:
             features = self.image_encoder(image)
             output["image_embeds"] = normalize_embeds(self.image_projection(features["embed"]))
             if self.patch_projection is not None:
                 output["patch_embeds"] = normalize_embeds(self.patch_projection(features["patches"]))
         if input_ids is not None:
-            output.update(self._embed_texts(input_ids, attention_mask, sentence_ids))
+            output.update(self._embed_texts(input_ids, attention_mask, sentence_ids, token_type_ids))
         return output
 
+    def _logit_parameters(self) -> dict[str, torch.Tensor]:
+        """The scale of the logits and, if the model has one, their bias."""
+        output = {"logit_scale": self.logit_scale()}
+        return output if self.logit_bias is None else {**output, "logit_bias": self.logit_bias}
+
+    def gradient_checkpointing_enable(self, enabled: bool = True) -> None:
+        """Checkpoint both encoders: see :meth:`ImageEncoder.gradient_checkpointing_enable`.
+
+        Args:
+            enabled: False to turn it off.
+        """
+        self.image_encoder.gradient_checkpointing_enable(enabled)
+        self.text_encoder.gradient_checkpointing_enable(enabled)
+
     def _embed_texts(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor | None, sentence_ids: torch.Tensor | None = None
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor | None,
+        sentence_ids: torch.Tensor | None = None,
+        token_type_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         local = self.sentence_projection is not None and sentence_ids is not None
-        features = self.text_encoder(input_ids, attention_mask, sentence_ids if local else None)
+        features = self.text_encoder(input_ids, attention_mask, sentence_ids if local else None, token_type_ids)
         output = {"text_embeds": normalize_embeds(self.text_projection(features["embed"]))}
         if self.sentence_projection is not None and local:
             output["sentence_embeds"] = normalize_embeds(self.sentence_projection(features["sentences"]))

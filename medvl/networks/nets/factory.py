@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from medvl.networks.encoders import ImageEncoder, TextEncoder
-from medvl.networks.encoders.hugging_face_files import load_tokenizer
+from medvl.networks.encoders.hugging_face_files import find_folder, load_tokenizer
 from medvl.networks.nets.dual_encoder import DualEncoder
 from medvl.networks.nets.text_processor import TextProcessor
 from medvl.utils.checks import check_option, error_message
@@ -37,10 +37,10 @@ SHARED_ARGUMENTS = """
     spatial_dims: 2 or 3.
     in_channels: channels of the image.
     image_size: side of the images in pixels.
-    image_encoder: in place of the preset's: an :class:`ImageEncoder`, which keeps its own dimensions, channels and size,
-        or a backbone for one.
-    text_encoder: in place of the preset's: a :class:`TextEncoder`, a Hugging Face text model, its configuration or a
-        local folder.
+    image_encoder: in place of the preset's: an :class:`ImageEncoder`, which keeps its own dimensions, channels and size;
+        a backbone for one; or its options, as ``{"backbone": "resnet50", "weights": "resnet50.pth"}``.
+    text_encoder: in place of the preset's: a :class:`TextEncoder`, a Hugging Face text model, its configuration, a local
+        folder, or a name in the Hugging Face Hub that is in this machine's cache.
     embed_dim: width D of the embedding space.
     tokenizer: the Hugging Face tokenizer, which sets the vocabulary size of the preset's text encoder; read from
         ``text_encoder`` if that is a folder with a tokenizer.
@@ -109,10 +109,9 @@ def dual_encoder_factory(
             text_options = {**parts["text"], **arguments.pop("text_encoder", {})}
             report_encoding = arguments.pop("report_encoding", "whole")
             if not isinstance(image_encoder, ImageEncoder):
-                image_options = parts["image"] if image_encoder is None else {"backbone": image_encoder}
-                image_encoder = ImageEncoder(
-                    **image_options, spatial_dims=spatial_dims, in_channels=in_channels, image_size=image_size
-                )
+                image_options = parts["image"] if image_encoder is None else _image_options(image_encoder)
+                shape = {"spatial_dims": spatial_dims, "in_channels": in_channels, "image_size": image_size}
+                image_encoder = ImageEncoder(**{**shape, **image_options})
             if tokenizer is None and isinstance(text_encoder, str | Path) and _has_tokenizer(text_encoder):
                 tokenizer = load_tokenizer(text_encoder)
             text_encoder = _build_text_encoder(text_encoder, text_options, tokenizer)
@@ -154,5 +153,15 @@ def _merge(arguments: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str
     return merged
 
 
-def _has_tokenizer(folder: str | Path) -> bool:
-    return any((Path(folder) / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"))
+def _image_options(image_encoder: Any) -> dict[str, Any]:
+    """The options of an image encoder: those that are given under ``backbone`` and other names, or a backbone alone."""
+    if isinstance(image_encoder, Mapping) and "backbone" in image_encoder:
+        return dict(image_encoder)
+    return {"backbone": image_encoder}
+
+
+def _has_tokenizer(source: str | Path) -> bool:
+    folder = find_folder(source)
+    if folder is None:
+        return False
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json", "vocab.txt"))

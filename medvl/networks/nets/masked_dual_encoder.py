@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from medvl.networks.blocks import PatchContrastIntegrity, PatchDecoder, Semantic
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.dual_encoder import DualEncoder
 from medvl.utils.checks import check_option, error_message
-from medvl.utils.tensors import as_plain
+from medvl.utils.tensors import as_ids, as_plain
 
 INTEGRITY_SOURCES = (None, "report", "contrast")
 
@@ -93,8 +93,10 @@ class MaskedDualEncoder(DualEncoder):
         attention_mask: torch.Tensor | None = None,
         sentence_ids: torch.Tensor | None = None,
         visible_indices: torch.Tensor | None = None,
-        image_ids: torch.Tensor | None = None,
-        text_ids: torch.Tensor | None = None,
+        image_ids: torch.Tensor | Sequence[str] | None = None,
+        text_ids: torch.Tensor | Sequence[str] | None = None,
+        *,
+        token_type_ids: torch.Tensor | None = None,
     ) -> dict[str, torch.Tensor]:
         """Embed N images, of which only some patches are visible, and M texts; either may be left out.
 
@@ -104,9 +106,10 @@ class MaskedDualEncoder(DualEncoder):
             attention_mask: (M, L), nonzero for tokens to keep.
             sentence_ids: (M, L), the sentence of each token, -1 for none.
             visible_indices: (N, P') indices of the visible patches; all patches are visible if None.
-            image_ids: (N,), the study of each image; with ``text_ids`` it tells which report belongs to an image. Without
-                ids there must be as many texts as images, in the same order.
+            image_ids: (N,) integers or strings, the study of each image; with ``text_ids`` it tells which report belongs to an
+                image. Without ids there must be as many texts as images, in the same order.
             text_ids: (M,), the study of each text.
+            token_type_ids: (M, L), as a Hugging Face tokenizer gives; see :class:`TextEncoder`.
 
         Returns:
             The output of :meth:`DualEncoder.forward`, in which ``patch_embeds`` are 0 for masked patches. With
@@ -117,10 +120,10 @@ class MaskedDualEncoder(DualEncoder):
             ValueError: If neither images nor texts are given, or the report of an image cannot be determined.
         """
         if image is None or visible_indices is None:
-            return super().forward(image, input_ids, attention_mask, sentence_ids)
-        output = {"logit_scale": self.logit_scale(), **self._embed_visible(image, as_plain(visible_indices))}
+            return super().forward(image, input_ids, attention_mask, sentence_ids, token_type_ids=token_type_ids)
+        output = {**self._logit_parameters(), **self._embed_visible(image, as_plain(visible_indices))}
         if input_ids is not None:
-            output.update(self._embed_texts(input_ids, attention_mask, sentence_ids))
+            output.update(self._embed_texts(input_ids, attention_mask, sentence_ids, token_type_ids))
         integrity = self._integrity(image, output, image_ids, text_ids)
         return output if integrity is None else {**output, "semantic_integrity": integrity}
 
@@ -143,8 +146,8 @@ class MaskedDualEncoder(DualEncoder):
         self,
         image: torch.Tensor,
         output: Mapping[str, torch.Tensor],
-        image_ids: torch.Tensor | None,
-        text_ids: torch.Tensor | None,
+        image_ids: torch.Tensor | Sequence[str] | None,
+        text_ids: torch.Tensor | Sequence[str] | None,
     ) -> torch.Tensor | None:
         """Semantic integrity (N,) of masked images, None where it is not defined."""
         if isinstance(self.semantic_integrity, PatchContrastIntegrity):
@@ -163,11 +166,13 @@ def _sentences_of_images(
     images: int,
     sentence_embeds: torch.Tensor,
     sentence_mask: torch.Tensor,
-    image_ids: torch.Tensor | None,
-    text_ids: torch.Tensor | None,
+    image_ids: torch.Tensor | Sequence[str] | None,
+    text_ids: torch.Tensor | Sequence[str] | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """The sentences (N, S, D) of each image's texts and their mask (N, S), all False for an image without a text."""
     if image_ids is not None and text_ids is not None:
+        image_ids = as_ids(image_ids, "image_ids", images, sentence_embeds.device)
+        text_ids = as_ids(text_ids, "text_ids", len(sentence_embeds), sentence_embeds.device)
         rows, mask, ids = group_by_id(
             sentence_embeds[sentence_mask], text_ids.unsqueeze(1).expand_as(sentence_mask)[sentence_mask]
         )

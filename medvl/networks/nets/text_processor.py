@@ -26,9 +26,11 @@ class TextProcessor:
             vectors of its sentences, scaled to unit length, for a model that was trained on sentences.
         max_length: maximum number of tokens of a text, special tokens included, as in training; the rest is cut off. None for
             as many as the text encoder has positions.
+        pad_to: number of tokens to which every text is padded with tokens that the attention mask keeps, as SigLIP's text
+            encoder sees them (64); None to pad a batch to its longest text, outside of the mask.
 
     Raises:
-        ValueError: If ``report_encoding`` is unknown, or ``max_length`` is below 3.
+        ValueError: If ``report_encoding`` is unknown, ``max_length`` is below 3, or ``pad_to`` is not above 0.
 
     Example:
         >>> from medvl.transforms import train_tokenizer
@@ -37,11 +39,20 @@ class TextProcessor:
         [[-1, 0, 0, 0, 1, 1, 1, -1], [-1, 0, 0, 0, -1, -1, -1, -1]]
     """
 
-    def __init__(self, tokenizer: Any = None, report_encoding: str = "whole", max_length: int | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Any = None,
+        report_encoding: str = "whole",
+        max_length: int | None = None,
+        pad_to: int | None = None,
+    ) -> None:
         check_option(report_encoding, "report_encoding", REPORT_ENCODINGS)
         if max_length is not None:
             check_integer(max_length, "max_length", minimum=3)
+        if pad_to is not None:
+            check_integer(pad_to, "pad_to", minimum=1)
         self.tokenizer, self.report_encoding, self.max_length = tokenizer, report_encoding, max_length
+        self.pad_to = pad_to
 
     def tokenize(self, texts: Sequence[str], max_length: int) -> dict[str, torch.Tensor]:
         """Tokenize M texts, truncated to ``max_length`` tokens and padded to the longest of them.
@@ -55,8 +66,21 @@ class TextProcessor:
         """
         if self.tokenizer is None:
             raise ValueError("The model has no tokenizer for strings: pass token ids, or build it with a tokenizer.")
-        tokens = tokenize_texts(self.tokenizer, texts, max_length)
-        return {name: torch.from_numpy(values) for name, values in tokens.items()}
+        if self.pad_to is not None:
+            max_length = min(max_length, self.pad_to)
+        values = tokenize_texts(self.tokenizer, texts, max_length)
+        tokens = {name: torch.from_numpy(value) for name, value in values.items()}
+        return tokens if self.pad_to is None else self._pad(tokens, max_length)
+
+    def _pad(self, tokens: dict[str, torch.Tensor], length: int) -> dict[str, torch.Tensor]:
+        """The tokens with padding that the attention mask keeps."""
+        is_text = tokens["attention_mask"].bool()
+        fillers = {"input_ids": self.tokenizer.pad_token_id, "sentence_ids": -1, "attention_mask": 1}
+        padded = {}
+        for name, value in tokens.items():
+            filled = value.where(is_text, fillers[name])
+            padded[name] = F.pad(filled, (0, length - value.shape[1]), value=fillers[name])
+        return padded
 
     def encode_reports(self, reports: Sequence[str], encode_text: Callable[[list[str]], torch.Tensor]) -> torch.Tensor:
         """Embed reports according to ``report_encoding``.
@@ -85,7 +109,8 @@ class TextProcessor:
 
     def to_config(self) -> dict[str, Any]:
         """The arguments that build this processor, without the tokenizer, as plain values for JSON."""
-        return {"report_encoding": self.report_encoding, "max_length": self.max_length}
+        config = {"report_encoding": self.report_encoding, "max_length": self.max_length}
+        return config if self.pad_to is None else {**config, "pad_to": self.pad_to}
 
     def save_pretrained(self, folder: str | Path) -> list[str]:
         """Write the tokenizer's files, if there is a tokenizer; return their names."""

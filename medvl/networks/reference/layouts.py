@@ -10,6 +10,8 @@ import re
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from medvl.networks.encoders.published.names import NEWER, QKV, TIMM_VIT, Renames, rename
+
 IMAGE, TEXT = "image_encoder.backbone.", "text_encoder.model."
 CONSTANT = "a constant that older versions of the library saved"
 NO_POOLER = "a pooler that the embedding does not use"
@@ -53,8 +55,13 @@ OPEN_CLIP: Rules = [
 
 
 def hugging_face(names: Collection[str]) -> Rules:
-    """Rules for CLIPModel and VisionTextDualEncoderModel; a dense pooler becomes the first layer of a projection."""
+    """Rules for CLIPModel, SiglipModel and VisionTextDualEncoderModel.
+
+    A dense pooler becomes the first layer of a projection, and SigLIP's head of the text encoder the projection.
+    """
     rules: Rules = [*CONSTANTS, (r"logit_scale$", "logit_scale.log_scale")]
+    if "logit_bias" in names:
+        rules += [(r"logit_bias$", "logit_bias"), (r"text_model\.head\.", "text_projection.0.")]
     for module, projection, encoder in (
         ("vision_model", "visual_projection", IMAGE),
         ("text_model", "text_projection", TEXT),
@@ -69,33 +76,35 @@ def hugging_face(names: Collection[str]) -> Rules:
     return rules
 
 
-# From the names in timm's ViT to those in Hugging Face's files.
-TIMM_VIT = (
-    (r"^cls_token$", "embeddings.cls_token"),
-    (r"^pos_embed$", "embeddings.position_embeddings"),
-    (r"^patch_embed\.proj\.", "embeddings.patch_embeddings.projection."),
-    (r"^blocks\.(\d+)\.norm1\.", r"encoder.layer.\1.layernorm_before."),
-    (r"^blocks\.(\d+)\.norm2\.", r"encoder.layer.\1.layernorm_after."),
-    (r"^blocks\.(\d+)\.attn\.proj\.", r"encoder.layer.\1.attention.output.dense."),
-    (r"^blocks\.(\d+)\.attn\.qkv\.", r"encoder.layer.\1.attention.attention.qkv."),
-    (r"^blocks\.(\d+)\.mlp\.fc1\.", r"encoder.layer.\1.intermediate.dense."),
-    (r"^blocks\.(\d+)\.mlp\.fc2\.", r"encoder.layer.\1.output.dense."),
-    (r"^norm\.", "layernorm."),
-)
+# OpenAI's CLIP and what is trained with its code, such as CheXzero. The vision encoder is under "visual.", the text encoder's
+# parts have no prefix of their own.
+OPENAI_CLIP: Rules = [
+    (r"(?:input_resolution|context_length|vocab_size)$", Unused(CONSTANT)),
+    (r"logit_scale$", "logit_scale.log_scale"),
+    (r"visual\.proj$", "image_projection.0.weight"),
+    (r"text_projection$", "text_projection.0.weight"),
+    (r"visual\.", IMAGE),
+    (r"(?=transformer\.|token_embedding\.|positional_embedding$|ln_final\.)", TEXT),
+]
 
-# From the names in Hugging Face's files to those of newer versions of transformers in memory.
-NEWER = (
-    (r"^(?:vision|text)_model\.", ""),
-    (r"^encoder\.layer\.", "layers."),
-    (r"attention\.(?:attention|self)\.query\.", "attention.q_proj."),
-    (r"attention\.(?:attention|self)\.key\.", "attention.k_proj."),
-    (r"attention\.(?:attention|self)\.value\.", "attention.v_proj."),
-    (r"attention\.self\.relative_position", "attention.relative_position_bias.relative_position"),
-    (r"attention\.output\.dense\.", "attention.o_proj."),
-    (r"intermediate\.dense\.", "mlp.fc1."),
-    (r"(?<!attention\.)output\.dense\.", "mlp.fc2."),
+# From the names in OpenAI's encoders to those of Hugging Face's CLIP.
+OPENAI: Renames = (
+    (r"^conv1\.", "embeddings.patch_embedding."),
+    (r"^class_embedding$", "embeddings.class_embedding"),
+    (r"^positional_embedding$", "embeddings.position_embedding.weight"),
+    (r"^token_embedding\.", "embeddings.token_embedding."),
+    (r"^ln_pre\.", "pre_layrnorm."),
+    (r"^ln_post\.", "post_layernorm."),
+    (r"^ln_final\.", "final_layer_norm."),
+    (r"^transformer\.resblocks\.", "encoder.layers."),
+    (r"\.attn\.in_proj_", ".self_attn.qkv_proj."),
+    (r"\.attn\.out_proj\.", ".self_attn.out_proj."),
+    (r"\.ln_([12])\.", r".layer_norm\1."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
 )
-QKV = ("query", "key", "value")
+TRANSPOSED = ("visual.proj", "text_projection")
+"""Published weights, each a matrix itself and not of a linear layer, whose rows are the inputs."""
 
 
 def target_names(name: str, rules: Rules, model_names: Collection[str]) -> list[str] | Unused:
@@ -106,26 +115,27 @@ def target_names(name: str, rules: Rules, model_names: Collection[str]) -> list[
             if isinstance(target, Unused):
                 return target
             rest = name[match.end() :]
-            parts = _encoder_names(rest) if target in (IMAGE, TEXT) else [rest]
+            parts = (
+                _encoder_names(rest, OPENAI if rules is OPENAI_CLIP else TIMM_VIT)
+                if target in (IMAGE, TEXT)
+                else [rest]
+            )
             found = [_existing_name(target, part, model_names) for part in parts]
             missing = [part for part, known in zip(parts, found, strict=True) if known is None]
             return Unused(f"the model has no {target}{missing[0]}") if missing else [known for known in found if known]
     return Unused("not a part of this layout")
 
 
-def _encoder_names(rest: str) -> list[str]:
-    for pattern, replacement in TIMM_VIT:
-        renamed = re.sub(pattern, replacement, rest)
-        if renamed != rest:
-            return [renamed.replace(".qkv.", f".{part}.") for part in QKV] if ".qkv." in renamed else [renamed]
-    return [rest]
+def _encoder_names(rest: str, table: Renames) -> list[str]:
+    renamed = rename(rest, table)
+    if ".qkv_proj." in renamed:
+        return [renamed.replace(".qkv_proj.", f".{part[0]}_proj.") for part in QKV]
+    return [renamed.replace(".qkv.", f".{part}.") for part in QKV] if ".qkv." in renamed else [renamed]
 
 
 def _existing_name(prefix: str, rest: str, model_names: Collection[str]) -> str | None:
     """The first possible name of a weight that exists in the model."""
-    newer = rest
-    for pattern, replacement in NEWER:
-        newer = re.sub(pattern, replacement, newer)
+    newer = rename(rest, NEWER)
     prefixes = (
         [f"{prefix}model.", prefix] if prefix == IMAGE else [prefix]
     )  # a Hugging Face model is inside the backbone

@@ -465,8 +465,10 @@ class TestModules:
         assert torch.equal(embed, encoder(image)["embed"])
 
     def test_module_that_gives_no_feature_map(self):
-        encoder = ImageEncoder(nn.Flatten(), out_features=4)
-        with pytest.raises(ValueError, match=r"feature map \(N, 4, h, w\), got \(1, 4\)"):
+        encoder = ImageEncoder(nn.Flatten(), out_features=5)
+        with pytest.raises(
+            ValueError, match=r"feature map \(N, 5, h, w\), tokens .* a vector \(N, 5\), got \(1, 4\)\.$"
+        ):
             encoder(torch.zeros(1, 1, 2, 2))
 
     def test_options_belong_to_names(self):

@@ -300,7 +300,8 @@ def test_freezing_takes_every_list_that_a_models_layers_are_kept_in():
         ),
         (
             lambda: TextEncoder("no-such-folder"),
-            "model must be a Hugging Face model, a configuration or a local folder, got 'no-such-folder'.",
+            "model must be a Hugging Face model, a configuration or a local folder, got 'no-such-folder'; nothing is "
+            "downloaded here: `hf download no-such-folder` fetches a model of the Hugging Face Hub of this name.",
         ),
         (
             lambda: TextEncoder(AutoConfig.for_model("bert", **{**BERT, "num_hidden_layers": 1}), "last_layers"),

@@ -12,6 +12,8 @@ from transformers import (
     BertModel,
     CLIPConfig,
     CLIPModel,
+    SiglipConfig,
+    SiglipModel,
     SwinConfig,
     SwinModel,
     VisionTextDualEncoderConfig,
@@ -328,6 +330,168 @@ class TestOpenCLIP:
         assert_same(model, image, embeds, text, ids, mask)
 
 
+class OpenAIBlock(nn.Module):
+    """A block of OpenAI's transformers."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.attn = nn.MultiheadAttention(width, 2)
+        self.ln_1, self.ln_2, self.mlp = nn.LayerNorm(width), nn.LayerNorm(width), nn.Module()
+        self.mlp.c_fc, self.mlp.c_proj = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+
+    def forward(self, x, mask):
+        y = self.ln_1(x)
+        x = x + self.attn(y, y, y, need_weights=False, attn_mask=mask)[0]
+        y = self.mlp.c_fc(self.ln_2(x))
+        return x + self.mlp.c_proj(y * torch.sigmoid(1.702 * y))
+
+
+class OpenAITransformer(nn.Module):
+    def __init__(self, width):
+        super().__init__()
+        self.resblocks = nn.ModuleList([OpenAIBlock(width), OpenAIBlock(width)])
+
+    def forward(self, x, mask=None):
+        x = x.transpose(0, 1)
+        for block in self.resblocks:
+            x = block(x, mask)
+        return x.transpose(0, 1)
+
+
+class OpenAICLIP(nn.Module):
+    """OpenAI's CLIP with a ViT, and CheXzero, which is trained with the same code."""
+
+    def __init__(self, width=16, size=32, patch=16, length=12, vocabulary=50):
+        super().__init__()
+        self.visual = nn.Module()
+        self.visual.conv1 = nn.Conv2d(3, width, patch, patch, bias=False)
+        self.visual.class_embedding = nn.Parameter(torch.zeros(width))
+        self.visual.positional_embedding = nn.Parameter(torch.zeros((size // patch) ** 2 + 1, width))
+        self.visual.ln_pre, self.visual.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.visual.transformer, self.transformer = OpenAITransformer(width), OpenAITransformer(width)
+        self.visual.proj, self.text_projection = (nn.Parameter(torch.zeros(width, WIDTH)) for _ in range(2))
+        self.token_embedding = nn.Embedding(vocabulary, width)
+        self.positional_embedding = nn.Parameter(torch.zeros(length, width))
+        self.ln_final, self.logit_scale = nn.LayerNorm(width), nn.Parameter(torch.tensor(3.0))
+
+    def encode_image(self, image):
+        x = self.visual.conv1(image).flatten(2).mT
+        x = torch.cat([self.visual.class_embedding.expand(len(x), 1, -1), x], 1) + self.visual.positional_embedding
+        return self.visual.ln_post(self.visual.transformer(self.visual.ln_pre(x))[:, 0]) @ self.visual.proj
+
+    def encode_text(self, ids):
+        x = self.token_embedding(ids) + self.positional_embedding
+        mask = torch.full((len(ids[0]),) * 2, float("-inf")).triu(1)
+        x = self.ln_final(self.transformer(x, mask))
+        return x[torch.arange(len(x)), ids.argmax(1)] @ self.text_projection
+
+
+class TestOpenAI:
+    def model(self, channels=3, image_size=None, **options):
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        vision = {"model_type": "clip_vision_model", **sizes, "image_size": 32, "patch_size": 16, "num_channels": 3}
+        if image_size:
+            vision["image_size"] = image_size
+        text = {"model_type": "clip_text_model", **sizes, "vocab_size": 50, "max_position_embeddings": 12}
+        text |= {"eos_token_id": 49, "bos_token_id": 48, "pad_token_id": 0}
+        return DualEncoder(
+            ImageEncoder(vision, in_channels=channels, **options),
+            TextEncoder(text, pooling="last"),
+            embed_dim=WIDTH,
+            image_projection={"bias": False},
+            text_projection={"bias": False},
+        )
+
+    def test_every_weight_and_padded_texts(self, tmp_path):
+        reference = randomized(OpenAICLIP())
+        weights = {**reference.state_dict(), "input_resolution": torch.tensor(32), "vocab_size": torch.tensor(50)}
+        torch.save(weights, tmp_path / "clip.pt")
+        model = self.model().eval()
+        report = load_reference_weights(model, tmp_path / "clip.pt", source="openai_clip")
+        assert report.missing == ()
+        assert set(report.unused) == {"input_resolution", "vocab_size"}
+        assert report.renamed["visual.proj"] == ("image_projection.0.weight",)
+        assert len(report.renamed["transformer.resblocks.1.attn.in_proj_bias"]) == 3
+        ids, mask = torch.zeros(2, 12, dtype=torch.long), torch.zeros(2, 12, dtype=torch.long)
+        for row, length in enumerate((5, 9)):  # OpenAI pads with 0 and reads the largest id, the end of the text
+            ids[row, :length] = torch.tensor([48, *range(7, 7 + length - 2), 49])
+            mask[row, :length] = 1
+        image = torch.rand(2, 3, 32, 32)
+        with torch.no_grad():
+            expected = reference.encode_image(image), reference.encode_text(ids)
+        assert_same(model, image, *expected, ids, mask)
+        assert model.logit_scale().item() == pytest.approx(reference.logit_scale.exp().item())
+
+    def test_chexzero_of_a_gray_image(self, tmp_path):
+        """Its mean and deviation, for values to 255, are a part of the image encoder."""
+        reference = randomized(OpenAICLIP())
+        torch.save(reference.state_dict(), tmp_path / "chexzero.pt")
+        model = self.model(1, input_mean=101.48761 / 255, input_std=83.43944 / 255).eval()
+        load_reference_weights(model, tmp_path / "chexzero.pt", source="openai_clip")
+        image = torch.rand(2, 1, 32, 32)
+        with torch.no_grad():
+            expected = reference.encode_image((image.expand(-1, 3, -1, -1) * 255 - 101.48761) / 83.43944)
+            torch.testing.assert_close(model.encode_image(image), F.normalize(expected), atol=1e-5, rtol=1e-5)
+
+    def test_the_position_table_is_interpolated(self, tmp_path):
+        torch.save(randomized(OpenAICLIP()).state_dict(), tmp_path / "clip.pt")
+        model = self.model(image_size=64)
+        report = load_reference_weights(model, tmp_path / "clip.pt", source="openai_clip")
+        assert report.adapted == ("position table of 2 x 2 patches interpolated to 4 x 4",)
+        assert "adapted: position table" in str(report)
+
+
+class TestSigLIP:
+    def model(self, **options):
+        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+        vision = {"model_type": "siglip_vision_model", **sizes, "image_size": 32, "patch_size": 16, "num_channels": 3}
+        text = {"model_type": "siglip_text_model", **sizes, "vocab_size": 50, "max_position_embeddings": 7}
+        self.configs = {"vision_config": vision, "text_config": {**text, "projection_size": 16}}
+        return DualEncoder(
+            ImageEncoder(vision, in_channels=3),
+            TextEncoder(text, pooling="last"),
+            embed_dim=16,
+            image_projection={"bias": False},
+            **{"logit_bias": -10.0, "logit_scale": {"maximum": 200.0}, **options},
+        )
+
+    def reference(self, folder):
+        self.model()
+        reference = randomized(SiglipModel(SiglipConfig(**self.configs)))
+        with torch.no_grad():
+            reference.logit_scale.fill_(4.765)
+            reference.logit_bias.fill_(-12.93)
+        reference.save_pretrained(folder)
+        return reference
+
+    def test_pooling_bias_and_scale(self, tmp_path):
+        reference, model = self.reference(tmp_path), self.model()
+        report = load_reference_weights(model, tmp_path, source="huggingface")
+        assert report.missing == ()
+        assert report.unused == {}
+        image, (ids, mask) = torch.rand(2, 3, 32, 32), tokens()
+        with torch.no_grad():
+            output = reference(input_ids=ids, pixel_values=image)
+            assert_same(model, image, output.image_embeds, output.text_embeds, ids, mask)
+            ours = model(image, ids)
+            logits = ours["text_embeds"] @ ours["image_embeds"].T * ours["logit_scale"] + ours["logit_bias"]
+        torch.testing.assert_close(logits, output.logits_per_text, atol=1e-4, rtol=1e-5)
+
+    def test_a_scale_above_the_maximum(self, tmp_path):
+        self.reference(tmp_path)
+        model = self.model(logit_scale={})
+        with pytest.raises(
+            ValueError,
+            match=r"^logit_scale must have a maximum of at least 117\.33\d*, the published scale, got 100\.$",
+        ):
+            load_reference_weights(model, tmp_path, source="huggingface")
+
+    def test_a_model_without_a_bias(self, tmp_path):
+        self.reference(tmp_path)
+        with pytest.raises(ValueError, match=r"the first logit_bias \(the model has no logit_bias\)"):
+            load_reference_weights(self.model(logit_bias=None), tmp_path, source="huggingface")
+
+
 class TestNeverHalf:
     @pytest.fixture
     def weights(self):
@@ -415,7 +579,7 @@ class TestNeverHalf:
         with pytest.raises(FileNotFoundError, match="which does not exist"):
             load_reference_weights(self.ours(), tmp_path / "nothing.bin")
         with pytest.raises(
-            ValueError, match="source must be one of 'medclip', 'huggingface', 'open_clip', got 'gloria'"
+            ValueError, match="source must be one of 'medclip', 'huggingface', 'open_clip', 'openai_clip', got 'gloria'"
         ):
             load_reference_weights(self.ours(), tmp_path, source="gloria")
         torch.save([torch.zeros(1)], tmp_path / "list.bin")

@@ -24,7 +24,16 @@ from medvl.networks.encoders.backbones.transformer import SWINS, VITS, SwinBackb
 
 NAMES = (*RESNETS, *DENSENETS, *EFFICIENTNETS, *VITS, *SWINS)
 
-__all__ = ["NAMES", "HuggingFaceBackbone", "PatchFeatures", "build_backbone", "is_hugging_face"]
+__all__ = [
+    "DENSENETS",
+    "NAMES",
+    "RESNETS",
+    "VITS",
+    "HuggingFaceBackbone",
+    "PatchFeatures",
+    "build_backbone",
+    "is_hugging_face",
+]
 
 
 def build_backbone(name: str, spatial_dims: int, in_channels: int, image_size: int, **options: Any) -> nn.Module:

@@ -43,6 +43,9 @@ class ResNetBackbone(ResNet):
             resolution once it is reached, so that a smaller stride gives finer maps of the same weights. Below 32 the image is
             moved by half a cell, so that each cell is centered on its own pixels and a map of the cells lies where it points.
             A stem of a smaller stride (``no_max_pool``, ``conv1_t_stride``) ends below 32.
+        dilated: whether the 3 x 3 kernels of a stage that keeps the resolution are dilated by the factor that it does not
+            reduce it by, so that they see as much of the image as with an output stride of 32, as MedicalNet's do (Chen et al.
+            2019, https://arxiv.org/abs/1904.00625). The image is then not moved.
         **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
     """
 
@@ -55,6 +58,7 @@ class ResNetBackbone(ResNet):
         in_channels: int = 1,
         width: float = 1.0,
         output_stride: int = 32,
+        dilated: bool = False,
         **options: Any,
     ) -> None:
         check_option(output_stride, "output_stride", OUTPUT_STRIDES)
@@ -70,7 +74,7 @@ class ResNetBackbone(ResNet):
         if self._stride > output_stride:
             expected = f"be at least {self._stride}, the stride of the first layers"
             raise ValueError(error_message("output_stride", expected, output_stride))
-        self._output_stride = output_stride
+        self._output_stride, self._dilated, self._dilation = output_stride, dilated, 1
         super().__init__(
             block=block,
             layers=layers,
@@ -86,9 +90,16 @@ class ResNetBackbone(ResNet):
 
     def _make_layer(self, *args: Any, **options: Any) -> nn.Sequential:
         # MONAI's method ignores ``norm`` for its blocks.
-        stride = options.pop("stride", 1) if self._stride < self._output_stride else 1
+        usual = options.pop("stride", 1)
+        stride = usual if self._stride < self._output_stride else 1
         self._stride *= stride
-        return super()._make_layer(*args, **{"norm": self._norm, **options, "stride": stride})
+        self._dilation *= usual // stride
+        layer = super()._make_layer(*args, **{"norm": self._norm, **options, "stride": stride})
+        if self._dilated and self._dilation > 1:
+            for convolution in layer.modules():
+                if max(getattr(convolution, "kernel_size", (1,))) > 1:
+                    convolution.dilation = convolution.padding = (self._dilation,) * len(convolution.kernel_size)
+        return layer
 
     def _downsample_basic_block(self, x: torch.Tensor, planes: int, stride: int, spatial_dims: int = 3) -> torch.Tensor:
         # MONAI's method detaches the shortcut, so that it has no gradient in resnet18 and resnet34.
@@ -109,7 +120,7 @@ class ResNetBackbone(ResNet):
         A convolution with a stride centers its cell i on pixel i * stride, the first pixel of the cell. Moved, the cell is
         centered on its own pixels. The freed rows and columns are copies of the last ones.
         """
-        if self._output_stride >= max(OUTPUT_STRIDES):
+        if self._output_stride >= max(OUTPUT_STRIDES) or self._dilated:
             return image
         for axis, side in enumerate(self.patch_size, start=2):
             first = min(side // 2, image.shape[axis] - 1)

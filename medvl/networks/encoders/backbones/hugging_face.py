@@ -13,7 +13,8 @@ from transformers import MODEL_MAPPING, PretrainedConfig, PreTrainedModel
 
 from medvl.functional.masking import gather_patches
 from medvl.networks.encoders.backbones.features import PatchFeatures
-from medvl.networks.encoders.hugging_face_files import build_model, model_config, read_model
+from medvl.networks.encoders.hugging_face_files import build_model, find_folder, model_config, read_model
+from medvl.networks.encoders.published.load import fit_weight
 from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
 
@@ -33,6 +34,9 @@ MASKABLE_TYPES = {
 # With a position table for one image size (the DINO models interpolate theirs).
 FIXED_SIZE_TYPES = MASKABLE_TYPES - {"dinov2", "dinov2_with_registers"} | {"beit", "data2vec-vision"}
 
+# Whose table is the whole of what depends on the image's size: it can be interpolated to another one.
+RESIZABLE_TYPES = {"vit", "deit", "vit_msn", "ijepa", "clip_vision_model", "siglip_vision_model"}
+
 # They apply the last layer norm to the class token only; patches that share the projection need it too.
 POST_LAYERNORM_TYPES = {
     "clip_vision_model",
@@ -43,9 +47,9 @@ POST_LAYERNORM_TYPES = {
 
 
 def is_hugging_face(backbone: Any) -> bool:
-    """Whether this is a Hugging Face model, its configuration, or a local folder."""
+    """Whether this is a Hugging Face model, its configuration, a local folder, or a name of the Hub in the local cache."""
     if isinstance(backbone, str | Path):
-        return Path(backbone).is_dir()
+        return find_folder(backbone) is not None
     return isinstance(backbone, PreTrainedModel | PretrainedConfig | Mapping)
 
 
@@ -58,10 +62,15 @@ class HuggingFaceBackbone(nn.Module):
 
     Args:
         source: a model; its configuration (object or dictionary with ``model_type``), built with random weights; or a local
-            folder with weights. The vision encoder is taken from an image-text model such as CLIP.
+            folder with weights, or the name of a model of the Hub that is in the local cache. The vision encoder is taken from
+            an image-text model such as CLIP.
         in_channels: channels of the image, also for a dictionary without ``num_channels``. A single channel is repeated over
             the channels of a model that has more.
-        image_size: side of the images, also for a dictionary without ``image_size``. By default the model's own, or 224.
+        image_size: side of the images, also for a dictionary without ``image_size``. By default the model's own, or 224. The
+            position table of a folder is interpolated to another size.
+
+    Attributes:
+        adapted (list[str]): what was changed in the weights of a folder, as sentences without a full stop.
     """
 
     def __init__(self, source: Source, in_channels: int = 1, image_size: int | None = None) -> None:
@@ -73,6 +82,9 @@ class HuggingFaceBackbone(nn.Module):
                 **source,
             }
         self.model = build_vision_model(source)
+        self.adapted: list[str] = []
+        if isinstance(source, str | Path) and image_size is not None:
+            self.model = resize_positions(self.model, image_size, self.adapted)
         config = self.model.config
         self.supports_masking = config.model_type in MASKABLE_TYPES
         own_size = getattr(config, "image_size", None)
@@ -187,7 +199,7 @@ def build_vision_model(source: Source) -> PreTrainedModel:
     elif isinstance(source, PretrainedConfig):
         model = build_model(source)
     else:
-        model, missing = read_model(source)
+        model, missing = read_model(find_folder(source) or source)
         model.train()
     if hasattr(model.config, "vision_config"):
         model = model.vision_model
@@ -216,3 +228,26 @@ def build_vision_model(source: Source) -> PreTrainedModel:
         if name.endswith("mask_token"):
             parameter.requires_grad_(False)  # for the model's own masked pre-training, not used here
     return model
+
+
+@torch.no_grad()
+def resize_positions(model: PreTrainedModel, image_size: int, adapted: list[str]) -> PreTrainedModel:
+    """The model for images of another size, with its position table interpolated; itself if no table depends on the size.
+
+    Args:
+        model: the model.
+        image_size: side of the images.
+        adapted: what was done is added to this list.
+    """
+    config = model.config
+    if config.model_type not in RESIZABLE_TYPES or config.image_size == image_size or image_size % config.patch_size:
+        return model
+    config = type(config).from_dict({**config.to_dict(), "image_size": image_size})
+    resized = build_vision_model(type(model)(config))
+    own = resized.state_dict()
+    for name, value in model.state_dict().items():
+        converted = fit_weight(name, value, own[name], adapted)
+        if converted is None:
+            return model
+        own[name].copy_(converted)
+    return resized.train(model.training)

@@ -51,6 +51,7 @@ class ViTBackbone(ViT):
         image_size: side of the images, fixed by the position table; a multiple of ``patch_size``.
         patch_size: side of a patch, one number or one for each axis.
         pooling: the embedding, "mean" of the visible patches or a learned "cls" token.
+        layer_norm_eps: epsilon of the layer norms: MONAI's 1e-5; timm's and torchvision's weights need 1e-6.
         **options: of MONAI's ``ViT``: ``hidden_size``, ``num_layers``, ``num_heads`` (by default one for each 64 channels),
             ``mlp_dim`` (by default 4 x ``hidden_size``), ``pos_embed_type``, ``dropout_rate``, ``qkv_bias`` ...
     """
@@ -65,6 +66,7 @@ class ViTBackbone(ViT):
         image_size: int = 224,
         patch_size: int | Sequence[int] = 16,
         pooling: str = "mean",
+        layer_norm_eps: float = 1e-5,
         **options: Any,
     ) -> None:
         check_option(pooling, "pooling", VIT_POOLINGS)
@@ -101,6 +103,9 @@ class ViTBackbone(ViT):
             block.norm_cross_attn = nn.Identity()  # created by MONAI, though there is no cross attention
             # Fused attention gives the same values; with dropout, MONAI's would drop weights in evaluation too.
             block.attn.use_flash_attention = not (options.get("dropout_rate") or options.get("save_attn"))
+        for module in self.modules():
+            if isinstance(module, nn.LayerNorm):
+                module.eps = layer_norm_eps
 
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> PatchFeatures:
         if any(side != self.image_size for side in image.shape[2:]):

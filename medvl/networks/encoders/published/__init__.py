@@ -1,0 +1,9 @@
+"""Published weights of image encoders: their layouts, and their way into the backbones here."""
+
+from __future__ import annotations
+
+from medvl.networks.encoders.published.load import load_tower
+from medvl.networks.encoders.published.report import LoadReport
+from medvl.networks.encoders.published.tower import Tower, read_tower
+
+__all__ = ["LoadReport", "Tower", "load_tower", "read_tower"]
