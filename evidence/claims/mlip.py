@@ -66,8 +66,8 @@ CLAIMS = [
         says="Masking takes redundancy out of images while their semantics are preserved.",
         source="abstract; the comparison is ours",
         checked=True,
-        done="mlip with 15 % of the patches hidden, the recipe's default, against none; in the table also 30 and 60 %. “Preserved” "
-        "means at most 0.01 AUROC below.",
+        done="mlip with 15 % of the patches hidden, the recipe's default, against none; in the table also 30 and 60 %. "
+        "“Preserved” means at most 0.01 AUROC below.",
         arms=("mlip-local", "mlip", "mlip-ratio-30", "mlip-ratio-60"),
         figures=COMMON,
         comparisons=(Comparison("mlip", "mlip-local", "zero_shot/auroc", margin=0.01),),
