@@ -14,8 +14,10 @@ from medvl.cli.config import config
 from medvl.cli.demo import demo
 from medvl.cli.embed import embed
 from medvl.cli.evaluate import evaluate
+from medvl.cli.explain import explain
 from medvl.cli.label import label
 from medvl.cli.messages import error_sentence, say_stopped, set_up_messages
+from medvl.cli.predict import predict
 from medvl.cli.train import train
 from medvl.utils.signals import StopSignals
 
@@ -32,7 +34,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, config, evaluate, compare, embed, label, audit):
+for command in (demo, train, config, evaluate, compare, predict, explain, embed, label, audit):
     app.command()(command)
 
 

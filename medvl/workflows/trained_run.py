@@ -136,6 +136,12 @@ class TrainedRun:
             "files have changed, or another version of a library or kind of processor prepares them otherwise."
         )
 
+    @property
+    def finding_names(self) -> list[str]:
+        """The findings that have prompts in the model's folder: those of the training's labels or vocabulary."""
+        saved = self.path / MODEL / PROMPTS
+        return list(read_record(saved)) if saved.is_file() else []
+
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
         saved = self.path / MODEL / PROMPTS

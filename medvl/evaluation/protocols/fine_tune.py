@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from medvl.evaluation.context import ProtocolContext, labeled_findings
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.multi_label import finding_table
-from medvl.evaluation.protocols.linear_probe import ProbeResult, probe_result
+from medvl.evaluation.protocols.linear_probe import ProbeResult, fit_probes, probe_result
 from medvl.evaluation.registry import Protocol, register_protocol
 from medvl.evaluation.results import KeyFigure, ProtocolResult
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig
@@ -59,7 +59,7 @@ class FineTuneResult(ProtocolResult):
         result: metrics on the test studies.
         classifier: with the weights of the best epoch, in evaluation mode.
         history: ``loss`` and validation ``auroc`` (macro; None where no finding has both classes) of each epoch.
-        best_epoch: the epoch, from 1, whose weights were kept.
+        best_epoch: the epoch whose weights were kept; 0 for the linear probe that training starts from.
         settings: epochs, learning rates, weight decay, seed.
     """
 
@@ -110,13 +110,15 @@ def fine_tune(
 ) -> FineTuneResult:
     """Train a copy of the image encoder with a linear head on labeled studies, and score it on others.
 
-    The loss is the binary cross entropy over the known labels of the batch; the optimizer is AdamW with a smaller learning
-    rate for the encoder than for the head, and cosine schedules to zero. The epoch with the best macro AUROC on validation is
-    kept, and the thresholds of F1 are chosen there.
+    The head starts at the linear probe: a logistic regression of each finding on the embeddings as they are, C chosen on
+    validation. From a random head the first steps would distort the features that the pre-training has learned (Kumar et al.
+    2022, https://arxiv.org/abs/2202.10054). The loss is the binary cross entropy over the known labels of the batch; the
+    optimizer is AdamW with a smaller learning rate for the encoder than for the head, and cosine schedules to zero. The epoch
+    with the best macro AUROC on validation is kept, the probe itself being epoch 0, and the thresholds of F1 are chosen there.
 
     Args:
         model: a module with ``encode_image``; it is copied and left as it is.
-        train: batches with ``image`` and ``label`` (N, K), iterated once an epoch, such as a shuffling loader.
+        train: batches with ``image`` and ``label`` (N, K), iterated once an epoch and once before, such as a shuffling loader.
         validation: the same of other patients.
         test: the same of other patients again.
         names: the K findings in the order of the labels' columns.
@@ -128,7 +130,7 @@ def fine_tune(
         uncertain: how a label of -1 counts: excluded, as present or as absent.
         device: to train on; None for the device of the model's weights.
         bootstrap: of the intervals, clustered by patient.
-        seed: of the head's initial weights and of dropout.
+        seed: of dropout.
 
     Returns:
         The metrics with the classifier.
@@ -144,7 +146,7 @@ def fine_tune(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = copy.deepcopy(model).to(device)
-        classifier = FindingClassifier(encoder, _width(encoder, train, device), len(task.findings)).to(device)
+        classifier, checked, scores = _probe_classifier(encoder, train, validation, task, device)
         groups = [
             {"params": [p for p in encoder.parameters() if p.requires_grad], "lr": learning_rate},
             {"params": classifier.head.parameters(), "lr": head_learning_rate},
@@ -152,13 +154,13 @@ def fine_tune(
         optimizer = torch.optim.AdamW(groups, weight_decay=weight_decay)
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs)
         history: list[dict[str, float | None]] = []
-        best, best_epoch, weights = -np.inf, 0, copy.deepcopy(classifier.state_dict())
+        auroc = _macro_auroc(scores, task.targets(checked))
+        best, best_epoch, weights = -np.inf if np.isnan(auroc) else auroc, 0, copy.deepcopy(classifier.state_dict())
         for epoch in range(1, epochs + 1):
             loss, trained = _train_epoch(classifier, optimizer, train, task, device)
             schedule.step()
+            classifier.eval()
             checked, scores = _score(classifier, validation, device)
-            if epoch == 1:
-                check_disjoint_patients(train=trained, validation=checked)
             auroc = _macro_auroc(scores, task.targets(checked))
             history.append({"loss": loss, "auroc": None if np.isnan(auroc) else auroc})
             # With validation cases of one class the last epoch is taken.
@@ -219,15 +221,28 @@ def _image(batch: Mapping[str, Any], device: torch.device) -> Tensor:
     return as_plain(torch.as_tensor(batch["image"])).to(device)
 
 
-def _width(encoder: nn.Module, batches: Batches, device: torch.device) -> int:
-    """Width of the embeddings, from the first batch."""
-    first = next(iter(batches), None)
-    if first is None:
-        raise ValueError(error_message("batches", "each hold image and label", "none, or one without"))
+def _probe_classifier(
+    encoder: nn.Module, train: Batches, validation: Batches, task: _Task, device: torch.device
+) -> tuple[FindingClassifier, Embeddings, np.ndarray]:
+    """The classifier with the linear probe as its head, and the validation studies with their logits (N, F)."""
     encode: Any = encoder.encode_image
     encoder.eval()
+
+    def features_of(image: Tensor) -> Tensor:
+        embeds = encode(image)
+        return F.layer_norm(embeds, embeds.shape[-1:])
+
+    parts = [_score(features_of, part, device) for part in (train, validation)]
+    (trained, features), (checked, _) = parts
+    check_disjoint_patients(train=trained, validation=checked)
+    probes = fit_probes([part for _, part in parts], [task.targets(studies) for studies, _ in parts])
+    classifier = FindingClassifier(encoder, features.shape[1], len(task.findings))
+    weights, biases = (torch.as_tensor(values, dtype=torch.float32) for values in probes.linear())
     with torch.no_grad():
-        return encode(_image(first, device)[:1]).shape[1]
+        classifier.head[1].weight.copy_(weights)
+        classifier.head[1].bias.copy_(biases)
+    classifier.to(device).eval()
+    return classifier, *_score(classifier, validation, device)
 
 
 def _train_epoch(
@@ -254,14 +269,15 @@ def _train_epoch(
     return float(np.mean(losses)) if losses else float("nan"), _studies(seen)
 
 
-def _score(classifier: FindingClassifier, batches: Batches, device: torch.device) -> tuple[Embeddings, np.ndarray]:
-    """Labels and ids of studies, and the logits (N, F) that the classifier gives them."""
-    classifier.eval()
+def _score(
+    function: Callable[[Tensor], Tensor], batches: Batches, device: torch.device
+) -> tuple[Embeddings, np.ndarray]:
+    """Labels and ids of studies, and what a classifier, or the encoder, gives for their images (N, F)."""
     scores, seen = [], []
     with torch.inference_mode():
         for batch in batches:
             seen.append({key: batch[key] for key in ("label", "study_id", "patient_id") if key in batch})
-            scores.append(classifier(_image(batch, device)).double().cpu())
+            scores.append(function(_image(batch, device)).double().cpu())
     return _studies(seen), torch.cat(scores).numpy()
 
 

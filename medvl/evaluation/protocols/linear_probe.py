@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -256,17 +257,59 @@ def patient_subset(patient_ids: Sequence[str], fraction: float, seed: int) -> np
     return np.array([row for row, patient in enumerate(patient_ids) if patient in kept])
 
 
-def _probe(
-    features: Sequence[np.ndarray], targets: Sequence[np.ndarray], c_values: Sequence[float]
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Test scores (N, F), probabilities (N, F), thresholds (F,) and C (F,) of classifiers trained on one subset."""
+@dataclass(frozen=True)
+class Probes:
+    """A logistic regression of each of F findings on standardized features.
+
+    Args:
+        scaler: scikit-learn's ``StandardScaler`` of the training features (N, D).
+        models: F fitted ``LogisticRegression``; None for a finding whose training cases are of one class.
+        c_values: (F,), the C chosen on validation; NaN without a model.
+        thresholds: (F,), the scores with the best F1 on validation; NaN without a model.
+    """
+
+    scaler: Any
+    models: tuple[Any, ...]
+    c_values: np.ndarray
+    thresholds: np.ndarray
+
+    def scores(self, features: np.ndarray) -> np.ndarray:
+        """Logits (N, F) of features (N, D), NaN without a model."""
+        scaled = self.scaler.transform(features)
+        scores = np.full((len(scaled), len(self.models)), np.nan)
+        for column, model in enumerate(self.models):
+            if model is not None:
+                scores[:, column] = model.decision_function(scaled)
+        return scores
+
+    def linear(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weights (F, D) and biases (F,) that give the same logits from features as they are; 0 without a model."""
+        weights, biases = np.zeros((len(self.models), len(self.scaler.scale_))), np.zeros(len(self.models))
+        for column, model in enumerate(self.models):
+            if model is not None:
+                weights[column] = model.coef_[0] / self.scaler.scale_
+                biases[column] = model.intercept_[0] - weights[column] @ self.scaler.mean_
+        return weights, biases
+
+
+def fit_probes(
+    features: Sequence[np.ndarray], targets: Sequence[np.ndarray], c_values: Sequence[float] = C_VALUES
+) -> Probes:
+    """Fit a classifier of each finding.
+
+    Args:
+        features: of training and validation, (N, D) each.
+        targets: of both, (N, F): 1, 0 or NaN.
+        c_values: inverse strengths of the L2 penalty, of which the one with the best AUROC on validation is chosen.
+    """
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
     scaler = StandardScaler().fit(features[0])
-    train, validation, test = (scaler.transform(part) for part in features)
-    number = targets[2].shape[1]
-    scores, thresholds, chosen = np.full((len(test), number), np.nan), np.full(number, np.nan), np.full(number, np.nan)
+    train, validation = (scaler.transform(part) for part in features)
+    number = targets[0].shape[1]
+    models: list[Any] = [None] * number
+    thresholds, chosen = np.full(number, np.nan), np.full(number, np.nan)
     for column in range(number):
         rows = ~np.isnan(targets[0][:, column])
         labels = targets[0][rows, column]
@@ -284,9 +327,18 @@ def _probe(
             auroc = 0.0 if np.isnan(auroc) else float(auroc)
             if auroc > best:
                 best = auroc
-                chosen[column], scores[:, column] = c_value, model.decision_function(test)
+                chosen[column], models[column] = c_value, copy.deepcopy(model)
                 thresholds[column] = f1_thresholds(given[checked][:, None], targets[1][checked][:, [column]])[0]
-    return scores, 0.5 * (1 + np.tanh(scores / 2)), thresholds, chosen
+    return Probes(scaler, tuple(models), chosen, thresholds)
+
+
+def _probe(
+    features: Sequence[np.ndarray], targets: Sequence[np.ndarray], c_values: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Test scores (N, F), probabilities (N, F), thresholds (F,) and C (F,) of classifiers trained on one subset."""
+    probes = fit_probes(features[:2], targets[:2], c_values)
+    scores = probes.scores(features[2])
+    return scores, 0.5 * (1 + np.tanh(scores / 2)), probes.thresholds, probes.c_values
 
 
 def _warn_unfitted(c_values: np.ndarray, findings: Sequence[str], fraction: float) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import importlib
 import json
 import math
@@ -179,6 +180,7 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_repeats():
     assert auroc > 0.75
     assert torch.equal(frozen.classifier.encoder.layer.weight, before["layer.weight"])
     assert not torch.equal(tuned.classifier.encoder.layer.weight, before["layer.weight"])
+    assert tuned.best_epoch > 0
     assert tuned.history[tuned.best_epoch - 1]["auroc"] == max(epoch["auroc"] for epoch in tuned.history)
     logits = torch.cat([tuned.classifier(batch["image"]) for batch in test])
     np.testing.assert_allclose(tuned.result.cases.scores[0], logits.detach().numpy(), atol=1e-5)
@@ -187,14 +189,15 @@ def test_fine_tuning_learns_leaves_the_model_alone_and_repeats():
     json.dumps(tuned.to_dict(), allow_nan=False)
 
 
-@pytest.mark.parametrize(("aurocs", "best"), [([0.6, 0.9, 0.7], 2), ([0.9, 0.9, 0.9], 1), ([math.nan] * 3, 3)])
+@pytest.mark.parametrize(("aurocs", "best"), [([0.5, 0.6, 0.9, 0.7], 2), ([0.9] * 4, 0), ([math.nan] * 4, 3)])
 def test_fine_tuning_keeps_the_weights_of_the_best_epoch(monkeypatch, aurocs, best):
     module = importlib.import_module("medvl.evaluation.protocols.fine_tune")
     score, given, weights = module._score, iter(aurocs), []
 
-    def keep(classifier, batches, device):
-        weights.append(copy.deepcopy(classifier.state_dict()))
-        return score(classifier, batches, device)
+    def keep(function, batches, device):
+        if isinstance(function, torch.nn.Module):  # the classifier; first with the linear probe as its head
+            weights.append(copy.deepcopy(function.state_dict()))
+        return score(function, batches, device)
 
     monkeypatch.setattr(module, "_score", keep)
     monkeypatch.setattr(module, "_macro_auroc", lambda scores, targets: next(given))
@@ -202,8 +205,29 @@ def test_fine_tuning_keeps_the_weights_of_the_best_epoch(monkeypatch, aurocs, be
         Encoder(), *(loader(data) for data in sets()), NAMES, epochs=3, bootstrap=BootstrapConfig(n_resamples=2)
     )
     assert tuned.best_epoch == best
-    assert all(torch.equal(value, weights[best - 1][key]) for key, value in tuned.classifier.state_dict().items())
-    assert not torch.equal(weights[1]["head.1.weight"], weights[2]["head.1.weight"])
+    assert all(torch.equal(value, weights[best][key]) for key, value in tuned.classifier.state_dict().items())
+    assert not torch.equal(weights[2]["head.1.weight"], weights[3]["head.1.weight"])
+
+
+def test_fine_tuning_starts_at_the_linear_probe():
+    train, validation, test = sets()
+    model = Encoder()
+    still = {"epochs": 1, "learning_rate": 0.0, "head_learning_rate": 0.0, "bootstrap": BootstrapConfig(n_resamples=5)}
+    start = fine_tune(model, loader(train), loader(validation), loader(test), NAMES, **still)
+    assert start.best_epoch == 0
+    model.eval()
+    parts = []
+    for given in (train, validation, test):
+        with torch.no_grad():
+            embeds = model.encode_image(given.text.reshape(-1, 1, 3, 4))
+        embeds = torch.nn.functional.layer_norm(embeds, embeds.shape[-1:])
+        parts.append(dataclasses.replace(given, image=embeds, text=embeds))
+    probe = linear_probe(*parts, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5)).fractions[1.0]
+    np.testing.assert_allclose(start.result.cases.scores[0], probe.cases.scores[0], rtol=1e-2, atol=1e-2)
+    np.testing.assert_allclose(
+        [found.f1.value for found in start.result.findings.values()],
+        [found.f1.value for found in probe.findings.values()],
+    )
 
 
 def test_fine_tuning_names_what_is_wrong():
