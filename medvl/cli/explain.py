@@ -28,8 +28,8 @@ def explain(
     Example:  medvl explain runs/first image.png --text "There is a left pleural effusion." --output effusion.png
     """
     from medvl.utils.io import check_writable
-    from medvl.workflows.explain import PICTURE_FILES
-    from medvl.workflows.predict import check_suffix
+    from medvl.workflows.explanations import PICTURE_FILES
+    from medvl.workflows.predictions import check_suffix
 
     check_suffix(output, PICTURE_FILES)
     check_writable(output)

@@ -48,7 +48,7 @@ def predict(
 
     Example:  medvl predict runs/first new/*.png --finding "Pleural Effusion" --output scores.csv
     """
-    from medvl.workflows.predict import SCORE_FILES, check_suffix, image_manifest
+    from medvl.workflows.predictions import SCORE_FILES, check_suffix, image_manifest
 
     if bool(images) == (data is not None):
         raise ValueError("Give either images or a table (--data), " + ("not both." if images else "got neither."))

@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from medvl.workflows.config_text import settings_text as settings_text
     from medvl.workflows.evaluate import embed as embed
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
-    from medvl.workflows.explain import Explanation as Explanation
-    from medvl.workflows.explain import explain as explain
+    from medvl.workflows.explanations import Explanation as Explanation
+    from medvl.workflows.explanations import explain as explain
     from medvl.workflows.folder_lock import FolderInUseError as FolderInUseError
     from medvl.workflows.folder_lock import FolderLock as FolderLock
     from medvl.workflows.labeling import label_table as label_table
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
-    from medvl.workflows.predict import Predictions as Predictions
-    from medvl.workflows.predict import image_manifest as image_manifest
-    from medvl.workflows.predict import predict as predict
+    from medvl.workflows.predictions import Predictions as Predictions
+    from medvl.workflows.predictions import image_manifest as image_manifest
+    from medvl.workflows.predictions import predict as predict
     from medvl.workflows.processes import wrap_ddp as wrap_ddp
     from medvl.workflows.recipes import RecipeWorkflow as RecipeWorkflow
     from medvl.workflows.recipes import train as train
@@ -41,10 +41,10 @@ if TYPE_CHECKING:
     from medvl.workflows.training import progress_wrapper as progress_wrapper
 
 _MODULES = {
-    "Explanation": "explain",
+    "Explanation": "explanations",
     "FolderInUseError": "folder_lock",
     "FolderLock": "folder_lock",
-    "Predictions": "predict",
+    "Predictions": "predictions",
     "RecipeWorkflow": "recipes",
     "RunFolder": "run_folder",
     "SplitRecord": "split_record",
@@ -57,12 +57,12 @@ _MODULES = {
     "config_text": "config_text",
     "embed": "evaluate",
     "evaluate_run": "evaluate",
-    "explain": "explain",
-    "image_manifest": "predict",
+    "explain": "explanations",
+    "image_manifest": "predictions",
     "label_studies": "trained_run",
     "label_table": "labeling",
     "literal": "literals",
-    "predict": "predict",
+    "predict": "predictions",
     "prepare_network": "training",
     "progress_wrapper": "training",
     "read_skipped": "run_records",

@@ -17,7 +17,7 @@ from medvl.evaluation import phrase_maps
 from medvl.transforms import PadToSquared, ResizeLongestd
 from medvl.utils.checks import error_message
 from medvl.utils.modes import eval_mode
-from medvl.workflows.predict import check_suffix, image_manifest
+from medvl.workflows.predictions import check_suffix, image_manifest
 from medvl.workflows.trained_run import TrainedRun
 
 PICTURE_FILES = (".png", ".jpg", ".pdf", ".svg")

@@ -1,0 +1,103 @@
+"""Scores and heat maps of new images by a trained run."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from medvl.utils.errors import StudyError
+from medvl.workflows import TrainedRun, explain, image_manifest, predict, train
+from medvl.workflows.explanations import heat_on_image
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    settings = {"synthetic_length": 60, "image_size": 32, "epochs": 1, "batch_size": 16, "embed_dim": 16}
+    return train("medvl", {**settings, "progress": False, "output": str(tmp_path_factory.mktemp("trained") / "run")})
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("images")
+    pixels = np.random.default_rng(0).integers(0, 255, (3, 40, 60), dtype=np.uint8)
+    for number, picture in enumerate(pixels):
+        Image.fromarray(picture).save(folder / f"{number}.png")
+    return sorted(folder.glob("*.png"))
+
+
+def test_scores_are_those_of_the_prompts(trained, images):
+    run = TrainedRun(trained)
+    found = predict(run, image_manifest(images), ["Edema", "Scoliosis"], batch_size=2)
+    assert found.study_ids == [str(path) for path in images]
+    assert found.scores.shape == (3, 2)
+    prompts = run.class_prompts(["Edema"])["Edema"]
+    prepare, unit = run.image_preprocessing(), torch.nn.functional.normalize
+    run.model.eval()
+    with torch.inference_mode():
+        image = unit(run.model.encode_image(prepare({"image": str(images[1])})["image"][None]), dim=1)
+        present, absent = (
+            unit(unit(run.model.encode_text(prompts[key]), dim=1).mean(0), dim=0) for key in ("present", "absent")
+        )
+        logit = (image @ (present - absent)).item() * float(run.model.logit_scale())
+    assert found.scores[1, 0] == pytest.approx(1 / (1 + np.exp(-logit)), abs=1e-4)
+    assert predict(run, image_manifest(images)).findings == run.finding_names
+
+
+def test_files_hold_what_was_found(trained, images, tmp_path):
+    found = predict(TrainedRun(trained), image_manifest(images), ["Edema"])
+    rows = list(csv.DictReader(found.save(tmp_path / "scores.csv").open()))
+    assert [row["study_id"] for row in rows] == found.study_ids
+    assert [float(row["Edema"]) for row in rows] == pytest.approx(found.scores[:, 0].tolist(), abs=1e-6)
+    read = json.loads(found.save(tmp_path / "scores.json").read_text())
+    assert [row["scores"]["Edema"] for row in read] == pytest.approx(found.scores[:, 0].tolist(), abs=1e-6)
+    with pytest.raises(ValueError, match=r"--output must end in \.csv, \.json, got .*scores\.txt"):
+        found.save(tmp_path / "scores.txt")
+
+
+def test_bad_images_are_named(trained, images, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"nothing\.png does not exist"):
+        image_manifest(["nothing.png"])
+    with pytest.raises(ValueError, match="images must name each file once"):
+        image_manifest([images[0], images[0]])
+    with pytest.raises(ValueError, match="images must name at least one file"):
+        image_manifest([])
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(images[0].read_bytes()[:100])
+    run = TrainedRun(trained)
+    with pytest.raises(StudyError, match=r"broken\.png"):
+        predict(run, image_manifest([broken, *images]), ["Edema"])
+    found = predict(run, image_manifest([broken, *images]), ["Edema"], on_error="skip")
+    assert found.study_ids == [str(path) for path in images]
+    assert [error.study_id for error in found.skipped] == [str(broken)]
+
+
+def test_maps_lie_on_the_image_as_it_is(trained, images, tmp_path):
+    run = TrainedRun(trained)
+    texts = ["The heart is enlarged.", "No effusion."]
+    found = explain(run, images[0], texts)
+    assert found.picture.shape == (40, 60)
+    assert found.heat.shape == (2, 40, 60)
+    assert 0 <= found.picture.min() < found.picture.max() <= 1
+    assert found.heat[0].max() == found.heat[0][found.peak(0)]
+    assert np.abs(found.similarity).max() <= 1
+    size = found.save(tmp_path / "map.png").stat().st_size
+    assert size > 5000
+    with pytest.raises(ValueError, match="texts must hold at least one sentence"):
+        explain(run, images[0], [" "])
+
+
+@pytest.mark.parametrize(("sides", "resized"), [((40, 60), (32, 48)), ((60, 40), (48, 32)), ((30, 30), (48, 48))])
+def test_a_cell_goes_back_to_the_pixels_that_it_was_made_of(sides, resized):
+    square = torch.zeros(1, 1, 48, 48)
+    offset = [(48 - side) // 2 for side in resized]
+    row, column = resized[0] // 4, 3 * resized[1] // 4  # of the resized image
+    square[0, 0, offset[0] + row, offset[1] + column] = 1
+    heat = heat_on_image(square, sides, resized)[0, 0]
+    place = np.unravel_index(int(heat.argmax()), heat.shape)
+    expected = ((row + 0.5) * sides[0] / resized[0] - 0.5, (column + 0.5) * sides[1] / resized[1] - 0.5)
+    assert np.abs(np.array(place) - expected).max() <= 1
