@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import io
 import json
 import re
@@ -48,9 +49,11 @@ def cases(tmp_path, monkeypatch):
 @pytest.mark.usefixtures("cases")
 def test_commands(medvl):
     lines = [line.partition("  #")[0] for line in block("Your own images and reports", "bash").splitlines()]
-    assert [line.split()[1] for line in lines] == ["label", "audit", "train", "evaluate", "embed"]
+    assert [line.split()[1] for line in lines] == ["label", "audit", "train", "evaluate", "predict", "explain", "embed"]
     for line in lines:
-        arguments = shlex.split(line)[1:]
+        arguments = [
+            name for given in shlex.split(line)[1:] for name in (sorted(glob.glob(given)) if "*" in given else [given])
+        ]
         code, out, err = medvl(*arguments, *(TINY if arguments[0] == "train" else ()))
         assert code == 0, f"{line}: {err}"
         if arguments[0] == "evaluate":
@@ -59,6 +62,9 @@ def test_commands(medvl):
             results = json.loads(Path("runs/first/evaluation.json").read_text())
             assert {"zero_shot", "retrieval", "linear_probe"} <= set(results)
             assert "Pleural Effusion" in results["zero_shot"]["findings"]
+        if arguments[0] == "predict":
+            assert out.count("images/") == 120
+    assert Path("explanation.png").stat().st_size > 1000
 
 
 @pytest.mark.usefixtures("cases")
