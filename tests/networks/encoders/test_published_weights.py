@@ -166,6 +166,24 @@ class TestResNet:
         image = torch.rand(1, 1, 64, 64)
         close(encoder(image)["embed"], source.features((image.expand(-1, 3, -1, -1) - 0.5) / 0.25).mean((2, 3)))
 
+    @pytest.mark.parametrize("prefix", ["gloria.img_encoder.model.", "img_encoder_q.model.", "encoder.encoder."])
+    def test_the_image_encoder_of_a_larger_model(self, tmp_path, prefix):
+        """As GLoRIA, MGCA and BioViL have it: a ResNet of torchvision beside other parts."""
+        source = randomized(ResNet((2, 2, 2, 2), basic=True, classes=0))
+        weights = {f"{prefix}{name}": value for name, value in source.state_dict().items()}
+        others = {"text_encoder.embeddings.weight": torch.zeros(3), "projector.model.0.weight": torch.zeros(2)}
+        path = saved(tmp_path, {"state_dict": {**weights, **others}, "epoch": 3})
+        encoder = ImageEncoder("resnet18", weights=path, input_mean=0.5, input_std=0.5).eval()
+        image = torch.rand(1, 1, 64, 64)
+        close(encoder(image)["embed"], source.features((image.expand(-1, 3, -1, -1) - 0.5) / 0.5).mean((2, 3)))
+        assert encoder.load_report.unused == dict.fromkeys(others, "another part of the model")
+
+    def test_two_image_encoders_are_not_chosen_from(self, tmp_path):
+        source = randomized(ResNet((2, 2, 2, 2), basic=True, classes=0)).state_dict()
+        weights = {f"{side}.{name}": value for side in ("encoder_q", "encoder_k") for name, value in source.items()}
+        with pytest.raises(ValueError, match=r"must be those of a ResNet of .*, got the names encoder_k\.bn1"):
+            ImageEncoder("resnet18", weights=saved(tmp_path, weights))
+
     def test_one_channel_is_spread_over_three(self, tmp_path):
         source = randomized(ResNet((2, 2, 2, 2), basic=True, channels=1, classes=0))
         encoder = ImageEncoder("resnet18", in_channels=3, weights=saved(tmp_path, source.state_dict())).eval()

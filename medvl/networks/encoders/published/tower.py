@@ -46,6 +46,11 @@ _READERS: dict[str, Callable[[Weights, bool], dict[str, Any]]] = {
 # The numbers of torchvision's ResNet's parts, whose names RadImageNet's nn.Sequential lost.
 _PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
 _THRESHOLDS = "op_threshs"  # of TorchXRayVision
+# A weight that each family has, behind the prefix of a larger model's image encoder.
+_INSIDE = re.compile(
+    r"(.+\.)(?:layer1\.0\.conv1|features\.denseblock1\.denselayer1\.norm1|blocks\.0\.attn\.qkv|encoder\.layers\.encoder_layer_0\.ln_1"
+    r"|layers\.0\.blocks\.0\.attn\.qkv|stages\.0\.0\.dwconv|stages\.0\.blocks\.0\.conv_dw)\.weight"
+)
 
 
 @dataclass
@@ -109,6 +114,7 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
     published = read_weights(path)
     names = _standard_names(published)
     standard = {new: published[old] for new, old in names.items()}
+    beside = published.keys() - set(names.values())
     found = next((kind for pattern, kind in _FAMILIES if any(re.search(pattern, name) for name in standard)), None)
     if found != family:
         if own_layout and found is None:
@@ -119,15 +125,23 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
     facts = _READERS[family](standard, monai)
     origin = {new: names[old] for new, old in facts.pop("origin").items()}
     unused = {names[name]: reason for name, reason in facts.pop("unused").items()}
+    unused |= dict.fromkeys(sorted(beside), "another part of the model")
     tower = Tower(Path(path), family, origin=origin, unused=unused, **facts)
     _set_normalization(tower, standard, any(name.startswith("backbone.") for name in published))
     return tower
 
 
 def _standard_names(published: Weights) -> dict[str, str]:
-    """The names of torchvision or timm, to the published ones: without RadImageNet's prefix, and with names for its numbers."""
+    """The names of torchvision or timm, to the published ones.
+
+    Prefixes are removed, RadImageNet's numbers are named, and of a larger model the image encoder alone is kept, if it has one.
+    """
     prefixes = [prefix for prefix in ("model.", "backbone.") if _all_begin(published, prefix)]
     names = {name.removeprefix(prefixes[0]) if prefixes else name: name for name in published}
+    inside = {match[1] for name in names if (match := _INSIDE.fullmatch(name))}
+    if len(inside) == 1:  # the image encoder of a larger model
+        prefix = inside.pop()
+        names = {name.removeprefix(prefix): old for name, old in names.items() if name.startswith(prefix)}
     if "0.weight" in names and "4.0.conv1.weight" in names:
         return {f"{_PARTS.get(name.split('.')[0], '?')}.{name.partition('.')[2]}": old for name, old in names.items()}
     if "0.conv0.weight" in names:
