@@ -6,14 +6,21 @@ import csv
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pandas
+import public_layouts
 import pytest
 from PIL import Image
+
+from medvl.data import public_datasets
+from medvl.data.public.registry import parse_public_location
+from medvl.evaluation.benchmarks import BENCHMARKS
+from medvl.evaluation.case_selection import CHEXPERT_COMPETITION_FINDINGS
 
 PAGE = (Path(__file__).parents[1] / "docs" / "your_data.md").read_text()
 TINY = [
@@ -138,3 +145,50 @@ def test_python(capsys):
     code = re.search(r"^## In Python\n\n```python\n(.*?)^```$", PAGE, re.M | re.S)[1]
     exec(code, {})
     assert capsys.readouterr().out.endswith("1 row has no row in labels.csv.\n")
+
+
+FOLDERS = {
+    "CheXpert-v1.0-small": public_layouts.chexpert,
+    "mimic-cxr-jpg": public_layouts.mimic_cxr,
+    "NLMCXR": public_layouts.openi_tables,
+    "ChestX-ray14": public_layouts.nih,
+    "vindr-cxr": public_layouts.vindr_cxr,
+    "rsna-pneumonia": public_layouts.rsna,
+}
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_public_data_sets_and_benchmarks(medvl, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, write in FOLDERS.items():
+        write(tmp_path / name)
+    alone = [{finding: "1.0"} for finding in CHEXPERT_COMPETITION_FINDINGS for _ in range(14)]
+    public_layouts.chexpert(tmp_path / "CheXpert-v1.0-small", labels=alone)
+    outputs = run(medvl, "Public data sets as they are published")
+    assert "mimic-cxr:mimic-cxr-jpg: 12 rows: 12 with an image, 0 without; 12 with a report" in outputs[1]
+    outputs = run(medvl, "The field's evaluation sets")
+    assert "Single-label zero-shot" in outputs[0]
+    text = re.search(r"^## Public data sets as they are published$(.*?)^## ", PAGE, re.M | re.S)[1]
+    exec(re.search(r"^```python\n(.*?)^```$", text, re.M | re.S)[1], {})
+    assert capsys.readouterr().out.startswith("vindr-cxr:vindr-cxr: 24 rows: 24 with an image")
+
+
+def test_every_public_data_set_is_in_the_table_and_its_line_reads_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, dataset in public_datasets().items():
+        row = next(line for line in PAGE.splitlines() if line.startswith(f"| {dataset.title} |"))
+        assert dataset.license in row
+        assert dataset.url in row
+        location = parse_public_location(re.search(r"`--data (\S+)`", row)[1])
+        assert location.name == name
+        public_layouts.WRITERS[name](tmp_path / location.path)
+        if "images" in location.options:
+            (tmp_path / location.path / "files").rename(tmp_path / "mimic-files")
+            (tmp_path / location.options["images"]).mkdir(exist_ok=True)
+            (tmp_path / "mimic-files").rename(tmp_path / location.options["images"] / "files")
+        assert len(location.read()) > 0
+        shutil.rmtree(tmp_path / location.path)
+        for place in location.options.values():
+            shutil.rmtree(tmp_path / str(place), ignore_errors=True)
+    for benchmark in BENCHMARKS.values():
+        assert f"| `{benchmark.name}` | {benchmark.rule} |" in PAGE

@@ -34,6 +34,15 @@ def _protocol_list() -> str:
     return ", ".join(protocol_names())
 
 
+def _benchmark_list() -> str:
+    """The names of the benchmarks, for the help text."""
+    try:
+        from medvl.evaluation.benchmarks import BENCHMARKS
+    except MissingExtraError:
+        return "one of the registered benchmarks"
+    return ", ".join(BENCHMARKS)
+
+
 @column_options
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run folder that medvl train has written.")],
@@ -44,6 +53,15 @@ def evaluate(
         typer.Option(
             help=f"What to measure: {_protocol_list()}. Several may follow, or the option be repeated. By default what the "
             "data permit.",
+            show_default=False,
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME:PATH",
+            help=f"One of the field's evaluation sets, from a public data set as it is published: {_benchmark_list()}. "
+            "Instead of --data and --split.",
             show_default=False,
         ),
     ] = None,
@@ -74,6 +92,8 @@ def evaluate(
     report.html shows images and the text of reports; --no-text leaves the text out.
 
     Example:  medvl evaluate runs/first --data cases.csv --protocol zero-shot retrieval
+
+    Example:  medvl evaluate runs/first --benchmark rsna:data/rsna
     """
     evaluate_and_report(
         run,
@@ -85,6 +105,7 @@ def evaluate(
         batch_size,
         device,
         protocols=_protocols(protocol, more or []),
+        benchmark=benchmark,
         mask_columns=mask_column or [],
         classes=classes,
         show_text=not no_text,
@@ -110,18 +131,27 @@ def evaluate_and_report(
     device: str | None = None,
     title: str | None = None,
     protocols: Sequence[str] | None = None,
+    benchmark: str | None = None,
     mask_columns: Sequence[str] = (),
     classes: Sequence[str] | None = None,
     show_text: bool = True,
     trusted_packages: Sequence[str] = (),
 ) -> None:
     """Evaluate a run, print the tables and write the report."""
+    from medvl.evaluation.benchmarks import parse_benchmark
     from medvl.utils.io import check_writable
     from medvl.workflows import TrainedRun, evaluate_run
 
     check_writable(output / "evaluation.json")
+    if benchmark is not None and (data is not None or columns):
+        raise ValueError("--benchmark names its own data and columns; leave --data and the options of columns out.")
+    named, place = (None, "") if benchmark is None else parse_benchmark(benchmark)
     trained = TrainedRun(run, resolve_device(device), trusted_packages=trusted_packages)
-    manifest = trained.studies(data, split, columns, on_error, label_reports=True)
+    if named is None:
+        manifest, whole = trained.studies(data, split, columns, on_error, label_reports=True), None
+    else:
+        typer.echo(f"{named.name}: {named.rule}\n")
+        manifest, whole = named.read(place, on_error)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     result = evaluate_run(
         trained,
@@ -133,6 +163,8 @@ def evaluate_and_report(
         columns=columns,
         mask_columns=mask_columns,
         classes=classes,
+        benchmark=named,
+        whole=whole,
         title=title,
         show_text=show_text,
         progress=True,

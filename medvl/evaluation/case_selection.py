@@ -55,7 +55,13 @@ def exclusive_classes(
         >>> exclusive_classes(embeddings, ["Edema", "Fracture"], ["Fracture", "Edema"])
         array([ 1, -1,  0, -1, -1])
     """
-    labels = require_labels(embeddings, names).numpy()
+    return exclusive_label_classes(require_labels(embeddings, names).numpy(), names, classes, among)
+
+
+def exclusive_label_classes(
+    labels: np.ndarray, names: Sequence[str], classes: Sequence[str], among: Sequence[str] | None = None
+) -> np.ndarray:
+    """The class of each label (N, K) that has exactly one of the classes; as :func:`exclusive_classes`."""
     unknown = [name for name in (*classes, *(among or ())) if name not in names]
     if unknown or len(set(classes)) < max(2, len(classes)):
         raise ValueError(

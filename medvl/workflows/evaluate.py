@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 
 from medvl.data import Manifest, StudyLoader
 from medvl.evaluation import BootstrapConfig, Evaluation, SentenceMaps, sentence_maps, write_report
+from medvl.evaluation.benchmarks import Benchmark
 from medvl.evaluation.context import ProtocolContext, embed
 from medvl.evaluation.registry import Protocol, choose_protocols
 from medvl.handlers import read_metrics
@@ -44,6 +45,8 @@ def evaluate_run(
     columns: Mapping[str, Any] | None = None,
     mask_columns: Sequence[str] = (),
     classes: Sequence[str] | None = None,
+    benchmark: Benchmark | None = None,
+    whole: Manifest | None = None,
     title: str | None = None,
     untrained: bool = True,
     show_text: bool = True,
@@ -65,6 +68,8 @@ def evaluate_run(
         mask_columns: columns with paths of masks, each as ``COLUMN`` or ``NAME=COLUMN``.
         classes: findings that single-label zero-shot tells apart. None takes the five of CheXpert's competition (5x200)
             where the table has them all, else every finding that some study shows.
+        benchmark: the evaluation set that the studies are; it names protocols, classes and prompts where they are not given.
+        whole: all studies of the benchmark's data set, to train probes on (:meth:`medvl.evaluation.benchmarks.Benchmark.read`).
         title: heading of the report.
         untrained: whether the same model with random weights is evaluated beside it.
         show_text: whether the report shows text of the studies' reports.
@@ -81,7 +86,11 @@ def evaluate_run(
     output = Path(output)
     check_writable(output / EVALUATION)
     history = read_metrics(run.path / METRICS)  # a damaged file is an error before the work, not after it
-    context = evaluation_context(run, manifest, loader, data, columns, mask_columns, classes, progress)
+    context = evaluation_context(
+        run, manifest, loader, data, columns, mask_columns, classes, progress, benchmark, whole
+    )
+    if benchmark is not None and protocols is None:
+        protocols = benchmark.protocols
     chosen = choose_protocols(protocols, context)
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
@@ -114,6 +123,8 @@ def evaluation_context(
     mask_columns: Sequence[str] = (),
     classes: Sequence[str] | None = None,
     progress: bool = False,
+    benchmark: Benchmark | None = None,
+    all_studies: Manifest | None = None,
 ) -> ProtocolContext:
     """What the protocols need of a run and of the studies it is evaluated on; arguments as for :func:`evaluate_run`."""
     seed = run.environment["seed"]
@@ -130,9 +141,18 @@ def evaluation_context(
 
     @cache
     def splits() -> tuple[Sequence[dict[str, Any]], Sequence[dict[str, Any]]]:
-        whole = run.studies(data, "all", columns, loader.on_error, label_reports=True).assign_splits(seed=seed)
+        whole = all_studies
+        if whole is None:
+            whole = run.studies(data, "all", columns, loader.on_error, label_reports=True).assign_splits(seed=seed)
         return whole.subset("train", allow_empty=True).studies, whole.subset("val", allow_empty=True).studies
 
+    def class_prompts(names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
+        if benchmark is not None and benchmark.prompts is not None:
+            return {name: benchmark.prompts(name) for name in names}
+        return run.class_prompts(names)
+
+    if benchmark is not None and not classes and "single-label" in benchmark.protocols:
+        classes = benchmark.classes
     return ProtocolContext(
         model=run.model,
         data_name=manifest.name,
@@ -140,7 +160,7 @@ def evaluation_context(
         findings=manifest.names,
         loader=batches,
         splits=splits,
-        class_prompts=run.class_prompts,
+        class_prompts=class_prompts,
         test_loader=loader,
         mask_names=() if masks is None else masks.names,
         mask_loader=None if masks is None else masked_batches,

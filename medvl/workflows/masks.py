@@ -16,6 +16,7 @@ from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestX
 from medvl.data.studies import SYNTHETIC, synthetic_dataset
 from medvl.data.tables import read_table
 from medvl.transforms import (
+    DrawRegions,
     LoadStudyImage,
     LoadStudyImaged,
     PadToSquare,
@@ -37,7 +38,7 @@ class Masks:
 
     Args:
         names: of the K regions.
-        studies: K paths (or None) by row of the table; None where ``synthetic`` generates them.
+        studies: K paths (or None) by row of the table; None where ``synthetic`` generates them or the studies have ``regions``.
         synthetic: the data set that generates them.
     """
 
@@ -54,7 +55,13 @@ class Masks:
         if self._synthetic is not None:
             synthetic = self._synthetic
             return [{**study, REGIONS: (synthetic, int(study["study_id"].rpartition("-s")[2]))} for study in studies]
-        paths = self._paths or {}
+        if self._paths is None:  # a public data set's boxes, polygons and run lengths
+            return [
+                {**study, REGIONS: [study[REGIONS].get(name, ()) for name in self.names]}
+                for study in studies
+                if REGIONS in study
+            ]
+        paths = self._paths
         return [{**study, REGIONS: paths[study["row"]]} for study in studies if study["row"] in paths]
 
 
@@ -83,8 +90,13 @@ class LoadMasks(Transform):
             drawn = dataset.render(index, dataset.get_metadata(index)["findings"])[1]
             return {**study, MASK: self.shape(torch.from_numpy(drawn).float()) >= 0.5}
         empty = torch.zeros(1, *[self.image_size] * len(sides), dtype=torch.bool)
-        masks = [empty if path is None else self._file(path, study["image"]) for path in regions]
+        masks = [empty if region is None else self._mask(region, study["image"]) for region in regions]
         return {**study, MASK: torch.cat(masks)}
+
+    def _mask(self, region: str | Sequence[Mapping[str, Any]], image: torch.Tensor) -> torch.Tensor:
+        if isinstance(region, str):
+            return self._file(region, image)
+        return self.shape(DrawRegions([MASK])({MASK: region}, image.shape[1:]).float()) >= 0.5
 
     def _file(self, path: str, image: torch.Tensor) -> torch.Tensor:
         values = self.read(path)
@@ -112,12 +124,19 @@ def find_masks(
         mask_columns: columns with paths of mask files, each as ``COLUMN`` or ``NAME=COLUMN``. Without any, the synthetic data
             set generates its masks again, and any other table has none.
 
+    Studies of a public data set with ``regions`` have masks of their own.
+
     Returns:
         The masks; None if there are none.
 
     Raises:
         ValueError: If a column or a file is missing.
     """
+    drawn = _drawn(manifest)
+    if drawn is not None:
+        if mask_columns:
+            raise ValueError(f"mask columns cannot be named for {manifest.name}, which has regions of its own.")
+        return drawn
     table = table_path(data or run.config["data"], run.path)
     if not mask_columns:
         return _generated(run, manifest, data)
@@ -156,8 +175,18 @@ def masked_dataset(run: TrainedRun, studies: Sequence[Mapping[str, Any]], masks:
             "masks can follow images only through LoadStudyImaged, ResizeLongestd to the model's image_size and PadToSquared, "
             f"but the preprocessing of this model is {names}; evaluate it without masks."
         )
-    steps = [load, LoadMasks(size, dims), *rest, SelectItemsd(["image", MASK, "report", "study_id", "patient_id"])]
-    return StudyDataset([fill_missing_keys(study, 0) for study in masks.select(studies)], Compose(steps))
+    selected = masks.select(studies)
+    phrase = ["phrase"] if any("phrase" in study for study in selected) else []
+    keys = ["image", MASK, "report", "study_id", "patient_id", *phrase]
+    steps = [load, LoadMasks(size, dims), *rest, SelectItemsd(keys)]
+    return StudyDataset([fill_missing_keys(study, 0) for study in selected], Compose(steps))
+
+
+def _drawn(manifest: Manifest) -> Masks | None:
+    """The masks of a public data set's regions; None if no study has one."""
+    found = {name for study in manifest.studies for name in study.get(REGIONS, ())}
+    names = [name for name in manifest.names if name in found]
+    return Masks([*names, *sorted(found - set(names))]) if found else None
 
 
 def _generated(run: TrainedRun, manifest: Manifest, data: str | Path | None) -> Masks | None:

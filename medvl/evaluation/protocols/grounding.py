@@ -194,7 +194,8 @@ def grounding(
             ``encode_sentences`` or ``encode_text``. ``phrases`` are encoded by ``encode_class_prompts`` where it has it and no
             sentence head of its own, so that learned prompt tokens precede them as in zero-shot classification.
         batches: dictionaries with ``image`` (N, C, H, W[, D]), ``mask`` (N, K, H, W[, D]), 0 or 1, and, where known,
-            ``study_id`` and ``patient_id``; without ``phrases`` also ``phrase``, N strings, and one mask each (K = 1).
+            ``study_id`` and ``patient_id``; without ``phrases`` also ``phrase``, N strings: the
+            phrase of each image, for all of its masks.
         phrases: the phrases of each finding; None takes each image's own ``phrase``.
         names: of the K masks; those of ``phrases`` by default. A mask without phrases is ignored.
         thresholds: of the mIoU, on the scale of the cosines.
@@ -238,7 +239,11 @@ def grounding(
             )
         for batch in batches:
             images, truth = check_masks(batch["image"], batch["mask"], names)
-            texts = fixed if fixed is not None else phrase_embeddings(model, _own_phrases(batch, len(images)))[:, None]
+            if fixed is not None:
+                texts = fixed
+            else:  # an image's phrase for each of its masks, all of which but one are empty where they are findings
+                own = phrase_embeddings(model, _own_phrases(batch, len(images)))
+                texts = own[:, None].expand(-1, len(used), -1)
             maps = patch_maps(model, images if device is None else images.to(device), texts)
             metrics.add(batch, images, maps.cpu(), truth[:, columns])
             if progress is not None:
@@ -369,8 +374,10 @@ def _ensemble(embeds: Tensor) -> Tensor:
 
 
 def _run(context: ProtocolContext) -> GroundingResult:
-    """The masks' names are grounded by the prompts that state them."""
-    phrases = {name: sides["present"] for name, sides in context.class_prompts(context.mask_names).items()}
+    """The masks' names are grounded by the prompts that state them, or each image's mask by the phrase it was drawn for."""
+    phrases = None
+    if not any("phrase" in study for study in context.studies):
+        phrases = {name: sides["present"] for name, sides in context.class_prompts(context.mask_names).items()}
     loader = context.masked_batches(context.studies)
     with context.progress_bar(loader, "grounding") as progress:
         return grounding(
