@@ -5,7 +5,7 @@ The limits are environment variables, so that a machine with more memory can rai
 =============================== ======== ================================================================================
 variable                        default  what
 =============================== ======== ================================================================================
-``MEDVL_MAX_UNPACKED_BYTES``    4 GiB    the pixels of an image or volume, and each file that is unpacked
+``MEDVL_MAX_UNPACKED_BYTES``    4 GiB    the pixels of an image or volume, and each file that is unpacked, tables among them
 ``MEDVL_MAX_TEXT_BYTES``        64 MiB   a report as XML, a vocabulary, a recipe, a record of a run
 ``MEDVL_MAX_ALTERNATIVES``      500000   the word sequences of one phrase of a vocabulary
 =============================== ======== ================================================================================
@@ -13,10 +13,11 @@ variable                        default  what
 
 from __future__ import annotations
 
+import io
 import os
 import stat
 from pathlib import Path
-from typing import IO
+from typing import IO, Any, BinaryIO, cast
 
 from medvl.utils.checks import error_message
 
@@ -80,6 +81,58 @@ def read_bounded(file: IO[bytes], what: str, name: str = UNPACKED) -> bytes:
             raise ValueError(error_message(what, f"have at most {most} bytes unpacked ({name})", "more"))
         blocks.append(block)
     return b"".join(blocks)
+
+
+def bounded_file(file: IO[bytes], what: str, name: str = UNPACKED) -> BinaryIO:
+    """A file that is unpacked while it is read, as one that raises ``ValueError`` where it grows above a limit.
+
+    Args:
+        file: the file, such as a ``gzip.GzipFile``, which is closed with the result.
+        what: its name, for the error.
+        name: the limit.
+
+    Example:
+        >>> bounded_file(io.BytesIO(b"whole"), "the file").read()
+        b'whole'
+    """
+    return cast(BinaryIO, io.BufferedReader(_BoundedFile(file, what, name), _BLOCK))
+
+
+class _BoundedFile(io.RawIOBase):
+    def __init__(self, file: IO[bytes], what: str, name: str) -> None:
+        self._file, self._what, self._name = file, what, name
+        self._most = limit(name)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return self._file.seekable()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._file.read(len(buffer))
+        self._check(self._file.tell())
+        buffer[: len(data)] = data
+        return len(data)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        if whence == os.SEEK_END:  # found by reading, since the size is not known before
+            while self._file.read(_BLOCK):
+                self._check(self._file.tell())
+        start = 0 if whence == os.SEEK_SET else self._file.tell()
+        self._check(start + offset)
+        return self._file.seek(start + offset)
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+    def _check(self, position: int) -> None:
+        if position > self._most:
+            raise ValueError(f"{self._what} must have at most {self._most} bytes unpacked ({self._name}), got more.")
 
 
 def check_regular_file(path: str | Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import json
 import os
 import socket
 import struct
@@ -15,17 +16,20 @@ import zlib
 
 import nibabel
 import numpy as np
+import openpyxl
+import pyarrow.parquet
 import pydicom
 import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from medvl.data import OpenIReports, read_manifest
+from medvl.data.tables import read_table
 from medvl.networks import ImageEncoder, load_tokenizer
 from medvl.text import load_vocabulary
 from medvl.text.phrases import expand_phrase
 from medvl.transforms import LoadStudyImage
 from medvl.utils.errors import StudyError
-from medvl.utils.limits import DEFAULTS, check_regular_file, limit, read_bounded, read_small_text
+from medvl.utils.limits import DEFAULTS, bounded_file, check_regular_file, limit, read_bounded, read_small_text
 from medvl.workflows.layers import config_files
 from medvl.workflows.run_records import read_record
 
@@ -157,6 +161,71 @@ def test_arrays_in_an_archive_are_refused_before_they_are_unpacked(tmp_path, sma
             archive.writestr("image.npy", content)
         with pytest.raises(ValueError, match=UNPACKED):
             LoadStudyImage()(path)
+
+
+ROWS = [{"image": "a.png", "report": "Edema. " + " " * 3_000_000}, {"image": "b.png", "report": "No edema."}]
+
+
+def table(path, rows):
+    """Write a table that is compressed to a few kilobytes, by its suffix."""
+    kind = path.name.removesuffix(".gz").rpartition(".")[2]
+    if kind == "parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path.with_suffix(".parquet"), compression="gzip")
+        return
+    if kind == "xlsx":
+        workbook = openpyxl.Workbook()
+        for cells in [list(rows[0]), *(list(row.values()) for row in rows)]:
+            workbook.active.append([cell[:32_000] for cell in cells])
+        for _ in range(len(rows[0]["report"]) // 32_000):
+            workbook.active.append(["a.png", "Edema." + " " * 32_000])
+        content = io.BytesIO()
+        workbook.save(content)
+        data = content.getvalue()
+    elif kind == "json":
+        data = json.dumps(rows).encode()
+    elif kind == "jsonl":
+        data = "\n".join(map(json.dumps, rows)).encode()
+    else:
+        comma = {"csv": ",", "tsv": "\t"}[kind]
+        data = "\n".join(comma.join(cells) for cells in [rows[0], *(row.values() for row in rows)]).encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+
+
+TABLES = ("a.csv.gz", "a.tsv.gz", "a.json.gz", "a.jsonl.gz", "a.parquet", "a.xlsx", "a.xlsx.gz")
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_that_unpack_to_too_much_are_refused(tmp_path, small, name):
+    path = tmp_path / name
+    table(path, ROWS)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=rf"^path: {name} {UNPACKED} (more|\d+)\.$"):
+        list(read_table(path))
+    small_rows = [{**ROWS[0], "report": "Edema."}, ROWS[1]]
+    table(path, small_rows)
+    assert [row.cells for row in read_table(path)] == small_rows
+
+
+def test_cells_of_parquet_that_are_stored_once_are_bounded(tmp_path, small):
+    path = tmp_path / "a.parquet"
+    pyarrow.parquet.write_table(pyarrow.table({"report": ["Edema. " + "x" * 10_000] * 1000}), path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(ValueError, match=rf"^path: a\.parquet {UNPACKED} \d+\.$"):
+        list(read_table(path))
+
+
+def test_a_bounded_file_is_read_and_sought_as_the_file_itself(small):
+    content = bytes(range(256)) * 3000
+    file = bounded_file(gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(content))), "it")
+    assert file.seek(0, os.SEEK_END) == len(content)
+    assert file.seek(-3, os.SEEK_END) == len(content) - 3
+    assert file.read() == content[-3:]
+    assert file.seek(300) == 300
+    assert file.read(10) == content[300:310]
+    assert (file.seek(-5, os.SEEK_CUR), file.read(2)) == (305, content[305:307])
+    file = bounded_file(gzip.GzipFile(fileobj=io.BytesIO(gzip.compress(content * 2))), "it")
+    with pytest.raises(ValueError, match=rf"^it {UNPACKED} more\.$"):
+        file.seek(0, os.SEEK_END)
 
 
 def test_headers_of_nrrd_and_metaimage_are_read_first(tmp_path, small, monkeypatch):

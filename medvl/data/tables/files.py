@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 
 from medvl.utils.checks import error_message
 from medvl.utils.io import is_stream
+from medvl.utils.limits import bounded_file
 
 STANDARD_INPUT = "-"
 TEXT_FORMATS = {
@@ -106,12 +107,14 @@ class TableFile:
         self._check_content(head)
 
     def open(self) -> BinaryIO:
-        """The bytes from the start, decompressed where the content is gzip."""
+        """The bytes from the start, decompressed where the content is gzip, up to ``MEDVL_MAX_UNPACKED_BYTES``."""
         raw = self._open_raw()
         self._raw = raw
         start = raw.read(2)
         raw.seek(0)
-        return cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start == _GZIP else raw
+        if start != _GZIP:
+            return raw
+        return bounded_file(cast(BinaryIO, gzip.GzipFile(fileobj=raw)), f"path: {self.name}")
 
     def head(self, number: int) -> bytes:
         """The first bytes, decompressed."""

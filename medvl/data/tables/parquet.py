@@ -9,6 +9,7 @@ from typing import Any, BinaryIO
 
 from medvl.data.tables.rows import Parsed, Row, check_columns, column_name
 from medvl.utils.extras import require_extra
+from medvl.utils.limits import check_size
 
 _BATCH_ROWS = 1024
 
@@ -18,7 +19,7 @@ def parse_parquet(file: BinaryIO, name: str) -> Parsed:
 
     Raises:
         medvl.utils.extras.MissingExtraError: If pyarrow is not installed.
-        ValueError: If the file is damaged or two columns have one name.
+        ValueError: If the file is damaged or unpacks to more than ``MEDVL_MAX_UNPACKED_BYTES``, or two columns have one name.
     """
     require_extra(f"Reading {name}", "tables")
     import pyarrow
@@ -28,6 +29,7 @@ def parse_parquet(file: BinaryIO, name: str) -> Parsed:
         content = pyarrow.parquet.ParquetFile(file, pre_buffer=False)
     except (pyarrow.ArrowException, OSError) as error:
         raise ValueError(f"path: {name} is no Parquet file that can be read: it is damaged or cut off.") from error
+    _check_unpacked(content, name)
     columns = [column_name(column) for column in content.schema_arrow.names]
     check_columns(columns, name)
 
@@ -35,6 +37,7 @@ def parse_parquet(file: BinaryIO, name: str) -> Parsed:
         number = 0
         try:
             for batch in content.iter_batches(_BATCH_ROWS, use_threads=False):
+                check_size(batch.nbytes, f"path: {name}")
                 for cells in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                     number += 1
                     yield Row(number, 0, dict(zip(columns, map(plain_value, cells), strict=True)))
@@ -42,6 +45,13 @@ def parse_parquet(file: BinaryIO, name: str) -> Parsed:
             raise ValueError(f"path: {name} is damaged from row {number + 1} on.") from error
 
     return Parsed(columns, rows())
+
+
+def _check_unpacked(content: Any, name: str) -> None:
+    """Check what the columns unpack to by the file's metadata."""
+    groups = [content.metadata.row_group(number) for number in range(content.metadata.num_row_groups)]
+    sizes = [group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns)]
+    check_size(sum(sizes) if min(sizes, default=0) >= 0 else -1, f"path: {name}")
 
 
 def count_parquet_rows(file: BinaryIO) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import zipfile
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -11,6 +12,7 @@ from medvl.data.tables.parquet import plain_value
 from medvl.data.tables.rows import Parsed, Row, check_columns, column_name, name_cells
 from medvl.utils.checks import error_message
 from medvl.utils.extras import require_extra
+from medvl.utils.limits import check_size
 
 
 def parse_workbook(file: BinaryIO, name: str) -> Parsed:
@@ -18,15 +20,17 @@ def parse_workbook(file: BinaryIO, name: str) -> Parsed:
 
     Raises:
         medvl.utils.extras.MissingExtraError: If openpyxl is not installed.
-        ValueError: If the file is damaged, or has several sheets with cells, or two columns have one name.
+        ValueError: If the file is damaged or unpacks to more than ``MEDVL_MAX_UNPACKED_BYTES``, has several sheets with
+            cells, or two columns have one name.
     """
     require_extra(f"Reading {name}", "tables")
     import openpyxl
 
+    _check_archive(file, name)
     try:
         workbook = openpyxl.load_workbook(file, read_only=True, data_only=True)
     except Exception as error:  # of zipfile, XML and openpyxl, whatever is damaged
-        raise ValueError(f"path: {name} is no Excel workbook that can be read: it is damaged or cut off.") from error
+        raise _damaged(name) from error
     sheets = [sheet for sheet in workbook.worksheets if _has_cells(sheet)]
     if len(sheets) > 1:
         titles = ", ".join(repr(sheet.title) for sheet in sheets)
@@ -41,6 +45,21 @@ def parse_workbook(file: BinaryIO, name: str) -> Parsed:
     columns = list(map(column_name, header))
     check_columns(columns, name)
     return Parsed([column for column in columns if column], _rows(records, columns, formulas))
+
+
+def _check_archive(file: BinaryIO, name: str) -> None:
+    """Check what the parts unpack to by the archive's directory, beyond which zipfile reads none of them."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            size = sum(part.file_size for part in archive.infolist())
+    except (zipfile.BadZipFile, OSError, UnicodeDecodeError, NotImplementedError, struct.error) as error:
+        raise _damaged(name) from error
+    check_size(size, f"path: {name}")
+    file.seek(0)
+
+
+def _damaged(name: str) -> ValueError:
+    return ValueError(f"path: {name} is no Excel workbook that can be read: it is damaged or cut off.")
 
 
 def _has_cells(sheet: Any) -> bool:
