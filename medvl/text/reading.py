@@ -53,7 +53,7 @@ def read_sentences(
         The span of a sentence and what it says; or why it is skipped, ``"section"`` or ``"language"``.
     """
     spans = split_sentences(text, vocabulary.conventions) if spans is None else spans
-    headers = vocabulary.conventions.headers
+    headers, readings = vocabulary.conventions.headers, vocabulary.readings
     skipping, skipped_end, last_findings = False, -1, None
     list_scope, list_end = None, -1
     for index, span in enumerate(spans):
@@ -78,7 +78,8 @@ def read_sentences(
             list_scope = None
         if list_scope is not None and list_scopes is not None:
             list_scopes[span] = list_scope
-        reading = _read_sentence(lower[start:end], vocabulary, list_scope)
+        known = readings.get(lower[start:end]) if list_scope is None else None
+        reading = _read_sentence(lower[start:end], vocabulary, list_scope) if known is None else known
         if isinstance(reading, str):
             yield span, reading
             continue
@@ -92,10 +93,8 @@ def read_sentences(
 
 
 def _read_sentence(lower: str, vocabulary: Vocabulary, list_scope: str | None) -> SentenceReading | str:
-    """What a sentence in lower case says, or ``"language"``. Half of all sentences of reports have been read before."""
+    """What a sentence in lower case says, or ``"language"``; remembered, since half of all sentences have been read before."""
     readings = vocabulary.readings
-    if list_scope is None and (known := readings.get(lower)) is not None:
-        return known
     words = find_words(lower)
     reading: SentenceReading | str = _LANGUAGE
     if not vocabulary.is_other_language(words):

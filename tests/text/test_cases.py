@@ -30,6 +30,8 @@ LEAST_SHARE = {
     "more_held_out.jsonl": 0.95,
     "fresh_1.jsonl": 0.98,
     "fresh_2.jsonl": 0.98,
+    "fresh_3.jsonl": 0.98,
+    "fresh_4.jsonl": 0.98,
 }
 # The least share of a phenomenon, over all files, if it has at least so many texts.
 LEAST_SHARE_OF_PHENOMENON, LEAST_TEXTS = 0.93, 20

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from medvl.text.assertion.alternatives import leave_alternatives_open, leave_versus_open
-from medvl.text.assertion.attributes import complete_before_denial, describe_findings
+from medvl.text.assertion.attributes import call_parts_normal, complete_before_denial, describe_findings
 from medvl.text.assertion.clauses import (
     ABSENT,
     LOOKING_BACK_KINDS,
@@ -64,10 +64,15 @@ RULES: tuple[Rule, ...] = (
     Rule(leave_alternatives_open, kind_bits(PhraseKind.ALTERNATIVE)),
     Rule(leave_versus_open, kind_bits(PhraseKind.VERSUS)),
     Rule(complete_before_denial, kind_bits(PhraseKind.SIDE)),
+    Rule(call_parts_normal, kind_bits(PhraseKind.DISEASE)),
     Rule(describe_findings, kind_bits(PhraseKind.SIDE, PhraseKind.SEVERITY)),
 )
 """The rules that follow the scopes of cues in front, in the order in which they are applied to a clause."""
 
+
+_RULE_KINDS = 0
+for _rule in RULES:
+    _RULE_KINDS |= _rule.kinds
 
 REASONS: dict[str, str] = {
     **{
@@ -168,9 +173,10 @@ def read_clauses(
         if not clause.parts:
             continue  # it went on the one before
         open_scope = assert_by_scopes(sentence, position, open_scope)
-        for apply, kinds in RULES if clause.findings or sentence.last_finding else ():
-            if kinds & clause.kinds:
-                apply(sentence, clause)
+        if clause.kinds & _RULE_KINDS and (clause.findings or sentence.last_finding):
+            for apply, kinds in RULES:
+                if kinds & clause.kinds:
+                    apply(sentence, clause)
         if clause.findings:
             sentence.last_finding = clause.findings[-1]
     return sentence, open_scope

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from medvl.text.assertion.clauses import ABSENT, CONJUNCTION, PRESENT, AssertedFinding, Clause, Part, Sentence
+from medvl.text.assertion.clauses import (
+    ABSENT,
+    CONJUNCTION,
+    NAMING_KINDS,
+    PRESENT,
+    AssertedFinding,
+    Clause,
+    Part,
+    Sentence,
+)
 from medvl.text.vocabulary import PhraseKind, kind_bits
 
 _ELLIPSIS_KINDS = kind_bits(
@@ -12,6 +21,7 @@ _ELLIPSIS_KINDS = kind_bits(
 )
 
 
+_PLACE_KINDS = NAMING_KINDS | kind_bits(PhraseKind.PREDICATE, PhraseKind.STOP)
 _DENYING_KINDS = kind_bits(PhraseKind.NEGATION, PhraseKind.NEGATION_BOTH)
 
 
@@ -124,7 +134,11 @@ class _Description:
         says_present = is_exception or self.severity is not None
         start = place = sentence.start_of(part.first)
         for phrase in sentence.phrases[part.first : part.stop]:
-            goes_on = phrase.kinds & _ELLIPSIS_KINDS or (is_exception and phrase.has(PhraseKind.MODIFIER))
+            is_article = phrase.has(PhraseKind.MODIFIER) and words["ellipsis"].issuperset(
+                sentence.words[phrase.start : phrase.end]
+            )
+            is_modifier = is_exception and phrase.has(PhraseKind.MODIFIER)
+            goes_on = phrase.kinds & _ELLIPSIS_KINDS or is_article or is_modifier
             if not goes_on or not words["ellipsis"].issuperset(sentence.words[place : phrase.start]):
                 return
             says_present = says_present or phrase.has(PhraseKind.PERSISTENCE)
@@ -136,3 +150,25 @@ class _Description:
             self.side = self.severity = None
             self.clause.findings.append(finding)
             self.last = finding
+
+
+def call_parts_normal(sentence: Sentence, clause: Clause) -> None:
+    """A body part of which disease is denied is normal: "the bones show no acute abnormality"."""
+    denied = next((f for f in clause.findings if f.kind == PhraseKind.DISEASE and f.assertion == ABSENT), None)
+    if denied is None or denied.cue is None:
+        return
+    found: list[AssertedFinding] = []
+    for part in clause.parts:
+        for phrase in sentence.phrases[part.first : part.stop]:
+            if phrase.end > denied.cue[0]:
+                clause.findings += found
+                return
+            if phrase.has(PhraseKind.STRUCTURE) and not phrase.statements:
+                structure = next(value for kind, value in phrase.meanings if kind == PhraseKind.STRUCTURE)
+                for name, assertion in sentence.vocabulary.structures[structure].get("normal", {}).items():
+                    finding = AssertedFinding(name, PhraseKind.STRUCTURE, phrase.words, part, None)
+                    finding.decide(assertion, denied.cue, "call_parts_normal")
+                    finding.final = True
+                    found.append(finding)
+            elif phrase.kinds & _PLACE_KINDS:
+                return  # "in the lungs, there is": a place, or a finding of its own

@@ -46,6 +46,12 @@ VERB_KINDS = kind_bits(PhraseKind.VERB, PhraseKind.PERSISTENCE)
 _STRUCTURE_KINDS = kind_bits(PhraseKind.STRUCTURE, PhraseKind.PREDICATE)
 _PART_ENDS = kind_bits(PhraseKind.COMMA, PhraseKind.LINKER)
 _ALTERNATIVE, _COLON, _STOP = (kind_bits(kind) for kind in (PhraseKind.ALTERNATIVE, PhraseKind.COLON, PhraseKind.STOP))
+# A phrase of no such kind changes nothing for those behind it.
+_READ_KINDS = (
+    _TURNING_KINDS
+    | (NAMING_KINDS | _STRUCTURE_KINDS | LOOKING_BACK_KINDS | VERB_KINDS)
+    | (_ALTERNATIVE | _COLON | _PART_ENDS | _STOP)
+)
 # Kinds of phrases between an adjective and the finding that it describes: "is probable mild left effusion".
 _DESCRIBING_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.MODIFIER, PhraseKind.CONTINUING)
 _MAX_ADJECTIVES = 5
@@ -116,12 +122,17 @@ class Phrase:
     __slots__ = ("end", "findings", "join", "kinds", "last", "meanings", "part", "start", "statements", "verb_end")
 
     def __init__(
-        self, match: PhraseMatch, join: str | None, verb_end: int, last: AssertedFinding | None, part: Part
+        self,
+        match: PhraseMatch,
+        kinds: int,
+        join: str | None,
+        verb_end: int,
+        last: AssertedFinding | None,
+        part: Part,
     ) -> None:
-        self.meanings: list[Meaning] = match[0]
-        self.kinds = kinds_of(match[0])
-        self.start, self.end = match[1], match[2]
-        self.join, self.verb_end, self.last, self.part = join, verb_end, last, part
+        self.meanings: list[Meaning]
+        self.meanings, self.start, self.end = match
+        self.kinds, self.join, self.verb_end, self.last, self.part = kinds, join, verb_end, last, part
         self.findings: Sequence[AssertedFinding] = ()
         self.statements: Sequence[tuple[StructureStatement, list[AssertedFinding]]] = ()
 
@@ -174,6 +185,7 @@ class Clause:
             other.findings[0].joined = COMMA
         self.findings += other.findings
         self.kinds |= other.kinds
+        self.has_statements = self.has_statements or other.has_statements
         other.parts, other.findings = [], []
 
 
@@ -184,7 +196,6 @@ class Sentence:
         matches: phrases, as :meth:`medvl.text.phrases.PhraseMatcher.match` returns them.
         words: words, as :meth:`medvl.text.phrases.PhraseMatcher.normalize_words` returns them.
         vocabulary: the vocabulary of the phrases.
-        look_ahead: what follows a phrase.
         phrases: the phrases.
         clauses: the clauses.
         scopes: the scopes of cues in front of findings, once they are known.
@@ -195,7 +206,7 @@ class Sentence:
 
     def __init__(self, matches: list[PhraseMatch], words: list[str | None], vocabulary: Vocabulary) -> None:
         self.matches, self.words, self.vocabulary = matches, words, vocabulary
-        self.look_ahead = LookAhead(matches)
+        self._look_ahead: LookAhead | None = None
         self.phrases: list[Phrase] = []
         self.scopes: list[Scope] = []
         self.understood = False
@@ -204,22 +215,38 @@ class Sentence:
         self._structures = StructureTracker()
         self._join: str | None = None
         self._verb_end = NOWHERE
+        clause = self.clauses[0]
+        part, last = clause.parts[0], None
         for index, match in enumerate(matches):
-            self._read(index, match)
+            kinds = match[0].kinds or kinds_of(match[0])
+            phrase = Phrase(match, kinds, self._join, self._verb_end, last, part)
+            self.phrases.append(phrase)
+            if kinds & _READ_KINDS:
+                self._read(index, phrase)
+                clause = self.clauses[-1]
+                part, last = clause.parts[-1], clause.findings[-1] if clause.findings else None
+            else:
+                clause.kinds |= kinds
         self.last_join = self._join
         self.clauses[-1].parts[-1].stop = len(matches)
         self.predicate = self._structures.predicate
 
-    def _read(self, index: int, match: PhraseMatch) -> None:
-        """Read a phrase: name its findings, and note what it joins, ends or completes."""
+    @property
+    def look_ahead(self) -> LookAhead:
+        """What follows a phrase."""
+        if self._look_ahead is None:
+            self._look_ahead = LookAhead(self.matches)
+        return self._look_ahead
+
+    def _read(self, index: int, phrase: Phrase) -> None:
+        """Read the phrase at ``index``: name its findings, and note what it joins, ends or completes."""
         clause = self.clauses[-1]
-        last = clause.findings[-1] if clause.findings else None
-        phrase = Phrase(match, self._join, self._verb_end, last, clause.parts[-1])
-        self.phrases.append(phrase)
         kinds = phrase.kinds
         if kinds & _TURNING_KINDS:
-            phrase.meanings = [(self._turned(index, phrase, kind), value) for kind, value in phrase.meanings]
-            kinds = phrase.kinds = kind_bits(*(kind for kind, _ in phrase.meanings))
+            turned = [(self._turned(index, phrase, kind), value) for kind, value in phrase.meanings]
+            if turned != phrase.meanings:
+                phrase.meanings = turned
+                kinds = phrase.kinds = kind_bits(*(kind for kind, _ in turned))
         clause.kinds |= kinds
         if kinds & (NAMING_KINDS | _STRUCTURE_KINDS):
             self._read_names(phrase)

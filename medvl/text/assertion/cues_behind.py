@@ -28,6 +28,9 @@ _OTHER_SUBJECT_KINDS = kind_bits(
     PhraseKind.STRUCTURE, PhraseKind.PREDICATE, PhraseKind.SIDE, PhraseKind.COMMA, PhraseKind.UNCERTAINTY
 )
 
+_BARE_LIST_KINDS = kind_bits(
+    *(PhraseKind.TERM, PhraseKind.ONLY_ABSENT, PhraseKind.COMMA, PhraseKind.LINKER, PhraseKind.ALTERNATIVE)
+)
 _COMMA, _COLON = kind_bits(PhraseKind.COMMA), kind_bits(PhraseKind.COLON)
 
 
@@ -45,12 +48,14 @@ def look_back(sentence: Sentence, clause: Clause) -> None:
                 for kind, _ in phrase.meanings:
                     if kind in LOOKING_BACK and not _has_own_subject(sentence, part, index):
                         _decide(sentence, clause, range(floor, count), index, LOOKING_BACK[kind], phrase.words)
+                        _answer_list(sentence, clause, range(floor, count), LOOKING_BACK[kind], phrase.words)
                         floor = count
         scope = part.unused
         if scope is not None and scope.cue is not None:
             count = _count_before(clause, count, sentence.start_of(part.stop))
             if _unused_cue_looks_back(sentence, clause, part, scope, count):
                 _decide(sentence, clause, range(floor, count), part.stop, scope.assertion, scope.cue)
+                _answer_list(sentence, clause, range(floor, count), scope.assertion, scope.cue)
                 floor = count
 
 
@@ -81,7 +86,8 @@ def _decide(sentence: Sentence, clause: Clause, places: range, index: int, asser
             continue
         if finding.final:
             break
-        finding.final = True
+        finding.final = assertion != PAST  # "was seen on the prior film and is unchanged"
+        finding.former = finding.former or assertion == PAST
         if not (assertion == ABSENT and finding.assertion == ABSENT):
             finding.decide(assertion, cue, "look_back")
         if position and findings[position - 1].words == finding.words:
@@ -89,6 +95,19 @@ def _decide(sentence: Sentence, clause: Clause, places: range, index: int, asser
         in_list = in_list or finding.joined == CONJUNCTION
         if finding.joined is None or (finding.joined == COMMA and not in_list):
             break
+
+
+def _answer_list(sentence: Sentence, clause: Clause, places: range, assertion: str, cue: WordSpan) -> None:
+    """An answer behind a colon holds for a list of bare findings before it: "pneumothorax, effusion, fracture: none"."""
+    first = clause.parts[0].first
+    if not clause.kinds & _COLON or len(places) < 2:
+        return
+    colon = next(i for i in range(first, len(sentence.phrases)) if sentence.phrases[i].has(PhraseKind.COLON))
+    if sentence.phrases[colon].end != cue[0]:
+        return  # "effusion: small, pneumothorax: none"
+    if all(phrase.kinds & _BARE_LIST_KINDS for phrase in sentence.phrases[first:colon]):
+        for position in places:
+            clause.findings[position].decide(assertion, cue, "look_back")
 
 
 def _unused_cue_looks_back(sentence: Sentence, clause: Clause, part: Part, scope: Scope, count: int) -> bool:

@@ -35,6 +35,9 @@ _OPENING = {
 OPENING_KINDS = kind_bits(*_OPENING)
 _STATING_KINDS = VERB_KINDS | LOOKING_BACK_KINDS
 _STRUCTURE_KINDS = kind_bits(PhraseKind.STRUCTURE, PhraseKind.PREDICATE)
+_ENDING_KINDS = kind_bits(PhraseKind.COMMA, PhraseKind.LINKER, PhraseKind.COLON, PhraseKind.STOP)
+# A phrase of no such kind changes nothing in an open scope.
+_SCOPE_KINDS = OPENING_KINDS | NAMING_KINDS | _STATING_KINDS | _STRUCTURE_KINDS | _ENDING_KINDS
 
 
 class Scope:
@@ -193,6 +196,10 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
     for part in clause.parts:  # which grows where a list goes on
         for index in range(part.first, min(part.stop + 1, len(phrases))):
             phrase = phrases[index]
+            if not phrase.kinds & (OPENING_KINDS if scope is None else _SCOPE_KINDS):
+                if phrase.statements:
+                    sentence.understood = True
+                continue
             for kind, _ in phrase.meanings:
                 if OPENING_KINDS >> kind & 1:
                     scope = _open(sentence, index, kind, scope)
@@ -219,7 +226,7 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
                     scope = _scope_behind(scope, sentence, index, kind)
     if scope is not None and not scope.is_named and part.stop == len(phrases):
         part.unused = scope
-    if any(finding.dropped for finding in clause.findings):
+    if clause.has_statements and any(finding.dropped for finding in clause.findings):
         clause.findings = [finding for finding in clause.findings if not finding.dropped]
     return scope
 
