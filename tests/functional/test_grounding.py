@@ -143,7 +143,7 @@ def test_iou_equals_torchmetrics():
             assert overlap[n, column].item() == pytest.approx(expected.item(), abs=1e-6)
 
 
-MAPS, MASKS = torch.rand(5, 3, 3), torch.ones(5, 3, 3)
+MAPS, MASKS = torch.rand(5, 3, 3, generator=torch.Generator().manual_seed(0)), torch.ones(5, 3, 3)
 EXPECTED = "maps and masks must be floating point and of one shape (N, H, W[, D])"
 
 

@@ -50,7 +50,10 @@ def entered_before_the_product(loss, *arguments):
     return entered
 
 
-EMBEDS, LABELS, PARTS = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 5, 8)
+GENERATOR = torch.Generator().manual_seed(0)
+EMBEDS, LABELS, PARTS, PART_LABELS = (
+    torch.randn(*shape, generator=GENERATOR) for shape in ((4, 8), (4, 3), (4, 5, 8), (4, 5, 3))
+)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +65,7 @@ EMBEDS, LABELS, PARTS = torch.randn(4, 8), torch.randn(4, 3), torch.randn(4, 5, 
         (SigmoidContrastiveLoss(), (EMBEDS, EMBEDS), 3, 3),
         (PatchSentenceMatchingLoss(), (PARTS, PARTS), 6, 3),
         # Which sentences, of which texts, is read before anything is scored.
-        (SemanticSentenceLoss(), (PARTS, PARTS, LABELS, torch.randn(4, 5, 3)), 22, 9),
+        (SemanticSentenceLoss(), (PARTS, PARTS, LABELS, PART_LABELS), 22, 9),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, torch.nn.Module) else "",
 )
