@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -16,13 +17,16 @@ from medvl.utils.checks import error_message
 MAX_NAME_LENGTH = 100
 """Characters of a class name; longer cells are reports of a column that was named by mistake."""
 
+_JOINED = re.compile(r"\s*[/&+]\s*|\s+and\s+")
+
 
 class ClassNames:
     """The classes of a column, and the label of each of its cells.
 
     Spellings that differ by case, white space or underscores are one class, under its most frequent spelling. A comma
     separates names where both sides are classes: of the column's other cells, or findings of CheXpert. A cell whose comma may
-    also be part of a name is an error; with ``label_names`` there is no doubt.
+    also be part of a name is an error, and so is one of classes of other cells joined by ``/``, ``&``, ``+`` or "and"; with
+    ``label_names`` there is no doubt.
 
     Args:
         column: name of the column.
@@ -40,6 +44,7 @@ class ClassNames:
         self.column = column
         self._given = label_names is not None
         self._known: set[str] = set()
+        self._occurring: set[str] = set()
         self._split_texts: dict[str, list[str]] = {}  # the cells of a column repeat
         if label_names is not None:
             names = [str(name) for name in label_names]
@@ -69,7 +74,8 @@ class ClassNames:
         """The names that occur, each in its most frequent spelling."""
         whole, with_comma = _collect(cells, self.column)
         parts = Counter(key for cell in with_comma for key in {class_key(part) for part in split_commas(cell)})
-        self._known = {class_key(name) for name in (*whole, *load_vocabulary("chexpert14").names)}
+        self._occurring = {class_key(name) for name in whole}
+        self._known = self._occurring | {class_key(name) for name in load_vocabulary("chexpert14").names}
         self._known |= {key for key, number in parts.items() if number > 1}
         spellings: dict[str, Counter[str]] = {}
         longest = 0
@@ -107,6 +113,16 @@ class ClassNames:
                 names.append(name)
             elif is_blank(name):
                 continue
+            elif (
+                not is_list
+                and len(joined := _JOINED.split(name)) > 1
+                and set(map(class_key, joined)) <= self._occurring
+            ):
+                reason = (
+                    "a name that joins others by /, &, + or 'and' may be one class or several; separate names by | or ;, or "
+                    "give label_names"
+                )
+                raise CellError(self.column, reason)
             elif is_list or len(split := split_commas(name)) < 2:
                 names.append(name.rstrip(",").strip() if not is_list else name)
             elif all(class_key(one) in self._known for one in split):
@@ -146,4 +162,4 @@ def _name(part: Any) -> str:
         return ""
     if isinstance(part, float) and part.is_integer():
         return str(int(part))
-    return strip_text(str(part))
+    return " ".join(strip_text(str(part)).split())

@@ -203,8 +203,7 @@ def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
     for path in files:
         if path not in dicom:
             if _looks_like_slice(path, patterns):
-                fault = "it lacks the DICOM prefix (DICM at byte 128)." if path.stat().st_size else "it is empty."
-                problems[path.name] = ValueError(fault)
+                problems[path.name] = ValueError(_fault(path))
             continue
         try:
             with path.open("rb") as file:
@@ -226,6 +225,9 @@ def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
 
 def _looks_like_slice(path: Path, patterns: set[str]) -> bool:
     """Whether a file that is no DICOM file was one: by its suffix, a name like those of the others, or binary content."""
+    if path.suffix.lower() == ".gz":
+        path = path.with_suffix("")
+        return path.suffix.lower() in _SUFFIXES or _name_pattern(path) in patterns
     if path.suffix.lower() in _SUFFIXES or _name_pattern(path) in patterns:
         return True
     if path.suffix:
@@ -233,6 +235,15 @@ def _looks_like_slice(path: Path, patterns: set[str]) -> bool:
     with open(path, "rb") as file:
         head = file.read(256)
     return not head or b"\0" in head
+
+
+def _fault(path: Path) -> str:
+    """Why a file that should be a slice is none."""
+    with path.open("rb") as file:
+        head = file.read(2)
+    if is_gzip(head):
+        return "it is compressed by gzip, which slices of a series may not be."
+    return "it lacks the DICOM prefix (DICM at byte 128)." if head else "it is empty."
 
 
 def _name_pattern(path: Path) -> str:

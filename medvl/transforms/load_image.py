@@ -136,6 +136,9 @@ class LoadStudyImage(Transform):
             raise ValueError(error_message("the volume", "hold at least one voxel", f"shape {tuple(voxels.shape)}"))
         while voxels.ndim < 3:
             voxels = voxels[..., None]
+        axes = voxels.affine[:3, :3]
+        if not axes.isfinite().all() or torch.linalg.matrix_rank(axes) < 3:
+            raise ValueError(error_message("the affine matrix", "map the axes to three directions", axes.tolist()))
         volume = self._orient(voxels[None])
         flat = [axis for axis in (1, 2, 3) if volume.shape[axis] == 1]
         if flat:
@@ -333,6 +336,8 @@ def _gray_array(image: np.ndarray | Tensor) -> Tensor:
         image = image[None]
     elif len(shape) not in (3, 4) or shape[0] not in (1, 3):
         raise ValueError(error_message("image", "have shape (H, W), (1, H, W[, D]) or (3, H, W[, D])", shape))
+    if np.iscomplexobj(image) if isinstance(image, np.ndarray) else image.is_complex():
+        raise ValueError(error_message("image", "hold real numbers", f"type {image.dtype}"))
     tensor = as_float32(image)
     if tensor.shape[0] == 3:
         tensor = torch.tensordot(torch.tensor([0.299, 0.587, 0.114], device=tensor.device), tensor, dims=1)[None]

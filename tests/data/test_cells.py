@@ -83,6 +83,18 @@ class TestClassNames:
         split, _ = labeled(folder, ["solid, Mass"], label_names=["Mass", "solid"])
         assert split == [["Mass", "solid"]]
 
+    @pytest.mark.parametrize("joined", ["Edema/Mass", "edema / Mass", "Edema & Mass", "Edema+Mass", "Edema and Mass"])
+    def test_a_joined_name_of_classes_is_an_error_until_the_names_are_given(self, folder, joined):
+        with pytest.raises(
+            StudyError, match=r"row 2 .*: a name that joins others by /, &, \+ or 'and' may be one class or"
+        ):
+            labeled(folder, ["Edema", joined, "Mass"])
+        assert labeled(folder, ["Edema", joined, "Mass"], label_names=["Edema", joined, "Mass"])[0][1] == [joined]
+        assert labeled(folder, ["Edema", joined])[1] == ("Edema", joined), "Mass is no class of its own here"
+
+    def test_the_name_of_a_class_has_single_spaces(self, folder):
+        assert labeled(folder, ["Lung  Lesion", "Lung Lesion", "Lung  Lesion"])[1] == ("Lung Lesion",)
+
     @pytest.mark.parametrize(
         "spelling",
         [

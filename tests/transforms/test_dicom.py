@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import re
 import warnings
@@ -309,6 +310,17 @@ def test_a_damaged_slice_is_named(tmp_path, damage, reason, number):
     folder = write_tall_series(tmp_path / "series")
     damage(folder / f"s{number}.dcm")
     with pytest.raises(ValueError, match=rf"every slice must be readable, unlike s{number}\.dcm \(.*{reason}.*\)\.$"):
+        load(folder)
+
+
+@pytest.mark.parametrize("suffix", [".dcm.gz", ".dcm"])
+def test_a_slice_compressed_by_gzip_is_not_left_out(tmp_path, suffix):
+    folder = write_tall_series(tmp_path / "series")
+    content = (folder / "s5.dcm").read_bytes()
+    (folder / "s5.dcm").unlink()
+    (folder / f"s5{suffix}").write_bytes(gzip.compress(content))
+    (folder / "notes.txt.gz").write_bytes(gzip.compress(b"No slice."))
+    with pytest.raises(ValueError, match=rf"unlike s5{re.escape(suffix)} \(it is compressed by gzip, .*\)\.$"):
         load(folder)
 
 

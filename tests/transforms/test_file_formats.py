@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import math
 import shutil
 
 import nibabel
@@ -249,3 +250,16 @@ def test_a_meta_tensor_in_color_keeps_its_affine():
 def test_the_file_that_pydicom_has_in_gzip():
     path = get_testdata_file("zipMR.gz")
     assert load(path).shape == (64, 64)
+
+
+@pytest.mark.parametrize("value", [0.0, math.nan, 1.0])
+def test_a_place_in_space_without_three_directions_is_refused(tmp_path, value):
+    affine = torch.full((4, 4), value, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"^the affine matrix must map the axes to three directions, got \[\["):
+        LoadStudyImage()(MetaTensor(torch.rand(1, 4, 5, 6), affine=affine))
+
+
+@pytest.mark.parametrize("image", [np.ones((4, 5), np.complex64), torch.ones(1, 4, 5, 6, dtype=torch.complex64)])
+def test_complex_numbers_are_refused(image):
+    with pytest.raises(ValueError, match=r"^image must hold real numbers, got type (torch\.)?complex64\.$"):
+        LoadStudyImage()(image)
