@@ -51,9 +51,9 @@ def load_reference_weights(
                                                                            "gelu", "bias": False,
                                                                            "hidden_features": 640}``
     "openai_clip" state dicts of OpenAI's CLIP with a ViT (Radford et al.  Hugging Face's ``clip_vision_model`` and
-                  2021, https://arxiv.org/abs/2103.00020), and            ``clip_text_model`` of the same sizes, the text with
-                  CheXzero's (Tiu et al. 2022,                             ``pooling="last"``; both projections
-                  https://doi.org/10.1038/s41551-022-00936-9)              ``{"bias": False}``
+                  2021, https://arxiv.org/abs/2103.00020), and CheXzero's  ``clip_text_model`` of the same sizes, the
+                  (Tiu et al. 2022,                                        text with ``pooling="last"``; both
+                  https://doi.org/10.1038/s41551-022-00936-9)              projections ``{"bias": False}``
     ============= ======================================================== =============================================
 
     The outputs are then those of the published model, up to rounding, for texts without padding; MedCLIP's own code averages
