@@ -15,7 +15,7 @@ from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
-from medvl.workflows.layers import LAYERS, ConfigFile, check_overrides, config_files, split_key
+from medvl.workflows.layers import LAYERS, ConfigFile, check_overrides, config_files, split_key, with_paper_settings
 
 USAGE = (
     "# The whole configuration, to copy and edit. It runs by `medvl train FILE` and by\n"
@@ -73,6 +73,7 @@ def settings_text(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None
 
 def _merged(recipe: ConfigFile, overrides: Mapping[str, Any] | None) -> _Text:
     """The layers of a configuration in one text, with overrides."""
+    recipe, overrides = with_paper_settings(recipe, overrides or {})
     text = _Text()
     for path in config_files(recipe):
         try:

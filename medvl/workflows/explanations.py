@@ -56,9 +56,10 @@ class Explanation:
         path = Path(path)
         check_suffix(path, PICTURE_FILES)
         panels = len(self.texts) + 1
-        columns = min(panels, 3)
+        columns = panels if panels < 4 else 2 if panels == 4 else 3
         rows = -(-panels // columns)
-        figure = Figure(figsize=(3.6 * columns, 4.1 * rows))
+        height, width = self.picture.shape[:2]
+        figure = Figure(figsize=(3.6 * columns, (0.8 + min(3.0 * height / width, 6.0)) * rows))
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat:
             axis.axis("off")
@@ -70,7 +71,7 @@ class Explanation:
             f"Cosine of image and sentence, from a grid of {grid} cells; each map has its own colors", fontsize=9
         )
         figure.tight_layout()
-        figure.savefig(path, dpi=150)
+        figure.savefig(path, dpi=150, bbox_inches="tight")
         return path
 
     def _draw(self, axis: Any, number: int | None) -> None:

@@ -16,6 +16,9 @@ from medvl.utils.errors import plain_reason
 from medvl.utils.limits import check_regular_file, read_small_text
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
+PAPERS = BUNDLES / "papers"
+"""A file a recipe, with the settings of its paper: what ``preset: paper`` stands for."""
+PAPER = "paper"
 LAYERS = "layers"
 """The key by which a file names the layers it builds on, lowest first."""
 _NOT_SETTINGS = (LAYERS, "imports", "bundle_root", "dataset_dir", "recorded_config", "initialize", "run", "finalize")
@@ -60,6 +63,36 @@ def config_files(config_file: ConfigFile) -> list[Path]:
     for name in config_file:
         _add(_find(name, Path.cwd()), files, ())
     return files
+
+
+def with_paper_settings(config_file: ConfigFile, overrides: Mapping[str, Any]) -> tuple[ConfigFile, dict[str, Any]]:
+    """A configuration and overrides in which ``preset=paper`` is a layer of its own, above the recipe and below the overrides.
+
+    Args:
+        config_file: as for :func:`config_files`.
+        overrides: values by key.
+
+    Raises:
+        ValueError: If there are no settings of a paper for this recipe.
+
+    Example:
+        >>> files, overrides = with_paper_settings("convirt", {"preset": "paper", "epochs": 3})
+        >>> [path.parent.name for path in config_files(files)], overrides
+        (['bundles', 'bundles', 'bundles', 'papers'], {'epochs': 3})
+    """
+    if overrides.get("preset") != PAPER:
+        return config_file, dict(overrides)
+    known = {path.stem: path for path in PAPERS.glob("*.yaml")}
+    recipes = [
+        path.stem for path in config_files(config_file) if path.parent == BUNDLES.resolve() and path.stem in known
+    ]
+    if not recipes:
+        expected = f"be small or base, or for {', '.join(sorted(known))} also paper"
+        raise ValueError(error_message("preset", expected, repr(PAPER)))
+    below = [config_file] if isinstance(config_file, str | Path) else list(config_file)
+    if not _is_path(below[0]):
+        below = [*config_files(below)]
+    return [*below, known[recipes[-1]]], {key: value for key, value in overrides.items() if key != "preset"}
 
 
 def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:

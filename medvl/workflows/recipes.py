@@ -15,7 +15,7 @@ from torch import nn
 
 from medvl.utils.targets import state_target
 from medvl.workflows.folder_lock import release_lock
-from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files
+from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files, with_paper_settings
 from medvl.workflows.run_folder import WholeConfig
 
 RECORDED = "recorded_config"
@@ -69,6 +69,7 @@ class RecipeWorkflow(ConfigWorkflow):
         logging_file: str | bool | None = False,
         **options: Any,
     ) -> None:
+        config_file, options = with_paper_settings(config_file, options)
         super().__init__(
             [str(path) for path in config_files(config_file)], meta_file or str(METADATA), logging_file, **options
         )
@@ -106,7 +107,7 @@ def train(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> Pat
     Raises:
         ValueError: If the recipe or a key is unknown, or a value is not a number where there was one.
     """
-    overrides = dict(overrides or {})
+    recipe, overrides = with_paper_settings(recipe, overrides or {})
     workflow = RecipeWorkflow(recipe, workflow_type="train")
     check_overrides(workflow.parser.get(), overrides, _name(recipe))
     workflow.parser.update(overrides)
