@@ -543,7 +543,7 @@ class TestErrors:
             ),
             (
                 ["train", "medclip", "--source", "image-label=foo:somewhere"],
-                "source must begin with one of chexpert, mimic-cxr, openi before the colon, got 'foo:somewhere'.",
+                "siim, vindr-cxr before the colon, got 'foo:somewhere'.",
             ),
             (["embed", "nowhere"], "nowhere holds no trained model"),
         ],

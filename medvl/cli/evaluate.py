@@ -37,10 +37,10 @@ def _protocol_list() -> str:
 def _benchmark_list() -> str:
     """The names of the benchmarks, for the help text."""
     try:
-        from medvl.evaluation.benchmarks import BENCHMARKS
+        from medvl.evaluation.registry import BENCHMARK_NAMES
     except MissingExtraError:
-        return "one of the registered benchmarks"
-    return ", ".join(BENCHMARKS)
+        return "one of the benchmarks"
+    return ", ".join(BENCHMARK_NAMES)
 
 
 @column_options

@@ -17,7 +17,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         help="A table of studies (CSV, TSV, JSONL or JSON, also as .gz, Parquet or Excel), image paths relative to it; "
-        "an image folder with a table metadata.jsonl; or 'synthetic', the built-in set.",
+        "an image folder with a table metadata.jsonl; NAME:PATH of a public data set, such as chexpert:FOLDER; or "
+        "'synthetic', the built-in set.",
         show_default=False,
     ),
 ]

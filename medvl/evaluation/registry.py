@@ -34,6 +34,10 @@ OPTIONS = {"classes": "--class", "mask_columns": "--mask-column"}
 """Options of an evaluation that concern some protocols only, and their names on the command line."""
 
 
+BENCHMARK_NAMES = ("chexpert-5x200", "chexpert-8x200", "rsna", "siim", "ms-cxr", "ct-rate")
+"""The names of :data:`medvl.evaluation.benchmarks.BENCHMARKS`, without importing them."""
+
+
 @dataclass(frozen=True)
 class Protocol:
     """How an evaluation runs one protocol.

@@ -12,6 +12,7 @@ import pytest
 from medvl.data.label_columns import CHEXPERT_FINDINGS
 from medvl.evaluation.benchmarks import BENCHMARKS, _draw_fraction, parse_benchmark
 from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES, CHEXPERT_COMPETITION_FINDINGS
+from medvl.evaluation.registry import BENCHMARK_NAMES
 from medvl.workflows import train
 
 TINY = {
@@ -99,6 +100,10 @@ def test_a_folder_that_lacks_it_is_refused_in_one_sentence(name, tmp_path, medvl
     assert code != 0
     assert f"{tmp_path} holds no " in err
     assert "is read from" in err
+
+
+def test_names_that_the_help_lists():
+    assert tuple(BENCHMARKS) == BENCHMARK_NAMES
 
 
 def test_benchmarks_that_are_wrong(run, medvl, tmp_path):
