@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -342,6 +343,31 @@ class TestEvaluate:
         assert code == 130
         assert err.splitlines()[-1] == "Stopped by SIGINT. Nothing is left half written; give the same command again."
         assert not (tmp_path / "new").exists()
+
+    def test_words_of_few_patients_in_a_vocabulary_are_counted_and_listed(self, medvl, tmp_path):
+        table = write_table(tmp_path / "data")
+        lines = table.read_text().splitlines()
+        for number in range(1, 5):  # of which one at least is for training
+            text = lines[number].split('"')[1]
+            lines[number] = lines[number].replace(text, "Effusion seen by Zyxwquist.")
+        table.write_text("\n".join(lines))
+        from medvl.transforms import train_tokenizer
+
+        tokenizer = train_tokenizer(["Effusion seen by Zyxwquist."] * 20, min_patients=1)
+        tokenizer.save_pretrained(tmp_path / "run" / "model")
+        options = ["audit", "--data", table, *columns(), "--batch-size", "8", "--output", tmp_path / "audit"]
+        code, out, err = medvl(*options, "--tokenizer", tmp_path / "run")
+        assert code == 0, err
+        listed = (tmp_path / "audit" / "rare_tokens.csv").read_text().splitlines()
+        assert listed[0] == "token,patients"
+        assert any(re.fullmatch("zyxwquist,[1-4]", line) for line in listed)
+        assert f"{len(listed) - 1} are of words in the reports of fewer than 5 patients" in out
+        assert "zyxwquist" not in out + err
+        code, out, err = medvl(*options, "--tokenizer", tmp_path / "run", "--min-word-patients", "1")
+        assert ", 0 are of words in the reports of fewer than 1 patients" in out
+        code, out, err = medvl(*options, "--tokenizer", tmp_path / "nowhere")
+        assert code != 0
+        assert f"there is no folder {tmp_path / 'nowhere'}." in err
 
     def test_splits_are_those_of_the_training(self, trained):
         from medvl.workflows import TrainedRun

@@ -17,7 +17,21 @@ def audit(
     source: Sources = None,
     batch_size: Annotated[int, typer.Option(help="Studies in a batch.", min=2)] = 64,
     split: Annotated[str, typer.Option(help="Of the false negatives: train, val, test or all.")] = "all",
-    output: Annotated[Path, typer.Option(help="Folder for leaks.csv, audit.json and audit.png.")] = Path("audit"),
+    tokenizer: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RUN",
+            help="A run folder, or one with a tokenizer: also list the entries of its vocabulary that are words, or parts of "
+            "words, in the training reports of few patients, such as names.",
+            show_default=False,
+        ),
+    ] = None,
+    min_word_patients: Annotated[
+        int, typer.Option(help="For --tokenizer: entries of words of fewer patients are listed.", min=1)
+    ] = 5,
+    output: Annotated[
+        Path, typer.Option(help="Folder for leaks.csv, audit.json, audit.png and rare_tokens.csv.")
+    ] = Path("audit"),
     on_error: OnError = "raise",
     columns: dict[str, Any] | None = None,
 ) -> None:
@@ -25,7 +39,7 @@ def audit(
 
     A leak is a patient or an image, by whatever path or as a copy, in two splits. False negatives are pairs of studies that
     share all findings; labels come from the table, or where it has none from the reports. The expectations over random
-    batches are exact.
+    batches are exact. The tables it writes hold ids, and rare_tokens.csv words of reports.
 
     Example:  medvl audit --data cases.csv --label-column finding --batch-size 128
     """
@@ -51,6 +65,28 @@ def audit(
         [study["study_id"] for study in studies],
     )
     typer.echo(found.table())
+    if tokenizer is not None:
+        typer.echo("\n" + _write_rare_tokens(tokenizer, manifest, min_word_patients, output / "rare_tokens.csv"))
     print_skipped(manifest.skipped)
     typer.echo(f"\nLeaks: {leaks.save(output / 'leaks.csv')}")
     typer.echo(f"Figures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")
+
+
+def _write_rare_tokens(folder: Path, manifest: Any, min_patients: int, path: Path) -> str:
+    """List what a vocabulary tells of few patients in a CSV file; the sentence that counts it, without the words."""
+    from medvl.data import text_corpus
+    from medvl.networks import load_tokenizer
+    from medvl.transforms import rare_tokens
+    from medvl.utils.csv_files import CsvWriter
+    from medvl.utils.io import atomic_write
+
+    inner = folder / "model"
+    tokenizer = load_tokenizer(inner if (inner / "tokenizer_config.json").is_file() else folder)
+    corpus = text_corpus(manifest.subset("train").studies or manifest.studies, manifest.names)
+    found = rare_tokens(tokenizer, corpus.texts, corpus.patients, min_patients)
+    with atomic_write(path, newline="") as file:
+        CsvWriter(file).write_rows([["token", "patients"], *found.items()])
+    return (
+        f"Of {len(tokenizer)} entries of the vocabulary, {len(found)} are of words in the reports of fewer than "
+        f"{min_patients} patients: {path}"
+    )

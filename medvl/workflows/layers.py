@@ -111,24 +111,27 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
     if not isinstance(layers, list | None):
         raise ValueError(error_message(f"{LAYERS} of {path}", "be a list of names", type(layers).__name__))
     for name in layers or ():
-        _add(_find(name, path.parent), files, (*above, path))
+        if not isinstance(name, str):
+            raise ValueError(error_message(f"{LAYERS} of {path}", "be a list of names", type(name).__name__))
+        _add(_find(name, path.parent, f"{LAYERS} of {path}"), files, (*above, path))
     if path not in files:
         files.append(path)
 
 
-def _find(name: str | Path, folder: Path) -> Path:
-    """The file of a layer: a path relative to ``folder``, or a name without a suffix."""
+def _find(name: str | Path, folder: Path, what: str = LAYERS) -> Path:
+    """The file of a layer: a path relative to ``folder``, or a name without a suffix; ``what`` names the list, for errors."""
     if _is_path(name):
         check_regular_file(folder / name)
         path = (folder / name).resolve()
         if not path.is_file():
-            raise FileNotFoundError(f"{path} does not exist.")
+            of = "" if what == LAYERS else f", which is among {what}"
+            raise FileNotFoundError(f"{path} does not exist{of}.")
         return path
     for path in (BUNDLES / f"{name}.yaml", folder / f"{name}.yaml"):
         if path.is_file():
             return path.resolve()
     known = ", ".join(sorted(path.stem for path in BUNDLES.glob("*.yaml")))
-    raise ValueError(error_message(LAYERS, f"be among {known}, or files beside the recipe", repr(str(name))))
+    raise ValueError(error_message(what, f"be among {known}, or files beside the recipe", repr(str(name))))
 
 
 def _is_path(name: str | Path) -> bool:

@@ -225,6 +225,23 @@ class TestLayers:
         with pytest.raises(ValueError, match=r"recipe must be one of convirt, .*, or a YAML file, got 'clip'\.$"):
             config_files("clip")
 
+    @pytest.mark.parametrize(
+        ("layers", "reason"),
+        [
+            ("[convirt, pairde]", r"must be among base, .*, got 'pairde'\.$"),
+            ("[[base]]", r"must be a list of names, got list\.$"),
+            ("[3]", r"must be a list of names, got int\.$"),
+        ],
+    )
+    def test_a_layer_that_is_none_is_named_with_its_file(self, tmp_path, layers, reason):
+        path = tmp_path / "own.yaml"
+        path.write_text(f"layers: {layers}\n")
+        with pytest.raises(ValueError, match=rf"^layers of {path} {reason}"):
+            config_files(path)
+        path.write_text("layers: [none.yaml]\n")
+        with pytest.raises(FileNotFoundError, match=rf"none\.yaml does not exist, which is among layers of {path}\.$"):
+            config_files(path)
+
     def test_a_layer_comes_once_and_before_what_builds_on_it(self, tmp_path):
         (tmp_path / "lab.yaml").write_text("layers: [mlip]\nepochs: 7\n")
         own = tmp_path / "own.yaml"

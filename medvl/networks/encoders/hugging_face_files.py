@@ -190,7 +190,7 @@ def load_tokenizer(folder: str | Path) -> Any:
         folder: the folder, or the name of a model of the Hugging Face Hub that is in this machine's cache.
 
     Raises:
-        ValueError: If the folder does not exist, or holds no tokenizer or a damaged one.
+        ValueError: If the folder does not exist, or holds no tokenizer, a damaged one or one without a padding token.
     """
     found = find_folder(folder)
     if found is None:
@@ -201,7 +201,10 @@ def load_tokenizer(folder: str | Path) -> Any:
     folder = found
     check_files(folder)
     with _errors(f"the tokenizer in {folder}"), offline():
-        return AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"the tokenizer in {folder} must have a padding token, which it lacks.")
+    return tokenizer
 
 
 def check_files(folder: str | Path) -> None:

@@ -256,3 +256,11 @@ def test_importing_and_building_reach_no_network(tmp_path):
     )
     environment = {name: value for name, value in os.environ.items() if "OFFLINE" not in name}
     subprocess.run([sys.executable, "-c", code], check=True, env={**environment, "HF_HOME": str(tmp_path)})
+
+
+def test_a_tokenizer_without_a_padding_token_is_refused_by_name(tmp_path):
+    tokenizer = train_tokenizer(["no edema"], min_patients=1)
+    tokenizer.pad_token = None
+    tokenizer.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=rf"^the tokenizer in {tmp_path} must have a padding token, which it lacks\.$"):
+        load_tokenizer(tmp_path)
