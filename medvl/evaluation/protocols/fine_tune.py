@@ -237,10 +237,9 @@ def _probe_classifier(
     check_disjoint_patients(train=trained, validation=checked)
     probes = fit_probes([part for _, part in parts], [task.targets(studies) for studies, _ in parts])
     classifier = FindingClassifier(encoder, features.shape[1], len(task.findings))
-    weights, biases = (torch.as_tensor(values, dtype=torch.float32) for values in probes.linear())
     with torch.no_grad():
-        classifier.head[1].weight.copy_(weights)
-        classifier.head[1].bias.copy_(biases)
+        for parameter, values in zip(classifier.head[1].parameters(), probes.linear(), strict=True):
+            parameter.copy_(torch.as_tensor(values))
     classifier.to(device).eval()
     return classifier, *_score(classifier, validation, device)
 
