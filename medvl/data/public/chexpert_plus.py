@@ -82,7 +82,7 @@ class CheXpertPlus(PublicDataset):
                 if row["split"] not in _SPLITS:
                     raise StudyError(study_id, "split", f"expected train or valid, got {row['split'][:20]!r}")
                 image = self._image(above, name, study_id)
-                study = {
+                study: dict[str, Any] = {
                     "study_id": study_id,
                     "patient_id": row["deid_patient_id"],
                     "split": _SPLITS[row["split"]],

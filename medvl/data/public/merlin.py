@@ -47,16 +47,16 @@ class Merlin(PublicDataset):
         images = ImageIndex(self.path, suffixes=(".nii.gz", ".nii"))
         states: dict[str, dict[str, str]] = {}
         for row in self.read_rows(labels) if labels else ():
-            first, *self.names = row  # type: ignore[misc]
-            states[row[first]] = {name: "" if row[name] in _NOT_LABELED else row[name] for name in self.names}
-        self.names = tuple(self.names)
+            first, *names = row
+            self.names = tuple(names)
+            states[row[first]] = {name: "" if row[name] in _NOT_LABELED else row[name] for name in names}
         for row in self.read_rows(reports, ("study id", "Findings", "Split")):
             study_id = row["study id"]
             with self.handle_study_errors():
                 split = _SPLITS.get(row["Split"].strip().lower())
                 if split is None:
                     raise StudyError(study_id, "Split", f"expected train, val or test, got {row['Split'][:20]!r}")
-                study = {
+                study: dict[str, Any] = {
                     "study_id": study_id,
                     "split": split,
                     "image": self.indexed_images(images, study_id, study_id),

@@ -85,16 +85,16 @@ class NIHChestXray14(PublicDataset):
                             study_id, "Finding Labels", f"expected findings of ChestX-ray14, got {name[:40]!r}"
                         )
                     label[index[name]] = 1
-                study = {
+                paths = self.indexed_images(images, study_id, study_id)
+                yield {
                     "study_id": study_id,
                     "patient_id": study_id.partition("_")[0],
-                    "image": self.indexed_images(images, study_id, study_id),
+                    "image": paths,
+                    "views": [row["View Position"]] * len(paths),
                     "label": label,
                     **({"split": splits[file]} if file in splits else {}),
                     **({"regions": regions[file]} if file in regions else {}),
                 }
-                study["views"] = [row["View Position"]] * len(study["image"])
-                yield study
 
 
 def _read_boxes(path: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
