@@ -52,9 +52,8 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         skipped: the errors of the studies that were skipped.
 
     Raises:
-        FileNotFoundError: If a file of the layout is missing. ValueError: If ``split``, ``views`` or ``on_error`` is unknown,
-        or the data set is published without splits or views and one
-            is asked for.
+        FileNotFoundError: If a file of the layout is missing.
+        ValueError: If ``split``, ``views`` or ``on_error`` is unknown, or splits or views are asked for that there are not.
         medvl.utils.errors.StudyError: If a study cannot be read and ``on_error`` is ``"raise"``.
     """
 
@@ -104,7 +103,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         """The first file or folder of the data set that matches one of the patterns, compressed (``.gz``) or not; else None.
 
         Args:
-            patterns: of :meth:`pathlib.Path.glob`, the one to prefer first.
+            patterns: of ``pathlib.Path.glob``, the one to prefer first.
         """
         for pattern in patterns:
             for name in (pattern, f"{pattern}.gz"):

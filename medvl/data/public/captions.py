@@ -37,7 +37,7 @@ class CaptionDataset(PublicDataset):
 
 @register_public_dataset("roco")
 class ROCO(CaptionDataset):
-    """ROCO (Pelka et al. 2018), radiology figures with captions, as a datalist of :class:`CaptionDataset`.
+    """ROCO (Pelka et al. 2018), radiology figures with captions, as a datalist.
 
     Layout: ``data/train/radiology/captions.txt`` (id, tab, caption), ``dlinks.txt`` (id, tab, link and, last, the name of the
     file) and ``images/``, and so for ``validation`` and ``test``, as its repository's ``scripts/fetch.py`` writes them: an
@@ -72,7 +72,7 @@ class ROCO(CaptionDataset):
 
 @register_public_dataset("rocov2")
 class ROCOv2(CaptionDataset):
-    """ROCOv2 (Rückert et al. 2024), radiology figures with captions, as a datalist of :class:`CaptionDataset`.
+    """ROCOv2 (Rückert et al. 2024), radiology figures with captions, as a datalist.
 
     Layout: ``train_captions.csv`` (ID, Caption) beside ``train_images`` (or ``train``) with ``ROCOv2_2023_train_000001.jpg``,
     and so for ``valid`` and ``test``, as on Zenodo. License: CC BY 4.0, CC BY-NC and others by article, in
@@ -100,7 +100,7 @@ _ROCOV2 = {"train": "train", "val": "valid", "test": "test"}
 
 @register_public_dataset("pmc-oa")
 class PMCOA(CaptionDataset):
-    """PMC-OA (Lin et al. 2023), figures of PubMed Central's open-access articles, as a datalist of :class:`CaptionDataset`.
+    """PMC-OA (Lin et al. 2023), figures of PubMed Central's open-access articles, as a datalist.
 
     Layout: ``pmc_oa.jsonl`` or ``pmc_oa_beta.jsonl`` (``image``, ``caption``) and the unpacked ``images.zip``, whose folder
     is ``caption_T060_filtered_top4_sep_v0_subfigures``. ``patient_id`` is the article, where the image's name begins with its

@@ -32,7 +32,7 @@ class CheXlocalize(PublicDataset):
     folder itself. License: Stanford University CheXlocalize Dataset Research Use Agreement. Apply at the Stanford AIMI
     Center. Files were compared with the sample in the data set's repository and the reader in TorchXRayVision.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no file of annotations.

@@ -34,9 +34,8 @@ class CTRATE(PublicDataset):
     table of metadata, which is not read: use the files of ``train_fixed`` and ``valid_fixed``, whose header has the scale and
     the spacing.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`; without ``check_files``, volumes that are not there are named
-    as
-        they are published.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`. Without ``check_files``, volumes that are not
+    there are named as they are published.
 
     Raises:
         FileNotFoundError: If there is no table of reports or of labels.

@@ -27,7 +27,7 @@ class Merlin(PublicDataset):
     ``.xlsx`` needs ``pip install "medvl[tables]"``. License: Stanford University Dataset Research Use Agreement. Apply at the
     Stanford AIMI Center. File and column names were compared with public code that reads them, not with the files.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table of reports.

@@ -34,7 +34,7 @@ class NIHChestXray14(PublicDataset):
     none is named; the NIH Clinical Center allows use without restrictions and asks to be named as source, with its link and
     the paper. No application. The tables were compared with those in TorchXRayVision.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table of images.

@@ -28,7 +28,7 @@ class PadChest(PublicDataset):
     all images in any folder. License: PadChest Dataset Research Use Agreement, research that is not commercial. Apply at
     BIMCV. The table was compared with that in TorchXRayVision.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table.

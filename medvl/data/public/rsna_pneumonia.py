@@ -28,7 +28,7 @@ class RSNAPneumonia(PublicDataset):
     research and other use that is not commercial. Apply by joining the competition on Kaggle. Columns were compared with the
     tables in TorchXRayVision and the readers of GLoRIA and MGCA.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table of labels.

@@ -28,7 +28,7 @@ class SIIMPneumothorax(PublicDataset):
     License: the rules of the Kaggle competition. Apply by joining it on Kaggle; the DICOM files are in Google's Cloud
     Healthcare API and on Academic Torrents. The table was compared with that in TorchXRayVision.
 
-    Args: as for :class:`~medvl.data.public.base.PublicDataset`.
+    The arguments are those of :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table of masks.
