@@ -66,7 +66,7 @@ def render(store: Store, scale: str = "full") -> str:
     if not results:
         parts.append(NOTHING.format(form=scale))
     else:
-        parts += [_origin(results), _summary(claims, store, scale)]
+        parts += [_origin(results), _missing(results, claims, scale), _summary(claims, store, scale)]
         parts.append(
             "![The recipes and the baselines, mean and interval of five measures](images/evidence_recipes.png)\n\n"
             "![Every comparison with its interval, by verdict](images/evidence_comparisons.png)\n"
@@ -89,6 +89,18 @@ def _origin(results: Sequence[dict[str, Any]]) -> str:
     return (
         f"Made from {len(results)} trainings on {when}, at commit {commits} (a plus sign: with changes), with {versions}: "
         f"{hours:.1f} hours of one core.\n"
+    )
+
+
+def _missing(results: Sequence[dict[str, Any]], claims: Sequence[Claim], scale: str) -> str:
+    """A note if trainings are still to be done."""
+    planned = {(arm.name, seed) for arm in arms_of(claims) for seed in arm.seeds(SCALES[scale])}
+    done = planned & {(result["arm"], result["seed"]) for result in results}
+    if done == planned:
+        return ""
+    return (
+        f":::{{note}}\n{len(done)} of {len(planned)} trainings are done. What has one seed has no interval, and its claims are "
+        "undecided; `python -m evidence --full` makes what is missing.\n:::\n"
     )
 
 
@@ -122,7 +134,7 @@ def _figures(claim: Claim, store: Store, scale: str) -> str:
     for arm in claim.rows:
         values = [list(by_seed(store, scale, arm, figure).values()) for figure in columns]
         seeds = len(store.seeds(scale, arm))
-        rest = f" ({seeds} seeds)" if 0 < seeds < len(SCALES[scale].seeds) else ""
+        rest = f" ({seeds} seed{'s' * (seeds > 1)})" if 0 < seeds < len(SCALES[scale].seeds) else ""
         rows.append([ARMS[arm].title + rest, *(interval_text(t_interval(found)) for found in values)])
     return _table(["", *(FIGURES[figure] for figure in columns)], rows)
 
