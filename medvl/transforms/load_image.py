@@ -8,9 +8,12 @@ import logging
 import math
 import os
 import re
+import struct
+import sys
 import warnings
 import zipfile
-from typing import Any, ClassVar
+import zlib
+from typing import IO, Any, ClassVar
 
 import nibabel
 import numpy as np
@@ -125,6 +128,8 @@ class LoadStudyImage(Transform):
             _check_header(path)
             voxels = _loader()(path, reader=_itk_reader())
             return self._volume(voxels) if voxels.ndim > 2 else as_plain(voxels).T[None].contiguous()
+        with open(path, "rb") as file:
+            _check_checksums(file)
         return as_plain(_loader()(path, reader=_ImageFileReader()))[None]
 
     def _volume(self, voxels: MetaTensor) -> Tensor:
@@ -203,7 +208,8 @@ class _NiftiReader(NibabelReader):
         name = os.fspath(path).lower()
         with open(path, "rb") as file:
             compressed = is_gzip(file.read(2))
-        if name.endswith((".nii.gz", ".hdr.gz", ".img.gz") if compressed else (".nii", ".hdr", ".img")):
+        # A single file that is compressed is read to its end below, where its checksum is.
+        if name.endswith((".hdr.gz", ".img.gz") if compressed else (".nii", ".hdr", ".img")):
             try:
                 image = super().read(path, **kwargs)
             except AttributeError as error:  # of a header without the fields of a volume
@@ -213,7 +219,6 @@ class _NiftiReader(NibabelReader):
             check_size(_voxel_bytes(image), "its volume")
             return image
         self.filenames = [path]
-        # nibabel goes by the name of a file
         with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
             content = read_bounded(file, "the file")
         kind = nibabel.Nifti2Image if content[4:6] == b"n+" else nibabel.Nifti1Image
@@ -238,7 +243,10 @@ def _check_arrays(path: str) -> None:
     with open(path, "rb") as file:
         if file.read(2) != b"PK":
             file.seek(0)
-            _check_array(file)
+            size = _check_array(file)
+            beyond = os.fstat(file.fileno()).st_size - file.tell() - size
+            if beyond > 0:
+                raise ValueError(f"it must end with its array, got {beyond} bytes more.")
             return
     with zipfile.ZipFile(path) as archive:
         for entry in archive.infolist():
@@ -247,11 +255,28 @@ def _check_arrays(path: str) -> None:
                 _check_array(member)
 
 
-def _check_array(file: Any) -> None:
+def _check_array(file: Any) -> int:
+    """Check the size of an array by its header; the number of its bytes."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, _, dtype = read(file)
     check_size(math.prod(shape) * max(4, dtype.itemsize), "its array")
+    return (
+        sys.maxsize if dtype.hasobject else math.prod(shape) * dtype.itemsize
+    )  # objects, which are refused, are pickled
+
+
+def _check_checksums(file: IO[bytes]) -> None:
+    """Check the checksum of every chunk of a PNG file, which Pillow does not do for those with the pixels."""
+    if file.read(8) != b"\x89PNG\r\n\x1a\n":
+        return
+    while len(head := file.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        content, checksum = file.read(length), file.read(4)
+        if len(checksum) < 4 or zlib.crc32(content, zlib.crc32(kind)) != struct.unpack(">I", checksum)[0]:
+            raise ValueError("it is damaged or cut off.")
+        if kind == b"IEND":
+            return
 
 
 def _check_header(path: str) -> None:

@@ -263,3 +263,24 @@ def test_a_place_in_space_without_three_directions_is_refused(tmp_path, value):
 def test_complex_numbers_are_refused(image):
     with pytest.raises(ValueError, match=r"^image must hold real numbers, got type (torch\.)?complex64\.$"):
         LoadStudyImage()(image)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.nii.gz", "a.npy"])
+def test_damage_that_the_format_can_tell_is_not_read(tmp_path, name):
+    path = tmp_path / name
+    pixels = np.random.default_rng(0).integers(0, 255, (12, 10), dtype=np.uint8)
+    if name == "a.png":
+        Image.fromarray(pixels).save(path)
+        data = bytearray(path.read_bytes())
+        data[data.index(b"IDAT") + 60] ^= 16
+    elif name == "a.npy":
+        np.save(path, pixels)
+        data = path.read_bytes() + b"x"
+    else:
+        nibabel.save(nibabel.Nifti1Image(np.ones((5, 6, 7), np.float32), np.eye(4)), path)
+        data = bytearray(path.read_bytes())
+        data[-6] ^= 1  # of the checksum
+    LoadStudyImage()(path)
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match=f"^the file {path} cannot be read as "):
+        LoadStudyImage()(path)
