@@ -249,7 +249,7 @@ class TestLayers:
         assert [path.stem for path in config_files(own)] == ["base", "mixed", "mlip", "lab", "own"]
         assert [path.stem for path in config_files(["convirt", "demo"])] == ["base", "paired", "convirt", "demo"]
         parser = RecipeWorkflow(own, learning_rate=0.5).parser
-        assert [parser[name] for name in ("epochs", "batch_size", "learning_rate", "mask_ratio")] == [7, 3, 0.5, 0.3]
+        assert [parser[name] for name in ("epochs", "batch_size", "learning_rate", "mask_ratio")] == [7, 3, 0.5, 0.15]
 
     def test_unknown_and_circular_layers_are_errors(self, tmp_path):
         own = tmp_path / "own.yaml"

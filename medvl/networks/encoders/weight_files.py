@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from medvl.utils.checks import error_message
+from medvl.utils.errors import plain_reason
 
 NAMES = (
     "model.safetensors",
@@ -70,7 +71,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             return {name: value for part in parts for name, value in _read(path.parent / Path(part).name).items()}
         weights = load_file(path) if path.suffix == ".safetensors" else _load_weights_only(path)
     except BROKEN as error:
-        raise ValueError(f"{path} is not a complete file of weights ({type(error).__name__}: {error}).") from error
+        raise ValueError(f"{path} is not a complete file of weights ({plain_reason(error)}).") from error
     if isinstance(weights, dict):
         weights = next((weights[entry] for entry in ENTRIES if isinstance(weights.get(entry), dict)), weights)
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
