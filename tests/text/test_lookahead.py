@@ -50,7 +50,16 @@ def test_next_statement(following, expected):
     assert look_ahead(Kind.COMMA, *following).next_statement(0) == expected
 
 
-TERMINAL = [Kind.TERM, Kind.ONLY_ABSENT, Kind.NORMAL_STATEMENT, Kind.DISEASE, Kind.BLOCKER, Kind.COMMA, Kind.STOP]
+TERMINAL = [
+    Kind.TERM,
+    Kind.ONLY_ABSENT,
+    Kind.WITH_PLACE,
+    Kind.NORMAL_STATEMENT,
+    Kind.DISEASE,
+    Kind.BLOCKER,
+    Kind.COMMA,
+    Kind.STOP,
+]
 TERMINAL += [Kind.LINKER, Kind.ALTERNATIVE, Kind.NEGATION, Kind.HISTORY, Kind.FORMER, Kind.VERSUS, Kind.VERB]
 
 

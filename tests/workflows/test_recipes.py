@@ -255,7 +255,7 @@ class TestLayers:
         own = tmp_path / "own.yaml"
         own.write_text("layers: [bse]\n")
         with pytest.raises(
-            ValueError, match=r"^layers must be among base, .* or files beside the recipe, got 'bse'\.$"
+            ValueError, match=r"^layers of .*own\.yaml must be among base, .* or files beside the recipe, got 'bse'\.$"
         ):
             config_files(own)
         own.write_text("layers: [own]\n")
