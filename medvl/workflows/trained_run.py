@@ -138,7 +138,7 @@ class TrainedRun:
 
     @property
     def finding_names(self) -> list[str]:
-        """The findings that have prompts in the model's folder: those of the training's labels or vocabulary."""
+        """The findings that have prompts in the model's folder, which are those of the training's labels or vocabulary."""
         saved = self.path / MODEL / PROMPTS
         return list(read_record(saved)) if saved.is_file() else []
 
