@@ -41,10 +41,10 @@ class CheXpertPlus(PublicDataset):
         on_error: see there.
 
     Raises:
-        FileNotFoundError: If there is no table. ValueError: If an argument is unknown, or the table lacks a column.
+        FileNotFoundError: If there is no table.
+        ValueError: If an argument is unknown, or the table lacks a column.
         medvl.utils.errors.StudyError: If a label is not 1, 0, -1 or blank, a path is not of CheXpert's form, or an image does
-        not
-            exist.
+            not exist.
     """
 
     title = "CheXpert Plus"
