@@ -16,6 +16,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
     "sphinx.ext.viewcode",
+    "sphinx-mathjax-offline",  # equations without a network
 ]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
@@ -23,7 +24,16 @@ exclude_patterns = ["_build"]
 
 html_theme = "pydata_sphinx_theme"
 html_title = "medvl"
-html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False, "secondary_sidebar_items": ["page-toc"]}
+html_theme_options = {
+    "show_toc_level": 2,
+    "navigation_with_keys": False,
+    "secondary_sidebar_items": ["page-toc"],
+    "navbar_center": [],  # the pages are in the sidebar
+}
+html_sidebars = {"**": ["pages"]}
+html_css_files = ["medvl.css"]
+html_static_path = ["_static"]
+templates_path = ["_templates"]
 html_show_sourcelink = False
 
 # Builds do not wait for a network: docs/make_inventories.py wrote where the names that we refer to are documented.
