@@ -28,7 +28,8 @@ class ScoreTable:
 
     def __init__(self, path: str | Path, names: Sequence[str], digits: int = 6) -> None:
         self.path, self.names, self.digits = Path(path), list(names), digits
-        self._rows: list[list[str]] = []
+        self._ids: list[str] = []
+        self._scores: list[list[float]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with an evaluator."""
@@ -38,7 +39,7 @@ class ScoreTable:
 
     def start(self, engine: Engine) -> None:
         """Reset the rows."""
-        self._rows = []
+        self._ids, self._scores = [], []
 
     def add_batch(self, engine: Engine) -> None:
         """Add one batch's rows.
@@ -52,10 +53,26 @@ class ScoreTable:
             raise ValueError(
                 error_message("scores", f"have shape ({len(ids)}, {len(self.names)}), studies and names", shape)
             )
-        for study_id, row in zip(ids, scores.tolist(), strict=True):  # type: ignore[attr-defined]
-            self._rows.append([str(study_id), *(f"{value:.{self.digits}f}" for value in row)])
+        self._ids += map(str, ids)
+        self._scores += scores.tolist()  # type: ignore[attr-defined]
 
     def write(self, engine: Engine) -> None:
         """Write the file."""
-        with atomic_write(self.path, newline="") as file:
-            CsvWriter(file).write_rows([["study_id", *self.names], *self._rows])
+        write_scores(self.path, self.names, self._ids, self._scores, self.digits)
+
+
+def write_scores(
+    path: str | Path, names: Sequence[str], ids: Sequence[str], scores: Sequence[Sequence[float]], digits: int = 6
+) -> None:
+    """Write a CSV file with a row for each study and a column for each name, whole or not at all.
+
+    Args:
+        path: the file; its folder is made.
+        names: K names.
+        ids: N study ids.
+        scores: N rows of K numbers.
+        digits: number of digits after the decimal point.
+    """
+    rows = [[name, *(f"{value:.{digits}f}" for value in row)] for name, row in zip(ids, scores, strict=True)]
+    with atomic_write(path, newline="") as file:
+        CsvWriter(file).write_rows([["study_id", *names], *rows])

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 
 from medvl.data import Manifest
+from medvl.handlers.score_table import write_scores
 from medvl.inferers import ZeroShotInferer
 from medvl.utils.checks import error_message
-from medvl.utils.csv_files import CsvWriter
 from medvl.utils.errors import StudyError
-from medvl.utils.io import atomic_write, write_json
+from medvl.utils.io import write_json
 from medvl.utils.modes import eval_mode
 from medvl.workflows.trained_run import TrainedRun
 
@@ -76,11 +76,7 @@ class Predictions:
             ]
             write_json(path, rows)
         else:
-            with atomic_write(path, newline="") as file:
-                lines = [
-                    [name, *(f"{s:.6f}" for s in row)] for name, row in zip(self.study_ids, self.scores, strict=True)
-                ]
-                CsvWriter(file).write_rows([["study_id", *self.findings], *lines])
+            write_scores(path, self.findings, self.study_ids, self.scores.tolist())
         return path
 
 

@@ -139,14 +139,16 @@ class TrainedRun:
     @property
     def finding_names(self) -> list[str]:
         """The findings that have prompts in the model's folder, which are those of the training's labels or vocabulary."""
+        return list(self._saved_prompts)
+
+    @cached_property
+    def _saved_prompts(self) -> dict[str, dict[str, list[str]]]:
         saved = self.path / MODEL / PROMPTS
-        return list(read_record(saved)) if saved.is_file() else []
+        return read_record(saved) if saved.is_file() else {}
 
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
-        saved = self.path / MODEL / PROMPTS
-        known = read_record(saved) if saved.is_file() else {}
-        return {name: known.get(name) or make_class_prompts([name])[name] for name in names}
+        return {name: self._saved_prompts.get(name) or make_class_prompts([name])[name] for name in names}
 
     def studies(
         self,
