@@ -262,6 +262,8 @@ def test_the_images_of_ms_cxr_elsewhere(tmp_path):
     next(tmp_path.glob("*.csv")).rename(tmp_path / "notes" / "MS_CXR_Local_Alignment_v1.0.0.csv")
     for images in (tmp_path, tmp_path / "files"):  # what holds files, and files itself
         assert len(read_manifest(f"ms-cxr,images={images}:{tmp_path / 'notes'}")) == 2
+    with pytest.raises(FileNotFoundError, match=r"images: there is no folder .*nowhere\."):
+        read_manifest(f"ms-cxr,images={tmp_path / 'nowhere'}:{tmp_path / 'notes'}")
 
 
 def drawn(name, folder, row, finding, **options):

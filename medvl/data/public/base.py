@@ -214,6 +214,36 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         )
 
 
+class ImagesElsewhere(PublicDataset):
+    """A public data set whose texts or annotations are published apart from the images.
+
+    Args:
+        path: as for :class:`PublicDataset`.
+        split: as for :class:`PublicDataset`.
+        views: as for :class:`PublicDataset`.
+        images: folder of the images; that of ``path`` if it is blank.
+        check_files: as for :class:`PublicDataset`.
+        on_error: as for :class:`PublicDataset`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        split: str = "all",
+        views: str | Sequence[str] = "all",
+        images: str | Path = "",
+        check_files: bool = True,
+        on_error: str = "raise",
+    ) -> None:
+        self.images = Path(images or path)
+        if images and not self.images.is_dir():
+            raise FileNotFoundError(f"images: there is no folder {self.images}.")
+        super().__init__(path, split, views, check_files, on_error)
+
+
 class ImageIndex:
     """The image files below folders by their names, for data sets that are unpacked in more than one way.
 

@@ -34,8 +34,8 @@ class CheXpert(PublicDataset):
         path: the data set's folder, which holds the tables and the images.
         split: see :class:`~medvl.data.public.base.PublicDataset`, as the other arguments.
         views: ``"frontal"``, ``"lateral"`` or ``"all"``.
-        check_files: see there.
-        on_error: see there.
+        check_files: see :class:`~medvl.data.public.base.PublicDataset`.
+        on_error: see :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table.

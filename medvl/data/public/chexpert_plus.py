@@ -33,12 +33,12 @@ class CheXpertPlus(PublicDataset):
     them, not with the files.
 
     Args:
-        path: see :class:`~medvl.data.public.base.PublicDataset`, as the other arguments.
-        split: see there.
+        path: see :class:`~medvl.data.public.base.PublicDataset`.
+        split: see :class:`~medvl.data.public.base.PublicDataset`.
         views: ``"frontal"``, ``"lateral"`` or ``"all"``.
         labels: the part of the report that the labels are of: ``"impression"``, ``"findings"`` or ``"report"``.
-        check_files: see there.
-        on_error: see there.
+        check_files: see :class:`~medvl.data.public.base.PublicDataset`.
+        on_error: see :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table.

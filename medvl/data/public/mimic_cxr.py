@@ -37,8 +37,8 @@ class MIMIC_CXR(PublicDataset):
         views: ``"frontal"``, ``"lateral"``, ``"all"``, or view positions such as ``["PA", "AP"]``.
         reports: folder with the reports' ``files``; the data set's folder if it is blank.
         labeler: whose labels to read, ``"chexpert"`` or ``"negbio"``.
-        check_files: see there.
-        on_error: see there.
+        check_files: see :class:`~medvl.data.public.base.PublicDataset`.
+        on_error: see :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If neither the table of splits nor that of the records exists.

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medvl.data.public.base import PublicDataset
+from medvl.data.public.base import ImagesElsewhere
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 from medvl.utils.limits import read_small_text
@@ -16,7 +16,7 @@ _SPLITS = {"train": "train", "val": "val", "validate": "val", "valid": "val", "t
 
 
 @register_public_dataset("ms-cxr")
-class MSCXR(PublicDataset):
+class MSCXR(ImagesElsewhere):
     """MS-CXR as a datalist, one dictionary a pair of an image and a phrase.
 
     Each study holds ``study_id`` ("s50414267"), ``patient_id`` ("p10000032"), ``image``, ``views`` ("frontal"), ``report``
@@ -30,12 +30,12 @@ class MSCXR(PublicDataset):
     code that reads them. The split of version 1.1.0 is not that of MIMIC-CXR.
 
     Args:
-        path: see :class:`~medvl.data.public.base.PublicDataset`, as the other arguments.
-        split: see there.
-        views: see there.
+        path: see :class:`~medvl.data.public.base.PublicDataset`.
+        split: see :class:`~medvl.data.public.base.PublicDataset`.
+        views: see :class:`~medvl.data.public.base.PublicDataset`.
         images: folder with MIMIC-CXR's ``files``; the data set's folder if it is blank.
-        check_files: see there.
-        on_error: see there.
+        check_files: see :class:`~medvl.data.public.base.PublicDataset`.
+        on_error: see :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no file of annotations.
@@ -47,18 +47,6 @@ class MSCXR(PublicDataset):
     layout = "MS_CXR_Local_Alignment_v1.1.0.csv (or .json, or v1.0.0) and MIMIC-CXR's files/"
     license = "PhysioNet Credentialed Health Data License 1.5.0"
     url = "https://physionet.org/content/ms-cxr/"
-
-    def __init__(
-        self,
-        path: str | Path,
-        split: str = "all",
-        views: str | Sequence[str] = "all",
-        images: str | Path = "",
-        check_files: bool = True,
-        on_error: str = "raise",
-    ) -> None:
-        self.images = Path(images or path)
-        super().__init__(path, split, views, check_files, on_error)
 
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The pairs, in the order of the annotations."""

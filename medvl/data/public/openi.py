@@ -9,11 +9,11 @@ import tarfile
 import xml.etree.ElementTree as ElementTree
 import zlib
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from medvl.data.public.base import ImageIndex, PublicDataset, join_sections
+from medvl.data.public.base import ImageIndex, ImagesElsewhere, join_sections
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 from medvl.utils.limits import TEXT, check_regular_file, read_bounded, read_small_file
@@ -22,7 +22,7 @@ _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
 
 @register_public_dataset("openi")
-class OpenIReports(PublicDataset):
+class OpenIReports(ImagesElsewhere):
     """The Indiana University collection (Demner-Fushman et al. 2016) as a datalist.
 
     Each study is a dictionary with ``study_id`` ("CXR17"), ``report`` (sections with their headers, one a line), ``sections``
@@ -59,20 +59,6 @@ class OpenIReports(PublicDataset):
     layout = "XML reports (a folder or an archive .tgz), or indiana_reports.csv and indiana_projections.csv"
     license = "CC BY-NC-ND 4.0"
     url = "https://openi.nlm.nih.gov/faq"
-
-    def __init__(
-        self,
-        path: str | Path,
-        split: str = "all",
-        views: str | Sequence[str] = "all",
-        images: str | Path = "",
-        check_files: bool = True,
-        on_error: str = "raise",
-    ) -> None:
-        self.images = Path(images or path)
-        if images and not self.images.is_dir():
-            raise FileNotFoundError(f"images: there is no folder {self.images}.")
-        super().__init__(path, split, views, check_files, on_error)
 
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The reports in the order of their numbers, of the tables if they are there, else of the XML files."""

@@ -35,12 +35,12 @@ class VinDrCXR(PublicDataset):
     reads them, not with the tables themselves; the form of the Kaggle competition (``train.csv``) is not read.
 
     Args:
-        path: see :class:`~medvl.data.public.base.PublicDataset`, as the other arguments.
-        split: see there.
-        views: see there.
+        path: see :class:`~medvl.data.public.base.PublicDataset`.
+        split: see :class:`~medvl.data.public.base.PublicDataset`.
+        views: see :class:`~medvl.data.public.base.PublicDataset`.
         votes: how many of the three radiologists a finding needs to be present; 1 takes what any of them marks.
-        check_files: see there.
-        on_error: see there.
+        check_files: see :class:`~medvl.data.public.base.PublicDataset`.
+        on_error: see :class:`~medvl.data.public.base.PublicDataset`.
 
     Raises:
         FileNotFoundError: If there is no table of labels.
