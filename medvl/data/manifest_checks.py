@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from array import array
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -12,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data.patient_names import patient_from_name
-from medvl.data.splits import SPLITS, group_key
+from medvl.data.splits import SPLITS, group_key, patient_spelling
 from medvl.data.study_list import StudyList, hash_column
 from medvl.utils.errors import StudyError
+
+logger = logging.getLogger(__name__)
 
 
 class StudyCollector:
@@ -127,6 +130,37 @@ def resolve_patients(studies: StudyList) -> StudyList:
         )
         resolved = resolved.replace("patient_id", filled)
     return resolved
+
+
+def warn_of_spellings(studies: StudyList, name: str) -> None:
+    """Warn if ids of patients differ in case or in zeros before the number alone, and count them.
+
+    Args:
+        studies: the studies.
+        name: of the table.
+    """
+    found = studies.has("patient_id")
+    if not found.any():
+        return
+    ids = np.fromiter(map(hash, studies.column("patient_id")), dtype=np.int64, count=len(studies))[found]
+    spellings = (hash(patient_spelling(patient)) for patient in studies.column("patient_id"))
+    keys = np.fromiter(spellings, dtype=np.int64, count=len(studies))[found]
+    _, first = np.unique(ids, return_index=True)
+    _, number, count = np.unique(keys[first], return_inverse=True, return_counts=True)
+    alike = np.sort(first[count[number] > 1])
+    if not len(alike):
+        return
+    places = np.flatnonzero(found)
+    examples = alike[keys[alike] == keys[alike[0]]][:2]
+    one, other = (studies.text("patient_id", int(places[place])) for place in examples)
+    logger.warning(
+        "%s: %d ids of patients differ from another only in case or in zeros before the number, as %r and %r; "
+        "they are taken for different patients, and a split that is drawn keeps them together.",
+        name,
+        len(alike),
+        one,
+        other,
+    )
 
 
 def _patients_from_names(studies: StudyList, folder: Path) -> tuple[StudyList, str]:

@@ -14,7 +14,7 @@ from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.manifest import Manifest
-from medvl.data.manifest_checks import StudyCollector, leaking_rows
+from medvl.data.manifest_checks import StudyCollector, leaking_rows, warn_of_spellings
 from medvl.data.public.registry import parse_public_location
 from medvl.data.tables import Row, Table, read_joined_table
 from medvl.data.tables.reports import ReportColumns
@@ -160,6 +160,7 @@ def read_manifest(
                 raise bad from error
             skipped.append(bad)
     studies, source = read.resolved(folder)
+    warn_of_spellings(studies, table.name)
     leaking = leaking_rows(studies, read.images, source) if on_leak == "error" else {}
     if leaking and on_error == "raise":
         first = leaking[min(leaking)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -22,9 +23,25 @@ def group_key(study: Mapping[str, Any]) -> tuple[str, Hashable]:
     return ("patient", patient) if patient is not None else ("study", study["study_id"])
 
 
+def patient_spelling(patient: str) -> str:
+    """An id without its case and the zeros before its number: ids that differ in nothing else may be one patient's.
+
+    Example:
+        >>> [patient_spelling(patient) for patient in ("7", "007", "P-07", "p-7", "1007")]
+        ['7', '7', 'p-7', 'p-7', '1007']
+    """
+    return re.sub(r"^(\D*)0+(?=\d+$)", r"\1", patient.casefold())
+
+
 def split_keys(study: Mapping[str, Any]) -> list[tuple[str, Hashable]]:
-    """The patient (or study) and the image files: studies that share one of these must stay in one split."""
-    return [group_key(study), *(("image", file_identity(path)) for path in image_paths(study))]
+    """The patient (or study) and the image files: studies that share one of these must stay in one split.
+
+    Patients whose ids may be spellings of one id (:func:`patient_spelling`) share a key.
+    """
+    key = group_key(study)
+    if key[0] == "patient":
+        key = ("patient", patient_spelling(str(key[1])))
+    return [key, *(("image", file_identity(path)) for path in image_paths(study))]
 
 
 def split_by_patient(
@@ -34,7 +51,7 @@ def split_by_patient(
 
     Patients are ordered by a hash of their ids and the seed, so neither the order of the rows nor the number of studies of
     a patient changes the result. Studies without a ``patient_id`` are grouped by ``study_id``. Patients who share an image
-    file are one group.
+    file, and those whose ids differ in case or in zeros before the number alone (``P7`` and ``p007``), are one group.
 
     Args:
         studies: dictionaries with ``study_id`` and, where known, ``patient_id`` and ``image``.

@@ -13,6 +13,7 @@ from PIL import Image
 
 from medvl.data import find_shared_items, leaks, load_sources, load_studies, read_manifest, split_by_patient
 from medvl.data.patient_names import patient_from_name
+from medvl.data.source_splits import split_sources
 from medvl.utils.errors import StudyError
 
 
@@ -118,6 +119,41 @@ class TestOneFileOfManyNames:
             splits = [study["split"] for study in split_by_patient(studies, (0.4, 0.3, 0.3), seed)]
             assert len(set(splits[:4])) == 1
             assert len(set(splits)) == 3
+
+
+class TestSpellingsOfAPatient:
+    """``7`` and ``007`` may be one patient whose zeros a spreadsheet took; they are two people who are kept together."""
+
+    @pytest.mark.parametrize(("one", "other"), [("7", "007"), ("P7", "p7"), ("P-012", "p-12"), ("Ä1", "ä01")])
+    def test_are_in_one_split_and_counted(self, tmp_path, caplog, one, other):
+        rows = [f"Clear.,{patient}" for patient in (one, *(f"q{number}" for number in range(9)), other)]
+        table = write(tmp_path / "cases.csv", "report,patient", *rows)
+        with caplog.at_level(logging.WARNING):
+            manifest = read_manifest(table, image_column=None)
+        assert (
+            f"cases.csv: 2 ids of patients differ from another only in case or in zeros before the number, as {one!r} and"
+            in (caplog.text)
+        )
+        assert manifest.studies[0]["patient_id"] == one
+        assert manifest.studies[-1]["patient_id"] == other
+        for seed in range(8):
+            split = manifest.assign_splits(seed=seed).studies
+            assert split[0]["split"] == split[-1]["split"]
+
+    @pytest.mark.parametrize(("one", "other"), [("7", "70"), ("07a", "7a"), ("P10", "P1"), ("0", "O"), ("7-1", "7-2")])
+    def test_other_ids_are_apart(self, tmp_path, caplog, one, other):
+        rows = [f"Clear.,{patient}" for patient in (one, *(f"q{number}" for number in range(9)), other)]
+        manifest = read_manifest(write(tmp_path / "cases.csv", "report,patient", *rows), image_column=None)
+        assert not caplog.records
+        splits = [manifest.assign_splits(seed=seed).studies for seed in range(20)]
+        assert any(split[0]["split"] != split[-1]["split"] for split in splits)
+
+    def test_are_in_one_split_of_two_sources(self, tmp_path):
+        first = write(tmp_path / "a.csv", "report,patient", *(f"Clear.,{number:03d}" for number in range(1, 60)))
+        second = write(tmp_path / "b.csv", "report,patient", *(f"Clear.,{number}" for number in range(1, 60)))
+        sources = [read_manifest(table, image_column=None) for table in (first, second)]
+        one, other = split_sources(sources)
+        assert [study["split"] for study in one.studies] == [study["split"] for study in other.studies]
 
 
 class TestCopies:
