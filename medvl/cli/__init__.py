@@ -17,6 +17,7 @@ from medvl.cli.evaluate import evaluate
 from medvl.cli.explain import explain
 from medvl.cli.label import label
 from medvl.cli.messages import error_sentence, say_stopped, set_up_messages
+from medvl.cli.pack import pack
 from medvl.cli.predict import predict
 from medvl.cli.train import train
 from medvl.utils.signals import StopSignals
@@ -34,7 +35,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, config, evaluate, compare, predict, explain, embed, label, audit):
+for command in (demo, train, config, evaluate, compare, predict, explain, embed, label, audit, pack):
     app.command()(command)
 
 

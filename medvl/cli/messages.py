@@ -81,9 +81,9 @@ def how_to_go_on(arguments: Sequence[str]) -> str:
         'Nothing is left half written; give the same command again.'
     """
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if command == "demo" or (command in ("train", "label") and "--resume" in arguments):
+    if command == "demo" or (command in ("train", "label", "pack") and "--resume" in arguments):
         return "Go on by the same command."
-    if command == "train":
+    if command in ("train", "pack"):
         return "Go on by the same command with --resume."
     return "Nothing is left half written; give the same command again."
 

@@ -17,8 +17,8 @@ Data = Annotated[
     str | None,
     typer.Option(
         help="A table of studies (CSV, TSV, JSONL or JSON, also as .gz, Parquet or Excel), image paths relative to it; "
-        "an image folder with a table metadata.jsonl; NAME:PATH of a public data set, such as chexpert:FOLDER; or "
-        "'synthetic', the built-in set.",
+        "an image folder with a table metadata.jsonl; NAME:PATH of a public data set, such as chexpert:FOLDER; "
+        "shards:FOLDER of packed studies (medvl pack); or 'synthetic', the built-in set.",
         show_default=False,
     ),
 ]
@@ -27,8 +27,8 @@ Sources = Annotated[
     typer.Option(
         "--source",
         metavar="KIND=LOCATION",
-        help="One source; may be repeated. KIND is image-text, image-label or text-label; LOCATION is a table, or NAME:PATH "
-        "for a public data set, such as openi:reports.tgz.",
+        help="One source; may be repeated. KIND is image-text, image-label or text-label; LOCATION is a table, NAME:PATH "
+        "of a public data set, such as openi:reports.tgz, or shards:FOLDER.",
         show_default=False,
     ),
 ]

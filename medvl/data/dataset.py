@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from monai.data.meta_obj import get_track_meta, set_track_meta
 from monai.transforms import Compose, Randomizable
 from monai.transforms import Transform as MonaiTransform
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, get_worker_info
 
 from medvl.transforms.study import study_id_of
 from medvl.utils.errors import StudyError
@@ -36,7 +37,8 @@ class StudyDataset(Dataset[dict[str, Any]]):
         studies: dictionaries with at least ``study_id`` (see :func:`~medvl.data.read_manifest`).
         transform: a callable on dictionaries, usually MONAI's ``Compose``, or a list of them.
         seed: of the random transforms; an integer, at least 0.
-        cache_bytes: maximum size of the cached tensors; 0 disables the cache.
+        cache_bytes: maximum size of the cached tensors, those of all worker processes of a loader together; 0 disables the
+            cache.
 
     Example:
         >>> from monai.transforms import RandLambdad
@@ -58,7 +60,8 @@ class StudyDataset(Dataset[dict[str, Any]]):
         self.seed = seed
         self.cache_bytes = cache_bytes
         self._cache: dict[int, dict[str, Any] | StudyError] = {}
-        self._cached_bytes = 0
+        self._cached_bytes = self._parent_bytes = 0
+        self._full = False
         self._first_random = next((i for i, step in enumerate(self.steps) if _may_be_random(step)), len(self.steps))
         self._random = np.random.RandomState()
         # In shared memory, so that persistent workers see a new epoch.
@@ -78,11 +81,18 @@ class StudyDataset(Dataset[dict[str, Any]]):
             progress: wraps the iteration over studies, as ``tqdm`` does.
             threads: number of files that are decoded at once.
         """
-        indices = range(len(self)) if self.cache_bytes else range(0)
-        with torch_threads(1), ThreadPoolExecutor(threads) as pool:
-            done = pool.map(self._prepare, indices)
-            for _ in progress(done) if progress else done:
-                pass
+
+        def fill() -> Iterator[Any]:
+            indices = iter(range(len(self)))
+            with ThreadPoolExecutor(threads) as pool:
+                # Few at a time: what comes after the cache is full is not read.
+                while not self._full and (some := list(islice(indices, 16 * threads))):
+                    yield from pool.map(self._prepare, some)
+
+        if self.cache_bytes and self._first_random:
+            with torch_threads(1):
+                for _ in progress(fill()) if progress else fill():
+                    pass
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """The study after all transforms.
@@ -130,10 +140,23 @@ class StudyDataset(Dataset[dict[str, Any]]):
             )
         except StudyError as error:
             item = error
-        if self.cache_bytes and self._cached_bytes + size <= self.cache_bytes:
-            self._cache[index] = without_traceback(item) if isinstance(item, StudyError) else item
-            self._cached_bytes += size
+        if self.cache_bytes and self._first_random:
+            self._keep(index, item, size)
         return item
+
+    def _keep(self, index: int, item: dict[str, Any] | StudyError, size: int) -> None:
+        """Cache an item if there is room: the workers of a loader have equal shares of what their parent has left."""
+        worker = get_worker_info()
+        own, room = self._cached_bytes, self.cache_bytes
+        if worker is not None:
+            own, room = own - self._parent_bytes, (room - self._parent_bytes) // worker.num_workers
+        if own + size > room:
+            self._full = True
+            return
+        self._cache[index] = without_traceback(item) if isinstance(item, StudyError) else item
+        self._cached_bytes += size
+        if worker is None:
+            self._parent_bytes = self._cached_bytes
 
     def _apply(self, steps: Sequence[Transform], item: dict[str, Any]) -> dict[str, Any]:
         study_id = study_id_of(item)

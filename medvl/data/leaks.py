@@ -13,8 +13,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
+from medvl.data.study_list import StudyList, text_column
 from medvl.utils.io import file_sha256
+from medvl.utils.tar_members import TarMember
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,8 @@ def find_copies_across_splits(studies: Sequence[Mapping[str, Any]]) -> list[Shar
     Args:
         studies: as for :func:`find_shared_items`, with ``split``.
     """
+    if isinstance(studies, StudyList) and (digests := studies.image_digests) is not None:
+        return _equal_digests(studies, digests)
     rows_of: dict[Hashable, list[int]] = defaultdict(list)
     path_of: dict[Hashable, str] = {}
     for row, study in enumerate(studies):
@@ -101,6 +106,15 @@ def find_copies_across_splits(studies: Sequence[Mapping[str, Any]]) -> list[Shar
 
     groups = equal_files(path_of, is_leak)
     return [_item("content", [row for one in group for row in rows_of[one]], studies) for group in groups]
+
+
+def _equal_digests(studies: StudyList, digests: NDArray[np.uint64]) -> list[SharedItem]:
+    """The images of packed studies in one split of which another split has a copy, by the hashes of their content."""
+    _, splits = np.unique(np.array(list(text_column(studies, "split"))), return_inverse=True)
+    order = np.lexsort((splits, digests))
+    own, split = digests[order], splits[order]
+    crossing = np.unique(own[1:][(own[1:] == own[:-1]) & (split[1:] != split[:-1]) & (own[1:] != 0)])
+    return [_item("content", np.flatnonzero(digests == digest).tolist(), studies) for digest in crossing]
 
 
 def warn_of_copies(studies: Sequence[Mapping[str, Any]], name: str) -> None:
@@ -148,6 +162,8 @@ def file_identity(path: str, status: os.stat_result | None = None) -> Hashable:
         path: the file; it need not exist.
         status: its status if it is known.
     """
+    if status is None and TarMember.parse(path) is not None:
+        return path
     if status is None:
         try:
             status = os.stat(path)
@@ -238,15 +254,21 @@ def _files(path: str) -> list[str]:
 
 
 def _size(path: str) -> Hashable:
+    if (member := TarMember.parse(path)) is not None:
+        return (member.size,)
     sizes = sorted(os.path.getsize(file) for file in _files(path))
     return tuple(sizes) if any(sizes) else None
 
 
 def _sample(path: str) -> Hashable:
+    if (member := TarMember.parse(path)) is not None:
+        return member.digest
     return _digest(map(_sample_of_file, _files(path)))
 
 
 def _content(path: str) -> Hashable:
+    if (member := TarMember.parse(path)) is not None:
+        return member.digest
     return _digest(map(file_sha256, _files(path)))
 
 

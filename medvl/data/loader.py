@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, DistributedSampler, RandomSampler
+from torch.utils.data import DataLoader, RandomSampler
 
 from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
-from medvl.data.samplers import resolve_rank
+from medvl.data.samplers import DistributedBatchSampler
 from medvl.data.unified import UnifiedDataset
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError
 
 
@@ -22,12 +24,14 @@ class StudyLoader(DataLoader[dict[str, Any]]):
 
     Every pass over the loader is a new epoch: the first is epoch 0, and each has its own order and augmentation.
     :meth:`set_epoch` sets the epoch of the next pass, to repeat one exactly or to resume; the passes after it count on.
+    :meth:`state_dict` says how far a pass has got, and :meth:`load_state_dict` lets the next pass go on with the batch after
+    it, without reading the studies before it, whatever the number of workers.
 
     Args:
         dataset: the studies, a :class:`StudyDataset` or :class:`UnifiedDataset`.
         batch_size: studies in a batch, at least 1; omit it if ``batch_sampler`` is given.
-        shuffle: whether to shuffle in every epoch; with several processes each then gets its own share (all shares have
-            one length, so a few studies may be drawn twice).
+        shuffle: whether to shuffle in every epoch; with several processes each then gets its share of the batches that all of
+            them draw together, each study once (:class:`~medvl.data.samplers.DistributedBatchSampler`).
         on_error: ``"raise"`` the :class:`~medvl.utils.errors.StudyError` of the first bad study; or ``"skip"`` bad studies and
             record them in ``skipped``. An empty batch is skipped, and if an epoch has no study at all, iterating raises
             ``ValueError``.
@@ -71,19 +75,52 @@ class StudyLoader(DataLoader[dict[str, Any]]):
         if shuffle and options.get("sampler") is not None:
             raise ValueError(error_message("shuffle", "be False where a sampler is given", shuffle))
         if shuffle:
-            replicas, rank = resolve_rank()
-            options["sampler"] = (
-                DistributedSampler(dataset, replicas, rank, seed=dataset.seed)
-                if replicas > 1
-                else RandomSampler(dataset, generator=self._order)
-            )
+            order = RandomSampler(dataset, generator=self._order)
+            if get_world_size() > 1 and len(dataset):
+                drop_last = options.pop("drop_last", False)
+                options["batch_sampler"] = DistributedBatchSampler(order, batch_size, drop_last)
+                batch_size = 1  # what DataLoader takes beside a batch sampler
+            else:
+                options["sampler"] = order
         super().__init__(dataset, batch_size=batch_size, generator=torch.Generator(), **options)
+        self._batches = _RemainingBatches(super()._index_sampler)
         self.set_epoch(0)
+
+    @property
+    def _index_sampler(self) -> Any:
+        return getattr(self, "_batches", None) or super()._index_sampler
 
     def set_epoch(self, epoch: int) -> None:
         """Set the epoch of the next pass, which the order of the studies and the random transforms depend on."""
-        self._next_epoch = epoch
+        self._start_at(epoch, 0)
+
+    def _start_at(self, epoch: int, batch: int) -> None:
+        """Let the next pass begin with a batch of an epoch."""
+        self._next_epoch, self._next_batch = self._position = epoch, batch
         self._seed(epoch)
+
+    def state_dict(self) -> dict[str, int]:
+        """How far the loader has got: the epoch, and the number of its batches that were taken, empty ones included."""
+        epoch, batches = self._position
+        return {"epoch": epoch, "batches": batches, "studies": len(self.dataset), "seed": self.dataset.seed}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Let the next pass go on where a loader of the same studies had got to.
+
+        Args:
+            state: what :meth:`state_dict` returned.
+
+        Raises:
+            ValueError: If the state is that of another number of studies or another seed, or has more batches than an epoch.
+        """
+        own = self.state_dict()
+        for name in ("studies", "seed"):
+            if state[name] != own[name]:
+                raise ValueError(error_message(f"{name} of the state", f"be {own[name]}, as here", state[name]))
+        if not 0 <= state["batches"] <= len(self):
+            expected = f"be at least 0 and at most {len(self)}, the batches of an epoch"
+            raise ValueError(error_message("batches of the state", expected, state["batches"]))
+        self._start_at(state["epoch"], state["batches"])
 
     def _seed(self, epoch: int) -> None:
         self.dataset.set_epoch(epoch)
@@ -96,11 +133,14 @@ class StudyLoader(DataLoader[dict[str, Any]]):
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]  # a generator
         # Seeded when the pass begins: the dataset may be shared with a loader that is at another epoch.
-        self._seed(self._next_epoch)
-        self._next_epoch += self.advance_epoch
+        epoch, first = self._position = self._next_epoch, self._next_batch
+        self._seed(epoch)
+        self._batches.start = first
+        self._next_epoch, self._next_batch = epoch + self.advance_epoch, 0
         skipped: dict[str, StudyError] = {}
         all_lost = True
-        for batch in super().__iter__():
+        for number, batch in enumerate(super().__iter__(), start=first + 1):
+            self._position = epoch, number
             errors = batch.pop("errors", [])
             if errors and self.on_error == "raise":
                 raise errors[0]
@@ -109,9 +149,27 @@ class StudyLoader(DataLoader[dict[str, Any]]):
             all_lost &= not batch
             if batch and all(key in batch for key in self.required_keys):
                 yield batch
+        self._position = self._next_epoch, self._next_batch
         if all_lost and skipped:
-            first = next(iter(skipped.values()))
-            raise ValueError(f"No study is left: {len(skipped)} skipped for an error, the first: {first}.")
+            error = next(iter(skipped.values()))
+            raise ValueError(f"No study is left: {len(skipped)} skipped for an error, the first: {error}.")
+
+
+class _RemainingBatches:
+    """The batches of a sampler from number ``start`` on; its length is that of the whole epoch.
+
+    Args:
+        sampler: gives the indices of each batch.
+    """
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler, self.start = sampler, 0
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(iter(self.sampler), self.start, None)
 
 
 def unified_loader(

@@ -13,7 +13,7 @@ import numpy as np
 
 from medvl.data.fingerprint import studies_fingerprint
 from medvl.data.splits import SPLITS, split_by_patient
-from medvl.data.study_list import StudyList, has_key, hash_column, select_studies
+from medvl.data.study_list import StudyList, has_key, hash_column, select_studies, text_column
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
 
@@ -147,7 +147,7 @@ class Manifest:
             return self
         if not has_key(self.studies, "split").all():
             raise ValueError(f"{self.name} has no split column; call assign_splits() to split it by patient.")
-        studies = select_studies(self.studies, [study["split"] == split for study in self.studies])
+        studies = select_studies(self.studies, [one == split for one in text_column(self.studies, "split")])
         if not studies and not allow_empty:
             total = _count(len(self.studies), "study", "studies")
             raise ValueError(f"{self.name} has {total} and none in the split {split}.")

@@ -13,9 +13,9 @@ from medvl.data.cells import CellError, is_blank, read_id, strip_text
 from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
+from medvl.data.locations import parse_location
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_checks import StudyCollector, leaking_rows, warn_of_spellings
-from medvl.data.public.registry import parse_public_location
 from medvl.data.tables import Row, Table, read_joined_table
 from medvl.data.tables.reports import ReportColumns
 from medvl.utils.checks import check_option, error_message
@@ -65,7 +65,8 @@ def read_manifest(
     Args:
         path: the table (:func:`medvl.data.tables.read_table`), or an image folder with a table ``metadata.jsonl``; relative
             image paths are relative to its folder. Or ``NAME:PATH`` of a public data set
-            (:func:`medvl.data.public.registry.parse_public_location`), which has columns of its own.
+            (:func:`medvl.data.public.registry.parse_public_location`) or ``shards:FOLDER`` of packed studies
+            (:func:`medvl.workflows.pack_studies`), which have columns of their own.
         image_column: paths of PNG, JPEG, TIFF, DICOM or NIfTI files or of folders that hold a DICOM series; in JSON a
             list of paths gives one study dictionary for each view. None for a table without images.
         report_column: raw report text; several columns are joined, each under its name as a header if it is that of a section
@@ -119,12 +120,12 @@ def read_manifest(
     """
     check_option(on_error, "on_error", ("raise", "skip"))
     check_option(on_leak, "on_leak", ("error", "keep"))
-    public = parse_public_location(path, "path")
-    if public is not None:
+    location = parse_location(path, "path")
+    if location is not None:
         named = (label_column, label_names, split_column, patient_column, study_column, image_root, image_template)
         if any(value is not None for value in named) or image_suffix or join:
-            raise ValueError(f"columns and image files cannot be named for {public}, which has its own.")
-        return public.read(on_error)
+            raise ValueError(f"columns and image files cannot be named for {location}, which has its own.")
+        return location.read(on_error)
     table = read_joined_table(path, join)
     labels = label_reader(table, label_column, label_names)
     defaults = table.default_columns

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
@@ -191,6 +192,63 @@ class DecoupledBatchSampler(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         for images, texts in zip(self.images, self.texts, strict=True):
             yield [*images, *texts]
+
+
+class DistributedBatchSampler(Sampler[list[int]]):
+    """The share of one process in batches that all processes draw together.
+
+    The batches of all processes at one step are the batch of ``num_replicas`` times the size that a single process would draw,
+    cut into adjacent shares whose sizes differ by at most one. Every index is drawn once in an epoch, however many processes
+    there are, and all processes have the same number of batches. A rest of fewer indices than processes joins the batch before
+    it, so that no share is empty.
+
+    Args:
+        sampler: the order of the indices of an epoch, the same in every process.
+        batch_size: indices for each process in a step, at least 1.
+        drop_last: whether to drop the indices after the last whole batch of all processes.
+        num_replicas: number of processes. Default: the world size.
+        rank: rank of this process. Default: the current rank.
+
+    Raises:
+        TypeError: If ``batch_size`` is not an integer.
+        ValueError: If ``batch_size`` is below 1, or there are fewer indices than processes.
+
+    Example:
+        >>> [list(DistributedBatchSampler(range(9), 2, num_replicas=2, rank=rank)) for rank in (0, 1)]
+        [[[0, 1], [4, 5]], [[2, 3], [6, 7, 8]]]
+    """
+
+    def __init__(
+        self,
+        sampler: Sequence[int] | Sampler[int],
+        batch_size: int,
+        drop_last: bool = False,
+        num_replicas: int | None = None,
+        rank: int | None = None,
+    ) -> None:
+        check_integer(batch_size, "batch_size", minimum=1)
+        self.num_replicas, self.rank = resolve_rank(num_replicas, rank)
+        self.sampler, self.batch_size, self.drop_last = sampler, batch_size, drop_last
+        total = len(sampler)  # type: ignore[arg-type]  # of a sampler with a length
+        if total < self.num_replicas:
+            expected = f"have at least {self.num_replicas} indices, one for each process"
+            raise ValueError(error_message("sampler", expected, total))
+        steps, rest = divmod(total, batch_size * self.num_replicas)
+        if not drop_last and (rest >= self.num_replicas or not steps):
+            steps += 1
+        self.steps = steps
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[int]]:
+        size = self.batch_size * self.num_replicas
+        order = iter(self.sampler)
+        for step in range(self.steps):
+            last = step == self.steps - 1 and not self.drop_last
+            batch = list(order if last else islice(order, size))
+            first = len(batch) * self.rank // self.num_replicas
+            yield batch[first : len(batch) * (self.rank + 1) // self.num_replicas]
 
 
 def _alternatives(unit: Unit) -> Sequence[Sequence[int]]:

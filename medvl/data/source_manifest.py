@@ -16,6 +16,7 @@ from medvl.data.column_selection import ColumnSelection
 from medvl.data.label_columns import match_names, reorder_states
 from medvl.data.leaks import warn_of_copies
 from medvl.data.manifest import Manifest
+from medvl.data.shards import PackedLocation
 from medvl.data.source_splits import split_sources
 from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
 from medvl.data.sources import Source, assign_kinds, parse_source, read_source
@@ -140,7 +141,10 @@ def load_sources(
     title = " + ".join(part.name for part in parts.values())
     if on_leak == "error":
         warn_of_copies(studies, title)
-    add_texts(studies, names, text_unit, sections, vocabulary, label_cache)
+    packed = [place.text_labels() for location in locations if (place := PackedLocation.parse(location)) is not None]
+    add_texts(
+        studies, names, text_unit, sections, vocabulary, label_cache, [path for path in packed if path is not None]
+    )
     unlabeled = 0
     if require_findings:
         studies, unlabeled = drop_unlabeled_texts(studies)

@@ -27,6 +27,7 @@ def add_texts(
     sections: Sequence[str],
     vocabulary: str | Path,
     label_cache: str | Path | None,
+    packed: Sequence[str | Path] = (),
 ) -> None:
     """Add ``text`` or ``sentences`` and ``text_label`` to studies with a report, and label images from their reports.
 
@@ -37,6 +38,7 @@ def add_texts(
         sections: the sections that make up a report's text.
         vocabulary: findings that texts are labeled with.
         label_cache: see :func:`label_texts`.
+        packed: further caches, which are only read: those of packed studies.
     """
     extract = ExtractSections(sections)
     to_label: list[tuple[dict[str, Any], slice]] = []
@@ -50,12 +52,12 @@ def add_texts(
             continue
         own = [study["text"]]
         if text_unit == "sentence":
-            study["sentences"] = _sentences(study.pop("text"))
+            study["sentences"] = split_into_sentences(study.pop("text"))
             own += study["sentences"]
         to_label.append((study, slice(len(texts), len(texts) + len(own))))
         texts += own
     columns = match_names(load_vocabulary(vocabulary).names, names)
-    found = read_texts(texts, vocabulary, label_cache)
+    found = read_texts(texts, vocabulary, label_cache, packed=packed)
     log_other_language(np.array([found.other_language[rows.start] for _, rows in to_label], dtype=bool))
     labels = reorder_states(found.states, columns, len(names))
     is_no_finding = np.array([normalize_name(name) == NO_FINDING for name in names], dtype=bool)
@@ -71,7 +73,7 @@ def _fill_missing(label: NDArray[np.float32], reported: NDArray[np.float32], whe
     return np.where(np.isnan(label) & where, reported, label)
 
 
-def _sentences(text: str) -> list[str]:
+def split_into_sentences(text: str) -> list[str]:
     """The sentences that have words: none for a text without any, unlike :func:`medvl.text.content_sentences`."""
     sentences = (text[start:end] for start, end in split_sentences(text))
     return [sentence for sentence in sentences if count_words(sentence)]

@@ -7,9 +7,9 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from medvl.data.column_selection import ColumnSelection, missing_columns
+from medvl.data.locations import parse_location
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
-from medvl.data.public.registry import parse_public_location
 from medvl.utils.checks import error_message
 
 #: The keys that a study of each kind must have.
@@ -24,7 +24,8 @@ class Source(NamedTuple):
     Args:
         kind: ``image-text``, ``image-label`` or ``text-label``; None for a table whose rows may be of any kind.
         location: a table, ``NAME:PATH`` of a public data set
-            (:func:`~medvl.data.public.registry.parse_public_location`), or "synthetic".
+            (:func:`~medvl.data.public.registry.parse_public_location`), ``shards:FOLDER`` of packed studies, or
+            "synthetic".
     """
 
     kind: str | None
@@ -61,9 +62,9 @@ def read_source(source: Source, columns: ColumnSelection, on_error: str, on_leak
         OSError: If the source cannot be read.
         ValueError: If the name before a colon is not that of a public data set.
     """
-    public = parse_public_location(source.location)
-    if public is not None:
-        return public.read(on_error)
+    location = parse_location(source.location)
+    if location is not None:
+        return location.read(on_error)
     options, table = columns.for_table(source.location)
     if source.kind == "text-label":
         options = {key: value for key, value in options.items() if not key.startswith("image_")} | {

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK = 4096
-_NOT_MENTIONED = -2  # NaN, among states as int8
+NOT_MENTIONED = -2
+"""NaN, among states as int8."""
 
 
 class TextColumn:
@@ -70,13 +71,13 @@ class TextColumn:
 class _LabelColumn:
     """Labels (K,) of 1, 0, -1 and NaN, as bytes; one that is all NaN is none."""
 
-    def __init__(self) -> None:
-        self._data = bytearray()
-        self._rows = 0
+    def __init__(self, data: bytes | bytearray = b"", rows: int = 0) -> None:
+        self._data = bytearray(data)
+        self._rows = rows
 
     def append(self, label: NDArray[np.float32] | None, width: int) -> None:
         states = np.full(width, np.nan, np.float32) if label is None else label
-        self._data += np.where(np.isnan(states), _NOT_MENTIONED, states).astype(np.int8).tobytes()
+        self._data += np.where(np.isnan(states), NOT_MENTIONED, states).astype(np.int8).tobytes()
         self._rows += 1
 
     @property
@@ -85,12 +86,12 @@ class _LabelColumn:
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         states = self.states[index].astype(np.float32)
-        states[states == _NOT_MENTIONED] = np.nan
+        states[states == NOT_MENTIONED] = np.nan
         return states
 
     @property
     def filled(self) -> NDArray[np.bool_]:
-        return (self.states != _NOT_MENTIONED).any(axis=1)
+        return (self.states != NOT_MENTIONED).any(axis=1)
 
 
 class StudyList(Sequence[dict[str, Any]]):
@@ -117,6 +118,23 @@ class StudyList(Sequence[dict[str, Any]]):
         self._rows: array[int] = array("q")
         self._labels = _LabelColumn()
         self._index: NDArray[np.int64] | None = None
+
+    @classmethod
+    def from_columns(
+        cls, width: int, texts: Mapping[str, Any], rows: array[int], labels: bytes | bytearray
+    ) -> StudyList:
+        """Studies whose columns are made already.
+
+        Args:
+            width: K, the number of findings in a label.
+            texts: by key of ``TEXTS``, a :class:`TextColumn` or what has its ``__getitem__``, ``filled`` and ``prefix``.
+            rows: the row of each study.
+            labels: N x K states as int8, those not mentioned as ``NOT_MENTIONED``.
+        """
+        out = cls(width)
+        out._texts, out._rows = {key: texts[key] for key in cls.TEXTS}, rows
+        out._labels = _LabelColumn(labels, len(rows))
+        return out
 
     def append(self, study: Mapping[str, Any]) -> None:
         """Add a study with keys of ``TEXTS``, ``row`` and ``label``."""
@@ -182,6 +200,12 @@ class StudyList(Sequence[dict[str, Any]]):
             filled = self._texts[key].filled if key in self._texts else np.zeros(len(self._rows), dtype=bool)
         return filled[self._places()]
 
+    @property
+    def image_digests(self) -> NDArray[np.uint64] | None:
+        """For packed studies a hash of each image's content, 0 where there is none; else None."""
+        digests = getattr(self._texts["image"], "digests", None)
+        return None if digests is None else digests[self._places()]
+
     def rows(self) -> NDArray[np.int64]:
         """The row of each study."""
         return np.asarray(self._rows, dtype=np.int64)[self._places()]
@@ -228,6 +252,11 @@ def select_studies(studies: Sequence[Any], kept: Sequence[bool] | NDArray[np.boo
     if isinstance(studies, StudyList):
         return studies.select(kept)
     return [study for study, keep in zip(studies, kept, strict=True) if keep]
+
+
+def text_column(studies: Sequence[Mapping[str, Any]], key: str) -> Iterator[str]:
+    """The texts of a key, ``""`` where a study has none."""
+    return studies.column(key) if isinstance(studies, StudyList) else (study.get(key, "") for study in studies)
 
 
 def with_texts(studies: Sequence[Mapping[str, Any]], key: str, texts: Iterable[str]) -> Sequence[dict[str, Any]]:

@@ -13,14 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 import medvl.text
+from medvl.data.study_list import NOT_MENTIONED
 from medvl.text import Vocabulary, load_vocabulary
 from medvl.text.label_table import report_states
 from medvl.utils.checks import check_text, error_message
 from medvl.utils.io import atomic_write
 
 logger = logging.getLogger(__name__)
-
-NOT_MENTIONED = -2  # NaN in the cache, whose states are int8
 
 
 class TextLabels(NamedTuple):
@@ -72,8 +71,12 @@ def read_texts(
     vocabulary: str | Path | Vocabulary = "chexpert14",
     cache: str | Path | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    packed: Iterable[str | Path] = (),
 ) -> TextLabels:
-    """Label texts as :func:`label_texts`, which says what the arguments are, and find those in another language."""
+    """Label texts as :func:`label_texts`, which says what the arguments are, and find those in another language.
+
+    ``packed`` are further caches, which are only read.
+    """
     loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
         raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
@@ -82,20 +85,33 @@ def read_texts(
     texts = list(texts)
     for text in texts:
         check_text(text, "each of texts")
-    keys = [hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest() for text in texts]
-    version = "" if cache is None else labeler_version(str(vocabulary))
-    known = {} if cache is None else _read(Path(cache), version)
+    keys = list(map(text_key, texts))
+    caches = [Path(path) for path in (*packed, *([] if cache is None else [cache]))]
+    version = labeler_version(str(vocabulary)) if caches else ""
+    known: dict[bytes, NDArray[np.int8]] = {}
+    for path in caches:
+        known |= _read(path, version)
     new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     items = new.items()
     for key, text in progress(items) if progress and new else items:
-        states, reasons = report_states(text, loaded)
-        cells = [*np.nan_to_num(states, nan=NOT_MENTIONED), reasons["language"] > 0]
-        known[key] = np.array(cells, dtype=np.int8)
+        known[key] = read_text(text, loaded)
     if cache is not None and new:
-        _write(Path(cache), version, known)
+        write_label_cache(Path(cache), version, known)
     found = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(texts), len(loaded.names) + 1)
     states = np.where(found == NOT_MENTIONED, np.float32(np.nan), found)[:, :-1]
     return TextLabels(states, found[:, -1] > 0)
+
+
+def text_key(text: str) -> bytes:
+    """What stands for a text in a cache."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def read_text(text: str, vocabulary: Vocabulary) -> NDArray[np.int8]:
+    """The states of a text as a cache holds them, those not mentioned as ``NOT_MENTIONED``, and whether it is in another
+    language."""
+    states, reasons = report_states(text, vocabulary)
+    return np.array([*np.nan_to_num(states, nan=NOT_MENTIONED), reasons["language"] > 0], dtype=np.int8)
 
 
 def log_other_language(other_language: NDArray[np.bool_]) -> None:
@@ -128,7 +144,8 @@ def _read(path: Path, version: str) -> dict[bytes, NDArray[np.int8]]:
         return {}
 
 
-def _write(path: Path, version: str, known: dict[bytes, NDArray[np.int8]]) -> None:
+def write_label_cache(path: Path, version: str, known: dict[bytes, NDArray[np.int8]]) -> None:
+    """Write a cache of :func:`label_texts`: the states by :func:`text_key`, and the version of the labeler."""
     keys = np.array([np.frombuffer(key, dtype=np.uint8) for key in known])
     with atomic_write(path, "wb") as file:
         np.savez_compressed(file, version=version, keys=keys, states=np.array(list(known.values())))

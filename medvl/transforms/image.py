@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 from medvl.transforms.dicom_volume import RESCALE_TYPE
 from medvl.transforms.load_image import LoadStudyImaged, as_float32
+from medvl.transforms.packed_image import SCALED
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_integer, check_option, error_message
+from medvl.utils.tensors import as_plain
 
 DEFAULT_HU_RANGE = (-1000.0, 1000.0)
 """Hounsfield units from air to dense bone."""
@@ -78,13 +80,26 @@ class RadiographIntensity(Transform):
             float32 in [0, 1], of the same shape; a ``MetaTensor`` if ``image`` is one with voxel sizes.
 
         Raises:
-            ValueError: If a value is NaN or infinite, or the image is empty.
+            ValueError: If a value is NaN or infinite, the image is empty, or it is a packed one that was scaled in another way.
         """
+        if isinstance(image, MetaTensor) and SCALED in image.meta:
+            self._check_packed(image)
+            return as_plain(image)
         rescale_type = image.meta.get(RESCALE_TYPE) if isinstance(image, MetaTensor) else None
         scaled = self._scaled(as_float32(image), rescale_type)
         return (
             MetaTensor(scaled, meta=image.meta) if isinstance(image, MetaTensor) and _voxel_spacing(image) else scaled
         )
+
+    def _check_packed(self, image: MetaTensor) -> None:
+        """Raise if a packed image was scaled in another way than this."""
+        own = {"lower": self.lower, "upper": self.upper}
+        if image.ndim == 4:
+            own["hu_range"] = None if self.hu_range is None else list(self.hu_range)
+        for name, value in own.items():
+            if image.meta[SCALED].get(name) != value:
+                expected = f"be {image.meta[SCALED].get(name)}, by which the packed images were scaled"
+                raise ValueError(error_message(name, expected, value))
 
     def _scaled(self, tensor: Tensor, rescale_type: str | None) -> Tensor:
         if tensor.numel() == 0:

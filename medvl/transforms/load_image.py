@@ -27,11 +27,13 @@ from torch import Tensor
 
 from medvl.transforms.dicom_volume import RESCALE_TYPE, StudyDicomReader
 from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
+from medvl.transforms.packed_image import read_packed_image
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import plain_reason
 from medvl.utils.extras import MissingExtraError
 from medvl.utils.limits import check_size, read_bounded
+from medvl.utils.tar_members import TarMember
 from medvl.utils.tensors import as_plain
 
 
@@ -50,6 +52,8 @@ class LoadStudyImage(Transform):
 
     NumPy files and arrays are taken as they are; a volume in a ``MetaTensor`` is oriented by its affine matrix, as its file
     would be. The content of a file decides what it is, before its name; it may be compressed by gzip if it is DICOM or NIfTI.
+    An image in a packed folder (``medvl pack``) comes as a ``MetaTensor`` in [0, 1], which :class:`RadiographIntensity` leaves
+    as it is.
 
     Args:
         window: apply the VOI LUT or window of a DICOM image. False gives rescaled values (Hounsfield units in CT); a series
@@ -98,6 +102,9 @@ class LoadStudyImage(Transform):
             received = f"{type(image).__name__}; several views are rows of their own with the same study_id"
             raise TypeError(error_message("image", "be one path or array", received))
         path = os.fspath(image)
+        member = TarMember.parse(path)
+        if member is not None:
+            return self._check_dims(read_packed_image(member), f"the image {member.source_name} in {member.tar}")
         kind = file_format(path)
         try:
             gray = self._read(path, kind)

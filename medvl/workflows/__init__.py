@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
+    from medvl.workflows.packing import PackSettings as PackSettings
+    from medvl.workflows.packing import PackSummary as PackSummary
+    from medvl.workflows.packing import pack_studies as pack_studies
     from medvl.workflows.predictions import Predictions as Predictions
     from medvl.workflows.predictions import image_manifest as image_manifest
     from medvl.workflows.predictions import predict as predict
@@ -44,6 +47,8 @@ _MODULES = {
     "Explanation": "explanations",
     "FolderInUseError": "folder_lock",
     "FolderLock": "folder_lock",
+    "PackSettings": "packing",
+    "PackSummary": "packing",
     "Predictions": "predictions",
     "RecipeWorkflow": "recipes",
     "RunFolder": "run_folder",
@@ -62,6 +67,7 @@ _MODULES = {
     "label_studies": "trained_run",
     "label_table": "labeling",
     "literal": "literals",
+    "pack_studies": "packing",
     "predict": "predictions",
     "prepare_network": "training",
     "progress_wrapper": "training",

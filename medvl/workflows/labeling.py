@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
 import os
-import signal
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -26,6 +23,7 @@ from medvl.text import Vocabulary, load_vocabulary
 from medvl.text.label_table import TEXT_UNITS, LabelSummary, label_cells, label_columns
 from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.errors import StudyError
+from medvl.utils.worker_processes import begin_worker, worker_context
 
 BLOCK_ROWS = 256
 """Rows that one process labels at a time, and between which a run can be interrupted and gone on with."""
@@ -206,10 +204,7 @@ class _Labeler:
 
     def __enter__(self) -> _Labeler:
         if self._num_workers:
-            # A forked process has the vocabulary's compiled phrases already.
-            method = "fork" if "fork" in multiprocessing.get_all_start_methods() else "spawn"
-            context = multiprocessing.get_context(method)
-            self._pool = ProcessPoolExecutor(self._num_workers, context, _start_worker, self._options)
+            self._pool = ProcessPoolExecutor(self._num_workers, worker_context(), _start_worker, self._options)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -244,18 +239,7 @@ _worker_options: tuple[Vocabulary, str, bool]
 def _start_worker(vocabulary: Vocabulary, text_unit: str, explain: bool) -> None:
     global _worker_options
     _worker_options = (vocabulary, text_unit, explain)
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process; the first one ends the others
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.SIG_DFL)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-
-        def end_with_parent() -> None:
-            parent.join()
-            os._exit(1)
-
-        threading.Thread(target=end_with_parent, daemon=True).start()
+    begin_worker()
 
 
 def _work(texts: list[str]) -> Labeled:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from medvl.data.public.registry import parse_public_location
+from medvl.data.locations import parse_location
 from medvl.data.sources import KINDS
 from medvl.data.studies import SYNTHETIC
 from medvl.data.tables.files import STANDARD_INPUT
@@ -30,8 +30,8 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
             or (text is location and text.startswith(("$", "@", "%")))
         ):
             return location
-        public = parse_public_location(text)
-        return literal(os.path.abspath(text) if public is None else str(public.absolute()))
+        parsed = parse_location(text)
+        return literal(os.path.abspath(text) if parsed is None else str(parsed.absolute()))
 
     content = dict(config)
     for key in ("data", "text_encoder"):

@@ -15,7 +15,9 @@ import torch
 import yaml
 
 from medvl.data import Manifest, parse_source, table_path
+from medvl.data.shards import PackedLocation
 from medvl.data.tables.join import parse_join
+from medvl.transforms.packed_image import INDEX
 from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.io import file_sha256, read_json_lines
@@ -129,4 +131,6 @@ def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
     tables = [table_path(location, folder) for location in locations if location is not None]
     joins = config.get("columns", {}).get("join") or ()
     tables += [Path(parse_join(join).path) for join in ([joins] if isinstance(joins, str) else joins)]
+    packed = [place.folder for name in locations if name is not None and (place := PackedLocation.parse(name))]
+    tables += [Path(folder) / INDEX for folder in packed]  # none, where it is on a web server
     return [file_sha256(table) for table in tables if table.is_file()]

@@ -14,6 +14,7 @@ from typing import Any
 
 from medvl.data import Manifest
 from medvl.data.leaks import image_paths
+from medvl.data.shards import source_file
 from medvl.data.splits import SPLITS, group_key
 from medvl.utils.errors import plain_reason
 from medvl.utils.io import atomic_write, write_json
@@ -175,18 +176,10 @@ def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[str]]:
             found[key] = {_hash(key, text, secret) for text in (str(value), str(value).removeprefix(f"{source}/"))}
     if paths := [os.path.abspath(path) for path in image_paths(study)]:
         found["image"] = {_hash("image", name, secret) for path in paths for name in (path, os.path.realpath(path))}
-        found["file"] = {_hash("file", f"{os.path.basename(path)}:{_size(path)}", secret) for path in paths}
+        found["file"] = {_hash("file", f"{name}:{size}", secret) for name, size in map(source_file, paths)}
     return found
 
 
 def _hash(key: str, value: str, secret: bytes) -> str:
     text = f"{key}:{value}".encode("utf-8", "surrogatepass")
     return hashlib.blake2b(text, key=secret, digest_size=8).hexdigest()
-
-
-def _size(path: str) -> int:
-    """Bytes of a file, or the number of files in a folder."""
-    try:
-        return len(os.listdir(path)) if os.path.isdir(path) else os.path.getsize(path)
-    except OSError:
-        return 0

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
 from medvl.data.column_selection import OF_ONE_TABLE, applicable_options
-from medvl.data.public.registry import parse_public_location
+from medvl.data.locations import parse_location
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
 from medvl.data.text_labels import log_other_language, read_texts
@@ -185,9 +185,9 @@ class TrainedRun:
         return label_studies(manifest) if label_reports else manifest
 
     def _read(self, data: str | Path | None, columns: Mapping[str, Any], on_error: str) -> Manifest:
-        """A table with the columns of the training as far as it has them, or a public data set, which has its own."""
+        """A table with the columns of the training as far as it has them; packed and public data sets have their own."""
         location = data or self.config["data"]
-        if parse_public_location(location, "data") is not None:
+        if parse_location(location, "data") is not None:
             return read_manifest(location, on_error=on_error, **columns)
         table = table_path(location, self.path)
         trained = self._columns_for(table)

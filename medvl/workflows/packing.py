@@ -1,0 +1,492 @@
+"""Packing of a table's studies into tar files, by several processes, shard by shard."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import IO, Any, NamedTuple
+
+import numpy as np
+import torch
+
+from medvl.data import Manifest, StudyDataset
+from medvl.data.column_selection import ColumnSelection
+from medvl.data.leaks import file_identity
+from medvl.data.shards import (
+    FORMAT,
+    STUDIES,
+    TEXT_LABELS,
+    Sample,
+    ShardColumns,
+    read_studies,
+    shard_name,
+    source_file,
+)
+from medvl.data.source_texts import split_into_sentences
+from medvl.data.sources import Source, read_source
+from medvl.data.studies import SYNTHETIC
+from medvl.data.tables.files import STANDARD_INPUT
+from medvl.data.text_labels import labeler_version, read_text, text_key, write_label_cache
+from medvl.text import Vocabulary, load_vocabulary
+from medvl.transforms import ExtractSections, image_preprocessing
+from medvl.transforms.image import DEFAULT_HU_RANGE, RadiographIntensity
+from medvl.transforms.packed_image import DTYPES, INDEX, encode_image, read_index
+from medvl.utils.checks import check_integer, check_option, error_message
+from medvl.utils.checksums import CHECKSUMS
+from medvl.utils.errors import StudyError
+from medvl.utils.io import (
+    atomic_write,
+    check_writable,
+    file_sha256,
+    remove_partial_files,
+    write_json,
+    write_text,
+)
+from medvl.utils.worker_processes import begin_worker, worker_context
+from medvl.workflows.folder_lock import LOCK, FolderLock
+
+PROGRESS = ".progress"
+"""A folder beside the shards with a record of each that is whole, until all are."""
+
+SETTINGS = "settings.json"
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How studies are packed.
+
+    Args:
+        image_size: length of the longest side of the stored images, in pixels.
+        spatial_dims: 2 for radiographs, 3 for volumes.
+        dtype: type of the stored pixels: ``"uint8"``, ``"uint16"``, ``"float16"`` or ``"float32"``.
+        hu_range: Hounsfield units that become 0 and 1 in CT volumes, see
+            :class:`~medvl.transforms.RadiographIntensity`.
+        shard_size: number of studies in a shard; those with several images count once an image.
+        vocabulary: findings that the reports are labeled with; None does not label them.
+
+    Raises:
+        TypeError: If a number is not an integer.
+        ValueError: If a value is out of its range.
+    """
+
+    image_size: int = 224
+    spatial_dims: int = 2
+    dtype: str = "uint8"
+    hu_range: Sequence[float] | None = DEFAULT_HU_RANGE
+    shard_size: int = 1000
+    vocabulary: str | None = "chexpert14"
+
+    def __post_init__(self) -> None:
+        check_integer(self.image_size, "image_size", minimum=1)
+        check_integer(self.shard_size, "shard_size", minimum=1)
+        check_option(self.spatial_dims, "spatial_dims", (2, 3))
+        check_option(self.dtype, "dtype", DTYPES)
+        RadiographIntensity(hu_range=self.hu_range)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings for a JSON file, with the percentiles that :class:`~medvl.transforms.RadiographIntensity` has."""
+        intensity = RadiographIntensity(hu_range=self.hu_range)
+        hu_range = None if intensity.hu_range is None else list(intensity.hu_range)
+        return {**asdict(self), "hu_range": hu_range, "lower": intensity.lower, "upper": intensity.upper}
+
+
+@dataclass(frozen=True)
+class PackSummary:
+    """What a packed folder holds.
+
+    Args:
+        shards: number of tar files.
+        studies: number of studies in them; those with several images count once an image.
+        images: number of images.
+        bytes: of all tar files together.
+        kept: shards that an interrupted run had finished.
+        skipped: what was left out for an error.
+    """
+
+    shards: int
+    studies: int
+    images: int
+    bytes: int
+    kept: int
+    skipped: list[StudyError]
+
+    @classmethod
+    def from_index(cls, index: Mapping[str, Any], kept: int) -> PackSummary:
+        """The summary of a folder's index."""
+        totals = [sum(shard[key] for shard in index["shards"]) for key in ("studies", "images", "bytes")]
+        return cls(len(index["shards"]), *totals, kept, [StudyError(*error) for error in index["skipped"]])
+
+
+def pack_studies(
+    data: str | Path,
+    output: str | Path,
+    settings: PackSettings | None = None,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    on_error: str = "raise",
+    num_workers: int = 0,
+    resume: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> PackSummary:
+    """Pack the studies of a table into tar files, which ``shards:FOLDER`` reads as that table.
+
+    Each image is read, scaled to [0, 1] and resized as :func:`~medvl.transforms.image_preprocessing` does, and stored as PNG or
+    NumPy array. ``studies.jsonl`` holds ids, splits, reports, labels and the place of each image, ``text_labels.npz`` the
+    states of the texts, ``index.json`` settings, counts and checksums. ``index.json`` is written last; a folder without it is not
+    whole. The bytes depend on the table, the settings and the versions of the libraries alone: not on the number of processes,
+    and not on how often a run was killed and resumed.
+
+    Args:
+        data: a table or a public data set, as for :func:`~medvl.data.read_manifest`.
+        output: the folder to write.
+        settings: how; by default :class:`PackSettings`.
+        columns: arguments of :func:`~medvl.data.read_manifest` that name columns or say where images are.
+        on_error: ``"raise"`` the error of the first row or image that cannot be read, or ``"skip"`` and count them.
+        num_workers: processes that pack; 0 for this one.
+        resume: go on with what an interrupted run left in the folder.
+        progress: called after each shard with the number of studies done, and of all.
+
+    Returns:
+        Counts of what the folder holds.
+
+    Raises:
+        OSError: If the table cannot be read, or the folder cannot be written, as where the disk is full.
+        ValueError: If the table is invalid, or the folder holds something else, or a run with other settings.
+        medvl.utils.errors.StudyError: If a row or image cannot be read and ``on_error`` is ``"raise"``.
+
+    Example:
+        >>> pack_studies("cases.csv", "packed", PackSettings(image_size=128), num_workers=8)  # doctest: +SKIP
+    """
+    settings = settings or PackSettings()
+    check_option(on_error, "on_error", ("raise", "skip"))
+    check_integer(num_workers, "num_workers", minimum=0)
+    if str(data) in (SYNTHETIC, STANDARD_INPUT):
+        raise ValueError(error_message("data", "be a table or NAME:PATH of a public data set", repr(str(data))))
+    folder = Path(output)
+    check_writable(folder / INDEX)
+    _check_folder(folder, settings, resume)
+    lock = FolderLock(folder)
+    lock.acquire()
+    try:
+        _check_folder(folder, settings, resume)
+        if (folder / INDEX).is_file():
+            index, kept = read_index(str(folder)), -1
+            kept = len(index["shards"])
+        else:
+            (folder / PROGRESS).mkdir(exist_ok=True)
+            write_json(folder / PROGRESS / SETTINGS, settings.to_dict())
+            manifest = _read(data, columns or {}, on_error)
+            kept = _pack_shards(folder, manifest, settings, on_error, num_workers, progress)
+            index = _write_index(folder, manifest, settings)
+        shutil.rmtree(folder / PROGRESS, ignore_errors=True)
+        remove_partial_files(folder)
+    finally:
+        lock.release()
+    return PackSummary.from_index(index, kept)
+
+
+def _read(data: str | Path, columns: Mapping[str, Any], on_error: str) -> Manifest:
+    selection = ColumnSelection(columns)
+    manifest = read_source(Source(None, str(data)), selection, on_error)
+    selection.check_all_found()
+    if not len(manifest):
+        raise ValueError(f"{manifest.name} has no study to pack.")
+    return manifest
+
+
+def _check_folder(folder: Path, settings: PackSettings, resume: bool) -> None:
+    """Raise where a folder holds what would be written over, or what was packed in another way."""
+    if not folder.is_dir():
+        return
+    if (folder / INDEX).is_file():
+        before, state = read_index(str(folder))["settings"], "packed studies"
+    elif (folder / PROGRESS).is_dir():
+        path = folder / PROGRESS / SETTINGS
+        before, state = json.loads(path.read_bytes()) if path.is_file() else None, "an interrupted packing"
+    else:
+        found = sorted(name for name in os.listdir(folder) if not name.startswith(LOCK))
+        if found:
+            raise ValueError(f"{folder} must be a new or empty folder, got one with {found[0]}.")
+        return
+    if not resume:
+        raise ValueError(f"{folder} already holds {state}; continue it (--resume) or choose another folder.")
+    now = settings.to_dict()
+    changed = [key for key in now if before is not None and before.get(key) != now[key]]
+    if changed:
+        raise ValueError(
+            f"{changed[0]} is {now[changed[0]]!r} but was {before.get(changed[0])!r} in {folder}; resume it with the same "
+            "settings, or choose another folder."
+        )
+
+
+class _Job(NamedTuple):
+    """The studies of one shard: for each its number, its dictionary and the number of the first study with its image file."""
+
+    shard: int
+    samples: list[tuple[int, dict[str, Any], int | None]]
+
+
+def _jobs(manifest: Manifest, shard_size: int) -> Iterator[_Job]:
+    studies = manifest.studies
+    identities = np.fromiter(
+        (
+            hash(file_identity(study["image"])) if "image" in study else -number
+            for number, study in enumerate(studies, 1)
+        ),
+        dtype=np.int64,
+        count=len(studies),
+    )
+    _, first, group = np.unique(identities, return_index=True, return_inverse=True)
+    same = first[group]
+    for shard, start in enumerate(range(0, len(studies), shard_size)):
+        numbers = range(start, min(start + shard_size, len(studies)))
+        yield _Job(shard, [(n, dict(studies[n]), int(same[n]) if same[n] != n else None) for n in numbers])
+
+
+def _pack_shards(
+    folder: Path,
+    manifest: Manifest,
+    settings: PackSettings,
+    on_error: str,
+    num_workers: int,
+    progress: Callable[[int, int], None] | None,
+) -> int:
+    """Pack every shard that is not whole; the number of those that are."""
+    jobs = _jobs(manifest, settings.shard_size)
+    options = (folder, settings, manifest.names, on_error)
+    done = kept = 0
+    for number, was_whole in _map_jobs(jobs, options, num_workers):
+        done, kept = done + number, kept + was_whole
+        if progress is not None:
+            progress(done, len(manifest))
+    return kept
+
+
+def _map_jobs(jobs: Iterable[_Job], options: tuple[Any, ...], num_workers: int) -> Iterator[tuple[int, bool]]:
+    if not num_workers:
+        packer = _Packer(*options)
+        yield from map(packer.pack, jobs)
+        return
+    context = worker_context()
+    stop = context.Event()
+    waiting: deque[Future[tuple[int, bool]]] = deque()
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (*options, stop)) as pool:
+        try:
+            for job in jobs:
+                waiting.append(pool.submit(_work, job))
+                if len(waiting) > 2 * num_workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool as error:
+            raise ValueError(
+                "num_workers: a packing process was ended from outside, as by a lack of memory; use fewer, and --resume."
+            ) from error
+        finally:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+
+
+_packer: _Packer
+
+
+def _start_worker(folder: Path, settings: PackSettings, names: Sequence[str], on_error: str, stop: Any) -> None:
+    global _packer
+    begin_worker()
+    torch.set_num_threads(1)
+    _packer = _Packer(folder, settings, names, on_error, stop.is_set)
+
+
+def _work(job: _Job) -> tuple[int, bool]:
+    return _packer.pack(job)
+
+
+class _Packer:
+    """Packs shards.
+
+    Args:
+        folder: the folder to write to.
+        settings: how.
+        names: the K finding names.
+        on_error: what an image does that cannot be read.
+        stopped: whether to stop; asked before each study.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: PackSettings,
+        names: Sequence[str],
+        on_error: str,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.folder, self.settings, self.names, self.on_error, self.stopped = folder, settings, names, on_error, stopped
+        size, dims = settings.image_size, settings.spatial_dims
+        # All but the padding, which is made again on reading.
+        self._steps = image_preprocessing(size, dims, hu_range=settings.hu_range, allow_missing_keys=True).transforms[
+            :-1
+        ]
+        self._vocabulary = None if settings.vocabulary is None else load_vocabulary(settings.vocabulary)
+        self._extract = ExtractSections()
+
+    def pack(self, job: _Job) -> tuple[int, bool]:
+        """Pack a shard unless it is whole; the number of its studies, and whether it was whole."""
+        path, record = self.folder / shard_name(job.shard), _record_path(self.folder, job.shard)
+        digest = self._digest(job)
+        if _is_whole(path, record, digest):
+            return len(job.samples), True
+        dataset = StudyDataset([study for _, study, _ in job.samples], self._steps)
+        columns = ShardColumns(path.name, self.names)
+        skipped: list[StudyError] = []
+        labels: dict[bytes, Any] = {}
+        with atomic_write(path, "wb") as file:
+            hashed = _HashedFile(file)
+            for place, (number, study, first) in enumerate(job.samples):
+                if self.stopped():
+                    raise KeyboardInterrupt
+                try:
+                    sample = self._sample(number, study, dataset[place].get("image"), first)
+                except StudyError as error:
+                    if self.on_error == "raise":
+                        raise
+                    skipped.append(error)
+                    continue
+                columns.write(hashed, sample)
+                if self._vocabulary is not None and "report" in study:
+                    self._label(study["report"], self._vocabulary, labels)
+            columns.close(hashed)
+        content = {
+            "digest": digest,
+            "shard": {
+                "name": path.name,
+                "bytes": columns.size,
+                "sha256": hashed.digest.hexdigest(),
+                "studies": len(columns.columns["number"]),
+                "images": sum(size > 0 for size in columns.columns["size"]),
+            },
+            "skipped": [error.args for error in skipped],
+            "labels": {key.hex(): states.tolist() for key, states in labels.items()},
+            "columns": columns.columns,
+        }
+        with atomic_write(record) as text:
+            json.dump(content, text)
+        return len(job.samples), False
+
+    def _sample(self, number: int, study: Mapping[str, Any], image: Any, first: int | None) -> Sample:
+        if image is None:
+            return Sample(number, study)
+        return Sample(number, study, encode_image(image, self.settings.dtype), source_file(study["image"]), first)
+
+    def _label(self, report: str, vocabulary: Vocabulary, labels: dict[bytes, Any]) -> None:
+        """The states of a report's sections and of their sentences, which are the texts that recipes train on."""
+        text = self._extract(report)
+        for one in (text, *split_into_sentences(text)):
+            key = text_key(one)
+            if key not in labels:
+                labels[key] = read_text(one, vocabulary)
+
+    def _digest(self, job: _Job) -> str:
+        """A hash of what a shard is made from: the studies, the state of their files, the settings and the libraries."""
+        digest = hashlib.blake2b(digest_size=16)
+        versions = [version(name) for name in ("medvl", "numpy", "pillow", "torch", "monai", "pydicom", "nibabel")]
+        digest.update(repr((FORMAT, self.settings, self.names, self.on_error, versions)).encode())
+        for number, study, first in job.samples:
+            label = study.get("label")
+            parts = {**study, "label": None if label is None else label.tolist()}
+            state = _file_state(study["image"]) if "image" in study else ()
+            digest.update(repr((number, first, sorted(parts.items()), state)).encode("utf-8", "surrogatepass"))
+        return digest.hexdigest()
+
+
+class _HashedFile:
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.digest = file, hashlib.sha256()
+
+    def write(self, content: bytes) -> None:
+        """Write and hash."""
+        self._file.write(content)
+        self.digest.update(content)
+
+
+def _record_path(folder: Path, shard: int) -> Path:
+    return folder / PROGRESS / f"{shard_name(shard)}.json"
+
+
+def _file_state(path: str) -> list[tuple[str, int, int]]:
+    """Names, sizes and times of an image's files."""
+    files = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
+    states = []
+    for file in files:
+        try:
+            status = os.stat(file)
+        except (OSError, ValueError):  # said when the image is read
+            continue
+        states.append((os.path.basename(file), status.st_size, status.st_mtime_ns))
+    return states
+
+
+def _is_whole(path: Path, record: Path, digest: str) -> bool:
+    try:
+        content = json.loads(record.read_bytes())
+        return bool(content["digest"] == digest and file_sha256(path) == content["shard"]["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _write_index(folder: Path, manifest: Manifest, settings: PackSettings) -> dict[str, Any]:
+    """Join the records of the shards to the files of the whole folder, of which ``index.json`` comes last."""
+    count = -(-len(manifest) // settings.shard_size)
+    shards, skipped = [], [list(error.args) for error in manifest.skipped]
+    labels: dict[bytes, Any] = {}
+    for path in folder.glob("shard-*.tar"):
+        if path.name >= shard_name(count):  # of an interrupted run on a longer table
+            path.unlink()
+    with atomic_write(folder / STUDIES, "wb") as file:
+        for number in range(count):
+            record = json.loads(_record_path(folder, number).read_bytes())
+            file.write(json.dumps(record["columns"], separators=(",", ":")).encode() + b"\n")
+            shards.append(record["shard"])
+            skipped += record["skipped"]
+            labels |= {bytes.fromhex(key): np.array(states, dtype=np.int8) for key, states in record["labels"].items()}
+    files = [STUDIES]
+    if labels and settings.vocabulary is not None:
+        write_label_cache(folder / TEXT_LABELS, labeler_version(settings.vocabulary), dict(sorted(labels.items())))
+        files.append(TEXT_LABELS)
+    packed = Manifest.from_studies(
+        manifest.name, read_studies(str(folder), len(manifest.names)), manifest.counts["rows"], manifest.names
+    )
+    index = {
+        "format": FORMAT,
+        "name": manifest.name,
+        "settings": settings.to_dict(),
+        "names": list(manifest.names),
+        "counts": {**packed.counts, "skipped": len(skipped)},
+        "unmatched": dict(manifest.unmatched),
+        "encoding": manifest.encoding,
+        "skipped": skipped,
+        "files": [_describe(folder / name) for name in files],
+        "shards": shards,
+    }
+    if not packed.studies:
+        raise ValueError(
+            f"Every study of {manifest.name} was skipped for an error, the first: {StudyError(*skipped[0])}."
+        )
+    content = json.dumps(index, indent=1) + "\n"
+    sums = {entry["name"]: entry["sha256"] for entry in (*index["files"], *shards)}
+    sums[INDEX] = hashlib.sha256(content.encode()).hexdigest()
+    write_text(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in sorted(sums.items())))
+    write_text(folder / INDEX, content)
+    return index
+
+
+def _describe(path: Path) -> dict[str, Any]:
+    return {"name": path.name, "bytes": path.stat().st_size, "sha256": file_sha256(path)}
