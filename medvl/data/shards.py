@@ -80,8 +80,8 @@ class PackedLocation(NamedTuple):
         """
         folder = self.absolute().folder
         index = read_index(folder)
-        if index.get("format") != FORMAT:
-            raise ValueError(f"{folder} was packed by another version of medvl ({index.get('format')}); pack it again.")
+        if index["format"] != FORMAT:
+            raise ValueError(f"{folder} was packed by another version of medvl ({index['format']}); pack it again.")
         studies = read_studies(folder, len(index["names"]))
         expected = sum(shard["studies"] for shard in index["shards"])
         if len(studies) != expected:
@@ -257,6 +257,8 @@ class _ImageColumn:
         """Add the images of a shard."""
         count = len(columns["number"])
         self._shard.extend([len(self._shards)] * count)
+        if os.path.basename(columns["shard"]) != columns["shard"]:
+            raise ValueError(f"{columns['shard']!r} is no name of a file")
         self._shards.append(columns["shard"])
         for key, column in self._numbers.items():
             column.extend(columns[key])

@@ -6,6 +6,7 @@ import functools
 import io
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,10 @@ DTYPES = ("uint8", "uint16", "float16", "float32")
 SCALED = "scaled"
 """Key in the metadata of a packed image: the arguments of the ``RadiographIntensity`` that has scaled it."""
 
+_KEYS = {
+    "format": str, "name": str, "settings": dict, "names": list, "counts": dict, "unmatched": dict, "encoding": str,
+    "skipped": list, "files": list, "shards": list,
+}  # fmt: skip
 _MAXIMUM = {"uint8": 255, "uint16": 65535}
 
 
@@ -148,6 +153,25 @@ def read_index(folder: str) -> dict[str, Any]:
         index = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
-    if not isinstance(index, dict) or not isinstance(index.get("settings"), dict):
-        raise ValueError(f"{path} is damaged: it holds no settings of a packed folder.")
+    problem = _problem(index)
+    if problem:
+        raise ValueError(f"{path} is damaged: {problem}.")
     return index
+
+
+def _problem(index: Any) -> str:
+    """What keeps a value from being the content of ``index.json``; ``""`` if nothing does."""
+    if not isinstance(index, dict):
+        return "it holds no settings"
+    for key, expected in _KEYS.items():
+        if not isinstance(index.get(key), expected):
+            return f"it has no {key}"
+    for kind, counted in (("files", ("bytes",)), ("shards", ("bytes", "studies", "images"))):
+        for entry in index[kind]:
+            if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "sha256")):
+                return "it lists a file without a name or a checksum"
+            if not all(isinstance(entry.get(key), int) for key in counted):
+                return f"it does not count what is in {entry['name']}"
+            if os.path.basename(entry["name"]) != entry["name"]:
+                return f"{entry['name']} is no name of a file"
+    return ""

@@ -141,9 +141,9 @@ def pack_studies(
 
     Each image is read, scaled to [0, 1] and resized as :func:`~medvl.transforms.image_preprocessing` does, and stored as PNG or
     NumPy array. ``studies.jsonl`` holds ids, splits, reports, labels and the place of each image, ``text_labels.npz`` the
-    states of the texts, ``index.json`` settings, counts and checksums. ``index.json`` is written last; a folder without it is not
-    whole. The bytes depend on the table, the settings and the versions of the libraries alone: not on the number of processes,
-    and not on how often a run was killed and resumed.
+    states of the texts, ``index.json`` settings, counts and checksums. ``index.json`` is written last: a folder without it is
+    not whole. The bytes depend on the table, the settings and the versions of the libraries alone, not on the number of
+    processes or on how often a run was killed and resumed.
 
     Args:
         data: a table or a public data set, as for :func:`~medvl.data.read_manifest`.
