@@ -46,6 +46,10 @@ class ProtocolResult(ABC):
         """The few numbers that one looks for first; none by default."""
         return []
 
+    def explanations(self) -> dict[str, str]:
+        """What the figures mean, by the title of a column or a row of the tables: what they are by chance and at best."""
+        return {}
+
     def notes(self) -> list[str]:
         """What must be known of how the numbers came about, in sentences; none by default."""
         return []

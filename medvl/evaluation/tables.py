@@ -188,9 +188,9 @@ class Table:
         for column in self.columns:
             titles.append(column.name)
             if column.name in chance:
-                titles.append("Chance" if len(chance) == 1 else f"Chance {column.name}")
+                titles.append("Chance" if len(chance) == 1 else f"Chance {_inside(column.name)}")
         return titles + [
-            f"Untrained {column.name}" for i, column in enumerate(self.columns) if self._has(i, "untrained")
+            f"Untrained {_inside(column.name)}" for i, column in enumerate(self.columns) if self._has(i, "untrained")
         ]
 
     def rendered(self, row: Row) -> list[Cell]:
@@ -214,6 +214,24 @@ class Table:
         rows = [[row.name, *map(str, self.rendered(row))] for row in self.rows]
         rule = bool(self.rows) and self.rows[-1].summary
         return text_table([self.header, *self.titles], rows, rule_before_last=rule)
+
+    def to_csv(self) -> str:
+        """The table as it is read, for a spreadsheet: a line a row, the ends of an interval in columns of their own."""
+        rendered = [self.rendered(row) for row in self.rows]
+        has_interval = [any(cells[i].interval is not None for cells in rendered) for i in range(len(self.titles))]
+        header = [self.header]
+        for title, wide in zip(self.titles, has_interval, strict=True):
+            header += [title, f"{title}, low", f"{title}, high"] if wide else [title]
+        buffer = io.StringIO()
+        writer = CsvWriter(buffer)
+        writer.write_row(header)
+        for row, cells in zip(self.rows, rendered, strict=True):
+            line: list[Any] = [row.name]
+            for cell, wide in zip(cells, has_interval, strict=True):
+                line.append(cell.text or _finite(cell.value))
+                line += [_finite(end) for end in cell.interval or (None, None)] if wide else []
+            writer.write_row(line)
+        return buffer.getvalue()
 
     def to_dict(self) -> dict[str, Any]:
         """The table as plain dictionaries: by row, by column, the cell."""
@@ -293,6 +311,11 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]], rule_before
     if rule_before_last and len(rows) > 1:
         lines.insert(-1, rule)
     return "\n".join(lines)
+
+
+def _inside(name: str) -> str:
+    """A title as it stands after another word: "Pointing game" in lower case, "AUROC" and "mIoU" as they are."""
+    return name[0].lower() + name[1:] if name[1:2].islower() else name
 
 
 def _finite(value: Any) -> Any:

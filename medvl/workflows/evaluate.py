@@ -30,6 +30,7 @@ logger = logging.getLogger(__name__)
 MAX_PICTURES = 2000
 """Number of studies whose small picture is kept, for the report to choose from."""
 
+SPLIT_NAMES = {"train": "training", "val": "validation", "test": "test"}
 SENTENCE_CASES = 4
 """Number of studies whose sentences are shown over their image."""
 
@@ -179,7 +180,7 @@ def run_protocols(chosen: Sequence[Protocol], context: ProtocolContext) -> Evalu
 
 
 def example_sentences(model: DualEncoder, loader: StudyLoader) -> list[SentenceMaps]:
-    """Heat maps of the sentences of the first reports that state a finding."""
+    """Heat maps of the sentences of the first reports that state a finding, each sentence once."""
     if model.spatial_dims != 2 or not hasattr(model, "encode_patches"):
         return []
     examples: list[SentenceMaps] = []
@@ -189,7 +190,13 @@ def example_sentences(model: DualEncoder, loader: StudyLoader) -> list[SentenceM
         if not str(study.get("report") or "").strip() or study["study_id"] in loader.skipped:
             continue
         item = loader.dataset[row]
-        maps = sentence_maps(model, item["image"].to(model.device), item["report"], study_id=str(study["study_id"]))
+        maps = sentence_maps(
+            model,
+            item["image"].to(model.device),
+            item["report"],
+            study_id=str(study["study_id"]),
+            exclude={sentence for example in examples for sentence in example.sentences},
+        )
         if maps is not None:
             examples.append(maps)
     return examples
@@ -199,13 +206,14 @@ def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds:
     """What the report says of the run in short."""
     overlap = run.training_overlap(manifest.studies)
     differing = run.input_difference
+    trained_on, evaluated_on = run.environment["data_summary"], manifest.summary()
     facts = {
         **({"Trained on these studies": overlap} if overlap else {}),
-        **({"Fed otherwise than in training": differing} if differing else {}),
+        **({"Input differs from training": differing} if differing else {}),
         "Evaluated on": f"{len(manifest)} studies of {manifest.name}",
-        "Rows": manifest.summary(),
-        "Trained on": run.environment["data_summary"],
-        "Studies": ", ".join(f"{count} {split}" for split, count in run.environment["studies"].items()),
+        **({} if trained_on.startswith(evaluated_on) else {"Their table": evaluated_on}),
+        "Data of the training": trained_on,
+        "Splits": ", ".join(f"{SPLIT_NAMES[split]} {count}" for split, count in run.environment["studies"].items()),
         "Seed": run.environment["seed"],
         "Training time": f"{sum(line.get('seconds', 0) for line in read_metrics(run.path / METRICS)):.0f} s",
         "Evaluation time": f"{seconds:.0f} s",

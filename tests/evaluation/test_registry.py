@@ -149,9 +149,9 @@ def test_a_new_protocol_appears_in_every_output(counted, tmp_path):
     assert lines[1] == "counted,counted,All,Studies,4.0,1.0,9.0,,,3.0,1.0,9.0"
     title, head, *_ = result.table().splitlines()
     assert title == "Counted <studies>"
-    assert head.split() == ["Row", "Studies", "Untrained", "Studies"]
+    assert head.split() == ["Row", "Studies", "Untrained", "studies"]
     page = write_report(tmp_path / "report.html", title="A run", evaluation=result).read_text()
-    for text in ('<section id="counted"', "Counted &lt;studies&gt;", "They were counted.", "Untrained Studies"):
+    for text in ('<section id="counted"', "Counted &lt;studies&gt;", "They were counted.", "Untrained studies"):
         assert text in page
     assert "counted, chance 2.000, untrained 3.000" in page
     assert "90 % interval 1.000–9.000" in page

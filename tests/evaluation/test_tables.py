@@ -110,6 +110,25 @@ class TestTable:
         ]
         assert lines[2]["value"] == ""
 
+    def test_a_spreadsheet_gets_what_is_read_with_the_ends_of_intervals(self):
+        cells = [Cell(0.75, (0.5, 1.0), chance=0.5), Cell(-1, spec="d"), Cell(text="=1+2")]
+        rows = [Row("@Edema", cells), Row("Fracture", [Cell(math.nan), Cell(), Cell(text="low, high")])]
+        table = Table("t", "T", "Finding", [Column("AUROC", compared=True), Column("Cases"), Column("Text")], rows)
+        lines = list(csv.reader(io.StringIO(table.with_untrained(table).to_csv())))
+        assert lines[0] == [
+            "Finding", "AUROC", "AUROC, low", "AUROC, high", "Chance", "Cases", "Text",
+            "Untrained AUROC", "Untrained AUROC, low", "Untrained AUROC, high",
+        ]  # fmt: skip
+        assert lines[1] == ["'@Edema", "0.75", "0.5", "1.0", "0.5", "-1", "'=1+2", "0.75", "0.5", "1.0"]
+        assert lines[2] == ["Fracture", "", "", "", "", "", "low, high", "", "", ""]
+
+    def test_titles_stand_in_lower_case_after_a_word_unless_they_are_names(self):
+        columns = [Column(name, compared=True) for name in ("Pointing game", "mIoU", "AUROC", "P", "k")]
+        table = Table("t", "T", "Row", columns, [Row("x", [Cell(1)] * 5)])
+        assert table.with_untrained(table).titles[5:] == [
+            "Untrained pointing game", "Untrained mIoU", "Untrained AUROC", "Untrained P", "Untrained k"
+        ]  # fmt: skip
+
     def test_a_row_of_another_width_is_refused(self):
         with pytest.raises(ValueError, match=r"^row 'x' must have a cell for each of the 1 columns of t, got 2\.$"):
             Table("t", "T", "Row", [Column("A")], [Row("x", [Cell(), Cell()])])

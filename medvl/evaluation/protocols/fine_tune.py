@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from medvl.evaluation.context import ProtocolContext, labeled_findings
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.explanations import BY_FINDING
 from medvl.evaluation.multi_label import finding_table
 from medvl.evaluation.protocols.linear_probe import ProbeResult, fit_probes, probe_result
 from medvl.evaluation.registry import Protocol, register_protocol
@@ -85,6 +86,10 @@ class FineTuneResult(ProtocolResult):
         return [
             finding_table("fine-tune", "Fine-tuning", self.result.findings, self.result.macro, metrics, description)
         ]
+
+    def explanations(self) -> dict[str, str]:
+        """What the metrics mean."""
+        return BY_FINDING
 
     def key_figures(self) -> list[KeyFigure]:
         """The macro AUROC."""

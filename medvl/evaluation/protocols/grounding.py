@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medvl.evaluation.context import ProtocolContext
+from medvl.evaluation.grounding_examples import GroundingExample, choose_examples, side_text
 from medvl.evaluation.heat_maps import patch_encoder, patch_maps, phrase_embeddings, pointing_game_on_grid, upsample
 from medvl.evaluation.mask_batches import check_masks
 from medvl.evaluation.registry import Protocol, register_protocol
@@ -32,27 +33,6 @@ METRICS = ("cnr", "miou", "pointing")
 TITLES = {"cnr": "CNR", "miou": "mIoU", "pointing": "Pointing game"}
 PHRASE = "phrase"
 """Name of the one mask of each image where the batches have their own phrases."""
-
-
-@dataclass(frozen=True)
-class GroundingExample:
-    """One test case to show.
-
-    Args:
-        picture: the image (H, W), uint8.
-        heat: cosines on the model's grid (h, w).
-        truth: the region, boolean, at the mask's size.
-        name: of the region.
-        study_id: of the case.
-        values: its ``cnr``, ``miou`` and ``pointing``.
-    """
-
-    picture: np.ndarray
-    heat: np.ndarray
-    truth: np.ndarray
-    name: str
-    study_id: str
-    values: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -95,7 +75,7 @@ class GroundingResult(ProtocolResult):
         study_ids: of the N cases.
         patient_ids: of the N cases.
         phrases: the phrases of each finding; empty where the batches have their own.
-        settings: thresholds, bootstrap.
+        settings: thresholds, bootstrap, the ``grid`` of the maps and the ``image_size`` in pixels, None where images differ.
         examples: cases for the report.
     """
 
@@ -135,33 +115,46 @@ class GroundingResult(ProtocolResult):
                 [
                     Cell(finding.cases, spec="d"),
                     Cell.of(finding.cnr),
-                    Cell.of(finding.miou),
+                    Cell.of(finding.miou, chance=finding.area),
                     Cell.of(finding.pointing, chance=finding.area),
                 ],
-                f"{100 * finding.area:.1f} % of the image" if finding.cases else "",
             )
             for name, finding in self.findings.items()
         ]
-        means = [Cell.of(self.macro[key], chance=self.chance[key] if key == "pointing" else None) for key in METRICS]
+        means = [Cell.of(self.macro[key], chance=None if key == "cnr" else self.chance[key]) for key in METRICS]
         rows.append(Row("Macro", [Cell(), *means], summary=True))
-        thresholds = ", ".join(f"{t:g}" for t in self.settings["thresholds"])
-        description = DESCRIPTION.format(thresholds=thresholds)
-        return [Table("grounding", "Phrase grounding", "Finding", columns, rows, description, NOTE)]
+        return [Table("grounding", "Phrase grounding", "Finding", columns, rows, self._description())]
+
+    def _description(self) -> str:
+        """What was measured, with the grid of the maps where it is one."""
+        grid, size = self.settings.get("grid"), self.settings.get("image_size")
+        if grid is None or size is None:
+            return DESCRIPTION
+        pixels = side_text(round(side / cells) for side, cells in zip(size, grid, strict=True))
+        return (
+            f"{DESCRIPTION} The maps are {side_text(grid)} patches, each of about {pixels} pixels of the "
+            f"{side_text(size)} image that the model sees; what looks finer is interpolated."
+        )
+
+    def explanations(self) -> dict[str, str]:
+        """What the three metrics mean."""
+        thresholds = ", ".join(f"{threshold:g}" for threshold in self.settings["thresholds"])
+        return {**EXPLANATIONS, "mIoU": EXPLANATIONS["mIoU"].format(thresholds=thresholds)}
 
     def key_figures(self) -> list[KeyFigure]:
         """The mean contrast-to-noise ratio."""
         return [KeyFigure("Grounding CNR", Cell.of(self.macro["cnr"], chance=0.0))]
 
 
-DESCRIPTION = (
-    "Does the heat map of a finding's phrases lie on the finding? CNR is the contrast of region and rest (0 by chance, "
-    "negative where the map avoids the region), mIoU the mean overlap over the thresholds {thresholds} of the cosine, and the "
-    "pointing game the fraction of maps whose highest patch lies inside."
-)
-NOTE = (
-    "The region's fraction of the image is the expected score of a random point in the pointing game, and the mIoU of a map "
-    "that marks everything."
-)
+DESCRIPTION = "Does the heat map of a finding's phrases lie on the finding? Measured on the cases that have its region."
+EXPLANATIONS = {
+    "CNR": "How much higher the map is inside the region than outside, in units of its spread (contrast-to-noise ratio). 0 is "
+    "chance, negative where the map avoids the region; there is no upper limit.",
+    "mIoU": "Overlap of the region with what the map marks, from 0 to 1, averaged over the thresholds {thresholds} of the "
+    "cosine. Its chance is the overlap of a map that marks the whole image: the region's fraction of the image.",
+    "Pointing game": "How often the center of the highest patch lies in the region: 1 is perfect. A point drawn at random "
+    "lies there as often as the region is large, which is its chance.",
+}
 
 
 def grounding(
@@ -200,7 +193,7 @@ def grounding(
         names: of the K masks; those of ``phrases`` by default. A mask without phrases is ignored.
         thresholds: of the mIoU, on the scale of the cosines.
         device: where images go; None leaves them where they are.
-        examples: number of cases kept for the report.
+        examples: number of findings of which the worst, the median and the best case by CNR are kept for the report.
         bootstrap: of the intervals, clustered by patient.
         progress: called with the number of cases after each batch.
 
@@ -263,12 +256,15 @@ class _TestMetrics:
         self.study_ids: list[str] = []
         self.patient_ids: list[str] = []
         self.kept: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        self.shapes: dict[str, set[tuple[int, ...]]] = {"grid": set(), "image_size": set()}
 
     def add(self, batch: Mapping[str, Any], images: Tensor, maps: Tensor, truth: Tensor) -> None:
         number = len(images)
         studies, patients = batch_ids(batch, number, len(self.study_ids))
         self.study_ids += studies
         self.patient_ids += patients
+        self.shapes["grid"].add(tuple(maps.shape[2:]))
+        self.shapes["image_size"].add(tuple(images.shape[2:]))
         large = upsample(maps, truth.shape[2:]).flatten(0, 1)
         masks = truth.flatten(0, 1)
         measured = (
@@ -321,32 +317,19 @@ class _TestMetrics:
             study_ids=self.study_ids,
             patient_ids=self.patient_ids,
             phrases=phrases,
-            settings=settings,
+            settings={**settings, **{name: _only(shapes) for name, shapes in self.shapes.items()}},
             examples=self._examples(values, examples),
         )
 
     def _examples(self, values: np.ndarray, number: int) -> list[GroundingExample]:
-        """The case of median contrast of each finding, or of ``number`` of them."""
-        if len(self.kept) < values.shape[1] or number < 1:
+        if len(self.kept) < values.shape[1]:
             return []
-        cnr = np.where(np.isfinite(values[0]), values[0], np.nan)
-        chosen: list[tuple[int, int]] = []
-        for column in range(cnr.shape[1]):
-            rows = np.flatnonzero(~np.isnan(cnr[:, column]))
-            if len(rows):
-                chosen.append((int(rows[np.argsort(cnr[rows, column], kind="stable")[len(rows) // 2]]), column))
-        chosen = [chosen[round(place)] for place in np.linspace(0, len(chosen) - 1, min(number, len(chosen)))]
-        return [
-            GroundingExample(
-                picture=self.kept[row][0],
-                heat=self.kept[row][1][column],
-                truth=self.kept[row][2][column],
-                name=self.names[column],
-                study_id=self.study_ids[row],
-                values={name: float(values[m, row, column]) for m, name in enumerate(METRICS)},
-            )
-            for row, column in chosen
-        ]
+        return choose_examples(values, self.kept, self.names, self.study_ids, METRICS, number)
+
+
+def _only(shapes: set[tuple[int, ...]]) -> list[int] | None:
+    """The one shape, or None where there are several."""
+    return list(next(iter(shapes))) if len(shapes) == 1 else None
 
 
 def _names(phrases: Mapping[str, Sequence[str]] | None, names: Sequence[str] | None) -> list[str]:

@@ -11,6 +11,7 @@ import numpy as np
 
 from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.explanations import BY_FINDING
 from medvl.evaluation.multi_label import FindingResult, FromCases, MultiLabelCases, finding_table
 from medvl.evaluation.registry import Protocol, register_protocol
 from medvl.evaluation.results import KeyFigure, ProtocolResult
@@ -80,6 +81,10 @@ class KNNResult(FromCases, ProtocolResult):
         )
         metrics = ("auroc", "auprc", "f1")
         return [finding_table("knn", "k nearest neighbors", self.findings, self.macro, metrics, description)]
+
+    def explanations(self) -> dict[str, str]:
+        """What the metrics mean."""
+        return BY_FINDING
 
     def key_figures(self) -> list[KeyFigure]:
         """The macro AUROC."""

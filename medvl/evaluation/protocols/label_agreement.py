@@ -12,6 +12,7 @@ import numpy as np
 
 from medvl.evaluation.context import ProtocolContext, labeled_findings
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.explanations import F1, NPV, PPV, SENSITIVITY, SPECIFICITY
 from medvl.evaluation.protocols.zero_shot import prompt_similarity
 from medvl.evaluation.registry import Protocol, register_protocol
 from medvl.evaluation.results import KeyFigure, ProtocolResult
@@ -40,6 +41,14 @@ METRICS = {
     "npv": "NPV",
     "f1": "F1",
 }
+CHOSEN = (
+    "A finding is called present where its score reaches a threshold, the one that maximizes F1 on the validation split; the "
+    "test cases had no part in choosing it."
+)
+UNCHOSEN = (
+    "There are no validation cases to choose thresholds on. A finding is called present where the image is more similar to the "
+    "prompts that state it than to those that deny it, a probability of 0.5."
+)
 FALLBACK_THRESHOLD = 0.0
 """Margin at which an image is as similar to the present as to the absent prompts: a probability of 0.5."""
 
@@ -134,22 +143,33 @@ class LabelAgreementResult(ProtocolResult):
             rows.append(Row(name, [*numbers, *(Cell.of(metrics[metric]) for metric in METRICS)]))
         rows.append(Row("Macro", [Cell(), Cell(), *(Cell.of(self.macro[metric]) for metric in METRICS)], summary=True))
         description = (
-            "Findings predicted for an image by zero-shot classification, against the labels of the study. Each threshold is "
-            "the one that maximizes F1 on the validation split. PPV and NPV: positive and negative predictive value."
+            "How often the findings that the model calls present are those of the labels. "
+            f"{UNCHOSEN if self.is_unchosen else CHOSEN}"
         )
         return [Table("label-agreement", "Label agreement", "Finding", columns, rows, description)]
 
+    @property
+    def is_unchosen(self) -> bool:
+        """Whether no finding has a threshold from validation."""
+        return len(self.without_threshold) == len(self.findings)
+
     def key_figures(self) -> list[KeyFigure]:
         """The macro sensitivity and specificity."""
+        note = "at a probability of 0.5" if self.is_unchosen else "at the validation threshold"
         return [
-            KeyFigure(f"Macro {METRICS[name].lower()}", Cell.of(self.macro[name], note="of predicted findings"))
+            KeyFigure(f"Macro {METRICS[name].lower()}", Cell.of(self.macro[name], note=note))
             for name in ("sensitivity", "specificity")
         ]
+
+    def explanations(self) -> dict[str, str]:
+        """What the metrics mean."""
+        lines = {"Sensitivity": SENSITIVITY, "Specificity": SPECIFICITY, "PPV": PPV, "NPV": NPV}
+        return lines if self.is_unchosen else {**lines, "F1": F1}
 
     def notes(self) -> list[str]:
         """Which findings have no chosen threshold, and which are not in the macro means."""
         notes = []
-        if self.without_threshold:
+        if self.without_threshold and not self.is_unchosen:
             names = ", ".join(self.without_threshold)
             notes.append(f"Predicted present at a probability of 0.5, without a threshold from validation: {names}.")
         if self.left_out:

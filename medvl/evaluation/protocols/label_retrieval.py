@@ -129,13 +129,21 @@ class LabelRetrievalResult(ProtocolResult):
             for name, estimate in part.values.items()
         ]
         description = (
-            "Precision at k of retrieving images of the query's class, among images that show one class each: "
-            f"{', '.join(self.classes)}."
+            "Does an image, or a sentence, find other images of the same finding? The search is among images that show one of "
+            f"these alone: {', '.join(self.classes)}."
         )
         columns = [Column("Precision", compared=True, chart=True)]
         return [Table("label-retrieval", "Retrieval by finding", "Query", columns, rows, description)]
 
+    def explanations(self) -> dict[str, str]:
+        """What precision at k means."""
+        return EXPLANATIONS
 
+
+EXPLANATIONS = {
+    "P@k": "Of the k most similar images, the fraction that show the finding of the query. Chance is the finding's fraction of "
+    "the images that are searched; 1 is best."
+}
 TITLES = {"image_to_image": "Image queries", "text_to_image": "Text queries"}
 IMAGE_QUERIES, MAX_CANDIDATES = 10, 200
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from medvl.evaluation.context import ProtocolContext
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.explanations import BY_FINDING
 from medvl.evaluation.multi_label import FindingResult, FromCases, MultiLabelCases
 from medvl.evaluation.registry import Protocol, register_protocol
 from medvl.evaluation.results import KeyFigure, ProtocolResult
@@ -97,6 +98,10 @@ class LinearProbeResult(ProtocolResult):
             cells.append(Cell(text=f"{min(part.seed_auroc):.3f} to {max(part.seed_auroc):.3f}"))
             rows.append(Row(f"{100 * fraction:g} % of labels", cells))
         return [Table("linear-probe", "Linear probe", "Training data", columns, rows, DESCRIPTION)]
+
+    def explanations(self) -> dict[str, str]:
+        """What the metrics mean."""
+        return BY_FINDING
 
     def key_figures(self) -> list[KeyFigure]:
         """The macro AUROC with most labels."""

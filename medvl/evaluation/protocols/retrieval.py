@@ -153,6 +153,10 @@ class RetrievalResult(ProtocolResult):
         rank = Cell.of(direction.values["median_rank"], ".1f", direction.chance["median_rank"], note)
         return [*figures, KeyFigure("Median rank of the right report", rank)]
 
+    def explanations(self) -> dict[str, str]:
+        """What recall and ranks mean."""
+        return EXPLANATIONS
+
     def notes(self) -> list[str]:
         """How many studies have no report."""
         return (
@@ -162,10 +166,16 @@ class RetrievalResult(ProtocolResult):
 
 TITLES = {"image_to_text": "Image to report", "text_to_image": "Report to image"}
 DESCRIPTION = (
-    "The report of an image among all distinct reports, and the images of a report among all images. Reports that are equal "
-    "or of the same study are relevant; ties are ranked pessimistically. “Shuffled” is the same model with the pairs "
-    "permuted, which must score at chance."
+    "Does the model find the report of an image among all distinct reports, and the image of a report among all images? "
+    "Reports of the same study, or of the same wording, count as right; a tie counts as the worst of its ranks. “Shuffled” is "
+    "this model with the pairs mixed at random: it must come out at chance."
 )
+EXPLANATIONS = {
+    "R@k": "How often a right one is among the k most similar ones: 1 is best, and hard to reach where many reports say nearly "
+    "the same; the column of chance has the value of guessing.",
+    "Median rank": "Half of the searches have a right one on this rank or a better one: 1 is best.",
+    "Mean rank": "The average of these ranks, which a few bad ones raise.",
+}
 
 
 def metric_title(name: str) -> str:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from medvl.evaluation.context import ProtocolContext
+from medvl.evaluation.explanations import DICE, EMPTY_LEFT_EMPTY
 from medvl.evaluation.feature_maps import dense_features
 from medvl.evaluation.mask_batches import check_masks, labeled_features
 from medvl.evaluation.registry import Protocol, register_protocol
@@ -130,7 +131,11 @@ class SegmentationResult(ProtocolResult):
                 ]
                 rows.append(Row(f"{name}, {shots} labeled", cells))
         columns = [Column(name, compared=name == "Dice", chart=name == "Dice") for name in names]
-        return [Table("segmentation", "Few-shot segmentation", "Structure", columns, rows, DESCRIPTION, NOTE)]
+        return [Table("segmentation", "Few-shot segmentation", "Structure", columns, rows, DESCRIPTION)]
+
+    def explanations(self) -> dict[str, str]:
+        """What Dice and the column of empty cases mean."""
+        return {"Dice": DICE, "Empty left empty": EMPTY_LEFT_EMPTY}
 
     def key_figures(self) -> list[KeyFigure]:
         """The macro Dice with most labeled cases."""
@@ -142,7 +147,6 @@ DESCRIPTION = (
     "A decoder on the frozen encoder's feature maps, trained on few labeled cases. “Mean mask” is the mean of the labeled "
     "masks, a baseline that ignores the image."
 )
-NOTE = "Dice is over the cases that have the structure; those without it are in the last two columns."
 
 
 def segmentation(

@@ -116,6 +116,10 @@ class SingleLabelResult(ProtocolResult):
             Table("single-label-confusion", title, "Class", predicted, confusion, caption="Confusion matrix"),
         ]
 
+    def explanations(self) -> dict[str, str]:
+        """What the metrics mean."""
+        return EXPLANATIONS
+
     def key_figures(self) -> list[KeyFigure]:
         """The accuracy."""
         cell = Cell.of(self.values["accuracy"], chance=self.chance, note=f"of {len(self.classes)} classes")
@@ -123,6 +127,12 @@ class SingleLabelResult(ProtocolResult):
 
 
 DESCRIPTION = "Which one of the classes does an image show? Over images that show exactly one of them."
+EXPLANATIONS = {
+    "F1": "Harmonic mean of the fraction of a class that is found and the fraction of the images given the class that have it: "
+    "1 is best.",
+    "Macro F1": "Mean of F1 over the classes, each counted the same.",
+    "Accuracy": "Fraction of the images that are given the right class: by chance 1 divided by the number of classes.",
+}
 
 
 def zero_shot_single_label(

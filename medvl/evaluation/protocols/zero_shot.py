@@ -13,6 +13,7 @@ import torch
 
 from medvl.evaluation.context import ProtocolContext, labeled_findings
 from medvl.evaluation.embeddings import Embeddings, normalized_embeddings, text_encoder
+from medvl.evaluation.explanations import BY_FINDING
 from medvl.evaluation.multi_label import FindingResult, FromCases, MultiLabelCases, finding_table
 from medvl.evaluation.registry import Protocol, register_protocol
 from medvl.evaluation.results import KeyFigure, ProtocolResult
@@ -33,7 +34,10 @@ from medvl.utils.checks import error_message
 __all__ = ["ZeroShotResult", "zero_shot"]
 
 ClassPrompts = Mapping[str, Mapping[str, Sequence[str]]]
-DESCRIPTION = "Is an image more similar to the prompts that state a finding, or to those that deny it?"
+DESCRIPTION = (
+    "Does the model tell images with a finding from those without it, by sentences alone? An image's score is its similarity "
+    "to the prompts that state the finding minus that to the prompts that deny it."
+)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,12 @@ class ZeroShotResult(FromCases, ProtocolResult):
     def key_figures(self) -> list[KeyFigure]:
         """The macro AUROC."""
         return [KeyFigure("Zero-shot macro AUROC", Cell.of(self.macro["auroc"], chance=0.5))]
+
+    def explanations(self) -> dict[str, str]:
+        """What the metrics mean."""
+        return {
+            name: line for name, line in BY_FINDING.items() if name != "F1" or not math.isnan(self.macro["f1"].value)
+        }
 
     def notes(self) -> list[str]:
         """Which findings are not in the macro mean."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medvl import __version__
-from medvl.evaluation.report.page import page_templates
+from medvl.evaluation.report.downloads import content_policy
+from medvl.evaluation.report.page import TableSection, page_templates
 from medvl.evaluation.report.pictures import sentence_cases
 from medvl.evaluation.report.plots import loss_curve
 from medvl.evaluation.report.sentence_maps import SentenceMaps
@@ -17,6 +19,44 @@ from medvl.evaluation.statistics.bootstrap import BootstrapConfig
 from medvl.evaluation.statistics.comparison import Comparison, compare, p_value_text
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.utils.io import write_text
+
+TITLES = {
+    "auroc": "AUROC",
+    "auprc": "AUPRC",
+    "f1": "F1",
+    "macro_f1": "Macro F1",
+    "brier": "Brier score (lower is better)",
+    "ppv": "PPV",
+    "npv": "NPV",
+    "cnr": "CNR",
+    "miou": "mIoU",
+    "pointing": "Pointing game",
+    "median_rank": "Median rank (lower is better)",
+    "mean_rank": "Mean rank (lower is better)",
+}
+"""Titles of statistics that their names do not give."""
+
+
+def statistic_title(name: str) -> str:
+    """A statistic's name as it is read.
+
+    Example:
+        >>> [statistic_title(name) for name in ("auroc/Edema", "image_to_text/recall_at_5", "dice_with_10")]
+        ['AUROC, Edema', 'Image to text, R@5', 'Dice with 10']
+    """
+    parts = name.split("/", 1)
+    if parts[0] in TITLES or parts[0] in ("sensitivity", "specificity"):
+        # What follows a metric is a finding, whose name stays as it is.
+        return ", ".join([_part_title(parts[0]), *parts[1:]])
+    return ", ".join(map(_part_title, parts))
+
+
+def _part_title(part: str) -> str:
+    for word, short in (("recall_at_", "R@"), ("precision_at_", "P@")):
+        if part.startswith(word):
+            return part.replace(word, short)
+    plain = part.replace("_", " ")
+    return TITLES.get(part, plain[:1].upper() + plain[1:])
 
 
 @dataclass(frozen=True)
@@ -97,11 +137,37 @@ class RunsComparison:
                 cells = [Cell(parts[0][statistic].second)]
                 for part in (of_run[statistic] for of_run in parts):
                     difference = Cell.of(part.difference, spec="+.3f")
-                    cells += [Cell(part.first), difference, Cell(text=p_value_text(part.p_value))]
-                rows.append(Row(statistic.replace("_", " "), cells))
+                    cells += [Cell(part.first), difference, Cell(part.p_value, text=p_value_text(part.p_value))]
+                rows.append(Row(statistic_title(statistic), cells))
             title = first.results[key].tables()[0].title
             tables.append(Table(key.replace("_", "-"), title, "Statistic", columns, rows))
         return tables
+
+    def sections(self) -> list[TableSection]:
+        """The tables with what their figures mean, each explanation once."""
+        first = self.runs[0]
+        said: set[str] = set()
+        sections = []
+        for key, table in zip(self.differences, self.tables(), strict=True):
+            lines = {name: line for name, line in first.results[key].explanations().items() if line not in said}
+            said.update(lines.values())
+            sections.append(TableSection(table.name, table.title, "", [table], lines))
+        return sections
+
+    def significant(self) -> list[str]:
+        """For every run, in how many statistics it differs from the first, and how many would by chance."""
+        notes = []
+        for run in self.runs[1:]:
+            values = [
+                part.p_value for by_run in self.differences.values() for part in by_run[run.name].differences.values()
+            ]
+            known = [value for value in values if not math.isnan(value)]
+            if known:
+                notes.append(
+                    f"{run.name} differs from {self.runs[0].name} at p < 0.05 in {sum(value < 0.05 for value in known)} of "
+                    f"{len(known)} statistics; between equal models it would be about {len(known) / 20:.0f}."
+                )
+        return notes
 
     def table(self) -> str:
         """The tables as plain text, each under its title."""
@@ -111,7 +177,8 @@ class RunsComparison:
 def write_comparison(path: str | Path, comparison: RunsComparison, *, show_text: bool = True) -> Path:
     """Write a comparison as one self-contained HTML file.
 
-    It has the tables, the loss curves, and the runs' heat maps of the same sentences side by side.
+    It has the tables, which can be sorted and saved as CSV, the loss curves, and the runs' heat maps of the same sentences side
+    by side.
 
     Args:
         path: the file. Its folder is made, and the file is written whole or not at all.
@@ -122,6 +189,8 @@ def write_comparison(path: str | Path, comparison: RunsComparison, *, show_text:
         The path.
     """
     config = comparison.bootstrap
+    templates = page_templates()
+    script = templates.get_template("sort.js.j2").render()
     parts = {
         "title": " and ".join(run.name for run in comparison.runs)
         if len(comparison.runs) == 2
@@ -130,14 +199,17 @@ def write_comparison(path: str | Path, comparison: RunsComparison, *, show_text:
         "first": comparison.runs[0].name,
         "names": [run.name for run in comparison.runs],
         "notes": [f"{run.name}: {note}" for run in comparison.runs for note in run.notes],
-        "tables": comparison.tables(),
+        "sections": comparison.sections(),
+        "significant": comparison.significant(),
+        "script": script,
+        "policy": content_policy(script),
         "curves": [(run.name, loss_curve(run.history)) for run in comparison.runs],
         "cases": _side_by_side(comparison.runs, show_text),
         "shows_text": show_text,
         "level": f"{100 * config.confidence_level:g} %",
         "n_resamples": config.n_resamples,
     }
-    text = page_templates().get_template("comparison.html.j2").render(**parts)
+    text = templates.get_template("comparison.html.j2").render(**parts)
     write_text(path, text)
     return Path(path)
 

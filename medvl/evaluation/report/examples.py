@@ -19,10 +19,40 @@ MIN_ERROR = 0.1
 """Fraction of the other class that a case must be on the wrong side of to be shown as a failure."""
 
 REPORT_QUERIES, NEAREST_IMAGES = 3, 4
-QUERY_TEXT = 320
-"""Characters shown of a report that is a query."""
 
 Pictures = Mapping[int, np.ndarray] | None
+
+
+class ReportTexts:
+    """The texts of reports as the page shows them: each once, then by a reference to where it stands.
+
+    Args:
+        embeddings: of the studies.
+        show_text: False shows no text, but whose report it is.
+    """
+
+    def __init__(self, embeddings: Embeddings, show_text: bool) -> None:
+        self.embeddings = embeddings
+        self.texts = [text.strip() for text in embeddings.texts] if show_text and embeddings.texts is not None else None
+        self._shown: dict[str, tuple[str, str]] = {}
+
+    def is_shown(self, row: int) -> bool:
+        """Whether the text of a row's report stands on the page already."""
+        return self.texts is not None and self.texts[row] in self._shown
+
+    def show(self, row: int) -> dict[str, str]:
+        """``excerpt`` and ``rest`` of a row's report with their ``anchor``; or ``above``, whose report it is at that anchor."""
+        study = self.embeddings.study_ids[row]
+        if self.texts is None:
+            return {"excerpt": f"Report of study {study}", "rest": "", "above": "", "anchor": ""}
+        text = self.texts[row]
+        if text in self._shown:
+            above, anchor = self._shown[text]
+            return {"excerpt": "", "rest": "", "above": above, "anchor": anchor}
+        anchor = f"report-{len(self._shown) + 1}"
+        self._shown[text] = study, anchor
+        cut = len(text) if len(text) <= EXCERPT * 1.2 else word_end(text, EXCERPT)
+        return {"excerpt": text[:cut], "rest": text[cut:], "above": "", "anchor": anchor}
 
 
 def gallery_cases(
@@ -30,26 +60,17 @@ def gallery_cases(
     embeddings: Embeddings | None,
     pictures: Pictures,
     names: Sequence[str],
-    show_text: bool,
+    reports: ReportTexts | None,
     number: int,
 ) -> list[dict[str, Any]]:
     """Test images from the best to the worst ranked, each with its own and its nearest reports."""
-    if result is None or embeddings is None:
+    if result is None or embeddings is None or reports is None:
         return []
     pictures = embeddings.thumbnails if pictures is None else pictures
     direction = result.image_to_text
     shown = np.flatnonzero([int(row) in pictures for row in direction.query_rows])
     by_rank = shown[np.argsort(direction.ranks[shown], kind="stable")]
     places = sorted({round(place) for place in np.linspace(0, len(by_rank) - 1, number)}) if len(by_rank) else []
-
-    def report(row: int) -> dict[str, str]:
-        if not show_text or embeddings.texts is None:
-            return {"excerpt": f"Report of study {embeddings.study_ids[row]}", "rest": ""}
-        text = embeddings.texts[row].strip()
-        if len(text) <= EXCERPT * 1.2:
-            return {"excerpt": text, "rest": ""}
-        cut = word_end(text, EXCERPT)
-        return {"excerpt": text[:cut], "rest": text[cut:]}
 
     cases = []
     for query in by_rank[places]:
@@ -63,10 +84,10 @@ def gallery_cases(
                 "findings": _present(embeddings, row, names),
                 "rank": int(direction.ranks[query]),
                 "candidates": len(direction.candidate_rows),
-                "own": report(row),
+                "own": reports.show(row),
                 "nearest": [
                     {
-                        **report(int(direction.candidate_rows[place])),
+                        **reports.show(int(direction.candidate_rows[place])),
                         "right": bool(direction.candidate_groups[place] == direction.query_groups[query]),
                         "similarity": f"{similarity[place]:.2f}",
                     }
@@ -128,15 +149,54 @@ def failure_cases(
     return cases
 
 
+def clearest_cases(
+    result: Any,
+    embeddings: Embeddings | None,
+    pictures: Pictures,
+    number: int = FAILURES,
+) -> list[dict[str, Any]]:
+    """Of every finding the image with it that scores highest, by its lead over the images without it; each image once.
+
+    The lead is the distance to the highest score of a case without the finding, in standard deviations of these cases' scores.
+    Findings in which no case leads are left out.
+    """
+    if result is None or embeddings is None:
+        return []
+    pictures = embeddings.thumbnails if pictures is None else pictures
+    found: list[tuple[float, int, int]] = []
+    used: set[int] = set()
+    for column in range(result.targets.shape[1]):
+        present, absent = (np.flatnonzero(result.targets[:, column] == state) for state in (1, 0))
+        scores = result.margins[:, column]
+        kept = [row for row in present.tolist() if row in pictures and row not in used]
+        if not kept or len(absent) < 2 or scores[absent].std() == 0:
+            continue
+        best = max(kept, key=lambda row: scores[row])
+        lead = float((scores[best] - scores[absent].max()) / scores[absent].std())
+        if lead > 0:
+            used.add(best)
+            found.append((lead, best, column))
+    names = list(result.findings)
+    return [
+        {
+            "name": names[column],
+            "study": embeddings.study_ids[row],
+            "picture": picture(pictures[row]),
+            "probability": f"{result.probabilities[row, column]:.2f}",
+        }
+        for _, row, column in sorted(found, key=lambda case: -case[0])[:number]
+    ]
+
+
 def report_queries(
     result: Any,
     embeddings: Embeddings | None,
     pictures: Pictures,
-    show_text: bool,
+    reports: ReportTexts | None,
     number: int = REPORT_QUERIES,
 ) -> list[dict[str, Any]]:
-    """Reports from the best to the worst ranked with the images nearest to them."""
-    if result is None or embeddings is None or embeddings.texts is None:
+    """Reports from the best to the worst ranked that are not on the page yet, with the images nearest to them."""
+    if result is None or embeddings is None or reports is None or embeddings.texts is None:
         return []
     pictures = embeddings.thumbnails if pictures is None else pictures
     direction = result.text_to_image
@@ -144,6 +204,9 @@ def report_queries(
     if len(kept) < NEAREST_IMAGES:
         return []
     order = np.argsort(direction.ranks, kind="stable")
+    order = order[[not reports.is_shown(int(direction.query_rows[query])) for query in order]]
+    if not len(order):
+        return []
     cases = []
     for query in order[sorted({round(place) for place in np.linspace(0, len(order) - 1, number)})]:
         row = int(direction.query_rows[query])
@@ -152,10 +215,11 @@ def report_queries(
         # An image whose picture was not kept would leave a gap in the row.
         if not all(int(direction.candidate_rows[place]) in pictures for place in nearest):
             continue
-        text = embeddings.texts[row].strip() if show_text else f"Report of study {embeddings.study_ids[row]}"
+        if reports.is_shown(row):
+            continue
         cases.append(
             {
-                "text": text if len(text) <= QUERY_TEXT else text[: word_end(text, QUERY_TEXT)] + " …",
+                "report": reports.show(row),
                 "study": embeddings.study_ids[row],
                 "rank": int(direction.ranks[query]),
                 "candidates": len(direction.candidate_rows),

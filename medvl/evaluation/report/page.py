@@ -11,9 +11,17 @@ import numpy as np
 
 from medvl import __version__
 from medvl.evaluation.embeddings import Embeddings
-from medvl.evaluation.report.examples import failure_cases, gallery_cases, report_queries
+from medvl.evaluation.report.downloads import content_policy, csv_address
+from medvl.evaluation.report.examples import (
+    ReportTexts,
+    clearest_cases,
+    failure_cases,
+    gallery_cases,
+    report_queries,
+)
 from medvl.evaluation.report.pictures import (
     calibration_plots,
+    grids,
     grounding_cases,
     roc_plots,
     segmentation_cases,
@@ -29,8 +37,9 @@ from medvl.utils.io import write_text
 
 @dataclass(frozen=True)
 class KeyFigureCard:
-    """A key figure as the report shows it: name, value, interval, and what it is to be compared with."""
+    """A key figure as the report shows it: its section, name, value, interval, and what it is to be compared with."""
 
+    anchor: str
     name: str
     value: str
     interval: str
@@ -39,12 +48,13 @@ class KeyFigureCard:
 
 @dataclass(frozen=True)
 class TableSection:
-    """The tables of one protocol under one heading."""
+    """The tables of one protocol under one heading, with what their figures mean."""
 
     anchor: str
     title: str
     description: str
     tables: list[Table]
+    explanations: dict[str, str]
 
 
 def write_report(
@@ -65,10 +75,13 @@ def write_report(
 ) -> Path:
     """Write the report of an evaluation as one self-contained HTML file.
 
-    It holds the key figures, facts of the run and the tables of every protocol, with intervals, chance and the untrained
-    model; then figures: heat maps of findings and sentences, segmented cases, ROC and calibration curves, the similarity
-    matrix, nearest reports and images, and failures; last the prompts and the configuration. Sections of what is not given
-    are left out. All text is escaped, and nothing is loaded from elsewhere.
+    It holds the key figures, facts of the run and the tables of every protocol, with intervals, chance, the untrained model
+    and what each figure means; then pictures: heat maps of findings and sentences, segmented cases, ROC and calibration
+    curves, the similarity matrix, the best and the worst cases, nearest reports and images; last the prompts and the
+    configuration. Sections of what is not given are left out. Tables can be sorted and saved as CSV.
+
+    All text is escaped, nothing is loaded from elsewhere, and the page's content security policy lets no script run but the
+    one that sorts. Without it, as in a preview of mail, the page is complete.
 
     Args:
         path: the file. Its folder is made, and the file is written whole or not at all.
@@ -91,7 +104,10 @@ def write_report(
     Raises:
         ValueError: If a picture is not a matrix of uint8.
     """
-    zero_shot, retrieval = evaluation.get("zero_shot"), evaluation.get("retrieval")
+    zero_shot, retrieval, grounded = (evaluation.get(key) for key in ("zero_shot", "retrieval", "grounding"))
+    reports = None if embeddings is None else ReportTexts(embeddings, show_text)
+    templates = page_templates()
+    script = templates.get_template("sort.js.j2").render()
     untrained_zero_shot = None if evaluation.untrained is None else evaluation.untrained.get("zero_shot")
     parts = {
         "title": title,
@@ -100,24 +116,30 @@ def write_report(
         "key_figures": key_figure_cards(evaluation),
         "facts": _texts(facts),
         "notes": [note for result in evaluation.values() for note in result.notes()],
-        "intervals": interval_note(evaluation),
+        "reading": reading_note(evaluation),
+        "csv": evaluation.to_csv(),
+        "script": script,
+        "policy": content_policy(script),
         "loss": loss_curve(history),
         "sections": table_sections(evaluation),
         "zero_shot": zero_shot,
         "has_untrained": evaluation.untrained is not None,
         "rocs": roc_plots(zero_shot, untrained_zero_shot),
         "calibration": calibration_plots(zero_shot),
-        "grounded": grounding_cases(evaluation.get("grounding")),
+        "grounded": grounding_cases(grounded),
+        "heat_map_grid": grids(example.heat for example in getattr(grounded, "examples", ())),
         "sentences": sentence_cases(sentences, show_text),
+        "sentence_grid": grids(heat for case in sentences for heat in case.maps),
         "segmented": segmentation_cases(evaluation.get("segmentation")),
         "matrix": similarity_figure(embeddings, names),
-        "gallery": gallery_cases(retrieval, embeddings, images, names, show_text, num_examples),
-        "queries": report_queries(retrieval, embeddings, images, show_text) if num_examples else [],
-        "failures": failure_cases(zero_shot, embeddings, images) if num_examples else [],
+        "clearest": clearest_cases(zero_shot, embeddings, images) if num_examples else [],
+        "worst": failure_cases(zero_shot, embeddings, images) if num_examples else [],
+        "gallery": gallery_cases(retrieval, embeddings, images, names, reports, num_examples),
+        "queries": report_queries(retrieval, embeddings, images, reports) if num_examples else [],
         "configuration": _yaml(configuration),
         "environment": _yaml(environment),
     }
-    text = page_templates().get_template("report.html.j2").render(**parts, contents=_contents(parts))
+    text = templates.get_template("report.html.j2").render(**parts, contents=_contents(parts))
     write_text(path, text)
     return Path(path)
 
@@ -126,17 +148,19 @@ def page_templates() -> Any:
     """The jinja2 environment of the pages, which escapes every text."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    return Environment(
+    environment = Environment(
         loader=PackageLoader("medvl.evaluation.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["csv_address"] = csv_address
+    return environment
 
 
 CONTENTS = {
-    "run": ("Run", ("facts", "loss", "notes", "intervals")),
+    "run": ("Run", ("facts", "loss", "notes")),
     "tables": ("", ()),
     "heat-maps": ("Heat maps", ("grounded",)),
     "sentences": ("Sentences", ("sentences",)),
@@ -144,9 +168,9 @@ CONTENTS = {
     "roc": ("ROC curves", ("rocs",)),
     "calibration": ("Calibration", ("calibration",)),
     "similarity": ("Similarity", ("matrix",)),
+    "cases": ("Best and worst cases", ("clearest", "worst")),
     "gallery": ("Nearest reports", ("gallery",)),
     "images": ("Nearest images", ("queries",)),
-    "failures": ("Failures", ("failures",)),
     "prompts": ("Prompts", ("zero_shot",)),
     "configuration": ("Configuration", ("configuration", "environment")),
 }
@@ -164,19 +188,26 @@ def _contents(parts: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def table_sections(evaluation: Evaluation) -> list[TableSection]:
-    """The tables of every protocol, with the numbers of the untrained model beside them."""
+    """The tables of every protocol, with the numbers of the untrained model beside them; each explanation once."""
     sections = []
+    said: set[str] = set()
     for key, result, untrained in evaluation.pairs():
         tables = result.tables_beside(untrained)
         if tables:
-            sections.append(TableSection(key.replace("_", "-"), tables[0].title, tables[0].description, tables))
+            lines = {name: line for name, line in result.explanations().items() if line not in said}
+            said.update(lines.values())
+            sections.append(TableSection(_anchor(key), tables[0].title, tables[0].description, tables, lines))
     return sections
+
+
+def _anchor(key: str) -> str:
+    return key.replace("_", "-")
 
 
 def key_figure_cards(evaluation: Evaluation) -> list[KeyFigureCard]:
     """The key figures of every protocol."""
     cards = []
-    for _, result, untrained in evaluation.pairs():
+    for key, result, untrained in evaluation.pairs():
         level = f"{100 * result.settings.get('bootstrap', {}).get('confidence_level', 0):g} % interval"
         for figure in result.key_figures_beside(untrained):
             cell = figure.cell
@@ -186,20 +217,26 @@ def key_figure_cards(evaluation: Evaluation) -> list[KeyFigureCard]:
             if cell.untrained is not None:
                 notes.append(f"untrained {cell.untrained.value_text}")
             interval = f"{level} {cell.interval_text}" if cell.interval_text else ""
-            cards.append(KeyFigureCard(figure.name, cell.value_text, interval, ", ".join(notes)))
+            cards.append(KeyFigureCard(_anchor(key), figure.name, cell.value_text, interval, ", ".join(notes)))
     return cards
 
 
-def interval_note(evaluation: Evaluation) -> str:
-    """How the intervals were computed, if all protocols agree."""
-    configs = {tuple(result.settings.get("bootstrap", {}).items()) for result in evaluation.values()}
-    if len(configs) != 1 or configs == {()}:
+def reading_note(evaluation: Evaluation) -> str:
+    """How figures are to be read: the intervals, if all protocols computed them alike, chance and the untrained model."""
+    if not evaluation:
         return ""
-    config = dict(configs.pop())
-    return (
-        f"Intervals hold the middle {100 * config['confidence_level']:g} % of {config['n_resamples']} bootstrap resamples of "
-        "the patients."
-    )
+    notes = []
+    configs = {tuple(result.settings.get("bootstrap", {}).items()) for result in evaluation.values()}
+    if len(configs) == 1 and configs != {()}:
+        config = dict(configs.pop())
+        notes.append(
+            f"An interval says how far a figure depends on which patients were tested: it holds the middle "
+            f"{100 * config['confidence_level']:g} % of {config['n_resamples']} bootstrap resamples of the patients."
+        )
+    notes.append("Chance is what guessing reaches.")
+    if evaluation.untrained is not None:
+        notes.append("Untrained is the same network with random weights: what it reaches was not learned.")
+    return " ".join(notes)
 
 
 def _texts(facts: Mapping[str, Any] | None) -> dict[str, str]:

@@ -3,39 +3,57 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from medvl.evaluation.embeddings import Embeddings
+from medvl.evaluation.grounding_examples import side_text
 from medvl.evaluation.protocols.grounding import TITLES
+from medvl.evaluation.protocols.label_agreement import agreement_statistics
 from medvl.evaluation.report.overlays import overlay
 from medvl.evaluation.report.plots import calibration_plot, roc_plot, similarity_matrix
 from medvl.evaluation.report.sentence_maps import SentenceMaps
-from medvl.evaluation.statistics.bootstrap import Estimate
 
 MATRIX_STUDIES = 60
 """Number of studies in the similarity matrix, at most."""
 
 
+@dataclass(frozen=True)
+class RocPlot:
+    """A finding's ROC curve as SVG, its area, and sensitivity and specificity at the validation threshold, if any."""
+
+    name: str
+    area: str
+    rates: list[str]
+    svg: str
+
+
 def grounding_cases(result: Any) -> list[dict[str, Any]]:
-    """Heat maps of the examples with the true region outlined."""
-    cases = []
+    """The findings with the heat maps of their worst, median and best case, the true region outlined."""
+    findings: dict[str, list[dict[str, Any]]] = {}
     for example in result.examples if result is not None else ():
         values = [f"{TITLES[name]} {value:.2f}" for name, value in example.values.items() if name != "pointing"]
-        values.append("points inside" if example.values["pointing"] == 1 else "points outside")
-        cases.append(
+        hit = example.values["pointing"] == 1
+        findings.setdefault(example.name, []).append(
             {
-                "name": example.name,
+                "place": example.place,
                 "study": example.study_id,
                 "picture": overlay(example.picture, example.heat, truth=example.truth),
                 "about": ", ".join(values),
-                "hit": example.values["pointing"] == 1,
+                "hit": hit,
+                "peak": f"highest patch {'inside' if hit else 'outside'}",
                 "range": _range(example.heat),
             }
         )
-    return cases
+    return [{"name": name, "cases": cases} for name, cases in findings.items()]
+
+
+def grids(maps: Iterable[np.ndarray]) -> str:
+    """The sizes of heat maps: "8 × 8", or several of them."""
+    return " or ".join(side_text(shape) for shape in sorted({heat.shape for heat in maps}))
 
 
 def sentence_cases(shown: Sequence[SentenceMaps], show_text: bool) -> list[dict[str, Any]]:
@@ -49,6 +67,7 @@ def sentence_cases(shown: Sequence[SentenceMaps], show_text: bool) -> list[dict[
                     "text": sentence if show_text else f"sentence {place}",
                     "picture": overlay(case.picture, heat),
                     "range": _range(heat),
+                    "grid": side_text(heat.shape),
                 }
                 for place, (sentence, heat) in enumerate(zip(case.sentences, case.maps, strict=True), start=1)
             ],
@@ -81,20 +100,36 @@ def calibration_plots(result: Any) -> list[tuple[str, str, str]]:
     ]
 
 
-def roc_plots(result: Any, untrained: Any) -> list[tuple[str, Estimate, str]]:
-    """Name, AUROC and plot of every finding with cases of both classes."""
+def roc_plots(result: Any, untrained: Any) -> list[RocPlot]:
+    """The ROC curve of every finding with cases of both classes, with the threshold chosen on validation where there is one."""
     if result is None:
         return []
     plots = []
+    points = operating_points(result)
     for column, (name, finding) in enumerate(result.findings.items()):
         if math.isnan(finding.auroc.value):
             continue
         other = None
         if untrained is not None and list(untrained.findings) == list(result.findings):
             other = untrained.margins[:, column], untrained.targets[:, column]
-        svg = roc_plot(name, result.margins[:, column], result.targets[:, column], finding.auroc.value, other)
-        plots.append((name, finding.auroc, svg))
+        point = points.get(name)
+        svg = roc_plot(name, result.margins[:, column], result.targets[:, column], finding.auroc.value, other, point)
+        rates = [] if point is None else [f"sensitivity {point[0]:.2f}", f"specificity {point[1]:.2f}"]
+        plots.append(RocPlot(name, f"AUROC {finding.auroc.value:.3f}", rates, svg))
     return plots
+
+
+def operating_points(result: Any) -> dict[str, tuple[float, float]]:
+    """Sensitivity and specificity of each finding at the threshold that was chosen on the validation split, if there is one."""
+    thresholds = result.cases.thresholds[0]
+    rates = agreement_statistics(
+        result.margins >= thresholds, result.targets, list(result.findings), np.ones((1, len(result.targets)))
+    )
+    return {
+        name: (float(rates[f"sensitivity/{name}"][0]), float(rates[f"specificity/{name}"][0]))
+        for name, threshold in zip(result.findings, thresholds, strict=True)
+        if not math.isnan(threshold)
+    }
 
 
 def matrix_order(embeddings: Embeddings, names: Sequence[str], number: int) -> tuple[list[int], list[str]]:

@@ -73,6 +73,7 @@ def roc_plot(
     targets: np.ndarray,
     auroc: float,
     untrained: tuple[np.ndarray, np.ndarray] | None = None,
+    point: tuple[float, float] | None = None,
 ) -> str:
     """One finding's ROC curve, an untrained model's dashed beside it, over the diagonal of chance.
 
@@ -82,11 +83,14 @@ def roc_plot(
         targets: (N,), 1, 0 or NaN (not counted), with both classes.
         auroc: for the description.
         untrained: scores and targets of the untrained model.
+        point: sensitivity and specificity at a threshold, which is marked.
 
     Returns:
         The plot as SVG.
     """
-    with _figure(200, 190, f"ROC curve of {name}, area {auroc:.3f}.") as (figure, out):
+    words = f"ROC curve of {name}, area {auroc:.3f}"
+    words += "." if point is None else f"; sensitivity {point[0]:.2f} and specificity {point[1]:.2f} at the mark."
+    with _figure(200, 190, words) as (figure, out):
         axes = figure.add_subplot()
         _bare(axes)
         axes.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
@@ -96,7 +100,9 @@ def roc_plot(
         ):
             known = ~np.isnan(truth)
             axes.plot(*roc_curve(values[known], truth[known] == 1), **style)
-        _label_unit_square(axes, "false positive rate", "true positive rate", margin=0.02)
+        if point is not None:
+            axes.plot([1 - point[1]], [point[0]], "o", markersize=7, color=FIRST, clip_on=False)
+        _label_unit_square(axes, "1 - specificity", "sensitivity", margin=0.02)
     return out[0]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,7 @@ def sentence_maps(
     study_id: str = "",
     vocabulary: str = "chexpert14",
     limit: int = SENTENCES,
+    exclude: Collection[str] = (),
 ) -> SentenceMaps | None:
     """Heat maps of the sentences that state that a finding is present.
 
@@ -52,9 +54,10 @@ def sentence_maps(
         study_id: of the study.
         vocabulary: of the findings.
         limit: largest number of sentences, the first ones.
+        exclude: sentences to leave out, such as those that are shown already.
 
     Returns:
-        The maps; None where no sentence states a finding.
+        The maps; None where no sentence that is not excluded states a finding.
 
     Example:
         >>> class Model:
@@ -74,9 +77,9 @@ def sentence_maps(
         # "No acute disease" states "No Finding", which has no location.
         if any(mention.assertion == "present" and mention.finding != "No Finding" for mention in mentions):
             sentences.append(sentence)
+    sentences = [sentence for sentence in dict.fromkeys(sentences) if sentence not in exclude][:limit]
     if not sentences:
         return None
-    sentences = list(dict.fromkeys(sentences))[:limit]
     pixels = torch.as_tensor(image).as_subclass(Tensor)
     maps = phrase_maps(model, pixels[None], sentences)[0].float().cpu().numpy()
     return SentenceMaps(thumbnail(pixels), sentences, maps, study_id)

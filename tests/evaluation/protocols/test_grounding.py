@@ -92,7 +92,7 @@ def test_a_finding_without_cases_is_undefined_with_a_warning():
     content = json.loads(json.dumps(result.to_dict(), allow_nan=False))
     assert content["findings"]["B"]["pointing"] == {"value": None, "interval": None}
     assert content["findings"]["A"]["chance"] == {"cnr": 0.0, "miou": 0.25, "pointing": 0.25}
-    assert result.table(result).count("n/a") == 7
+    assert result.table(result).count("n/a") == 8
 
 
 def test_an_outermost_patch_points_at_its_centre_not_at_the_whole_border():
@@ -105,6 +105,47 @@ def test_an_outermost_patch_points_at_its_centre_not_at_the_whole_border():
     flat = torch.ones(1, 1, 2, 2)
     assert pointing_game_on_grid(flat, mask[:1]).item() == 0
     assert pointing_game_on_grid(flat, torch.ones_like(mask[:1])).item() == 1
+
+
+def test_the_grid_is_stated_and_miou_stands_beside_its_chance():
+    cases = batch([1.0, 1.0, 0.0, 0.0], masks=[[[1, 0, 0, 0]]])
+    result = grounding(Pixels(), [cases], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
+    assert (result.settings["grid"], result.settings["image_size"]) == ([1, 4], [1, 4])
+    (table,) = result.tables()
+    assert "The maps are 1 × 4 patches, each of about 1 × 1 pixels of the 1 × 4 image" in table.description
+    assert table.titles == ["Cases", "CNR", "mIoU", "Chance mIoU", "Pointing game", "Chance pointing game"]
+    for row in table.rows:
+        assert [str(row.cells[column].chance) for column in (2, 3)] == ["0.25", "0.25"]
+    assert set(result.explanations()) == {"CNR", "mIoU", "Pointing game"}
+    assert "0.1, 0.2, 0.3, 0.4, 0.5" in result.explanations()["mIoU"]
+    # Images of several sizes have no one grid.
+    wide = {"image": torch.rand(1, 1, 2, 4), "mask": torch.ones(1, 1, 2, 4)}
+    result = grounding(Pixels(), [cases, wide], {"A": ["bright"]}, bootstrap=BootstrapConfig(n_resamples=5))
+    assert (result.settings["grid"], result.settings["image_size"]) == (None, None)
+    assert "patches" not in result.tables()[0].description
+
+
+def test_examples_are_the_worst_the_median_and_the_best_of_each_finding():
+    generator = torch.Generator().manual_seed(0)
+    images, masks = torch.rand(7, 1, 4, 4, generator=generator), torch.zeros(7, 3, 4, 4)
+    masks[:, 0, :2] = 1
+    masks[:2, 1, 2:] = 1
+    masks[3, 2, :, 0] = 1
+    cases = {"image": images, "mask": masks, "study_id": list("abcdefg")}
+    phrases = {name: ["bright"] for name in "ABC"}
+    result = grounding(Pixels(), [cases], phrases, bootstrap=BootstrapConfig(n_resamples=5))
+    assert [(example.name, example.place) for example in result.examples] == [
+        ("A", "worst"), ("A", "median"), ("A", "best"), ("B", "worst"), ("B", "best"), ("C", "only")
+    ]  # fmt: skip
+    cnr = np.sort(result.case_values[0, :, 0])
+    assert [example.values["cnr"] for example in result.examples[:3]] == [cnr[0], cnr[3], cnr[6]]
+    for example in result.examples:
+        row, column = "abcdefg".index(example.study_id), "ABC".index(example.name)
+        assert example.values["cnr"] == result.case_values[0, row, column]
+        np.testing.assert_array_equal(example.truth, masks[row, column] == 1)
+    few = grounding(Pixels(), [cases], phrases, examples=2, bootstrap=BootstrapConfig(n_resamples=5))
+    assert [example.name for example in few.examples] == ["A", "A", "A", "C"]
+    assert grounding(Pixels(), [cases], phrases, examples=0, bootstrap=BootstrapConfig(n_resamples=5)).examples == []
 
 
 def test_images_may_bring_their_own_phrases():

@@ -89,15 +89,16 @@ def test_without_validation_the_threshold_is_a_probability_of_one_half():
     other = zero_shot(studies(1), PROMPTS, encode, NAMES, bootstrap=SHORT)
     np.testing.assert_array_equal(result.predictions, other.probabilities >= 0.5)
     assert result.without_threshold == tuple(NAMES)
-    names = "Edema, Fracture, Pneumonia"
-    assert result.notes() == [
-        f"Predicted present at a probability of 0.5, without a threshold from validation: {names}."
-    ]
+    assert "a probability of 0.5" in result.tables()[0].description
+    assert result.notes() == []  # the table says it of all findings
     # A finding without a present case in validation falls back alone.
     validation = studies(2, first=1000)
     validation.labels[:, 1] = 0
     result = label_agreement(studies(1), PROMPTS, encode, NAMES, validation=validation, bootstrap=SHORT)
     assert result.without_threshold == ("Fracture",)
+    assert result.notes() == [
+        "Predicted present at a probability of 0.5, without a threshold from validation: Fracture."
+    ]
     assert result.thresholds[1] == 0
 
 
@@ -133,12 +134,24 @@ def test_outputs():
     assert (edema["threshold"], content["cases"]) == (0.0, 80)
     lines = result.table(result).splitlines()
     assert lines[0].split()[:6] == ["Finding", "Present", "Absent", "Sensitivity", "Specificity", "PPV"]
-    assert lines[0].endswith("Untrained Specificity")
+    assert lines[0].endswith("Untrained specificity")
     assert lines[-1].startswith("Macro")
     assert [figure.name for figure in result.key_figures()] == ["Macro sensitivity", "Macro specificity"]
     table = result.case_table()
     assert len(table) == int((~np.isnan(result.targets)).sum())
     assert (table.prediction[table.finding == "Edema"]).sum() == edema["true_positives"] + edema["false_positives"]
+
+
+def test_it_says_where_the_thresholds_come_from():
+    chosen = label_agreement(studies(0), PROMPTS, encode, NAMES, validation=studies(1, first=100), bootstrap=SHORT)
+    assert "the one that maximizes F1 on the validation split" in chosen.tables()[0].description
+    assert {figure.cell.note for figure in chosen.key_figures()} == {"at the validation threshold"}
+    assert "the threshold chosen on the validation split" in chosen.explanations()["F1"]
+    unchosen = label_agreement(studies(0), PROMPTS, encode, NAMES, bootstrap=SHORT)
+    assert "There are no validation cases to choose thresholds on." in unchosen.tables()[0].description
+    assert "maximizes" not in unchosen.tables()[0].description
+    assert {figure.cell.note for figure in unchosen.key_figures()} == {"at a probability of 0.5"}
+    assert "F1" not in unchosen.explanations()
 
 
 def test_uncertain_labels_and_comparison():

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from medvl.evaluation import BootstrapConfig, Embeddings, retrieval, sentence_maps, zero_shot
-from medvl.evaluation.report.examples import failure_cases, report_queries
+from medvl.evaluation.report.examples import ReportTexts, clearest_cases, failure_cases, report_queries
 from medvl.evaluation.report.overlays import WIDTH, overlay
 from medvl.evaluation.thumbnails import thumbnail
 
@@ -92,6 +92,10 @@ def test_sentences_that_state_a_finding_are_shown_once_and_others_not():
     assert shown.maps.shape == (2, 2, 2)
     assert shown.maps[1].max() == 1
     assert sentence_maps(Model(), torch.rand(1, 16, 16), "Clear lungs. No effusion.") is None
+    said = "There is edema. There is a nodule."
+    shown = sentence_maps(Model(), torch.rand(1, 16, 16), said, exclude={"There is edema."})
+    assert shown.sentences == ["There is a nodule."]
+    assert sentence_maps(Model(), torch.rand(1, 16, 16), "There is edema.", exclude={"There is edema."}) is None
 
 
 def test_failures_are_the_worst_of_both_kinds_each_image_once():
@@ -119,6 +123,47 @@ def test_failures_are_the_worst_of_both_kinds_each_image_once():
     ]
     assert failure_cases(result, embeddings, {}) == []
     assert failure_cases(None, embeddings, None) == []
+    # Study 1 has the finding and scores high, but study 5 without it scores higher: nothing is ahead.
+    assert clearest_cases(result, embeddings, None) == []
+
+
+def test_the_clearest_cases_have_the_finding_and_are_ahead_of_all_without_it():
+    scores = torch.tensor([[0.9, 0.2], [0.8, 0.9], [0.3, 0.85], [0.1, 0.6], [0.2, 0.1]])
+    labels = torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0], [0.0, 1.0], [0.0, 0.0]])
+    images = torch.cat([scores, torch.sqrt(2 - scores.square().sum(dim=1, keepdim=True))], dim=1)
+    thumbnails = {row: np.full((4, 4), row, np.uint8) for row in range(5)}
+    embeddings = Embeddings(images, images, labels=labels, texts=list("abcde"), thumbnails=thumbnails)
+    sides = {name: {"present": [name], "absent": [f"no {name}"]} for name in ("A", "B")}
+
+    def encode(texts):
+        rows = {"A": [1.0, 0.0, 0.0], "B": [0.0, 1.0, 0.0], "no A": [-1.0, 0.0, 0.0], "no B": [0.0, -1.0, 0.0]}
+        return torch.tensor([rows[text] for text in texts])
+
+    result = zero_shot(embeddings, sides, encode, ["A", "B"], bootstrap=BootstrapConfig(n_resamples=5))
+    cases = clearest_cases(result, embeddings, None)
+    assert {case["name"]: case["study"] for case in cases} == {"A": "0", "B": "1"}
+    # B leads by more standard deviations of those without it.
+    assert [case["name"] for case in cases] == ["B", "A"]
+    # An image that is shown already leaves its place to the next.
+    no_zero = {row: thumbnails[row] for row in (1, 2, 3)}
+    assert {case["name"]: case["study"] for case in clearest_cases(result, embeddings, no_zero)} == {"A": "1", "B": "2"}
+    assert clearest_cases(result, embeddings, {}) == clearest_cases(None, embeddings, None) == []
+
+
+def test_a_report_is_shown_once_and_then_named():
+    texts = ["Clear lungs.", "Edema. " * 60, "Clear lungs. "]
+    embeddings = Embeddings(torch.eye(3), torch.eye(3), texts=texts, study_ids=["a", "b", "c"])
+    reports = ReportTexts(embeddings, show_text=True)
+    assert [reports.is_shown(row) for row in range(3)] == [False] * 3
+    assert reports.show(0) == {"excerpt": "Clear lungs.", "rest": "", "above": "", "anchor": "report-1"}
+    assert reports.show(2) == {"excerpt": "", "rest": "", "above": "a", "anchor": "report-1"}
+    long = reports.show(1)
+    assert (long["excerpt"] + long["rest"], long["anchor"]) == (texts[1].strip(), "report-2")
+    assert 240 < len(long["excerpt"]) <= 260
+    assert [reports.is_shown(row) for row in range(3)] == [True] * 3
+    hidden = ReportTexts(embeddings, show_text=False)
+    assert [hidden.show(0)["excerpt"] for _ in range(2)] == ["Report of study a"] * 2
+    assert not hidden.is_shown(0)
 
 
 def test_nearest_images_mark_right_and_wrong_as_ranks_have_them():
@@ -129,15 +174,19 @@ def test_nearest_images_mark_right_and_wrong_as_ranks_have_them():
     texts = [f"report {i}" for i in range(12)]
     embeddings = Embeddings(image, text, texts=texts, thumbnails=thumbnails)
     result = retrieval(embeddings, ks=[1], bootstrap=BootstrapConfig(n_resamples=5))
-    cases = report_queries(result, embeddings, None, show_text=True)
+    cases = report_queries(result, embeddings, None, ReportTexts(embeddings, show_text=True))
     assert [case["rank"] for case in cases] == sorted(case["rank"] for case in cases)
     for case in cases:
         right = [place for place, hit in enumerate(case["hits"], start=1) if hit["right"]]
         assert right == ([case["rank"]] if case["rank"] <= 4 else [])
-    hidden = report_queries(result, embeddings, None, show_text=False)
-    assert all(case["text"].startswith("Report of study") for case in hidden)
-    embeddings.texts = ["x" * 2000] * 12
-    assert {case["text"] for case in report_queries(result, embeddings, None, show_text=True)} == {"x" * 320 + " …"}
+    hidden = report_queries(result, embeddings, None, ReportTexts(embeddings, show_text=False))
+    assert all(case["report"]["excerpt"].startswith("Report of study") for case in hidden)
+    # Reports that stand on the page already are not shown again.
+    reports = ReportTexts(embeddings, show_text=True)
+    for row in range(11):
+        reports.show(row)
+    assert [case["report"]["excerpt"] for case in report_queries(result, embeddings, None, reports)] == ["report 11"]
+    assert report_queries(result, embeddings, None, reports) == []
 
 
 def test_a_volume_is_seen_from_the_feet():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import re
 import shutil
@@ -9,10 +11,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics import recall_score
 
 from medvl.evaluation import (
     BootstrapConfig,
@@ -23,6 +27,7 @@ from medvl.evaluation import (
     segmentation,
     sentence_maps,
     write_report,
+    zero_shot,
 )
 from medvl.evaluation.report.pictures import matrix_order
 
@@ -193,7 +198,7 @@ def test_the_page_is_well_formed_whole_and_small(report):
         "segmented",
         "roc",
     ]
-    sections += ["calibration", "similarity", "gallery", "failures", "prompts", "configuration"]
+    sections += ["calibration", "similarity", "cases", "gallery", "prompts", "configuration"]
     for section in sections:
         assert section in anchors
         assert f"#{section}" in inside
@@ -205,13 +210,17 @@ def test_the_page_is_well_formed_whole_and_small(report):
     )
 
 
-def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(report):
+def test_nothing_is_loaded_from_elsewhere_and_nothing_runs_but_the_script_that_sorts(report):
     text = report.read_text(encoding="utf-8")
     page = Page(text)
-    assert all(
-        address.startswith(("#", "data:image/png;base64,", "data:image/jpeg;base64,")) for address in page.addresses
-    )
-    assert not {"script", "link", "iframe", "object", "i"} & set(page.tags)
+    inside = ("#", "data:image/png;base64,", "data:image/jpeg;base64,", "data:text/csv;charset=utf-8,")
+    assert all(address.startswith(inside) for address in page.addresses)
+    assert not {"link", "iframe", "object", "i"} & set(page.tags)
+    (script,) = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert page.tags.count("script") == 1
+    policies = [given["content"] for tag, given in page.attributes if given.get("http-equiv")]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policies == [f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"]
     assert not any(name.startswith("on") for _, attributes in page.attributes for name in attributes)
     assert "@import" not in text
     assert not re.search(r"url\((?!#)", text)
@@ -219,7 +228,7 @@ def test_nothing_is_loaded_from_elsewhere_and_nothing_runs(report):
 
 def test_hostile_text_arrives_as_text(report):
     text = report.read_text(encoding="utf-8")
-    assert "<script" not in text
+    assert text.count("<script") == 1
     assert "onerror=alert(1)>" not in text
     words = "".join(Page(text).words)
     assert words.count(HOSTILE) > 10
@@ -229,10 +238,13 @@ def test_hostile_text_arrives_as_text(report):
 def test_every_picture_says_what_it_shows(report):
     page = Page(report.read_text(encoding="utf-8"))
     images = [attributes for tag, attributes in page.attributes if tag == "img"]
-    # Six in the gallery, an image and a map of the sentence, one grounded finding, six segmented cases, and failures.
-    failures = sum("missed" in image["alt"] or "seen where there is none" in image["alt"] for image in images)
-    assert failures >= 2
-    assert len(images) == 6 + 2 + 1 + 6 + failures
+    # Six in the gallery, an image and a map of the sentence, three of the grounded finding, six segmented cases, and best and
+    # worst cases.
+    extremes = sum(image["alt"].endswith((", scored low", ", scored high")) for image in images)
+    assert (
+        sum(re.search("without .*, scored high|with .*, scored low", image["alt"]) is not None for image in images) >= 2
+    )
+    assert len(images) == 6 + 2 + 3 + 6 + extremes
     assert all(attributes["alt"].strip() for attributes in images)
     plots = [attributes for tag, attributes in page.attributes if tag == "svg"]
     assert all("aria-label" in attributes or attributes.get("aria-hidden") == "true" for attributes in plots)
@@ -274,10 +286,92 @@ def test_right_and_wrong_are_marked_by_words_as_ranks_have_them(material, report
     assert (shown[0], shown[-1]) == (kept[0], kept[-1])
 
 
-def test_report_text_can_be_kept_out(material, tmp_path):
+def test_report_text_can_be_kept_out(material, report, tmp_path):
     page = write(tmp_path, material, show_text=False).read_text(encoding="utf-8")
-    assert "patient-text" not in page
+    decoded = page + "".join(csv_texts(page))
+    assert "patient-text" not in decoded
+    assert "There is edema." not in decoded
     assert "Report of study s" in page
+    # What the search would find otherwise.
+    assert "patient-text" in report.read_text(encoding="utf-8")
+    assert "There is edema." in report.read_text(encoding="utf-8")
+
+
+def csv_texts(page):
+    """The CSV files inside a page."""
+    addresses = [address for address in Page(page).addresses if address.startswith("data:text/csv")]
+    return [unquote(address.partition(",")[2]).removeprefix("\ufeff") for address in addresses]
+
+
+def test_every_table_and_all_figures_can_be_saved_as_csv(material, report):
+    _, evaluation = material
+    whole, *single = csv_texts(report.read_text(encoding="utf-8"))
+    assert whole == evaluation.to_csv()
+    assert single == [table.to_csv() for _, table in evaluation.tables()]
+    assert len(single) == 5
+    names = [
+        given["download"] for _, given in Page(report.read_text(encoding="utf-8")).attributes if "download" in given
+    ]
+    assert names[0] == "evaluation.csv"
+    assert names[1] == "zero-shot.csv"
+    # The first cell of a line is what a spreadsheet might run.
+    assert all(line[:1] not in "=+-@" or not line for text in single for line in text.splitlines())
+
+
+def test_no_sentence_of_the_page_stands_there_twice(report):
+    text = report.read_text(encoding="utf-8")
+    # Apart from the texts of the reports, the prompts and the configuration.
+    own = re.sub(
+        r'<div class="text.*?</div>|<div class="prompts">.*?</section>|<pre>.*?</pre>', "", text, flags=re.DOTALL
+    )
+    blocks = re.findall(
+        r"<(?:p|dd|li|figcaption|caption|dt|span)[^>]*>(.*?)</(?:p|dd|li|figcaption|caption|dt|span)>", own
+    )
+    words = [re.sub(r"<[^>]+>", " ", block).replace(HOSTILE, "") for block in blocks]
+    sentences = [part.strip() for block in words for part in re.split(r"(?<=[.?]) ", block)]
+    sentences = [sentence for sentence in sentences if sentence.endswith((".", "?")) and sentence.count(" ") > 2]
+    assert len(sentences) > 40
+    assert [one for one in sentences if sentences.count(one) > 1] == []
+
+
+def test_every_figure_is_explained_once_and_the_grid_of_the_maps_is_stated(report):
+    page = report.read_text(encoding="utf-8")
+    lines = re.findall(r"<div><dt>(.*?)</dt><dd>(.*?)</dd></div>", page)
+    assert [name for name, _ in lines] == [
+        "AUROC", "AUPRC", "Macro", "R@k", "Median rank", "Mean rank", "Dice", "Empty left empty",
+        "CNR", "mIoU", "Pointing game",
+    ]  # fmt: skip
+    assert all(line.endswith(".") for _, line in lines)
+    assert "The maps are 2 × 3 patches, each of about 16 × 11 pixels of the 32 × 32 image" in page
+    assert page.count("2 × 3 patches, interpolated") == 2
+
+
+def test_thresholds_of_the_curves_are_those_of_validation_or_none(material, tmp_path):
+    embeddings, class_prompts, encode_text = example()
+    others = example(seed=1)[0]
+    others.patient_ids = [f"v{row}" for row in range(len(others))]
+    with pytest.warns(RuntimeWarning, match="Pleural Other"):
+        chosen = zero_shot(
+            embeddings, class_prompts, encode_text, NAMES, validation=others, bootstrap=BootstrapConfig(n_resamples=5)
+        )
+    page = write_report(tmp_path / "a.html", title="A", evaluation=Evaluation({"zero_shot": chosen})).read_text()
+    assert "The dot is the threshold chosen on the validation split." in page
+    column, name = 3, NAMES[3]
+    predicted = chosen.margins[:, column] >= chosen.settings["thresholds"][name]
+    truth = chosen.targets[:, column] == 1
+    rates = recall_score(truth, predicted), recall_score(~truth, ~predicted)
+    assert (
+        "AUROC {:.3f}</small><small>sensitivity {:.2f}</small><small>specificity {:.2f}</small>".format(
+            chosen.findings[name].auroc.value, *rates
+        )
+        in page
+    )
+    assert "at the mark." in page
+    # The evaluation of the fixture has no validation studies.
+    none = write(tmp_path, material).read_text(encoding="utf-8")
+    assert "No threshold is marked, since there were no validation cases to choose one on." in none
+    assert "at the mark." not in none
+    assert "<small>sensitivity" not in none
 
 
 def test_parts_that_are_not_there_are_left_out(tmp_path):
@@ -333,8 +427,13 @@ def test_a_browser_shows_it_without_overflow_or_broken_pictures(report, tmp_path
           const pictures = [...page.images].map(i => [i.complete, i.naturalWidth]);
           const plots = [...page.querySelectorAll("svg.plot")].map(s => s.getBoundingClientRect().width);
           const letters = [...page.querySelectorAll("svg.plot text")].map(t => t.getBoundingClientRect().height);
+          const head = [...page.querySelectorAll("#zero-shot th")].find(th => th.textContent === "AUROC");
+          const values = () => [...page.querySelectorAll("#zero-shot tbody tr")].map(
+            row => JSON.parse(row.cells[head.cellIndex].dataset.value || "null"));
+          const before = values(), sorted = [1, 2, 3].map(() => {{ head.querySelector("button").click(); return values(); }});
           const out = document.createElement("pre");
           out.textContent = JSON.stringify({{over, pictures, plots, small: Math.min(...letters),
+            buttons: page.querySelectorAll("th button").length, before, high: sorted[0], low: sorted[1], again: sorted[2],
             scroll: page.documentElement.scrollWidth}});
           document.body.append(out);
         }});</script>"""
@@ -348,7 +447,13 @@ def test_a_browser_shows_it_without_overflow_or_broken_pictures(report, tmp_path
     seen = json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
     assert seen["scroll"] <= width
     assert seen["over"] == []
-    assert len(seen["pictures"]) > 6 + 2 + 1 + 6
+    assert len(seen["pictures"]) > 6 + 2 + 3 + 6
+    # The script has made the heads of tables buttons, which sort.
+    assert seen["buttons"] > 5
+    assert seen["before"] != seen["high"]
+    assert seen["high"] == sorted(seen["high"], key=lambda value: (value is None, -(value or 0)))
+    assert seen["low"] == sorted(seen["low"], key=lambda value: (value is None, value))
+    assert seen["again"] == seen["before"]
     assert all(complete and size > 0 for complete, size in seen["pictures"])
     assert len(seen["plots"]) == 1 + 4 + 4 + 1
     assert min(seen["plots"]) > 120
