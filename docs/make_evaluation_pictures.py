@@ -100,7 +100,8 @@ def main() -> None:
     names = dataset.drawable
     phrases = {name: sides["present"] for name, sides in run.class_prompts(names).items()}
     studies = list(cases(dataset, size, names))
-    draw(grounding(run.model, batches(studies), phrases).examples, 5, IMAGES / "grounding_examples.png")
+    examples = grounding(run.model, batches(studies), phrases).examples
+    draw([example for example in examples if example.place == "median"], 5, IMAGES / "grounding_examples.png")
     hearts = [study for study in cases(dataset, size, [HEART]) if study["mask"].any()]
     patients = sorted({study["patient_id"] for study in hearts})
     known = set(patients[: len(patients) // 2])

@@ -26,5 +26,5 @@ def demo(
 
     run = train([recipe, "demo"], {"output": literal(str(output)), "seed": seed, "resume": True})
     title = f"medvl demo: {recipe} on synthetic chest X-rays"
-    protocols = ("zero-shot", "retrieval", "label-retrieval", "grounding")
+    protocols = ("zero-shot", "label-agreement", "retrieval", "label-retrieval", "grounding")
     evaluate_and_report(run, None, output, title=title, protocols=protocols, show_text=not no_text)

@@ -33,6 +33,7 @@ DICE = (
     "What “Mean mask” reaches needs no image."
 )
 EMPTY_LEFT_EMPTY = "Of the cases without the structure, the fraction in which nothing is marked: 1 is best."
+BRIER = "Mean squared difference of the probability and the label: 0 is best; always saying 0.5 gives 0.25."
 MACRO = "Mean over the findings that have cases with and without them, each counted the same."
 
 BY_FINDING = {"AUROC": AUROC, "AUPRC": AUPRC, "F1": F1, "Macro": MACRO}

@@ -76,11 +76,11 @@ class Cell:
 
     @property
     def interval_text(self) -> str:
-        """The interval as ``low–high``, or ``low to high`` where an end is negative; empty without one."""
+        """The interval as ``low–high``, or ``low to high`` where an end has a sign; empty without one."""
         if self.interval is None or not self.is_number:
             return ""
         low, high = (format(end, self.spec) for end in self.interval)
-        return f"{low} to {high}" if "-" in low + high else f"{low}–{high}"
+        return f"{low} to {high}" if {"-", "+"} & set(low + high) else f"{low}–{high}"
 
     def to_dict(self) -> dict[str, Any]:
         """What the cell holds, without what is empty; NaN as None."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+from urllib.parse import unquote
 
 import pytest
 
@@ -52,8 +53,17 @@ def test_values_and_differences_are_those_of_the_protocols(runs, tmp_path):
         assert value.difference.value == pytest.approx(value.first - value.second, nan_ok=True)
     page = (tmp_path / "comparison.html").read_text()
     assert {"zero-shot", "retrieval", "curves", "sentences"} <= set(re.findall(r'<section id="([^"]+)"', page))
-    assert "http" not in re.sub(r"http://www.w3.org/\S+", "", page)
-    assert page.count("Heat map by a of") == page.count("Heat map by b of") > 0
+    assert "://" not in re.sub(r"http://www.w3.org/\S+", "", page)
+    assert page.count("Heat map by a over") == page.count("Heat map by b over") > 0
+    assert "8 × 8 patches" in page or "4 × 4 patches" in page
+    assert page.count("Each difference is a run minus a on the same patients.") == 1
+    assert re.search(r"b differs from a at p &lt; 0.05 in \d+ of \d+ statistics", page)
+    assert "AUROC, macro" in page
+    assert page.count("<script>") == 1
+    assert "script-src &#39;sha256-" in page
+    tables = [unquote(text) for text in re.findall(r'href="data:text/csv;charset=utf-8,([^"]*)"', page)]
+    assert len(tables) == 2
+    assert tables[0].splitlines()[0] == '\ufeffStatistic,a,b,b - a,"b - a, low","b - a, high",p of b'.replace("\\", "")
 
 
 def test_without_text_no_sentence_is_on_the_page(runs, tmp_path):

@@ -172,7 +172,7 @@ DESCRIPTION = (
 )
 EXPLANATIONS = {
     "R@k": "How often a right one is among the k most similar ones: 1 is best, and hard to reach where many reports say nearly "
-    "the same; the column of chance has the value of guessing.",
+    "the same; guessing reaches about k divided by the number of candidates.",
     "Median rank": "Half of the searches have a right one on this rank or a better one: 1 is best.",
     "Mean rank": "The average of these ranks, which a few bad ones raise.",
 }

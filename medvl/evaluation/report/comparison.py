@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medvl import __version__
+from medvl.evaluation.explanations import BRIER
 from medvl.evaluation.report.downloads import content_policy
 from medvl.evaluation.report.page import TableSection, page_templates
 from medvl.evaluation.report.pictures import sentence_cases
@@ -25,26 +26,36 @@ TITLES = {
     "auprc": "AUPRC",
     "f1": "F1",
     "macro_f1": "Macro F1",
-    "brier": "Brier score (lower is better)",
+    "brier": "Brier score",
     "ppv": "PPV",
     "npv": "NPV",
     "cnr": "CNR",
     "miou": "mIoU",
     "pointing": "Pointing game",
-    "median_rank": "Median rank (lower is better)",
-    "mean_rank": "Mean rank (lower is better)",
+    "median_rank": "Median rank",
+    "mean_rank": "Mean rank",
 }
 """Titles of statistics that their names do not give."""
+LOWER_IS_BETTER = ("brier", "median_rank", "mean_rank")
 
 
-def statistic_title(name: str) -> str:
-    """A statistic's name as it is read.
+def statistic_title(name: str, names: Collection[str] = ()) -> str:
+    """A statistic's name as it is read; among ``names``, one that others specify by a finding is called their macro mean.
 
     Example:
-        >>> [statistic_title(name) for name in ("auroc/Edema", "image_to_text/recall_at_5", "dice_with_10")]
-        ['AUROC, Edema', 'Image to text, R@5', 'Dice with 10']
+        >>> statistic_title("f1", ["f1", "f1/Edema"])
+        'F1, macro'
+        >>> [statistic_title(name) for name in ("auroc/Edema", "image_to_text/recall_at_5", "brier")]
+        ['AUROC, Edema', 'Image to text, R@5', 'Brier score (lower is better)']
     """
     parts = name.split("/", 1)
+    title = _title(parts)
+    if any(other.startswith(f"{name}/") for other in names):
+        title += ", macro"
+    return f"{title} (lower is better)" if set(parts) & set(LOWER_IS_BETTER) else title
+
+
+def _title(parts: Sequence[str]) -> str:
     if parts[0] in TITLES or parts[0] in ("sensitivity", "specificity"):
         # What follows a metric is a finding, whose name stays as it is.
         return ", ".join([_part_title(parts[0]), *parts[1:]])
@@ -138,7 +149,7 @@ class RunsComparison:
                 for part in (of_run[statistic] for of_run in parts):
                     difference = Cell.of(part.difference, spec="+.3f")
                     cells += [Cell(part.first), difference, Cell(part.p_value, text=p_value_text(part.p_value))]
-                rows.append(Row(statistic_title(statistic), cells))
+                rows.append(Row(statistic_title(statistic, parts[0]), cells))
             title = first.results[key].tables()[0].title
             tables.append(Table(key.replace("_", "-"), title, "Statistic", columns, rows))
         return tables
@@ -150,6 +161,8 @@ class RunsComparison:
         sections = []
         for key, table in zip(self.differences, self.tables(), strict=True):
             lines = {name: line for name, line in first.results[key].explanations().items() if line not in said}
+            if any(row.name.startswith("Brier") for row in table.rows):
+                lines["Brier score"] = BRIER
             said.update(lines.values())
             sections.append(TableSection(table.name, table.title, "", [table], lines))
         return sections

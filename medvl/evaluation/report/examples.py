@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -33,7 +34,8 @@ class ReportTexts:
 
     def __init__(self, embeddings: Embeddings, show_text: bool) -> None:
         self.embeddings = embeddings
-        self.texts = [text.strip() for text in embeddings.texts] if show_text and embeddings.texts is not None else None
+        texts = embeddings.texts if show_text else None
+        self.texts = None if texts is None else [unwrap_lines(text.strip()) for text in texts]
         self._shown: dict[str, tuple[str, str]] = {}
 
     def is_shown(self, row: int) -> bool:
@@ -235,6 +237,16 @@ def report_queries(
             }
         )
     return cases
+
+
+def unwrap_lines(text: str) -> str:
+    """A report without the line breaks inside its sentences; those after a sentence, a heading or before a list stay.
+
+    Example:
+        >>> unwrap_lines("FINDINGS:\\nThe heart is\\nnot enlarged.\\n1. No effusion.")
+        'FINDINGS:\\nThe heart is not enlarged.\\n1. No effusion.'
+    """
+    return re.sub(r"(?<![.:;?!\s])[ \t]*\n(?=[^\s\d*•-])", " ", text)
 
 
 def word_end(text: str, length: int) -> int:

@@ -37,11 +37,12 @@ from medvl.utils.io import write_text
 
 @dataclass(frozen=True)
 class KeyFigureCard:
-    """A key figure as the report shows it: its section, name, value, interval, and what it is to be compared with."""
+    """A key figure as the report shows it: section, name, value, level and ends of its interval, and what to compare with."""
 
     anchor: str
     name: str
     value: str
+    level: str
     interval: str
     note: str
 
@@ -216,8 +217,8 @@ def key_figure_cards(evaluation: Evaluation) -> list[KeyFigureCard]:
                 notes.append(f"chance {cell.chance:{cell.spec}}")
             if cell.untrained is not None:
                 notes.append(f"untrained {cell.untrained.value_text}")
-            interval = f"{level} {cell.interval_text}" if cell.interval_text else ""
-            cards.append(KeyFigureCard(_anchor(key), figure.name, cell.value_text, interval, ", ".join(notes)))
+            shown = (cell.value_text, level, cell.interval_text)
+            cards.append(KeyFigureCard(_anchor(key), figure.name, *shown, ", ".join(notes)))
     return cards
 
 

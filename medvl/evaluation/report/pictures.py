@@ -42,10 +42,10 @@ def grounding_cases(result: Any) -> list[dict[str, Any]]:
                 "place": example.place,
                 "study": example.study_id,
                 "picture": overlay(example.picture, example.heat, truth=example.truth),
-                "about": ", ".join(values),
+                "about": values,
                 "hit": hit,
                 "peak": f"highest patch {'inside' if hit else 'outside'}",
-                "range": _range(example.heat),
+                "range": f"{example.heat.min():.2f} to {example.heat.max():.2f}",
             }
         )
     return [{"name": name, "cases": cases} for name, cases in findings.items()]

@@ -161,6 +161,13 @@ def test_a_report_is_shown_once_and_then_named():
     assert (long["excerpt"] + long["rest"], long["anchor"]) == (texts[1].strip(), "report-2")
     assert 240 < len(long["excerpt"]) <= 260
     assert [reports.is_shown(row) for row in range(3)] == [True] * 3
+    hard = Embeddings(
+        torch.eye(1), torch.eye(1), texts=["FINDINGS\n\nThe heart\nis normal.\n- No\n  effusion\n- Clear"]
+    )
+    assert (
+        ReportTexts(hard, show_text=True).show(0)["excerpt"]
+        == "FINDINGS\n\nThe heart is normal.\n- No\n  effusion\n- Clear"
+    )
     hidden = ReportTexts(embeddings, show_text=False)
     assert [hidden.show(0)["excerpt"] for _ in range(2)] == ["Report of study a"] * 2
     assert not hidden.is_shown(0)
