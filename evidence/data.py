@@ -90,6 +90,10 @@ class EvidenceData:
             for kind, columns in COLUMNS.items():
                 without = [{name: row[name] for name in columns or row} for row in kept]
                 _write_table(self._part(part, kind), without)
+        if self.scale.real_studies and REAL["openi"].exists():
+            studies = read_manifest(f"openi:{REAL['openi']}").studies
+            reports = [{"report": study["report"]} for study in studies if "report" in study]
+            _write_table(self._few_real_reports, reports[: self.scale.real_studies])
         with atomic_write(done) as file:
             json.dump(counts, file)
 
@@ -104,13 +108,18 @@ class EvidenceData:
 
     def _locate(self, kind: str, name: str) -> str:
         if name == "openi":
-            return f"openi:{REAL[name]}"
+            return str(self._few_real_reports) if self.scale.real_studies else f"openi:{REAL[name]}"
         if name == "pneumonia":
             return str(self._few_real_images() if self.scale.real_studies else REAL[name])
         return str(self._part(name, kind))
 
     def _part(self, part: str, kind: str) -> Path:
         return self.folder / f"{part}-{kind}.csv"
+
+    @property
+    def _few_real_reports(self) -> Path:
+        """A table of the first real reports, for the quick form."""
+        return self.folder / "few-real-reports.csv"
 
     def _few_real_images(self) -> Path:
         """A table of the first images of each class and split, for the quick form."""

@@ -24,7 +24,7 @@ class Scale:
         draws: of those cases.
         decoder_steps: optimizer steps of a decoder.
         real_epochs: passes over the real images.
-        real_studies: real images that are used; None for all.
+        real_studies: real images, and real reports, that are used; None for all.
     """
 
     name: str
