@@ -8,7 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.shards import END_OF_TAR, STUDIES, Sample, decode_labels, read_shard_columns, sample_files, tar_entry
+from medvl.data.shards import (
+    END_OF_TAR,
+    STUDIES,
+    PackedLocation,
+    Sample,
+    decode_labels,
+    read_shard_columns,
+    sample_files,
+    tar_entry,
+)
 from medvl.data.study_list import NOT_MENTIONED
 from medvl.transforms.packed_image import INDEX, read_index
 from medvl.utils.checksums import CHECKSUMS
@@ -34,7 +43,8 @@ def verify_packed(folder: str | Path) -> list[str]:
         OSError: If the folder holds no packed studies, or is not on this machine.
         ValueError: If ``index.json`` is so damaged that it cannot be read.
     """
-    folder = str(folder).removeprefix("shards:")
+    place = PackedLocation.parse(folder)
+    folder = str(folder) if place is None else place.folder
     if is_url(folder):
         raise OSError(f"{folder} is on a web server; copy the folder to verify it.")
     index = read_index(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import tarfile
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
@@ -59,6 +60,7 @@ class PackedLocation(NamedTuple):
         if not text.startswith(PREFIX):
             return None
         folder = text.removeprefix(PREFIX).rstrip("/") or "/"
+        folder = re.sub(r"^(https?):/+", r"\1://", folder)  # pathlib leaves one slash
         return cls(folder if is_url(folder) else os.path.expanduser(folder))
 
     def absolute(self) -> PackedLocation:
@@ -258,7 +260,7 @@ class _ImageColumn:
         count = len(columns["number"])
         self._shard.extend([len(self._shards)] * count)
         if os.path.basename(columns["shard"]) != columns["shard"]:
-            raise ValueError(f"{columns['shard']!r} is no name of a file")
+            raise ValueError(f"{columns['shard']!r} is no name of a file.")
         self._shards.append(columns["shard"])
         for key, column in self._numbers.items():
             column.extend(columns[key])

@@ -14,12 +14,15 @@ import torch
 from monai.transforms import Compose, DeleteItemsd, Randomizable, SelectItemsd
 
 from medvl.data import Manifest, StudyDataset, UnifiedDataset
+from medvl.data.leaks import image_paths
 from medvl.networks import DualEncoder
 from medvl.text import content_sentences
-from medvl.transforms import ExtractSectionsd, RandSentenced, TokenizeTextd
+from medvl.transforms import ExtractSectionsd, RandSentenced, ResizeLongestd, TokenizeTextd
 from medvl.transforms.description import describe_transform, make_transforms
+from medvl.transforms.packed_image import read_settings
 from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.io import write_json
+from medvl.utils.tar_members import TarMember
 from medvl.utils.targets import DTYPE, TARGET
 from medvl.workflows.run_records import read_record
 
@@ -148,6 +151,20 @@ class ModelInput:
             + "\n".join(lines)
             + f"\n\n`{PREPROCESSING}` says the same for programs.\n"
         )
+
+
+def log_packed_size(dataset: StudyDataset | UnifiedDataset) -> None:
+    """Say where packed images are of another size than those that the network is fed, which are resized from them."""
+    images = dataset.images if isinstance(dataset, UnifiedDataset) else dataset
+    sizes = [step.transform.size for step in images.steps if isinstance(step, ResizeLongestd)]
+    member = next((TarMember.parse(path) for study in images.studies[:1] for path in image_paths(study)), None)
+    if member is None or not sizes:
+        return
+    packed = read_settings(member.folder)["image_size"]
+    if packed < sizes[0]:
+        logger.warning("The images were packed at %d pixels and are enlarged to %d: pack them again.", packed, sizes[0])
+    elif packed > sizes[0]:
+        logger.info("The images were packed at %d pixels and are resized to %d.", packed, sizes[0])
 
 
 _ENCODINGS = {"whole": "as one text", "sentences": "by its sentences"}

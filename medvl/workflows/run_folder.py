@@ -28,7 +28,7 @@ from medvl.utils.threads import torch_threads
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
 from medvl.workflows.locations import absolute_locations
-from medvl.workflows.model_input import ModelInput, hash_training_inputs
+from medvl.workflows.model_input import ModelInput, hash_training_inputs, log_packed_size
 from medvl.workflows.run_records import (
     CHECKPOINTS,
     CONFIG,
@@ -173,6 +173,7 @@ class RunFolder:
         self._input.apply(network)
         if not is_rank_zero():
             return
+        log_packed_size(dataset)
         for problem in self._input.problems.values():
             logger.warning("%s medvl evaluate and embed will not be able to prepare studies for it.", problem)
         for package in self._input.packages():

@@ -1,0 +1,199 @@
+"""Benchmark of packed studies: studies a second against DICOM files, memory over many studies, the start of an epoch.
+
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_shards.py                     # 200 DICOM files of 1024 x 1024
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_shards.py --memory 100000     # memory while so many studies are read
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_shards.py --rows 1000000      # seconds and memory until the first batch
+    OMP_NUM_THREADS=1 python tests/benchmarks/bench_shards.py --small             # what CI runs, in seconds
+
+The files are drawn in a temporary folder. Both kinds are read by turns, by the loader of the recipes in one process, and the
+files are in the cache of the operating system: a disk or a network adds its time to the larger files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.transforms import SelectItemsd
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+from medvl.data import StudyDataset, StudyLoader, read_manifest
+from medvl.data.shards import FORMAT, STUDIES, Sample, ShardColumns, shard_name
+from medvl.transforms import image_preprocessing
+from medvl.transforms.packed_image import INDEX, encode_image
+from medvl.workflows import PackSettings, pack_studies
+
+SIZE = 224
+REPORT = (
+    "FINDINGS: The heart is normal in size. No focal consolidation, effusion or pneumothorax. IMPRESSION: Study {}."
+)
+
+
+def write_dicom(path: Path, side: int, seed: int) -> None:
+    """A radiograph of 12 bits, uncompressed, as it comes from a detector."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = ExplicitVRLittleEndian, "1.2.840.10008.5.1.4.1.1.1.1"
+    meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=[str(seed)])
+    file = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    file.Modality, file.PhotometricInterpretation = "DX", "MONOCHROME2"
+    file.Rows = file.Columns = side
+    file.SamplesPerPixel, file.BitsAllocated, file.BitsStored, file.HighBit, file.PixelRepresentation = 1, 16, 12, 11, 0
+    file.WindowCenter, file.WindowWidth = 2048, 4096
+    generator = np.random.default_rng(seed)
+    coarse = torch.from_numpy(generator.random((1, 1, 24, 24)))
+    smooth = torch.nn.functional.interpolate(coarse, (side, side), mode="bicubic")[0, 0].clamp(0, 1).numpy()
+    pixels = (smooth * 3800 + generator.normal(0, 40, (side, side))).clip(0, 4095)
+    file.PixelData = pixels.astype("<u2").tobytes()
+    file.save_as(path, enforce_file_format=True)
+
+
+def loader(location: Path | str, size: int, batch_size: int = 16) -> StudyLoader:
+    """Shuffled batches of images, as a recipe reads them before augmentation."""
+    steps = [image_preprocessing(size), SelectItemsd(["image", "study_id"])]
+    return StudyLoader(StudyDataset(read_manifest(location).studies, steps), batch_size, shuffle=True)
+
+
+def rate(batches: StudyLoader) -> float:
+    """Studies a second of one epoch."""
+    start = time.perf_counter()
+    number = sum(len(batch["study_id"]) for batch in batches)
+    return number / (time.perf_counter() - start)
+
+
+def compare_with_dicom(folder: Path, count: int, side: int, size: int, rounds: int) -> float:
+    """Print studies a second from DICOM files and from shards of each type; the ratio for uint8."""
+    (folder / "dicom").mkdir()
+    for i in range(count):
+        write_dicom(folder / "dicom" / f"{i}.dcm", side, i)
+    rows = "".join(f'{i}.dcm,s{i},"{REPORT.format(i)}"\n' for i in range(count))
+    (folder / "dicom" / "cases.csv").write_text("image,study_id,report\n" + rows)
+    loaders = {"DICOM files": loader(folder / "dicom" / "cases.csv", size)}
+    bytes_of = {"DICOM files": sum(path.stat().st_size for path in (folder / "dicom").glob("*.dcm"))}
+    for dtype in ("uint8", "uint16", "float16"):
+        begun = time.perf_counter()
+        settings = PackSettings(size, dtype=dtype, shard_size=100, vocabulary=None)
+        summary = pack_studies(folder / "dicom" / "cases.csv", folder / dtype, settings)
+        name = f"shards, {dtype}"
+        print(f"packed as {dtype}: {count / (time.perf_counter() - begun):.0f} studies a second")
+        loaders[name], bytes_of[name] = loader(f"shards:{folder / dtype}", size), summary.bytes
+    figures: dict[str, list[float]] = {name: [] for name in loaders}
+    for _ in range(rounds):
+        for name, batches in loaders.items():
+            figures[name].append(rate(batches))
+    base = statistics.median(figures["DICOM files"])
+    print(f"\n{count} radiographs of {side} x {side}, read at {size} x {size}, median of {rounds} epochs\n")
+    print("| read from | studies a second | times DICOM | KB a study |\n|---|---:|---:|---:|")
+    for name, values in figures.items():
+        middle = statistics.median(values)
+        print(f"| {name} | {middle:.0f} | {middle / base:.1f} | {bytes_of[name] / count / 1e3:.0f} |")
+    return statistics.median(figures["shards, uint8"]) / base
+
+
+def write_many(folder: Path, count: int, size: int, shards: int, images: bool = True) -> None:
+    """A packed folder of many studies, without a table that they come from; optionally without its tar files."""
+    folder.mkdir()
+    _, content = encode_image(torch.rand(1, size, size))
+    listed = []
+    with (folder / STUDIES).open("wb") as table:
+        for number in range(shards):
+            path = folder / shard_name(number)
+            columns = ShardColumns(path.name, ["Edema", "Fracture"])
+            with open(path if images else "/dev/null", "wb") as file:
+                for i in range(count * number // shards, count * (number + 1) // shards):
+                    label = np.array([i % 2, np.nan], dtype=np.float32)
+                    study = {"study_id": f"s{i}", "row": i + 1, "patient_id": f"p{i // 2}", "label": label}
+                    study |= {"split": "val" if i % 50 == 0 else "train", "report": REPORT.format(i)}
+                    columns.write(file, Sample(i, study, ("png", content), (f"{i}.dcm", 1000 + i)))
+                columns.close(file)
+            table.write(columns.line())
+            own = len(columns.columns["number"])
+            listed.append({"name": path.name, "bytes": columns.size, "sha256": "", "studies": own, "images": own})
+    counts = {"rows": count, "skipped": 0, "image": count, "report": count, "label": count}
+    index: dict[str, Any] = {
+        "format": FORMAT,
+        "name": "many",
+        "settings": PackSettings(size).to_dict(),
+        "counts": counts,
+    }
+    index |= {"names": ["Edema", "Fracture"], "unmatched": {}, "encoding": "utf-8", "skipped": [], "files": []}
+    (folder / INDEX).write_text(json.dumps({**index, "shards": listed}))
+
+
+def resident() -> float:
+    """Memory of this process now, in MB."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * resource.getpagesize() / 1e6
+
+
+def measure_memory(folder: Path, count: int) -> float:
+    """Print the memory while ``count`` studies are read once; the growth after the first tenth, in MB."""
+    write_many(folder / "many", count, 32, max(1, count // 1000))
+    begun, seen, marks = time.perf_counter(), 0, []
+    for batch in loader(f"shards:{folder / 'many'}", 32, 64):
+        seen += len(batch["study_id"])
+        if seen >= (len(marks) + 1) * count // 10:
+            marks.append(resident())
+    rounded = ", ".join(f"{mark:.0f}" for mark in marks)
+    print(f"{seen} studies in {time.perf_counter() - begun:.0f} s; memory after each tenth, in MB: {rounded}")
+    return max(marks) - marks[0]
+
+
+def measure_start(folder: Path, rows: int) -> None:
+    """Print seconds and memory from the start of reading the index to the first batch, in a process of its own."""
+    write_many(folder / "rows", rows, 8, max(1, rows // 1000), images=False)
+    first = folder / "rows" / shard_name(0)
+    write_many(folder / "one", 1000, 8, 1)
+    with first.open("wb") as file:  # every place is looked up in this one shard
+        file.write((folder / "one" / shard_name(0)).read_bytes())
+    code = f"""
+import resource, time
+from medvl.data import StudyDataset, StudyLoader, load_studies
+from medvl.transforms import image_preprocessing
+memory = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+libraries, start, used = memory(), time.perf_counter(), time.process_time()
+manifest = load_studies("shards:{folder / "rows"}", ".")
+read = time.process_time() - used
+loader = StudyLoader(StudyDataset(manifest.subset("train").studies, []), 64, shuffle=True)
+batch = next(iter(loader))
+seconds, used = time.perf_counter() - start, time.process_time() - used
+print(f"{{len(manifest)}} rows: first batch after {{seconds:.1f}} s, {{used:.1f}} s of the processor ({{read:.1f}} s to read)")
+print(f"memory {{memory():.0f}} MB, {{libraries:.0f}} MB of them the libraries")
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--count", type=int, default=200, help="DICOM files")
+    parser.add_argument("--side", type=int, default=1024, help="of the DICOM images, in pixels")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--memory", type=int, default=0, metavar="STUDIES")
+    parser.add_argument("--rows", type=int, default=0)
+    parser.add_argument("--small", action="store_true")
+    asked = parser.parse_args()
+    if asked.small:
+        asked.count, asked.side, asked.rounds, asked.memory, asked.rows = 12, 512, 2, 2000, 5000
+    torch.set_num_threads(1)
+    with tempfile.TemporaryDirectory() as work:
+        if asked.small or not (asked.memory or asked.rows):
+            ratio = compare_with_dicom(Path(work), asked.count, asked.side, SIZE, asked.rounds)
+            print(f"\nshards of uint8 give {ratio:.1f} times as many studies a second as the DICOM files")
+        if asked.memory:
+            print(f"memory grows by {measure_memory(Path(work), asked.memory):.0f} MB after the first tenth")
+        if asked.rows:
+            measure_start(Path(work), asked.rows)
+
+
+if __name__ == "__main__":
+    main()
