@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+from typing import Any
+
+from docutils import nodes
+
 import medvl
+
+
+def _methods_table() -> str:
+    """The front page's table, by docs/methods_table.py, which reads the results in evidence/."""
+    docs = Path(__file__).parent
+    sys.path[:0] = [str(docs), str(docs.parent)]
+    from methods_table import methods_table
+
+    return methods_table()
+
 
 project = "medvl"
 author = "The medvl authors"
@@ -18,7 +34,8 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",  # equations without a network
 ]
-myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
+myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
+myst_substitutions = {"methods_table": _methods_table()}
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 
@@ -71,6 +88,17 @@ def _show_factories(app, what, name, obj, options, signature, return_annotation)
     return (signature or "").replace("<factory>", "...") or signature, return_annotation
 
 
-def setup(app):
+def _name_files_of_diffs(app, doctree):
+    """The head of a difference names its two files by absolute paths of this machine; keep their names."""
+    for block in doctree.findall(nodes.literal_block):
+        if block.get("language") == "udiff":
+            head, rest = block.rawsource.split("@@", 1)
+            paths = [Path(line.split(maxsplit=1)[1].rstrip()) for line in head.splitlines()]
+            text = f"--- {paths[0].name}\n+++ {paths[1].name}\n@@{rest}"
+            block.rawsource, block.children = text, [nodes.Text(text)]
+
+
+def setup(app: Any) -> None:
     """Connect what Sphinx has no option for."""
     app.connect("autodoc-process-signature", _show_factories)
+    app.connect("doctree-read", _name_files_of_diffs)

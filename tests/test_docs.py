@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import shlex
 import zlib
@@ -21,11 +20,8 @@ DOCS = Path(__file__).parents[1] / "docs"
 
 
 @pytest.fixture(scope="module")
-def make_inventories():
-    spec = importlib.util.spec_from_file_location("make_inventories", DOCS / "make_inventories.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def make_inventories(docs_script):
+    return docs_script("make_inventories")
 
 
 def test_inventories_are_those_that_the_script_writes(make_inventories):
@@ -49,10 +45,11 @@ def test_every_inventory_has_an_address(make_inventories):
 
 def test_every_package_has_an_api_page():
     packages = {path.parent.name for path in (DOCS.parent / "medvl").glob("*/__init__.py")} - {"bundles", "cli"}
-    pages = {path.stem for path in (DOCS / "api").glob("*.md")}
+    pages = {path.stem for path in (DOCS / "api").glob("*.md")} - {"index"}
     assert pages == packages
-    listed = re.findall(r"^api/(\w+)$", (DOCS / "index.md").read_text(), re.M)
-    assert sorted(listed) == sorted(pages)
+    index = (DOCS / "api" / "index.md").read_text()
+    assert sorted(re.findall(r"^(\w+)$", index, re.M)) == sorted(pages)
+    assert sorted(re.findall(r"^\| \[medvl\.(\w+)\]\(\1\.md\)", index, re.M)) == sorted(pages)
 
 
 PAGES = [DOCS.parent / "README.md", DOCS.parent / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
@@ -78,7 +75,11 @@ def commands() -> list[tuple[str, str]]:
 @pytest.mark.parametrize(("page", "line"), commands())
 def test_every_command_has_these_options(page, line):
     name, *arguments = shlex.split(line)
-    command = typer.main.get_command(app).commands[name]
+    group = typer.main.get_command(app)
+    if name.startswith("--"):
+        assert name in {option for parameter in group.params for option in parameter.opts}
+        return
+    command = group.commands[name]
     if {"...", "--help"} & {*arguments} or {argument for argument in arguments if argument.isupper()}:
         return  # a form to be filled in
     with command.make_context(name, arguments) as context:
@@ -100,6 +101,27 @@ def test_snippets_are_python_and_their_imports_are_there(page):
         tree = ast.parse("\n".join(lines) if block.startswith(">>> ") else block)
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         exec(compile(ast.Module(imports, []), page.name, "exec"), {})
+
+
+def test_every_guide_is_in_the_table_of_guides():
+    text = (DOCS / "guides.md").read_text()
+    table, tree = text.split("```{toctree}")
+    assert sorted(re.findall(r"\]\((\w+)\.md\) \|$", table, re.M)) == sorted(re.findall(r"^(\w+)$", tree, re.M))
+
+
+def test_a_word_of_the_index_leads_to_one_page(docs_script):
+    """A search lists these words first; with two pages, the first hit would be decided by their names."""
+    pages: dict[str, list[str]] = {}
+    for page in sorted(DOCS.rglob("*.md")):
+        for words in re.findall(r"^```\{index\} (.*)$", page.read_text(), re.M):
+            for word in words.split(", "):
+                assert word.startswith("! "), f"{page.name}: {word}"
+                pages.setdefault(word[2:].lower(), []).append(page.relative_to(DOCS).with_suffix("").as_posix())
+    assert {word: found for word, found in pages.items() if len(found) > 1} == {}
+    searches = docs_script("check_site").SEARCHES
+    assert {query: pages.get(query.lower()) for query in searches} == {
+        query: [page] for query, page in searches.items()
+    }
 
 
 def test_every_line_of_the_threat_table_names_a_test_that_exists():

@@ -90,6 +90,20 @@ def test_sources_and_a_configuration_to_edit(medvl):
     assert code == 0, err
 
 
+def test_links_and_pictures_show_on_a_package_index():
+    """They are absolute, and what they name of the repository, by the address in ``setup.cfg``, is in it."""
+    root = Path(__file__).parents[1]
+    (home,) = re.findall(r"^url = https://github\.com/(.*)$", (root / "setup.cfg").read_text(), re.M)
+    addresses = re.findall(r'\]\((.*?)\)|src="(.*?)"', README)
+    addresses = [link or picture for link, picture in addresses]
+    assert len(addresses) > 15
+    assert [address for address in addresses if not address.startswith("https://")] == []
+    own = re.compile(rf"https://(?:github\.com/{home}/blob|raw\.githubusercontent\.com/{home})/main/(.*)")
+    named = [match[1] for address in addresses if (match := own.match(address))]
+    assert "docs/images/front_sentences.png" in named
+    assert [path for path in named if not (root / path).is_file()] == []
+
+
 def test_every_block_is_run():
     """Here, by ``.ci/run`` word for word (the test command, the demo), or in the documentation's step."""
     code = re.findall(r"^```(?:bash|python)\n(.*?)^```$", README, re.M | re.S)
