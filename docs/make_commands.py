@@ -19,6 +19,7 @@ NOTE = "<!-- Made by python docs/make_commands.py from medvl/cli. Do not edit. -
 GUIDES = {
     "demo": "get_started/tour",
     "train": "training",
+    "pack": "scale",
     "config": "recipes/index",
     "evaluate": "evaluation/index",
     "compare": "evaluation/compare",
@@ -91,15 +92,16 @@ class Parameter:
         names = self.names
         if self.kind is bool:
             return ", ".join(names)
-        value = self.info.metavar or TYPES[get_args(self.kind)[0] if self.multiple else self.kind]
-        return f"{', '.join(names)} {value}"
+        kind = get_args(self.kind)[0] if self.multiple else self.kind
+        values = get_args(kind) if get_origin(kind) is tuple else (kind,)
+        return f"{', '.join(names)} {self.info.metavar or ' '.join(TYPES[value] for value in values)}"
 
     @property
     def stated_default(self) -> str:
         """The default where the help shows it: not of a flag, and not where the help itself says it."""
         if self.required or self.default is None or self.kind is bool or not self.info.show_default:
             return ""
-        return str(self.default)
+        return " ".join(map(str, self.default)) if isinstance(self.default, tuple) else str(self.default)
 
 
 def parameters_of(command: Callable[..., None]) -> list[Parameter]:
@@ -176,7 +178,7 @@ WORD = r"(?<![\w'{{./])(?:{})".format(
         (
             r"[\w/{}.-]+[_=][\w/{}:.=-]*\w",
             r"[\w/-]*\.[a-z]{2,}\d?(?::\w[\w=]*)?",
-            r"[\w-]+:[A-Za-z_][\w.=]*\w",
+            r"[\w-]+:(?:https://)?[A-Za-z_][\w.=/]*\w",
             r"\w+/(?=[\s,)])",
             r"[$@%](?=[\s,]|$)",
         )

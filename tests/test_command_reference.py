@@ -48,7 +48,8 @@ def test_a_page_has_every_option_with_its_default_and_no_other(name):
         shown = parameter.show_default and not (
             parameter.required or parameter.default is None or parameter.default is False
         )
-        assert (stated[1] if stated else None) == (str(parameter.default) if shown else None), signature
+        default = parameter.default if isinstance(parameter.default, tuple) else [parameter.default]
+        assert (stated[1] if stated else None) == (" ".join(map(str, default)) if shown else None), signature
 
 
 def test_help_texts_become_markdown(make_commands):
@@ -60,6 +61,7 @@ def test_help_texts_become_markdown(make_commands):
         "a_1 * b_2 <x> [y]": r"`a_1` \* `b_2` \<x\> \[y\]",
         "CheXpert's own; the table's": "CheXpert's own; the table's",
         "such as openi:reports.tgz.": "such as `openi:reports.tgz`.",
+        "or as shards:https://HOST/FOLDER. It": "or as `shards:https://HOST/FOLDER`. It",
         "The end. Next: one. Then two": "The end. Next: one. Then two",
     }.items():
         assert make_commands.prose(text) == expected
