@@ -13,6 +13,7 @@ import re
 from collections.abc import Iterator, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,7 +32,21 @@ SEARCHES = {
 }
 """What people look for, and the page that must come first."""
 
-GROUPS = ("Get started", "Guides", "Losses", "Evaluation", "API", "Command reference", "Changelog")
+GROUPS = (
+    "Get started",
+    "Guides",
+    "Methods",
+    "Losses",
+    "Evaluation",
+    "API",
+    "Command reference",
+    "FAQ",
+    "Coming from ...",
+    "Glossary",
+    "Limits and intended use",
+    "Contributing",
+    "Changelog",
+)
 NOT_OURS = {"genindex.html", "py-modindex.html", "search.html"}  # Sphinx's own; they have no text of ours
 LATEX = re.compile(r"\\(?:frac|tfrac|sum|log|exp|tau|langle|mathrm|mathbf|text|begin|left|cdot)\b|\$\$")
 MACHINE = re.compile(rf"{re.escape(str(ROOT))}|(?<![\w./-])/(?:home|Users|root|tmp|work)/\w+/|\bat 0x[0-9a-f]{{6,}}")
@@ -109,13 +124,15 @@ def _of_links(site: Path, name: str, pages: dict[str, Page]) -> Iterator[str]:
             yield f"{link} leads to no place of its page."
 
 
-def first_hits(index: dict, query: str) -> list[str]:
-    """The pages that Sphinx's search lists first for a query.
+def first_hits(index: dict[str, Any], query: str) -> list[str]:
+    """The pages that the search lists first for a query.
 
-    A word of an index directive that begins with ``!`` and equals the query has the score 100. Everything else (titles, names
-    of the API, words of the text) has at most 26, so that these are the first hits wherever there are any.
+    Sphinx's search gives an entry of the index that is marked by ``!`` and equals the query the score 100, and everything else
+    (titles, names of the API, words of the text) at most 26. The terms of the glossary are such entries too;
+    docs/search_scorer.js puts them behind those of other pages.
     """
-    return [index["docnames"][page] for page, _, main in index["indexentries"].get(query.lower(), []) if main]
+    pages = [index["docnames"][page] for page, _, main in index["indexentries"].get(query.lower(), []) if main]
+    return [page for page in pages if page != "glossary"] or pages
 
 
 def _of_search(path: Path, searches: dict[str, str]) -> Iterator[str]:

@@ -49,6 +49,7 @@ html_theme_options = {
 }
 html_sidebars = {"**": ["pages"]}
 html_css_files = ["medvl.css"]
+html_search_scorer = str(Path(__file__).parent / "search_scorer.js")
 html_static_path = ["_static"]
 templates_path = ["_templates"]
 html_show_sourcelink = False
