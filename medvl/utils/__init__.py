@@ -1,7 +1,7 @@
 """Shared helpers: checks of arguments, ids, atomic writes, checksums, processes, training modes.
 
 ``checks``, ``checksums``, ``disk``, ``errors``, ``extras``, ``host``, ``ids`` and ``io`` need no more than Python; ``tensors``,
-``threads``, ``distributed`` and ``modes`` need torch. Each loads on first use.
+``threads``, ``distributed``, ``modes`` and ``batch_norm`` need torch. Each loads on first use.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import importlib
 from types import ModuleType
 
 _MODULES = (
+    "batch_norm",
     "checks",
     "checksums",
     "disk",

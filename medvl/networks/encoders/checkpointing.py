@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils.checkpoint import checkpoint
 
+from medvl.utils.batch_norm import kept_statistics
 from medvl.utils.checks import error_message
 from medvl.utils.layers import block_names
 
@@ -63,26 +62,8 @@ def _checkpointed(kind: type[nn.Module]) -> type[nn.Module]:
             self,
             *args,
             use_reentrant=False,
-            context_fn=lambda: (nullcontext(), _kept_statistics(self)),
+            context_fn=lambda: (nullcontext(), kept_statistics(self)),
             **kwargs,
         )
 
     return type(kind.__name__, (kind,), {"forward": forward, "checkpointed_class": kind, "__module__": kind.__module__})
-
-
-@contextmanager
-def _kept_statistics(block: nn.Module) -> Iterator[None]:
-    """Batch norms that leave their running statistics alone, which the first pass has moved already."""
-    norms = [module for module in block.modules() if isinstance(module, _BatchNorm) and module.training]
-    momenta = [norm.momentum for norm in norms]
-    counts = [norm.num_batches_tracked for norm in norms]
-    before = [None if count is None else count.clone() for count in counts]
-    for norm in norms:
-        norm.momentum = 0.0
-    try:
-        yield
-    finally:
-        for norm, momentum, count, value in zip(norms, momenta, counts, before, strict=True):
-            norm.momentum = momentum
-            if count is not None and value is not None:
-                count.copy_(value)
