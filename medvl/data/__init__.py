@@ -1,4 +1,4 @@
-"""Tables and sources of studies, synthetic data sets, datasets, samplers and loaders."""
+"""Tables and sources of studies, packed studies, synthetic data sets, datasets, samplers and loaders."""
 
 from __future__ import annotations
 
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from medvl.data.public.siim_pneumothorax import SIIMPneumothorax as SIIMPneumothorax
     from medvl.data.public.vindr_cxr import VinDrCXR as VinDrCXR
     from medvl.data.samplers import DecoupledBatchSampler as DecoupledBatchSampler
+    from medvl.data.samplers import DistributedBatchSampler as DistributedBatchSampler
     from medvl.data.samplers import MixedBatchSampler as MixedBatchSampler
+    from medvl.data.shard_verification import verify_packed as verify_packed
+    from medvl.data.shards import PackedLocation as PackedLocation
     from medvl.data.source_manifest import SourceManifest as SourceManifest
     from medvl.data.source_manifest import load_sources as load_sources
     from medvl.data.sources import Source as Source
@@ -58,6 +61,7 @@ _MODULES = {
     "CheXpert": "public.chexpert",
     "CheXpertPlus": "public.chexpert_plus",
     "DecoupledBatchSampler": "samplers",
+    "DistributedBatchSampler": "samplers",
     "MIMIC_CXR": "public.mimic_cxr",
     "MSCXR": "public.ms_cxr",
     "Manifest": "manifest",
@@ -66,6 +70,7 @@ _MODULES = {
     "NIHChestXray14": "public.nih_chest_xray14",
     "OpenIReports": "public.openi",
     "PMCOA": "public.captions",
+    "PackedLocation": "shards",
     "PadChest": "public.padchest",
     "ROCO": "public.captions",
     "ROCOv2": "public.captions",
@@ -94,6 +99,7 @@ _MODULES = {
     "table_path": "studies",
     "text_corpus": "corpus",
     "unified_loader": "loader",
+    "verify_packed": "shard_verification",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

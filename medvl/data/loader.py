@@ -31,7 +31,7 @@ class StudyLoader(DataLoader[dict[str, Any]]):
         dataset: the studies, a :class:`StudyDataset` or :class:`UnifiedDataset`.
         batch_size: studies in a batch, at least 1; omit it if ``batch_sampler`` is given.
         shuffle: whether to shuffle in every epoch; with several processes each then gets its share of the batches that all of
-            them draw together, each study once (:class:`~medvl.data.samplers.DistributedBatchSampler`).
+            them draw together, each study once (:class:`~medvl.data.DistributedBatchSampler`).
         on_error: ``"raise"`` the :class:`~medvl.utils.errors.StudyError` of the first bad study; or ``"skip"`` bad studies and
             record them in ``skipped``. An empty batch is skipped, and if an epoch has no study at all, iterating raises
             ``ValueError``.

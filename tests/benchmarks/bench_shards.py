@@ -100,25 +100,29 @@ def compare_with_dicom(folder: Path, count: int, side: int, size: int, rounds: i
     return statistics.median(figures["shards, uint8"]) / base
 
 
-def write_many(folder: Path, count: int, size: int, shards: int, images: bool = True) -> None:
-    """A packed folder of many studies, without a table that they come from; optionally without its tar files."""
+def write_many(folder: Path, count: int, size: int, written: int | None = None) -> None:
+    """A packed folder of many studies in shards of 1000, of which the first ``written`` have a tar file; all by default."""
     folder.mkdir()
+    shards = -(-count // 1000)
+    written = shards if written is None else written
     _, content = encode_image(torch.rand(1, size, size))
     listed = []
     with (folder / STUDIES).open("wb") as table:
         for number in range(shards):
-            path = folder / shard_name(number)
-            columns = ShardColumns(path.name, ["Edema", "Fracture"])
-            with open(path if images else "/dev/null", "wb") as file:
-                for i in range(count * number // shards, count * (number + 1) // shards):
-                    label = np.array([i % 2, np.nan], dtype=np.float32)
-                    study = {"study_id": f"s{i}", "row": i + 1, "patient_id": f"p{i // 2}", "label": label}
-                    study |= {"split": "val" if i % 50 == 0 else "train", "report": REPORT.format(i)}
-                    columns.write(file, Sample(i, study, ("png", content), (f"{i}.dcm", 1000 + i)))
-                columns.close(file)
+            numbers = range(1000 * number, min(1000 * (number + 1), count))
+            columns = ShardColumns(shard_name(number), ["Edema", "Fracture"])
+            if number < written:
+                with (folder / shard_name(number)).open("wb") as file:
+                    for i in numbers:
+                        columns.write(file, Sample(i, study_of(i), ("png", content), (f"{i}.dcm", 1000 + i)))
+                    columns.close(file)
+            else:
+                add_rows(columns.columns, numbers, len(content))
             table.write(columns.line())
-            own = len(columns.columns["number"])
-            listed.append({"name": path.name, "bytes": columns.size, "sha256": "", "studies": own, "images": own})
+            own = len(numbers)
+            listed.append(
+                {"name": shard_name(number), "bytes": columns.size, "sha256": "", "studies": own, "images": own}
+            )
     counts = {"rows": count, "skipped": 0, "image": count, "report": count, "label": count}
     index: dict[str, Any] = {
         "format": FORMAT,
@@ -130,6 +134,27 @@ def write_many(folder: Path, count: int, size: int, shards: int, images: bool = 
     (folder / INDEX).write_text(json.dumps({**index, "shards": listed}))
 
 
+def study_of(i: int) -> dict[str, Any]:
+    """A study."""
+    label = np.array([i % 2, np.nan], dtype=np.float32)
+    split = "val" if i % 50 == 0 else "train"
+    row = {"study_id": f"s{i}", "row": i + 1, "patient_id": f"p{i // 2}", "label": label, "split": split}
+    return {**row, "report": REPORT.format(i)}
+
+
+def add_rows(columns: dict[str, Any], numbers: range, size: int) -> None:
+    """The columns of studies as :func:`study_of`, with images that are in no file."""
+    columns["study_id"] = [f"s{i}" for i in numbers]
+    columns["patient_id"] = [f"p{i // 2}" for i in numbers]
+    columns["split"] = ["val" if i % 50 == 0 else "train" for i in numbers]
+    columns["report"] = [REPORT.format(i) for i in numbers]
+    columns["label"] = [f"{i % 2}." for i in numbers]
+    columns["number"], columns["row"] = list(numbers), [i + 1 for i in numbers]
+    columns["offset"], columns["size"] = [512 + 4096 * (i % 1000) for i in numbers], [size] * len(numbers)
+    columns["digest"] = [f"{i:016x}" for i in numbers]
+    columns["source_name"], columns["source_size"] = [f"{i}.dcm" for i in numbers], [1000 + i for i in numbers]
+
+
 def resident() -> float:
     """Memory of this process now, in MB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
@@ -138,7 +163,7 @@ def resident() -> float:
 
 def measure_memory(folder: Path, count: int) -> float:
     """Print the memory while ``count`` studies are read once; the growth after the first tenth, in MB."""
-    write_many(folder / "many", count, 32, max(1, count // 1000))
+    write_many(folder / "many", count, 32)
     begun, seen, marks = time.perf_counter(), 0, []
     for batch in loader(f"shards:{folder / 'many'}", 32, 64):
         seen += len(batch["study_id"])
@@ -151,11 +176,7 @@ def measure_memory(folder: Path, count: int) -> float:
 
 def measure_start(folder: Path, rows: int) -> None:
     """Print seconds and memory from the start of reading the index to the first batch, in a process of its own."""
-    write_many(folder / "rows", rows, 8, max(1, rows // 1000), images=False)
-    first = folder / "rows" / shard_name(0)
-    write_many(folder / "one", 1000, 8, 1)
-    with first.open("wb") as file:  # every place is looked up in this one shard
-        file.write((folder / "one" / shard_name(0)).read_bytes())
+    write_many(folder / "rows", rows, 8, written=0)
     code = f"""
 import resource, time
 from medvl.data import StudyDataset, StudyLoader, load_studies
