@@ -7,14 +7,15 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from medvl.text.assertion import REASONS, AssertedFinding, Sentence, read_clauses
+from medvl.text.assertion import NOT_UNDERSTOOD, REASONS, AssertedFinding, Sentence, read_clauses
 from medvl.text.assertion.clauses import NOWHERE
 from medvl.text.characters import lower_case, original_span, plain_characters
+from medvl.text.phrase_kinds import BLOCKER, KIND_NAMES, ONLY_ABSENT, STRUCTURE, WITH_PLACE, Meaning
 from medvl.text.phrases import find_words, word_spans
 from medvl.text.reading import read_sentences
 from medvl.text.spans import Span
 from medvl.text.structures import WordSpan
-from medvl.text.vocabulary import Meaning, PhraseKind, Vocabulary, load_vocabulary
+from medvl.text.vocabulary import Vocabulary, load_vocabulary
 from medvl.utils.checks import check_text
 
 _SKIPPED = {
@@ -168,7 +169,7 @@ def explain_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert1
             explanations.append(SentenceExplanation(sentence, place, skipped=reading))
             continue
         reader = _Explainer(clean[span.start : span.end], lower[span.start : span.end], vocabulary)
-        explanations.append(reader.explain(sentence, place, list_scopes.get(span), reading.understood))
+        explanations.append(reader.explain(sentence, place, list_scopes.get(span), not reading.flags & NOT_UNDERSTOOD))
     return explanations
 
 
@@ -181,7 +182,8 @@ class _Explainer:
         self.words = vocabulary.matcher.normalize_words(self.raw)
 
     def explain(self, text: str, span: Span, list_scope: str | None, understood: bool) -> SentenceExplanation:
-        sentence, _ = read_clauses(self.vocabulary.matcher.match(self.words), self.words, self.vocabulary, list_scope)
+        matches = self.vocabulary.matcher.match(self.words)
+        sentence, _ = read_clauses(matches, self.words, self.vocabulary, list_scope, details=True)
         taken = {word for phrase in sentence.phrases for word in range(phrase.start, phrase.end)}
         pairs = zip(self.raw, self.words, strict=True)
         return SentenceExplanation(
@@ -204,8 +206,8 @@ class _Explainer:
     def _phrase(self, words: WordSpan, meanings: Sequence[Meaning]) -> PhraseExplanation:
         kinds = []
         for kind, value in meanings:
-            name = "other disease" if kind == PhraseKind.BLOCKER else PhraseKind(kind).name.lower()
-            kinds.append(name if value is None or kind == PhraseKind.STRUCTURE else f"{name}: {value}")
+            name = "other disease" if kind == BLOCKER else KIND_NAMES[kind]
+            kinds.append(name if value is None or kind == STRUCTURE else f"{name}: {value}")
         return PhraseExplanation(self._text(words), tuple(dict.fromkeys(kinds)))
 
     def _scopes(self, sentence: Sentence) -> list[ScopeExplanation]:
@@ -222,9 +224,9 @@ class _Explainer:
     def _finding(self, found: AssertedFinding) -> FindingExplanation:
         cue = None if found.cue is None else self._text(found.cue)
         reason = REASONS[found.rule] if found.rule else _NO_RULE
-        if found.kind == PhraseKind.ONLY_ABSENT and found.assertion != "absent":
+        if found.kind == ONLY_ABSENT and found.assertion != "absent":
             reason += " It counts only where it is denied."
-        if found.kind == PhraseKind.WITH_PLACE:
+        if found.kind == WITH_PLACE:
             reason += " It counts only where a body part that implies it follows."
-        kind = "other disease" if found.kind == PhraseKind.BLOCKER else found.kind.name.lower()
+        kind = "other disease" if found.kind == BLOCKER else KIND_NAMES[found.kind]
         return FindingExplanation(found.name, kind, self._text(found.words), found.assertion, cue, found.rule, reason)

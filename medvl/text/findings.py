@@ -9,17 +9,27 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.text.assertion import ABSENT, PRESENT, AssertedFinding, SentenceReading
+from medvl.text.assertion import (
+    ABSENT,
+    DISEASED,
+    NAMED,
+    NORMAL,
+    NOT_UNDERSTOOD,
+    PRESENT,
+    STATES,
+    AssertedFinding,
+    SentenceReading,
+    state_code,
+)
+from medvl.text.assertion.clauses import counts
 from medvl.text.characters import lower_case, original_span, plain_characters
+from medvl.text.phrase_kinds import DISEASE, NORMAL_STATEMENT
 from medvl.text.phrases import word_spans
-from medvl.text.reading import read_sentences
+from medvl.text.reading import read_findings, read_sentences
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
-from medvl.text.vocabulary import PhraseKind, Vocabulary, load_vocabulary
+from medvl.text.vocabulary import Vocabulary, load_vocabulary
 from medvl.utils.checks import check_text
-
-# Of several mentions the state with the highest priority counts.
-_PRIORITY = {1.0: 3, -1.0: 2, 0.0: 1}
 
 
 class Mention(NamedTuple):
@@ -77,15 +87,16 @@ def find_findings(text: str, vocabulary: str | Path | Vocabulary = "chexpert14")
     lower = lower_case(clean)
 
     mentions = []
-    for sentence, reading in read_sentences(clean, lower, vocabulary):
-        if isinstance(reading, str) or not reading.findings:
+    list_scopes: dict[Span, str] = {}
+    for sentence, reading in read_sentences(clean, lower, vocabulary, list_scopes=list_scopes):
+        if isinstance(reading, str) or not reading.flags & NAMED:
             continue
         places = word_spans(lower[sentence.start : sentence.end])
 
         def words_span(first: int, stop: int, places: list[tuple[int, int]] = places, at: int = sentence.start) -> Span:
             return original_span((at + places[first][0], at + places[stop - 1][1]), origin)
 
-        for found in reading.findings:
+        for found in read_findings(lower[sentence.start : sentence.end], vocabulary, list_scopes.get(sentence)):
             span = words_span(*found.words)
             cue = words_span(*found.cue) if found.cue else None
             for name, assertion in _implied_findings(found, vocabulary):
@@ -124,8 +135,8 @@ def skipped_sentences(text: str, vocabulary: str | Path | Vocabulary = "chexpert
 def _implied_findings(found: AssertedFinding, vocabulary: Vocabulary) -> list[tuple[str, str]]:
     """(finding, assertion) that a phrase implies: statements of a normal study stand for the derived findings."""
     if found.name is not None:
-        return [(found.name, found.assertion)] if found.counts else []
-    if (found.kind, found.assertion) in ((PhraseKind.NORMAL_STATEMENT, PRESENT), (PhraseKind.DISEASE, ABSENT)):
+        return [(found.name, found.assertion)] if counts(found.kind, found.assertion) else []
+    if (found.kind, found.assertion) in ((NORMAL_STATEMENT, PRESENT), (DISEASE, ABSENT)):
         return [(name, PRESENT) for name in vocabulary.derived]
     return []
 
@@ -211,28 +222,32 @@ def combine_states(
     readings: Iterable[tuple[Span, SentenceReading | str]], vocabulary: Vocabulary
 ) -> NDArray[np.float32]:
     """One state (K,) for each finding from what the sentences say that are not skipped."""
-    states: dict[str, float] = {}
-    diseased = normal = False
-    understood = True
+    best = list(range(0, state_code(len(vocabulary.names), 0), state_code(1, 0)))
+    flags = 0
     for _, reading in readings:
         if isinstance(reading, str):
             continue
-        understood = understood and reading.understood
-        diseased, normal = diseased or reading.diseased, normal or reading.normal
-        for name, state in reading.states:
-            old = states.get(name)
-            if old is None or _PRIORITY[state] > _PRIORITY[old]:
-                states[name] = state
-    if not diseased and (normal or understood):
-        states.update(_derived_states(states, normal, vocabulary))
-    return np.array([states.get(name, np.nan) for name in vocabulary.names], dtype=np.float32)
+        codes, its_flags, _ = reading
+        flags |= its_flags
+        for code in codes:
+            if code > best[code >> 2]:
+                best[code >> 2] = code
+    states = [STATES[code & 3] for code in best]
+    if not flags & DISEASED and (flags & NORMAL or not flags & NOT_UNDERSTOOD):
+        for name in _derived_findings(states, bool(flags & NORMAL), vocabulary):
+            states[vocabulary.indices[name]] = 1.0
+    return np.array(states, dtype=np.float32)
 
 
-def _derived_states(states: dict[str, float], normal: bool, vocabulary: Vocabulary) -> dict[str, float]:
+def _derived_findings(states: list[float], normal: bool, vocabulary: Vocabulary) -> list[str]:
     """The derived findings that are present: nothing else is present or uncertain, and something is absent or normal."""
-    derived = {}
+    derived = []
     for name, compatible in vocabulary.derived.items():
-        others = [s for other, s in states.items() if other not in compatible and other not in vocabulary.derived]
+        others = [
+            state
+            for other, state in zip(vocabulary.names, states, strict=True)
+            if state == state and other not in compatible and other not in vocabulary.derived
+        ]
         if not any(others) and (normal or others):
-            derived[name] = 1.0
+            derived.append(name)
     return derived

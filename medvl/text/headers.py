@@ -169,6 +169,7 @@ class Headers:
         self._names = {wrong: names[alias] for alias in names for wrong in _misspellings(alias)} | names
         self._last_words = {alias[alias.rfind(" ") + 1 :] for alias in self._names}
         self._known: dict[str, str | None] = {}
+        self._known_starts: set[str] = set()
 
     def with_aliases(self, aliases: Mapping[str, Sequence[str]]) -> Headers:
         """The same with other aliases."""
@@ -214,8 +215,15 @@ class Headers:
             The offset of the header, or None if there is none.
         """
         low = max(start, end - _MAX_HEADER_LENGTH)
-        whole = text[low:end].strip(_MARKS).lower()
-        if low == start and (whole in self._names or (whole in self._with_colon and text[end] in _COLONS)):
+        raw = text[low:end]
+        if low == start and raw in self._known_starts:
+            return start
+        whole = raw.strip(_MARKS).lower()
+        if low == start and whole in self._names:
+            if len(self._known_starts) < _MAX_KNOWN:
+                self._known_starts.add(raw)
+            return start
+        if low == start and whole in self._with_colon and text[end] in _COLONS:
             return start
         if not self._may_be_header(whole):
             return None

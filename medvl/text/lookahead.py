@@ -2,34 +2,46 @@
 
 from __future__ import annotations
 
+from medvl.text.phrase_kinds import (
+    ALTERNATIVE,
+    BLOCKER,
+    COMMA,
+    CONTINUING,
+    DISEASE,
+    FORMER,
+    HISTORY,
+    LINKER,
+    MODIFIER,
+    NEGATION,
+    NORMAL_STATEMENT,
+    ONLY_ABSENT,
+    PERSISTENCE,
+    SEVERITY,
+    STOP,
+    STRUCTURE,
+    TERM,
+    UNCERTAINTY,
+    VERB,
+    VERSUS,
+    WITH_PLACE,
+    Kind,
+    kinds_of,
+)
 from medvl.text.phrases import PhraseMatch
-from medvl.text.vocabulary import PhraseKind
 
 _MAX_DISTANCE = 8
 
 # A finding may follow one of these without opening a statement of its own.
-_MODIFYING_KINDS = frozenset((PhraseKind.MODIFIER, PhraseKind.SEVERITY, PhraseKind.UNCERTAINTY))
-_TERMINAL_KINDS = frozenset(
-    (
-        PhraseKind.TERM,
-        PhraseKind.ONLY_ABSENT,
-        PhraseKind.NORMAL_STATEMENT,
-        PhraseKind.DISEASE,
-        PhraseKind.BLOCKER,
-        PhraseKind.WITH_PLACE,
-        PhraseKind.COMMA,
-        PhraseKind.STOP,
-        PhraseKind.LINKER,
-        PhraseKind.ALTERNATIVE,
-        PhraseKind.NEGATION,
-        PhraseKind.HISTORY,
-        PhraseKind.FORMER,
-        PhraseKind.VERSUS,
-        PhraseKind.VERB,
-    )
+_MODIFYING_KINDS = MODIFIER | SEVERITY | UNCERTAINTY
+_TERMINAL_KINDS = (
+    (TERM | ONLY_ABSENT | NORMAL_STATEMENT | DISEASE | BLOCKER | WITH_PLACE)
+    | (COMMA | STOP | LINKER | ALTERNATIVE | VERB)
+    | (NEGATION | HISTORY | FORMER | VERSUS)
 )
+# A phrase of no such kind says nothing of a statement that follows.
+_STATEMENT_KINDS = _TERMINAL_KINDS | _MODIFYING_KINDS | STRUCTURE | CONTINUING
 # What an item of a list of findings consists of.
-_NAMING_KINDS = frozenset((PhraseKind.TERM, PhraseKind.ONLY_ABSENT, PhraseKind.DISEASE, PhraseKind.BLOCKER))
+_NAMING_KINDS = TERM | ONLY_ABSENT | DISEASE | BLOCKER
 
 
 class LookAhead:
@@ -56,14 +68,12 @@ class LookAhead:
         seen = False
         for index in range(len(self.matches) - 1, -1, -1):
             follows[index] = seen
-            for kind, _ in self.matches[index][0]:
-                if kind == PhraseKind.ALTERNATIVE:
-                    seen = True
-                elif kind == PhraseKind.STOP:
-                    seen = False
+            kinds = kinds_of(self.matches[index][0])
+            if kinds & (ALTERNATIVE | STOP):
+                seen = not kinds & STOP
         return follows
 
-    def next_statement(self, index: int) -> tuple[PhraseKind | None, bool]:
+    def next_statement(self, index: int) -> tuple[Kind | None, bool]:
         """What precedes the next finding after phrase ``index``.
 
         Returns:
@@ -72,16 +82,19 @@ class LookAhead:
         """
         statement = None
         for place in range(index + 1, min(index + 1 + _MAX_DISTANCE, len(self.matches))):
-            for kind, _ in self.matches[place][0]:
-                if kind == PhraseKind.STRUCTURE:
+            meanings = self.matches[place][0]
+            if not kinds_of(meanings) & _STATEMENT_KINDS:
+                continue
+            for kind, _ in meanings:
+                if kind == STRUCTURE:
                     return statement, True
-                if kind == PhraseKind.CONTINUING:
+                if kind == CONTINUING:
                     statement = kind
-                elif kind in _MODIFYING_KINDS and statement is None:
-                    statement = PhraseKind.MODIFIER
-                elif kind == PhraseKind.TERM and self._is_subject(place):
-                    return PhraseKind.CONTINUING, False
-                elif kind in _TERMINAL_KINDS:
+                elif kind & _MODIFYING_KINDS and statement is None:
+                    statement = MODIFIER
+                elif kind == TERM and self._is_subject(place):
+                    return CONTINUING, False
+                elif kind & _TERMINAL_KINDS:
                     return statement, False
         return statement, False
 
@@ -99,18 +112,18 @@ class LookAhead:
         is_alternative = False
         for place in range(index + 1, min(index + 1 + _MAX_DISTANCE, len(self.matches))):
             meanings, start, next_end = self.matches[place]
-            kinds = {kind for kind, _ in meanings}
+            kinds = kinds_of(meanings)
             if start != end:
                 break
-            if PhraseKind.STOP in kinds and has_term:
+            if kinds & STOP and has_term:
                 count, has_term, is_alternative = count + 1, False, False
-            elif PhraseKind.VERB in kinds and has_term and is_alternative:
+            elif kinds & VERB and has_term and is_alternative:
                 return count + 1  # "or effusion is seen"
-            elif not kinds.isdisjoint(_NAMING_KINDS):
+            elif kinds & _NAMING_KINDS:
                 has_term = True
-            elif PhraseKind.ALTERNATIVE in kinds:
+            elif kinds & ALTERNATIVE:
                 is_alternative = True
-            elif PhraseKind.LINKER not in kinds:
+            elif not kinds & LINKER:
                 break
             end = next_end
             if count == most:
@@ -121,11 +134,7 @@ class LookAhead:
 
     def _is_subject(self, index: int) -> bool:
         """Whether a finding is the subject of a verb and an attribute: "is stable", "is small"."""
-        following = self.matches[index + 1 : index + 3]
-        kinds = [{kind for kind, _ in meanings} for meanings, _, _ in following]
-        if kinds and PhraseKind.PERSISTENCE in kinds[0]:
+        kinds = [kinds_of(meanings) for meanings, _, _ in self.matches[index + 1 : index + 3]]
+        if kinds and kinds[0] & PERSISTENCE:
             return True
-        if len(kinds) < 2:
-            return False
-        attribute = (PhraseKind.CONTINUING, PhraseKind.SEVERITY)
-        return PhraseKind.VERB in kinds[0] and not kinds[1].isdisjoint(attribute)
+        return len(kinds) == 2 and bool(kinds[0] & VERB and kinds[1] & (CONTINUING | SEVERITY))

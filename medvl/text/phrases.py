@@ -38,6 +38,9 @@ _TOKEN = r"non[- ]LETTER+|LETTER+(?:'LETTER+)?|[,;:?/&|]|(?<=\s)-{1,3}(?=\s)|[\u
 _ASCII_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", "[a-z]"))
 _TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", _LETTER))
 _PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,]")
+# Characters of a sentence whose words are its letters between others, and whose punctuation is its commas.
+_PLAIN = bytes(byte for byte in range(128) if chr(byte) not in "';:?/&|-")
+_LETTERS_AND_COMMAS = bytes(byte if chr(byte) in "abcdefghijklmnopqrstuvwxyz," else ord(" ") for byte in range(256))
 # Shorter words are too close to other words of the language for a misspelling to be certain.
 _MIN_SHORT_LENGTH = 5
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
@@ -49,6 +52,9 @@ _MEANINGS, _YIELDS = "", " "
 
 def find_words(lower: str) -> list[str]:
     """The words and punctuation of a sentence in lower case."""
+    data = lower.encode() if lower.isascii() else b"-"
+    if not data.translate(None, _PLAIN) and b"non " not in data:  # the same words, faster
+        return data.translate(_LETTERS_AND_COMMAS).replace(b",", b" , ").decode().split()
     return (_ASCII_TOKEN_PATTERN if lower.isascii() else _TOKEN_PATTERN).findall(lower)
 
 
@@ -163,7 +169,7 @@ class PhraseMatcher:
 
         Args:
             phrase: in the notation of :func:`expand_phrase`.
-            meaning: any value.
+            meaning: any hashable value.
             inflect: also match plurals and misspellings of its words.
             yielding: give way to a phrase that begins inside this one and ends behind it.
         """
@@ -208,6 +214,7 @@ class PhraseMatcher:
                 self._words.setdefault(variant, word)
         self._build_trie()
         self._find_yielding()
+        self._share_nodes()
         for word in sorted(self._inflected | plurals):
             if len(word) >= _MIN_FUZZY_LENGTH:
                 for variant in (word, *_deletions(word)):
@@ -258,6 +265,22 @@ class PhraseMatcher:
                 path[-1][_YIELDS] = starts
         self._yielding = set()
 
+    def _share_nodes(self) -> None:
+        """Keep one copy of equal meanings, and of equal nodes that are nothing but the end of a phrase."""
+        shared: dict[tuple[Any, ...], dict[str, Any]] = {}
+        stack = [self._root]
+        while stack:
+            node = stack.pop()
+            for word, child in node.items():
+                if word == _MEANINGS:
+                    node[word] = shared.setdefault(tuple(child), {_MEANINGS: child})[_MEANINGS]
+                elif word == _YIELDS:
+                    continue
+                elif len(child) == 1 and _MEANINGS in child:
+                    node[word] = shared.setdefault(tuple(child[_MEANINGS]), child)
+                else:
+                    stack.append(child)
+
     def normalize_words(self, words: list[str]) -> list[str | None]:
         """Map each lower-case word of a text to the word of the phrases that it stands for, or to None."""
         known = self._words
@@ -298,16 +321,17 @@ class PhraseMatcher:
             (meanings, first word, one past the last word) of each phrase, in order and without overlap.
         """
         matches: list[PhraseMatch] = []
-        root, index, count = self._root, 0, len(words)
+        root: Any = self._root
+        index, count = 0, len(words)
         while index < count:
-            word = words[index]
-            node = root.get(word) if word is not None else None
+            node = root.get(words[index])
             if node is None:
                 index += 1
                 continue
-            end, after, last = index + 1, index + 1, node
-            while after < count and (word := words[after]) is not None:
-                node = node.get(word)
+            end = after = index + 1
+            last = node
+            while after < count:
+                node = node.get(words[after])
                 if node is None:
                     break
                 after += 1
@@ -315,22 +339,28 @@ class PhraseMatcher:
                     end, last = after, node
             meanings = last.get(_MEANINGS)
             if _YIELDS in last:
-                for start, cut, cut_meanings in last[_YIELDS]:
-                    if self._reach(words, index + start) > end:
-                        end, meanings = index + max(cut, 1), cut_meanings
-                        break
+                end, meanings = self._given_way(words, index, end, last)
             if meanings is not None:
                 matches.append((meanings, index, end))
             index = end
         return matches
+
+    def _given_way(
+        self, words: list[str | None], index: int, end: int, node: dict[str, Any]
+    ) -> tuple[int, Meanings | None]:
+        """The end and meanings of the phrase at ``index``, cut where a phrase begins inside it and ends behind it."""
+        for start, cut, meanings in node[_YIELDS]:
+            if self._reach(words, index + start) > end:
+                return index + max(cut, 1), meanings
+        return end, node.get(_MEANINGS)
 
     def _reach(self, words: list[str | None], index: int) -> int:
         """Where the longest phrase that begins at ``index`` ends; ``index`` if none does."""
         node: Any = self._root
         end = index
         for place in range(index, len(words)):
-            node = node.get(words[place] or "")
-            if not isinstance(node, dict):
+            node = node.get(words[place])
+            if node is None:
                 break
             if _MEANINGS in node:
                 end = place + 1

@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
-from medvl.text.assertion import ABSENT, PRESENT, SentenceReading, classify_assertions
+from medvl.text.assertion import DECIDED, AssertedFinding, SentenceReading, assert_findings, classify_assertions
 from medvl.text.headers import Headers
 from medvl.text.phrases import find_words
 from medvl.text.sentences import split_sentences
@@ -61,51 +62,72 @@ def read_sentences(
         if text[end - 1] not in ".!?" and (name := headers.name(text[start:end])) is not None:
             skipping, skipped_end, list_scope = name in SKIPPED_SECTIONS, -1, None
             continue
-        if skipping and skipped_end < 0:
-            skipped_end = end
-            yield span, _SECTION
-            continue
-        if skipping and text.count("\n", skipped_end, start) < 2:
-            skipped_end = end
-            if last_findings is None:
-                last_findings = _last_header(text, spans, "findings", headers)
-            if index < last_findings or _QUESTION.search(lower, start, end):
+        if skipping:
+            if skipped_end < 0:
+                skipped_end = end
                 yield span, _SECTION
                 continue
-        if list_scope is not None and not (
-            text.count("\n", list_end, start) == 1 and (_LIST_ITEM.match(text, start) or text[end - 1] not in ".!?")
-        ):
-            list_scope = None
-        if list_scope is not None and list_scopes is not None:
-            list_scopes[span] = list_scope
-        known = readings.get(lower[start:end]) if list_scope is None else None
-        reading = _read_sentence(lower[start:end], vocabulary, list_scope) if known is None else known
+            if text.count("\n", skipped_end, start) < 2:
+                skipped_end = end
+                if last_findings is None:
+                    last_findings = _last_header(text, spans, "findings", headers)
+                if index < last_findings or _QUESTION.search(lower, start, end):
+                    yield span, _SECTION
+                    continue
+        if list_scope is not None:
+            if text.count("\n", list_end, start) != 1 or not (
+                _LIST_ITEM.match(text, start) or text[end - 1] not in ".!?"
+            ):
+                list_scope = None
+            elif list_scopes is not None:
+                list_scopes[span] = list_scope
+        sentence = lower[start:end]
+        reading = readings.get(sentence) if list_scope is None else None
+        if reading is None:
+            reading = _read_sentence(sentence, vocabulary, list_scope)
         if isinstance(reading, str):
             yield span, reading
             continue
         if skipping:
-            if all(found.assertion not in (PRESENT, ABSENT) for found in reading.findings):
+            if not reading.flags & DECIDED:
                 yield span, _SECTION
                 continue
             skipping = False
-        list_scope, list_end = reading.list_scope or list_scope, end
+        if reading.list_scope is not None:
+            list_scope = reading.list_scope
+        list_end = end
         yield span, reading
 
 
 def _read_sentence(lower: str, vocabulary: Vocabulary, list_scope: str | None) -> SentenceReading | str:
     """What a sentence in lower case says, or ``"language"``; remembered, since half of all sentences have been read before."""
-    readings = vocabulary.readings
     words = find_words(lower)
     reading: SentenceReading | str = _LANGUAGE
     if not vocabulary.is_other_language(words):
         matcher = vocabulary.matcher
         normalized = matcher.normalize_words(words)
         reading = classify_assertions(matcher.match(normalized), normalized, vocabulary, list_scope)
-    if list_scope is None and len(lower) <= _MAX_REMEMBERED_LENGTH:
-        if len(readings) >= _MAX_REMEMBERED:
-            readings.clear()
-        readings[lower] = reading
+    if list_scope is None:
+        _remember(vocabulary.readings, lower, reading)
     return reading
+
+
+def read_findings(lower: str, vocabulary: Vocabulary, list_scope: str | None) -> list[AssertedFinding]:
+    """The findings of a sentence in lower case with their assertions, sides and severities; remembered as readings are."""
+    found = vocabulary.findings.get(lower) if list_scope is None else None
+    if found is None:
+        words = vocabulary.matcher.normalize_words(find_words(lower))
+        found = assert_findings(vocabulary.matcher.match(words), words, vocabulary, list_scope)
+        if list_scope is None:
+            _remember(vocabulary.findings, lower, found)
+    return found
+
+
+def _remember(memory: dict[str, Any], lower: str, what: Any) -> None:
+    if len(lower) <= _MAX_REMEMBERED_LENGTH:
+        if len(memory) >= _MAX_REMEMBERED:
+            memory.clear()
+        memory[lower] = what
 
 
 def _last_header(text: str, spans: list[Span], name: str, headers: Headers) -> int:

@@ -76,8 +76,8 @@ _COUNTED = _words(
 # Widths, in characters, that reports are wrapped to.
 _MIN_WRAP_WIDTH, _MAX_WRAP_WIDTH = 60, 100
 _MAX_HEADING_LENGTH = 25
-# No abbreviation has this many letters.
-_MIN_PLAIN_LETTERS = 7
+# A word with so many letters is no abbreviation, unless its last ones are those of an abbreviation.
+_TAIL_LENGTH = 4
 
 
 @dataclass(frozen=True)
@@ -97,6 +97,11 @@ class SentenceConventions:
     closing_abbreviations: frozenset[str] = field(default_factory=lambda: _ENDS_BEFORE_CAPITAL)
     units: tuple[str, ...] = _UNITS
     counted: tuple[str, ...] = ()
+
+    @cached_property
+    def abbreviation_tails(self) -> frozenset[str]:
+        """The last letters of the abbreviations that have as many, which is a fast test."""
+        return frozenset(word[-_TAIL_LENGTH:] for word in self.abbreviations | self.closing_abbreviations)
 
     @cached_property
     def measure(self) -> re.Pattern[str]:
@@ -138,6 +143,9 @@ def split_sentences(text: str, conventions: SentenceConventions = ENGLISH_CONVEN
     return _Splitter(text, first.start(), conventions).split()
 
 
+_new_span = tuple.__new__  # half the time of Span(start, end)
+
+
 class _Splitter:
     """The state of one pass over a text.
 
@@ -147,7 +155,7 @@ class _Splitter:
     """
 
     def __init__(self, text: str, start: int, conventions: SentenceConventions) -> None:
-        self.text, self.conventions = text, conventions
+        self.text, self.end, self.conventions = text, len(text), conventions
         self.start = self.content = start
         self.line = self.searched = 0
         self.item = 0
@@ -159,10 +167,8 @@ class _Splitter:
         text, handlers = self.text, _HANDLERS
         for match in _CANDIDATE.finditer(text):
             begin, end = match.span()
-            if end > self.start:
-                handler = handlers.get(text[begin])
-                if handler is not None:
-                    handler(self, begin, end)
+            if end > self.start and (handler := handlers.get(text[begin])) is not None:
+                handler(self, begin, end)
         stop = len(text.rstrip())
         if stop > self.start:
             self._close(stop, len(text))
@@ -177,23 +183,17 @@ class _Splitter:
         """
         text, start = self.text, self.start
         if text[start].isalnum() or _WORD.search(text, max(start, self.searched), stop):
-            self.spans.append(Span(start, stop))
+            self.spans.append(_new_span(Span, (start, stop)))
         elif self.spans:
             self.spans[-1] = Span(self.spans[-1].start, stop)
         else:
             self.searched = stop
             return
-        self._begin(after)
-
-    def _begin(self, after: int) -> None:
-        """Begin a sentence at the first non-blank character from ``after``."""
-        text = self.text
-        pair = text[after : after + 2]
-        if pair[:1] == " " and not pair[1:].isspace():
+        if after < self.end and text[after] == " ":
             after += 1
-        elif pair[:1].isspace():
+        if after < self.end and text[after].isspace():
             found = _NON_SPACE.search(text, after)
-            after = found.start() if found else len(text)
+            after = found.start() if found else self.end
         self.start = self.content = after
 
     def _on_terminator(self, begin: int, end: int) -> None:
@@ -202,8 +202,13 @@ class _Splitter:
         if end < len(text) and not text[end].isspace():
             if self._next_sentence_is_glued(begin, end):
                 self._close(end, end)
-        elif self._terminator_ends_sentence(begin, end):
+        elif self._ends_plain_word(begin, end) or self._terminator_ends_sentence(begin, end):
             self._close(end, end)
+
+    def _ends_plain_word(self, begin: int, end: int) -> bool:
+        """Whether the mark at ``begin`` stands alone behind a word that is surely no abbreviation, as most do."""
+        tail = self.text[begin - _TAIL_LENGTH : begin] if begin - _TAIL_LENGTH >= self.start else ""
+        return end - begin == 1 and tail.isalpha() and tail.lower() not in self.conventions.abbreviation_tails
 
     def _next_sentence_is_glued(self, begin: int, end: int) -> bool:
         """Whether the next sentence follows without a space, as in ``clear.The heart``."""
@@ -226,12 +231,6 @@ class _Splitter:
     def _terminator_ends_sentence(self, begin: int, end: int) -> bool:
         """Whether the terminator at ``begin``, followed by white space or the end, ends the sentence."""
         text = self.text
-        if (
-            end - begin == 1
-            and text[begin - _MIN_PLAIN_LETTERS : begin].isalpha()
-            and begin - _MIN_PLAIN_LETTERS >= self.start
-        ):
-            return True
         word = self._word_before(begin)
         if text[begin] == "?" and (begin == self.start or text[begin - 1].isspace()):
             return not _NEXT_WORD.search(text, end)

@@ -4,7 +4,7 @@
 2. :func:`_check_file` checks the layout, so that what follows only meets entries of the right kind.
 3. :class:`Vocabulary` adds every phrase to one :class:`medvl.text.phrases.PhraseMatcher`: punctuation, the cues of
    ``vocabularies/assertion.yaml``, the file's own cues, then findings, structures and statements of a normal study.
-   Each phrase carries a pair: its :class:`PhraseKind`, and a value such as the name of a finding.
+   Each phrase carries a pair: its kind of :mod:`medvl.text.phrase_kinds`, and a value such as the name of a finding.
 
 How the phrases of a sentence are interpreted is in :mod:`medvl.text.assertion`.
 """
@@ -12,13 +12,47 @@ How the phrases of a sentence are interpreted is in :mod:`medvl.text.assertion`.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from enum import IntEnum
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from medvl.text.languages import ENGLISH, RULE_WORDS, sentence_conventions, word_groups
-from medvl.text.phrases import Meanings, PhraseMatcher
+from medvl.text.phrase_kinds import (
+    ALTERNATIVE,
+    BLOCKER,
+    COLON,
+    COMMA,
+    CONTINUING,
+    DISEASE,
+    FORMER,
+    HISTORY,
+    HISTORY_AFTER,
+    IGNORE,
+    KIND_NAMES,
+    LINKER,
+    MODIFIER,
+    NEGATION,
+    NEGATION_AFTER,
+    NEGATION_BOTH,
+    NEUTRAL,
+    NORMAL_STATEMENT,
+    ONLY_ABSENT,
+    PERSISTENCE,
+    PREDICATE,
+    PSEUDO,
+    SEVERITY,
+    SIDE,
+    STOP,
+    STRUCTURE,
+    TERM,
+    UNCERTAINTY,
+    UNCERTAINTY_AFTER,
+    VERB,
+    VERSUS,
+    WITH_PLACE,
+    Meaning,
+)
+from medvl.text.phrases import PhraseMatcher
 from medvl.text.yaml_files import as_strings, check_keys, read_extended, read_yaml
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.limits import check_regular_file
@@ -26,108 +60,27 @@ from medvl.utils.limits import check_regular_file
 _FOLDER = Path(__file__).parent / "vocabularies"
 _ASSERTION = "assertion"
 
-Meaning: TypeAlias = "tuple[PhraseKind, Any]"
-"""What a phrase stands for: its kind, and the finding, body part, predicate, side or severity that goes with it."""
-
-
-class PhraseKind(IntEnum):
-    """The role of a phrase in a sentence. The values are bits in :func:`kind_bits`."""
-
-    # What is asserted.
-    TERM = 0  # names a finding
-    ONLY_ABSENT = 1  # names a finding, but counts only when negated: "bony abnormality"
-    NORMAL_STATEMENT = 2  # calls the study normal: "normal chest"
-    DISEASE = 3  # disease of any kind; negated, it calls the study normal
-    BLOCKER = 4  # disease outside the vocabulary: the study is not normal
-    STRUCTURE = 5  # a body part: "heart"
-    PREDICATE = 6  # what is said of a body part: "enlarged"
-    # Cues. Without a suffix they apply to what follows, with AFTER to what precedes, with BOTH to either side.
-    NEGATION = 7
-    NEGATION_BOTH = 8
-    NEGATION_AFTER = 9
-    UNCERTAINTY = 10
-    UNCERTAINTY_AFTER = 11
-    HISTORY = 12
-    HISTORY_AFTER = 13
-    # Words that bound or extend the scope of a cue.
-    PSEUDO = 14  # contains the words of a cue but is none: "no change in"
-    STOP = 15  # ends the clause: "but", ";"
-    VERB = 16
-    LINKER = 17  # "and", "with"
-    ALTERNATIVE = 18  # "or"
-    CONTINUING = 19  # opens a statement of its own: "remains"
-    MODIFIER = 20  # may precede a finding in a list: "new"
-    # Attributes of a finding.
-    SEVERITY = 21
-    SIDE = 22
-    # Punctuation.
-    COMMA = 23
-    COLON = 24
-    IGNORE = 25  # hides the shorter phrases inside it
-    FORMER = 26  # history, but of a finding that may be chronic: "prior"
-    VERSUS = 27
-    PERSISTENCE = 28  # says that a finding is still there: "has not changed"
-    NEUTRAL = 29  # what a normal report may say beside its findings: "two views"
-    WITH_PLACE = (
-        30  # names a finding where a body part that implies it follows: "fluid may be in the left pleural space"
-    )
-
-
-def kind_bits(*kinds: PhraseKind) -> int:
-    """A set of kinds as the bits of a number."""
-    return sum(1 << kind for kind in set(kinds))
-
-
-def kinds_of(meanings: Meanings) -> int:
-    """The kinds of the meanings of a phrase as the bits of a number, which is fast to compare."""
-    if not meanings.kinds:
-        meanings.kinds = kind_bits(*(kind for kind, _ in meanings))
-    return meanings.kinds
-
-
 _CUE_KINDS = {
-    kind.name.lower(): kind
+    KIND_NAMES[kind]: kind
     for kind in (
-        PhraseKind.NEGATION,
-        PhraseKind.NEGATION_BOTH,
-        PhraseKind.NEGATION_AFTER,
-        PhraseKind.UNCERTAINTY,
-        PhraseKind.UNCERTAINTY_AFTER,
-        PhraseKind.HISTORY,
-        PhraseKind.FORMER,
-        PhraseKind.VERSUS,
-        PhraseKind.HISTORY_AFTER,
-        PhraseKind.PSEUDO,
-        PhraseKind.STOP,
-        PhraseKind.VERB,
-        PhraseKind.LINKER,
-        PhraseKind.ALTERNATIVE,
-        PhraseKind.CONTINUING,
-        PhraseKind.MODIFIER,
-        PhraseKind.PERSISTENCE,
-        PhraseKind.NEUTRAL,
+        *(NEGATION, NEGATION_BOTH, NEGATION_AFTER, UNCERTAINTY, UNCERTAINTY_AFTER, HISTORY, FORMER, VERSUS),
+        *(HISTORY_AFTER, PSEUDO, STOP, VERB, LINKER, ALTERNATIVE, CONTINUING, MODIFIER, PERSISTENCE, NEUTRAL),
     )
 }
 # A phrase of these kinds gives way to a phrase that begins inside it and ends behind it: "is negative" to "negative for".
-YIELDING_KINDS = {
-    PhraseKind.NEGATION_AFTER,
-    PhraseKind.NEGATION_BOTH,
-    PhraseKind.UNCERTAINTY_AFTER,
-    PhraseKind.HISTORY_AFTER,
-    PhraseKind.PERSISTENCE,
-    PhraseKind.VERB,
-    PhraseKind.NORMAL_STATEMENT,
-}
-_ATTRIBUTE_KINDS = {"severity": PhraseKind.SEVERITY, "side": PhraseKind.SIDE}
+YIELDING_KINDS = (
+    (NEGATION_AFTER | NEGATION_BOTH | UNCERTAINTY_AFTER | HISTORY_AFTER) | PERSISTENCE | VERB | NORMAL_STATEMENT
+)
+_ATTRIBUTE_KINDS = {"severity": SEVERITY, "side": SIDE}
 _PUNCTUATION_KINDS = {
-    ",": PhraseKind.COMMA,
-    ":": PhraseKind.COLON,
-    ";": PhraseKind.STOP,
-    "|": PhraseKind.STOP,
-    "comma": PhraseKind.COMMA,
-    "?": PhraseKind.UNCERTAINTY,
+    ",": COMMA,
+    ":": COLON,
+    ";": STOP,
+    "|": STOP,
+    "comma": COMMA,
+    "?": UNCERTAINTY,
 }
-_PUNCTUATION_KINDS |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), PhraseKind.COLON)
+_PUNCTUATION_KINDS |= dict.fromkeys(("-", "--", "---", "\u2013", "\u2014"), COLON)
 _ENTRY_KEYS = {
     *(
         "terms",
@@ -161,10 +114,12 @@ class Vocabulary:
         source: the name of the file.
         name: the name that the file gives itself.
         names: the findings, in the order in which :func:`medvl.text.label_report` returns their states.
+        indices: the place of each name in ``names``.
         matcher: all phrases, each with pairs of kind and value.
         chronic: findings that persist when they are called former.
         derived: findings that follow from the others ("No Finding"), each with the findings that it is compatible with.
         readings: what sentences in lower case say that were read before; not pickled.
+        findings: the findings of sentences in lower case that were read before; not pickled.
         language: the language of the file; the built-in cues, words and headers are those of ``"english"``.
         conventions: the headers, abbreviations and units of the language, for :func:`medvl.text.split_sentences`.
         words: the words that the rules of assertions look at, in groups.
@@ -179,6 +134,7 @@ class Vocabulary:
         self.source = source
         self.name = str(data.get("name", source))
         self.names: tuple[str, ...] = tuple(data["findings"])
+        self.indices: dict[str, int] = {name: index for index, name in enumerate(self.names)}
         self.language = str(data.get("language", ENGLISH))
         is_english = self.language == ENGLISH
         self.conventions = sentence_conventions(data, source, is_english)
@@ -187,6 +143,7 @@ class Vocabulary:
             None if endings is None else as_strings(endings, f"{source}: endings"), data.get("letters") or {}
         )
         self.readings: dict[str, Any] = {}
+        self.findings: dict[str, Any] = {}
         self.chronic: set[str] = set()
         self._synonyms: dict[str, list[str]] = {}
         self.derived: dict[str, frozenset[str]] = {}
@@ -199,8 +156,8 @@ class Vocabulary:
         for name, entry in data["findings"].items():
             self._add_finding(name, entry, f"{source}: findings.{name}")
         self._add_structures(data, source)
-        self._add_phrases(data.get("normal"), (PhraseKind.NORMAL_STATEMENT, None), f"{source}: normal")
-        self._add_phrases(data.get("disease"), (PhraseKind.DISEASE, None), f"{source}: disease")
+        self._add_phrases(data.get("normal"), (NORMAL_STATEMENT, None), f"{source}: normal")
+        self._add_phrases(data.get("disease"), (DISEASE, None), f"{source}: disease")
         words = word_groups(data, source, is_english)
         self.matcher.keep_words(words["kept_words"])
         self._other_language = words["other_languages"] - self._own_words()
@@ -215,7 +172,7 @@ class Vocabulary:
         return f"Vocabulary(name={self.name!r}, findings={len(self.names)})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "readings": {}}  # the sentences of patients stay in their process
+        return {**self.__dict__, "readings": {}, "findings": {}}  # the sentences of patients stay in their process
 
     def _own_words(self) -> set[str]:
         return set(self.matcher.words)
@@ -235,7 +192,7 @@ class Vocabulary:
         """Add a list of phrases with one meaning; ``entry_path`` is their place in the file, for errors."""
         for phrase in as_strings(phrases, entry_path) if phrases is not None else ():
             try:
-                self.matcher.add(phrase, meaning, inflect, yielding=meaning[0] in YIELDING_KINDS)
+                self.matcher.add(phrase, meaning, inflect, yielding=bool(meaning[0] & YIELDING_KINDS))
             except ValueError as error:
                 raise ValueError(f"{entry_path}: {error}") from None
 
@@ -251,11 +208,11 @@ class Vocabulary:
                 raise ValueError(f"{path} must be one of the cues {sorted([*_CUE_KINDS, *_ATTRIBUTE_KINDS])}.")
 
     def _add_finding(self, name: str, entry: Mapping[str, Any], entry_path: str) -> None:
-        self._add_phrases(entry.get("terms"), (PhraseKind.TERM, name), f"{entry_path}.terms")
-        self._add_phrases(entry.get("only_absent"), (PhraseKind.ONLY_ABSENT, name), f"{entry_path}.only_absent")
-        self._add_phrases(entry.get("with_place"), (PhraseKind.WITH_PLACE, name), f"{entry_path}.with_place")
-        self._add_phrases(entry.get("ignore"), (PhraseKind.IGNORE, None), f"{entry_path}.ignore")
-        self._add_phrases(entry.get("blocked_by"), (PhraseKind.BLOCKER, None), f"{entry_path}.blocked_by")
+        self._add_phrases(entry.get("terms"), (TERM, name), f"{entry_path}.terms")
+        self._add_phrases(entry.get("only_absent"), (ONLY_ABSENT, name), f"{entry_path}.only_absent")
+        self._add_phrases(entry.get("with_place"), (WITH_PLACE, name), f"{entry_path}.with_place")
+        self._add_phrases(entry.get("ignore"), (IGNORE, None), f"{entry_path}.ignore")
+        self._add_phrases(entry.get("blocked_by"), (BLOCKER, None), f"{entry_path}.blocked_by")
         for index, group in enumerate(entry.get("synonyms") or []):
             phrases = as_strings(group, f"{entry_path}.synonyms[{index}]")
             self._synonyms.update({phrase: [other for other in phrases if other != phrase] for phrase in phrases})
@@ -270,12 +227,12 @@ class Vocabulary:
     def _add_structures(self, data: Mapping[str, Any], source: str) -> None:
         predicates = data.get("predicates") or {}
         for name, phrases in predicates.items():
-            self._add_phrases(phrases, (PhraseKind.PREDICATE, name), f"{source}: predicates.{name}")
+            self._add_phrases(phrases, (PREDICATE, name), f"{source}: predicates.{name}")
         for name, entry in (data.get("structures") or {}).items():
             entry_path = f"{source}: structures.{name}"
             if not isinstance(entry, Mapping) or "names" not in entry:
                 raise ValueError(f"{entry_path} must be a mapping with names.")
-            self._add_phrases(entry["names"], (PhraseKind.STRUCTURE, len(self.structures)), f"{entry_path}.names")
+            self._add_phrases(entry["names"], (STRUCTURE, len(self.structures)), f"{entry_path}.names")
             implied = {predicate: states for predicate, states in entry.items() if predicate != "names"}
             for predicate, states in implied.items():
                 self._check_implied(predicate, states, predicates, f"{entry_path}.{predicate}")

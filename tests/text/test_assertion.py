@@ -5,9 +5,21 @@ from __future__ import annotations
 import pickle
 
 import pytest
+from test_cases import FILES, read_cases
+from test_findings import challenge
 
 from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary
-from medvl.text.assertion import RULES, read_clauses
+from medvl.text.assertion import (
+    DECIDED,
+    NAMED,
+    RULES,
+    STATES,
+    assert_findings,
+    classify_assertions,
+    read_clauses,
+    state_code,
+)
+from medvl.text.assertion.clauses import counts
 from medvl.text.phrases import find_words
 
 E, F, C, P, X = "Edema", "Pleural Effusion", "Cardiomegaly", "Pneumonia", "Pneumothorax"
@@ -163,6 +175,26 @@ def test_rules_are_functions_with_an_example_that_apply_to_some_kinds():
         assert '"' in rule.apply.__doc__
 
 
+def test_sentences_without_cues_are_read_as_the_rules_read_them():
+    """States are read by a shorter way than findings; both must say the same of every sentence of the suites."""
+    vocabulary = load_vocabulary("chexpert14")
+    for text in [text for _, text, _ in challenge()] + [case["text"] for name in FILES for case in read_cases(name)]:
+        words = vocabulary.matcher.normalize_words(find_words(text.lower()))
+        matches = vocabulary.matcher.match(words)
+        reading = classify_assertions(matches, words, vocabulary)
+        found = assert_findings(matches, words, vocabulary)
+        states = [
+            state_code(
+                vocabulary.indices[f.name], STATES.index({"present": 1, "absent": 0, "uncertain": -1}[f.assertion])
+            )
+            for f in found
+            if f.name and f.assertion != "past" and counts(f.kind, f.assertion)
+        ]
+        assert sorted(reading.states) == sorted(states), text
+        assert bool(reading.flags & NAMED) == bool(found), text
+        assert bool(reading.flags & DECIDED) == any(f.assertion in ("present", "absent") for f in found), text
+
+
 def test_what_was_read_is_remembered_up_to_a_limit_and_not_pickled(monkeypatch):
     monkeypatch.setattr("medvl.text.reading._MAX_REMEMBERED", 2)
     vocabulary = Vocabulary({"version": 1, "findings": {"A": {"terms": ["a"]}}})
@@ -172,4 +204,7 @@ def test_what_was_read_is_remembered_up_to_a_limit_and_not_pickled(monkeypatch):
     assert set(vocabulary.readings) == {"possible a."}
     label_report("A" + " b" * 200, vocabulary)
     assert len(vocabulary.readings) == 1
-    assert pickle.loads(pickle.dumps(vocabulary)).readings == {}
+    assert [m.assertion for _ in range(3) for m in find_findings("No a.", vocabulary)] == ["absent"] * 3
+    assert set(vocabulary.findings) == {"no a."}
+    copy = pickle.loads(pickle.dumps(vocabulary))
+    assert copy.readings == copy.findings == {}

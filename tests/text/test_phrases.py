@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from medvl.text.phrases import PhraseMatcher, expand_phrase, find_words
+from medvl.text.phrases import PhraseMatcher, expand_phrase, find_words, word_spans
 
 
 def matcher(*phrases, inflect=True):
@@ -180,3 +182,27 @@ def test_all_phrases_can_be_listed():
     matcher.compile()
     assert dict(matcher.phrases) == {("a",): [1, 2], ("a", "b"): [1]}
     assert matcher.words == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no acute, or chronic disease (unchanged) 12 mm.",
+        "non contrast ct, non-displaced and canon ball",
+        "isn't 'quoted' o'clock",
+        "a - b -- c-d --- e\n- f",
+        "edema; effusion: none / pneumonia? a&b|c",
+        "l1, t12\tand\r\nx_y  non  z",
+        "gr\xf6\xdfe, na\xefve",
+        "lone surrogate \ud800, and words",
+        "",
+    ],
+)
+def test_words_are_those_of_the_pattern_whichever_way_they_are_found(text):
+    spans = word_spans(text)
+    assert find_words(text) == [text[start:end] for start, end in spans]
+
+
+@given(st.text(st.sampled_from("ano xz',.-;:?/&|\n\t9(\u2013\xe9"), max_size=40))
+def test_words_are_those_of_the_pattern_in_any_text(text):
+    assert find_words(text) == [text[start:end] for start, end in word_spans(text)]

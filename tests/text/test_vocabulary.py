@@ -10,9 +10,23 @@ import yaml
 
 import medvl.text
 from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary, split_sentences, vocabulary_names
+from medvl.text.phrase_kinds import (
+    FORMER,
+    HISTORY,
+    HISTORY_AFTER,
+    IGNORE,
+    NEGATION,
+    NEGATION_AFTER,
+    NEGATION_BOTH,
+    PERSISTENCE,
+    PSEUDO,
+    UNCERTAINTY,
+    UNCERTAINTY_AFTER,
+    VERSUS,
+    kinds_of,
+)
 from medvl.text.phrases import expand_phrase
 from medvl.text.vocabulary import YIELDING_KINDS
-from medvl.text.vocabulary import PhraseKind as Kind
 
 VOCABULARIES = Path(medvl.text.__file__).parent / "vocabularies"
 CHEXPERT = [
@@ -178,10 +192,9 @@ def test_severities_and_sides_of_a_file(tmp_path):
 
 
 # Kinds of phrases that decide a state.
-CUES = {Kind.NEGATION, Kind.NEGATION_BOTH, Kind.UNCERTAINTY, Kind.HISTORY, Kind.FORMER, Kind.VERSUS}
+CUES = NEGATION | NEGATION_BOTH | UNCERTAINTY | HISTORY | FORMER | VERSUS
 # Kinds that hide cues on purpose, or decide the state themselves.
-HIDING = CUES | {Kind.PSEUDO, Kind.IGNORE, Kind.NEGATION_AFTER, Kind.UNCERTAINTY_AFTER, Kind.HISTORY_AFTER}
-HIDING |= {Kind.PERSISTENCE}
+HIDING = CUES | PSEUDO | IGNORE | NEGATION_AFTER | UNCERTAINTY_AFTER | HISTORY_AFTER | PERSISTENCE
 # Phrases that may hide the cue inside them, since they say the same.
 SAYS_THE_SAME = {("borderline",), ("suspicious",), ("not",), ("nothing",), ("negative",)}
 
@@ -190,7 +203,7 @@ SAYS_THE_SAME = {("borderline",), ("suspicious",), ("not",), ("nothing",), ("neg
 def test_no_phrase_hides_a_cue(name):
     """A phrase that swallows a cue would turn a state around without a word, unless it gives way to a longer one."""
     phrases = dict(load_vocabulary(name).matcher.phrases)
-    kinds = {words: {kind for kind, _ in meanings} for words, meanings in phrases.items()}
+    kinds = {words: kinds_of(meanings) for words, meanings in phrases.items()}
     cues = {words for words, found in kinds.items() if found & CUES}
     hidden = set()
     for words, found in kinds.items():

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from medvl.text.assertion.clauses import PRESENT, UNCERTAIN, AssertedFinding, Clause, Sentence
+from medvl.text.phrase_kinds import ALTERNATIVE, COMMA, LINKER, PERSISTENCE, TERM, VERB, VERSUS
 from medvl.text.structures import WordSpan
-from medvl.text.vocabulary import PhraseKind, kind_bits
 
 # What stands between "or" and a finding that is no alternative.
-_SEPARATING_KINDS = kind_bits(PhraseKind.COMMA, PhraseKind.LINKER, PhraseKind.VERB, PhraseKind.PERSISTENCE)
+_SEPARATING_KINDS = COMMA | LINKER | VERB | PERSISTENCE
 
 
 def leave_alternatives_open(sentence: Sentence, clause: Clause) -> None:
@@ -15,7 +15,7 @@ def leave_alternatives_open(sentence: Sentence, clause: Clause) -> None:
     cue: WordSpan | None = None
     for part in clause.parts:
         for phrase in sentence.phrases[part.first : part.stop + 1]:
-            if phrase.has(PhraseKind.ALTERNATIVE):
+            if phrase.kinds & ALTERNATIVE:
                 cue = phrase.words
             elif phrase.kinds & _SEPARATING_KINDS:
                 cue = None
@@ -28,7 +28,7 @@ def leave_alternatives_open(sentence: Sentence, clause: Clause) -> None:
 def _leave_open(first: AssertedFinding, second: AssertedFinding, cue: WordSpan) -> None:
     if first.name == second.name or first.final or second.final or second.rule is not None:
         return
-    if first.assertion == PRESENT and first.kind == second.kind == PhraseKind.TERM:
+    if first.assertion == PRESENT and first.kind == second.kind == TERM:
         first.decide(UNCERTAIN, cue, "leave_alternatives_open")
         second.decide(UNCERTAIN, cue, "leave_alternatives_open")
 
@@ -38,5 +38,5 @@ def leave_versus_open(sentence: Sentence, clause: Clause) -> None:
     for part in clause.parts:
         for phrase in sentence.phrases[part.first : part.stop + 1]:
             last = phrase.last
-            if last is not None and last.assertion == PRESENT and not last.final and phrase.has(PhraseKind.VERSUS):
+            if last is not None and last.assertion == PRESENT and not last.final and phrase.kinds & VERSUS:
                 last.decide(UNCERTAIN, phrase.words, "leave_versus_open")

@@ -6,7 +6,7 @@ from itertools import pairwise
 
 from medvl.text.assertion.clauses import (
     ABSENT,
-    CONJUNCTION,
+    BY_CONJUNCTION,
     NAMING_KINDS,
     PRESENT,
     AssertedFinding,
@@ -14,38 +14,64 @@ from medvl.text.assertion.clauses import (
     Part,
     Sentence,
 )
-from medvl.text.vocabulary import PhraseKind, kind_bits
-
-_ELLIPSIS_KINDS = kind_bits(
-    PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.PERSISTENCE, PhraseKind.VERB, PhraseKind.CONTINUING
+from medvl.text.phrase_kinds import (
+    ALTERNATIVE,
+    COLON,
+    CONTINUING,
+    DISEASE,
+    LINKER,
+    MODIFIER,
+    NEGATION,
+    NEGATION_BOTH,
+    ONLY_ABSENT,
+    PERSISTENCE,
+    PREDICATE,
+    SEVERITY,
+    SIDE,
+    STOP,
+    STRUCTURE,
+    TERM,
+    VERB,
 )
 
+_ELLIPSIS_KINDS = SEVERITY | SIDE | PERSISTENCE | VERB | CONTINUING
 
-_PLACE_KINDS = NAMING_KINDS | kind_bits(PhraseKind.PREDICATE, PhraseKind.STOP)
-_DENYING_KINDS = kind_bits(PhraseKind.NEGATION, PhraseKind.NEGATION_BOTH)
+
+_PLACE_KINDS = NAMING_KINDS | (PREDICATE | STOP)
+_DENYING_KINDS = NEGATION | NEGATION_BOTH
 
 
 def complete_before_denial(sentence: Sentence, clause: Clause) -> None:
     """A side before an "and" and a denial of the other side stands for the finding: "small right and no left effusion"."""
     for part, following in pairwise(list(clause.parts)):
-        if not sentence.phrases[part.stop].has(PhraseKind.LINKER) or following.first >= len(sentence.phrases):
+        if not sentence.phrases[part.stop].kinds & LINKER or following.first >= len(sentence.phrases):
             continue
         described = sentence.phrases[part.first : part.stop]
         is_denied = sentence.phrases[following.first].kinds & _DENYING_KINDS
         if not is_denied or any(not phrase.kinds & _ELLIPSIS_KINDS for phrase in described):
             continue
         denied = next((finding for finding in clause.findings if finding.part is following), None)
-        sides = [value for phrase in described for kind, value in phrase.meanings if kind == PhraseKind.SIDE]
-        if sides and denied is not None and denied.kind == PhraseKind.TERM and denied.assertion == ABSENT:
+        sides = [value for phrase in described for kind, value in phrase.meanings if kind == SIDE]
+        if sides and denied is not None and denied.kind == TERM and denied.assertion == ABSENT:
             finding = AssertedFinding(denied.name, denied.kind, (described[0].start, described[-1].end), part, None)
             finding.decide(PRESENT, None, "complete_before_denial")
             finding.side = sides[-1]
             clause.findings.insert(0, finding)
 
 
+def complete_ellipsis(sentence: Sentence, clause: Clause) -> None:
+    """A part with a side stands for a finding denied on the other side: "no effusion on the right, small on the left"."""
+    last = sentence.last_finding
+    denied = [f for f in clause.findings if f.assertion == ABSENT and f.kind == TERM]
+    if denied or (last is not None and last.assertion == ABSENT and last.kind == TERM):
+        describe_findings(sentence, clause)
+
+
 def describe_findings(sentence: Sentence, clause: Clause) -> None:
     """A side and a severity belong to the next finding of the clause, or to the last one where a part ends: "edema is mild"."""
-    _Description(sentence, clause).describe()
+    if not clause.is_described:
+        clause.is_described = True
+        _Description(sentence, clause).describe()
 
 
 class _Description:
@@ -64,15 +90,15 @@ class _Description:
         for part in list(self.clause.parts):
             for index in range(part.first, min(part.stop + 1, len(phrases))):
                 for kind, value in phrases[index].meanings:
-                    if kind == PhraseKind.SEVERITY:
+                    if kind == SEVERITY:
                         self.severity = value
-                    elif kind == PhraseKind.SIDE:
+                    elif kind == SIDE:
                         self._read_side(index, value)
-                    elif kind == PhraseKind.ALTERNATIVE:
+                    elif kind == ALTERNATIVE:
                         self.side = None
-                    elif kind == PhraseKind.COLON:
+                    elif kind == COLON:
                         self._describe_last(index)
-                    elif kind == PhraseKind.LINKER:
+                    elif kind == LINKER:
                         self._read_linker(part, index)
                 for _, findings in phrases[index].statements:
                     for finding in findings:
@@ -84,13 +110,13 @@ class _Description:
                     finding.side, finding.severity = self.side, self.severity
                     self.side = self.severity = None
                     self.last = finding
-            if part.stop >= len(phrases) or not phrases[part.stop].has(PhraseKind.LINKER):
+            if part.stop >= len(phrases) or not phrases[part.stop].kinds & LINKER:
                 self._end_part(part)
 
     def _read_side(self, index: int, side: str) -> None:
         phrase = self.sentence.phrases[index]
         last = self.last
-        is_behind = last is not None and last.part is phrase.part and last.kind != PhraseKind.ONLY_ABSENT
+        is_behind = last is not None and last.part is phrase.part and last.kind != ONLY_ABSENT
         if last is not None and is_behind and last.side is None and phrase.join is None:
             last.side = side
         else:
@@ -100,7 +126,7 @@ class _Description:
         """Keep a side right before an "and" for the finding behind: "right and left effusions"."""
         phrases = self.sentence.phrases
         side_precedes = index > 0 and phrases[index - 1].end == phrases[index].start
-        if side_precedes and phrases[index - 1].has(PhraseKind.SIDE):
+        if side_precedes and phrases[index - 1].kinds & SIDE:
             side, self.side = self.side, None
             self._describe_last(index)
             self.side = side
@@ -116,7 +142,7 @@ class _Description:
         if self.side is None and self.severity is None:
             return
         last = self.last
-        if last is not None and last.kind == PhraseKind.TERM and self.sentence.join_at(index) != CONJUNCTION:
+        if last is not None and last.kind == TERM and self.sentence.join_at(index) != BY_CONJUNCTION:
             last.side = last.side or self.side
             last.severity = last.severity or self.severity
         self.side = self.severity = None
@@ -126,7 +152,7 @@ class _Description:
         sentence, last = self.sentence, self.last or self.sentence.last_finding
         if self.side is None or last is None or last.part is part:
             return
-        if last.assertion != ABSENT or last.kind != PhraseKind.TERM or last.side == self.side:
+        if last.assertion != ABSENT or last.kind != TERM or last.side == self.side:
             return
         words = sentence.vocabulary.words
         opener = sentence.words[sentence.phrases[part.first - 1].start] if part.first else None
@@ -134,14 +160,14 @@ class _Description:
         says_present = is_exception or self.severity is not None
         start = place = sentence.start_of(part.first)
         for phrase in sentence.phrases[part.first : part.stop]:
-            is_article = phrase.has(PhraseKind.MODIFIER) and words["ellipsis"].issuperset(
+            is_article = phrase.kinds & MODIFIER and words["ellipsis"].issuperset(
                 sentence.words[phrase.start : phrase.end]
             )
-            is_modifier = is_exception and phrase.has(PhraseKind.MODIFIER)
+            is_modifier = is_exception and phrase.kinds & MODIFIER
             goes_on = phrase.kinds & _ELLIPSIS_KINDS or is_article or is_modifier
             if not goes_on or not words["ellipsis"].issuperset(sentence.words[place : phrase.start]):
                 return
-            says_present = says_present or phrase.has(PhraseKind.PERSISTENCE)
+            says_present = says_present or bool(phrase.kinds & PERSISTENCE)
             place = phrase.end
         if says_present and words["ellipsis"].issuperset(sentence.words[place : sentence.start_of(part.stop)]):
             finding = AssertedFinding(last.name, last.kind, (start, place), part, None)
@@ -154,7 +180,7 @@ class _Description:
 
 def call_parts_normal(sentence: Sentence, clause: Clause) -> None:
     """A body part of which disease is denied is normal: "the bones show no acute abnormality"."""
-    denied = next((f for f in clause.findings if f.kind == PhraseKind.DISEASE and f.assertion == ABSENT), None)
+    denied = next((f for f in clause.findings if f.kind == DISEASE and f.assertion == ABSENT), None)
     if denied is None or denied.cue is None:
         return
     found: list[AssertedFinding] = []
@@ -163,10 +189,10 @@ def call_parts_normal(sentence: Sentence, clause: Clause) -> None:
             if phrase.end > denied.cue[0]:
                 clause.findings += found
                 return
-            if phrase.has(PhraseKind.STRUCTURE) and not phrase.statements:
-                structure = next(value for kind, value in phrase.meanings if kind == PhraseKind.STRUCTURE)
+            if phrase.kinds & STRUCTURE and not phrase.statements:
+                structure = next(value for kind, value in phrase.meanings if kind == STRUCTURE)
                 for name, assertion in sentence.vocabulary.structures[structure].get("normal", {}).items():
-                    finding = AssertedFinding(name, PhraseKind.STRUCTURE, phrase.words, part, None)
+                    finding = AssertedFinding(name, STRUCTURE, phrase.words, part, None)
                     finding.decide(assertion, denied.cue, "call_parts_normal")
                     finding.final = True
                     found.append(finding)

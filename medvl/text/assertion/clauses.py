@@ -11,51 +11,70 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from medvl.text.lookahead import LookAhead
-from medvl.text.phrases import PhraseMatch
+from medvl.text.phrase_kinds import (
+    ALTERNATIVE,
+    BLOCKER,
+    COLON,
+    COMMA,
+    CONTINUING,
+    DISEASE,
+    HISTORY_AFTER,
+    LINKER,
+    MODIFIER,
+    NEGATION_AFTER,
+    NEGATION_BOTH,
+    NORMAL_STATEMENT,
+    ONLY_ABSENT,
+    PERSISTENCE,
+    PREDICATE,
+    SEVERITY,
+    SIDE,
+    STOP,
+    STRUCTURE,
+    TERM,
+    UNCERTAINTY,
+    UNCERTAINTY_AFTER,
+    VERB,
+    WITH_PLACE,
+    Kind,
+    Meaning,
+    kinds_in,
+    kinds_of,
+)
+from medvl.text.phrases import Meanings, PhraseMatch
 from medvl.text.structures import StructureStatement, StructureTracker, WordSpan
-from medvl.text.vocabulary import Meaning, PhraseKind, Vocabulary, kind_bits, kinds_of
+from medvl.text.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from medvl.text.assertion.scopes import Scope
 
 PRESENT, ABSENT, UNCERTAIN, PAST = "present", "absent", "uncertain", "past"
-COMMA, CONJUNCTION = "comma", "conjunction"
+BY_COMMA, BY_CONJUNCTION = "comma", "conjunction"
 NOWHERE = -1
-NAMING_KINDS = kind_bits(
-    PhraseKind.TERM,
-    PhraseKind.ONLY_ABSENT,
-    PhraseKind.NORMAL_STATEMENT,
-    PhraseKind.DISEASE,
-    PhraseKind.BLOCKER,
-    PhraseKind.WITH_PLACE,
-)
+NAMING_KINDS = TERM | ONLY_ABSENT | NORMAL_STATEMENT | DISEASE | BLOCKER | WITH_PLACE
 # Cues that look back, or ahead where the place says so; and what they are where they look ahead, and back.
 _TURNED = {
-    PhraseKind.NEGATION_BOTH: PhraseKind.NEGATION_AFTER,
-    PhraseKind.NEGATION_AFTER: PhraseKind.NEGATION_BOTH,
-    PhraseKind.UNCERTAINTY_AFTER: PhraseKind.UNCERTAINTY,
+    NEGATION_BOTH: NEGATION_AFTER,
+    NEGATION_AFTER: NEGATION_BOTH,
+    UNCERTAINTY_AFTER: UNCERTAINTY,
 }
-_TURNING_KINDS = kind_bits(*_TURNED)
-LOOKING_BACK = {
-    PhraseKind.NEGATION_AFTER: ABSENT,
-    PhraseKind.UNCERTAINTY_AFTER: UNCERTAIN,
-    PhraseKind.HISTORY_AFTER: PAST,
-}
-LOOKING_BACK_KINDS = kind_bits(*LOOKING_BACK)
-VERB_KINDS = kind_bits(PhraseKind.VERB, PhraseKind.PERSISTENCE)
-_STRUCTURE_KINDS = kind_bits(PhraseKind.STRUCTURE, PhraseKind.PREDICATE)
-_PART_ENDS = kind_bits(PhraseKind.COMMA, PhraseKind.LINKER)
-_ALTERNATIVE, _COLON, _STOP = (kind_bits(kind) for kind in (PhraseKind.ALTERNATIVE, PhraseKind.COLON, PhraseKind.STOP))
+_TURNING_KINDS = NEGATION_BOTH | NEGATION_AFTER | UNCERTAINTY_AFTER
+LOOKING_BACK = {NEGATION_AFTER: ABSENT, UNCERTAINTY_AFTER: UNCERTAIN, HISTORY_AFTER: PAST}
+LOOKING_BACK_KINDS = NEGATION_AFTER | UNCERTAINTY_AFTER | HISTORY_AFTER
+VERB_KINDS = VERB | PERSISTENCE
+_NAMED_KINDS = NAMING_KINDS | STRUCTURE | PREDICATE
+_JOINING_KINDS = LOOKING_BACK_KINDS | VERB_KINDS | ALTERNATIVE | COLON | COMMA | LINKER | STOP
 # A phrase of no such kind changes nothing for those behind it.
-_READ_KINDS = (
-    _TURNING_KINDS
-    | (NAMING_KINDS | _STRUCTURE_KINDS | LOOKING_BACK_KINDS | VERB_KINDS)
-    | (_ALTERNATIVE | _COLON | _PART_ENDS | _STOP)
-)
+_READ_KINDS = _TURNING_KINDS | _NAMED_KINDS | _JOINING_KINDS
+_READ_KINDS_WITHOUT_PARTS = _READ_KINDS & ~STRUCTURE
 # Kinds of phrases between an adjective and the finding that it describes: "is probable mild left effusion".
-_DESCRIBING_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.MODIFIER, PhraseKind.CONTINUING)
+_DESCRIBING_KINDS = SEVERITY | SIDE | MODIFIER | CONTINUING
 _MAX_ADJECTIVES = 5
-_NEEDING_KINDS = (PhraseKind.ONLY_ABSENT, PhraseKind.WITH_PLACE)
+
+
+def counts(kind: Kind, assertion: str) -> bool:
+    """Whether a phrase of a kind names its finding in an assertion, and with a body part where it needs one."""
+    return assertion == ABSENT if kind == ONLY_ABSENT else kind != WITH_PLACE
 
 
 class AssertedFinding:
@@ -69,7 +88,7 @@ class AssertedFinding:
         cue: the words that decided the assertion; None where the plain mention did.
         side: ``"left"``, ``"right"``, ``"bilateral"`` or None.
         severity: ``"trace"``, ``"mild"``, ``"moderate"``, ``"severe"`` or None.
-        joined: what joins it to the finding before: ``COMMA``, ``CONJUNCTION`` or None.
+        joined: what joins it to the finding before: ``BY_COMMA``, ``BY_CONJUNCTION`` or None.
         final: whether no later cue may change the assertion.
         former: whether a word such as "prior" made it past; it is present if the sentence says that it is still there.
         dropped: whether it does not count after all.
@@ -82,7 +101,7 @@ class AssertedFinding:
         *("part", "rule", "severity", "side", "words"),
     )
 
-    def __init__(self, name: str | None, kind: PhraseKind, words: WordSpan, part: Part, joined: str | None) -> None:
+    def __init__(self, name: str | None, kind: Kind, words: WordSpan, part: Part, joined: str | None) -> None:
         self.name, self.kind, self.words, self.part, self.joined = name, kind, words, part, joined
         self.assertion = PRESENT
         self.cue: WordSpan | None = None
@@ -90,13 +109,6 @@ class AssertedFinding:
         self.severity: str | None = None
         self.final = self.former = self.dropped = False
         self.rule: str | None = None
-
-    @property
-    def counts(self) -> bool:
-        """Whether the words name the finding in this assertion, and with a body part where they need one."""
-        if self.kind == PhraseKind.ONLY_ABSENT:
-            return self.assertion == ABSENT
-        return self.kind != PhraseKind.WITH_PLACE
 
     def decide(self, assertion: str, cue: WordSpan | None, rule: str) -> None:
         """Set the assertion, the words that decided it, and the rule that said so."""
@@ -111,7 +123,7 @@ class Phrase:
         kinds: the kinds of the meanings, as bits.
         start: the first word.
         end: one past the last word.
-        join: what joins the phrase to the finding before: ``COMMA``, ``CONJUNCTION`` or None.
+        join: what joins the phrase to the finding before: ``BY_COMMA``, ``BY_CONJUNCTION`` or None.
         verb_end: where the last verb before the phrase ended; ``NOWHERE`` if there is none.
         last: the last finding before it in its clause, or None.
         part: its part of the clause.
@@ -123,15 +135,17 @@ class Phrase:
 
     def __init__(
         self,
-        match: PhraseMatch,
+        meanings: Meanings,
+        start: int,
+        end: int,
         kinds: int,
         join: str | None,
         verb_end: int,
         last: AssertedFinding | None,
         part: Part,
     ) -> None:
-        self.meanings: list[Meaning]
-        self.meanings, self.start, self.end = match
+        self.meanings: Sequence[Meaning] = meanings
+        self.start, self.end = start, end
         self.kinds, self.join, self.verb_end, self.last, self.part = kinds, join, verb_end, last, part
         self.findings: Sequence[AssertedFinding] = ()
         self.statements: Sequence[tuple[StructureStatement, list[AssertedFinding]]] = ()
@@ -145,10 +159,6 @@ class Phrase:
     def follows_finding(self) -> bool:
         """Whether its part of the clause names a finding before it."""
         return self.last is not None and self.last.part is self.part
-
-    def has(self, kind: PhraseKind) -> bool:
-        """Whether the phrase has a meaning of a kind."""
-        return self.kinds >> kind & 1 == 1
 
 
 class Part:
@@ -170,19 +180,19 @@ NO_PART = Part(NOWHERE)
 class Clause:
     """Phrases up to a word that ends the clause: its parts, the findings that they name, and the kinds of its phrases."""
 
-    __slots__ = ("findings", "has_statements", "kinds", "parts")
+    __slots__ = ("findings", "has_statements", "is_described", "kinds", "parts")
 
     def __init__(self, first: int) -> None:
         self.parts = [Part(first)]
         self.findings: list[AssertedFinding] = []
         self.kinds = 0
-        self.has_statements = False
+        self.has_statements = self.is_described = False
 
     def absorb(self, other: Clause) -> None:
         """Take the parts and findings of the clause that follows."""
         self.parts += other.parts
         if other.findings and other.findings[0].joined is None:
-            other.findings[0].joined = COMMA
+            other.findings[0].joined = BY_COMMA
         self.findings += other.findings
         self.kinds |= other.kinds
         self.has_statements = self.has_statements or other.has_statements
@@ -204,31 +214,40 @@ class Sentence:
         predicate: a predicate that no body part followed, with its words, or None.
     """
 
-    def __init__(self, matches: list[PhraseMatch], words: list[str | None], vocabulary: Vocabulary) -> None:
+    __slots__ = (
+        *("_join", "_look_ahead", "_structures", "_verb_end", "clauses", "last_finding", "last_join", "matches"),
+        *("phrases", "predicate", "scopes", "understood", "vocabulary", "words"),
+    )
+
+    def __init__(
+        self, matches: list[PhraseMatch], words: list[str | None], vocabulary: Vocabulary, kinds: int | None = None
+    ) -> None:
         self.matches, self.words, self.vocabulary = matches, words, vocabulary
         self._look_ahead: LookAhead | None = None
         self.phrases: list[Phrase] = []
         self.scopes: list[Scope] = []
         self.understood = False
         self.last_finding: AssertedFinding | None = None
-        self.clauses = [Clause(0)]
         self._structures = StructureTracker()
         self._join: str | None = None
         self._verb_end = NOWHERE
-        clause = self.clauses[0]
+        clause = Clause(0)
+        self.clauses = [clause]
         part, last = clause.parts[0], None
-        for index, match in enumerate(matches):
-            kinds = match[0].kinds or kinds_of(match[0])
-            phrase = Phrase(match, kinds, self._join, self._verb_end, last, part)
+        is_said = (kinds_in(matches) if kinds is None else kinds) & (PREDICATE | WITH_PLACE)
+        read_kinds = _READ_KINDS if is_said else _READ_KINDS_WITHOUT_PARTS  # body parts of which nothing is said
+        for index, (meanings, start, end) in enumerate(matches):
+            kinds = meanings.kinds or kinds_of(meanings)
+            phrase = Phrase(meanings, start, end, kinds, self._join, self._verb_end, last, part)
             self.phrases.append(phrase)
-            if kinds & _READ_KINDS:
-                self._read(index, phrase)
+            if kinds & read_kinds:
+                self._read(index, phrase, clause)
                 clause = self.clauses[-1]
                 part, last = clause.parts[-1], clause.findings[-1] if clause.findings else None
             else:
                 clause.kinds |= kinds
         self.last_join = self._join
-        self.clauses[-1].parts[-1].stop = len(matches)
+        part.stop = len(matches)
         self.predicate = self._structures.predicate
 
     @property
@@ -238,63 +257,67 @@ class Sentence:
             self._look_ahead = LookAhead(self.matches)
         return self._look_ahead
 
-    def _read(self, index: int, phrase: Phrase) -> None:
+    def _read(self, index: int, phrase: Phrase, clause: Clause) -> None:
         """Read the phrase at ``index``: name its findings, and note what it joins, ends or completes."""
-        clause = self.clauses[-1]
         kinds = phrase.kinds
         if kinds & _TURNING_KINDS:
             turned = [(self._turned(index, phrase, kind), value) for kind, value in phrase.meanings]
             if turned != phrase.meanings:
                 phrase.meanings = turned
-                kinds = phrase.kinds = kind_bits(*(kind for kind, _ in turned))
+                kinds = 0
+                for kind, _ in turned:
+                    kinds |= kind
+                phrase.kinds = kinds
         clause.kinds |= kinds
-        if kinds & (NAMING_KINDS | _STRUCTURE_KINDS):
-            self._read_names(phrase)
+        if kinds & _NAMED_KINDS:
+            self._read_names(phrase, clause)
+        if not kinds & _JOINING_KINDS:
+            return
         if kinds & (LOOKING_BACK_KINDS | VERB_KINDS):
             self._join = None
             if kinds & VERB_KINDS:
                 self._verb_end = phrase.end
                 self._structures.verb_seen = True
-        if kinds & _ALTERNATIVE:
-            self._join = CONJUNCTION
-        if kinds & _COLON and phrase.start:
+        if kinds & ALTERNATIVE:
+            self._join = BY_CONJUNCTION
+        if kinds & COLON and phrase.start:
             self._structures.predicate = None
-        if kinds & _PART_ENDS:
-            self._end_part(index, phrase)
-        if kinds & _STOP:
-            self._end_clause(index)
+        if kinds & (COMMA | LINKER):
+            self._end_part(index, phrase, clause)
+        if kinds & STOP:
+            self._end_clause(index, clause)
 
-    def _read_names(self, phrase: Phrase) -> None:
+    def _read_names(self, phrase: Phrase, clause: Clause) -> None:
         """Name what a phrase stands for: findings, and those that its statements about body parts imply."""
         for kind, value in phrase.meanings:
-            if kind == PhraseKind.STRUCTURE:
+            if kind & NAMING_KINDS:
+                self._name(phrase, clause, value, kind)
+            elif kind == STRUCTURE:
                 self._complete_place(value)
-                after_conjunction = self._join == CONJUNCTION
+                after_conjunction = self._join == BY_CONJUNCTION
                 for statement in self._structures.add_structure(value, phrase.words, after_conjunction):
                     self._imply(phrase, statement)
-            elif kind == PhraseKind.PREDICATE:
+            elif kind == PREDICATE:
                 if self._structures.comma_seen and self._is_apposition(len(self.phrases) - 1):
                     self._structures.comma_seen = False
                 for statement in self._structures.add_predicate(value, phrase.words):
                     self._imply(phrase, statement)
-            elif NAMING_KINDS >> kind & 1:
-                self._name(phrase, value, kind)
 
     def _complete_place(self, structure: int) -> None:
         """Let a finding such as "fluid" before its body part count: "fluid may be present in the left pleural space"."""
         clause = self.clauses[-1]
         for finding in reversed(clause.findings):
-            if finding.part is not clause.parts[-1] or finding.kind not in _NEEDING_KINDS:
+            if finding.part is not clause.parts[-1] or not finding.kind & (ONLY_ABSENT | WITH_PLACE):
                 break
             implied = self.vocabulary.structures[structure].values()
-            if finding.kind == PhraseKind.WITH_PLACE and any(finding.name in states for states in implied):
-                finding.kind = PhraseKind.TERM
+            if finding.kind == WITH_PLACE and any(finding.name in states for states in implied):
+                finding.kind = TERM
 
-    def _name(self, phrase: Phrase, name: str | None, kind: PhraseKind) -> None:
-        clause = self.clauses[-1]
+    def _name(self, phrase: Phrase, clause: Clause, name: str | None, kind: Kind) -> None:
         # A finding with a verb of its own is a complete statement, which nothing joins to the next.
         is_complete = not clause.findings or clause.findings[-1].words[1] <= self._verb_end
-        finding = AssertedFinding(name, kind, phrase.words, clause.parts[-1], None if is_complete else self._join)
+        part = clause.parts[-1]
+        finding = AssertedFinding(name, kind, (phrase.start, phrase.end), part, None if is_complete else self._join)
         self._join = None
         self._structures.predicate = None
         phrase.findings = [*phrase.findings, finding]
@@ -310,7 +333,7 @@ class Sentence:
         words = (min(first[0], second[0]), max(first[1], second[1]))
         findings = []
         for name, assertion in implied.items():
-            finding = AssertedFinding(name, PhraseKind.STRUCTURE, words, clause.parts[-1], None)
+            finding = AssertedFinding(name, STRUCTURE, words, clause.parts[-1], None)
             finding.decide(assertion, second, "structure")
             finding.final = True
             findings.append(finding)
@@ -318,40 +341,39 @@ class Sentence:
         clause.has_statements = True
         phrase.statements = [*phrase.statements, (statement, findings)]
 
-    def _end_part(self, index: int, phrase: Phrase) -> None:
-        parts = self.clauses[-1].parts
-        parts[-1].stop = index
-        parts.append(Part(index + 1))
-        if phrase.has(PhraseKind.COMMA):
-            self._join = self._join or COMMA
+    def _end_part(self, index: int, phrase: Phrase, clause: Clause) -> None:
+        clause.parts[-1].stop = index
+        clause.parts.append(Part(index + 1))
+        if phrase.kinds & COMMA:
+            self._join = self._join or BY_COMMA
             self._structures.comma_seen = True
         else:
-            self._join = CONJUNCTION
+            self._join = BY_CONJUNCTION
 
-    def _end_clause(self, index: int) -> None:
-        self.clauses[-1].parts[-1].stop = index
+    def _end_clause(self, index: int, clause: Clause) -> None:
+        clause.parts[-1].stop = index
         self.clauses.append(Clause(index + 1))
         self._join = None
         self._structures.predicate = None
         self._structures.comma_seen = True
 
-    def _turned(self, index: int, phrase: Phrase, kind: PhraseKind) -> PhraseKind:
+    def _turned(self, index: int, phrase: Phrase, kind: Kind) -> Kind:
         """The kind of a cue that may look back or ahead at phrase ``index``, where it stands."""
-        if kind == PhraseKind.NEGATION_BOTH:
+        if kind == NEGATION_BOTH:
             looks_back = phrase.follows_finding
-        elif kind == PhraseKind.NEGATION_AFTER:  # "not found: effusion, pneumothorax"
+        elif kind == NEGATION_AFTER:  # "not found: effusion, pneumothorax"
             looks_back = phrase.last is not None or not self._colon_follows(index)
-        elif kind == PhraseKind.UNCERTAINTY_AFTER:
+        elif kind == UNCERTAINTY_AFTER:
             looks_back = not self._describes_next(index)
         else:
             return kind
-        return _TURNED[kind] if looks_back == (kind == PhraseKind.NEGATION_BOTH) else kind
+        return _TURNED[kind] if looks_back == (kind == NEGATION_BOTH) else kind
 
     def _colon_follows(self, index: int) -> bool:
         """Whether a colon follows phrase ``index`` without a word between."""
         if index + 1 >= len(self.matches) or self.matches[index + 1][1] != self.matches[index][2]:
             return False
-        return kinds_of(self.matches[index + 1][0]) & _COLON != 0
+        return kinds_of(self.matches[index + 1][0]) & COLON != 0
 
     def _describes_next(self, index: int) -> bool:
         """Whether phrase ``index`` stands before a finding as an adjective: "is probable left atelectasis"."""
@@ -360,7 +382,7 @@ class Sentence:
             if start - end > 1 or (start > end and self.words[end] in self.vocabulary.words["prepositions"]):
                 return False
             kinds = kinds_of(meanings)
-            if kinds >> PhraseKind.TERM & 1:
+            if kinds & TERM:
                 return True
             if not kinds & _DESCRIBING_KINDS:
                 return False
@@ -370,19 +392,15 @@ class Sentence:
     def _is_apposition(self, index: int) -> bool:
         """Whether the predicate at phrase ``index`` speaks of the body part before its comma: "lymph nodes, not enlarged"."""
         phrases = self.phrases
-        if (
-            index < 2
-            or not phrases[index - 1].has(PhraseKind.COMMA)
-            or not phrases[index - 2].has(PhraseKind.STRUCTURE)
-        ):
+        if index < 2 or not phrases[index - 1].kinds & COMMA or not phrases[index - 2].kinds & STRUCTURE:
             return False
         if phrases[index - 2].end != phrases[index - 1].start or phrases[index - 1].end != phrases[index].start:
             return False
         for meanings, _, _ in self.matches[index + 1 :]:
             kinds = kinds_of(meanings)
-            if kinds & (_PART_ENDS | _STOP):
+            if kinds & (COMMA | LINKER | STOP):
                 break
-            if kinds & (NAMING_KINDS | _STRUCTURE_KINDS):
+            if kinds & _NAMED_KINDS:
                 return False
         return True
 
@@ -390,7 +408,7 @@ class Sentence:
         """What joins phrase ``index``, or the end of the sentence, to the finding before."""
         if index >= len(self.phrases):
             return self.last_join
-        return None if self.phrases[index].has(PhraseKind.STOP) else self.phrases[index].join
+        return None if self.phrases[index].kinds & STOP else self.phrases[index].join
 
     def verb_follows(self, finding: AssertedFinding, index: int) -> bool:
         """Whether a verb stands between a finding and phrase ``index``."""

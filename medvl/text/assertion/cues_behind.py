@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from medvl.text.assertion.clauses import (
     ABSENT,
-    COMMA,
-    CONJUNCTION,
+    BY_COMMA,
+    BY_CONJUNCTION,
     LOOKING_BACK,
     LOOKING_BACK_KINDS,
     PAST,
@@ -17,21 +17,30 @@ from medvl.text.assertion.clauses import (
     Sentence,
 )
 from medvl.text.assertion.scopes import Scope
+from medvl.text.phrase_kinds import (
+    ALTERNATIVE,
+    COLON,
+    COMMA,
+    LINKER,
+    NEGATION_AFTER,
+    NEGATION_BOTH,
+    NEUTRAL,
+    ONLY_ABSENT,
+    PERSISTENCE,
+    PREDICATE,
+    SEVERITY,
+    SIDE,
+    STRUCTURE,
+    TERM,
+    UNCERTAINTY,
+    VERSUS,
+)
 from medvl.text.structures import WordSpan
-from medvl.text.vocabulary import PhraseKind, kind_bits
 
 # Kinds of phrases that may follow the last cue of a clause: "is likely small".
-_DESCRIPTION_KINDS = kind_bits(PhraseKind.SEVERITY, PhraseKind.SIDE, PhraseKind.NEUTRAL)
-
-_NEGATION_AFTER = kind_bits(PhraseKind.NEGATION_AFTER)
-_OTHER_SUBJECT_KINDS = kind_bits(
-    PhraseKind.STRUCTURE, PhraseKind.PREDICATE, PhraseKind.SIDE, PhraseKind.COMMA, PhraseKind.UNCERTAINTY
-)
-
-_BARE_LIST_KINDS = kind_bits(
-    *(PhraseKind.TERM, PhraseKind.ONLY_ABSENT, PhraseKind.COMMA, PhraseKind.LINKER, PhraseKind.ALTERNATIVE)
-)
-_COMMA, _COLON = kind_bits(PhraseKind.COMMA), kind_bits(PhraseKind.COLON)
+_DESCRIPTION_KINDS = SEVERITY | SIDE | NEUTRAL
+_OTHER_SUBJECT_KINDS = STRUCTURE | PREDICATE | SIDE | COMMA | UNCERTAINTY
+_BARE_LIST_KINDS = TERM | ONLY_ABSENT | COMMA | LINKER | ALTERNATIVE
 
 
 def look_back(sentence: Sentence, clause: Clause) -> None:
@@ -61,7 +70,7 @@ def look_back(sentence: Sentence, clause: Clause) -> None:
 
 def _has_own_subject(sentence: Sentence, part: Part, index: int) -> bool:
     """Whether a cue behind a comma speaks of something unknown: "widened mediastinum, aortic injury cannot be excluded"."""
-    if index != part.first or not index or not sentence.phrases[index - 1].has(PhraseKind.COMMA):
+    if index != part.first or not index or not sentence.phrases[index - 1].kinds & COMMA:
         return False
     subject = sentence.words[sentence.phrases[index - 1].end : sentence.phrases[index].start]
     return not sentence.vocabulary.words["pronouns"].issuperset(subject)
@@ -77,10 +86,10 @@ def _count_before(clause: Clause, count: int, word: int) -> int:
 def _decide(sentence: Sentence, clause: Clause, places: range, index: int, assertion: str, cue: WordSpan) -> None:
     """Decide the last finding at ``places``, and those that a conjunction, or commas of such a list, join to it."""
     findings = clause.findings
-    in_list = sentence.join_at(index) == CONJUNCTION
+    in_list = sentence.join_at(index) == BY_CONJUNCTION
     for position in reversed(places):
         finding = findings[position]
-        if finding.kind == PhraseKind.STRUCTURE:
+        if finding.kind == STRUCTURE:
             if assertion == UNCERTAIN and finding.assertion == PRESENT and sentence.verb_follows(finding, index):
                 finding.decide(assertion, cue, "look_back")
             continue
@@ -92,17 +101,17 @@ def _decide(sentence: Sentence, clause: Clause, places: range, index: int, asser
             finding.decide(assertion, cue, "look_back")
         if position and findings[position - 1].words == finding.words:
             continue  # another meaning of the same words
-        in_list = in_list or finding.joined == CONJUNCTION
-        if finding.joined is None or (finding.joined == COMMA and not in_list):
+        in_list = in_list or finding.joined == BY_CONJUNCTION
+        if finding.joined is None or (finding.joined == BY_COMMA and not in_list):
             break
 
 
 def _answer_list(sentence: Sentence, clause: Clause, places: range, assertion: str, cue: WordSpan) -> None:
     """An answer behind a colon holds for a list of bare findings before it: "pneumothorax, effusion, fracture: none"."""
     first = clause.parts[0].first
-    if not clause.kinds & _COLON or len(places) < 2:
+    if not clause.kinds & COLON or len(places) < 2:
         return
-    colon = next(i for i in range(first, len(sentence.phrases)) if sentence.phrases[i].has(PhraseKind.COLON))
+    colon = next(i for i in range(first, len(sentence.phrases)) if sentence.phrases[i].kinds & COLON)
     if sentence.phrases[colon].end != cue[0]:
         return  # "effusion: small, pneumothorax: none"
     if all(phrase.kinds & _BARE_LIST_KINDS for phrase in sentence.phrases[first:colon]):
@@ -121,14 +130,14 @@ def _unused_cue_looks_back(sentence: Sentence, clause: Clause, part: Part, scope
     last, end = clause.findings[count - 1], scope.cue[1]
     behind = scope.behind.kinds if scope.behind is not None else 0
     ends_clause = end == sentence.start_of(part.stop)
-    is_remark = scope.kind == PhraseKind.NEGATION_BOTH and behind & _COMMA and ends_clause and last.assertion == PRESENT
+    is_remark = scope.kind == NEGATION_BOTH and behind & COMMA and ends_clause and last.assertion == PRESENT
     if last.part is not part and not is_remark:
         return False
     if scope.assertion == UNCERTAIN:
-        return _closes_clause(sentence, end, part.stop, scope.kind == PhraseKind.VERSUS)
+        return _closes_clause(sentence, end, part.stop, scope.kind == VERSUS)
     if scope.behind is not None and sentence.words[scope.behind.end - 1] in sentence.vocabulary.words["auxiliary"]:
         return False  # "the effusions have not" denies the change that another finding had
-    answers = behind & _COLON or (ends_clause and behind & VERB_KINDS)
+    answers = behind & COLON or (ends_clause and behind & VERB_KINDS)
     return scope.assertion == ABSENT and bool(is_remark or answers) and end == sentence.phrases[part.stop - 1].end
 
 
@@ -143,7 +152,7 @@ def _closes_clause(sentence: Sentence, end: int, stop: int, is_versus: bool) -> 
     if sentence.words[end - 1] in words["forward"]:
         return False
     last = stop - 1
-    while _DESCRIPTION_KINDS >> sentence.phrases[last].meanings[0][0] & 1:
+    while _DESCRIPTION_KINDS & sentence.phrases[last].meanings[0][0]:
         last -= 1
     if end < len(sentence.words) and sentence.words[end] in words["prepositions"]:
         return True
@@ -159,23 +168,17 @@ def restore_former(sentence: Sentence, clause: Clause) -> None:
         for phrase in sentence.phrases[part.first : part.stop + 1]:
             last = phrase.last
             was_former = last is not None and last.former and last.assertion == PAST and not last.final
-            if last is not None and was_former and phrase.has(PhraseKind.PERSISTENCE):
+            if last is not None and was_former and phrase.kinds & PERSISTENCE:
                 last.decide(PRESENT, None, "restore_former")
 
 
 def deny_by_pronoun(sentence: Sentence, clause: Clause) -> None:
     """A clause with "none" or "it", and no finding of its own, denies the last one: "it showed edema; none is seen today"."""
     last = sentence.last_finding
-    if (
-        clause.findings
-        or last is None
-        or last.final
-        or last.kind != PhraseKind.TERM
-        or clause.kinds & _OTHER_SUBJECT_KINDS
-    ):
+    if clause.findings or last is None or last.final or last.kind != TERM or clause.kinds & _OTHER_SUBJECT_KINDS:
         return
     phrases = [phrase for part in clause.parts for phrase in sentence.phrases[part.first : part.stop]]
-    denial = next((phrase for phrase in phrases if phrase.kinds & _NEGATION_AFTER), None)
+    denial = next((phrase for phrase in phrases if phrase.kinds & NEGATION_AFTER), None)
     if denial is None:
         return
     first = clause.parts[0].first

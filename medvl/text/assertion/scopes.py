@@ -18,24 +18,45 @@ from medvl.text.assertion.clauses import (
     PAST,
     UNCERTAIN,
     VERB_KINDS,
+    Clause,
+    Part,
     Phrase,
     Sentence,
 )
+from medvl.text.phrase_kinds import (
+    BLOCKER,
+    COLON,
+    COMMA,
+    CONTINUING,
+    FORMER,
+    HISTORY,
+    LINKER,
+    NEGATION,
+    NEGATION_BOTH,
+    NEUTRAL,
+    PREDICATE,
+    STOP,
+    STRUCTURE,
+    UNCERTAINTY,
+    UNUSED_CUE,
+    VERSUS,
+    Kind,
+)
 from medvl.text.structures import WordSpan
-from medvl.text.vocabulary import PhraseKind, Vocabulary, kind_bits
+from medvl.text.vocabulary import Vocabulary
 
 _OPENING = {
-    PhraseKind.NEGATION: ABSENT,
-    PhraseKind.NEGATION_BOTH: ABSENT,
-    PhraseKind.UNCERTAINTY: UNCERTAIN,
-    PhraseKind.VERSUS: UNCERTAIN,
-    PhraseKind.HISTORY: PAST,
-    PhraseKind.FORMER: PAST,
+    NEGATION: ABSENT,
+    NEGATION_BOTH: ABSENT,
+    UNCERTAINTY: UNCERTAIN,
+    VERSUS: UNCERTAIN,
+    HISTORY: PAST,
+    FORMER: PAST,
 }
-OPENING_KINDS = kind_bits(*_OPENING)
+OPENING_KINDS = NEGATION | NEGATION_BOTH | UNCERTAINTY | VERSUS | HISTORY | FORMER
 _STATING_KINDS = VERB_KINDS | LOOKING_BACK_KINDS
-_STRUCTURE_KINDS = kind_bits(PhraseKind.STRUCTURE, PhraseKind.PREDICATE)
-_ENDING_KINDS = kind_bits(PhraseKind.COMMA, PhraseKind.LINKER, PhraseKind.COLON, PhraseKind.STOP)
+_STRUCTURE_KINDS = STRUCTURE | PREDICATE
+_ENDING_KINDS = COMMA | LINKER | COLON | STOP
 # A phrase of no such kind changes nothing in an open scope.
 _SCOPE_KINDS = OPENING_KINDS | NAMING_KINDS | _STATING_KINDS | _STRUCTURE_KINDS | _ENDING_KINDS
 
@@ -61,9 +82,9 @@ class Scope:
         *("in_list", "is_named", "is_stated", "kind", "stop"),
     )
 
-    def __init__(self, assertion: str, cue: WordSpan | None = None, kind: PhraseKind | None = None) -> None:
+    def __init__(self, assertion: str, cue: WordSpan | None = None, kind: Kind | None = None) -> None:
         self.assertion, self.cue, self.kind = assertion, cue, kind
-        self.former = kind == PhraseKind.FORMER
+        self.former = kind == FORMER
         self.behind: Phrase | None = None
         self.is_named = self.is_stated = self.in_list = False
         self.stop = NOWHERE
@@ -93,11 +114,11 @@ def _is_denied_before_a_finding(scope: Scope, phrase: Phrase) -> bool:
 
 
 _KeptShut: TypeAlias = Callable[[Scope, Phrase], bool]
-_KEPT_SHUT: dict[PhraseKind, tuple[_KeptShut, ...]] = {
-    PhraseKind.NEGATION: (_continues_denial,),
-    PhraseKind.UNCERTAINTY: (_is_denied,),
-    PhraseKind.VERSUS: (_is_denied,),
-    PhraseKind.FORMER: (_is_denied_before_a_finding,),
+_KEPT_SHUT: dict[Kind, tuple[_KeptShut, ...]] = {
+    NEGATION: (_continues_denial,),
+    UNCERTAINTY: (_is_denied,),
+    VERSUS: (_is_denied,),
+    FORMER: (_is_denied_before_a_finding,),
 }
 
 
@@ -109,7 +130,7 @@ def _statement_follows_comma(scope: Scope, sentence: Sentence, index: int) -> bo
     if not scope.is_named:
         return False
     opener, structure_follows = sentence.look_ahead.next_statement(index)
-    if structure_follows or opener == PhraseKind.CONTINUING:
+    if structure_follows or opener == CONTINUING:
         return True
     return (scope.is_stated or opener is not None) and not sentence.look_ahead.alternative_follows(index)
 
@@ -163,10 +184,10 @@ def _cause_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
 
 
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
-_ENDINGS: dict[PhraseKind, tuple[_Ending, ...]] = {
-    PhraseKind.COMMA: (_statement_follows_comma, _comma_follows_former),
-    PhraseKind.LINKER: (_statement_follows_linker, _with_follows_former),
-    PhraseKind.COLON: (_colon_opens_no_list,),
+_ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
+    COMMA: (_statement_follows_comma, _comma_follows_former),
+    LINKER: (_statement_follows_linker, _with_follows_former),
+    COLON: (_colon_opens_no_list,),
 }
 
 
@@ -189,7 +210,7 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
         The scope that is open where the clause ends, or None.
     """
     clause, phrases = sentence.clauses[position], sentence.phrases
-    sentence.understood = sentence.understood or bool(clause.kinds >> PhraseKind.NEUTRAL & 1)
+    sentence.understood = sentence.understood or bool(clause.kinds & NEUTRAL)
     if scope is None and not clause.kinds & OPENING_KINDS:
         sentence.understood = sentence.understood or clause.has_statements
         return None
@@ -201,37 +222,44 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
                     sentence.understood = True
                 continue
             for kind, _ in phrase.meanings:
-                if OPENING_KINDS >> kind & 1:
+                if OPENING_KINDS & kind:
                     scope = _open(sentence, index, kind, scope)
                 elif scope is None:
                     if phrase.statements:
                         sentence.understood = True
-                elif NAMING_KINDS >> kind & 1:
+                elif NAMING_KINDS & kind:
                     _assert_findings(scope, phrase, sentence.vocabulary)
-                elif _STATING_KINDS >> kind & 1:
+                elif _STATING_KINDS & kind:
                     scope.is_stated = scope.is_named
-                elif _STRUCTURE_KINDS >> kind & 1:
+                elif _STRUCTURE_KINDS & kind:
                     _assert_statements(scope, phrase)
-                elif kind == PhraseKind.STOP:
+                elif kind == STOP:
                     if _list_goes_on(scope, sentence, index):
                         position += 1
                         clause.absorb(sentence.clauses[position])
                     elif not _cause_follows(scope, sentence, index):
-                        part.unused = None if scope.is_named else scope
+                        _note_unused(clause, part, scope)
                         scope.end(index, "clause_ends")
                         scope = None
                 elif kind in _ENDINGS:
-                    if kind == PhraseKind.COMMA and not scope.is_named:
-                        part.unused = scope
+                    if kind == COMMA and not scope.is_named:
+                        _note_unused(clause, part, scope)
                     scope = _scope_behind(scope, sentence, index, kind)
     if scope is not None and not scope.is_named and part.stop == len(phrases):
-        part.unused = scope
+        _note_unused(clause, part, scope)
     if clause.has_statements and any(finding.dropped for finding in clause.findings):
         clause.findings = [finding for finding in clause.findings if not finding.dropped]
     return scope
 
 
-def _open(sentence: Sentence, index: int, kind: PhraseKind, scope: Scope | None) -> Scope:
+def _note_unused(clause: Clause, part: Part, scope: Scope) -> None:
+    """Note whether a scope at the end of a part has named no finding."""
+    part.unused = None if scope.is_named else scope
+    if not scope.is_named:
+        clause.kinds |= UNUSED_CUE
+
+
+def _open(sentence: Sentence, index: int, kind: Kind, scope: Scope | None) -> Scope:
     """The scope of a cue at phrase ``index``, or the open one where a rule keeps the new one shut."""
     phrase = sentence.phrases[index]
     if scope is not None:
@@ -245,7 +273,7 @@ def _open(sentence: Sentence, index: int, kind: PhraseKind, scope: Scope | None)
     return new
 
 
-def _scope_behind(scope: Scope, sentence: Sentence, index: int, kind: PhraseKind) -> Scope | None:
+def _scope_behind(scope: Scope, sentence: Sentence, index: int, kind: Kind) -> Scope | None:
     """The scope behind a boundary at phrase ``index``: the same, or None where a rule ends it."""
     for ends in _ENDINGS[kind]:
         if ends(scope, sentence, index):
@@ -258,7 +286,7 @@ def _assert_findings(scope: Scope, phrase: Phrase, vocabulary: Vocabulary) -> No
     """Give the findings that a phrase names the assertion of a scope."""
     scope.is_named, scope.is_stated = True, False
     for finding in phrase.findings:
-        is_chronic = finding.kind == PhraseKind.BLOCKER or finding.name in vocabulary.chronic
+        is_chronic = finding.kind == BLOCKER or finding.name in vocabulary.chronic
         if scope.former and is_chronic:
             finding.rule = "chronic"  # "prior rib fractures" are still there
             continue
