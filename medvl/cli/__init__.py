@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from medvl.cli.audit import audit
+from medvl.cli.card import card
 from medvl.cli.compare import compare
 from medvl.cli.config import config
 from medvl.cli.demo import demo
@@ -35,7 +36,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, config, evaluate, compare, predict, explain, embed, label, audit, pack):
+for command in (demo, train, config, evaluate, compare, predict, explain, embed, card, label, audit, pack):
     app.command()(command)
 
 

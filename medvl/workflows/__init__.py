@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from medvl.workflows.layers import config_files as config_files
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
+    from medvl.workflows.model_card import write_model_card as write_model_card
     from medvl.workflows.packing import PackSettings as PackSettings
     from medvl.workflows.packing import PackSummary as PackSummary
     from medvl.workflows.packing import pack_studies as pack_studies
@@ -76,6 +77,7 @@ _MODULES = {
     "settings_text": "config_text",
     "train": "recipes",
     "wrap_ddp": "processes",
+    "write_model_card": "model_card",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

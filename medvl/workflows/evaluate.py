@@ -20,6 +20,7 @@ from medvl.networks import DualEncoder
 from medvl.utils.io import check_writable
 from medvl.workflows.evaluation_files import EVALUATION, REPORT, describe_evaluated, save_evaluation
 from medvl.workflows.masks import find_masks, masked_dataset
+from medvl.workflows.model_card import update_model_card
 from medvl.workflows.run_records import METRICS
 from medvl.workflows.trained_run import TrainedRun
 
@@ -55,7 +56,8 @@ def evaluate_run(
 ) -> Evaluation:
     """Run protocols on one split of a table; write ``evaluation.json``, ``evaluation.csv`` and the report.
 
-    Results of other protocols that an earlier evaluation of the same studies and model wrote there are kept.
+    Results of other protocols that an earlier evaluation of the same studies and model wrote there are kept. Where ``output``
+    is the run's own folder, the figures are written into the model's card as well.
 
     Args:
         run: the trained model.
@@ -95,10 +97,12 @@ def evaluate_run(
     chosen = choose_protocols(protocols, context)
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
-    for said in (run.training_overlap(manifest.studies), run.input_difference):
-        if said is not None:
-            logger.warning("%s", said)
-    earlier = save_evaluation(result, output, describe_evaluated(run, manifest))
+    warnings = [said for said in (run.training_overlap(manifest.studies), run.input_difference) if said is not None]
+    for said in warnings:
+        logger.warning("%s", said)
+    earlier = save_evaluation(result, output, describe_evaluated(run, manifest), warnings)
+    if output.resolve() == run.path.resolve():
+        update_model_card(run.path)
     write_report(
         output / REPORT,
         title=title or f"{run.path.name}: {manifest.name}",

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from medvl.workflows.trained_run import TrainedRun
 logger = logging.getLogger(__name__)
 
 EVALUATION, EVALUATION_CSV, REPORT = "evaluation.json", "evaluation.csv", "report.html"
-EVALUATED_ON, UNTRAINED = "evaluated_on", "untrained"
+EVALUATED_ON, UNTRAINED, KEY_FIGURES = "evaluated_on", "untrained", "key_figures"
 
 
 def describe_evaluated(run: TrainedRun, manifest: Manifest) -> dict[str, Any]:
@@ -36,7 +36,9 @@ def describe_evaluated(run: TrainedRun, manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def save_evaluation(result: Evaluation, folder: Path, evaluated_on: Mapping[str, Any]) -> dict[str, str]:
+def save_evaluation(
+    result: Evaluation, folder: Path, evaluated_on: Mapping[str, Any], warnings: Sequence[str] = ()
+) -> dict[str, str]:
     """Write ``evaluation.json`` and ``evaluation.csv``, and keep the results of an earlier evaluation in the folder.
 
     Results of other protocols on the same studies by the same model stay in the files, and the earlier report, which alone
@@ -46,13 +48,15 @@ def save_evaluation(result: Evaluation, folder: Path, evaluated_on: Mapping[str,
         result: the results.
         folder: where the files are written.
         evaluated_on: what was evaluated (:func:`describe_evaluated`).
+        warnings: what must be known of it, such as that the model was trained on these studies.
 
     Returns:
         For the report, a fact about the earlier results; empty without any.
     """
     earlier = _earlier_results(folder / EVALUATION)
     same = {key: earlier.get(EVALUATED_ON, {}).get(key) for key in evaluated_on} == {**evaluated_on}
-    content, rows = {**result.to_dict(), EVALUATED_ON: dict(evaluated_on)}, result.to_csv()
+    content, rows = _content(result), result.to_csv()
+    content[EVALUATED_ON] = {**evaluated_on, **({"warnings": list(warnings)} if warnings else {})}
     facts: dict[str, str] = {}
     if earlier and not same:
         moved = _number_files(folder, (EVALUATION, EVALUATION_CSV, REPORT))
@@ -68,6 +72,16 @@ def save_evaluation(result: Evaluation, folder: Path, evaluated_on: Mapping[str,
     write_text(folder / EVALUATION, json.dumps(content, indent=2, allow_nan=False) + "\n")
     write_text(folder / EVALUATION_CSV, rows)
     return facts
+
+
+def _content(result: Evaluation) -> dict[str, Any]:
+    """The results as dictionaries, each protocol with its key figures, from which the model's card is written."""
+    content = result.to_dict()
+    for key, found, untrained in result.pairs():
+        figures = found.key_figures_beside(untrained)
+        if figures:
+            content[key][KEY_FIGURES] = [{"name": figure.name, **figure.cell.to_dict()} for figure in figures]
+    return content
 
 
 def _earlier_results(path: Path) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from medvl.utils.threads import torch_threads
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
 from medvl.workflows.locations import absolute_locations
+from medvl.workflows.model_card import write_model_card
 from medvl.workflows.model_input import ModelInput, hash_training_inputs, log_packed_size
 from medvl.workflows.run_records import (
     CHECKPOINTS,
@@ -380,8 +381,7 @@ class RunFolder:
             write_json(partial / WEIGHTS, weights, indent=None)
             if self._input is not None:
                 self._input.save(partial)
-                with (partial / "README.md").open("a", encoding="utf-8") as card:
-                    card.write(self._input.card())
+            write_model_card(self.path, model_folder=partial)
             write_checksums(partial)
             shutil.rmtree(self.model, ignore_errors=True)
             partial.rename(self.model)
