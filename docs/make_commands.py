@@ -23,6 +23,7 @@ GUIDES = {
     "config": "recipes/index",
     "evaluate": "evaluation/index",
     "compare": "evaluation/compare",
+    "card": "training",
     "predict": "predictions",
     "explain": "predictions",
     "embed": "evaluation/index",
