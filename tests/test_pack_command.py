@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import pytest
-from safetensors.numpy import load_file
-
-sys.path.insert(0, str(Path(__file__).parent / "data"))
 from packed_tables import LABELS, web_server, write_table
+from safetensors.numpy import load_file
 
 SMALL = ["--image-size", 32, "--batch-size", 4, "--epochs", 1, "--device", "cpu", "--set", "embed_dim=16"]
 SMALL += ["--set", "vocab_size=120", "--set", "progress=false"]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from medvl.data.leaks import image_paths
+from medvl.utils.tar_members import TarMember
 
 FULL_BYTES = 8 * 2**30
 """Image files are read whole if all of them together are no larger than this."""
@@ -37,7 +38,7 @@ def studies_fingerprint(
         >>> studies_fingerprint((), [{"study_id": "a", "report": "Clear."}])[:8]
         'c755c6fd'
     """
-    studies = list(studies)
+    studies = studies if isinstance(studies, Sequence) else list(studies)
     images = _image_digests(studies, full_bytes)
     digest = hashlib.sha256(repr(tuple(names)).encode())
     # The number of its group replaces a study's id, which may contain the image's path.
@@ -48,7 +49,7 @@ def studies_fingerprint(
             groups.setdefault(study["study_id"], len(groups)),
             study.get("patient_id"),
             study.get("split"),
-            [(os.path.basename(path), images[path]) for path in image_paths(study)],
+            [(os.path.basename(path), images.get(path, "")) for path in image_paths(study)],
             study.get("report"),
             None if label is None else label.tolist(),
         )
@@ -59,8 +60,9 @@ def studies_fingerprint(
 
 
 def _image_digests(studies: Iterable[Mapping[str, Any]], full_bytes: int) -> dict[str, str]:
-    """A hash of every image file, or of the files of an image folder."""
-    paths = list(dict.fromkeys(path for study in studies for path in image_paths(study)))
+    """A hash of every image file, or of the files of an image folder; none of packed images, whose paths hold a hash."""
+    every = (path for study in studies for path in image_paths(study))
+    paths = list(dict.fromkeys(path for path in every if TarMember.parse(path) is None))
     files = {path: _files(path) for path in paths}
     with ThreadPoolExecutor(THREADS) as pool:
         each = [file for path in paths for file in files[path]]

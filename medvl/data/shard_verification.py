@@ -66,9 +66,8 @@ def _check_sums(folder: Path, index: Mapping[str, Any]) -> list[str]:
         return [f"{path} is missing."]
     expected = {entry["name"]: entry["sha256"] for entry in (*index["files"], *index["shards"])}
     expected[INDEX] = file_sha256(folder / INDEX)
-    found = dict(
-        reversed(line.split("  ", 1)) for line in path.read_text(errors="replace").splitlines() if "  " in line
-    )
+    lines = path.read_text(errors="replace").splitlines()
+    found = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
     differing = sorted(name for name in {*found, *expected} if found.get(name) != expected.get(name))
     if not differing:
         return []

@@ -179,11 +179,11 @@ def sample_files(sample: Sample, names: Sequence[str]) -> Iterator[tuple[str, by
         yield f"{sample.number:09d}.{suffix}", content
     if "report" in study:
         yield f"{sample.number:09d}.txt", study["report"].encode("utf-8", "replace")
-    content = {key: study[key] for key in ("study_id", "patient_id", "split", "row") if key in study}
+    record = {key: study[key] for key in ("study_id", "patient_id", "split", "row") if key in study}
     if "label" in study:
         states = zip(names or map(str, range(len(study["label"]))), study["label"].tolist(), strict=True)
-        content["label"] = {name: int(state) for name, state in states if state == state}
-    yield f"{sample.number:09d}.json", json.dumps(content).encode()
+        record["label"] = {name: int(state) for name, state in states if state == state}
+    yield f"{sample.number:09d}.json", json.dumps(record).encode()
 
 
 def tar_entry(name: str, content: bytes) -> tuple[bytes, bytes]:

@@ -93,7 +93,7 @@ class RadiographIntensity(Transform):
 
     def _check_packed(self, image: MetaTensor) -> None:
         """Raise if a packed image was scaled in another way than this."""
-        own = {"lower": self.lower, "upper": self.upper}
+        own: dict[str, object] = {"lower": self.lower, "upper": self.upper}
         if image.ndim == 4:
             own["hu_range"] = None if self.hu_range is None else list(self.hu_range)
         for name, value in own.items():

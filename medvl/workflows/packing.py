@@ -122,8 +122,9 @@ class PackSummary:
     @classmethod
     def from_index(cls, index: Mapping[str, Any], kept: int) -> PackSummary:
         """The summary of a folder's index."""
-        totals = [sum(shard[key] for shard in index["shards"]) for key in ("studies", "images", "bytes")]
-        return cls(len(index["shards"]), *totals, kept, [StudyError(*error) for error in index["skipped"]])
+        totals = {key: sum(shard[key] for shard in index["shards"]) for key in ("studies", "images", "bytes")}
+        skipped = [StudyError(*error) for error in index["skipped"]]
+        return cls(shards=len(index["shards"]), kept=kept, skipped=skipped, **totals)
 
 
 def pack_studies(

@@ -11,8 +11,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 from packed_tables import LABELS, write_table
 
 from medvl.data import StudyDataset, StudyLoader, read_manifest
