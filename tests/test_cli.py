@@ -494,6 +494,18 @@ def test_images_alone_are_embedded_but_give_nothing_to_evaluate(medvl, trained, 
 
 
 class TestLabel:
+    def test_counts_of_one_agree_with_their_words(self, medvl, tmp_path):
+        (tmp_path / "one.csv").write_text("report\nINDICATION: Cough. FINDINGS: Kein Pneumothorax. No effusion.\n")
+        code, out, err = medvl("label", tmp_path / "one.csv", "--output", tmp_path / "out.csv")
+        assert (code, out.splitlines()) == (
+            0,
+            [
+                f"1 report, 0 of them empty; 1 row in {tmp_path / 'out.csv'}.",
+                "1 sentence without a state in sections such as the indication.",
+                "1 report has sentences in another language, which get no state.",
+            ],
+        ), err
+
     def test_states_and_what_decided_them(self, medvl, tmp_path):
         table = write_table(tmp_path, 4)
         code, out, err = medvl("label", table, "--report-column", "text", "--output", tmp_path / "out.csv", "--explain")

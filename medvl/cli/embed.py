@@ -18,6 +18,7 @@ from medvl.cli.options import (
     column_options,
     resolve_device,
 )
+from medvl.utils.counts import count_of
 
 
 @column_options
@@ -55,5 +56,6 @@ def embed(
     embeddings = embed_loader(trained.model, loader, progress=True)
     split_of = {str(study["study_id"]): study.get("split", "") for study in manifest.studies}
     splits = [split_of[study_id] for study_id in embeddings.study_ids]
-    typer.echo(f"{len(embeddings)} studies in {embeddings.save(output, manifest.names, splits)}")
+    studies = count_of(len(embeddings), "study", "studies")
+    typer.echo(f"{studies} in {embeddings.save(output, manifest.names, splits)}")
     print_skipped([*manifest.skipped, *loader.skipped.values()])

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from medvl.cli.options import COLUMNS, Joins, OnError, checked_on_error
+from medvl.utils.counts import count_of
 
 if TYPE_CHECKING:
     from medvl.data.tables import Progress
@@ -95,14 +96,17 @@ def label(
 
 def _summary_lines(summary: LabelSummary, output: str) -> list[str]:
     to = "standard output" if output == "-" else output
-    lines = [f"{summary.rows} reports, {summary.empty} of them empty; {summary.written} rows in {to}."]
+    reports, rows = count_of(summary.rows, "report"), count_of(summary.written, "row")
+    lines = [f"{reports}, {summary.empty} of them empty; {rows} in {to}."]
     if summary.skipped_rows:
-        lines.append(f"{summary.skipped_rows} rows were skipped for an error.")
-    lines += [f"{number} rows have no row in {name}." for name, number in summary.unmatched.items()]
+        lines.append(f"{count_of(summary.skipped_rows, 'row was', 'rows were')} skipped for an error.")
+    for name, number in summary.unmatched.items():
+        lines.append(f"{count_of(number, 'row has', 'rows have')} no row in {name}.")
     if summary.skipped:
-        lines.append(f"{summary.skipped} sentences without a state in sections such as the indication.")
+        lines.append(f"{count_of(summary.skipped, 'sentence')} without a state in sections such as the indication.")
     if summary.other_language:
-        lines.append(f"{summary.other_language} reports have sentences in another language, which get no state.")
+        have = count_of(summary.other_language, "report has", "reports have")
+        lines.append(f"{have} sentences in another language, which get no state.")
     return lines
 
 
@@ -122,7 +126,7 @@ class _Bar:
         if self._bar is None:
             self._bar = tqdm(desc="label", total=read.total, unit=read.unit, unit_scale=read.unit == "B", delay=1)
         self._bar.update(read.done - self._bar.n)
-        self._bar.set_postfix_str(f"{rows} reports", refresh=False)
+        self._bar.set_postfix_str(count_of(rows, "report"), refresh=False)
 
     def __exit__(self, *error: object) -> None:
         if self._bar is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import typer
 
+from medvl.utils.counts import count_of
 from medvl.utils.extras import MissingExtraError
 
 # MONAI's bundle and transforms put these words before the error that matters
@@ -91,5 +92,5 @@ def how_to_go_on(arguments: Sequence[str]) -> str:
 def print_skipped(errors: Sequence[Any]) -> None:
     """Counts the studies that were left out for an error, and shows the first."""
     if errors:
-        counted = f"{len(errors)} {'study was' if len(errors) == 1 else 'studies were'} skipped for an error"
-        typer.echo(f"{counted}, the first: {errors[0]}", err=True)
+        counted = count_of(len(errors), "study was", "studies were")
+        typer.echo(f"{counted} skipped for an error, the first: {errors[0]}", err=True)

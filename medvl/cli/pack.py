@@ -10,6 +10,7 @@ import typer
 from medvl.cli.messages import print_skipped
 from medvl.cli.options import Data, OnError, checked_on_error, column_options
 from medvl.utils.checks import error_message
+from medvl.utils.counts import count_of
 
 if TYPE_CHECKING:
     from medvl.workflows import PackSummary
@@ -111,11 +112,12 @@ def _verify(folder: Path) -> None:
     for problem in problems:
         typer.echo(problem, err=True)
     if problems:
-        number = "1 file is" if len(problems) == 1 else f"{len(problems)} files are"
-        raise ValueError(error_message(str(folder), "be as it was written", f"a folder of which {number} not"))
+        are = count_of(len(problems), "file is", "files are")
+        raise ValueError(error_message(str(folder), "be as it was written", f"a folder of which {are} not"))
     index = read_index(str(folder))
     studies = sum(shard["studies"] for shard in index["shards"])
-    typer.echo(f"{folder} is whole: {studies} studies in {len(index['shards'])} tar files.")
+    files = count_of(len(index["shards"]), "tar file")
+    typer.echo(f"{folder} is whole: {count_of(studies, 'study', 'studies')} in {files}.")
 
 
 class _Bar:

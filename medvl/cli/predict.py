@@ -18,6 +18,7 @@ from medvl.cli.options import (
     column_options,
     resolve_device,
 )
+from medvl.utils.counts import count_of
 
 
 @column_options
@@ -65,7 +66,7 @@ def predict(
     manifest = image_manifest(images) if images else trained.studies(data, "all", columns, on_error)
     found = score(trained, manifest, finding, batch_size, on_error)
     if output is not None:
-        typer.echo(f"{len(found.study_ids)} images in {found.save(output)}")
+        typer.echo(f"{count_of(len(found.study_ids), 'image')} in {found.save(output)}")
     else:
         _print_scores(found.study_ids, found.findings, found.scores.tolist())
     print_skipped(found.skipped)

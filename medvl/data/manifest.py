@@ -15,6 +15,7 @@ from medvl.data.fingerprint import studies_fingerprint
 from medvl.data.splits import SPLITS, split_by_patient
 from medvl.data.study_list import StudyList, has_key, hash_column, select_studies, text_column
 from medvl.utils.checks import check_option
+from medvl.utils.counts import count_of
 from medvl.utils.errors import StudyError
 
 logger = logging.getLogger(__name__)
@@ -81,11 +82,11 @@ class Manifest:
         read = self.counts["rows"] - self.counts["skipped"]
         skipped = f" ({self.counts['skipped']} skipped for an error)" if self.counts["skipped"] else ""
         parts = [f"{self.counts[key]} with {_article(key)}, {read - self.counts[key]} without" for key in CONTENT_KEYS]
-        text = f"{self.name}: {_count(self.counts['rows'], 'row')}{skipped}: {'; '.join(parts)}."
+        text = f"{self.name}: {count_of(self.counts['rows'], 'row')}{skipped}: {'; '.join(parts)}."
         for key, count in self.dropped.items():
-            text += f" {_count(count, 'study', 'studies')} without {_article(key)} dropped."
+            text += f" {count_of(count, 'study', 'studies')} without {_article(key)} dropped."
         for table, count in self.unmatched.items():
-            text += f" {_count(count, 'row has', 'rows have')} no row in {table}."
+            text += f" {count_of(count, 'row has', 'rows have')} no row in {table}."
         if self.encoding != "utf-8":
             text += f" The file is not UTF-8 and was read as {self.encoding}."
         return text
@@ -149,7 +150,7 @@ class Manifest:
             raise ValueError(f"{self.name} has no split column; call assign_splits() to split it by patient.")
         studies = select_studies(self.studies, [one == split for one in text_column(self.studies, "split")])
         if not studies and not allow_empty:
-            total = _count(len(self.studies), "study", "studies")
+            total = count_of(len(self.studies), "study", "studies")
             raise ValueError(f"{self.name} has {total} and none in the split {split}.")
         return replace(self, studies=studies)
 
@@ -163,7 +164,3 @@ class Manifest:
 
 def _article(key: str) -> str:
     return f"an {key}" if key[0] in "aeiou" else f"a {key}"
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one}" if number == 1 else f"{number} {many or one + 's'}"

@@ -13,6 +13,7 @@ from torch import Tensor
 from medvl.evaluation.embeddings import Embeddings
 from medvl.evaluation.statistics.calibration import best_f1_threshold
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.counts import count_of
 
 Uncertain = Literal["exclude", "present", "absent"]
 UNCERTAIN_TARGETS = {"exclude": math.nan, "present": 1.0, "absent": 0.0}
@@ -112,8 +113,8 @@ def warn_one_class(names: Sequence[str], stacklevel: int = 3) -> None:
     """Warn of findings whose labeled cases are all of one class."""
     if names:
         warnings.warn(
-            f"{len(names)} finding(s) have one class only among the labeled cases and are left out of the macro means: "
-            + ", ".join(names),
+            f"{count_of(len(names), 'finding has', 'findings have')} one class only among the labeled cases; "
+            f"left out of the macro means: {', '.join(names)}",
             RuntimeWarning,
             stacklevel=stacklevel,
         )

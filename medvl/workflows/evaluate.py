@@ -17,6 +17,7 @@ from medvl.evaluation.context import ProtocolContext, embed
 from medvl.evaluation.registry import Protocol, choose_protocols
 from medvl.handlers import read_metrics
 from medvl.networks import DualEncoder
+from medvl.utils.counts import count_of
 from medvl.utils.io import check_writable
 from medvl.workflows.evaluation_files import EVALUATION, REPORT, describe_evaluated, save_evaluation
 from medvl.workflows.masks import find_masks, masked_dataset
@@ -214,7 +215,7 @@ def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds:
     facts = {
         **({"Trained on these studies": overlap} if overlap else {}),
         **({"Input differs from training": differing} if differing else {}),
-        "Evaluated on": f"{len(manifest)} studies of {manifest.name}",
+        "Evaluated on": f"{count_of(len(manifest), 'study', 'studies')} of {manifest.name}",
         **({} if trained_on.startswith(evaluated_on) else {"Their table": evaluated_on}),
         "Data of the training": trained_on,
         "Splits": ", ".join(f"{SPLIT_NAMES[split]} {count}" for split, count in run.environment["studies"].items()),
@@ -224,5 +225,5 @@ def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds:
     }
     if loader.skipped:
         first = "; ".join(map(str, list(loader.skipped.values())[:5]))
-        facts["Skipped"] = f"{len(loader.skipped)} studies could not be read: {first}"
+        facts["Skipped"] = f"{count_of(len(loader.skipped), 'study', 'studies')} could not be read: {first}"
     return facts

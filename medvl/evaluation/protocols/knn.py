@@ -27,6 +27,7 @@ from medvl.evaluation.targets import (
     warn_one_class,
 )
 from medvl.utils.checks import check_integer, check_positive, error_message
+from medvl.utils.counts import count_of
 
 __all__ = ["KNNResult", "knn"]
 
@@ -232,7 +233,8 @@ def _warn(train: np.ndarray, test: np.ndarray, findings: Sequence[str]) -> None:
     missing = [name for name, both in zip(findings, has_both_classes(train), strict=True) if not both]
     if missing:
         warnings.warn(
-            f"{len(missing)} finding(s) are not classified, as their training labels are of one class: {', '.join(missing)}.",
+            f"{count_of(len(missing), 'finding is', 'findings are')} not classified, as the training labels are of one "
+            f"class: {', '.join(missing)}.",
             RuntimeWarning,
             stacklevel=3,
         )

@@ -19,6 +19,7 @@ from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapCo
 from medvl.evaluation.tables import Cell, Column, Row, Table
 from medvl.evaluation.targets import require_labels
 from medvl.utils.checks import check_text_list
+from medvl.utils.counts import count_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -194,7 +195,8 @@ def zero_shot_single_label(
         without = [name for c, name in enumerate(classes) if not (numbers == c).any()]
         if without:
             warnings.warn(
-                f"{len(without)} class(es) have no study that shows them alone, and therefore no F1: {', '.join(without)}.",
+                f"{count_of(len(without), 'class is', 'classes are')} shown alone by no study, and therefore without an "
+                f"F1: {', '.join(without)}.",
                 RuntimeWarning,
                 stacklevel=2,
             )

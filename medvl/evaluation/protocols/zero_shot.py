@@ -30,6 +30,7 @@ from medvl.functional import class_similarity, finding_margins
 from medvl.functional.zero_shot import get_logit_scale
 from medvl.text.prompts import check_class_prompts
 from medvl.utils.checks import error_message
+from medvl.utils.counts import count_of
 
 __all__ = ["ZeroShotResult", "zero_shot"]
 
@@ -171,7 +172,8 @@ def zero_shot(
         without = [name for name, threshold in zip(used, thresholds, strict=True) if math.isnan(threshold)]
         if without:
             warnings.warn(
-                f"{len(without)} finding(s) have no present case in validation and therefore no F1: {', '.join(without)}.",
+                f"{count_of(len(without), 'finding has', 'findings have')} no present case in validation and therefore no "
+                f"F1: {', '.join(without)}.",
                 RuntimeWarning,
                 stacklevel=2,
             )

@@ -115,7 +115,7 @@ def test_findings_that_a_subset_does_not_know_are_counted_and_left_out():
         .findings
     ) == ["Edema"]
     test.labels[:, 0] = 1
-    with pytest.warns(RuntimeWarning, match=r"1 finding\(s\) have one class only .* Edema"):
+    with pytest.warns(RuntimeWarning, match=r"^1 finding has one class only .* Edema"):
         part = linear_probe(
             train, validation, test, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5)
         ).fractions[1.0]

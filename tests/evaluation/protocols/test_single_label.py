@@ -109,7 +109,7 @@ def test_a_collapsed_model_is_never_right_and_an_image_scores_alone():
     )
     row = embeddings.study_ids.index(many.study_ids[0])
     alone = Embeddings(embeddings.image[[row]], embeddings.text[[row]], labels=embeddings.labels[[row]])
-    with pytest.warns(RuntimeWarning, match=r"2 class\(es\) have no study"):
+    with pytest.warns(RuntimeWarning, match=r"^2 classes are shown alone by no study"):
         single = zero_shot_single_label(
             alone, PROMPTS, encode, NAMES, per_class=None, bootstrap=BootstrapConfig(n_resamples=2)
         )
