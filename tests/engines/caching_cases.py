@@ -37,7 +37,6 @@ class Case:
     def trainer(self, iteration_update: Any = None, **options: Any) -> SupervisedTrainer:
         """A trainer whose one step leaves the weights as they are, and the gradients in them."""
         return SupervisedTrainer(
-            device="cpu",
             max_epochs=1,
             train_data_loader=[self.batch],
             network=self.network,
@@ -46,7 +45,7 @@ class Case:
             prepare_batch=PrepareBatchImageText(network_keys=self.network_keys),
             iteration_update=iteration_update,
             decollate=False,
-            **{"optim_set_to_none": True, **options},
+            **{"device": "cpu", "optim_set_to_none": True, **options},
         )
 
     def gradients(self, iteration_update: Any = None, seed: int = 0, **options: Any) -> dict[str, Tensor | None]:

@@ -54,22 +54,30 @@ def graph_of_chunks(case, chunks):
     return {**joined, "logit_scale": outputs[-1]["logit_scale"]}
 
 
+GPU = pytest.param(
+    "cuda", marks=[pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]
+)
+
+
 @pytest.mark.parametrize("autocast", [False, True])
-def test_the_second_pass_draws_the_same_random_numbers(autocast):
+@pytest.mark.parametrize("device", ["cpu", GPU])
+def test_the_second_pass_draws_the_same_random_numbers(device, autocast):
     case = make_case("convirt", dropout=0.3)
-    case.network.train()
+    moved = {name: value.to(device) for name, value in case.batch.items()}
+    case = Case(case.network.to(device).train(), case.loss, moved)
     torch.manual_seed(5)
     chunks = [slice(0, 4), slice(4, 8), slice(8, 11)]  # eleven pairs in three chunks
-    with torch.autocast("cpu", enabled=autocast, cache_enabled=False):
+    with torch.autocast(device, dtype=torch.bfloat16, enabled=autocast, cache_enabled=False):
         output = graph_of_chunks(case, chunks)
         loss = case.loss(output, case.batch)
     loss.backward()
     expected = {name: value.grad for name, value in case.network.named_parameters()} | {"the loss": loss.detach()}
-    after = torch.rand(3)
+    after = torch.rand(3, device=device)
     case.network.zero_grad()
-    got = case.gradients(GradientCaching(4), seed=5, amp=autocast)
-    assert torch.equal(torch.rand(3), after), "the generator goes on as after one pass"
-    assert torch.equal(got["the loss"], loss.detach())
+    amp = {"amp": autocast, "amp_kwargs": {"dtype": torch.bfloat16}}
+    got = case.gradients(GradientCaching(4), seed=5, device=device, **amp)
+    assert torch.equal(torch.rand(3, device=device), after), "the generator goes on as after one pass"
+    torch.testing.assert_close(got["the loss"], loss.detach(), rtol=1e-6, atol=0)
     assert_equal(got, expected, 2e-2 if autocast else 1e-5)  # bfloat16 has 8 bits
     assert all(value.dtype == torch.float32 for value in got.values())
 

@@ -56,8 +56,8 @@ def sources(tmp_path):
     return [f"image-label={tmp_path / 'labeled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
 
 
-@pytest.mark.parametrize("recipe", ["medclip", "medvl", "umcl"])
-def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe):
+@pytest.mark.parametrize(("recipe", "cached_chunk"), [("medclip", None), ("medvl", None), ("umcl", None), ("medvl", 2)])
+def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe, cached_chunk):
     settings = {
         **TINY,
         "sources": sources,
@@ -72,7 +72,10 @@ def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tm
         "learning_rate": 0.01,
     }  # fmt: skip
     step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",), "medvl": ("batch_size",)}[recipe]
-    in_two_processes(recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **settings)
+    chunks = {} if cached_chunk is None else {"cached_chunk": cached_chunk}
+    in_two_processes(
+        recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **chunks, **settings
+    )
     run_bundle(
         config_file=[str(path) for path in config_files(recipe)],
         output=str(tmp_path / "one"),
