@@ -29,7 +29,8 @@ from medvl.evaluation import (
     registered_protocols,
     write_report,
 )
-from medvl.evaluation.registry import _REGISTERED, choose_protocols
+from medvl.evaluation.registry import _REGISTERED, choose_protocols, protocol_modules
+from medvl.evaluation.report.page import table_sections
 
 FOLDER = Path(protocols.__file__).parent
 
@@ -157,6 +158,32 @@ def test_a_new_protocol_appears_in_every_output(counted, tmp_path):
     assert "counted, chance 2.000, untrained 3.000" in page
     assert "90 % interval 1.000–9.000" in re.sub("<[^>]*>", "", page)
     assert "the middle 90 % of 7 bootstrap resamples" in page
+
+
+def test_every_protocol_says_what_its_figures_mean():
+    names = [name for module in protocol_modules() for name in module.__all__ if name.endswith("Result")]
+    kinds = [
+        kind
+        for kind in (getattr(package, name) for name in names)
+        if isinstance(kind, type) and issubclass(kind, ProtocolResult)
+    ]
+    assert len(kinds) == len(protocol_names())
+    assert [kind.__name__ for kind in kinds if kind.explanations is ProtocolResult.explanations] == []
+
+
+def test_an_explanation_stands_where_its_figure_does_first(counted):
+    class Again(Counted):
+        def explanations(self):
+            return {"Studies": "How many there are.", "More": "How many more."}
+
+    class Explained(Counted):
+        def explanations(self):
+            return {"Studies": "How many there are."}
+
+    sections = table_sections(Evaluation({"first": Explained(4.0), "second": Again(3.0)}))
+    assert [section.explanations for section in sections] == [
+        {"Studies": "How many there are."}, {"More": "How many more."}
+    ]  # fmt: skip
 
 
 def test_a_name_is_registered_once(counted):
