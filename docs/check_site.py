@@ -1,4 +1,6 @@
-"""Checks the built pages: ``sphinx-build docs site && python docs/check_site.py site``.
+"""Checks the built pages: ``sphinx-build -E -a docs site && python docs/check_site.py site``.
+
+The pages must be built as a whole: Sphinx forgets the index entries of pages that a further build does not write.
 
 Every page has the navigation with its groups and no link to nowhere; no page shows a path of this machine, an address in
 memory or LaTeX that is not rendered; and the search finds each of :data:`SEARCHES` at the first hit.

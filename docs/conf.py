@@ -28,6 +28,7 @@ release = version = medvl.__version__
 extensions = [
     "myst_parser",
     "sphinx.ext.autodoc",
+    "sphinx.ext.autosummary",
     "sphinx.ext.intersphinx",
     "sphinx.ext.napoleon",
     "sphinx.ext.mathjax",
@@ -67,6 +68,8 @@ _PROJECTS = {
 }
 intersphinx_mapping = {name: (url, (f"inventories/{name}.inv",)) for name, url in _PROJECTS.items()}
 
+toc_object_entries_show_parents = "hide"
+autosummary_generate = False  # its tables only, by _summarize_package
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"
@@ -78,6 +81,8 @@ napoleon_use_rtype = False
 napoleon_use_ivar = True
 nitpicky = True
 nitpick_ignore = [
+    ("py:class", "array"),  # array.array of the standard library, which autodoc shortens
+    ("py:class", "torch.nn.modules.batchnorm._NormBase"),  # has no page
     ("py:class", "medvl.functional.zero_shot.Values"),  # a type variable
     ("py:class", "medvl.data.public.base.DatasetType"),  # a type variable
     ("py:class", "medvl.data.public.base.ImagesElsewhere"),  # a base class, with nothing to call
@@ -99,7 +104,17 @@ def _name_files_of_diffs(app, doctree):
             block.rawsource, block.children = text, [nodes.Text(text)]
 
 
+def _summarize_package(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Put a table of a package's public classes and functions behind its docstring."""
+    if what == "module" and (Path(__file__).parent / "api" / f"{name.removeprefix('medvl.')}.md").is_file():
+        public = [
+            member for member in obj.__all__ if getattr(getattr(obj, member), "__module__", "").startswith("medvl.")
+        ]
+        lines += ["", ".. autosummary::", "   :nosignatures:", "", *(f"   {member}" for member in public), ""]
+
+
 def setup(app: Any) -> None:
     """Connect what Sphinx has no option for."""
     app.connect("autodoc-process-signature", _show_factories)
+    app.connect("autodoc-process-docstring", _summarize_package)
     app.connect("doctree-read", _name_files_of_diffs)

@@ -58,7 +58,8 @@ PAGES: dict[str, dict[str, str]] = {
     },
     "numpy": {
         "reference/generated/{name}.html": "numpy.ndarray numpy.dtype",
-        "reference/arrays.scalars.html": "numpy.bool numpy.float32 numpy.float64 numpy.int16 numpy.int64 numpy.uint8",
+        "reference/arrays.scalars.html": """numpy.bool numpy.float32 numpy.float64 numpy.int16 numpy.int64 numpy.uint64
+            numpy.uint8""",
         "reference/random/legacy.html": "numpy.random.RandomState numpy.random.mtrand.RandomState=numpy.random.RandomState",
         "reference/random/generator.html": """numpy.random.Generator
             numpy.random._generator.Generator=numpy.random.Generator""",

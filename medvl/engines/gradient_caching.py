@@ -200,8 +200,8 @@ class CachedBatch:
     """A batch that has passed the network in chunks; made by :meth:`GradientCaching.embed`.
 
     Attributes:
-        output (dict[str, Tensor]): the network's outputs for the whole batch, as leaves of the loss's graph.
-        chunks (list[Chunk]): what passes together.
+        output: dictionary of the network's outputs for the whole batch, as leaves of the loss's graph.
+        chunks: list of :class:`~medvl.engines.chunks.Chunk`, what passes together.
     """
 
     def __init__(
