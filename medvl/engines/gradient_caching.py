@@ -100,7 +100,9 @@ class GradientCaching:
         prepared = engine.prepare_batch(batchdata, engine.state.device, engine.non_blocking, **engine.to_kwargs)
         image, targets, args, kwargs = (*prepared, (), {}) if len(prepared) == 2 else prepared
         if args:
-            raise ValueError(error_message("prepare_batch", "give arguments of the network by name", f"{len(args)}"))
+            raise ValueError(
+                error_message("prepare_batch", "name the arguments of the network", f"{len(args)} by position")
+            )
         ids = (targets.get("image_ids"), targets.get("text_ids")) if isinstance(targets, Mapping) else None
 
         def autocast() -> AbstractContextManager[Any]:

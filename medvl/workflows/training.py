@@ -172,6 +172,7 @@ def prepare_network(
     frozen_text_layers: int | str | None = None,
     lora_rank: int = 0,
     frozen_image_layers: int | str | None = None,
+    gradient_checkpointing: bool = False,
 ) -> DualEncoder:
     """Freeze layers of the encoders or add LoRA adapters to the text encoder, and move the network to its device.
 
@@ -184,6 +185,8 @@ def prepare_network(
             none. Needs the package peft.
         frozen_image_layers: how many of the image encoder's layers are frozen, with what comes before them, or "all"; None
             freezes nothing. Their batch norm keeps its statistics.
+        gradient_checkpointing: keep only the inputs of the encoders' blocks for the gradient, and compute the rest again:
+            :meth:`DualEncoder.gradient_checkpointing_enable`.
 
     Returns:
         The network.
@@ -209,6 +212,8 @@ def prepare_network(
         network.text_encoder.freeze(None if frozen_text_layers == "all" else int(frozen_text_layers))
     if frozen_image_layers is not None:
         network.image_encoder.freeze(None if frozen_image_layers == "all" else int(frozen_image_layers))
+    if gradient_checkpointing:
+        network.gradient_checkpointing_enable()
     # Convolutions are fastest in this memory format.
     channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
     return network.to(device, memory_format=channels_last)  # type: ignore[call-overload]  # not in torch's types

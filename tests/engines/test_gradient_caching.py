@@ -82,6 +82,13 @@ def test_the_second_pass_draws_the_same_random_numbers(device, autocast):
     assert all(value.dtype == torch.float32 for value in got.values())
 
 
+def test_checkpointed_networks():
+    case = make_case("mlip")
+    expected = case.gradients()
+    case.network.gradient_checkpointing_enable()
+    assert_equal(case.gradients(GradientCaching(4)), expected)
+
+
 def test_autocast_is_used_on_the_cpu():
     case = make_case("convirt")
     exact, rounded = (case.gradients(GradientCaching(4), amp=amp)["the loss"] for amp in (False, True))

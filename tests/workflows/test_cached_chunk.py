@@ -99,6 +99,25 @@ def test_null_is_the_plain_training_and_chunks_learn_the_same(tables, tmp_path, 
     assert any(not torch.equal(again[name], value) for name, value in weights.items()), "not the same sums"
 
 
+CHECKPOINTING = {"network#gradient_checkpointing": True}
+COMPILATION = {"train#trainer#compile": True, "train#trainer#compile_kwargs": {"backend": "eager"}}
+
+
+@pytest.mark.parametrize("more", [CHECKPOINTING, COMPILATION], ids=["checkpointing", "compilation"])
+def test_settings_that_no_file_mentions(tables, tmp_path, more):
+    """Arguments of the trainer and of the preparation of the network, with bfloat16."""
+    bfloat16 = {"train#trainer#amp": True, "train#trainer#amp_kwargs": {"dtype": "$torch.bfloat16"}}
+    exact, _ = trained("convirt", tables, tmp_path / "plain")
+    trainer, _ = trained("convirt", tables, tmp_path / "all", cached_chunk=3, **bfloat16, **more)
+    losses = [float(one.state.output["loss"].detach()) for one in (exact, trainer)]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.05)
+    compiled, network = hasattr(trainer.network, "_orig_mod"), getattr(trainer.network, "_orig_mod", trainer.network)
+    checkpointed = any(hasattr(module, "checkpointed_class") for module in network.image_encoder.modules())
+    assert (compiled, checkpointed) == (more is COMPILATION, more is CHECKPOINTING)
+    assert network.text_encoder.model.is_gradient_checkpointing == checkpointed
+
+
 def test_a_chunk_is_a_number(tables, tmp_path):
     with pytest.raises(RuntimeError, match=r"medvl\.engines\.GradientCaching") as caught:
         trained("convirt", tables, tmp_path / "run", cached_chunk=0)
