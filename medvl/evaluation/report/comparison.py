@@ -154,7 +154,7 @@ class RunsComparison:
             tables.append(Table(key.replace("_", "-"), title, "Statistic", columns, rows))
         return tables
 
-    def sections(self) -> list[TableSection]:
+    def _sections(self) -> list[TableSection]:
         """The tables with what their figures mean, each explanation once."""
         first = self.runs[0]
         said: set[str] = set()
@@ -212,7 +212,7 @@ def write_comparison(path: str | Path, comparison: RunsComparison, *, show_text:
         "first": comparison.runs[0].name,
         "names": [run.name for run in comparison.runs],
         "notes": [f"{run.name}: {note}" for run in comparison.runs for note in run.notes],
-        "sections": comparison.sections(),
+        "sections": comparison._sections(),
         "significant": comparison.significant(),
         "script": script,
         "policy": content_policy(script),
