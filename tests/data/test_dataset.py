@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -89,6 +90,31 @@ class TestDataset:
             for i in range(8):
                 assert float(dataset[i]["image"].max()) == i
         assert counting.calls == 3 + 5 * 2
+
+    def test_loading_stops_where_the_cache_is_full(self):
+        counting = FailOn("image", ())
+        dataset = StudyDataset(studies(400), counting, cache_bytes=3 * 16 * 4)
+        dataset.load(threads=2)
+        assert 3 < counting.calls <= 32
+        whole = StudyDataset(studies(50), FailOn("image", {7.0}), cache_bytes=1 << 20)
+        shown = []
+        whole.load(progress=lambda items: (shown.append(0) or item for item in items))
+        assert len(shown) == whole.steps[0].calls == 50
+        whole.load()
+        assert whole.steps[0].calls == 50
+
+    def test_workers_share_what_their_parent_has_left(self, monkeypatch):
+        item = 16 * 4
+        dataset = StudyDataset(studies(40), FailOn("image", ()), cache_bytes=14 * item)
+        for i in range(6):
+            dataset[i]
+        monkeypatch.setattr("medvl.data.dataset.get_worker_info", lambda: SimpleNamespace(num_workers=4))
+        calls = dataset.steps[0].calls
+        for _ in range(2):
+            for i in range(12):
+                dataset[i]
+        # Of 14 there is room for 8 more, 2 in each of the 4 workers.
+        assert dataset.steps[0].calls - calls == 2 + 4 * 2
 
     def test_a_cached_item_is_not_changed_by_random_steps(self):
         class InPlace(Randomizable, MapTransform):
