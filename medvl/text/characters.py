@@ -25,20 +25,23 @@ _DEIDENTIFICATION_MARK = re.compile(r"\[\*\*[^\[\]]{0,200}\]")
 _MARKUP = re.compile(
     r"""(?P<absent>\(-\)|\[-\])
       | (?P<present>\(\+\)|\[\+\])
+      | (?P<remark>(?<=\w)[ ]?\((?i:no|yes)\))
       | (?P<bold>(?<![\w*])\*\*(?=\w)[^*\n]{1,80}(?<=[\w.:])\*\*(?![\w*]))
       | (?P<inline></?(?i:b|i|u|em|strong|span|font)[ ]?/?>)
       | (?P<tag></?[a-zA-Z]{1,10}[ ]?/?>)
       | (?P<space>&nbsp;)
       | (?P<leader>(?<=\w)[ ]?\.{3,}[ ]?(?=(?i:no|yes|none|nil|absent|present|negative|positive)\b[ ]*(?:[.;,|\n]|\Z)))
-      | (?P<question>\?(?=[ ](?i:no|yes|none)(?:[.;,]|\Z)))
+      | (?P<question>\?(?=[ ](?:(?i:no|yes|none)|Y)\b[ ]*(?:[.;,(|\n]|\Z)))
+      | (?P<denied>\?[ ]N(?=[ ]*(?:[.;,|\n]|\Z)))
       | (?P<cell>\|(?=[ ]?(?i:no|yes|none|nil|absent|present|negative|positive)\b))
       | (?P<equals>(?<!=)=(?!=)|->)
       | (?P<answer>:[ ]?[0N][ ]{2,})
-      | (?P<none>:[ ]?[0N](?![\w.,/]))
+      | (?P<none>:[ ]?[0N](?![\w.,/]|[ ]?[cm]m\b)|:[ ]?[0N](?=\.(?:\s|\Z)))
       | (?P<bar>\|)
       | (?P<end>(?<=\w)\*{1,2}(?=\s|\Z))""",
     re.VERBOSE,
 )
+_REMARK = re.compile(r"\((?i:no|yes)\)")
 _COLON_MARK = re.compile(r":[ ]?[0N](?!\w)")
 _READ_AS = {
     "absent": "neg",
@@ -48,6 +51,7 @@ _READ_AS = {
     "question": ":",
     "cell": ":",
     "none": ":no",
+    "denied": ":no",
     "end": ";",
     "answer": ":no;",
     "bar": "|",
@@ -137,7 +141,7 @@ def _has_markup(text: str) -> bool:
         or "&" in text
         or "|" in text
         or (">" in text and "->" in text)  # one character is found much faster than two
-        or ("(" in text and ("(-" in text or "( )" in text))
+        or ("(" in text and ("(-" in text or "( )" in text or _REMARK.search(text) is not None))
         or ("?" in text and "? " in text)
         or "..." in text
         or _COLON_MARK.search(text) is not None
@@ -148,6 +152,8 @@ def _read_mark(mark: re.Match[str]) -> str:
     """What a mark is read as, with as many characters."""
     if mark.lastgroup == "bold":
         return mark[0].replace("*", " ")
+    if mark.lastgroup == "remark":
+        return f":{mark[0].strip(' ()')}".ljust(len(mark[0]))
     return _READ_AS.get(mark.lastgroup or "", "").ljust(len(mark[0]))
 
 

@@ -133,8 +133,10 @@ class LookAhead:
         return count + (has_term and place == len(self.matches))
 
     def _is_subject(self, index: int) -> bool:
-        """Whether a finding is the subject of a verb and an attribute: "is stable", "is small"."""
+        """Whether a finding is the subject of a verb and an attribute: "is stable", "is small"; or of its place: "tip in"."""
         kinds = [kinds_of(meanings) for meanings, _, _ in self.matches[index + 1 : index + 3]]
         if kinds and kinds[0] & PERSISTENCE:
             return True
+        if kinds and kinds[0] & TERM and self.matches[index + 1][1] == self.matches[index][2]:
+            return self.matches[index + 1][0] == self.matches[index][0]  # the same finding: "NG tube | tip in stomach"
         return len(kinds) == 2 and bool(kinds[0] & VERB and kinds[1] & (CONTINUING | SEVERITY))

@@ -31,6 +31,8 @@ _NON_SPACE = re.compile(r"\S")
 _WORD = re.compile(r"\w")
 _NEXT_WORD = re.compile(r"\S{1,40}")
 _ITEM = re.compile(r"[-*+>\u2022\u2023\u25e6\u25aa\u00b7\u2013\u2014](?=\s)|\(?[0-9]{1,2}[.)](?=\s)|[a-zA-Z][.)](?=\s)")
+# "Pneumothorax: no" is complete.
+_ANSWER = re.compile(r"[:=][ ]{0,20}(?i:no)\Z")
 _GLUED_ITEM = re.compile(r"[0-9]{1,2}[.)]\s?[A-Z]")
 
 
@@ -357,7 +359,9 @@ class _Splitter:
             or _ITEM.match(text, end)
         ):
             return True
-        if text[stop - 1] in ",(/-" or self._word_before(stop) in _CONTINUES:
+        if text[stop - 1] in ",(/-" or (
+            self._word_before(stop) in _CONTINUES and not _ANSWER.search(text, max(line, stop - 24), stop)
+        ):
             return False
         if text[end].islower() and not self._all_lower():
             return False

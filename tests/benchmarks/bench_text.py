@@ -25,13 +25,13 @@ import numpy as np
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "text")]
 
+import test_findings  # noqa: E402
 from test_findings import MESH, challenge, is_right  # noqa: E402
 from test_sentences import marked_texts  # noqa: E402
 
 from medvl.data import OpenIReports  # noqa: E402
-from medvl.text import augment_text, label_report, load_vocabulary, split_sentences  # noqa: E402
+from medvl.text import augment_text, label_report, split_sentences  # noqa: E402
 
-NAMES = load_vocabulary("chexpert14").names
 # The baseline: a keyword is a finding unless its sentence has a word of negation.
 KEYWORDS = {
     "Cardiomegaly": r"cardiomegaly|enlarged heart|heart is enlarged|cardiac enlargement|enlarged cardiac",
@@ -165,42 +165,23 @@ def time_per_character(function: Callable[[str], object], texts: Sequence[str]) 
     return (time.process_time() - begin) / sum(map(len, texts))
 
 
-def scores(found: np.ndarray, truth: np.ndarray) -> tuple[float, float, float]:
-    right = (found & truth).sum()
-    return right / max(found.sum(), 1), right / truth.sum(), 2 * right / (found.sum() + truth.sum())
-
-
-def coded(studies: Sequence[dict], codes: set[str]) -> np.ndarray:
-    return np.array([any(term.split("/")[0].strip() in codes for term in study["mesh"]) for study in studies])
-
-
 def agreement(studies: list[dict], title: str) -> None:
     labels = np.array([label_report(study["report"]) for study in studies])
     crude = [baseline("\n".join(study["sections"].get(k, "") for k in ("findings", "impression"))) for study in studies]
-    rows, macro = [], []
-    for name, codes in MESH.items():
-        truth = coded(studies, codes)
-        ours = scores(labels[:, NAMES.index(name)] == 1, truth)
-        theirs = scores(np.array([row[name] for row in crude]), truth)
-        macro.append((ours[2], theirs[2]))
-        rows.append([name, int(truth.sum()), *ours, theirs[2]])
-    rows.append(["mean", "", "", "", *map(float, np.mean(macro, axis=0))])
-    normal = np.array([study["mesh"] == ["normal"] for study in studies])
-    rows.append(["No Finding against *normal*", int(normal.sum()), *scores(labels[:, 0] == 1, normal), ""])
+    rows, mean, last = test_findings.agreement(studies, labels)
+    baselines = []
+    for row in rows:
+        found = np.array([states[row[0]] for states in crude])
+        baselines.append(test_findings.scores(found, test_findings.coded(studies, MESH[row[0]]))[2])
+        row.append(baselines[-1])
+    rows += [["mean", "", "", "", mean, float(np.mean(baselines))], [*last, ""]]
     table(title, ["finding", "coded", "precision", "recall", "F1", "baseline F1"], rows)
 
 
 def disagreements(studies: list[dict]) -> None:
     """Count the disagreements of codes and states, by finding and kind."""
-    kinds: Counter[tuple[str, str, str]] = Counter()
-    words = {1.0: "present", 0.0: "absent", -1.0: "uncertain"}
-    for study in studies:
-        states = label_report(study["report"]).tolist()
-        for name, codes in MESH.items():
-            state, truth = states[NAMES.index(name)], bool(coded([study], codes)[0])
-            if truth != (state == 1):
-                kinds[name, "coded" if truth else "not coded", words.get(state, "not mentioned")] += truth or state == 1
-    rows = [[count, *kind] for kind, count in kinds.most_common() if count]
+    labels = np.array([label_report(study["report"]) for study in studies])
+    rows = [[count, *kind] for kind, count in test_findings.disagreements(studies, labels).most_common()]
     table("Disagreements on the first half", ["reports", "finding", "human codes", "medvl"], rows)
 
 

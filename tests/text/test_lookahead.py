@@ -76,6 +76,14 @@ def test_next_statement(following, expected):
     assert look_ahead(COMMA, *following).next_statement(0) == expected
 
 
+def test_a_finding_named_twice_without_a_word_between_is_a_statement():
+    """ "NG tube tip in stomach" names a device and where it ends."""
+    assert look_ahead(COMMA, TERM, TERM).next_statement(0) == (CONTINUING, False)
+    sentence = look_ahead(COMMA, TERM, TERM)
+    sentence.matches[2] = (sentence.matches[2][0], 3, 4)
+    assert sentence.next_statement(0) == (None, False)
+
+
 TERMINAL = [
     TERM,
     ONLY_ABSENT,

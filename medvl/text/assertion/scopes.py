@@ -69,6 +69,7 @@ class Scope:
         cue: the words of the cue; None for a list that an earlier sentence opened.
         former: whether it is that of a word like "prior".
         is_named: whether a finding was in it.
+        named_end: one past the last word of the last finding in it.
         is_stated: whether a verb or a cue followed its last finding, so that the statement may be complete.
         in_list: whether it is that of a denied list, which goes on over semicolons.
         kind: the kind of the cue.
@@ -79,7 +80,7 @@ class Scope:
 
     __slots__ = (
         *("assertion", "behind", "cue", "ended_by", "former"),
-        *("in_list", "is_named", "is_stated", "kind", "stop"),
+        *("in_list", "is_named", "is_stated", "kind", "named_end", "stop"),
     )
 
     def __init__(self, assertion: str, cue: WordSpan | None = None, kind: Kind | None = None) -> None:
@@ -87,7 +88,7 @@ class Scope:
         self.former = kind == FORMER
         self.behind: Phrase | None = None
         self.is_named = self.is_stated = self.in_list = False
-        self.stop = NOWHERE
+        self.stop = self.named_end = NOWHERE
         self.ended_by: str | None = None
 
     def end(self, index: int, rule: str) -> None:
@@ -183,6 +184,16 @@ def _cause_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
     return scope.cue[1] == phrase.start and sentence.words[phrase.end - 1] in sentence.vocabulary.words["cause"]
 
 
+def _describes_anew(scope: Scope, phrase: Phrase) -> bool:
+    """A body part and what is said of it end a denial that has named a finding: "no edema heart large"."""
+    if scope.assertion != ABSENT or not scope.is_named:
+        return False
+    return any(
+        scope.named_end <= statement.structure_words[0] and statement.structure_words < statement.predicate_words
+        for statement, _ in phrase.statements
+    )
+
+
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
 _ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
     COMMA: (_statement_follows_comma, _comma_follows_former),
@@ -191,8 +202,8 @@ _ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
 }
 
 
-SCOPE_ENDS = tuple(ends for rules in _ENDINGS.values() for ends in rules)
-"""The rules that end a scope at a comma, an "and" or a colon."""
+SCOPE_ENDS = (*(ends for rules in _ENDINGS.values() for ends in rules), _describes_anew)
+"""The rules that end a scope at a comma, an "and" or a colon, or at a body part."""
 
 
 # The walk.
@@ -232,7 +243,11 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
                 elif _STATING_KINDS & kind:
                     scope.is_stated = scope.is_named
                 elif _STRUCTURE_KINDS & kind:
-                    _assert_statements(scope, phrase)
+                    if _describes_anew(scope, phrase):
+                        scope.end(index, "_describes_anew")
+                        scope = None
+                    else:
+                        _assert_statements(scope, phrase)
                 elif kind == STOP:
                     if _list_goes_on(scope, sentence, index):
                         position += 1
@@ -284,7 +299,7 @@ def _scope_behind(scope: Scope, sentence: Sentence, index: int, kind: Kind) -> S
 
 def _assert_findings(scope: Scope, phrase: Phrase, vocabulary: Vocabulary) -> None:
     """Give the findings that a phrase names the assertion of a scope."""
-    scope.is_named, scope.is_stated = True, False
+    scope.is_named, scope.is_stated, scope.named_end = True, False, phrase.end
     for finding in phrase.findings:
         is_chronic = finding.kind == BLOCKER or finding.name in vocabulary.chronic
         if scope.former and is_chronic:
