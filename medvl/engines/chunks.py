@@ -114,7 +114,11 @@ def plan_chunks(
     parts = _cut(units, size.images, chunk_size, enough)
     parts += [[] for _ in range(enough - len(parts))]
     chunks = [
-        Chunk(*([row for unit in part for row in unit.rows(owner)] for owner in ("image", "study", "text")))
+        Chunk(
+            [row for unit in part for row in unit.images],
+            [row for unit in part for row in unit.studies],
+            [row for unit in part for row in unit.texts],
+        )
         for part in parts
     ]
     for row in alone:
@@ -141,7 +145,7 @@ def _units(
         units.setdefault(study, Chunk()).studies.append(row)
     for image, row in enumerate(range(size.images) if view_index is None else view_index):
         units[image_ids[row]].images.append(image)
-    alone = []
+    alone: list[int] = []
     for row, study in enumerate(text_ids):
         (units[study].texts if study in units else alone).append(row)
     kinds = [[unit for unit in units.values() if bool(unit.texts) == with_text] for with_text in (True, False)]

@@ -226,6 +226,7 @@ class CachedBatch:
         self._device = devices[0] if devices else torch.device("cpu")
         # DistributedDataParallel's own communication in a pass with a graph has to come after the loss's in every process,
         # however many chunks each has.
+        values: Mapping[str, Any]
         if len(self.chunks) > 1 or is_distributed():
             values = self._first_pass()
         else:  # the graph of a single chunk need not be made again
@@ -332,7 +333,7 @@ class _RandomState:
             yield
 
 
-def _without_reduction(network: nn.Module, active: bool) -> AbstractContextManager[Any]:
+def _without_reduction(network: Any, active: bool) -> AbstractContextManager[Any]:
     """A block in which ``DistributedDataParallel`` adds gradients up without reducing them over processes."""
     return network.no_sync() if active and hasattr(network, "no_sync") else nullcontext()
 
