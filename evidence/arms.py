@@ -162,6 +162,14 @@ _ARMS = [
     Arm("umcl-pairs-labels", "umcl, pairs and labeled images", "umcl", sources=THIRDS[:2], repeat=1.5),
     Arm("umcl-all", "umcl, pairs, labeled images and reports", "umcl", sources=THIRDS),
     Arm(
+        "umcl-all-long",
+        "umcl, the three kinds in three times the steps",
+        "umcl",
+        sources=THIRDS,
+        repeat=3.0,
+        most_seeds=2,
+    ),
+    Arm(
         "umcl-written",
         "umcl, the same with written prompts alone",
         "umcl",

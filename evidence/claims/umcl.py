@@ -15,8 +15,9 @@ CLAIMS = [
         source="abstract; the comparisons are ours",
         checked=True,
         done="The training patients in thirds: one has images with reports, one images with labels, one reports alone. "
-        "umcl learns from one, two and three of these, always in the same number of steps.",
-        arms=("umcl-pairs", "umcl-labels", "umcl-pairs-labels", "umcl-all"),
+        "umcl learns from one, two and three of these, always in the same number of steps; in the last row in three times as "
+        "many, so that it sees each kind as often as the arm that has that kind alone.",
+        arms=("umcl-pairs", "umcl-labels", "umcl-pairs-labels", "umcl-all", "umcl-all-long"),
         figures=COMMON,
         comparisons=(
             Comparison("umcl-all", "umcl-pairs", "zero_shot/auroc"),
@@ -55,6 +56,8 @@ CLAIMS = [
             Comparison("umcl-all", "umcl-written", "zero_shot/auroc"),
             Comparison("umcl-written", "umcl-all", "wording/spread"),
         ),
+        remarks="The tokens are learned together with both encoders here, which can fit the written prompts as well; "
+        "[](prompts.md) learns tokens before encoders that stay as they are.",
     ),
     Claim(
         name="umcl-negatives",
