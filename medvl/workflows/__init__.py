@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
     from medvl.workflows.model_card import write_model_card as write_model_card
-    from medvl.workflows.packing import PackSettings as PackSettings
     from medvl.workflows.packing import PackSummary as PackSummary
     from medvl.workflows.packing import pack_studies as pack_studies
     from medvl.workflows.predictions import Predictions as Predictions
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     from medvl.workflows.run_folder import RunFolder as RunFolder
     from medvl.workflows.run_folder import WholeConfig as WholeConfig
     from medvl.workflows.run_records import read_skipped as read_skipped
+    from medvl.workflows.shard_packer import PackSettings as PackSettings
     from medvl.workflows.split_record import SplitRecord as SplitRecord
     from medvl.workflows.trained_run import TrainedRun as TrainedRun
     from medvl.workflows.trained_run import label_studies as label_studies
@@ -48,7 +48,7 @@ _MODULES = {
     "Explanation": "explanations",
     "FolderInUseError": "folder_lock",
     "FolderLock": "folder_lock",
-    "PackSettings": "packing",
+    "PackSettings": "shard_packer",
     "PackSummary": "packing",
     "Predictions": "predictions",
     "RecipeWorkflow": "recipes",

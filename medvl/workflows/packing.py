@@ -10,36 +10,28 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from medvl.data import Manifest, StudyDataset
+from medvl.data import Manifest
 from medvl.data.column_selection import ColumnSelection
 from medvl.data.leaks import file_identity
 from medvl.data.shards import (
     FORMAT,
     STUDIES,
     TEXT_LABELS,
-    Sample,
-    ShardColumns,
     read_studies,
     shard_name,
-    source_file,
 )
-from medvl.data.source_texts import split_into_sentences
 from medvl.data.sources import Source, read_source
 from medvl.data.studies import SYNTHETIC
 from medvl.data.tables.files import STANDARD_INPUT
-from medvl.data.text_labels import labeler_version, read_text, text_key, write_label_cache
-from medvl.text import Vocabulary, load_vocabulary
-from medvl.transforms import ExtractSections, image_preprocessing
-from medvl.transforms.image import DEFAULT_HU_RANGE, RadiographIntensity
-from medvl.transforms.packed_image import DTYPES, INDEX, encode_image, read_index
+from medvl.data.text_labels import labeler_version, write_label_cache
+from medvl.transforms.packed_image import INDEX, read_index
 from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.checksums import CHECKSUMS
 from medvl.utils.errors import StudyError
@@ -53,50 +45,9 @@ from medvl.utils.io import (
 )
 from medvl.utils.worker_processes import begin_worker, worker_context
 from medvl.workflows.folder_lock import LOCK, FolderLock
-
-PROGRESS = ".progress"
-"""A folder beside the shards with a record of each that is whole, until all are."""
+from medvl.workflows.shard_packer import PROGRESS, PackSettings, ShardJob, ShardPacker, record_path
 
 SETTINGS = "settings.json"
-
-
-@dataclass(frozen=True)
-class PackSettings:
-    """How studies are packed.
-
-    Args:
-        image_size: length of the longest side of the stored images, in pixels.
-        spatial_dims: 2 for radiographs, 3 for volumes.
-        dtype: type of the stored pixels: ``"uint8"``, ``"uint16"``, ``"float16"`` or ``"float32"``.
-        hu_range: Hounsfield units that become 0 and 1 in CT volumes, see
-            :class:`~medvl.transforms.RadiographIntensity`.
-        shard_size: number of studies in a shard; those with several images count once an image.
-        vocabulary: findings that the reports are labeled with; None does not label them.
-
-    Raises:
-        TypeError: If a number is not an integer.
-        ValueError: If a value is out of its range.
-    """
-
-    image_size: int = 224
-    spatial_dims: int = 2
-    dtype: str = "uint8"
-    hu_range: Sequence[float] | None = DEFAULT_HU_RANGE
-    shard_size: int = 1000
-    vocabulary: str | None = "chexpert14"
-
-    def __post_init__(self) -> None:
-        check_integer(self.image_size, "image_size", minimum=1)
-        check_integer(self.shard_size, "shard_size", minimum=1)
-        check_option(self.spatial_dims, "spatial_dims", (2, 3))
-        check_option(self.dtype, "dtype", DTYPES)
-        RadiographIntensity(hu_range=self.hu_range)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The settings for a JSON file, with the percentiles that :class:`~medvl.transforms.RadiographIntensity` has."""
-        intensity = RadiographIntensity(hu_range=self.hu_range)
-        hu_range = None if intensity.hu_range is None else list(intensity.hu_range)
-        return {**asdict(self), "hu_range": hu_range, "lower": intensity.lower, "upper": intensity.upper}
 
 
 @dataclass(frozen=True)
@@ -229,14 +180,7 @@ def _check_folder(folder: Path, settings: PackSettings, resume: bool) -> None:
         )
 
 
-class _Job(NamedTuple):
-    """The studies of one shard: for each its number, its dictionary and the number of the first study with its image file."""
-
-    shard: int
-    samples: list[tuple[int, dict[str, Any], int | None]]
-
-
-def _jobs(manifest: Manifest, shard_size: int) -> Iterator[_Job]:
+def _jobs(manifest: Manifest, shard_size: int) -> Iterator[ShardJob]:
     studies = manifest.studies
     identities = np.fromiter(
         (
@@ -250,7 +194,7 @@ def _jobs(manifest: Manifest, shard_size: int) -> Iterator[_Job]:
     same = first[group]
     for shard, start in enumerate(range(0, len(studies), shard_size)):
         numbers = range(start, min(start + shard_size, len(studies)))
-        yield _Job(shard, [(n, dict(studies[n]), int(same[n]) if same[n] != n else None) for n in numbers])
+        yield ShardJob(shard, [(n, dict(studies[n]), int(same[n]) if same[n] != n else None) for n in numbers])
 
 
 def _pack_shards(
@@ -272,9 +216,9 @@ def _pack_shards(
     return kept
 
 
-def _map_jobs(jobs: Iterable[_Job], options: tuple[Any, ...], num_workers: int) -> Iterator[tuple[int, bool]]:
+def _map_jobs(jobs: Iterable[ShardJob], options: tuple[Any, ...], num_workers: int) -> Iterator[tuple[int, bool]]:
     if not num_workers:
-        packer = _Packer(*options)
+        packer = ShardPacker(*options)
         yield from map(packer.pack, jobs)
         return
     context = worker_context()
@@ -297,150 +241,18 @@ def _map_jobs(jobs: Iterable[_Job], options: tuple[Any, ...], num_workers: int) 
             pool.shutdown(cancel_futures=True)
 
 
-_packer: _Packer
+_packer: ShardPacker
 
 
 def _start_worker(folder: Path, settings: PackSettings, names: Sequence[str], on_error: str, stop: Any) -> None:
     global _packer
     begin_worker()
     torch.set_num_threads(1)
-    _packer = _Packer(folder, settings, names, on_error, stop.is_set)
+    _packer = ShardPacker(folder, settings, names, on_error, stop.is_set)
 
 
-def _work(job: _Job) -> tuple[int, bool]:
+def _work(job: ShardJob) -> tuple[int, bool]:
     return _packer.pack(job)
-
-
-class _Packer:
-    """Packs shards.
-
-    Args:
-        folder: the folder to write to.
-        settings: how.
-        names: the K finding names.
-        on_error: what an image does that cannot be read.
-        stopped: whether to stop; asked before each study.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        settings: PackSettings,
-        names: Sequence[str],
-        on_error: str,
-        stopped: Callable[[], bool] = lambda: False,
-    ) -> None:
-        self.folder, self.settings, self.names, self.on_error, self.stopped = folder, settings, names, on_error, stopped
-        size, dims = settings.image_size, settings.spatial_dims
-        # All but the padding, which is made again on reading.
-        self._steps = image_preprocessing(size, dims, hu_range=settings.hu_range, allow_missing_keys=True).transforms[
-            :-1
-        ]
-        self._vocabulary = None if settings.vocabulary is None else load_vocabulary(settings.vocabulary)
-        self._extract = ExtractSections()
-
-    def pack(self, job: _Job) -> tuple[int, bool]:
-        """Pack a shard unless it is whole; the number of its studies, and whether it was whole."""
-        path, record = self.folder / shard_name(job.shard), _record_path(self.folder, job.shard)
-        digest = self._digest(job)
-        if _is_whole(path, record, digest):
-            return len(job.samples), True
-        dataset = StudyDataset([study for _, study, _ in job.samples], self._steps)
-        columns = ShardColumns(path.name, self.names)
-        skipped: list[StudyError] = []
-        labels: dict[bytes, Any] = {}
-        with atomic_write(path, "wb") as file:
-            hashed = _HashedFile(file)
-            for place, (number, study, first) in enumerate(job.samples):
-                if self.stopped():
-                    raise KeyboardInterrupt
-                try:
-                    sample = self._sample(number, study, dataset[place].get("image"), first)
-                except StudyError as error:
-                    if self.on_error == "raise":
-                        raise
-                    skipped.append(error)
-                    continue
-                columns.write(hashed, sample)
-                if self._vocabulary is not None and "report" in study:
-                    self._label(study["report"], self._vocabulary, labels)
-            columns.close(hashed)
-        content = {
-            "digest": digest,
-            "shard": {
-                "name": path.name,
-                "bytes": columns.size,
-                "sha256": hashed.digest.hexdigest(),
-                "studies": len(columns.columns["number"]),
-                "images": sum(size > 0 for size in columns.columns["size"]),
-            },
-            "skipped": [error.args for error in skipped],
-            "labels": {key.hex(): states.tolist() for key, states in labels.items()},
-            "columns": columns.columns,
-        }
-        with atomic_write(record) as text:
-            json.dump(content, text)
-        return len(job.samples), False
-
-    def _sample(self, number: int, study: Mapping[str, Any], image: Any, first: int | None) -> Sample:
-        if image is None:
-            return Sample(number, study)
-        return Sample(number, study, encode_image(image, self.settings.dtype), source_file(study["image"]), first)
-
-    def _label(self, report: str, vocabulary: Vocabulary, labels: dict[bytes, Any]) -> None:
-        """The states of a report's sections and of their sentences, which are the texts that recipes train on."""
-        text = self._extract(report)
-        for one in (text, *split_into_sentences(text)):
-            key = text_key(one)
-            if key not in labels:
-                labels[key] = read_text(one, vocabulary)
-
-    def _digest(self, job: _Job) -> str:
-        """A hash of what a shard is made from: the studies, the state of their files, the settings and the libraries."""
-        digest = hashlib.blake2b(digest_size=16)
-        versions = [version(name) for name in ("medvl", "numpy", "pillow", "torch", "monai", "pydicom", "nibabel")]
-        digest.update(repr((FORMAT, self.settings, self.names, self.on_error, versions)).encode())
-        for number, study, first in job.samples:
-            label = study.get("label")
-            parts = {**study, "label": None if label is None else label.tolist()}
-            state = _file_state(study["image"]) if "image" in study else ()
-            digest.update(repr((number, first, sorted(parts.items()), state)).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
-
-
-class _HashedFile:
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file, self.digest = file, hashlib.sha256()
-
-    def write(self, content: bytes) -> None:
-        """Write and hash."""
-        self._file.write(content)
-        self.digest.update(content)
-
-
-def _record_path(folder: Path, shard: int) -> Path:
-    return folder / PROGRESS / f"{shard_name(shard)}.json"
-
-
-def _file_state(path: str) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of an image's files."""
-    files = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
-    states = []
-    for file in files:
-        try:
-            status = os.stat(file)
-        except (OSError, ValueError):  # said when the image is read
-            continue
-        states.append((os.path.basename(file), status.st_size, status.st_mtime_ns))
-    return states
-
-
-def _is_whole(path: Path, record: Path, digest: str) -> bool:
-    try:
-        content = json.loads(record.read_bytes())
-        return bool(content["digest"] == digest and file_sha256(path) == content["shard"]["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def _write_index(folder: Path, manifest: Manifest, settings: PackSettings) -> dict[str, Any]:
@@ -453,7 +265,7 @@ def _write_index(folder: Path, manifest: Manifest, settings: PackSettings) -> di
             path.unlink()
     with atomic_write(folder / STUDIES, "wb") as file:
         for number in range(count):
-            record = json.loads(_record_path(folder, number).read_bytes())
+            record = json.loads(record_path(folder, number).read_bytes())
             file.write(json.dumps(record["columns"], separators=(",", ":")).encode() + b"\n")
             shards.append(record["shard"])
             skipped += record["skipped"]
