@@ -68,7 +68,7 @@ def test_figures_and_verdicts_are_those_of_the_results(store):
     difference = "+0.054 [+0.050, +0.058]"
     assert f"| medclip − convirt: zero-shot AUROC | {difference} | above 0 | reproduced |" in section
     assert "| medclip − convirt: probe, 1 % of labels | +0.000 [+0.000, +0.000] | above 0 | undecided |" in section
-    assert "| medclip − convirt: image to report R@10 | – | above 0 | no results |" in section
+    assert "| medclip − convirt: same diagnosis recognized (AUROC) | – | above 0 | no results |" in section
     assert "**Verdict: no results.**" in section
     assert "image to report R@10 |" not in section.split("difference")[0]  # a column without a figure
     assert "10 trainings on 2026-11-01 to 2026-11-05, at commit `abc`" in page

@@ -105,7 +105,7 @@ def test_without_validation_the_threshold_is_a_probability_of_one_half():
 def test_undefined_metrics_are_nan_and_one_class_is_left_out():
     embeddings = studies(3)
     embeddings.labels[:, 2] = 0
-    with pytest.warns(RuntimeWarning, match="1 finding.* have one class only .*: Pneumonia"):
+    with pytest.warns(RuntimeWarning, match="1 finding has one class only .*: Pneumonia"):
         result = label_agreement(embeddings, PROMPTS, encode, NAMES, bootstrap=SHORT)
     assert result.left_out == ("Pneumonia",)
     assert math.isnan(result.findings["Pneumonia"]["sensitivity"].value)
