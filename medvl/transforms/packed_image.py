@@ -30,6 +30,9 @@ INDEX = "index.json"
 DTYPES = ("uint8", "uint16", "float16", "float32")
 """Types of stored pixels. Integers hold [0, 1] as 0 to their maximum."""
 
+ROUNDING = 1e-5
+"""How far resizing may lead beyond 0 or 1: a mean of pixels of 1 is 1.0000001."""
+
 SCALED = "scaled"
 """Key in the metadata of a packed image: the arguments of the ``RadiographIntensity`` that has scaled it."""
 
@@ -44,7 +47,7 @@ def encode_image(image: Tensor, dtype: str = "uint8") -> tuple[str, bytes]:
     """The file of an image in [0, 1]: PNG for an image of integers, else NumPy's format.
 
     Args:
-        image: (1, H, W[, D]), in [0, 1].
+        image: (1, H, W[, D]), in [0, 1] but for :data:`ROUNDING`.
         dtype: one of :data:`DTYPES`. Integers are off by at most half a step, 0.5 / 255 or 0.5 / 65535.
 
     Returns:
@@ -63,10 +66,10 @@ def encode_image(image: Tensor, dtype: str = "uint8") -> tuple[str, bytes]:
         raise ValueError(error_message("image", "have shape (1, H, W) or (1, H, W, D)", tuple(image.shape)))
     pixels = as_plain(image)[0].numpy()
     low, high = pixels.min(), pixels.max()
-    if not (low >= 0 and high <= 1):
+    if not (low >= -ROUNDING and high <= 1 + ROUNDING):
         raise ValueError(error_message("image", "be in [0, 1]", f"[{low:g}, {high:g}]"))
     if dtype in _MAXIMUM:
-        pixels = np.rint(pixels * np.float32(_MAXIMUM[dtype]))
+        pixels = np.rint(pixels.clip(0, 1) * np.float32(_MAXIMUM[dtype]))
     pixels = np.ascontiguousarray(pixels, dtype=dtype)
     file = io.BytesIO()
     if pixels.ndim == 2 and dtype in _MAXIMUM:

@@ -147,7 +147,11 @@ class ShardPacker:
     def _sample(self, number: int, study: Mapping[str, Any], image: Any, first: int | None) -> Sample:
         if image is None:
             return Sample(number, study)
-        return Sample(number, study, encode_image(image, self.settings.dtype), source_file(study["image"]), first)
+        try:
+            file = encode_image(image, self.settings.dtype)
+        except ValueError as error:
+            raise StudyError(study["study_id"], "image", str(error).rstrip(".")) from error
+        return Sample(number, study, file, source_file(study["image"]), first)
 
     def _label(self, report: str, vocabulary: Vocabulary, labels: dict[bytes, Any]) -> None:
         """The states of a report's sections and of their sentences, which are the texts that recipes train on."""

@@ -269,6 +269,23 @@ class TestFormat:
         assert (decode_image(content) - image).abs().max() <= step + 1e-7
         assert (decode_image(content) - image).abs().max() <= step + 1e-7
 
+    @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float16", "float32"])
+    def test_the_rounding_of_a_resized_image_is_packed(self, dtype):
+        image = torch.tensor([[[-1e-7, 1 + 2e-7, 0.5]]])
+        decoded = decode_image(encode_image(image, dtype)[1])
+        torch.testing.assert_close(decoded, image, rtol=0, atol=0.5 / 255 + 1e-6)
+
+    def test_images_of_white_are_packed_whatever_their_size(self, tmp_path):
+        for size in range(100, 160):  # means of 1 come out at 1.0000001 for some of them
+            Image.fromarray(np.full((size, size + 7), 255, dtype=np.uint8)).save(tmp_path / f"{size}.png")
+            with Image.open(tmp_path / f"{size}.png") as image:
+                image.putpixel((0, 0), 0)
+                image.save(tmp_path / f"{size}.png")
+        rows = "".join(f"{size}.png,Clear.\n" for size in range(100, 160))
+        (tmp_path / "cases.csv").write_text("image,report\n" + rows)
+        summary = pack_studies(tmp_path / "cases.csv", tmp_path / "packed", PackSettings(image_size=64))
+        assert summary.images == 60
+
     def test_what_is_no_packed_image_is_refused(self):
         with pytest.raises(ValueError, match=r"^image must be in \[0, 1\], got \[-1, 1\]\.$"):
             encode_image(torch.tensor([[[-1.0, 1.0]]]))
