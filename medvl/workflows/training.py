@@ -186,7 +186,7 @@ def prepare_network(
         frozen_image_layers: how many of the image encoder's layers are frozen, with what comes before them, or "all"; None
             freezes nothing. Their batch norm keeps its statistics.
         gradient_checkpointing: keep only the inputs of the encoders' blocks for the gradient, and compute the rest again:
-            :meth:`~medvl.networks.nets.dual_encoder.DualEncoder.gradient_checkpointing_enable`.
+            ``DualEncoder.gradient_checkpointing_enable``.
 
     Returns:
         The network.
