@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -14,32 +11,11 @@ import yaml
 from monai.bundle import run as run_bundle
 from PIL import Image
 from safetensors.numpy import load_file
+from two_processes import COMPARABLE, TINY, in_two_processes
 
 from medvl.workflows import config_files, read_skipped
 
 TEXTS = {"Pneumothorax": "Large left pneumothorax.", "Edema": "Edema is seen.", "No Finding": "Clear lungs."}
-TINY = {
-    "image_size": 32,
-    "embed_dim": 8,
-    "vocab_size": 300,
-    "max_length": 24,
-    "device": "cpu",
-    "network_def#text_encoder": {
-        "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8,
-        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
-    },
-}  # fmt: skip
-
-
-def in_two_processes(recipe, **settings):
-    """``torchrun --nproc_per_node 2 -m monai.bundle run``; what the processes printed."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    line += ["-m", "monai.bundle", "run", "--config_file", json.dumps([str(path) for path in config_files(recipe)])]
-    for key, value in settings.items():
-        line += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout + done.stderr
 
 
 @pytest.fixture
@@ -60,16 +36,10 @@ def sources(tmp_path):
 def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe, cached_chunk):
     settings = {
         **TINY,
+        **COMPARABLE,
         "sources": sources,
         "columns": {"label_column": "finding"},
         "epochs": 2,
-        # Batch statistics are each process's own, and Adam divides by gradients that are hardly more than rounding.
-        "network_def#image_encoder": {
-            "_target_": "medvl.networks.ImageEncoder", "backbone": "vit", "image_size": 32, "patch_size": 8,
-            "hidden_size": 16, "num_layers": 1,
-        },
-        "optimizer#_target_": "torch.optim.SGD",
-        "learning_rate": 0.01,
     }  # fmt: skip
     step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",), "medvl": ("batch_size",)}[recipe]
     chunks = {} if cached_chunk is None else {"cached_chunk": cached_chunk}

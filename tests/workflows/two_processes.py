@@ -1,0 +1,45 @@
+"""Trainings in two processes, as torchrun starts them, for the tests that compare them with one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+from medvl.workflows import config_files
+
+TINY = {
+    "image_size": 32,
+    "embed_dim": 8,
+    "vocab_size": 300,
+    "max_length": 24,
+    "device": "cpu",
+    "network_def#text_encoder": {
+        "model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 8,
+        "hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0,
+    },
+}  # fmt: skip
+"""Settings of a small training."""
+
+COMPARABLE = {
+    # Batch statistics are each process's own, and Adam divides by gradients that are hardly more than rounding.
+    "network_def#image_encoder": {
+        "_target_": "medvl.networks.ImageEncoder", "backbone": "vit", "image_size": 32, "patch_size": 8,
+        "hidden_size": 16, "num_layers": 1,
+    },
+    "optimizer#_target_": "torch.optim.SGD",
+    "learning_rate": 0.01,
+}  # fmt: skip
+"""Settings whose training in two processes is that in one, up to rounding."""
+
+
+def in_two_processes(recipe, **settings):
+    """``torchrun --nproc_per_node 2 -m monai.bundle run``; what the processes printed."""
+    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    line += ["-m", "monai.bundle", "run", "--config_file", json.dumps([str(path) for path in config_files(recipe)])]
+    for key, value in settings.items():
+        line += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout + done.stderr
