@@ -17,7 +17,7 @@ from medvl.functional.batch import (
     warn_if_labels_are_empty,
     warn_if_without_positive,
 )
-from medvl.functional.grouping import mean_by_id
+from medvl.functional.grouping import gathered_mean_by_id, mean_by_id
 from medvl.functional.reduction import reduce_terms, term_weights
 from medvl.functional.similarity import Similarity, label_similarity, log_softmax, softmax
 from medvl.functional.targets import (
@@ -72,7 +72,7 @@ def image_text_contrastive_loss(
     if pool_texts:
         if text_ids is None:
             raise ValueError(error_message("text_ids", "be given where pool_texts is True", None))
-        text_embeds, text_ids = mean_by_id(text_embeds, text_ids)
+        text_embeds, text_ids = (gathered_mean_by_id if gather else mean_by_id)(text_embeds, text_ids)
     if gather or tile_size is not None:
         embeds = read_embeds(image_embeds, text_embeds, normalize=False)
         ids = pair_ids(image_ids, text_ids, *embeds)

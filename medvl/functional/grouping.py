@@ -7,6 +7,7 @@ from torch import Tensor
 
 from medvl.functional.batch import Ids
 from medvl.functional.similarity import l2_normalize
+from medvl.utils.distributed import all_gather_with_grad, get_rank, get_world_size, is_distributed
 from medvl.utils.tensors import as_ids, as_matrix
 
 
@@ -32,6 +33,24 @@ def mean_by_id(embeds: Tensor, ids: Ids) -> tuple[Tensor, Tensor]:
     embeds, groups, distinct = _groups(embeds, ids)
     sums = embeds.new_zeros(len(distinct), embeds.shape[1]).index_add(0, groups, l2_normalize(embeds))
     return l2_normalize(sums), distinct
+
+
+def gathered_mean_by_id(embeds: Tensor, ids: Ids) -> tuple[Tensor, Tensor]:
+    """:func:`mean_by_id` over the vectors of all processes; each process gets the rows of the ids that it has first.
+
+    The rows of all processes together are those of a single process with all vectors. In a single process it is
+    :func:`mean_by_id` itself.
+    """
+    if not is_distributed():
+        return mean_by_id(embeds, ids)
+    embeds = as_matrix(embeds, "embeds", "M, D")
+    own = as_ids(ids, "ids", len(embeds), embeds.device)
+    everyone, ranks = all_gather_with_grad(own), all_gather_with_grad(torch.full_like(own, get_rank()))
+    means, distinct = mean_by_id(all_gather_with_grad(embeds), everyone)
+    first = torch.full_like(distinct, get_world_size())
+    first = first.scatter_reduce(0, torch.searchsorted(distinct, everyone), ranks, "amin")
+    mine = first == get_rank()
+    return means[mine], distinct[mine]
 
 
 def group_by_id(embeds: Tensor, ids: Ids) -> tuple[Tensor, Tensor, Tensor]:

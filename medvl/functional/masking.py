@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medvl.functional.reduction import REDUCTIONS
 from medvl.utils.checks import check_option, check_type, error_message
+from medvl.utils.distributed import all_gather_with_grad
 from medvl.utils.tensors import as_float, as_mask, as_matrix
 
 
@@ -111,6 +112,7 @@ def masked_patch_loss(
     patch_size: int | tuple[int, ...],
     normalize: bool = True,
     reduction: str = "mean",
+    gather: bool = False,
 ) -> Tensor:
     """Mean squared error of predicted pixels on hidden patches (masked autoencoder).
 
@@ -144,6 +146,8 @@ def masked_patch_loss(
         # Masked before they are squared: a visible patch may hold anything, and gets no gradient.
         errors = (prediction - x).masked_fill(~hidden.unsqueeze(2), 0.0).square().mean(2)  # (N, P)
     check_option(reduction, "reduction", REDUCTIONS)
+    if gather:
+        errors, hidden = all_gather_with_grad(errors), all_gather_with_grad(hidden)
     if reduction == "none":
         return errors
     return errors.sum() / hidden.sum().clamp_min(1) if reduction == "mean" else errors.sum()

@@ -115,13 +115,22 @@ def semantic_sentence_loss(
     if len(images) != len(patches):
         expected = f"have {len(patches)} rows, one for each row of the embeddings"
         raise ValueError(error_message("image_labels", expected, len(images)))
-    sentences, labels, mask = _sentences(sentences, text_labels, sentence_mask, text_ids, alignment)
+    sentences, labels, mask = _sentences(sentences, text_labels, sentence_mask)
     check_same_size(images, labels, -1, ("image_labels", "text_labels"), "width K")
     warn_if_labels_are_empty(images, labels, "no image is contrasted with a sentence")
     weights = image_weights(weights, patches)
     distributed = gather and is_distributed()
+    # Sentences of one text, each in a row of its own, share a transport plan.
+    ids = (
+        None
+        if alignment != "transport" or text_ids is None
+        else as_ids(text_ids, "text_ids", len(labels), labels.device)
+    )
     if distributed:
         sentences, labels, mask = _gather_sentences(sentences, labels, mask)
+        ids = None if ids is None else all_gather_with_grad(ids)
+    if ids is not None and sentences.shape[1] == 1:
+        sentences, labels, mask = _group_sentences(sentences, labels, mask, ids)
     scores = sentence_scores(
         patches,
         sentences,
@@ -157,10 +166,8 @@ def semantic_sentence_loss(
         return reduce_terms(image_terms, text_terms, rows & both, columns.flatten() & both, reduction)
 
 
-def _sentences(
-    sentences: Tensor, text_labels: Tensor, mask: Tensor | None, text_ids: Ids | None, alignment: str
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Sentences (M, S, D), their labels (M, S, K) and mask (M, S); with a transport, those of one id are one text."""
+def _sentences(sentences: Tensor, text_labels: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """Sentences (M, S, D), their labels (M, S, K) and mask (M, S)."""
     by_sentence = isinstance(text_labels, Tensor) and text_labels.ndim == 3
     labels = as_float(text_labels) if by_sentence else as_labels(text_labels, "text_labels").unsqueeze(1)
     labels, mask = labels.to(sentences.device), as_mask(mask, "sentence_mask", sentences)
@@ -173,9 +180,12 @@ def _sentences(
             f"have shape ({', '.join(map(str, shape))}), one row for each {'sentence' if by_sentence else 'text'}"
         )
         raise ValueError(error_message("text_labels", expected, tuple(text_labels.shape)))
-    if alignment != "transport" or text_ids is None or sentences.shape[1] != 1:
-        return sentences, labels, mask
-    ids, kept = as_ids(text_ids, "text_ids", len(labels), labels.device), mask[:, 0]
+    return sentences, labels, mask
+
+
+def _group_sentences(sentences: Tensor, labels: Tensor, mask: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Sentences (M, 1, D), their labels (M, 1, K) and mask (M, 1), with those of one id as one text."""
+    kept = mask[:, 0]
     rows, grouped, _ = group_by_id(sentences[kept, 0], ids[kept])
     return rows, group_by_id(labels[kept, 0], ids[kept])[0], grouped
 

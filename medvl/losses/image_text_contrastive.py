@@ -27,7 +27,7 @@ class ImageTextContrastiveLoss(ContrastiveOptions):
         image_weight: lambda in [0, 1], the share of the image-to-text direction.
         pool_texts: whether the texts of one id, such as the sentences of a report, are one text: the normalized mean of their
             unit vectors. Sentences that many reports have are then no false negatives of each other. The M text terms are
-            those of the distinct ids. With ``gather``, texts of one id in different processes are pooled in each.
+            those of the distinct ids.
         paired_only: whether images and texts whose id is not on the other side are left out, where without it they are
             negatives of the others; such as prompts that are true of many images
             (:class:`~medvl.data.UnifiedDataset` with ``paired_prompts=False``). N and M are then those that are left.

@@ -24,6 +24,8 @@ class MaskedPatchLoss(nn.Module):
         patch_size: pixels along each spatial axis, one integer or one for each axis.
         normalize: normalize each patch's pixels; a constant patch has target 0.
         reduction: ``"mean"`` over hidden patches, ``"sum"``, or ``"none"`` for (N, P) with 0 at visible patches.
+        gather: reduce over the images of all processes, which may be of unequal number, as in
+            :class:`ImageTextContrastiveLoss`.
 
     Raises:
         TypeError: If the patch size is neither an integer nor a sequence.
@@ -37,13 +39,19 @@ class MaskedPatchLoss(nn.Module):
         2.0
     """
 
-    def __init__(self, patch_size: int | Sequence[int] = 16, normalize: bool = True, reduction: str = "mean") -> None:
+    def __init__(
+        self,
+        patch_size: int | Sequence[int] = 16,
+        normalize: bool = True,
+        reduction: str = "mean",
+        gather: bool = False,
+    ) -> None:
         super().__init__()
         check_option(reduction, "reduction", REDUCTIONS)
         if not isinstance(patch_size, int | Sequence) or isinstance(patch_size, str):
             raise TypeError(error_message("patch_size", "be an integer or one for each axis", repr(patch_size)))
         self.patch_size = patch_size if isinstance(patch_size, int) else tuple(patch_size)
-        self.normalize, self.reduction = normalize, reduction
+        self.options = {"normalize": normalize, "reduction": reduction, "gather": gather}
 
     def forward(self, patch_prediction: Tensor, image: Tensor, visible_mask: Tensor) -> Tensor:
         """Loss of a batch.
@@ -54,21 +62,15 @@ class MaskedPatchLoss(nn.Module):
             visible_mask: (N, P), True where the network saw the patch.
 
         Returns:
-            A scalar, or (N, P) for ``reduction="none"``. Without hidden patches it is 0.
+            A scalar, or (N, P) for ``reduction="none"``, all processes' N with ``gather``. Without hidden patches it is 0.
 
         Raises:
             TypeError: If a tensor is not floating point, or the mask is not a tensor.
             ValueError: If the shapes are inconsistent.
         """
-        return masked_patch_loss(
-            patch_prediction,
-            image,
-            visible_mask,
-            patch_size=self.patch_size,
-            normalize=self.normalize,
-            reduction=self.reduction,
-        )
+        return masked_patch_loss(patch_prediction, image, visible_mask, patch_size=self.patch_size, **self.options)
 
     def extra_repr(self) -> str:
         """The options."""
-        return f"patch_size={self.patch_size!r}, normalize={self.normalize!r}, reduction={self.reduction!r}"
+        options = {"patch_size": self.patch_size, **self.options}
+        return ", ".join(f"{name}={value!r}" for name, value in options.items())

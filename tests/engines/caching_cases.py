@@ -97,7 +97,11 @@ def make_loss(name: str, **options: Any) -> CombinedLoss:
     local = SemanticSentenceLoss(temperature=0.1, attention_temperature=0.05, **options)
     matching = SemanticMatchingLoss(target_temperature=0.1, **options)
     if name == "mlip":
-        losses = {"global": pairs, "local": (local, 0.7), "reconstruction": (MaskedPatchLoss(8), 0.5)}
+        losses = {
+            "global": pairs,
+            "local": (local, 0.7),
+            "reconstruction": (MaskedPatchLoss(8, gather=options.get("gather", False)), 0.5),
+        }
         return CombinedLoss(losses, {"weights": "semantic_integrity", "patch_mask": "visible_mask"})
     return CombinedLoss(
         {

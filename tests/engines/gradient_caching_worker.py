@@ -45,8 +45,7 @@ def check(name: str, case: Case, chunk_sizes: tuple[int, ...]) -> None:
     network.register_comm_hook(None, count)
     expected = replace(share, network=network).gradients()
     expected["the loss"] = average(expected["the loss"])
-    if "mlip" not in name:  # its predicted pixels are a mean over each process's own images
-        close(f"{name} in two processes", expected, whole(alone))
+    close(f"{name} in two processes", expected, whole(alone))
     for chunk_size in chunk_sizes:
         reductions.clear()
         got = replace(share, network=network).gradients(GradientCaching(chunk_size))

@@ -47,7 +47,7 @@ DEFAULTS = {
         "present_only": True,
         **COMMON,
     },
-    "MaskedPatchLoss": {"patch_size": 16, "normalize": True, "reduction": "mean"},
+    "MaskedPatchLoss": {"patch_size": 16, "normalize": True, "reduction": "mean", "gather": False},
 }
 
 
@@ -70,7 +70,7 @@ def test_defaults_of_the_class_and_of_its_function(name):
     assert defaults(function_of(name)) == expected
     loss = getattr(losses, name)()
     if name == "MaskedPatchLoss":
-        assert (loss.patch_size, loss.normalize, loss.reduction) == (16, True, "mean")
+        assert {"patch_size": loss.patch_size, **loss.options} == DEFAULTS[name]
     else:
         scale = {"temperature": None} | ({"bias": None} if name == "SigmoidContrastiveLoss" else {})
         scale |= {"agreement_temperature": None} if name == "ImageTextLabelContrastiveLoss" else {}

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from medvl.losses import (
     ImageTextContrastiveLoss,
     ImageTextLabelContrastiveLoss,
+    MaskedPatchLoss,
     PatchSentenceMatchingLoss,
     SemanticMatchingLoss,
     SemanticSentenceLoss,
@@ -63,6 +64,7 @@ def make_loss(name: str, **options):
         "paired": lambda: ImageTextContrastiveLoss(paired_only=True, **options),
         "pooled": lambda: ImageTextContrastiveLoss(pool_texts=True, paired_only=True, **options),
         "sentences": lambda: SemanticSentenceLoss(**options),
+        "transport": lambda: SemanticSentenceLoss(alignment="transport", epsilon=0.2, **options),
         "patches": lambda: PatchSentenceMatchingLoss(epsilon=0.2, **options),
     }[name]()
 
@@ -70,15 +72,11 @@ def make_loss(name: str, **options):
 def run(name: str, image_sizes: list[int], text_sizes: list[int], tile_size, scale: float) -> None:
     images, texts, own_images, own_texts = sum(image_sizes), sum(text_sizes), slices(image_sizes), slices(text_sizes)
     generator = torch.Generator().manual_seed(7)
-    by_parts = name in ("patches", "sentences")
-    shapes = ((images, 5, D), (texts, 3, D)) if by_parts else ((images, D), (texts, D))
+    by_parts = name in ("patches", "sentences", "transport")
+    # Sentences that share a plan by their text's id have a row each.
+    shapes = ((images, 5, D), (texts, 1 if name == "transport" else 3, D)) if by_parts else ((images, D), (texts, D))
     whole = [torch.randn(*shape, generator=generator, dtype=torch.float64) for shape in shapes]
     ids = [torch.randint(0, 4, (n,), generator=generator) for n in (images, texts)]
-    if name == "pooled":  # the texts of one study are of one process
-        ids = [
-            torch.arange(images) % 7,
-            torch.cat([2 * rank + torch.arange(size) % 2 for rank, size in enumerate(text_sizes)]),
-        ]
     labels = [torch.randint(-1, 2, (n, K), generator=generator) for n in (images, texts)]
     weights = torch.rand(images, generator=generator)
     extra = {
@@ -88,6 +86,7 @@ def run(name: str, image_sizes: list[int], text_sizes: list[int], tile_size, sca
         "paired": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
         "pooled": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
         "sentences": {"image_labels": labels[0], "text_labels": labels[1], "weights": weights},
+        "transport": {"image_labels": labels[0], "text_labels": labels[1], "text_ids": ids[1]},
         "patches": {"image_ids": ids[0], "text_ids": ids[1], "weights": weights},
     }.get(name, {"image_labels": labels[0], "text_labels": labels[1], "image_ids": ids[0], "text_ids": ids[1]})
     full = [x.clone().requires_grad_() for x in whole]
@@ -101,7 +100,7 @@ def run(name: str, image_sizes: list[int], text_sizes: list[int], tile_size, sca
     with LargestMatrix(images, texts) as matrices:
         value = make_loss(name, gather=True, tile_size=tile_size)(*own, **own_extra, logit_scale=own_scale)
         value.backward()
-    if tile_size is not None and name not in ("patches", "sentences") and matrices.seen:
+    if tile_size is not None and not by_parts and matrices.seen:
         raise SystemExit(f"{name}: the whole matrix was made")
     label = f"{name}, tile_size={tile_size}, scale={scale}"
     close(f"{label}: loss", value.detach(), expected.detach())
@@ -110,6 +109,21 @@ def run(name: str, image_sizes: list[int], text_sizes: list[int], tile_size, sca
         close(f"{label}: {side} gradient", mine.grad / world, all_.grad[part])
     dist.all_reduce(own_scale.grad)
     close(f"{label}: scale gradient", own_scale.grad / world, full_scale.grad)
+
+
+def run_reconstruction(sizes: list[int], reduction: str) -> None:
+    """The mean is over the hidden patches of all images, of which the processes have different numbers."""
+    images, own = sum(sizes), slices(sizes)
+    generator = torch.Generator().manual_seed(3)
+    prediction, image = (torch.randn(images, 4, 4, generator=generator, dtype=torch.float64) for _ in range(2))
+    image, visible = image.reshape(images, 1, 4, 4), torch.rand(images, 4, generator=generator) < 0.5
+    full, part = prediction.clone().requires_grad_(), prediction[own].clone().requires_grad_()
+    expected = MaskedPatchLoss(2, reduction=reduction)(full, image, visible)
+    expected.sum().backward()
+    value = MaskedPatchLoss(2, reduction=reduction, gather=True)(part, image[own], visible[own])
+    value.sum().backward()
+    close(f"reconstruction, {reduction}: loss", value.detach(), expected.detach())
+    close(f"reconstruction, {reduction}: gradient", part.grad / dist.get_world_size(), full.grad[own])
 
 
 def run_in_ddp(own: slice, count: int, tile_size) -> None:
@@ -139,7 +153,10 @@ def check_batch(image_sizes: list[int], text_sizes: list[int]) -> None:
         "sigmoid",
         "patches",
         "sentences",
+        "transport",
     )
+    for reduction in ("mean", "sum", "none"):
+        run_reconstruction(image_sizes, reduction)
     for name in names:
         # A tile of 100 texts holds all of them: only the images are split, by process.
         for tile_size, scale in ((None, 10.0), (2, 10.0), (100, 100.0)):

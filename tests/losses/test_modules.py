@@ -267,7 +267,7 @@ def test_a_temperature_that_is_given_is_used_whatever_the_networks_scale(name, w
          "attention_temperature=0.1, present_only=True, reduction='mean', gather=False, tile_size=None"),
         (SigmoidContrastiveLoss(tile_size="auto"),
          "temperature=None, bias=None, label_agreement='exact', reduction='mean', gather=False, tile_size='auto'"),
-        (MaskedPatchLoss([2, 3]), "patch_size=(2, 3), normalize=True, reduction='mean'"),
+        (MaskedPatchLoss([2, 3]), "patch_size=(2, 3), normalize=True, reduction='mean', gather=False"),
         (CombinedLoss({"a": (MaskedPatchLoss(), 0.25), "b": MaskedPatchLoss()}), "a=0.25, b=1"),
     ],
 )  # fmt: skip
