@@ -47,7 +47,7 @@ def verify_packed(folder: str | Path) -> list[str]:
     folder = str(folder) if place is None else place.folder
     if is_url(folder):
         raise OSError(f"{folder} is on a web server; copy the folder to verify it.")
-    index = read_index(folder)
+    index = read_index(folder, verify=False)
     problems = _check_sums(Path(folder), index)
     damaged: dict[str, Mapping[str, Any]] = {}
     for entry in (*index["files"], *index["shards"]):
@@ -103,7 +103,14 @@ def _locate(folder: Path, index: Mapping[str, Any], damaged: Mapping[str, Any]) 
         for columns in read_shard_columns(str(folder)):
             if columns["shard"] in shards:
                 places[columns["shard"]] = list(_damaged_places(folder, columns, index["names"]))
-    except (OSError, ValueError, KeyError, TypeError):  # of a file that is cut off, which is among the problems
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ):  # of a file that is cut off, which is among the problems
         pass
     for name in shards:
         where = "; ".join(places.get(name) or [""])

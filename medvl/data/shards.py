@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import os
@@ -84,7 +85,8 @@ class PackedLocation(NamedTuple):
         index = read_index(folder)
         if index["format"] != FORMAT:
             raise ValueError(f"{folder} was packed by another version of medvl ({index['format']}); pack it again.")
-        studies = read_studies(folder, len(index["names"]))
+        listed = {entry["name"]: entry["sha256"] for entry in index["files"]}
+        studies = read_studies(folder, len(index["names"]), listed.get(STUDIES))
         expected = sum(shard["studies"] for shard in index["shards"])
         if len(studies) != expected:
             raise ValueError(f"{folder}/{STUDIES} is damaged: it has {len(studies)} of {expected} studies.")
@@ -297,12 +299,13 @@ class _ImageColumn:
         return np.frombuffer(self._digest, dtype=np.uint64)
 
 
-def read_studies(folder: str, width: int) -> StudyList:
+def read_studies(folder: str, width: int, sha256: str | None = None) -> StudyList:
     """The studies of a packed folder.
 
     Args:
         folder: path or URL.
         width: K, the number of findings.
+        sha256: of the file of the studies, with which it is compared.
 
     Raises:
         OSError: If the file of the studies cannot be read.
@@ -311,7 +314,7 @@ def read_studies(folder: str, width: int) -> StudyList:
     texts: dict[str, Any] = {key: TextColumn() for key in TEXTS}
     texts["image"] = images = _ImageColumn(folder)
     rows, labels = array("q"), bytearray()
-    for number, columns in enumerate(read_shard_columns(folder), start=1):
+    for number, columns in enumerate(read_shard_columns(folder, sha256), start=1):
         try:
             for key in TEXTS:
                 texts[key].extend(columns[key])
@@ -320,7 +323,10 @@ def read_studies(folder: str, width: int) -> StudyList:
             labels += decode_labels(columns["label"], width)
         except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
             raise ValueError(f"{folder}/{STUDIES}, line {number} is damaged: {plain_reason(error)}.") from error
-    images.resolve()
+    try:
+        images.resolve()
+    except (IndexError, ValueError) as error:
+        raise ValueError(f"{folder}/{STUDIES} is damaged: {plain_reason(error)}.") from error
     return StudyList.from_columns(width, texts, rows, labels)
 
 
@@ -337,19 +343,29 @@ def decode_labels(labels: Sequence[str], width: int) -> bytes:
     return _STATE_OF_BYTE[np.frombuffer(joined.encode("latin-1"), dtype=np.uint8)].tobytes()
 
 
-def read_shard_columns(folder: str) -> Iterator[dict[str, Any]]:
+def read_shard_columns(folder: str, sha256: str | None = None) -> Iterator[dict[str, Any]]:
     """The lines of ``studies.jsonl``: for each shard its studies by column.
+
+    Args:
+        folder: path or URL.
+        sha256: of the file, with which it is compared once all of it is read.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If a line is no JSON.
+        ValueError: If a line is no JSON, or the file has another hash.
     """
     path = f"{folder}/{STUDIES}"
     if not is_url(folder) and not os.path.isfile(path):
         raise FileNotFoundError(f"{path} is missing, which {INDEX} lists.")
     with io.BytesIO(read_url(path)) if is_url(folder) else Path(path).open("rb") as file:
+        digest = hashlib.sha256()
         for number, line in enumerate(file, start=1):
+            digest.update(line)
             try:
                 yield json.loads(line)
             except (ValueError, RecursionError) as error:
                 raise ValueError(f"{path}, line {number} is damaged: {plain_reason(error)}.") from error
+    if sha256 is not None and digest.hexdigest() != sha256:
+        raise ValueError(
+            f"{path} is damaged: its content is not what was packed; medvl pack --verify examines the folder."
+        )

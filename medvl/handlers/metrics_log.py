@@ -10,8 +10,8 @@ import torch
 from ignite.engine import Engine, Events
 
 from medvl.handlers.step_info import step_output
+from medvl.utils.checksums import read_listed_lines, write_listed_lines
 from medvl.utils.distributed import get_world_size, is_distributed, is_rank_zero
-from medvl.utils.io import read_json_lines, write_json_lines
 
 
 class MetricsLog:
@@ -21,7 +21,8 @@ class MetricsLog:
     ``evaluator`` with the prefix ``val_``, ``lr`` (the greatest of the optimizer's groups), ``logit_scale`` where the network
     gives one, ``seconds``. A value that is not finite is null. An epoch that was not validated has no ``val_`` keys. Attach it
     after the validation handler, so that the metrics are those of the same epoch. Lines of epochs that a resumed run does
-    again are dropped when it starts. Of several processes the first writes the mean over all.
+    again are dropped when it starts. Of several processes the first writes the mean over all. ``SHA256SUMS`` beside the file
+    has its checksum.
 
     Args:
         path: the file; its folder is made.
@@ -46,7 +47,7 @@ class MetricsLog:
         if not is_rank_zero():
             return
         kept = [line for line in read_metrics(self.path) if line["epoch"] <= engine.state.epoch]
-        write_json_lines(self.path, kept)
+        write_listed_lines(self.path, kept)
 
     def start_epoch(self, engine: Engine) -> None:
         """Reset the sums."""
@@ -75,7 +76,7 @@ class MetricsLog:
             line["logit_scale"] = float(output["logit_scale"].detach())
         line["seconds"] = round(time.perf_counter() - self._started, 3)
         # The whole file anew: a process that is killed while it appends would leave half a line.
-        write_json_lines(self.path, [*read_metrics(self.path), line])
+        write_listed_lines(self.path, [*read_metrics(self.path), line])
 
 
 def _mean_over_processes(value: torch.Tensor) -> float:
@@ -90,6 +91,6 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     """The lines of a metrics file, oldest first; empty if the file is missing.
 
     Raises:
-        ValueError: If a line is damaged, with its number.
+        ValueError: If a line is damaged, with its number, or the file is not as it was written.
     """
-    return [] if not Path(path).is_file() else read_json_lines(path, "epoch")
+    return [] if not Path(path).is_file() else read_listed_lines(path, "epoch")

@@ -8,9 +8,9 @@ from typing import Any
 
 from ignite.engine import Engine, Events
 
+from medvl.utils.checksums import read_listed_lines, write_listed_lines
 from medvl.utils.distributed import all_gather_object, is_distributed, is_rank_zero
 from medvl.utils.errors import StudyError
-from medvl.utils.io import read_json_lines, write_json_lines
 
 KEYS = ("study_id", "key", "reason")
 
@@ -18,7 +18,8 @@ KEYS = ("study_id", "key", "reason")
 class SkippedLog:
     """Writes every study that could not be used to a JSON-lines file, after each epoch: ``study_id``, ``key``, ``reason``.
 
-    With several processes the first writes what all of them skipped. A resumed run keeps the lines of what was skipped before.
+    With several processes the first writes what all of them skipped. ``SHA256SUMS`` beside the file
+    has its checksum. A resumed run keeps the lines of what was skipped before.
 
     Args:
         path: the file.
@@ -38,7 +39,7 @@ class SkippedLog:
     def start(self, engine: Engine) -> None:
         """Read what a resumed run had skipped, and write what was skipped before training."""
         resumed = engine.state.epoch > 0 and self.path.is_file()
-        self._before = read_json_lines(self.path, *KEYS) if resumed and is_rank_zero() else []
+        self._before = read_listed_lines(self.path, *KEYS) if resumed and is_rank_zero() else []
         self(engine)
 
     def __call__(self, engine: Engine) -> None:
@@ -50,4 +51,4 @@ class SkippedLog:
         lines = [{"study_id": e.study_id, "key": e.key, "reason": e.reason} for e in [*self.errors, *found]]
         met = {(line["study_id"], line["key"]) for line in lines}
         lines += [line for line in self._before if (line["study_id"], line["key"]) not in met]
-        write_json_lines(self.path, lines)
+        write_listed_lines(self.path, lines)

@@ -18,9 +18,11 @@ from PIL import Image
 from torch import Tensor
 
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.checksums import CHECKSUMS, check_digest, parse_checksums, read_checksums
 from medvl.utils.errors import plain_reason
 from medvl.utils.http_ranges import is_url, read_url
-from medvl.utils.limits import check_size, read_small_file
+from medvl.utils.io import content_sha256
+from medvl.utils.limits import TEXT, check_size, read_small_file
 from medvl.utils.tar_members import TarMember
 from medvl.utils.tensors import as_plain
 
@@ -40,6 +42,7 @@ _KEYS = {
     "format": str, "name": str, "settings": dict, "names": list, "counts": dict, "unmatched": dict, "encoding": str,
     "skipped": list, "files": list, "shards": list,
 }  # fmt: skip
+_SETTINGS = {"image_size": int, "spatial_dims": int, "dtype": str, "hu_range": list | None}
 _MAXIMUM = {"uint8": 255, "uint16": 65535}
 
 
@@ -138,11 +141,12 @@ def read_settings(folder: str) -> Mapping[str, Any]:
     return read_index(folder)["settings"]
 
 
-def read_index(folder: str) -> dict[str, Any]:
+def read_index(folder: str, verify: bool = True) -> dict[str, Any]:
     """The content of ``index.json`` of a packed folder.
 
     Args:
         folder: path or URL.
+        verify: whether it is compared with its line in ``SHA256SUMS``.
 
     Raises:
         OSError: If the file cannot be read.
@@ -151,7 +155,9 @@ def read_index(folder: str) -> dict[str, Any]:
     path = f"{folder.rstrip('/')}/{INDEX}" if is_url(folder) else str(Path(folder) / INDEX)
     if not is_url(folder) and not Path(path).is_file():
         raise FileNotFoundError(f"{folder} holds no {INDEX}: it is no folder that medvl pack has finished.")
-    content = read_url(path) if is_url(folder) else read_small_file(path)
+    content = read_url(path, name=TEXT) if is_url(folder) else read_small_file(path)
+    if verify:
+        _verify(path, content)
     try:
         index = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -162,6 +168,13 @@ def read_index(folder: str) -> dict[str, Any]:
     return index
 
 
+def _verify(path: str, content: bytes) -> None:
+    sums = path.removesuffix(INDEX) + CHECKSUMS
+    digests = parse_checksums(read_url(sums, name=TEXT), sums) if is_url(path) else read_checksums(Path(path).parent)
+    if INDEX in digests:
+        check_digest(path, content_sha256(content), digests[INDEX])
+
+
 def _problem(index: Any) -> str:
     """What keeps a value from being the content of ``index.json``; ``""`` if nothing does."""
     if not isinstance(index, dict):
@@ -169,6 +182,17 @@ def _problem(index: Any) -> str:
     for key, expected in _KEYS.items():
         if not isinstance(index.get(key), expected):
             return f"it has no {key}"
+    for key, expected in _SETTINGS.items():
+        if not isinstance(index["settings"].get(key), expected):
+            return f"its settings have no {key}"
+    if not all(isinstance(name, str) for name in index["names"]):
+        return "its names are no texts"
+    if not all(isinstance(value, int) for key in ("counts", "unmatched") for value in index[key].values()):
+        return "its counts are no numbers"
+    if not all(
+        isinstance(e, list) and len(e) == 3 and all(isinstance(part, str) for part in e) for e in index["skipped"]
+    ):
+        return "its list of what was skipped is none"
     for kind, counted in (("files", ("bytes",)), ("shards", ("bytes", "studies", "images"))):
         for entry in index[kind]:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "sha256")):

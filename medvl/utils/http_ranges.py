@@ -8,7 +8,8 @@ import threading
 import time
 from urllib.parse import urlsplit
 
-from medvl.utils.limits import UNPACKED, limit
+from medvl.utils.errors import plain_reason
+from medvl.utils.limits import UNPACKED, check_size, limit
 
 ATTEMPTS = 4
 """How often a request is made before its error is raised; the waits between are 0.5, 1 and 2 s."""
@@ -29,7 +30,7 @@ def is_url(location: str) -> bool:
     return location.startswith(("http://", "https://"))
 
 
-def read_url(url: str, offset: int = 0, size: int | None = None) -> bytes:
+def read_url(url: str, offset: int = 0, size: int | None = None, name: str = UNPACKED) -> bytes:
     """The bytes of a file on a web server.
 
     Every thread of every process keeps one connection to each server. A request that fails for a reason that may pass is made
@@ -39,17 +40,26 @@ def read_url(url: str, offset: int = 0, size: int | None = None) -> bytes:
         url: ``http://`` or ``https://``.
         offset: the first byte.
         size: number of bytes; None reads the whole file.
+        name: the limit (:mod:`medvl.utils.limits`) of what is read.
 
     Raises:
         OSError: If the server cannot be reached or does not have these bytes.
-        ValueError: If the server answers with other bytes than those asked for, or with more than may be unpacked.
+        ValueError: If the URL is invalid, or the server answers with other bytes than those asked for, or with more than may be
+            unpacked.
     """
+    try:
+        if not urlsplit(url).hostname or urlsplit(url).port == 0:
+            raise ValueError("it names no host and port")
+    except ValueError as error:
+        raise ValueError(f"{url} is not the address of a file: {plain_reason(error)}.") from None
+    check_size(size or 0, url, name)
+    most = limit(name) if size is None else size
     headers = {} if size is None else {"Range": f"bytes={offset}-{offset + size - 1}"}
     for attempt in range(ATTEMPTS):
         if attempt:
             time.sleep(0.25 * 2**attempt)
         try:
-            status, reason, content = _request(url, headers)
+            status, reason, content = _request(url, headers, most)
         except (OSError, http.client.HTTPException) as error:
             _close(url)
             failure = OSError(f"{url} cannot be read: {str(error) or type(error).__name__}.")
@@ -70,7 +80,7 @@ def read_url(url: str, offset: int = 0, size: int | None = None) -> bytes:
     return content
 
 
-def _request(url: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
+def _request(url: str, headers: dict[str, str], most: int) -> tuple[int, str, bytes]:
     parts = urlsplit(url)
     connection = _connection(parts.scheme, parts.netloc)
     connection.request("GET", parts.path + (f"?{parts.query}" if parts.query else ""), headers=headers)
@@ -78,11 +88,10 @@ def _request(url: str, headers: dict[str, str]) -> tuple[int, str, bytes]:
     if "Range" in headers and answer.status == 200:  # the whole file, which nobody asked for
         _close(url)
         return answer.status, answer.reason, b""
-    most = limit(UNPACKED)
     content = answer.read(most + 1)
     if len(content) > most:
         _close(url)
-        raise ValueError(f"{url} must have at most {most} bytes ({UNPACKED}), got more.")
+        raise ValueError(f"{url} must have at most {most} bytes, got more.")
     return answer.status, answer.reason, content
 
 

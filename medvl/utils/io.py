@@ -11,7 +11,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -169,11 +169,6 @@ def write_json(path: str | Path, value: Any, indent: int | None = 2) -> None:
     write_text(path, json_text(value, indent) + "\n")
 
 
-def write_json_lines(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> None:
-    """Write a JSON-lines file atomically, numbers as by :func:`write_json`."""
-    write_text(path, "".join(json_text(line) + "\n" for line in lines))
-
-
 def json_text(value: Any, indent: int | None = None) -> str:
     """A value as JSON, a number that is not finite as null.
 
@@ -225,6 +220,11 @@ def file_sha256(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with Path(path).open("rb") as file:
         return stream_sha256(file)
+
+
+def content_sha256(content: bytes) -> str:
+    """SHA-256 of bytes, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def stream_sha256(file: IO[bytes], size: int | None = None) -> str:

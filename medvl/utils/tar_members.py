@@ -10,6 +10,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from medvl.utils.http_ranges import is_url, read_url
+from medvl.utils.limits import check_regular_file
 
 _PLACE = re.compile(r"(.+\.tar)::(\d+)\+(\d+)-([0-9a-f]{16})::(\d+):(.*)", re.DOTALL)
 OPEN_FILES = 32
@@ -100,6 +101,9 @@ def read_range(path: str, offset: int, size: int) -> bytes:
         return read_url(path, offset, size)
     try:
         descriptor = _descriptor(path)
+        left = os.fstat(descriptor).st_size - offset
+        if left < size:  # before memory is reserved for it
+            raise ValueError(f"{path} is cut off: it has {max(left, 0)} of the {size} bytes from byte {offset} on.")
         content = _pread(descriptor, size, offset)
         while len(content) < size and (more := _pread(descriptor, size - len(content), offset + len(content))):
             content += more
@@ -125,6 +129,7 @@ def _descriptor(path: str) -> int:
         return files[path]
     if len(files) >= OPEN_FILES:
         os.close(files.popitem(last=False)[1])
+    check_regular_file(path)  # a pipe would be waited on
     files[path] = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     return files[path]
 

@@ -13,9 +13,10 @@ from typing import Any
 from medvl.data import Manifest
 from medvl.evaluation import Evaluation
 from medvl.networks.nets.pretrained import WEIGHTS
+from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.csv_files import CsvWriter
 from medvl.utils.ids import hash_id
-from medvl.utils.io import file_sha256, write_text
+from medvl.utils.io import file_sha256
 from medvl.workflows.run_records import MODEL
 from medvl.workflows.trained_run import TrainedRun
 
@@ -69,8 +70,8 @@ def save_evaluation(
         rows = _merge_rows(folder / EVALUATION_CSV, rows, kept)
         moved = _number_files(folder, (REPORT,))
         facts = {"Earlier results": f"{', '.join(kept)}: {f'figures in {moved}' if moved else f'in {EVALUATION}'}"}
-    write_text(folder / EVALUATION, json.dumps(content, indent=2, allow_nan=False) + "\n")
-    write_text(folder / EVALUATION_CSV, rows)
+    write_listed(folder / EVALUATION, json.dumps(content, indent=2, allow_nan=False) + "\n")
+    write_listed(folder / EVALUATION_CSV, rows)
     return facts
 
 
@@ -89,8 +90,11 @@ def _earlier_results(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        content = json.loads(path.read_text())
-    except (ValueError, OSError):
+        verify_file(path)
+        verify_file(path.parent / EVALUATION_CSV)
+        content = json.loads(path.read_bytes())
+    except (ValueError, OSError, RecursionError) as error:
+        logger.warning("The earlier results cannot be read: %s", error)
         content = None
     is_whole = isinstance(content, dict) and isinstance(content.get(EVALUATED_ON), dict)
     return content if is_whole else {EVALUATED_ON: {}}

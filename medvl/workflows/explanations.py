@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from torch.nn import functional as F
 from medvl.evaluation import phrase_maps
 from medvl.transforms import PadToSquared, ResizeLongestd
 from medvl.utils.checks import error_message
+from medvl.utils.io import atomic_write
 from medvl.utils.modes import eval_mode
 from medvl.workflows.predictions import check_suffix, image_manifest
 from medvl.workflows.trained_run import TrainedRun
@@ -48,13 +50,27 @@ class Explanation:
     def save(self, path: str | Path) -> Path:
         """Draw the image and each map over it; of a volume, the slice along the last axis in which a map is highest.
 
+        The file is written whole or not at all.
+
         Raises:
             ValueError: If the suffix is not that of a picture.
+            DiskFullError: If there is no space left.
         """
-        from matplotlib.figure import Figure
+        import matplotlib
 
         path = Path(path)
         check_suffix(path, PICTURE_FILES)
+        # A sentence is drawn as it stands: dollar signs begin no formula.
+        with matplotlib.rc_context({"text.parse_math": False, "text.usetex": False}):
+            picture = io.BytesIO()
+            self._figure().savefig(picture, format=path.suffix[1:].lower(), dpi=150, bbox_inches="tight")
+        with atomic_write(path, "wb") as file:
+            file.write(picture.getvalue())
+        return path
+
+    def _figure(self) -> Any:
+        from matplotlib.figure import Figure
+
         panels = len(self.texts) + 1
         columns = panels if panels < 4 else 2 if panels == 4 else 3
         rows = -(-panels // columns)
@@ -71,8 +87,7 @@ class Explanation:
             f"Cosine of image and sentence, from a grid of {grid} cells; each map has its own colors", fontsize=9
         )
         figure.tight_layout()
-        figure.savefig(path, dpi=150, bbox_inches="tight")
-        return path
+        return figure
 
     def _draw(self, axis: Any, number: int | None) -> None:
         title = "image"

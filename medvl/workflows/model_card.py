@@ -159,8 +159,19 @@ def _section(name: str, facts: Mapping[str, Any]) -> str:
     environment = Environment(
         loader=PackageLoader("medvl.workflows"), undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
+    environment.filters["words"] = plain_words
     text = environment.get_template(f"model_card_{name}.md.j2").render(**facts, table=markdown_table)
     return re.sub(r"\n{3,}", "\n\n", text).strip()
+
+
+def plain_words(text: Any) -> str:
+    """A name in one line of Markdown: no HTML begins in it, and no heading or list after the end of a line.
+
+    Example:
+        >>> plain_words("Edema\\n# <b>")
+        'Edema # &lt;b>'
+    """
+    return " ".join(str(text).split()).replace("<", "&lt;")
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -173,5 +184,5 @@ def markdown_table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         | a\\|b | 3 |
     """
     lines = [head, ["---"] * len(head), *rows]
-    cells = ([str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines)
+    cells = ([plain_words(cell).replace("|", "\\|") for cell in line] for line in lines)
     return "\n".join(f"| {' | '.join(line)} |" for line in cells)

@@ -33,14 +33,13 @@ from medvl.data.tables.files import STANDARD_INPUT
 from medvl.data.text_labels import labeler_version, write_label_cache
 from medvl.transforms.packed_image import INDEX, read_index
 from medvl.utils.checks import check_integer, check_option, error_message
-from medvl.utils.checksums import CHECKSUMS
+from medvl.utils.checksums import CHECKSUMS, read_sealed, write_sealed
 from medvl.utils.errors import StudyError
 from medvl.utils.io import (
     atomic_write,
     check_writable,
     file_sha256,
     remove_partial_files,
-    write_json,
     write_text,
 )
 from medvl.utils.worker_processes import begin_worker, worker_context
@@ -135,7 +134,7 @@ def pack_studies(
             kept = len(index["shards"])
         else:
             (folder / PROGRESS).mkdir(exist_ok=True)
-            write_json(folder / PROGRESS / SETTINGS, settings.to_dict())
+            write_sealed(folder / PROGRESS / SETTINGS, settings.to_dict())
             manifest = _read(data, columns or {}, on_error)
             kept = _pack_shards(folder, manifest, settings, on_error, num_workers, progress)
             index = _write_index(folder, manifest, settings)
@@ -163,7 +162,7 @@ def _check_folder(folder: Path, settings: PackSettings, resume: bool) -> None:
         before, state = read_index(str(folder))["settings"], "packed studies"
     elif (folder / PROGRESS).is_dir():
         path = folder / PROGRESS / SETTINGS
-        before, state = json.loads(path.read_bytes()) if path.is_file() else None, "an interrupted packing"
+        before, state = read_sealed(path) if path.is_file() else None, "an interrupted packing"
     else:
         found = sorted(name for name in os.listdir(folder) if not name.startswith(LOCK))
         if found:
@@ -265,7 +264,7 @@ def _write_index(folder: Path, manifest: Manifest, settings: PackSettings) -> di
             path.unlink()
     with atomic_write(folder / STUDIES, "wb") as file:
         for number in range(count):
-            record = json.loads(record_path(folder, number).read_bytes())
+            record = read_sealed(record_path(folder, number))
             file.write(json.dumps(record["columns"], separators=(",", ":")).encode() + b"\n")
             shards.append(record["shard"])
             skipped += record["skipped"]

@@ -20,10 +20,10 @@ from medvl.handlers import BestCheckpoint, RunCheckpoint
 from medvl.handlers.checkpoint_file import check_finite_weights, epoch_of
 from medvl.networks import DualEncoder
 from medvl.utils.checks import check_option, error_message
-from medvl.utils.checksums import CHECKSUMS, verify_checksums, write_checksums
+from medvl.utils.checksums import CHECKSUMS, verify_checksums, write_checksums, write_listed
 from medvl.utils.disk import name_full_disk
 from medvl.utils.distributed import barrier, is_rank_zero
-from medvl.utils.io import check_writable, remove_partial_files, write_json, write_text
+from medvl.utils.io import check_writable, json_text, remove_partial_files, write_json
 from medvl.utils.threads import torch_threads
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
@@ -222,9 +222,9 @@ class RunFolder:
         self._threads = environment["threads"]
         environment["validation_inputs"] = self._input_hashes
         text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
-        write_text(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
+        write_listed(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
         SplitRecord.from_studies(manifest.studies, read_key(self.path)).save(self.path)
-        write_json(self.path / ENVIRONMENT, environment)
+        write_listed(self.path / ENVIRONMENT, json_text(environment, indent=2) + "\n")
 
     def _continue_environment(self, before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
         """The record of a resumed run: that of its beginning, with what has changed under ``resumed``.

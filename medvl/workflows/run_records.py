@@ -18,9 +18,10 @@ from medvl.data import Manifest, parse_source, table_path
 from medvl.data.shards import PackedLocation
 from medvl.data.tables.join import parse_join
 from medvl.transforms.packed_image import INDEX
+from medvl.utils.checksums import read_listed_lines, verify_file
 from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError, plain_reason
-from medvl.utils.io import file_sha256, read_json_lines
+from medvl.utils.io import file_sha256
 from medvl.utils.limits import read_small_text
 from medvl.workflows.literals import literal_text
 
@@ -104,8 +105,10 @@ def read_record(path: Path) -> dict[str, Any]:
     """The content of a YAML or JSON file of a run, which is a dictionary.
 
     Raises:
-        ValueError: If the file is damaged.
+        OSError: If the file cannot be read.
+        ValueError: If the file is damaged, or is not as it was saved (:func:`~medvl.utils.checksums.verify_file`).
     """
+    verify_file(path)
     try:
         content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(read_small_text(path))
     except (ValueError, RecursionError, yaml.YAMLError, TypeError, AttributeError) as error:
@@ -119,9 +122,9 @@ def read_skipped(path: str | Path) -> list[StudyError]:
     """The studies that the run in this folder skipped for an error.
 
     Raises:
-        ValueError: If a line of the file is damaged, with its number.
+        ValueError: If a line of the file is damaged, with its number, or the file is not as it was written.
     """
-    lines = read_json_lines(Path(path) / SKIPPED, "study_id", "key", "reason")
+    lines = read_listed_lines(Path(path) / SKIPPED, "study_id", "key", "reason")
     return [StudyError(line["study_id"], line["key"], line["reason"]) for line in lines]
 
 

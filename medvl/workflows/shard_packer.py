@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,6 +19,7 @@ from medvl.transforms import ExtractSections, image_preprocessing
 from medvl.transforms.image import DEFAULT_HU_RANGE, RadiographIntensity
 from medvl.transforms.packed_image import DTYPES, encode_image
 from medvl.utils.checks import check_integer, check_option
+from medvl.utils.checksums import read_sealed, write_sealed
 from medvl.utils.errors import StudyError
 from medvl.utils.io import atomic_write, file_sha256
 
@@ -140,8 +140,7 @@ class ShardPacker:
             "labels": {key.hex(): states.tolist() for key, states in labels.items()},
             "columns": columns.columns,
         }
-        with atomic_write(record) as text:
-            json.dump(content, text)
+        write_sealed(record, content)
         return len(job.samples), False
 
     def _sample(self, number: int, study: Mapping[str, Any], image: Any, first: int | None) -> Sample:
@@ -204,7 +203,7 @@ def _file_state(path: str) -> list[tuple[str, int, int]]:
 
 def _is_whole(path: Path, record: Path, digest: str) -> bool:
     try:
-        content = json.loads(record.read_bytes())
+        content = read_sealed(record)
         return bool(content["digest"] == digest and file_sha256(path) == content["shard"]["sha256"])
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -16,8 +16,9 @@ from medvl.data import Manifest
 from medvl.data.leaks import image_paths
 from medvl.data.shards import source_file
 from medvl.data.splits import SPLITS, group_key
+from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.errors import plain_reason
-from medvl.utils.io import atomic_write, write_json
+from medvl.utils.io import json_text
 
 SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
 KEYS = ("image", "study", "patient", "file")
@@ -67,6 +68,7 @@ class SplitRecord:
                 f"{folder} holds no {KEY_FILE if path.is_file() else SPLITS_FILE}, which says which studies the run was "
                 "trained on: the file was removed, or the run was trained by an earlier version of medvl."
             )
+        verify_file(path)
         try:
             return cls(json.loads(path.read_bytes()), key)
         except (ValueError, KeyError, TypeError, RecursionError) as error:
@@ -75,11 +77,9 @@ class SplitRecord:
     def save(self, folder: Path) -> None:
         """Write the record to a run folder, the key for its owner alone."""
         if read_key(folder) != self.key:
-            with atomic_write(folder / KEY_FILE) as file:
-                os.chmod(file.name, 0o600)
-                file.write(self.key.hex() + "\n")
+            write_listed(folder / KEY_FILE, self.key.hex() + "\n", private=True)
         content = {split: {key: sorted(values) for key, values in keys.items()} for split, keys in self.splits.items()}
-        write_json(folder / SPLITS_FILE, content, indent=None)
+        write_listed(folder / SPLITS_FILE, json_text(content) + "\n")
 
     def split_of(self, study: Mapping[str, Any]) -> str | None:
         """The split that a study had, by its image, else its study id, else its patient; None for a new study.
@@ -164,6 +164,7 @@ def read_key(folder: Path) -> bytes | None:
         key = b""
     if len(key) != KEY_BYTES:
         raise ValueError(f"{path} is damaged: it holds no {2 * KEY_BYTES} hexadecimal digits.")
+    verify_file(path)
     return key
 
 

@@ -467,7 +467,7 @@ def test_a_folder_of_another_width_is_damaged(packed, tmp_path):
         read_studies(str(tmp_path / "packed"), 3)
     lines = (tmp_path / "packed/studies.jsonl").read_bytes().splitlines(keepends=True)
     (tmp_path / "packed/studies.jsonl").write_bytes(b"".join(lines[:-1]))
-    with pytest.raises(ValueError, match=r"studies\.jsonl is damaged: it has 20 of 24 studies\.$"):
+    with pytest.raises(ValueError, match=r"studies\.jsonl is damaged: its content is not what was packed;"):
         PackedLocation.parse(f"shards:{tmp_path / 'packed'}").read()
     (tmp_path / "packed/studies.jsonl").write_bytes(lines[0] + lines[1][:50])
     with pytest.raises(ValueError, match=r"studies\.jsonl, line 2 is damaged: "):

@@ -231,7 +231,7 @@ class TestMetricsLog:
         with pytest.raises(OSError, match="No space left"):
             engine.run()
         assert path.read_bytes() == before
-        assert [file.name for file in tmp_path.iterdir()] == ["m.jsonl"]
+        assert sorted(file.name for file in tmp_path.iterdir()) == ["SHA256SUMS", "m.jsonl"]
 
 
 class TestFiniteLoss:

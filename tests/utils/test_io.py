@@ -9,6 +9,7 @@ import time
 
 import pytest
 
+from medvl.utils.checksums import write_listed_lines
 from medvl.utils.host import machine_id
 from medvl.utils.io import (
     atomic_write,
@@ -16,7 +17,6 @@ from medvl.utils.io import (
     read_json_lines,
     remove_partial_files,
     write_json,
-    write_json_lines,
     write_text,
 )
 
@@ -107,7 +107,7 @@ def test_what_killed_processes_left_is_removed(tmp_path):
 
 
 def test_json_has_no_number_that_is_not_finite(tmp_path):
-    write_json_lines(
+    write_listed_lines(
         tmp_path / "a.jsonl", [{"epoch": 1, "loss": float("nan")}, {"epoch": 2, "loss": (float("inf"), 1.0)}]
     )
     assert (tmp_path / "a.jsonl").read_text() == '{"epoch": 1, "loss": null}\n{"epoch": 2, "loss": [null, 1.0]}\n'

@@ -154,6 +154,7 @@ def test_figures_of_other_weights_are_not_on_the_card(copy):
     content = json.loads((copy / "evaluation.json").read_text())
     content["evaluated_on"]["model_sha256"] = "0" * 64
     (copy / "evaluation.json").write_text(json.dumps(content))
+    (copy / "SHA256SUMS").unlink()  # changed on purpose
     assert update_model_card(copy)
     assert "Not evaluated yet" in card_of(copy)
     assert "model-index" not in read_front_matter(copy / "model" / "README.md")

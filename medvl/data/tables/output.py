@@ -6,8 +6,8 @@ import contextlib
 import csv
 import fcntl
 import gzip
+import hashlib
 import io
-import json
 import os
 import sys
 import time
@@ -19,6 +19,7 @@ from typing import IO, Any
 
 from medvl.data.tables.files import STANDARD_INPUT, table_suffix
 from medvl.utils.checks import error_message
+from medvl.utils.checksums import read_sealed, sealed_text
 from medvl.utils.csv_files import CsvWriter
 from medvl.utils.extras import require_extra
 from medvl.utils.io import is_stream, link_target, partial_path, replace_file, sync
@@ -75,6 +76,7 @@ class TableOutput:
         self._resume, self._identity = resume, identity
         self._recorded = 0.0
         self._bytes = self._safe_bytes = 0
+        self._digest = self._safe_digest = hashlib.sha256()  # of so many bytes
 
     def __enter__(self) -> TableOutput:
         if self._streamed:
@@ -125,13 +127,14 @@ class TableOutput:
             data = gzip.compress(data, mtime=0)
         self._file.write(data)
         self._bytes += len(data)
+        self._digest.update(data)
 
     def end_block(self, state: dict[str, Any]) -> None:
         """Note that what was written so far is what ``state``, a JSON value, describes."""
         if self._streamed:
             self._file.flush()
             return
-        self.state, self._safe_bytes = state, self._bytes
+        self.state, self._safe_bytes, self._safe_digest = state, self._bytes, self._digest.copy()
         if time.monotonic() - self._recorded >= _SECONDS_BETWEEN_RECORDS:
             self._write_record()
 
@@ -153,10 +156,9 @@ class TableOutput:
                 f"output: {self._partial.name} was begun by a run with other options, columns or rules; run without --resume "
                 "to begin anew."
             )
-        size = os.fstat(self._file.fileno()).st_size
-        if found is not None and found["bytes"] <= size:
+        if found is not None and self._is_written(found["bytes"], found["sha256"]):
             self.state, self._bytes = found["state"], found["bytes"]
-            self._safe_bytes = self._bytes
+            self._safe_bytes, self._safe_digest = self._bytes, self._digest.copy()
         else:
             self._record.unlink(missing_ok=True)
         self._file.truncate(self._bytes)
@@ -164,16 +166,29 @@ class TableOutput:
 
     def _read_record(self) -> dict[str, Any] | None:
         try:
-            found = json.loads(self._record.read_text())
-        except (OSError, ValueError):
+            found: dict[str, Any] = read_sealed(self._record)
+        except (OSError, ValueError):  # there is none, or it is damaged
             return None
-        return found if isinstance(found, dict) and {"identity", "bytes", "state"} <= set(found) else None
+        return found
+
+    def _is_written(self, count: int, sha256: str) -> bool:
+        """Whether the first bytes of the file are those that were written, which are then hashed."""
+        digest = hashlib.sha256()
+        self._file.seek(0)
+        left = count
+        while left and (block := self._file.read(min(left, 2**20))):
+            digest.update(block)
+            left -= len(block)
+        if left or digest.hexdigest() != sha256:
+            return False
+        self._digest = digest
+        return True
 
     def _write_record(self) -> None:
         sync(self._file)
-        record = {"identity": self._identity, "bytes": self._safe_bytes, "state": self.state}
+        record = {"identity": self._identity, "bytes": self._safe_bytes, "sha256": self._safe_digest.hexdigest()}
         with self._next_record.open("w") as file:
-            json.dump(record, file)
+            file.write(sealed_text({**record, "state": self.state}))
             sync(file)
         os.replace(self._next_record, self._record)
         self._recorded = time.monotonic()
