@@ -13,11 +13,14 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from published_models import BERT, MGCA, BioViLImage, CTClip, CXRBert, CXRClip, Gloria
+from safetensors.torch import save_file
 from source_models import ConvNeXt, DenseNet, ResNet, TimmViT, TorchvisionViT, randomized
 from torch import nn
 from transformers import (
     BertConfig,
     BertModel,
+    BertTokenizerFast,
     CLIPConfig,
     CLIPModel,
     Dinov2Config,
@@ -34,6 +37,10 @@ from medvl.transforms import train_tokenizer
 PAGE = (Path(__file__).parents[1] / "docs" / "published_weights.md").read_text()
 TINY = ["--epochs", "1", "--set", "embed_dim=8", "--set", "progress=false", "--image-size"]
 TEXTS = ("The heart is enlarged. No edema.", "Lungs are clear.", "Pulmonary edema. No fracture.", "Rib fracture.")
+CT_VIT = {
+    "image_size": 16, "patch_size": 4, "slab_size": 2, "hidden_size": 16, "num_heads": 2, "head_size": 6, "num_layers": 2,
+    "codebook_size": 30,
+}  # fmt: skip
 TRANSFORMER = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 
 
@@ -154,7 +161,7 @@ def test_recipes(medvl):
         rows.append(f'images/{i}.png,"{TEXTS[i % 4]}",p{i}')
     Path("cases.csv").write_text("\n".join(rows) + "\n")
     lines = blocks("bash")[1].splitlines()
-    assert [line.split()[:3] for line in lines] == [["medvl", "train", "convirt"]] * 2
+    assert [line.split()[2] for line in lines] == ["convirt", "convirt", "mlip"]
     for line in lines:
         code, out, err = medvl(*shlex.split(line)[1:], *TINY, "32")
         assert code == 0, f"{line}: {err}"
@@ -223,6 +230,48 @@ def test_whole_models(here):
     assert bool(tokens["attention_mask"].all())
 
 
+SMALL = {
+    '"resnet50",': '"resnet50", width=0.0625,', "input_size=299": "input_size=64", "image_size=480)": "image_size=64)",
+    '"num_hidden_layers": 6': '"num_hidden_layers": 5', '"vocab_size": 28996': "**bert",
+    '{"model_type": "bert"}': '{"model_type": "bert", **bert}', "embed_dim=768": "embed_dim=16",
+    "embed_dim=128": "embed_dim=8", '"hidden_features": 2048': '"hidden_features": 20', "embed_dim=512": "embed_dim=8",
+    "max_length=": "max_length=10 + 0 *", '"ct_vit", spatial_dims=3, image_size=480': '"ct_vit", spatial_dims=3, **ct_vit',
+}  # fmt: skip
+
+
+def test_medical_models(here):
+    """The same for GLoRIA, MGCA, BioViL, CXR-CLIP and CT-CLIP; their embeddings are compared in tests/networks/reference."""
+    folder = here / "models" / "BiomedVLP-CXR-BERT-specialized"
+    folder.mkdir(parents=True)
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "no", "edema", "rib", "fracture"]
+    (folder / "vocab.txt").write_text("\n".join(words))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "CXRBertTokenizer", "auto_map": {}}')
+    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(here / "models" / "Bio_ClinicalBERT")
+    torch.save(randomized(BioViLImage(False)).state_dict(), folder / "biovil_image_resnet50_proj_size_128.pt")
+    save_file(randomized(CXRBert()).state_dict(), folder / "model.safetensors")
+    gloria = {f"gloria.{name}": value for name, value in randomized(Gloria()).state_dict().items()}
+    torch.save({"state_dict": gloria, "hyper_parameters": SimpleNamespace(a=1)}, "chexpert_resnet50.ckpt")
+    torch.save({"state_dict": randomized(MGCA(vit=False)).published()}, "mgca_resnet50.ckpt")
+    torch.save({"model": randomized(CXRClip(swin=False)).state_dict()}, "r50_mcc.tar")
+    torch.save(randomized(CTClip()).state_dict(), "CT-CLIP_v2.pt")
+    names: dict = {"bert": BERT, "ct_vit": CT_VIT}
+    exec("from medvl.networks import *", names)
+    for code in blocks("python")[3:]:
+        for published, small in SMALL.items():
+            code = code.replace(published, small)
+        exec(code, names)
+    for name in ("gloria", "mgca", "biovil", "cxr_clip", "ct_clip"):
+        model = names[name].eval()
+        shape = (1, 16, 16, 4) if name == "ct_clip" else (1, 64, 64)
+        with torch.no_grad():
+            images, reports = (
+                model.encode_image(torch.rand(2, *shape)),
+                model.encode_text(["no edema.", "rib fracture"]),
+            )
+        assert images.shape == (2, model.options["embed_dim"]) == reports.shape, name
+        assert not torch.equal(reports[0], reports[1]), name
+
+
 def test_a_state_dict_of_torchxrayvision(here):
     """A stand-in for the package, which is not installed; its files hold whole objects."""
 
@@ -237,4 +286,4 @@ def test_a_state_dict_of_torchxrayvision(here):
 
 
 def test_every_block_is_run():
-    assert (len(blocks("bash")), len(blocks("python")), len(blocks("text"))) == (2, 3, 2)
+    assert (len(blocks("bash")), len(blocks("python")), len(blocks("text"))) == (2, 6, 2)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
-from medvl.networks.blocks import normalize_embeds
+from medvl.networks.blocks.projection import pool_image
 from medvl.networks.nets import DualEncoder
 from medvl.utils.checks import check_option
 from medvl.utils.extras import require_extra
@@ -23,12 +23,12 @@ TOLERANCE = 1e-4
 class ProjectedEncoder(nn.Module):
     """An encoder with its projection, from inputs to unit vectors."""
 
-    def __init__(self, encoder: nn.Module, projection: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, projection: nn.Module, pooling: str = "encoder") -> None:
         super().__init__()
-        self.encoder, self.projection = encoder, projection
+        self.encoder, self.projection, self.pooling = encoder, projection, pooling
 
     def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        return normalize_embeds(self.projection(self.encoder(*inputs)["embed"]))
+        return pool_image(self.encoder(*inputs), self.projection, self.pooling)
 
 
 def export_encoders(
@@ -109,7 +109,7 @@ def _encoders(model: DualEncoder) -> Iterator[tuple[str, ProjectedEncoder, Any, 
     count = Dim("batch", min=1)
     yield (
         "image_encoder",
-        ProjectedEncoder(model.image_encoder, model.image_projection),
+        ProjectedEncoder(model.image_encoder, model.image_projection, model.image_pooling),
         images(2),
         images(3),
         ({0: count},),

@@ -10,11 +10,12 @@ from medvl.data.locations import parse_location
 from medvl.data.sources import KINDS
 from medvl.data.studies import SYNTHETIC
 from medvl.data.tables.files import STANDARD_INPUT
+from medvl.networks.encoders.backbones import NAMES
 from medvl.workflows.literals import literal, literal_text
 
 
 def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration whose tables, sources and text encoder are found from any folder.
+    """A configuration whose tables, sources, encoders and weights are found from any folder.
 
     Example:
         >>> config = absolute_locations({"data": "synthetic", "sources": ["text-label=openi:/data/reports.tgz"]})
@@ -34,11 +35,11 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
         return literal(os.path.abspath(text) if parsed is None else str(parsed.absolute()))
 
     content = dict(config)
-    for key in ("data", "text_encoder"):
-        # What is no folder is a name in the Hugging Face Hub.
-        is_name = key == "text_encoder" and not os.path.isdir(str(literal_text(content.get(key))))
-        if key in content and not is_name:
-            content[key] = absolute(content[key])
+    if "data" in content:
+        content["data"] = absolute(content["data"])
+    for key in ("text_encoder", "image_encoder", "network_def"):
+        if key in content:
+            content[key] = _absolute_models(content[key])
     if isinstance(content.get("sources"), list):
         pairs = [(source, *str(literal_text(source)).partition("=")) for source in content["sources"]]
         # An unknown kind is an error later, which shows what was given.
@@ -47,3 +48,17 @@ def absolute_locations(config: Mapping[str, Any]) -> dict[str, Any]:
             for source, kind, _, place in pairs
         ]
     return content
+
+
+_MODEL_KEYS = ("image_encoder", "text_encoder", "backbone", "model", "weights")
+
+
+def _absolute_models(value: Any) -> Any:
+    """A model, or a description with models in it, whose files and folders are absolute; other texts are names."""
+    if isinstance(value, Mapping):
+        return {key: _absolute_models(inner) if key in _MODEL_KEYS else inner for key, inner in value.items()}
+    text = literal_text(value)
+    is_expression = text is value and str(text).startswith(("$", "@", "%"))
+    if not isinstance(text, str) or is_expression or text in NAMES or not os.path.exists(text):
+        return value
+    return literal(os.path.abspath(text))

@@ -58,7 +58,7 @@ def text_folder(tmp_path_factory):
 def test_a_step_of_each_recipe(recipe, text_folder, tmp_path):
     encoder = {"backbone": "resnet10", "width": 0.125, "output_stride": 8, "image_size": 32}
     settings = {
-        "preset": "paper", "text_encoder": str(text_folder), "network_def#image_encoder": encoder, "image_size": 32,
+        "preset": "paper", "text_encoder": str(text_folder), "image_encoder": encoder, "image_size": 32,
         "epochs": 1, "batch_size": 16, "synthetic_length": 40, "progress": False, "output": str(tmp_path / "run"),
     }  # fmt: skip
     run = train(recipe, settings)

@@ -10,8 +10,10 @@ from monai.networks.nets.resnet import resnet_params
 from torch import nn
 
 from medvl.networks.encoders.backbones import DENSENETS, RESNETS, VITS, HuggingFaceBackbone, build_backbone
-from medvl.networks.encoders.published import LoadReport, Tower, load_tower, read_tower
+from medvl.networks.encoders.published import READ, LoadReport, Tower, find_family, load_tower, read_tower
+from medvl.networks.encoders.weight_files import NAMES
 from medvl.utils.checks import check_positive, error_message
+from medvl.utils.limits import read_small_text
 
 Normalization = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -32,6 +34,46 @@ class Weighted(NamedTuple):
     image_size: int
     normalization: Normalization | None
     report: LoadReport
+
+
+def is_weights(source: object) -> bool:
+    """Whether this is a file of weights, or a folder with one that is no model folder of Hugging Face, as timm's.
+
+    Example:
+        >>> is_weights("resnet50"), is_weights(None)
+        (False, False)
+    """
+    if not isinstance(source, str | Path):
+        return False
+    path = Path(source)
+    if not path.is_dir():
+        return path.is_file()
+    config = path / "config.json"
+    return any((path / name).is_file() for name in NAMES) and not (
+        config.is_file() and '"model_type"' in read_small_text(config)
+    )
+
+
+def backbone_of(path: str | Path) -> str | dict[str, Any]:
+    """The backbone whose published weights are at a path: a name, or a dictionary with a ``model_type`` of Hugging Face.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the weights are of no layout that is read, or of a size without a name.
+    """
+    family, options = find_family(path)
+    names: dict[str, dict[str, Any]] = {}
+    if family == "resnet":
+        names = {name: _sizes(name, family) for name in RESNETS}
+    elif family == "densenet":
+        names = {name: _sizes(name, family) for name in DENSENETS}
+    elif family is not None:
+        return family if family == "vit" else {"model_type": family}
+    found = [name for name, sizes in names.items() if all(options[key] == value for key, value in sizes.items())]
+    if not found:
+        got = "another layout" if family is None else f"a {family} of other sizes, {options}"
+        raise ValueError(error_message(f"weights in {path}", f"be those of {', '.join(READ.values())}", got))
+    return found[0]
 
 
 def build_with_weights(

@@ -19,7 +19,13 @@ from medvl.networks.encoders.backbones import (
     is_hugging_face,
 )
 from medvl.networks.encoders.checkpointing import set_checkpointing
-from medvl.networks.encoders.from_weights import Normalization, build_with_weights, read_normalization
+from medvl.networks.encoders.from_weights import (
+    Normalization,
+    backbone_of,
+    build_with_weights,
+    is_weights,
+    read_normalization,
+)
 from medvl.networks.encoders.hugging_face_files import fetch_hint, find_folder, read_normalization_of
 from medvl.networks.encoders.module_output import as_patch_features
 from medvl.networks.encoders.published import LoadReport
@@ -29,6 +35,7 @@ from medvl.utils.targets import TARGET, Allowed, describe, make
 from medvl.utils.tensors import as_plain
 
 logger = logging.getLogger(__name__)
+WEIGHT_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".tar", ".safetensors")
 
 
 class ImageEncoder(nn.Module):
@@ -42,13 +49,16 @@ class ImageEncoder(nn.Module):
     ======================================================== ======= ================================================
     ``backbone``                                             2D, 3D  some options, besides all of MONAI's
     ======================================================== ======= ================================================
-    resnet10, 18, 34, 50, 101, 152, 200                      both    ``width``, ``output_stride``, ``norm``
+    resnet10, 18, 34, 50, 101, 152, 200                      both    ``width``, ``output_stride``, ``norm``,
+                                                                     ``patch_stage``, ``input_size``
     densenet121, 169, 201, 264                               both    ``growth_rate``, ``init_features``, ``dropout_prob``
     efficientnet-b0 ... -b8                                  both    ``norm``
     vit_tiny, vit_small, vit_base (= vit), vit_large         both    ``patch_size``, ``pooling``, ``hidden_size``,
                                                                      ``num_layers``, ``pos_embed_type``
     swin_tiny (= swin), swin_small, swin_base                both    ``patch_size``, ``window_size``, ``embed_dim``,
                                                                      ``depths``, ``num_heads``, ``drop_path_rate``
+    ct_vit (CT-CLIP's)                                       3D      ``patch_size``, ``slab_size``, ``hidden_size``,
+                                                                     ``num_layers``
     a Hugging Face vision model, its configuration, a folder 2D
     or its name in the Hub
     ======================================================== ======= ================================================
@@ -56,7 +66,8 @@ class ImageEncoder(nn.Module):
     Args:
         backbone: a name of the table, built with random weights; a Hugging Face vision model, its configuration (object,
             or dictionary with ``model_type``; random weights), or a local folder or a name in the Hub that is in this machine's
-            cache (its weights); or a torch module that maps (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]),
+            cache (its weights); a file of published ``weights``, or a folder with one, whose network is that of the weights; or
+            a torch module that maps (N, ``in_channels``, H, W[, D]) to a feature map (N, C, h, w[, d]),
             to tokens (N, P, C) of a square grid, to one vector (N, C), or to a list of such, the last of which is taken. A
             module requires ``out_features``. To be saved, it is stated by its class and arguments,
             ``{"_target_": "package.Class", "argument": value}``.
@@ -80,12 +91,13 @@ class ImageEncoder(nn.Module):
 
     Attributes:
         out_features (int): width C of the embeddings.
+        patch_features (int): width of the patches' embeddings: C, but for a ResNet with a ``patch_stage`` and for "ct_vit".
         supports_masking (bool): whether :meth:`forward` takes ``visible_indices``.
         patch_size (tuple[int, ...] | None): sides in pixels of a patch, where masking is supported, else None.
         load_report (LoadReport | None): what happened to each of the ``weights``; None without them.
 
     Raises:
-        FileNotFoundError: If there are no ``weights`` at the path.
+        FileNotFoundError: If there are no ``weights`` at the path, or no file of weights as ``backbone``.
         ValueError: If the weights are not of a layout that is read for the backbone; if the backbone is unknown or code of a
             package that is not trusted, ``spatial_dims`` is neither 2 nor 3 or is 3 with a Hugging Face model, a torch module
             comes without ``out_features``, or sizes are inconsistent, such as an image size that is not a multiple of the patch
@@ -127,6 +139,8 @@ class ImageEncoder(nn.Module):
         for name, number in (("in_channels", in_channels), ("image_size", image_size)):
             if number is not None and not (isinstance(number, int) and number > 0):
                 raise ValueError(error_message(name, "be an integer of at least 1", repr(number)))
+        if weights is None and not (isinstance(backbone, str) and backbone in NAMES) and is_weights(backbone):
+            weights, backbone = backbone, backbone_of(backbone)
         is_named = isinstance(backbone, str) and backbone in NAMES
         if options and not is_named:
             expected = f"be named to have the options {', '.join(options)}"
@@ -153,6 +167,8 @@ class ImageEncoder(nn.Module):
             image_size = network.image_size
             if isinstance(backbone, str | Path):
                 normalization = _normalization_of_folder(backbone, normalization, network.adapted)
+        elif isinstance(backbone, str | Path) and Path(backbone).suffix in WEIGHT_SUFFIXES:
+            raise FileNotFoundError(f"backbone must be a file of weights, got {backbone}, which does not exist.")
         elif not isinstance(backbone, nn.Module):
             expected = (
                 f"be one of {', '.join(NAMES)}, a Hugging Face vision model, its configuration or local folder, or a torch "
@@ -166,6 +182,7 @@ class ImageEncoder(nn.Module):
             self._config = _stated_config(backbone, out_features)
         self.backbone: nn.Module = network
         self.out_features = int(network.out_features if own or out_features is None else out_features)
+        self.patch_features = int(getattr(network, "patch_features", self.out_features))
         self.spatial_dims, self.in_channels, self.image_size = spatial_dims, in_channels, image_size or 224
         self._frozen: list[nn.Module] = []
         self._set_normalization(normalization)
@@ -278,9 +295,11 @@ class ImageEncoder(nn.Module):
         Raises:
             ValueError: If it names code of a package that is not trusted, or a file of weights.
         """
-        if "weights" in config:
+        backbone = config.get("backbone")
+        source = config.get("weights", backbone if backbone not in NAMES and is_weights(backbone) else None)
+        if "weights" in config or source is not None:
             expected = "hold no weights, which are in a file of their own"
-            raise ValueError(error_message("the configuration of an image encoder", expected, repr(config["weights"])))
+            raise ValueError(error_message("the configuration of an image encoder", expected, repr(source)))
         return cls(**{**config, "trusted_packages": trusted_packages})
 
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> dict[str, Any]:

@@ -33,6 +33,10 @@ def _last_layers(states: States, mask: torch.Tensor) -> torch.Tensor:
     return masked_mean(torch.stack([states[1], states[2], states[-1]]).mean(0), mask)
 
 
+def _last_four_layers(states: States, mask: torch.Tensor) -> torch.Tensor:
+    return masked_mean(torch.stack(states[-4:]).mean(0), mask)
+
+
 def _at(states: torch.Tensor, position: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     index = position.view(-1, 1, 1).expand(-1, 1, states.shape[-1])
     return _zero_if_empty(states.gather(1, index)[:, 0], mask)
@@ -43,11 +47,14 @@ def _zero_if_empty(pooled: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     return pooled.masked_fill(~mask.any(1, keepdim=True), 0.0)
 
 
+DEPTHS = {"last_layers": 2, "last_four_layers": 4}
+"""The poolings of several layers, and how many hidden layers they need."""
 POOLINGS: dict[str, Callable[[States, torch.Tensor], torch.Tensor]] = {
     "cls": _first,
     "mean": _mean,
     "max": _max,
     "last_layers": _last_layers,
+    "last_four_layers": _last_four_layers,
     "last": _last,
 }
 """Functions from the states of the layers, each (M, L, C), and a mask (M, L), True for tokens to keep, to (M, C)."""

@@ -22,7 +22,7 @@ from medvl.networks.encoders.adapters import (
     unwrap_adapters,
 )
 from medvl.networks.encoders.checkpointing import set_hugging_face_checkpointing
-from medvl.networks.encoders.pooling import POOLINGS
+from medvl.networks.encoders.pooling import DEPTHS, POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.tensors import as_plain
@@ -39,14 +39,15 @@ class TextEncoder(nn.Module):
             ``model_type``), built with random weights; a local folder with weights, or the name of a model of the Hugging Face
             Hub that is in this machine's cache.
         pooling: how tokens become one embedding: "cls" (the first token), "mean" or "max" (ConVIRT) over the tokens that the
-            attention mask keeps, "last_layers" (MedCLIP; the mean of hidden layers 1, 2 and last, then over tokens), or
-            "last" (the last token kept; for causal models, whose first token does not depend on the text).
+            attention mask keeps, "last_layers" (MedCLIP; the mean of hidden layers 1, 2 and last, then over tokens),
+            "last_four_layers" (GLoRIA; the mean of the last four hidden layers, then over tokens), or "last" (the last token
+            kept; for causal models, whose first token does not depend on the text).
         prompt_tokens: arguments of :meth:`add_prompt_tokens`; None for no learned prompt tokens.
         adapters: configurations of peft's adapters by name, to be added with new weights; None for none.
 
     Raises:
-        ValueError: If the pooling is unknown or does not suit the model ("last_layers" with fewer than two layers, "cls" with
-            a causal model), or ``model`` is not a text model.
+        ValueError: If the pooling is unknown or does not suit the model ("last_layers" with fewer than two layers,
+            "last_four_layers" with fewer than four, "cls" with a causal model), or ``model`` is not a text model.
 
     Example:
         >>> from transformers import BertConfig
@@ -69,8 +70,10 @@ class TextEncoder(nn.Module):
         check_option(pooling, "pooling", tuple(POOLINGS))
         self.model = build_text_model(model)
         depth = self.model.config.num_hidden_layers
-        if pooling == "last_layers" and depth < 2:
-            raise ValueError(f"pooling='last_layers' needs at least 2 hidden layers, the model has {depth}.")
+        if depth < DEPTHS.get(pooling, 0):
+            raise ValueError(
+                f"pooling={pooling!r} needs at least {DEPTHS[pooling]} hidden layers, the model has {depth}."
+            )
         if pooling == "cls" and is_causal(unwrap_adapters(self.model)):
             raise ValueError(
                 f"pooling='cls' reads the first token, which knows nothing of the text in the causal model "
@@ -281,9 +284,10 @@ class TextEncoder(nn.Module):
             token_type_ids: (M, L), as a Hugging Face tokenizer gives; a model without token types takes zeros.
 
         Returns:
-            ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states. With ``sentence_ids`` also ``sentences``
-            (M, S, C), the mean over the tokens of each sentence that the attention mask keeps, and ``sentence_mask`` (M, S),
-            True for sentences with such tokens; S is one more than the largest sentence id.
+            ``embed`` (M, C) and ``tokens`` (M, L, C), the last hidden states, or with the pooling "last_four_layers" the mean
+            of the last four. With ``sentence_ids`` also ``sentences`` (M, S, C), the mean over the tokens of each sentence that
+            the attention mask keeps, and ``sentence_mask`` (M, S), True for sentences with such tokens; S is one more than the
+            largest sentence id.
 
         Raises:
             ValueError: If shapes differ, there are more tokens than the model has positions, an id is out of range, or the
@@ -293,7 +297,7 @@ class TextEncoder(nn.Module):
         attention_mask = torch.ones_like(input_ids) if attention_mask is None else as_plain(attention_mask)
         self._check(input_ids, attention_mask, sentence_ids, token_type_ids)
         types = {} if token_type_ids is None else self._token_types(as_plain(token_type_ids))
-        all_layers = self.pooling == "last_layers"
+        all_layers = self.pooling in DEPTHS
         # Models count positions from the left: what a batch has padded there is moved to the right.
         place = torch.arange(input_ids.shape[1], device=input_ids.device)
         source = (place + attention_mask.bool().int().argmax(1, keepdim=True)) % input_ids.shape[1]  # (M, L)
@@ -308,6 +312,8 @@ class TextEncoder(nn.Module):
         tokens, mask = output.last_hidden_state, attention_mask.bool()
         states = (*output.hidden_states[:-1], tokens) if all_layers else (tokens,)
         result = {"embed": POOLINGS[self.pooling](states, moved_mask.bool())}
+        if self.pooling == "last_four_layers":
+            tokens = torch.stack(states[-4:]).mean(0)
         if padded_left:
             tokens = torch.zeros_like(tokens).scatter(1, source.unsqueeze(-1).expand_as(tokens), tokens)
         result["tokens"] = tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,8 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
 
     Args:
         path: a folder, a ``.safetensors`` file, an ``.index.json`` of several files, or a file of ``torch.save``, which is
-            loaded with ``weights_only=True``. A state dict under ``state_dict``, ``model_state_dict`` or ``model``, as in
+            loaded with ``weights_only=True``; objects beside the weights, such as a checkpoint's hyperparameters, are passed
+            over, and no code of theirs is run. A state dict under ``state_dict``, ``model_state_dict`` or ``model``, as in
             training checkpoints, is unwrapped; ``module.``, ``_orig_mod.`` or ``model.`` before every name are removed.
 
     Raises:
@@ -79,8 +81,46 @@ def _read(path: Path) -> dict[str, Tensor]:
     return weights
 
 
+class _Placeholder:
+    """Makes an empty dictionary in place of an object of another package, such as a checkpoint's hyperparameters."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Any:
+        return Counter()  # a kind of dictionary that torch's restricted reader fills
+
+
+class _ArrayPlaceholder:
+    """In place of an array or a number of numpy, whose state is no dictionary."""
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> _ArrayPlaceholder:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
 def _load_weights_only(path: Path) -> Any:
+    """The content of a file of ``torch.save``, without running code of it.
+
+    Training checkpoints hold objects of other packages beside the weights, such as hyperparameters. torch's restricted reader
+    then reads the file with an empty placeholder for each such class or function, none of which is imported or called.
+    """
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise ValueError(f"{path} holds more than weights and is not loaded, as it could execute code.") from error
+        content = _load_beside_objects(path)
+        if content is None:
+            raise ValueError(f"{path} holds more than weights and is not loaded, as it could execute code.") from error
+        return content
+
+
+def _load_beside_objects(path: Path) -> dict[str, Any] | None:
+    """The weights of a checkpoint that holds objects beside them; None if they cannot be told apart from these."""
+    try:
+        names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+        kinds = [(_ArrayPlaceholder if name.startswith("numpy.") else _Placeholder, name) for name in names]
+        with torch.serialization.safe_globals(kinds):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, ValueError, *BROKEN):
+        return None
+    weights = next((content.get(entry) for entry in ENTRIES if isinstance(content, dict) and entry in content), None)
+    whole = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
+    return weights if whole else None

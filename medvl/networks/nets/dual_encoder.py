@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 
 from medvl.networks.blocks import LogitScale, ProjectionHead, normalize_embeds
+from medvl.networks.blocks.projection import IMAGE_POOLINGS, pool_image
 from medvl.networks.encoders import ImageEncoder, TextEncoder
 from medvl.networks.nets.pretrained import (
     CONFIG,
@@ -61,6 +62,9 @@ class DualEncoder(
             :class:`~medvl.losses.SigmoidContrastiveLoss` takes; None for none.
         text_processor: the tokenizer and the encoding of reports, so that the model takes strings; or its configuration,
             without a tokenizer.
+        image_pooling: what becomes an image's embedding: "encoder", the projection of the image encoder's embedding;
+            "projected_patches", the mean of the projections of the patches, as in BioViL; or "first_patch", the projection of
+            the first patch, as in CXR-CLIP with a Swin.
 
     Example:
         >>> from transformers import BertConfig
@@ -86,8 +90,10 @@ class DualEncoder(
         logit_scale: Mapping[str, Any] | None = None,
         text_processor: TextProcessor | Mapping[str, Any] | None = None,
         logit_bias: float | None = None,
+        image_pooling: str = "encoder",
     ) -> None:
         super().__init__()
+        check_option(image_pooling, "image_pooling", IMAGE_POOLINGS)
         if isinstance(image_encoder, Mapping):
             image_encoder = ImageEncoder.from_config(image_encoder)
         if isinstance(text_encoder, Mapping):
@@ -102,12 +108,17 @@ class DualEncoder(
             "local_projections": local_projections,
             "logit_scale": dict(logit_scale or {}),
         }
-        widths = {"image": image_encoder.out_features, "text": text_encoder.out_features}
+        self.image_pooling = image_pooling
+        if image_pooling != "encoder":
+            self.options["image_pooling"] = image_pooling
+        pooled = image_encoder.out_features if image_pooling == "encoder" else image_encoder.patch_features
+        widths = {"image": pooled, "text": text_encoder.out_features}
         self.image_projection, self.text_projection = self._projections(widths)
         self.patch_projection: ProjectionHead | None = None
         self.sentence_projection: ProjectionHead | None = None
         if local_projections:
-            self.patch_projection, self.sentence_projection = self._projections(widths)
+            local_widths = {**widths, "image": image_encoder.patch_features}
+            self.patch_projection, self.sentence_projection = self._projections(local_widths)
         self.logit_scale = LogitScale(**self.options["logit_scale"])
         self.logit_bias: nn.Parameter | None = None
         if logit_bias is not None:
@@ -179,7 +190,7 @@ class DualEncoder(
         output = self._logit_parameters()
         if image is not None:
             features = self.image_encoder(image)
-            output["image_embeds"] = normalize_embeds(self.image_projection(features["embed"]))
+            output["image_embeds"] = self._embed_image(features)
             if self.patch_projection is not None:
                 output["patch_embeds"] = normalize_embeds(self.patch_projection(features["patches"]))
         if input_ids is not None:
@@ -217,7 +228,11 @@ class DualEncoder(
 
     def encode_image(self, image: torch.Tensor) -> torch.Tensor:
         """Unit vectors (N, D) of images (N, C, H, W[, D])."""
-        return normalize_embeds(self.image_projection(self.image_encoder(image)["embed"]))
+        return self._embed_image(self.image_encoder(image))
+
+    def _embed_image(self, features: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Unit vectors (N, D) from an image encoder's output."""
+        return pool_image(features, self.image_projection, self.image_pooling)
 
     def encode_patches(self, image: torch.Tensor) -> tuple[torch.Tensor, tuple[int, ...]]:
         """Unit vectors (N, P, D) of the patches of images (N, C, H, W[, D]), and their grid (h, w[, d])."""

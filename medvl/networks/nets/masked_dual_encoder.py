@@ -63,7 +63,7 @@ class MaskedDualEncoder(DualEncoder):
         self.patch_decoder: PatchDecoder | None = None
         if patch_decoder is not None:
             self.patch_decoder = PatchDecoder(
-                self.image_encoder.out_features,
+                self.image_encoder.patch_features,
                 patch_size=self._patch_size("patch_decoder"),
                 in_channels=self.image_encoder.in_channels,
                 spatial_dims=self.image_encoder.spatial_dims,
@@ -132,7 +132,7 @@ class MaskedDualEncoder(DualEncoder):
         patches = math.prod(features["grid"])
         mask = torch.zeros(len(image), patches, dtype=torch.bool, device=image.device)
         output = {
-            "image_embeds": normalize_embeds(self.image_projection(features["embed"])),
+            "image_embeds": self._embed_image(features),
             "visible_mask": mask.scatter(1, visible_indices, True),
         }
         if self.patch_decoder is not None:

@@ -7,14 +7,25 @@ the prefix in the dual encoder, to which the rest of the name is appended; or :c
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from medvl.networks.encoders.published.names import NEWER, QKV, TIMM_VIT, Renames, rename
+from medvl.networks.encoders.weight_files import read_weights
 
 IMAGE, TEXT = "image_encoder.backbone.", "text_encoder.model."
 CONSTANT = "a constant that older versions of the library saved"
 NO_POOLER = "a pooler that the embedding does not use"
+NO_LOCAL = "a projection of patches or words, which the model lacks (local_projections)"
+TRAINING = "a part of the training that no embedding uses"
+EARLIER_IMAGE = "a comparison with an earlier image, which is not given"
+HARMLESS = (CONSTANT, NO_POOLER, NO_LOCAL, TRAINING, EARLIER_IMAGE)
+"""The reasons for which a weight may be unused without an error."""
+LOCAL = ("patch_projection.", "sentence_projection.")
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,34 @@ class Unused:
 
 
 Rules = list[tuple[str, str | Unused]]
+Weights = dict[str, Tensor]
+Completion = tuple[str, Callable[[Tensor], "Tensor | None"], "str | None"]
+
+
+def _unchanged(weights: Weights, adapted: list[str]) -> dict[str, str]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a published model's weights are read into a dual encoder.
+
+    Args:
+        rules: from the published names to the rules.
+        names: from the names of the published encoders to those of Hugging Face's files or the backbone's.
+        read: from a path to the published weights.
+        prepare: changes published weights in place before the rules apply, adds what it did to a list of sentences, and
+            returns the names that became part of another weight, with its name.
+        complete: what the published model does without a weight of its own: the name in the dual encoder, the value from the
+            dual encoder's own, None if there is none, and the sentence that says so, None for none.
+    """
+
+    rules: Callable[[Collection[str]], Rules]
+    names: Renames = TIMM_VIT
+    read: Callable[[str | Path], Weights] = read_weights
+    prepare: Callable[[Weights, list[str]], dict[str, str]] = _unchanged
+    complete: tuple[Completion, ...] = ()
+
 
 CONSTANTS: Rules = [(r".*\.position_ids$", Unused(CONSTANT)), (r".*\.relative_position_index$", Unused(CONSTANT))]
 
@@ -103,11 +142,28 @@ OPENAI: Renames = (
     (r"\.mlp\.c_fc\.", ".mlp.fc1."),
     (r"\.mlp\.c_proj\.", ".mlp.fc2."),
 )
-TRANSPOSED = ("visual.proj", "text_projection")
-"""Published weights, each a matrix itself and not of a linear layer, whose rows are the inputs."""
 
 
-def target_names(name: str, rules: Rules, model_names: Collection[str]) -> list[str] | Unused:
+def prepare_openai(weights: Weights, adapted: list[str]) -> dict[str, str]:
+    """Transpose the projections, which are matrices themselves and not of linear layers: their rows are the inputs."""
+    for name in ("visual.proj", "text_projection"):
+        if name in weights:
+            weights[name] = weights[name].T
+    return {}
+
+
+def prepare_hugging_face(weights: Weights, adapted: list[str]) -> dict[str, str]:
+    """Add the identity as the projection of images that SigLIP has not."""
+    norm = weights.get("vision_model.post_layernorm.weight")
+    if "logit_bias" in weights and norm is not None and "visual_projection.weight" not in weights:
+        weights["visual_projection.weight"] = torch.eye(len(norm))
+        adapted.append("the projection of images is the identity, as the model has none")
+    return {}
+
+
+def target_names(
+    name: str, rules: Rules, model_names: Collection[str], encoder_names: Renames = TIMM_VIT
+) -> list[str] | Unused:
     """The model's names for a published weight: one, three for joined query, key and value weights, or the reason for none."""
     for pattern, target in rules:
         match = re.match(pattern, name)
@@ -115,13 +171,11 @@ def target_names(name: str, rules: Rules, model_names: Collection[str]) -> list[
             if isinstance(target, Unused):
                 return target
             rest = name[match.end() :]
-            parts = (
-                _encoder_names(rest, OPENAI if rules is OPENAI_CLIP else TIMM_VIT)
-                if target in (IMAGE, TEXT)
-                else [rest]
-            )
+            parts = _encoder_names(rest, encoder_names) if target in (IMAGE, TEXT) else [rest]
             found = [_existing_name(target, part, model_names) for part in parts]
             missing = [part for part, known in zip(parts, found, strict=True) if known is None]
+            if missing and target.startswith(LOCAL) and not any(name.startswith(LOCAL) for name in model_names):
+                return Unused(NO_LOCAL)
             return Unused(f"the model has no {target}{missing[0]}") if missing else [known for known in found if known]
     return Unused("not a part of this layout")
 

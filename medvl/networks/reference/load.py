@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from medvl.networks.encoders.hugging_face_files import find_folder
 from medvl.networks.encoders.published import LoadReport
 from medvl.networks.encoders.published.load import fit_weight
-from medvl.networks.encoders.weight_files import read_weights
 from medvl.networks.nets import DualEncoder
-from medvl.networks.reference import layouts
-from medvl.networks.reference.layouts import Rules, Unused
+from medvl.networks.reference import layouts, medical
+from medvl.networks.reference.layouts import Layout, Unused
 from medvl.utils.checks import check_option, error_message
 
-SOURCES: dict[str, Callable[[Collection[str]], Rules]] = {
-    "medclip": lambda names: layouts.MEDCLIP,
-    "huggingface": layouts.hugging_face,
-    "open_clip": lambda names: layouts.OPEN_CLIP,
-    "openai_clip": lambda names: layouts.OPENAI_CLIP,
+SOURCES: dict[str, Layout] = {
+    "medclip": Layout(lambda names: layouts.MEDCLIP),
+    "huggingface": Layout(layouts.hugging_face, prepare=layouts.prepare_hugging_face),
+    "open_clip": Layout(lambda names: layouts.OPEN_CLIP),
+    "openai_clip": Layout(lambda names: layouts.OPENAI_CLIP, names=layouts.OPENAI, prepare=layouts.prepare_openai),
+    "gloria": medical.GLORIA,
+    "mgca": medical.MGCA,
+    "biovil": medical.BIOVIL,
+    "cxr_clip": medical.CXR_CLIP,
+    "ct_clip": medical.CT_CLIP,
 }
-HARMLESS = (layouts.CONSTANT, layouts.NO_POOLER)
 
 
 def load_reference_weights(
@@ -54,6 +58,26 @@ def load_reference_weights(
                   2021, https://arxiv.org/abs/2103.00020), and CheXzero's  ``clip_text_model`` of the same sizes, the
                   (Tiu et al. 2022,                                        text with ``pooling="last"``; both
                   https://doi.org/10.1038/s41551-022-00936-9)              projections ``{"bias": False}``
+    "gloria"      GLoRIA's checkpoint with a ResNet-50 (Huang et al. 2021) ``ImageEncoder("resnet50", patch_stage=3,
+                                                                           input_size=299)``, a BERT with
+                                                                           ``pooling="last_four_layers"``,
+                                                                           ``embed_dim=768``, text projection
+                                                                           ``{"bias": False}``, ``local_projections=True``
+    "mgca"        MGCA's checkpoints (Wang et al. 2022,                    the same ResNet or a Hugging Face ViT; a BERT of
+                  https://arxiv.org/abs/2210.06044)                        6 layers; both projections ``{"layers": 2,
+                                                                           "hidden_features": 2048}``, ``embed_dim=128``,
+                                                                           ``local_projections=True``
+    "biovil"      the folder of CXR-BERT with the image model's file,      ``ImageEncoder("resnet50")`` and a BERT,
+                  BioViL's (Boecking et al. 2022,                          ``embed_dim=128``, image projection ``{"layers":
+                  https://arxiv.org/abs/2204.09817) or BioViL-T's          2}``, text projection ``{"layers": 2, "activation":
+                  (Bannur et al. 2023, https://arxiv.org/abs/2301.04558)   "gelu", "layer_norm": True}``,
+                                                                           ``image_pooling="projected_patches"``
+    "cxr_clip"    CXR-CLIP's checkpoints (You et al. 2023,                 a ResNet-50, or a Swin with
+                  https://arxiv.org/abs/2310.13292)                        ``image_pooling="first_patch"``; a BERT with
+                                                                           ``pooling="last"``
+    "ct_clip"     CT-CLIP's (Hamamci et al. 2024,                          ``ImageEncoder("ct_vit", spatial_dims=3,
+                  https://arxiv.org/abs/2403.17834)                        image_size=480)``, a BERT; both projections
+                                                                           ``{"bias": False}``
     ============= ======================================================== =============================================
 
     The outputs are then those of the published model, up to rounding, for texts without padding; MedCLIP's own code averages
@@ -64,13 +88,15 @@ def load_reference_weights(
     Args:
         model: the dual encoder; its weights are changed in place.
         path: a folder or a file of weights (safetensors, or of ``torch.save``, loaded with ``weights_only=True``), also a
-            training checkpoint or the weights of a wrapped model.
+            training checkpoint or the weights of a wrapped model; or the name of a model of the Hugging Face Hub that is in
+            this machine's cache.
         source: layout of the weights.
         allow_partial: whether unused and missing weights are allowed; the report lists them.
 
     Returns:
-        The used, renamed, unused and missing weights. Constants that older versions saved and poolers that no embedding uses
-        are always unused, which is not an error.
+        The used, renamed, unused and missing weights. Constants that older versions saved, poolers and parts of the training
+        that no embedding uses, and projections of patches for a model without ``local_projections`` are unused, which is not
+        an error. Batch norm in a projection is folded into its linear layers.
 
     Raises:
         FileNotFoundError: If the file does not exist.
@@ -88,18 +114,20 @@ def load_reference_weights(
         ({'text_model.projection_head.weight': ('text_projection.0.weight',)}, True)
     """
     check_option(source, "source", tuple(SOURCES))
-    published, own = read_weights(path), model.state_dict()
-    rules = SOURCES[source](published.keys())
+    layout = SOURCES[source]
+    published, own = layout.read(find_folder(path) or path), model.state_dict()
+    adapted: list[str] = []
+    weights = dict(published)
+    folded = layout.prepare(weights, adapted)
+    rules = layout.rules(weights.keys())
     values: dict[str, Tensor] = {}
     renamed: dict[str, tuple[str, ...]] = {}
     unused: dict[str, str] = {}
-    adapted: list[str] = []
-    for name, value in published.items():
-        names = layouts.target_names(name, rules, own.keys())
+    for name, value in weights.items():
+        names = layouts.target_names(name, rules, own.keys(), layout.names)
         if isinstance(names, Unused):
             unused[name] = names.reason
             continue
-        value = value.T if source == "openai_clip" and name in layouts.TRANSPOSED else value
         parts = value.chunk(len(names)) if len(names) > 1 else [value]
         converted = [_fit(target, part, own[target], adapted) for part, target in zip(parts, names, strict=True)]
         if any(part is None for part in converted):
@@ -110,12 +138,16 @@ def load_reference_weights(
         values.update({target: part for target, part in zip(names, converted, strict=True) if part is not None})
         if names != [name]:
             renamed[name] = tuple(names)
-    if "logit_bias" in values and "image_projection.0.weight" not in values:
-        _add_identity(values, own, adapted)
+    _follow_folded(folded, renamed, unused)
+    _complete(layout, values, own, adapted)
     _check_scale(model, values)
     missing = tuple(name for name in own if name not in values and not name.endswith("num_batches_tracked"))
     report = LoadReport(
-        tuple(name for name in published if name not in unused), renamed, unused, missing, tuple(adapted)
+        tuple(name for name in published if name not in unused),
+        {name: targets for name, targets in renamed.items() if name in published},
+        unused,
+        missing,
+        tuple(dict.fromkeys(adapted)),
     )
     if not allow_partial:
         _check_whole(report, path)
@@ -125,19 +157,29 @@ def load_reference_weights(
     return report
 
 
+def _follow_folded(folded: Mapping[str, str], renamed: dict[str, tuple[str, ...]], unused: dict[str, str]) -> None:
+    """Say of weights that became part of another what is said of that one."""
+    for name, other in folded.items():
+        if other in renamed:
+            renamed[name] = renamed[other]
+        else:
+            unused[name] = unused[other]
+
+
+def _complete(layout: Layout, values: dict[str, Tensor], own: Mapping[str, Tensor], adapted: list[str]) -> None:
+    """Add what the published model does without a weight of its own."""
+    for name, make, note in layout.complete:
+        value = make(own[name]) if name in own and name not in values else None
+        if value is not None:
+            values[name] = value
+            adapted.extend([] if note is None else [note])
+
+
 def _fit(name: str, value: Tensor, own: Tensor, adapted: list[str]) -> Tensor | None:
     """The published value in the shape of the model's weight, None if that is not possible; a scalar may be a vector of one."""
     if value.numel() == own.numel() == 1:
         return value.reshape(own.shape)
     return fit_weight(name, value, own, adapted)
-
-
-def _add_identity(values: dict[str, Tensor], own: Mapping[str, Tensor], adapted: list[str]) -> None:
-    """SigLIP has no projection of images: the model's becomes the identity."""
-    weight = own.get("image_projection.0.weight")
-    if weight is not None and weight.shape[0] == weight.shape[1]:
-        values["image_projection.0.weight"] = torch.eye(len(weight))
-        adapted.append("the projection of images is the identity, as the model has none")
 
 
 def _check_scale(model: DualEncoder, values: Mapping[str, Tensor]) -> None:
@@ -149,7 +191,7 @@ def _check_scale(model: DualEncoder, values: Mapping[str, Tensor]) -> None:
 
 
 def _check_whole(report: LoadReport, path: str | Path) -> None:
-    errors = {name: reason for name, reason in report.unused.items() if reason not in HARMLESS}
+    errors = {name: reason for name, reason in report.unused.items() if reason not in layouts.HARMLESS}
     if errors:
         name, reason = next(iter(errors.items()))
         count = len(report.used) + len(report.unused)

@@ -76,6 +76,7 @@ CASES = [
     image_case("resnet", "resnet10", 40, 2, (33, 50, 35), (2, 2, 2), dims=3, width=0.125),
     image_case("resnet-shortcut-a", "resnet18", 64, 2, (33, 50), (2, 2), width=0.125, backend=None),
     image_case("resnet-bottleneck", "resnet50", 64, 2, (33, 50), (2, 2), width=0.0625, backend=None),
+    image_case("resnet-third-stage", "resnet10", 64, 4, (33, 50), (3, 4), width=0.125, patch_stage=3, backend=None),
     image_case("densenet", "densenet121", 32, 2, (33, 50), (2, 3), **DENSENET),
     image_case("densenet", "densenet121", 32, 2, (33, 50, 35), (2, 3, 2), dims=3, **DENSENET),
     image_case("efficientnet", "efficientnet-b0", 64, 2, (33, 50), (2, 2)),
@@ -110,6 +111,7 @@ CASES = [
     image_case("hf-convnext", {"model_type": "convnext", **HF_STAGES, "num_stages": 2}, 32, 4, (33, 50), (4, 6)),
     text_case("bert-max", {"model_type": "bert"}, "max"),
     text_case("bert-last-layers", {"model_type": "bert"}, "last_layers"),
+    text_case("bert-last-four-layers", {"model_type": "bert", "num_hidden_layers": 4}, "last_four_layers"),
     text_case("roberta-cls", {"model_type": "roberta"}, "cls"),
 ]
 ODD = [case for case in CASES if case.odd]
@@ -133,7 +135,8 @@ def check_output(case: Case, encoder: nn.Module, output: dict[str, Any], count: 
     if not case.texts:
         assert output["grid"] == grid
     assert output["embed"].shape == (count, encoder.out_features)
-    assert elements(output).shape == (count, math.prod(grid), encoder.out_features)
+    width = encoder.out_features if case.texts else encoder.patch_features
+    assert elements(output).shape == (count, math.prod(grid), width)
     assert torch.isfinite(output["embed"]).all()
     assert torch.isfinite(elements(output)).all()
 

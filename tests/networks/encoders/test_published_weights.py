@@ -469,6 +469,50 @@ class TestHuggingFace:
             load_tokenizer("microsoft/rad-dino")
 
 
+class TestByFileAlone:
+    """``ImageEncoder(FILE)``: the network is that of the weights."""
+
+    @pytest.mark.parametrize("build", ["resnet18", "resnet50", "densenet121", "vit", "convnext"])
+    def test_is_what_the_name_and_the_weights_give(self, tmp_path, build):
+        source, backbone = {
+            "resnet18": lambda: (ResNet((2, 2, 2, 2), basic=True, width=4), "resnet18"),
+            "resnet50": lambda: (ResNet((3, 4, 6, 3), basic=False, width=4), "resnet50"),
+            "densenet121": lambda: (DenseNet(blocks=(6, 12, 24, 16), growth=2, width=4), "densenet121"),
+            "vit": lambda: (TorchvisionViT(), "vit"),
+            "convnext": lambda: (ConvNeXt(), {"model_type": "convnext"}),
+        }[build]()
+        torch.save(randomized(source).state_dict(), tmp_path / "weights.pth")
+        encoders = [ImageEncoder(tmp_path / "weights.pth"), ImageEncoder(backbone, weights=tmp_path / "weights.pth")]
+        assert encoders[0].to_config() == encoders[1].to_config()
+        states = [encoder.state_dict() for encoder in encoders]
+        assert all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+        assert encoders[0].load_report is not None
+        if build == "resnet18":
+            assert encoders[0].to_config()["backbone"] == "resnet18"
+
+    def test_a_folder_of_timm(self, tmp_path):
+        torch.save(randomized(TimmViT()).state_dict(), tmp_path / "pytorch_model.bin")
+        (tmp_path / "config.json").write_text(
+            '{"architecture": "vit", "pretrained_cfg": {"mean": [0.4], "std": [0.3]}}'
+        )
+        assert ImageEncoder(str(tmp_path)).to_config()["input_mean"] == [0.4]
+
+    def test_of_another_size_or_layout(self, tmp_path):
+        torch.save(randomized(ResNet((1, 2, 1, 1), basic=True, width=4)).state_dict(), tmp_path / "weights.pth")
+        with pytest.raises(
+            ValueError, match=r"weights in .* must be those of .*, got a resnet of other sizes, \{'layers'"
+        ):
+            ImageEncoder(tmp_path / "weights.pth")
+        torch.save({"a": torch.zeros(1)}, tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match=r"must be those of .* or Facebook, got another layout\.$"):
+            ImageEncoder(tmp_path / "weights.pth")
+
+    def test_a_configuration_never_names_one(self, tmp_path):
+        torch.save(randomized(ResNet((1, 1, 1, 1), basic=True, width=4)).state_dict(), tmp_path / "weights.pth")
+        with pytest.raises(ValueError, match="must hold no weights, which are in a file of their own"):
+            ImageEncoder.from_config({"backbone": str(tmp_path / "weights.pth")})
+
+
 class TestRefused:
     def test_another_architecture(self, tmp_path):
         path = saved(tmp_path, randomized(DenseNet()).state_dict())

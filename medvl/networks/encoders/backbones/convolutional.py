@@ -14,7 +14,7 @@ from torch import nn
 
 from medvl.functional.masking import gather_patches
 from medvl.networks.encoders.backbones.features import PatchFeatures
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_integer, check_option, error_message
 
 RESNETS = tuple(resnet_params)
 # Layers of each dense block, from table 1 of the paper.
@@ -46,10 +46,13 @@ class ResNetBackbone(ResNet):
         dilated: whether the 3 x 3 kernels of a stage that keeps the resolution are dilated by the factor that it does not
             reduce it by, so that they see as much of the image as with an output stride of 32, as MedicalNet's do (Chen et al.
             2019, https://arxiv.org/abs/1904.00625). The image is then not moved.
+        patch_stage: stage, 1 to 4, whose cells are the patches; the embedding is the mean of the last one. 3 in GLoRIA (Huang
+            et al. 2021) and MGCA (Wang et al. 2022, https://arxiv.org/abs/2210.06044), whose patches are narrower than the
+            embedding. Below 4 there is no masking.
+        input_size: side in pixels to which the network resizes its images (linearly, with aligned corners), 299 in GLoRIA and
+            MGCA; None for no resizing. With it there is no masking.
         **options: of MONAI's ``ResNet``, such as ``norm`` or ``no_max_pool``.
     """
-
-    supports_masking = True
 
     def __init__(
         self,
@@ -59,8 +62,13 @@ class ResNetBackbone(ResNet):
         width: float = 1.0,
         output_stride: int = 32,
         dilated: bool = False,
+        patch_stage: int = 4,
+        input_size: int | None = None,
         **options: Any,
     ) -> None:
+        check_option(patch_stage, "patch_stage", (1, 2, 3, 4))
+        if input_size is not None:
+            check_integer(input_size, "input_size", minimum=1)
         check_option(output_stride, "output_stride", OUTPUT_STRIDES)
         block, layers, shortcut_type, bias_downsample, _ = resnet_params[name]
         defaults = {
@@ -86,6 +94,9 @@ class ResNetBackbone(ResNet):
             **{**defaults, **options},
         )
         self.out_features = self.in_planes
+        self.patch_stage, self.input_size = patch_stage, input_size
+        self.patch_features = self.out_features // 2 ** (4 - patch_stage)
+        self.supports_masking = patch_stage == 4 and input_size is None
         self.patch_size = (self._stride,) * spatial_dims
 
     def _make_layer(self, *args: Any, **options: Any) -> nn.Sequential:
@@ -109,10 +120,21 @@ class ResNetBackbone(ResNet):
     def forward(self, image: torch.Tensor, visible_indices: torch.Tensor | None = None) -> torch.Tensor | PatchFeatures:
         if visible_indices is not None:
             return self._forward_visible(image, visible_indices)
+        if self.input_size is not None:
+            mode = "bilinear" if image.ndim == 4 else "trilinear"
+            image = F.interpolate(image, (self.input_size,) * (image.ndim - 2), mode=mode, align_corners=True)
         features = self.act(self.bn1(self.conv1(self._center_cells(image))))
         if not self.no_max_pool:
             features = self.maxpool(features)
-        return self.layer4(self.layer3(self.layer2(self.layer1(features))))
+        stages = [self.layer1, self.layer2, self.layer3, self.layer4]
+        for stage in stages[: self.patch_stage]:
+            features = stage(features)
+        if self.patch_stage == len(stages):
+            return features
+        cells = PatchFeatures.from_feature_map(features)
+        for stage in stages[self.patch_stage :]:
+            features = stage(features)
+        return cells._replace(embed=features.flatten(2).mean(2))
 
     def _center_cells(self, image: torch.Tensor) -> torch.Tensor:
         """The image moved by half a cell, to the left and to the top, where ``output_stride`` asks for finer maps than usual.

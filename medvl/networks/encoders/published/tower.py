@@ -115,7 +115,7 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
     names = _standard_names(published)
     standard = {new: published[old] for new, old in names.items()}
     beside = published.keys() - set(names.values())
-    found = next((kind for pattern, kind in _FAMILIES if any(re.search(pattern, name) for name in standard)), None)
+    found = _find_family(standard)
     if found != family:
         if own_layout and found is None:
             return Tower(Path(path), None, standard, names)
@@ -129,6 +129,26 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
     tower = Tower(Path(path), family, origin=origin, unused=unused, **facts)
     _set_normalization(tower, standard, any(name.startswith("backbone.") for name in published))
     return tower
+
+
+def find_family(path: str | Path) -> tuple[str | None, dict[str, Any]]:
+    """The family of published weights, None for one that is not read, and the options of a backbone that they imply.
+
+    Args:
+        path: a file or folder of weights.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a file is damaged or holds more than weights.
+    """
+    published = read_weights(path)
+    standard = {new: published[old] for new, old in _standard_names(published).items()}
+    family = _find_family(standard)
+    return family, {} if family is None else _READERS[family](standard, True)["options"]
+
+
+def _find_family(names: Weights) -> str | None:
+    return next((kind for pattern, kind in _FAMILIES if any(re.search(pattern, name) for name in names)), None)
 
 
 def _standard_names(published: Weights) -> dict[str, str]:
