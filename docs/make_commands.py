@@ -26,7 +26,8 @@ GUIDES = {
     "card": "training",
     "predict": "predictions",
     "explain": "predictions",
-    "embed": "evaluation/index",
+    "embed": "scale",
+    "nearest": "scale",
     "label": "report_language",
     "audit": "audit",
 }

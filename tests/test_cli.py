@@ -321,7 +321,10 @@ class TestEvaluate:
         assert err.strip().splitlines()[-1].endswith(f"cannot be written: {tmp_path / 'file'} is not a folder.")
         if command == "embed":
             code, _, err = medvl("embed", run, "--output", tmp_path / "e.txt")
-            assert err == "Error: the file of embeddings must end in .npz, .csv, .parquet, got e.txt.\n"
+            assert (
+                err
+                == "Error: the file of embeddings must end in .npz, .csv, .parquet or have no suffix (a folder), got e.txt.\n"
+            )
             (tmp_path / "e.npz").mkdir()
             code, _, err = medvl("embed", run, "--output", tmp_path / "e.npz")
             assert err == f"Error: {tmp_path / 'e.npz'} cannot be written: it is a folder.\n"

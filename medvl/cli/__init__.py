@@ -18,6 +18,7 @@ from medvl.cli.evaluate import evaluate
 from medvl.cli.explain import explain
 from medvl.cli.label import label
 from medvl.cli.messages import error_sentence, say_stopped, set_up_messages
+from medvl.cli.nearest import nearest
 from medvl.cli.pack import pack
 from medvl.cli.predict import predict
 from medvl.cli.train import train
@@ -36,7 +37,7 @@ app = typer.Typer(
 )
 
 
-for command in (demo, train, config, evaluate, compare, predict, explain, embed, card, label, audit, pack):
+for command in (demo, train, config, evaluate, compare, predict, explain, embed, nearest, card, label, audit, pack):
     app.command()(command)
 
 

@@ -82,9 +82,9 @@ def how_to_go_on(arguments: Sequence[str]) -> str:
         'Nothing is left half written; give the same command again.'
     """
     command = next((argument for argument in arguments if not argument.startswith("-")), "")
-    if command == "demo" or (command in ("train", "label", "pack") and "--resume" in arguments):
+    if command == "demo" or (command in ("train", "label", "pack", "embed") and "--resume" in arguments):
         return "Go on by the same command."
-    if command in ("train", "pack"):
+    if command in ("train", "pack", "embed"):
         return "Go on by the same command with --resume."
     return "Nothing is left half written; give the same command again."
 

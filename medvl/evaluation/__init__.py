@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from medvl.evaluation.context import ProtocolContext as ProtocolContext
     from medvl.evaluation.embedding_files import (
         check_embedding_file as check_embedding_file,
+        load_embeddings as load_embeddings,
         save_embeddings as save_embeddings,
     )
     from medvl.evaluation.embeddings import Embeddings as Embeddings, embed_studies as embed_studies
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from medvl.evaluation.heat_maps import phrase_maps as phrase_maps
     from medvl.evaluation.leaks import LeakAudit as LeakAudit, audit_leaks as audit_leaks
     from medvl.evaluation.multi_label import FindingResult as FindingResult, MultiLabelCases as MultiLabelCases
+    from medvl.evaluation.neighbors import Neighbors as Neighbors, nearest_neighbors as nearest_neighbors
     from medvl.evaluation.protocols.fine_tune import (
         FindingClassifier as FindingClassifier,
         FineTuneResult as FineTuneResult,
@@ -120,12 +122,13 @@ _EXPORTS = {
     "audit": "FalseNegativeAudit audit_false_negatives",
     "case_selection": "CHEXPERT_8X200_CLASSES CHEXPERT_COMPETITION_FINDINGS exclusive_classes",
     "context": "ProtocolContext",
-    "embedding_files": "check_embedding_file save_embeddings",
+    "embedding_files": "check_embedding_file load_embeddings save_embeddings",
     "embeddings": "Embeddings embed_studies",
     "feature_maps": "dense_features",
     "heat_maps": "phrase_maps",
     "leaks": "LeakAudit audit_leaks",
     "multi_label": "FindingResult MultiLabelCases",
+    "neighbors": "Neighbors nearest_neighbors",
     "registry": "Protocol protocol_names register_protocol registered_protocols",
     "report.comparison": "ComparedRun RunsComparison write_comparison",
     "report.page": "write_report",

@@ -1,36 +1,63 @@
-"""Files of embeddings: NumPy archives, CSV and Parquet, by their suffix."""
+"""Files of embeddings: NumPy archives, folders of memory-mapped arrays, CSV and Parquet, written part by part."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import zipfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvl.utils.checks import error_message
 from medvl.utils.csv_files import CsvWriter
+from medvl.utils.errors import plain_reason
 from medvl.utils.extras import require_extra
-from medvl.utils.io import atomic_write
+from medvl.utils.io import atomic_write, check_writable, file_sha256, write_json
 
 if TYPE_CHECKING:
     from medvl.evaluation.embeddings import Embeddings
 
 SUFFIXES = (".npz", ".csv", ".parquet")
+VECTORS = ("image_embeds", "text_embeds")
+COLUMNS = ("study_id", "patient_id", "split")
+INDEX = "index.json"
+"""The file of a folder of embeddings that is written last: a folder without it is not whole."""
+
+FORMAT = "medvl embeddings 1"
+_ARRAYS = (*VECTORS, *COLUMNS, "label", "findings")
+
+Array = NDArray[Any]
+Read = Callable[[str], Iterable[Array]]
+"""The blocks of rows of an array, by its name; those of all arrays have the same lengths."""
 
 
 def check_embedding_file(path: str | Path) -> None:
     """Raise where embeddings cannot be written in the format that a file's suffix names.
 
     Raises:
-        ValueError: If the suffix is not .npz, .csv or .parquet.
+        ValueError: If the suffix is not .npz, .csv or .parquet, or the path has none and is a folder that holds something else.
         MissingExtraError: If it is .parquet and pyarrow is not installed.
+        OSError: If the file or folder cannot be written.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
-        raise ValueError(error_message("the file of embeddings", f"end in {', '.join(SUFFIXES)}", Path(path).name))
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if suffix and suffix not in SUFFIXES:
+        expected = f"end in {', '.join(SUFFIXES)} or have no suffix (a folder)"
+        raise ValueError(error_message("the file of embeddings", expected, path.name))
     if suffix == ".parquet":
-        require_extra(f"Writing {Path(path).name}", "tables")
+        require_extra(f"Writing {path.name}", "tables")
+    if suffix or not path.is_dir():
+        check_writable(path)
+        return
+    own = {INDEX, *(f"{name}.npy" for name in _ARRAYS)}
+    other = sorted(entry.name for entry in path.iterdir() if entry.name not in own and entry.suffix != ".partial")
+    if other:
+        raise ValueError(error_message(str(path), "be a new folder, or one of embeddings", f"one with {other[0]}"))
+    check_writable(path / INDEX)
 
 
 def save_embeddings(
@@ -41,6 +68,8 @@ def save_embeddings(
     ======== =========================================================================================================
     .npz     arrays ``image_embeds`` and ``text_embeds`` (N, D), ``study_id``, ``patient_id`` and ``split`` (N,) and, with
              labels, ``label`` (N, K) and ``findings`` (K,)
+    none     a folder with these arrays as files, ``image_embeds.npy``, ..., which :func:`load_embeddings` maps into memory, and
+             ``index.json`` with their checksums, which is written last
     .csv     columns ``study_id``, ``patient_id``, ``split``, one per finding, ``image_embeds_0``, ..., ``text_embeds_0``, ...;
              blank where there is no report or no label
     .parquet columns ``study_id``, ``patient_id``, ``split``, one per finding, ``image_embeds`` and ``text_embeds``, which are
@@ -49,7 +78,7 @@ def save_embeddings(
 
     Args:
         embeddings: what to write.
-        path: the file. Its folder is created, and the file is written whole or not at all.
+        path: the file or folder. Its folder is created, and a file is written whole or not at all.
         findings: the K names of the labels' columns; ``label_0``, ... without them.
         splits: the split of each of the N rows; blank without them.
 
@@ -62,62 +91,222 @@ def save_embeddings(
         MissingExtraError: If the file is a Parquet file and pyarrow is not installed.
     """
     check_embedding_file(path)
-    path = Path(path)
     count = 0 if embeddings.labels is None else embeddings.labels.shape[1]
     findings = list(findings) or [f"label_{number}" for number in range(count)]
+    if embeddings.labels is not None and len(findings) != count:
+        raise ValueError(error_message("findings", f"have {count} entries", len(findings)))
+    arrays = embedding_arrays(embeddings, splits)
+    return write_embeddings(path, findings if count else (), lambda name: [arrays[name]])
+
+
+def embedding_arrays(embeddings: Embeddings, splits: Sequence[str] | None = None) -> dict[str, Array]:
+    """Embeddings as the arrays of an .npz file; ``label`` has no column where there are no labels.
+
+    Raises:
+        ValueError: If ``splits`` has another length.
+    """
     splits = [""] * len(embeddings) if splits is None else list(splits)
-    for name, values, expected in (("findings", findings, count), ("splits", splits, len(embeddings))):
-        if len(values) != expected and not (name == "findings" and embeddings.labels is None):
-            raise ValueError(error_message(name, f"have {expected} entries", len(values)))
-    columns: dict[str, Any] = {
-        "study_id": embeddings.study_ids,
-        "patient_id": embeddings.patient_ids,
-        "split": splits,
+    if len(splits) != len(embeddings):
+        raise ValueError(error_message("splits", f"have {len(embeddings)} entries", len(splits)))
+    none = np.zeros((len(embeddings), 0), dtype=np.float32)
+    return {
+        "image_embeds": embeddings.image.numpy(),
+        "text_embeds": embeddings.text.numpy(),
+        "study_id": np.array(embeddings.study_ids, dtype=str),
+        "patient_id": np.array(embeddings.patient_ids, dtype=str),
+        "split": np.array(splits, dtype=str),
+        "label": none if embeddings.labels is None else embeddings.labels.numpy(),
     }
-    labels = {} if embeddings.labels is None else dict(zip(findings, embeddings.labels.numpy().T, strict=True))
-    vectors = {"image_embeds": embeddings.image.numpy(), "text_embeds": embeddings.text.numpy()}
-    if taken := set(labels) & {*columns, *vectors}:
+
+
+def write_embeddings(path: str | Path, findings: Sequence[str], read: Read) -> Path:
+    """Write embeddings that come in blocks of rows, of which one is in memory at a time.
+
+    The content does not depend on the blocks, but for the row groups of a Parquet file.
+
+    Args:
+        path: the file, of a suffix as for :func:`save_embeddings`, or folder.
+        findings: the K names of the labels; none leaves the labels out.
+        read: the blocks of the arrays ``image_embeds``, ``text_embeds``, ``study_id``, ``patient_id``, ``split`` and, with
+            findings, ``label``, by name. It is called several times.
+
+    Raises:
+        ValueError: If a finding is named like another column.
+    """
+    path = Path(path)
+    if taken := set(findings) & {*COLUMNS, *VECTORS}:
         raise ValueError(error_message("findings", "differ from the names of the other columns", sorted(taken)))
-    if path.suffix.lower() == ".npz":
-        _save_npz(path, columns, labels, vectors)
-    elif path.suffix.lower() == ".csv":
-        _save_csv(path, columns, labels, vectors)
-    else:
-        _save_parquet(path, columns, labels, vectors)
+    suffix = path.suffix.lower()
+    if not suffix:
+        _write_folder(path, findings, read)
+        return path
+    with atomic_write(path, "w" if suffix == ".csv" else "wb", **({"newline": ""} if suffix == ".csv" else {})) as file:
+        if suffix == ".npz":
+            with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+                for name, blocks in _named_arrays(findings, read):
+                    with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                        _write_array(member, blocks)
+        elif suffix == ".csv":
+            _write_csv(file, findings, read)
+        else:
+            _write_parquet(file, findings, read)
     return path
 
 
-Arrays = dict[str, np.ndarray]
+def _named_arrays(findings: Sequence[str], read: Read) -> Iterator[tuple[str, Callable[[], Iterable[Array]]]]:
+    for name in (*VECTORS, *COLUMNS, *(["label"] if findings else [])):
+        yield name, partial(read, name)
+    if findings:
+        yield "findings", lambda: [np.array(findings, dtype=str)]
 
 
-def _save_npz(path: Path, columns: dict[str, list[str]], labels: Arrays, vectors: Arrays) -> None:
-    arrays = {**vectors, **{name: np.array(values, dtype=str) for name, values in columns.items()}}
-    if labels:
-        arrays["label"] = np.stack(list(labels.values()), axis=1)
-        arrays["findings"] = np.array(list(labels), dtype=str)
-    with atomic_write(path, "wb") as file:
-        np.savez_compressed(file, allow_pickle=False, **arrays)
+def _write_array(file: IO[bytes], blocks: Callable[[], Iterable[Array]]) -> None:
+    """An array in NumPy's format, whose header needs the number of rows and, of texts, the longest before the content."""
+    rows, dtype, shape = 0, None, ()
+    for block in blocks():
+        rows += len(block)
+        dtype = block.dtype if dtype is None else np.promote_types(dtype, block.dtype)
+        shape = block.shape[1:]
+    header = {
+        "descr": np.lib.format.dtype_to_descr(np.dtype(dtype)),
+        "fortran_order": False,
+        "shape": (rows, *shape),
+    }
+    np.lib.format.write_array_header_1_0(file, header)
+    for block in blocks():
+        file.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
 
 
-def _save_csv(path: Path, columns: dict[str, list[str]], labels: Arrays, vectors: Arrays) -> None:
-    names = [f"{name}_{number}" for name, values in vectors.items() for number in range(values.shape[1])]
-    numbers = np.column_stack([*labels.values(), *vectors.values()])
-    with atomic_write(path, newline="") as file:
-        writer = CsvWriter(file)
-        writer.write_row([*columns, *labels, *names])
-        for texts, row in zip(zip(*columns.values(), strict=True), numbers, strict=True):
+def _write_folder(folder: Path, findings: Sequence[str], read: Read) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / INDEX).unlink(missing_ok=True)
+    for name in _ARRAYS:
+        (folder / f"{name}.npy").unlink(missing_ok=True)
+    names = []
+    for name, blocks in _named_arrays(findings, read):
+        names.append(f"{name}.npy")
+        with atomic_write(folder / names[-1], "wb") as file:
+            _write_array(file, blocks)
+    files = [
+        {"name": name, "bytes": (folder / name).stat().st_size, "sha256": file_sha256(folder / name)} for name in names
+    ]
+    studies, width = np.load(folder / f"{VECTORS[0]}.npy", mmap_mode="r").shape
+    write_json(folder / INDEX, {"format": FORMAT, "studies": studies, "width": width, "files": files})
+
+
+def _write_csv(file: IO[str], findings: Sequence[str], read: Read) -> None:
+    writer = CsvWriter(file)
+    names = (*COLUMNS, *(["label"] if findings else []), *VECTORS)
+    for number, blocks in enumerate(zip(*map(read, names), strict=True)):
+        texts, numbers = blocks[: len(COLUMNS)], np.column_stack(blocks[len(COLUMNS) :])
+        if number == 0:
+            vectors = [f"{name}_{place}" for name in VECTORS for place in range(blocks[-1].shape[1])]
+            writer.write_row([*COLUMNS, *findings, *vectors])
+        for row, values in zip(zip(*(column.tolist() for column in texts), strict=True), numbers, strict=True):
             # The shortest text that is read as the same float32.
-            writer.write_row([*texts, *("" if np.isnan(number) else str(number) for number in row)])
+            writer.write_row([*row, *("" if np.isnan(value) else str(value) for value in values)])
 
 
-def _save_parquet(path: Path, columns: dict[str, list[str]], labels: Arrays, vectors: Arrays) -> None:
+def _write_parquet(file: IO[bytes], findings: Sequence[str], read: Read) -> None:
     import pyarrow
     from pyarrow import parquet
 
-    arrays = {name: pyarrow.array(values, pyarrow.string()) for name, values in columns.items()}
-    arrays |= {name: pyarrow.array(values, pyarrow.float32(), from_pandas=True) for name, values in labels.items()}
-    kind = pyarrow.list_(pyarrow.float32())
-    for name, values in vectors.items():
-        arrays[name] = pyarrow.array([None if np.isnan(row).any() else row for row in values], kind)
-    with atomic_write(path, "wb") as file:
-        parquet.write_table(pyarrow.table(arrays), file)
+    kinds = dict.fromkeys(COLUMNS, pyarrow.string()) | dict.fromkeys(findings, pyarrow.float32())
+    schema = pyarrow.schema([*kinds.items(), *((name, pyarrow.list_(pyarrow.float32())) for name in VECTORS)])
+    names = (*COLUMNS, *(["label"] if findings else []), *VECTORS)
+    with parquet.ParquetWriter(file, schema) as writer:
+        for blocks in zip(*map(read, names), strict=True):
+            columns: list[Any] = [pyarrow.array(block.tolist(), pyarrow.string()) for block in blocks[: len(COLUMNS)]]
+            if findings:
+                labels = blocks[len(COLUMNS)].T
+                columns += [pyarrow.array(values, pyarrow.float32(), from_pandas=True) for values in labels]
+            columns += [_list_array(block) for block in blocks[-len(VECTORS) :]]
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+def _list_array(vectors: Array) -> Any:
+    """Vectors (N, D) as lists, null where one has NaN."""
+    import pyarrow
+
+    kept = ~np.isnan(vectors).any(axis=1)
+    offsets = np.concatenate([[0], np.cumsum(kept * vectors.shape[1])]).astype(np.int32)
+    values = pyarrow.array(np.ascontiguousarray(vectors[kept], dtype=np.float32).ravel())
+    return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), values, mask=pyarrow.array(~kept))
+
+
+def load_embeddings(path: str | Path) -> dict[str, Array]:
+    """The arrays of a file or folder of embeddings, those of a folder mapped into memory: they are read as they are used.
+
+    Args:
+        path: a folder, .npz or .parquet file that :func:`save_embeddings` or ``medvl embed`` has written.
+
+    Returns:
+        ``image_embeds`` and ``text_embeds`` (N, D), with rows of NaN for studies without a report; ``study_id``,
+        ``patient_id`` and ``split`` (N,); with labels, ``label`` (N, K) and ``findings`` (K,).
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If it is another kind of file, or damaged.
+        MissingExtraError: If it is a Parquet file and pyarrow is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist.")
+    try:
+        if path.is_dir():
+            return _map_folder(path)
+        if path.suffix.lower() == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = dict(archive)
+        elif path.suffix.lower() == ".parquet":
+            require_extra(f"Reading {path.name}", "tables")
+            arrays = _read_parquet(path)
+        else:
+            expected = "be a folder, .npz or .parquet file of medvl embed"
+            raise ValueError(error_message("the file of embeddings", expected, path.name))
+    except (zipfile.BadZipFile, EOFError) as error:
+        raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
+    missing = [name for name in (*VECTORS, *COLUMNS) if name not in arrays]
+    if missing:
+        raise ValueError(f"{path} is no file of embeddings: it has no {missing[0]}.")
+    return arrays
+
+
+def _map_folder(folder: Path) -> dict[str, Array]:
+    if not (folder / INDEX).is_file():
+        raise FileNotFoundError(f"{folder} holds no {INDEX}: it is no folder that medvl embed has finished.")
+    index = json.loads((folder / INDEX).read_bytes())
+    if not isinstance(index, Mapping) or index.get("format") != FORMAT:
+        raise ValueError(f"{folder / INDEX} is not that of a folder of embeddings.")
+    arrays = {}
+    for entry in index["files"]:
+        path = folder / entry["name"]
+        if not path.is_file() or path.stat().st_size != entry["bytes"]:
+            raise ValueError(f"{path} is damaged: it has not the {entry['bytes']} bytes that were written.")
+        # Copy on write: what is read is not copied, and torch takes the arrays as its own.
+        arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
+    return arrays
+
+
+def _read_parquet(path: Path) -> dict[str, Array]:
+    from pyarrow import parquet
+
+    table = parquet.read_table(path)
+    if not {*VECTORS, *COLUMNS} <= set(table.column_names):
+        return {}
+    arrays: dict[str, Array] = {name: np.array(table[name].to_pylist(), dtype=str) for name in COLUMNS}
+    for name in VECTORS:
+        lists = table[name].combine_chunks()
+        kept = ~np.asarray(lists.is_null())
+        values = np.asarray(lists.flatten(), dtype=np.float32)
+        vectors = np.full((len(kept), len(values) // max(1, kept.sum())), np.nan, dtype=np.float32)
+        vectors[kept] = values.reshape(kept.sum(), -1)
+        arrays[name] = vectors
+    width = arrays[VECTORS[0]].shape[1]
+    if arrays[VECTORS[1]].shape[1] != width:  # no study has a report
+        arrays[VECTORS[1]] = np.full((len(table), width), np.nan, dtype=np.float32)
+    findings = [name for name in table.column_names if name not in (*VECTORS, *COLUMNS)]
+    if findings:
+        labels = [table[name].to_numpy(zero_copy_only=False) for name in findings]
+        arrays |= {"label": np.stack(labels, axis=1).astype(np.float32), "findings": np.array(findings, dtype=str)}
+    return arrays

@@ -25,6 +25,7 @@ EXTRAS: dict[str, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "itk": ("itk",),
     "tables": ("pyarrow", "openpyxl"),
+    "faiss": ("faiss",),
     "tensorboard": ("tensorboard",),
 }
 """Extra -> the modules that it installs, apart from those of the extra that it includes."""

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from medvl.utils.http_ranges import is_url, read_url
 from medvl.utils.limits import check_regular_file
+from medvl.utils.range_cache import cached, keep
 
 _PLACE = re.compile(r"(.+\.tar)::(\d+)\+(\d+)-([0-9a-f]{16})::(\d+):(.*)", re.DOTALL)
 OPEN_FILES = 32
@@ -69,9 +70,14 @@ class TarMember(NamedTuple):
             OSError: If the tar file cannot be read.
             ValueError: If it is cut off, or the content is not what was written.
         """
+        web = is_url(self.tar)
+        if web and (content := cached(self.digest, self.size)) is not None and short_digest(content) == self.digest:
+            return content
         for _ in range(2):
             content = read_range(self.tar, self.offset, self.size)
             if short_digest(content) == self.digest:
+                if web:
+                    keep(self.digest, content)
                 return content
             close_files()  # the file may have been replaced since it was opened
         raise ValueError(

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from medvl.workflows.compare import compare_runs as compare_runs
     from medvl.workflows.config_text import config_text as config_text
     from medvl.workflows.config_text import settings_text as settings_text
+    from medvl.workflows.embedding import EmbeddingSummary as EmbeddingSummary
+    from medvl.workflows.embedding import embed_to_file as embed_to_file
     from medvl.workflows.evaluate import embed as embed
     from medvl.workflows.evaluate import evaluate_run as evaluate_run
     from medvl.workflows.explanations import Explanation as Explanation
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
     from medvl.workflows.layers import recipe_names as recipe_names
     from medvl.workflows.literals import literal as literal
     from medvl.workflows.model_card import write_model_card as write_model_card
+    from medvl.workflows.neighbors import NeighborSummary as NeighborSummary
+    from medvl.workflows.neighbors import write_neighbors as write_neighbors
     from medvl.workflows.packing import PackSummary as PackSummary
     from medvl.workflows.packing import pack_studies as pack_studies
     from medvl.workflows.predictions import Predictions as Predictions
@@ -45,9 +49,11 @@ if TYPE_CHECKING:
     from medvl.workflows.training import progress_wrapper as progress_wrapper
 
 _MODULES = {
+    "EmbeddingSummary": "embedding",
     "Explanation": "explanations",
     "FolderInUseError": "folder_lock",
     "FolderLock": "folder_lock",
+    "NeighborSummary": "neighbors",
     "PackSettings": "shard_packer",
     "PackSummary": "packing",
     "Predictions": "predictions",
@@ -62,6 +68,7 @@ _MODULES = {
     "config_files": "layers",
     "config_text": "config_text",
     "embed": "evaluate",
+    "embed_to_file": "embedding",
     "evaluate_run": "evaluate",
     "explain": "explanations",
     "image_manifest": "predictions",
@@ -78,6 +85,7 @@ _MODULES = {
     "train": "recipes",
     "wrap_ddp": "processes",
     "write_model_card": "model_card",
+    "write_neighbors": "neighbors",
 }
 __all__ = sorted(_MODULES)
 __getattr__, __dir__ = lazy_exports(__name__, _MODULES)

@@ -205,6 +205,9 @@ class _Labeler:
     def __enter__(self) -> _Labeler:
         if self._num_workers:
             self._pool = ProcessPoolExecutor(self._num_workers, worker_context(), _start_worker, self._options)
+            # The workers are forked now: one that is forked later has the output open, and holds its lock for a moment after
+            # this process was killed.
+            self._pool.submit(int)
         return self
 
     def __exit__(self, *error: object) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -22,6 +20,7 @@ from medvl.utils.checks import check_integer, check_option
 from medvl.utils.checksums import read_sealed, write_sealed
 from medvl.utils.errors import StudyError
 from medvl.utils.io import atomic_write, file_sha256
+from medvl.workflows.study_state import work_digest
 
 PROGRESS = ".progress"
 """A folder beside the shards with a record of each that is whole, until all are."""
@@ -161,16 +160,9 @@ class ShardPacker:
                 labels[key] = read_text(one, vocabulary)
 
     def _digest(self, job: ShardJob) -> str:
-        """A hash of what a shard is made from: the studies, the state of their files, the settings and the libraries."""
-        digest = hashlib.blake2b(digest_size=16)
-        versions = [version(name) for name in ("medvl", "numpy", "pillow", "torch", "monai", "pydicom", "nibabel")]
-        digest.update(repr((FORMAT, self.settings, self.names, self.on_error, versions)).encode())
-        for number, study, first in job.samples:
-            label = study.get("label")
-            parts = {**study, "label": None if label is None else label.tolist()}
-            state = _file_state(study["image"]) if "image" in study else ()
-            digest.update(repr((number, first, sorted(parts.items()), state)).encode("utf-8", "surrogatepass"))
-        return digest.hexdigest()
+        """A hash of what a shard is made from."""
+        studies = (((number, first), study) for number, study, first in job.samples)
+        return work_digest((FORMAT, self.settings, self.names, self.on_error), studies)
 
 
 class _HashedFile:
@@ -186,19 +178,6 @@ class _HashedFile:
 def record_path(folder: Path, shard: int) -> Path:
     """Where the record of a shard that is whole is, until all are."""
     return folder / PROGRESS / f"{shard_name(shard)}.json"
-
-
-def _file_state(path: str) -> list[tuple[str, int, int]]:
-    """Names, sizes and times of an image's files."""
-    files = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
-    states = []
-    for file in files:
-        try:
-            status = os.stat(file)
-        except (OSError, ValueError):  # said when the image is read
-            continue
-        states.append((os.path.basename(file), status.st_size, status.st_mtime_ns))
-    return states
 
 
 def _is_whole(path: Path, record: Path, digest: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nibabel
 import numpy as np
@@ -70,12 +71,14 @@ def write_volumes(folder: Path, count: int = 4) -> Path:
 
 
 class RangeHandler(http.server.SimpleHTTPRequestHandler):
-    """Serves a folder with range requests; ``failures`` requests are answered 503 first."""
+    """Serves a folder with range requests, also as a proxy; ``failures`` requests are answered 503 first."""
 
     protocol_version = "HTTP/1.1"
     ranges = True
     failures = 0
+    redirect: str | None = None
     connections: set[tuple[str, int]]
+    requests: list[tuple[str, str | None]]
 
     def log_message(self, *_: object) -> None:
         """Nothing is logged."""
@@ -83,8 +86,11 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
     def do_GET(self) -> None:
         """Answer a request for a file or a part of it."""
         self.connections.add(self.client_address)
-        path = Path(self.translate_path(self.path))
-        if type(self).failures:
+        self.requests.append((self.path, self.headers.get("Proxy-Authorization")))
+        path = Path(self.translate_path(urlsplit(self.path).path))
+        if self.redirect is not None:
+            self.answer(302, b"moved", Location=f"{self.redirect}{self.path}")
+        elif type(self).failures:
             type(self).failures -= 1
             self.answer(503, b"")
         elif not path.is_file():
@@ -95,9 +101,11 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
         else:
             self.answer(200, path.read_bytes())
 
-    def answer(self, status: int, content: bytes) -> None:
+    def answer(self, status: int, content: bytes, **headers: str) -> None:
         """Send an answer."""
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -106,7 +114,7 @@ class RangeHandler(http.server.SimpleHTTPRequestHandler):
 @contextmanager
 def web_server(folder: Path, **attributes: object) -> Iterator[tuple[str, type[RangeHandler]]]:
     """A web server on this machine: its URL, and the class that answers."""
-    handler = type("Handler", (RangeHandler,), {"connections": set(), **attributes})
+    handler = type("Handler", (RangeHandler,), {"connections": set(), "requests": [], **attributes})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(handler, directory=os.fspath(folder)))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)

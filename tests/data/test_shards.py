@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import tarfile
+from base64 import b64encode
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -415,6 +416,65 @@ class TestOrder:
 
 
 class TestWeb:
+    @pytest.fixture(autouse=True)
+    def no_proxy(self, monkeypatch):
+        for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "MEDVL_CACHE_DIR"):
+            monkeypatch.delenv(name, raising=False)
+            monkeypatch.delenv(name.upper(), raising=False)
+
+    def test_the_proxy_of_the_environment_is_used(self, packed, monkeypatch):
+        with web_server(packed.parent) as (url, handler), web_server(packed.parent) as (proxy, through):
+            host = proxy.removeprefix("http://")
+            monkeypatch.setenv("http_proxy", f"http://me:p%40ss@{host}/")
+            assert len(read_manifest(f"shards:{url}/packed")) == 24
+            assert [line for line, _ in through.requests][:1] == [f"{url}/packed/index.json"]
+            assert through.requests[0][1] == f"Basic {b64encode(b'me:p@ss').decode()}"
+            assert not handler.requests, "all went through the proxy"
+            monkeypatch.setenv("no_proxy", "127.0.0.1")
+            assert len(read_manifest(f"shards:{url}/packed")) == 24
+            assert handler.requests[0] == ("/packed/index.json", None)
+            monkeypatch.delenv("no_proxy")
+            monkeypatch.setenv("https_proxy", host)  # CONNECT, which this proxy refuses
+            monkeypatch.setattr("medvl.utils.http_ranges.time.sleep", lambda seconds: None)
+            with pytest.raises(OSError, match=r"index\.json cannot be read: Tunnel connection failed: 501 .*\.$"):
+                read_manifest("shards:https://host.invalid/packed")
+            monkeypatch.setenv("http_proxy", "socks5://me:secret@host:1080")
+            with pytest.raises(ValueError, match=r"^http_proxy must be http://HOST:PORT, got socks5://\.\.\.\.$"):
+                read_manifest(f"shards:{url}/packed")
+
+    def test_redirections_are_followed_but_not_for_ever(self, packed):
+        with web_server(packed.parent) as (target, _):
+            with web_server(packed.parent, redirect=target) as (url, handler):
+                web = read_manifest(f"shards:{url}/packed").drop_missing("image")
+                assert LoadStudyImage()(web.studies[0]["image"]).shape[0] == 1
+                assert handler.requests
+            for redirect, reason in {
+                "": "redirects more than 5 times",
+                "ftp://host": "redirects to ftp://, which is not followed",
+            }.items():
+                with web_server(packed.parent, redirect=redirect) as (url, _), pytest.raises(ValueError, match=reason):
+                    read_manifest(f"shards:{url}/packed")
+
+    def test_images_are_kept_on_the_disk(self, packed, tmp_path, monkeypatch, caplog):
+        monkeypatch.setenv("MEDVL_CACHE_DIR", str(tmp_path / "cache"))
+        with web_server(packed.parent) as (url, handler):
+            place = read_manifest(f"shards:{url}/packed").drop_missing("image").studies[0]["image"]
+            first = LoadStudyImage()(place)
+            asked = len(handler.requests)
+            (file,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
+            assert LoadStudyImage()(place).equal(first)
+            assert len(handler.requests) == asked, "it was not asked for again"
+            file.write_bytes(bytes(file.stat().st_size))
+            assert LoadStudyImage()(place).equal(first)
+            assert len(handler.requests) == asked + 1, "a damaged copy is read again"
+            shutil.rmtree(tmp_path / "cache")
+            (tmp_path / "cache").write_text("no folder")
+            for _ in range(2):
+                assert LoadStudyImage()(place).equal(first)
+        assert [record.getMessage() for record in caplog.records].count(
+            f"Nothing more is kept in {tmp_path / 'cache'}: Not a directory."
+        ) == 1
+
     def test_items_are_those_of_the_folder(self, packed):
         with web_server(packed.parent) as (url, handler):
             web = read_manifest(f"shards:{url}/packed")

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
+import tracemalloc
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from medvl.evaluation import Embeddings
+from medvl.evaluation import Embeddings, load_embeddings
+from medvl.evaluation.embedding_files import embedding_arrays, write_embeddings
 from medvl.utils.extras import MissingExtraError
 
 FINDINGS = ("Edema", "=Fracture")
@@ -31,6 +34,7 @@ def embeddings():
 
 
 SPLITS = ["train", "", "test"]
+SUFFIX = r"the file of embeddings must end in \.npz, \.csv, \.parquet or have no suffix \(a folder\)"
 
 
 def test_npz(embeddings, tmp_path):
@@ -86,8 +90,8 @@ def test_a_finding_without_a_name_has_a_number(embeddings, tmp_path):
 @pytest.mark.parametrize(
     ("name", "findings", "splits", "message"),
     [
-        ("e.txt", FINDINGS, None, r"the file of embeddings must end in \.npz, \.csv, \.parquet, got e\.txt\."),
-        ("e", FINDINGS, None, r"the file of embeddings must end in \.npz, \.csv, \.parquet, got e\."),
+        ("e.txt", FINDINGS, None, rf"{SUFFIX}, got e\.txt\."),
+        ("e.1", FINDINGS, None, rf"{SUFFIX}, got e\.1\."),
         ("e.npz", FINDINGS[:1], None, r"findings must have 2 entries, got 1\."),
         ("e.npz", FINDINGS, ["test"], r"splits must have 3 entries, got 1\."),
         ("e.csv", ("split", "a"), None, r"findings must differ from the names of the other columns, got \['split'\]\."),
@@ -103,3 +107,84 @@ def test_parquet_without_its_extra(embeddings, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
     with pytest.raises(MissingExtraError, match=r'^Writing e\.parquet needs pyarrow: pip install "medvl\[tables\]"$'):
         embeddings.save(tmp_path / "e.parquet")
+
+
+@pytest.mark.parametrize("name", ["e", "e.npz", "e.parquet"])
+@pytest.mark.parametrize("labeled", [True, False])
+def test_what_was_written_is_read(embeddings, tmp_path, name, labeled):
+    pytest.importorskip("pyarrow")
+    if not labeled:
+        embeddings.labels = None
+    arrays = load_embeddings(embeddings.save(tmp_path / name, FINDINGS, SPLITS))
+    expected = embedding_arrays(embeddings, SPLITS)
+    expected = {**expected, "findings": np.array(FINDINGS)} if labeled else expected
+    assert set(arrays) == set(expected) - (set() if labeled else {"label"})
+    for key, value in arrays.items():
+        np.testing.assert_array_equal(value, expected[key], err_msg=key)
+
+
+def test_a_folder_is_mapped_into_memory_and_checked(embeddings, tmp_path):
+    folder = embeddings.save(tmp_path / "e", FINDINGS, SPLITS)
+    assert isinstance(load_embeddings(folder)["image_embeds"], np.memmap)
+    assert json.loads((folder / "index.json").read_text())["studies"] == 3
+    embeddings.labels = None
+    embeddings.save(folder)  # over the other one, whose labels go
+    assert sorted(path.stem for path in folder.iterdir()) == [
+        "image_embeds", "index", "patient_id", "split", "study_id", "text_embeds"
+    ]  # fmt: skip
+    (folder / "split.npy").write_bytes((folder / "split.npy").read_bytes()[:-1])
+    with pytest.raises(ValueError, match=r"split\.npy is damaged: it has not the \d+ bytes that were written\.$"):
+        load_embeddings(folder)
+    (folder / "index.json").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no index\.json: it is no folder that medvl embed has finished\.$"
+    ):
+        load_embeddings(folder)
+    (folder / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"must be a new folder, or one of embeddings, got one with notes\.txt\.$"):
+        embeddings.save(folder)
+
+
+@pytest.mark.parametrize("name", ["e", "e.npz", "e.csv"])
+def test_blocks_of_rows_give_the_same_bytes(embeddings, tmp_path, name):
+    arrays = embedding_arrays(embeddings, SPLITS)
+    whole = write_embeddings(tmp_path / "whole" / name, FINDINGS, lambda key: [arrays[key]])
+    parts = write_embeddings(tmp_path / "parts" / name, FINDINGS, lambda key: [arrays[key][:2], arrays[key][2:]])
+    for one, other in zip(*(sorted([path, *path.rglob("*")]) for path in (whole, parts)), strict=True):
+        assert one.is_dir() or one.read_bytes() == other.read_bytes()
+
+
+def test_files_that_are_not_of_embeddings(embeddings, tmp_path):
+    np.savez(tmp_path / "other.npz", study_id=np.array(["a"]))
+    (tmp_path / "cut.npz").write_bytes(embeddings.save(tmp_path / "e.npz").read_bytes()[:-30])
+    for name, message in {
+        "none": r"none does not exist\.$",
+        "other.npz": r"other\.npz is no file of embeddings: it has no image_embeds\.$",
+        "cut.npz": r"cut\.npz is damaged: .*\.$",
+        "e.csv": r"^the file of embeddings must be a folder, \.npz or \.parquet file of medvl embed, got e\.csv\.$",
+    }.items():
+        if name == "e.csv":
+            embeddings.save(tmp_path / name)
+        with pytest.raises((OSError, ValueError), match=message):
+            load_embeddings(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["e", "e.npz", "e.parquet"])
+def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, name):
+    if name == "e.parquet":
+        pytest.importorskip("pyarrow")
+    rows, width = 1000, 64
+
+    def read(key):
+        shape = {"image_embeds": (rows, width), "text_embeds": (rows, width), "label": (rows, 2)}.get(key)
+        for part in range(80):
+            yield np.array([f"{part}-{row}" for row in range(rows)]) if shape is None else np.zeros(shape, np.float32)
+
+    tracemalloc.start()
+    try:
+        write_embeddings(tmp_path / name, ("a", "b"), read)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 6e6, "80 parts of 0.5 MB are 41 MB"
+    assert load_embeddings(tmp_path / name)["image_embeds"].shape == (80_000, 64)

@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 # modules of another name
 PACKAGES = {
     "itk": "itk-io",
+    "faiss": "faiss-cpu",
     "ignite": "pytorch-ignite",
     "sklearn": "scikit-learn",
     "PIL": "pillow",

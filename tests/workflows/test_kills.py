@@ -1,4 +1,4 @@
-"""A run that is killed and resumed ends with the same weights; ``kill_runs.py`` does it at every moment."""
+"""A command that is killed and resumed writes what it would have written; ``kills.py`` does it at every moment."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ import subprocess
 import sys
 from pathlib import Path
 
-SCRIPT = Path(__file__).with_name("kill_runs.py")
+import pytest
+
+SCRIPT = Path(__file__).with_name("kills.py")
 
 
-def test_kills_at_file_operations_and_two_processes_in_one_folder():
-    command = [sys.executable, SCRIPT, "--operations", "70", "40", "--races", "2"]
-    done = subprocess.run(
-        command, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+@pytest.mark.parametrize(
+    ("command", "kills", "ends"),
+    [
+        ("train", ["--operations", "70", "40", "--races", "2"], 2),
+        ("pack", ["--operations", "11", "71", "--moments", "2"], 2),
+        ("label", ["--moments", "2"], 1),
+        ("embed", ["--operations", "9", "29", "--moments", "3"], 2),
+    ],
+)
+def test_kills_change_nothing(command, kills, ends):
+    line = [sys.executable, SCRIPT, command, *kills]
+    done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
     assert done.returncode == 0, done.stderr[-3000:]
-    ends = [line for line in done.stdout.splitlines() if " of " in line and not line.startswith("operation ")]
-    assert len(ends) == 2
-    for line in ends:
-        right, _, number = line.split()[:3]
-        assert right == number, done.stdout
+    totals = [line for line in done.stdout.splitlines() if " kills at " in line or " races: " in line]
+    assert len(totals) == ends, done.stdout
+    for total in totals:
+        right, _, number = total.split()[:3]
+        assert right == number, done.stdout + done.stderr
         assert int(number) > 1

@@ -7,8 +7,6 @@ import json
 import os
 import resource
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from packed_tables import LABELS, write_table
@@ -20,7 +18,6 @@ from medvl.utils.errors import DiskFullError, StudyError
 from medvl.utils.tar_members import close_files
 from medvl.workflows import PackSettings, pack_studies
 
-SCRIPT = Path(__file__).with_name("pack_kills.py")
 SETTINGS = PackSettings(image_size=16, shard_size=5)
 COLUMNS = {"label_column": LABELS}
 
@@ -71,22 +68,6 @@ def test_the_bytes_do_not_depend_on_the_processes(table, tmp_path):
         ["sha256sum", "-c", "SHA256SUMS"], cwd=tmp_path / "0", capture_output=True, text=True, check=True
     )
     assert done.stdout.count(": OK\n") == 8
-
-
-def test_kills_at_file_operations_and_random_moments():
-    done = subprocess.run(
-        [sys.executable, SCRIPT, "--operations", "11", "71", "--moments", "2"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    ends = [line.split() for line in done.stdout.splitlines() if " kills at " in line]
-    assert len(ends) == 2, done.stdout
-    for right, _, number, *_ in ends:
-        assert right == number, done.stdout
-        assert int(number) >= 2
 
 
 class TestResume:
