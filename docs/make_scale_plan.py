@@ -52,23 +52,25 @@ class Figure:
     source: str
 
 
+_TOWERS = "counted: `FlopCounterMode`, preset base, one image and one sentence"
+_SHARDS = "measured: `bench_shards.py`"
 FIGURES = {
-    "pair_flops": Figure(3.32e10, "FLOP", "a pair's forward and backward pass through both towers", "counted: `FlopCounterMode`, one image of 224 x 224 and one sentence"),
+    "pair_flops": Figure(3.32e10, "FLOP", "a pair's forward and backward pass through both towers", _TOWERS),
     "weights": Figure(1.328e8, "", "weights", "counted: preset base"),
     "width": Figure(512, "", "width D of the embeddings", "counted: preset base"),
-    "pair_bytes": Figure(8.56e7, "B", "graph of a pair in a chunk", "measured: peak of two pairs less that of one, on a CPU in float32; in bfloat16 about half"),
-    "image_bytes": Figure(30e3, "B", "a packed image, `uint8`, 224 x 224", "measured: `bench_shards.py` ([](scale.md))"),
-    "row_bytes": Figure(283, "B", "a study in the index of a process", "measured: `bench_shards.py --rows 1000000`, 1030 MB less 747 MB"),
-    "process_bytes": Figure(747e6, "B", "a process before it has studies", "measured: `bench_shards.py --rows 1000000`"),
-    "read_rate": Figure(475, "1/s", "studies that one core reads from shards", "measured: processor time of one core, images of 224 x 224, `uint8`"),
-    "device_flops": Figure(3.12e14, "FLOP/s", "dense products in bfloat16", "assumed: what the maker of an A100 states"),
-    "share": Figure(0.3, "", "share of it that a step reaches", "assumed"),
+    "pair_bytes": Figure(8.56e7, "B", "graph of a pair", "measured: on a CPU in float32; in bfloat16 about half"),
+    "image_bytes": Figure(3e4, "B", "a packed image, `uint8`", _SHARDS),
+    "row_bytes": Figure(283, "B", "a study in the index of a process", f"{_SHARDS}, 1,000,000 rows"),
+    "process_bytes": Figure(7.47e8, "B", "a process before it has studies", f"{_SHARDS}, 1,000,000 rows"),
+    "read_rate": Figure(475, "1/s", "studies that one core reads", "measured: processor time, `uint8`"),
+    "device_flops": Figure(3.12e14, "FLOP/s", "dense products in bfloat16", "assumed: the data sheet of an A100"),
+    "share": Figure(0.15, "", "share of it that a step reaches", "assumed"),
     "machine_bandwidth": Figure(2e11, "B/s", "between the GPUs of a machine, a GPU", "assumed"),
     "network_bandwidth": Figure(2.5e10, "B/s", "between machines, a GPU", "assumed: 200 Gbit/s"),
     "price": Figure(2.0, "USD", "an hour of a GPU", "assumed"),
     "batch": Figure(256, "", "pairs of a GPU in a step", "chosen"),
     "chunk": Figure(64, "", "pairs in a chunk (`cached_chunk`)", "chosen"),
-}  # fmt: skip
+}
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,7 @@ TABLES = {
 def duration(hours: float) -> str:
     """A time in hours or days."""
     if hours < 1:
-        return f"{60 * hours:.1f} min"
+        return f"{60 * hours:.1f} min" if hours > 1 / 60 else f"{3600 * hours:.0f} s"
     return f"{hours:.1f} h" if hours < 48 else f"{hours / 24:.1f} days"
 
 
@@ -258,62 +260,24 @@ def plan_table(columns: tuple[str, ...], trainings: list[Plan]) -> str:
     return markdown_table(list(columns), [[COLUMNS[column](plan) for column in columns] for plan in trainings])
 
 
-def page(figures: Mapping[str, Figure]) -> str:
-    """The whole page."""
+def page(figures: Mapping[str, Figure], text: str) -> str:
+    """The page with its computed parts, which stand between ``<!-- begin NAME -->`` and ``<!-- end NAME -->``, made again."""
     measured = all(figures[name].source.startswith("measured") for name in ("device_flops", "share"))
-    state = (
-        "The speed of the GPU was measured."
-        if measured
-        else "**No GPU has been measured yet**: its speed, the networks and the price are assumptions, marked as such below, and so "
-        "are the times and costs that follow from them."
-    )
-    tables = "\n\n".join(f"## {title}\n\n{plan_table(columns, plans(figures))}" for title, columns in TABLES.items())
-    return TEXT.format(state=state, figures=figures_table(figures), tables=tables, recipe=RECIPE)
+    parts = {title: plan_table(columns, plans(figures)) for title, columns in TABLES.items()}
+    parts |= {"Figures": figures_table(figures), "State": MEASURED if measured else NOT_MEASURED}
+    for name, content in parts.items():
+        begin, end = f"<!-- begin {name} -->", f"<!-- end {name} -->"
+        before, _, rest = text.partition(begin)
+        _, found, after = rest.partition(end)
+        if not found:
+            raise ValueError(f"{PAGE.name} must have {begin} and {end}.")
+        text = f"{before}{begin}\n{content}\n{end}{after}"
+    return text
 
 
-TEXT = """<!-- Made by python docs/make_scale_plan.py. Do not edit. -->
-# What a large training takes
-
-```{{index}} ! cost, ! planning, ! how many GPUs
-```
-
-Time, memory, traffic and cost of `{recipe}` with the preset base on images of 224 x 224, for 0.4, 10 and 400 million pairs on 1, 8
-and 64 GPUs. {state} Compute it with your own figures:
-
-```{{code-block}} bash
-python tests/benchmarks/gpu.py --minutes 8 --output gpu.json
-python docs/make_scale_plan.py --print --gpu gpu.json --set price=4 --set batch=512
-```
-
-{tables}
-
-A training of 400 million pairs holds its index in each process. Where that is more than the memory, train on parts of the table
-one after the other, or on machines with more.
-
-## Figures
-
-{figures}
-
-## Formulas
-
-With $G$ GPUs, $B$ pairs (`batch`) of a GPU in a step, $N = G B$ in all, $W$ weights, $D$ the width, $f$ FLOP of a pair (`pair_flops`)
-and the speed $s$ = `device_flops` x `share`:
-
-| | |
-|---|---|
-| computing, a step | $\\tfrac{{4}}{{3}} B f / s + 8 N^2 D / s$: both towers, with the second forward pass of gradient caching where `chunk` is less than `batch`; and the loss of all pairs on each GPU, in tiles |
-| traffic of a GPU, a step | $\\tfrac{{2 (G-1)}}{{G}} \\cdot 4 W$ for the gradients, and $\\tfrac{{3 (G-1)}}{{G}} \\cdot 8 N D$ for the embeddings of images and texts and their gradients |
-| a step | computing, and traffic over the bandwidth of a machine (up to 8 GPUs) or of the network: nothing is taken to overlap |
-| training | pairs x epochs / $N$ steps; its cost is its hours x $G$ x `price` |
-| embedding | pairs x $f / 3 / s / G$: a forward pass |
-| memory of a GPU | $16 W$ (weights, gradients, Adam), `chunk` x `pair_bytes`, $16 N D$ for the embeddings of all pairs with their gradients, the images of a step |
-| memory of a machine | for each GPU a process: `process_bytes`, and `row_bytes` a pair; workers share what their process has read |
-| read | $N$ / step x `image_bytes`; cores: studies a second of a machine / `read_rate` |
-| on the disk | pairs x `image_bytes` |
-
-What they leave out: starting, validation, checkpoints, a machine that is slower than the others. Measure some hundred steps on as
-many GPUs as you will use before you buy their time.
-"""
+MEASURED = "The speed of the GPU was measured."
+NOT_MEASURED = """**No GPU has been measured yet.** Its speed, the networks' and the price are assumptions, marked as such below,
+and so are all times and costs, which follow from them."""
 
 
 def parse_figures(pairs: list[str], result: Mapping[str, Any] | None = None) -> dict[str, Figure]:
@@ -349,7 +313,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         parser.exit(2, f"Error: {error}\n")
     if not options.show:
-        write_text(PAGE, page(figures))
+        write_text(PAGE, page(figures, PAGE.read_text()))
         return
     for title, columns in TABLES.items():
         print(f"{title}\n\n{plan_table(columns, plans(figures))}\n")
