@@ -276,7 +276,7 @@ def page(figures: Mapping[str, Figure], text: str) -> str:
 
 
 MEASURED = "The speed of the GPU was measured."
-NOT_MEASURED = """**No GPU has been measured yet.** Its speed, the networks' and the price are assumptions, marked as such below,
+NOT_MEASURED = """**No GPU has been measured yet.** Its speed, the networks' and the price are assumptions, marked so below,
 and so are all times and costs, which follow from them."""
 
 

@@ -141,6 +141,13 @@ def public_names(package: str) -> list[str]:
     return [f"{package}.{name}" for name in getattr(module, "__all__", [])]
 
 
+@pytest.mark.parametrize("package", sorted(PACKAGES))
+def test_no_public_name_is_that_of_a_module_beside_it(package):
+    # Importing the module would put it in the place of the name.
+    modules = {path.stem for path in (ROOT / package).iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert not modules & {name.removeprefix(f"{package}.") for name in public_names(package)}
+
+
 def undocumented(name: str) -> list[str]:
     """What of a public name, or of the public methods that its class defines, has no docstring of its own."""
     package, attribute = name.split(".")

@@ -11,8 +11,8 @@ require_extra("medvl.workflows", "evaluation")
 
 if TYPE_CHECKING:
     from medvl.workflows.compare import compare_runs as compare_runs
-    from medvl.workflows.config_text import config_text as config_text
-    from medvl.workflows.config_text import settings_text as settings_text
+    from medvl.workflows.configuration_text import config_text as config_text
+    from medvl.workflows.configuration_text import settings_text as settings_text
     from medvl.workflows.embedding import EmbeddingSummary as EmbeddingSummary
     from medvl.workflows.embedding import embed_to_file as embed_to_file
     from medvl.workflows.evaluate import embed as embed
@@ -66,7 +66,7 @@ _MODULES = {
     "cache_images": "training",
     "compare_runs": "compare",
     "config_files": "layers",
-    "config_text": "config_text",
+    "config_text": "configuration_text",
     "embed": "evaluate",
     "embed_to_file": "embedding",
     "evaluate_run": "evaluate",
@@ -81,7 +81,7 @@ _MODULES = {
     "progress_wrapper": "training",
     "read_skipped": "run_records",
     "recipe_names": "layers",
-    "settings_text": "config_text",
+    "settings_text": "configuration_text",
     "train": "recipes",
     "wrap_ddp": "processes",
     "write_model_card": "model_card",

@@ -91,13 +91,13 @@ class Pack(Command):
 
 
 class Label(Command):
-    """Labeling of 1,500 reports, in blocks of 16 with a record after each, so that a kill hits every step."""
+    """Labeling of 600 reports, in blocks of 16 with a record after each, so that a kill hits every step."""
 
     def __init__(self, work: Path) -> None:
         super().__init__(work)
         self.table = work / "reports.csv"
         with self.table.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([("id", "report"), *((f"r{i}", f"{REPORTS[i % 5]} {i}") for i in range(1500))])
+            csv.writer(file).writerows([("id", "report"), *((f"r{i}", f"{REPORTS[i % 5]} {i}") for i in range(600))])
 
     def run(self, folder: Path, variant: int) -> None:
         labeling.BLOCK_ROWS, table_output._SECONDS_BETWEEN_RECORDS = 16, 0.0
@@ -108,7 +108,7 @@ class Label(Command):
 
 
 class Embed(Command):
-    """Embedding of 60 studies in parts of 6, into a folder of arrays and into one file."""
+    """Embedding of 24 studies in parts of 3, into a folder of arrays and into one file."""
 
     variants = ("embeddings", "embeddings.npz", "embeddings.csv")
     same_for_all = False
@@ -117,14 +117,14 @@ class Embed(Command):
         super().__init__(work)
         self.trained = work / "trained"
         if not (self.trained / "model").is_dir():
-            train("convirt", {**TINY, "epochs": 1, "output": str(self.trained)})
+            train("convirt", {**TINY, "epochs": 1, "synthetic_length": 24, "output": str(self.trained)})
         run = TrainedRun(self.trained)
         self.loaded = run, run.studies(split="all")
 
     def run(self, folder: Path, variant: str) -> None:
         workers = 1 if variant == "embeddings.csv" else 0
         output = folder / variant
-        embed_to_file(*self.loaded, output, batch_size=4, part_size=6, num_workers=workers, resume=True)
+        embed_to_file(*self.loaded, output, batch_size=2, part_size=3, num_workers=workers, resume=True)
 
     def is_sound(self, folder: Path) -> bool:
         return all(is_whole_or_absent(folder / name) for name in self.variants if name != "embeddings")
