@@ -117,7 +117,7 @@ class Embed(Command):
         super().__init__(work)
         self.trained = work / "trained"
         if not (self.trained / "model").is_dir():
-            train("convirt", {**TINY, "epochs": 1, "synthetic_length": 24, "output": str(self.trained)})
+            train("convirt", {**TINY, "epochs": 1, "synthetic_length": 24, "keep": "last", "output": str(self.trained)})
         run = TrainedRun(self.trained)
         self.loaded = run, run.studies(split="all")
 
