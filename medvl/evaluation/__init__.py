@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from medvl.evaluation.context import ProtocolContext as ProtocolContext
     from medvl.evaluation.embedding_files import (
         check_embedding_file as check_embedding_file,
-        load_embeddings as load_embeddings,
         save_embeddings as save_embeddings,
     )
     from medvl.evaluation.embeddings import Embeddings as Embeddings, embed_studies as embed_studies
@@ -115,6 +114,7 @@ if TYPE_CHECKING:
         auroc_and_average_precision as auroc_and_average_precision,
         roc_curve as roc_curve,
     )
+    from medvl.evaluation.stored_embeddings import load_embeddings as load_embeddings
     from medvl.evaluation.tables import Cell as Cell, Column as Column, Row as Row, Table as Table
 
 _EXPORTS = {
@@ -122,7 +122,7 @@ _EXPORTS = {
     "audit": "FalseNegativeAudit audit_false_negatives",
     "case_selection": "CHEXPERT_8X200_CLASSES CHEXPERT_COMPETITION_FINDINGS exclusive_classes",
     "context": "ProtocolContext",
-    "embedding_files": "check_embedding_file load_embeddings save_embeddings",
+    "embedding_files": "check_embedding_file save_embeddings",
     "embeddings": "Embeddings embed_studies",
     "feature_maps": "dense_features",
     "heat_maps": "phrase_maps",
@@ -139,6 +139,7 @@ _EXPORTS = {
     "statistics.calibration": "ReliabilityCurve best_f1_threshold reliability_curve",
     "statistics.comparison": "CaseMeans Comparable Comparison PairedDifference compare",
     "statistics.curves": "auroc_and_average_precision roc_curve",
+    "stored_embeddings": "load_embeddings",
     "tables": "Cell Column Row Table",
 }
 _MODULES = {name: module for module, names in _EXPORTS.items() for name in names.split()}

@@ -1,10 +1,9 @@
-"""Files of embeddings: NumPy archives, folders of memory-mapped arrays, CSV and Parquet, written part by part."""
+"""Writing of embeddings, part by part: NumPy archives, folders of arrays, CSV and Parquet."""
 
 from __future__ import annotations
 
-import json
 import zipfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -14,7 +13,6 @@ from numpy.typing import NDArray
 
 from medvl.utils.checks import error_message
 from medvl.utils.csv_files import CsvWriter
-from medvl.utils.errors import plain_reason
 from medvl.utils.extras import require_extra
 from medvl.utils.io import atomic_write, check_writable, file_sha256, write_json
 
@@ -68,8 +66,8 @@ def save_embeddings(
     ======== =========================================================================================================
     .npz     arrays ``image_embeds`` and ``text_embeds`` (N, D), ``study_id``, ``patient_id`` and ``split`` (N,) and, with
              labels, ``label`` (N, K) and ``findings`` (K,)
-    none     a folder with these arrays as files, ``image_embeds.npy``, ..., which :func:`load_embeddings` maps into memory, and
-             ``index.json`` with their checksums, which is written last
+    none     a folder with these arrays as files, ``image_embeds.npy``, ..., which :func:`~medvl.evaluation.load_embeddings`
+             maps into memory, and ``index.json`` with their checksums, which is written last
     .csv     columns ``study_id``, ``patient_id``, ``split``, one per finding, ``image_embeds_0``, ..., ``text_embeds_0``, ...;
              blank where there is no report or no label
     .parquet columns ``study_id``, ``patient_id``, ``split``, one per finding, ``image_embeds`` and ``text_embeds``, which are
@@ -232,81 +230,3 @@ def _list_array(vectors: Array) -> Any:
     offsets = np.concatenate([[0], np.cumsum(kept * vectors.shape[1])]).astype(np.int32)
     values = pyarrow.array(np.ascontiguousarray(vectors[kept], dtype=np.float32).ravel())
     return pyarrow.ListArray.from_arrays(pyarrow.array(offsets), values, mask=pyarrow.array(~kept))
-
-
-def load_embeddings(path: str | Path) -> dict[str, Array]:
-    """The arrays of a file or folder of embeddings, those of a folder mapped into memory: they are read as they are used.
-
-    Args:
-        path: a folder, .npz or .parquet file that :func:`save_embeddings` or ``medvl embed`` has written.
-
-    Returns:
-        ``image_embeds`` and ``text_embeds`` (N, D), with rows of NaN for studies without a report; ``study_id``,
-        ``patient_id`` and ``split`` (N,); with labels, ``label`` (N, K) and ``findings`` (K,).
-
-    Raises:
-        OSError: If the file cannot be read.
-        ValueError: If it is another kind of file, or damaged.
-        MissingExtraError: If it is a Parquet file and pyarrow is not installed.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist.")
-    try:
-        if path.is_dir():
-            return _map_folder(path)
-        if path.suffix.lower() == ".npz":
-            with np.load(path, allow_pickle=False) as archive:
-                arrays = dict(archive)
-        elif path.suffix.lower() == ".parquet":
-            require_extra(f"Reading {path.name}", "tables")
-            arrays = _read_parquet(path)
-        else:
-            expected = "be a folder, .npz or .parquet file of medvl embed"
-            raise ValueError(error_message("the file of embeddings", expected, path.name))
-    except (zipfile.BadZipFile, EOFError) as error:
-        raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
-    missing = [name for name in (*VECTORS, *COLUMNS) if name not in arrays]
-    if missing:
-        raise ValueError(f"{path} is no file of embeddings: it has no {missing[0]}.")
-    return arrays
-
-
-def _map_folder(folder: Path) -> dict[str, Array]:
-    if not (folder / INDEX).is_file():
-        raise FileNotFoundError(f"{folder} holds no {INDEX}: it is no folder that medvl embed has finished.")
-    index = json.loads((folder / INDEX).read_bytes())
-    if not isinstance(index, Mapping) or index.get("format") != FORMAT:
-        raise ValueError(f"{folder / INDEX} is not that of a folder of embeddings.")
-    arrays = {}
-    for entry in index["files"]:
-        path = folder / entry["name"]
-        if not path.is_file() or path.stat().st_size != entry["bytes"]:
-            raise ValueError(f"{path} is damaged: it has not the {entry['bytes']} bytes that were written.")
-        # Copy on write: what is read is not copied, and torch takes the arrays as its own.
-        arrays[path.stem] = np.load(path, mmap_mode="c", allow_pickle=False)
-    return arrays
-
-
-def _read_parquet(path: Path) -> dict[str, Array]:
-    from pyarrow import parquet
-
-    table = parquet.read_table(path)
-    if not {*VECTORS, *COLUMNS} <= set(table.column_names):
-        return {}
-    arrays: dict[str, Array] = {name: np.array(table[name].to_pylist(), dtype=str) for name in COLUMNS}
-    for name in VECTORS:
-        lists = table[name].combine_chunks()
-        kept = ~np.asarray(lists.is_null())
-        values = np.asarray(lists.flatten(), dtype=np.float32)
-        vectors = np.full((len(kept), len(values) // max(1, kept.sum())), np.nan, dtype=np.float32)
-        vectors[kept] = values.reshape(kept.sum(), -1)
-        arrays[name] = vectors
-    width = arrays[VECTORS[0]].shape[1]
-    if arrays[VECTORS[1]].shape[1] != width:  # no study has a report
-        arrays[VECTORS[1]] = np.full((len(table), width), np.nan, dtype=np.float32)
-    findings = [name for name in table.column_names if name not in (*VECTORS, *COLUMNS)]
-    if findings:
-        labels = [table[name].to_numpy(zero_copy_only=False) for name in findings]
-        arrays |= {"label": np.stack(labels, axis=1).astype(np.float32), "findings": np.array(findings, dtype=str)}
-    return arrays

@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from medvl.evaluation.embedding_files import load_embeddings
 from medvl.evaluation.neighbors import nearest_neighbors
+from medvl.evaluation.stored_embeddings import load_embeddings
 from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.csv_files import CsvWriter
 from medvl.utils.io import atomic_write, check_writable

@@ -133,7 +133,9 @@ def test_a_folder_is_mapped_into_memory_and_checked(embeddings, tmp_path):
         "image_embeds", "index", "patient_id", "split", "study_id", "text_embeds"
     ]  # fmt: skip
     (folder / "split.npy").write_bytes((folder / "split.npy").read_bytes()[:-1])
-    with pytest.raises(ValueError, match=r"split\.npy is damaged: it has not the \d+ bytes that were written\.$"):
+    with pytest.raises(
+        ValueError, match=r"e cannot be read as embeddings: split\.npy has not the \d+ bytes that were written\.$"
+    ):
         load_embeddings(folder)
     (folder / "index.json").unlink()
     with pytest.raises(
@@ -156,17 +158,29 @@ def test_blocks_of_rows_give_the_same_bytes(embeddings, tmp_path, name):
 
 def test_files_that_are_not_of_embeddings(embeddings, tmp_path):
     np.savez(tmp_path / "other.npz", study_id=np.array(["a"]))
-    (tmp_path / "cut.npz").write_bytes(embeddings.save(tmp_path / "e.npz").read_bytes()[:-30])
+    whole = embeddings.save(tmp_path / "e.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[:-30])
+    arrays = dict(np.load(tmp_path / "e.npz"))
+    np.savez(tmp_path / "short.npz", **{**arrays, "split": arrays["split"][:2]})
+    np.savez(tmp_path / "numbers.npz", **{**arrays, "study_id": np.arange(3)})
+    embeddings.save(tmp_path / "e.csv")
     for name, message in {
         "none": r"none does not exist\.$",
-        "other.npz": r"other\.npz is no file of embeddings: it has no image_embeds\.$",
-        "cut.npz": r"cut\.npz is damaged: .*\.$",
+        "other.npz": r"other\.npz cannot be read as embeddings: it has no image_embeds\.$",
+        "cut.npz": r"cut\.npz cannot be read as embeddings: it is damaged or cut off\.$",
+        "short.npz": r"short\.npz cannot be read as embeddings: split is of the type <U1 and the shape \(2,\)\.$",
+        "numbers.npz": r"numbers\.npz cannot be read as embeddings: study_id is of the type int64 and the shape \(3,\)\.$",
         "e.csv": r"^the file of embeddings must be a folder, \.npz or \.parquet file of medvl embed, got e\.csv\.$",
     }.items():
-        if name == "e.csv":
-            embeddings.save(tmp_path / name)
         with pytest.raises((OSError, ValueError), match=message):
             load_embeddings(tmp_path / name)
+
+
+def test_sizes_are_limited(embeddings, tmp_path, monkeypatch):
+    embeddings.save(tmp_path / "e.npz")
+    monkeypatch.setenv("MEDVL_MAX_UNPACKED_BYTES", "170")
+    with pytest.raises(ValueError, match=r"image_embeds must have at most 170 bytes unpacked"):
+        load_embeddings(tmp_path / "e.npz")
 
 
 @pytest.mark.parametrize("name", ["e", "e.npz", "e.parquet"])

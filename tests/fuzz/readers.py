@@ -18,6 +18,7 @@ from PIL import Image
 from transformers import BertConfig
 
 from medvl.data import OpenIReports, read_manifest
+from medvl.evaluation import Embeddings, load_embeddings
 from medvl.handlers import read_metrics
 from medvl.handlers.checkpoint_file import load_checkpoint, save_checkpoint
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder
@@ -106,6 +107,12 @@ def make(root: Path) -> dict[str, Kind]:
         image,
         b"ObjectType = Image\nNDims = 2\nDimSize = 2 2\nElementType = MET_UCHAR\nElementDataFile = LOCAL\nabcd",
     )
+    embeddings = Embeddings(torch.eye(3), torch.eye(3), labels=torch.ones(3, 1))
+    for name in ("e.npz", "e.parquet"):
+        add(name, load_embeddings, embeddings.save)
+    embeddings.save(root / "e")
+    for file in sorted((root / "e").iterdir()):
+        kinds[f"e/{file.name}"] = Kind(file, lambda path: load_embeddings(path.parent))
     add("words.yaml", load_vocabulary, builtin("vocabularies", "chest_ct.yaml"))
     add("prompts.yaml", load_prompt_templates, builtin("prompts", "chexpert14.yaml"))
     add("recipe.yaml", config_text, RECIPE.encode())
