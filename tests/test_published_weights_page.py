@@ -31,6 +31,7 @@ from transformers import (
     SwinModel,
 )
 
+from medvl.inferers import ZeroShotInferer
 from medvl.networks import ImageEncoder
 from medvl.transforms import train_tokenizer
 
@@ -270,6 +271,10 @@ def test_medical_models(here):
             )
         assert images.shape == (2, model.options["embed_dim"]) == reports.shape, name
         assert not torch.equal(reports[0], reports[1]), name
+        prompts = {"Edema": {"present": ["edema."], "absent": ["no edema."]}}
+        scores = ZeroShotInferer(prompts)(torch.rand(2, *shape), model)
+        assert scores.shape == (2, 1), name
+        assert ((scores > 0) & (scores < 1)).all(), name
 
 
 def test_a_state_dict_of_torchxrayvision(here):

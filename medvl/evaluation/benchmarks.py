@@ -20,6 +20,7 @@ from medvl.evaluation.case_selection import (
     draw_per_class,
     exclusive_label_classes,
 )
+from medvl.evaluation.retrieval_lists import RetrievalLists, select_5x200, select_8x200
 from medvl.utils.checks import check_option, error_message
 
 logger = logging.getLogger(__name__)
@@ -42,6 +43,9 @@ class Benchmark:
         options: of the data set.
         classes: of single-label classification.
         prompts: function from a finding to its published present and absent prompts; None for the model's own.
+        lists: file or folder of the published list of images (``NAME,lists=PATH:PATH``), in place of a draw; None for the draw.
+        select_listed: function from all studies and ``lists`` to the same ones with the split ``test`` for those on the list,
+            and the number of images on the list that are not there; None where no list is read.
     """
 
     name: str
@@ -53,6 +57,14 @@ class Benchmark:
     options: Mapping[str, Any] = field(default_factory=dict)
     classes: tuple[str, ...] = ()
     prompts: Callable[[str], dict[str, list[str]]] | None = None
+    lists: str | None = None
+    select_listed: Callable[[Manifest, Path], tuple[Manifest, list[str]]] | None = None
+
+    def retrieval(self) -> RetrievalLists | None:
+        """The queries and candidates of the published lists; None without lists, or where they are of another protocol."""
+        if self.lists is None or "label-retrieval" not in self.protocols:
+            return None
+        return RetrievalLists.read(self.lists)
 
     def read(self, path: str | Path, on_error: str = "raise") -> tuple[Manifest, Manifest]:
         """The studies to evaluate on, and all studies of the data set with their splits.
@@ -62,11 +74,20 @@ class Benchmark:
             on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies.
 
         Raises:
-            FileNotFoundError: If the folder lacks a file of the layout.
-            ValueError: If no study is to be evaluated.
+            FileNotFoundError: If the folder or the list lacks a file of the layout.
+            ValueError: If no study is to be evaluated, or an image of the list is not there and ``on_error`` is ``"raise"``.
         """
         whole = PublicLocation(self.dataset, str(path), dict(self.options)).read(on_error)
-        whole = replace(self.select(whole), name=f"{self.name}:{Path(path).name}")
+        if self.lists is None or self.select_listed is None:
+            whole = self.select(whole)
+        else:
+            whole, missing = self.select_listed(whole, Path(self.lists))
+            if missing and on_error == "raise":
+                raise ValueError(
+                    f"{len(missing)} images of the list {self.lists} are not in {path}, the first {missing[0]}; "
+                    "--on-error skip evaluates on the others."
+                )
+        whole = replace(whole, name=f"{self.name}:{Path(path).name}")
         chosen = whole.subset("test")
         if self.count is not None and len(chosen) != self.count:
             logger.warning("%s: %d images, and %d as published.", whole.name, len(chosen), self.count)
@@ -74,23 +95,30 @@ class Benchmark:
 
 
 def parse_benchmark(text: str) -> tuple[Benchmark, str]:
-    """Parse ``NAME:PATH``.
+    """Parse ``NAME:PATH``, or ``NAME,lists=PATH:PATH`` with a published list of images.
 
     Raises:
-        ValueError: If it is not of that form, or the name is unknown.
+        ValueError: If it is not of that form, or the name is unknown or has no list.
 
     Example:
         >>> benchmark, path = parse_benchmark("rsna:/data/rsna")
         >>> benchmark.protocols, benchmark.count, path
         (('zero-shot',), 4003, '/data/rsna')
     """
-    name, colon, path = text.partition(":")
+    head, colon, path = text.partition(":")
+    name, comma, option = head.partition(",")
     if not colon or not path:
         raise ValueError(
             error_message("benchmark", f"be NAME:PATH with NAME one of {', '.join(BENCHMARKS)}", repr(text))
         )
     check_option(name, "benchmark", tuple(BENCHMARKS))
-    return BENCHMARKS[name], path
+    if not comma:
+        return BENCHMARKS[name], path
+    key, sign, lists = option.partition("=")
+    if key != "lists" or not sign or BENCHMARKS[name].select_listed is None:
+        with_lists = ", ".join(known for known, benchmark in BENCHMARKS.items() if benchmark.select_listed)
+        raise ValueError(error_message("option of a benchmark", f"be lists=PATH, of {with_lists}", repr(f"{head}")))
+    return replace(BENCHMARKS[name], lists=lists), path
 
 
 def _with_test(manifest: Manifest, rows: Sequence[int]) -> Manifest:
@@ -150,7 +178,7 @@ def _validation_set(manifest: Manifest) -> Manifest:
 
 
 def _ct_clip_prompts(finding: str) -> dict[str, list[str]]:
-    return {"present": [f"{finding}."], "absent": [f"not {finding}."]}
+    return {"present": [f"{finding} is present."], "absent": [f"{finding} is not present."]}
 
 
 _FINDINGS = tuple(name for name in CHEXPERT_FINDINGS if name != "No Finding")
@@ -162,22 +190,26 @@ BENCHMARKS = {
             "chexpert-5x200",
             "chexpert",
             "200 frontal images of CheXpert's training set for each of the five competition findings, of which no other "
-            "of the 13 findings is present or uncertain (GLoRIA, Huang et al. 2021); drawn anew: no list is published.",
+            "of the 13 findings is present or uncertain (GLoRIA, Huang et al. 2021); drawn anew, or those of its table, "
+            "lists=chexpert_5x200.csv.",
             ("single-label",),
             _draw_exclusive(CHEXPERT_COMPETITION_FINDINGS, 200, _FINDINGS),
             count=1000,
             options={"views": "frontal"},
             classes=CHEXPERT_COMPETITION_FINDINGS,
+            select_listed=select_5x200,
         ),
         Benchmark(
             "chexpert-8x200",
             "chexpert",
             "10 query and 200 candidate frontal images of CheXpert's training set for each of eight classes, of which no other "
-            "finding is present or uncertain (ConVIRT, Zhang et al. 2020); drawn anew, without its radiologist's choice.",
+            "finding is present or uncertain (ConVIRT, Zhang et al. 2020); drawn anew, without its radiologist's choice, or "
+            "those of its lists, with their text queries, lists=FOLDER.",
             ("label-retrieval",),
             _draw_exclusive(CHEXPERT_8X200_CLASSES, 210, _FINDINGS),
             count=1680,
             options={"views": "frontal"},
+            select_listed=select_8x200,
         ),
         Benchmark(
             "rsna",
@@ -206,8 +238,8 @@ BENCHMARKS = {
         Benchmark(
             "ct-rate",
             "ct-rate",
-            "The 18 findings of the 3,039 volumes of the validation set, by the prompts of the released code, 'X.' "
-            "and 'not X.' (CT-CLIP, Hamamci et al. 2024).",
+            "The 18 findings of the 3,039 volumes of the validation set, by the prompts of the released code, 'X is present.' "
+            "and 'X is not present.' (CT-CLIP, Hamamci et al. 2024; 'X.' and 'not X.' in its first release).",
             ("zero-shot",),
             _validation_set,
             count=3039,

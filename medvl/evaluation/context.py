@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tqdm.auto import tqdm
 
 from medvl.evaluation.embeddings import Embeddings, embed_studies
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig
+
+if TYPE_CHECKING:
+    from medvl.evaluation.retrieval_lists import RetrievalLists
 
 Study = Mapping[str, Any]
 Batches = Iterable[Mapping[str, Any]]
@@ -36,6 +39,7 @@ class ProtocolContext:
         mask_names: of the K regions that masks show.
         mask_loader: function from studies to batches of those that have masks, with ``mask`` (N, K, H, W[, D]) beside
             ``image``, and a ``dataset``; None without masks.
+        retrieval_lists: published queries and candidates of retrieval by finding; None to draw them.
         options: options of single protocols, by the keys of :data:`~medvl.evaluation.registry.OPTIONS`.
         seed: of what a protocol draws.
         bootstrap: of the intervals.
@@ -54,6 +58,7 @@ class ProtocolContext:
     test_loader: Any = None
     mask_names: Sequence[str] = ()
     mask_loader: Callable[[Sequence[Study]], Any] | None = None
+    retrieval_lists: RetrievalLists | None = None
     options: Mapping[str, Sequence[str]] = field(default_factory=dict)
     seed: int = 0
     bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP

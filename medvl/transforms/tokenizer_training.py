@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -45,12 +45,12 @@ class WordCounts:
 
     def add(self, texts: Iterable[str], patients: Patients | None = None) -> None:
         """Count the words of texts; ``patients`` as for :func:`train_tokenizer`."""
-        texts = list(texts)
+        texts = texts if isinstance(texts, Sequence) else list(texts)
         if patients is not None and len(patients) != len(texts):
             raise ValueError(
                 error_message("patients", f"have one entry for each of the {len(texts)} texts", len(patients))
             )
-        for number, text in enumerate(texts):
+        for number, text in enumerate(texts):  # made one by one, where a corpus holds none of them
             check_text(text, "each of texts")
             text = text if self.normalizer is None else self.normalizer.normalize_str(text)
             words = [word for word, _ in self.pre_tokenizer.pre_tokenize_str(text)]
@@ -138,7 +138,7 @@ def train_tokenizer(
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size, special_tokens=seeds, initial_alphabet=characters, show_progress=False
     )
-    draft.train_from_iterator((f"{word} " * count for word, count in words.counts.items() if word in known), trainer)
+    draft.train_from_iterator(_repeated(words.counts, known), trainer)
     learned = sorted(draft.get_vocab().items(), key=lambda item: item[1])
     tokenizer = Tokenizer(models.WordPiece({token: i for i, (token, _) in enumerate(learned)}, unk_token="[UNK]"))
     tokenizer.normalizer, tokenizer.pre_tokenizer = normalizer, pre_tokenizer
@@ -158,6 +158,18 @@ def train_tokenizer(
         mask_token=mask,
         model_max_length=max_length,
     )
+
+
+def _repeated(counts: Mapping[str, int], known: Collection[str]) -> Iterator[str]:
+    """Each known word as often as it occurs, in pieces: the trainer needs many times the memory of a text."""
+    for word, count in counts.items():
+        if word in known:
+            whole, rest = divmod(count, _PIECE)
+            yield from [f"{word} " * _PIECE] * whole
+            yield f"{word} " * rest
+
+
+_PIECE = 1000
 
 
 def rare_tokens(

@@ -170,6 +170,7 @@ def evaluation_context(
         test_loader=loader,
         mask_names=() if masks is None else masks.names,
         mask_loader=None if masks is None else masked_batches,
+        retrieval_lists=None if benchmark is None else benchmark.retrieval(),
         options={"classes": list(classes or ()), "mask_columns": list(mask_columns)},
         seed=seed,
         bootstrap=BootstrapConfig(seed=seed),

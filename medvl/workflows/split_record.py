@@ -6,11 +6,16 @@ import hashlib
 import json
 import os
 import secrets
+from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medvl.data import Manifest
 from medvl.data.leaks import image_paths
@@ -18,7 +23,6 @@ from medvl.data.shards import source_file
 from medvl.data.splits import SPLITS, group_key
 from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.errors import plain_reason
-from medvl.utils.io import json_text
 
 SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
 KEYS = ("image", "study", "patient", "file")
@@ -37,22 +41,22 @@ class SplitRecord:
     id can be found by trying, however short it is, and studies cannot be recognized.
 
     Args:
-        splits: for each split, the hashes of its studies by key: "image", "study", "patient", "file".
+        splits: for each split, the hashes of its studies by key, integers of 64 bits: "image", "study", "patient", "file".
         key: of the hashes, 32 bytes.
     """
 
-    def __init__(self, splits: Mapping[str, Mapping[str, Iterable[str]]], key: bytes) -> None:
+    def __init__(self, splits: Mapping[str, Mapping[str, Iterable[int]]], key: bytes) -> None:
         self.key = key
-        self.splits = {split: {key: set(splits[split][key]) for key in KEYS} for split in SPLITS}
+        self.splits = {split: {key: HashSet(splits[split][key]) for key in KEYS} for split in SPLITS}
 
     @classmethod
     def from_studies(cls, studies: Iterable[Mapping[str, Any]], key: bytes | None = None) -> SplitRecord:
         """The record of studies that have a ``split``, with a new key if none is given."""
         key = secrets.token_bytes(KEY_BYTES) if key is None else key
-        splits: dict[str, dict[str, set[str]]] = {split: {key: set() for key in KEYS} for split in SPLITS}
+        splits: dict[str, dict[str, Any]] = {split: {key: array("Q") for key in KEYS} for split in SPLITS}
         for study in studies:
             for name, values in _hashes(study, key).items():
-                splits[study["split"]][name] |= values
+                splits[study["split"]][name].extend(values)
         return cls(splits, key)
 
     @classmethod
@@ -70,16 +74,26 @@ class SplitRecord:
             )
         verify_file(path)
         try:
-            return cls(json.loads(path.read_bytes()), key)
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            content = json.loads(path.read_bytes())
+            return cls({split: {name: _numbers(content[split][name]) for name in KEYS} for split in SPLITS}, key)
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
 
     def save(self, folder: Path) -> None:
         """Write the record to a run folder, the key for its owner alone."""
         if read_key(folder) != self.key:
             write_listed(folder / KEY_FILE, self.key.hex() + "\n", private=True)
-        content = {split: {key: sorted(values) for key, values in keys.items()} for split, keys in self.splits.items()}
-        write_listed(folder / SPLITS_FILE, json_text(content) + "\n")
+        content = bytearray()  # as json.dumps writes it, without a text for each hash at once
+        for number, (split, keys) in enumerate(self.splits.items()):
+            content += f'{", " if number else "{"}"{split}": '.encode()
+            for place, (name, values) in enumerate(keys.items()):
+                content += f'{", " if place else "{"}"{name}": ['.encode()
+                for piece in values.as_json():
+                    content += piece.encode()
+                content += b"]"
+            content += b"}"
+        content += b"}\n"
+        write_listed(folder / SPLITS_FILE, content)
 
     def split_of(self, study: Mapping[str, Any]) -> str | None:
         """The split that a study had, by its image, else its study id, else its patient; None for a new study.
@@ -89,14 +103,16 @@ class SplitRecord:
         hashes = _hashes(study, self.key)
         for key in ("image", "study", "patient"):
             for split in SPLITS:
-                if hashes.get(key, set()) & self.splits[split][key]:
+                if self.splits[split][key].has_any(hashes.get(key, ())):
                     return split
         return None
 
     def knows_image(self, study: Mapping[str, Any]) -> bool:
         """Whether the study's image, by its path or by the name and size of its file, was in the run's data."""
         hashes = _hashes(study, self.key)
-        return any(hashes.get(key, set()) & self.splits[split][key] for key in ("image", "file") for split in SPLITS)
+        return any(
+            self.splits[split][key].has_any(hashes.get(key, ())) for key in ("image", "file") for split in SPLITS
+        )
 
     def assign_splits(self, manifest: Manifest, seed: int) -> Manifest | None:
         """The splits of the training for a table without a split column.
@@ -144,7 +160,7 @@ class SplitRecord:
         """How many of these studies, or their patients, were in the training split."""
         trained = self.splits["train"]
         return sum(
-            any(values & trained[name] for name, values in _hashes(study, self.key).items() if name != "file")
+            any(trained[name].has_any(values) for name, values in _hashes(study, self.key).items() if name != "file")
             for study in studies
         )
 
@@ -168,19 +184,75 @@ def read_key(folder: Path) -> bytes | None:
     return key
 
 
-def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[str]]:
+class HashSet:
+    """Numbers of 64 bits, each once, in eight bytes.
+
+    Args:
+        values: the numbers.
+
+    Example:
+        >>> numbers = HashSet([7, 3, 7])
+        >>> len(numbers), numbers.has_any([4, 3]), list(numbers.as_json())
+        (2, True, ['"0000000000000003", "0000000000000007"'])
+    """
+
+    def __init__(self, values: Iterable[int] = ()) -> None:
+        numbers = values if isinstance(values, array) else array("Q", values)
+        self._sorted: NDArray[np.uint64] = np.unique(np.frombuffer(numbers, dtype=np.uint64))
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def has_any(self, values: Iterable[int]) -> bool:
+        """Whether one of some numbers is in the set."""
+        wanted = np.array(list(values), dtype=np.uint64)
+        places = np.searchsorted(self._sorted, wanted)
+        inside = places < len(self._sorted)
+        return bool((self._sorted[places[inside]] == wanted[inside]).any())
+
+    def as_json(self) -> Iterator[str]:
+        """The numbers in ascending order as hexadecimal texts of a JSON list, in pieces."""
+        for start in range(0, len(self), _PIECE):
+            texts = (f'"{number:016x}"' for number in self._sorted[start : start + _PIECE].tolist())
+            yield (", " if start else "") + ", ".join(texts)
+
+
+_PIECE = 10_000
+
+
+def _numbers(texts: Iterable[str]) -> array[int]:
+    """The numbers that hexadecimal texts of a record write.
+
+    Raises:
+        ValueError: If a text is none.
+    """
+    return array("Q", (int(text, 16) for text in texts))
+
+
+def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:
     """A study's hashes by key. An id that begins with the name of its source counts also without it."""
-    found: dict[str, set[str]] = {}
+    found: dict[str, set[int]] = {}
     source = str(study.get("source", "")).removesuffix(f":{study.get('kind')}")
     for key, value in (("study", study["study_id"]), ("patient", study.get("patient_id"))):
         if value is not None:
             found[key] = {_hash(key, text, secret) for text in (str(value), str(value).removeprefix(f"{source}/"))}
     if paths := [os.path.abspath(path) for path in image_paths(study)]:
-        found["image"] = {_hash("image", name, secret) for path in paths for name in (path, os.path.realpath(path))}
+        found["image"] = {_hash("image", name, secret) for path in paths for name in (path, _real_path(path))}
         found["file"] = {_hash("file", f"{name}:{size}", secret) for name, size in map(source_file, paths)}
     return found
 
 
-def _hash(key: str, value: str, secret: bytes) -> str:
+def _real_path(path: str) -> str:
+    """``os.path.realpath``, whose look at every folder of a path is done once a folder."""
+    if os.path.islink(path):
+        return os.path.realpath(path)
+    folder, name = os.path.split(path)
+    return os.path.join(_real_folder(folder), name)
+
+
+_real_folder = lru_cache(maxsize=4096)(os.path.realpath)
+
+
+def _hash(key: str, value: str, secret: bytes) -> int:
     text = f"{key}:{value}".encode("utf-8", "surrogatepass")
-    return hashlib.blake2b(text, key=secret, digest_size=8).hexdigest()
+    return int.from_bytes(hashlib.blake2b(text, key=secret, digest_size=8).digest(), "big")

@@ -213,6 +213,23 @@ def vindr_cxr(folder: Path, number: int = 12) -> None:
     write_table(folder / "annotations" / "image_labels_test.csv", tested)
 
 
+def vindr_kaggle(folder: Path, number: int = 12) -> None:
+    """The same marks of three readers, as the table of the Kaggle competition writes them."""
+    rows: list[dict[str, object]] = []
+    for i in range(number):
+        image = f"{i:032x}"
+        write_image(folder / "train" / f"{image}.dicom", i, width=40)
+        for reader in range(3):
+            name, number_of = ("Cardiomegaly", 3) if i % 4 > reader else ("No finding", 14)
+            corners = {"x_min": 8, "y_min": 4, "x_max": 24, "y_max": 20} if number_of == 3 else {}
+            rows.append(
+                {"image_id": image, "class_name": name, "class_id": number_of, "rad_id": f"R{reader + 8}", **corners}
+            )
+    columns = ("image_id", "class_name", "class_id", "rad_id", "x_min", "y_min", "x_max", "y_max")
+    write_table(folder / "train.csv", rows, columns)
+    write_table(folder / "sample_submission.csv", [{"image_id": "f" * 32, "PredictionString": "14 1 0 0 1 1"}])
+
+
 def rsna(folder: Path, number: int = 24) -> None:
     """A box or two where there is pneumonia, in pixels of 1024 x 1024; every third image shows it."""
     rows, classes = [], []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import nibabel
 import numpy as np
 import public_layouts
 import pytest
@@ -140,6 +141,43 @@ def test_no_split_cuts_a_patient_of_ct_rate(folder):
     assert [path.rpartition("/")[2] for path in study["image"]] == ["train_1_b_1.nii.gz", "train_1_b_2.nii.gz"]
 
 
+def test_ct_rate_volumes_of_the_first_release_are_scaled_by_their_metadata(tmp_path, caplog):
+    public_layouts.ct_rate(tmp_path, number=2)
+    paths = sorted(tmp_path.glob("*/*/*/*.nii.gz"))
+    for path in paths:  # whole numbers, as floating point
+        values = np.rint(nibabel.load(path).get_fdata()) + 1024
+        nibabel.Nifti1Image(values, np.diag([-1.0, 1.0, 1.0, 1.0])).to_filename(path)
+    names = [path.name for path in paths]
+    for split, table in (("train", "train"), ("valid", "validation")):
+        rows = [
+            {"VolumeName": name, "Manufacturer": "A", "RescaleIntercept": "-1024", "RescaleSlope": "1",
+             "XYSpacing": "[0.75, 0.5]", "ZSpacing": "1.5"} for name in names if name.startswith(split)
+        ]  # fmt: skip
+        public_layouts.write_table(tmp_path / "metadata" / f"{table}_metadata.csv", rows)
+    studies = dataset("ct-rate", tmp_path)
+    assert f"{len(names)} volumes in {tmp_path} are of the first release" in caplog.text
+    assert studies.fix_headers() == len(names)
+    assert studies.fix_headers() == 0
+    caplog.clear()
+    fixed = dataset("ct-rate", tmp_path)
+    assert not caplog.text
+    for before, after in zip(studies[0]["image"], fixed[0]["image"], strict=True):
+        assert after == before.replace("/train/", "/train_fixed/")
+        raw, image = nibabel.load(before), nibabel.load(after)
+        assert np.array_equal(image.get_fdata(), raw.get_fdata() - 1024)
+        assert image.get_data_dtype() == np.int16
+        assert np.allclose(image.header.get_zooms(), (0.75, 0.5, 1.5))
+        assert np.allclose(np.sign(image.affine[:3, :3]), np.sign(raw.affine[:3, :3]))
+    text = (tmp_path / "metadata" / "train_metadata.csv").read_text()
+    (tmp_path / "metadata" / "train_metadata.csv").write_text(text.replace("1.5", "thick", 1))
+    with pytest.raises(StudyError, match=r"metadata: expected numbers of scale and spacing"):
+        studies.fix_headers(tmp_path / "again")
+    public_layouts.ct_rate(tmp_path / "other", number=1)
+    other = dataset("ct-rate", tmp_path / "other")
+    with pytest.raises(FileNotFoundError, match=r"holds no metadata/train_metadata\.csv or metadata/validation"):
+        other.fix_headers()
+
+
 def test_ct_rate_as_downloaded_from_hugging_face_with_corrected_volumes(tmp_path):
     public_layouts.ct_rate(tmp_path / "dataset", number=2)
     (tmp_path / "dataset" / "valid").rename(tmp_path / "dataset" / "valid_fixed")
@@ -197,6 +235,25 @@ def test_vindr_states_are_the_votes_of_three_readers(folder):
     assert [len(study["regions"].get("Cardiomegaly", ())) for study in studies[:4]] == [0, 0, 2, 3]
     assert [study["label"][0] for study in dataset("vindr-cxr", folder, votes=1)[:4]] == [0, 1, 1, 1]
     assert [study["label"][0] for study in dataset("vindr-cxr", folder, split="test")[:2]] == [0, 1]
+
+
+def test_vindr_in_the_form_of_the_kaggle_competition(tmp_path):
+    public_layouts.vindr_kaggle(tmp_path)
+    studies = dataset("vindr-cxr", tmp_path)
+    assert (studies.names, len(studies), {study["split"] for study in studies}) == (
+        ("Cardiomegaly", "No finding"),
+        12,
+        {"train"},
+    )
+    assert [study["label"].tolist() for study in studies[:4]] == [[0, 1], [-1, 1], [1, -1], [1, 0]]
+    assert [len(study["regions"].get("Cardiomegaly", ())) for study in studies[:4]] == [0, 0, 2, 3]
+    assert studies[3]["regions"]["Cardiomegaly"][0] == {"bbox": [8.0, 4.0, 16.0, 16.0]}
+    manifest = read_manifest(f"vindr-cxr,votes=1:{tmp_path}")
+    assert [study["label"][0] for study in manifest.studies[:4]] == [0, 1, 1, 1]
+    text = (tmp_path / "train.csv").read_text().replace(",14,", ",no,", 1)
+    (tmp_path / "train.csv").write_text(text)
+    with pytest.raises(StudyError, match=r"class_id: expected a number, got 'no'"):
+        dataset("vindr-cxr", tmp_path)
 
 
 @pytest.mark.parametrize("folder", ["padchest"], indirect=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from medvl.data import load_studies, table_path, text_corpus
+from medvl.data.study_list import StudyList
 
 
 def test_the_synthetic_data_set_is_saved_and_read(tmp_path):
@@ -46,7 +47,7 @@ def test_required_keys_are_counted_after_the_split(tmp_path):
 def test_a_corpus_has_each_text_and_prompt_once():
     texts = [{"sentences": ["Edema.", "Stable."]}, {"text": "Edema."}, {"report": " "}, {"label": [1.0]}]
     studies = [{"study_id": str(i), "patient_id": f"p{i}", **text} for i, text in enumerate(texts)]
-    assert text_corpus(studies).texts == ["Edema.", "Stable."]
+    assert list(text_corpus(studies).texts) == ["Edema.", "Stable."]
     assert text_corpus(studies, ["COVID-19"], limit=1).texts[2:] == ["COVID-19.", "No COVID-19.", "Possible COVID-19."]
 
 
@@ -54,10 +55,18 @@ def test_a_corpus_has_the_patients_of_each_text():
     rows = [("1", "p", "Edema."), ("2", "p", "Edema."), ("3", None, "Edema."), ("4", None, "Stable.")]
     studies = [{"study_id": s, "text": text, **({"patient_id": p} if p else {})} for s, p, text in rows]
     first, second = {("patient", "p"), ("study", "3")}, {("study", "4")}
-    assert text_corpus(studies) == (["Edema.", "Stable."], [first, second])
+    assert list(map(list, text_corpus(studies))) == [["Edema.", "Stable."], [first, second]]
     each = text_corpus(studies, unique=False)
-    assert each.texts == ["Edema."] * 3 + ["Stable."]
-    assert each.patients == [{("patient", "p")}, {("patient", "p")}, {("study", "3")}, {("study", "4")}]
-    assert text_corpus(studies, unique=False, of_patients=False) == (each.texts, [set()] * 4)
+    assert list(each.texts) == ["Edema."] * 3 + ["Stable."]
+    assert list(each.patients) == [{("patient", "p")}, {("patient", "p")}, {("study", "3")}, {("study", "4")}]
+    assert list(text_corpus(studies, unique=False, of_patients=False).patients) == [set()] * 4
+    assert [len(patients) for patients in text_corpus(studies, max_patients=1).patients] == [1, 1]
+    held = StudyList()
+    for row, study in enumerate(studies):
+        ids = {key: study[key] for key in ("study_id", "patient_id") if key in study}
+        held.append({**ids, "row": row, "report": study["text"]})
+    for unique in (True, False):
+        expected = text_corpus(studies, ["COVID-19"], unique=unique)
+        assert list(map(list, text_corpus(held, ["COVID-19"], unique=unique))) == list(map(list, expected))
     written = text_corpus([*studies, {"study_id": "5", "text": "No COVID-19."}], ["COVID-19"], limit=1)
     assert dict(zip(*written, strict=True))["No COVID-19."] == set()

@@ -115,6 +115,18 @@ def test_lines_of_two_encodings_are_read_each_as_its_own(tmp_path):
     assert "was read as utf-8 and cp1252." in manifest.summary()
 
 
+def test_cells_of_columns_without_a_name_at_the_end_may_be_missing(tmp_path):
+    """As in the table of ChestX-ray14, whose header ends with a comma."""
+    path = tmp_path / "cases.csv"
+    path.write_text("id,age,,\nr0,4,,\nr1,5\nr2,6,\nr3\n")
+    assert problems(path) == ["", "", "", "the row has 1 cells, expected 4 as in the header"]
+    assert list(cells(read_table(path)))[:3] == [
+        {"id": "r0", "age": "4"},
+        {"id": "r1", "age": "5"},
+        {"id": "r2", "age": "6"},
+    ]
+
+
 @pytest.mark.parametrize(
     ("rows", "reason"),
     [

@@ -13,6 +13,7 @@ from medvl.data.label_columns import CHEXPERT_FINDINGS
 from medvl.evaluation.benchmarks import BENCHMARKS, _draw_fraction, parse_benchmark
 from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES, CHEXPERT_COMPETITION_FINDINGS
 from medvl.evaluation.registry import BENCHMARK_NAMES
+from medvl.evaluation.retrieval_lists import RetrievalLists
 from medvl.workflows import train
 
 TINY = {
@@ -91,6 +92,78 @@ def test_a_benchmark_runs_on_its_folder(name, tmp_path, medvl, request):
         assert math.isclose(
             results[protocol]["findings"]["Edema"]["chance"]["pointing"], 1 / 12
         )  # of the padded square
+
+
+def write_lists(folder, data):
+    """ConVIRT's lists in their published form: of three images a class the first is a query, the others are candidates."""
+    public_layouts.chexpert(data, labels=[{name: "1.0"} for name in CHEXPERT_8X200_CLASSES for _ in range(3)])
+    paths = [f"CheXpert-v1.0-small/train/patient{i + 1:05}/study1/view1_frontal.jpg" for i in range(24)]
+    queries = [{"Variable": name, "Path": paths[3 * i]} for i, name in enumerate(CHEXPERT_8X200_CLASSES)]
+    candidates = [
+        {"Path": paths[3 * i + j], "Sex": "Male", **dict.fromkeys(CHEXPERT_FINDINGS, "0.0"), name: "1.0"}
+        for i, name in enumerate(CHEXPERT_8X200_CLASSES)
+        for j in (1, 2)
+    ]
+    texts = [{"Variable": name, "Text": f"{name} is present."} for name in CHEXPERT_8X200_CLASSES]
+    tables = {"image-retrieval/query": queries, "image-retrieval/candidate": candidates, "text-retrieval/query": texts}
+    for file, rows in tables.items():
+        public_layouts.write_table(folder / f"{file}.csv", rows)
+    return paths
+
+
+def test_8x200_by_its_published_lists(run, tmp_path, medvl):
+    write_lists(tmp_path / "convirt", tmp_path / "data")
+    location = f"chexpert-8x200,lists={tmp_path / 'convirt'}:{tmp_path / 'data'}"
+    arguments = ("evaluate", run, "--benchmark", location, "--output", tmp_path / "out", "--device", "cpu")
+    code, _, err = medvl(*arguments)
+    assert code == 0, err
+    results = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    found = results["label_retrieval"]
+    assert (found["candidates"], found["settings"]["lists"]) == (16, "convirt")
+    assert {kind: found[kind]["queries"] for kind in ("image_to_image", "text_to_image")} == {
+        "image_to_image": 8,
+        "text_to_image": 8,
+    }
+    assert math.isclose(found["image_to_image"]["chance"], 1 / 8)
+    assert found["settings"]["ks"] == [5, 10]
+    (tmp_path / "data" / "train" / "patient00001" / "study1" / "view1_frontal.jpg").unlink()
+    code, _, err = medvl(*arguments, "--on-error", "skip")
+    assert code == 0, err
+    results = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    assert results["label_retrieval"]["image_to_image"]["queries"] == 7
+
+
+def test_a_published_list_chooses_the_images_of_5x200(tmp_path):
+    paths = write_lists(tmp_path / "convirt", tmp_path / "data")
+    public_layouts.write_table(tmp_path / "chexpert_5x200.csv", [{"Path": path, "Edema": "1.0"} for path in paths[4:7]])
+    benchmark, place = parse_benchmark(f"chexpert-5x200,lists={tmp_path / 'chexpert_5x200.csv'}:{tmp_path / 'data'}")
+    chosen, whole = benchmark.read(place)
+    assert [study["study_id"] for study in chosen.studies] == [f"patient{i:05}/study1/view1_frontal" for i in (5, 6, 7)]
+    assert len(whole) == 24
+    public_layouts.write_table(
+        tmp_path / "chexpert_5x200.csv", [{"Path": "train/patient99999/study1/view1_frontal.jpg"}]
+    )
+    with pytest.raises(
+        ValueError, match=r"^1 images of the list .* the first patient99999/study1/view1_frontal; --on-err"
+    ):
+        benchmark.read(place)
+
+
+def test_lists_that_are_wrong(tmp_path):
+    with pytest.raises(
+        ValueError, match=r"^option of a benchmark must be lists=PATH, of chexpert-5x200, chexpert-8x200"
+    ):
+        parse_benchmark("rsna,lists=a:b")
+    with pytest.raises(ValueError, match=r"got 'chexpert-8x200,list=a'\.$"):
+        parse_benchmark("chexpert-8x200,list=a:b")
+    paths = write_lists(tmp_path / "convirt", tmp_path / "data")
+    benchmark, place = parse_benchmark(f"chexpert-8x200,lists={tmp_path}:{tmp_path / 'data'}")
+    with pytest.raises(FileNotFoundError, match=r"holds no image-retrieval/query\.csv, as ConVIRT's lists"):
+        benchmark.read(place)
+    rows = [{"Path": paths[0], **dict.fromkeys(CHEXPERT_FINDINGS, "1.0")}]
+    public_layouts.write_table(tmp_path / "convirt" / "image-retrieval" / "candidate.csv", rows)
+    with pytest.raises(ValueError, match="a candidate shows 8 of the classes, and not one"):
+        RetrievalLists.read(tmp_path / "convirt")
 
 
 @pytest.mark.parametrize("name", BENCHMARKS)

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import gzip
+import logging
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import nibabel
+import numpy as np
 
 from medvl.data.label_columns import parse_states
 from medvl.data.patient_names import patient_from_name
 from medvl.data.public.base import PublicDataset, join_sections
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
+from medvl.utils.io import atomic_write
+
+logger = logging.getLogger(__name__)
 
 _SECTIONS = {"Findings_EN": "findings", "Impressions_EN": "impression"}
 _ABSENT = "Not given."
+_METADATA = ("VolumeName", "RescaleSlope", "RescaleIntercept", "XYSpacing", "ZSpacing")
 #: Split: name in the reports' table, name in the labels' table and of the folder.
 _SPLITS = {"train": ("train", "train"), "val": ("validation", "valid")}
 
@@ -30,9 +39,9 @@ class CTRATE(PublicDataset):
     Layout: ``radiology_text_reports/train_reports.csv`` and ``validation_reports.csv``, ``multi_abnormality_labels/
     train_predicted_labels.csv`` and ``valid_predicted_labels.csv``, and ``train/train_1/train_1_a/train_1_a_1.nii.gz`` (or
     ``train_fixed``), with ``dataset`` above them or not. License: CC BY-NC-SA 4.0. Apply at Hugging Face. File and column
-    names were compared with the readers of CT-CLIP. The voxels of the first release are rescaled to Hounsfield units by a
-    table of metadata, which is not read: use the files of ``train_fixed`` and ``valid_fixed``, whose header has the scale and
-    the spacing.
+    names were compared with the readers of CT-CLIP. The voxels of the first release (``train``, ``valid``) are no Hounsfield
+    units, and their headers have no spacing: a table of metadata has both. ``train_fixed`` and ``valid_fixed`` are read where
+    they are there, and :meth:`fix_headers` makes them of the first release; otherwise a warning says so.
 
     The arguments are those of :class:`~medvl.data.public.base.PublicDataset`. Without ``check_files``, volumes that are not
     there are named as they are published.
@@ -47,6 +56,7 @@ class CTRATE(PublicDataset):
     layout = "radiology_text_reports/*_reports.csv, multi_abnormality_labels/*_predicted_labels.csv and train/, valid/"
     license = "CC BY-NC-SA 4.0"
     url = "https://huggingface.co/datasets/ibrahimhamamci/CT-RATE"
+    _unscaled = 0
 
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The scans of both splits, as far as their tables are there."""
@@ -57,8 +67,53 @@ class CTRATE(PublicDataset):
             if reports is not None or labels is not None:
                 is_empty = False
                 yield from self._read_split(split, folder, reports, labels)
+        if self._unscaled:
+            logger.warning(
+                "%d volumes in %s are of the first release, whose voxels are no Hounsfield units: "
+                "medvl.data.CTRATE(PATH).fix_headers() makes train_fixed and valid_fixed of them by the table of metadata.",
+                self._unscaled,
+                self.path,
+            )
         if is_empty:
             self.require("radiology_text_reports/train_reports.csv", "radiology_text_reports/validation_reports.csv")
+
+    def fix_headers(self, output: str | Path | None = None) -> int:
+        """Write the volumes of the first release in Hounsfield units and with their spacing, as ``*_fixed`` folders have them.
+
+        Reads ``metadata/train_metadata.csv`` and ``validation_metadata.csv`` (VolumeName, RescaleSlope, RescaleIntercept,
+        XYSpacing, ZSpacing). The direction of the axes stays as it is in the header. A volume that is there already stays.
+
+        Args:
+            output: folder of ``train_fixed`` and ``valid_fixed``; the data set's own by default.
+
+        Returns:
+            The number of volumes that were written.
+
+        Raises:
+            FileNotFoundError: If there is no table of metadata.
+            medvl.utils.errors.StudyError: If a value is no number.
+        """
+        written, tables = 0, [self._find("metadata", f"{name}_metadata.csv") for name, _ in _SPLITS.values()]
+        if not any(tables):
+            self.require("metadata/train_metadata.csv", "metadata/validation_metadata.csv")
+        for table, (_, folder) in zip(tables, _SPLITS.values(), strict=True):
+            for row in self.read_rows(table, _METADATA) if table else ():
+                volume = _volume(row["VolumeName"])
+                patient = patient_from_name(volume)
+                if patient is None:
+                    continue
+                place = PurePosixPath(patient[0], volume.rpartition("_")[0], f"{volume}.nii.gz")
+                source = next((p for above in self._above() if (p := above / folder / place).is_file()), None)
+                target = Path(output or self.path) / f"{folder}_fixed" / place
+                if source is not None and not target.exists():
+                    with self.handle_study_errors():
+                        _write_fixed(source, target, *_scale_and_spacing(row, volume))
+                        written += 1
+        return written
+
+    def _above(self) -> list[Path]:
+        """The folders that ``train`` and ``valid`` may be in."""
+        return [above for above in (self.path / "dataset", self.path) if above.is_dir()]
 
     def _find(self, folder: str, name: str) -> Path | None:
         return self.find(f"{folder}/{name}", f"dataset/{folder}/{name}", name)
@@ -91,11 +146,38 @@ class CTRATE(PublicDataset):
 
     def _path(self, folder: str, patient: str, study_id: str, volume: str) -> str:
         place = PurePosixPath(patient, study_id, f"{volume}.nii.gz")
-        above = [above for above in (self.path / "dataset", self.path) if above.is_dir()]
-        for candidate in (one / f"{folder}{fixed}" / place for one in above for fixed in ("_fixed", "")):
-            if candidate.is_file():
-                return str(candidate)
+        for fixed in ("_fixed", ""):
+            for candidate in (above / f"{folder}{fixed}" / place for above in self._above()):
+                if candidate.is_file():
+                    self._unscaled += not fixed
+                    return str(candidate)
         return self.image_path(self.path / folder / place, study_id)
+
+
+def _scale_and_spacing(row: Mapping[str, str], volume: str) -> tuple[float, float, list[float]]:
+    """Slope, intercept and the spacing of three axes in mm."""
+    try:
+        in_plane = [float(value) for value in row["XYSpacing"].strip("[]() ").split(",")]
+        spacing = [*in_plane, float(row["ZSpacing"])]
+        slope, intercept = float(row["RescaleSlope"]), float(row["RescaleIntercept"])
+    except ValueError as error:
+        raise StudyError(volume, "metadata", "expected numbers of scale and spacing") from error
+    if len(spacing) != 3 or not min(spacing) > 0 or not np.isfinite([*spacing, slope, intercept]).all():
+        raise StudyError(volume, "metadata", "expected a spacing of three numbers above 0")
+    return slope, intercept, spacing
+
+
+def _write_fixed(source: Path, target: Path, slope: float, intercept: float, spacing: Sequence[float]) -> None:
+    """A NIfTI file in Hounsfield units and with its spacing; written whole or not at all."""
+    image = nibabel.load(source)
+    values = slope * np.asanyarray(image.dataobj).astype(np.float64) + intercept
+    whole = bool((values == np.rint(values)).all()) and values.min() >= -(2**15) and values.max() < 2**15
+    affine = np.array(image.affine, dtype=np.float64)
+    affine[:3, :3] *= np.asarray(spacing) / np.linalg.norm(affine[:3, :3], axis=0)
+    fixed = nibabel.Nifti1Image(values.astype(np.int16 if whole else np.float32), affine)
+    fixed.header.set_xyzt_units("mm")
+    with atomic_write(target, "wb") as file:
+        file.write(gzip.compress(fixed.to_bytes(), compresslevel=4, mtime=0))
 
 
 def _volume(name: str) -> str:

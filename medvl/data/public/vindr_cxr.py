@@ -32,7 +32,12 @@ class VinDrCXR(PublicDataset):
     ``annotations_train.csv`` (image_id, rad_id, class_name, x_min, y_min, x_max, y_max), ``annotations_test.csv``,
     ``train/<image_id>.dicom`` and ``test/<image_id>.dicom`` (or .dcm, .png, .jpg), as on PhysioNet. License: PhysioNet
     Credentialed Health Data License 1.5.0. Apply at PhysioNet. File and column names were compared with public code that
-    reads them, not with the tables themselves; the form of the Kaggle competition (``train.csv``) is not read.
+    reads them, not with the tables themselves.
+
+    The form of the Kaggle competition is read where there is no table of labels: ``train.csv`` (image_id, class_name, class_id,
+    rad_id, x_min, y_min, x_max, y_max, a row for each mark of a radiologist) and ``train/<image_id>.dicom``. It has the 14
+    findings with boxes and No finding, in the order of class_id, and no labels of its test images, which are left out. The
+    competition's rules apply (https://www.kaggle.com/c/vinbigdata-chest-xray-abnormalities-detection).
 
     Args:
         path: see :class:`~medvl.data.public.base.PublicDataset`.
@@ -49,7 +54,7 @@ class VinDrCXR(PublicDataset):
     """
 
     title = "VinDr-CXR"
-    layout = "annotations/image_labels_train.csv, annotations_train.csv (and _test), train/*.dicom, test/*.dicom"
+    layout = "annotations/image_labels_train.csv, annotations_train.csv (and _test), or Kaggle's train.csv, and train/*.dicom"
     license = "PhysioNet Credentialed Health Data License 1.5.0"
     url = "https://physionet.org/content/vindr-cxr/"
 
@@ -69,8 +74,12 @@ class VinDrCXR(PublicDataset):
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The images of both tables of labels."""
         found = {name: self._find(f"image_labels_{name}.csv") for name in ("train", "test")}
+        kaggle = None if any(found.values()) else self.find("train.csv")
+        if kaggle is not None:
+            yield from self._read_kaggle(kaggle)
+            return
         if not any(found.values()):
-            self.require("annotations/image_labels_train.csv")
+            self.require("annotations/image_labels_train.csv", "train.csv")
         for split, table in found.items():
             if table is not None:
                 yield from self._read_split(split, table)
@@ -93,19 +102,45 @@ class VinDrCXR(PublicDataset):
             with self.handle_study_errors():
                 if image_id in bad:
                     raise bad[image_id]
-                counts = np.array(marks[image_id]).sum(axis=0)
-                needed = min(self.votes, len(marks[image_id]))
-                label = np.where(counts >= needed, 1, np.where(counts > 0, -1, 0)).astype(np.float32)
-                present = {name for name, state in zip(self.names, label, strict=True) if state == 1}
-                path = self.path / split / f"{image_id}.dicom"
-                yield {
-                    "study_id": image_id,
-                    "split": split,
-                    "image": [self.image_path(path, image_id, ".dcm", ".png", ".jpg")],
-                    "views": ["PA"],
-                    "label": label,
-                    "regions": {name: boxes for name, boxes in regions.get(image_id, {}).items() if name in present},
-                }
+                yield self._study(image_id, split, marks[image_id], regions.get(image_id, {}))
+
+    def _read_kaggle(self, table: Path) -> Iterator[dict[str, Any]]:
+        columns = ("image_id", "class_name", "class_id", "rad_id", *_CORNERS)
+        readers: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        numbers: dict[str, int] = {}
+        bad: dict[str, StudyError] = {}
+        for row in self.read_rows(table, columns):
+            image_id = row["image_id"]
+            readers[image_id][row["rad_id"]].add(row["class_name"])
+            if not row["class_id"].isdecimal():
+                bad[image_id] = StudyError(image_id, "class_id", f"expected a number, got {row['class_id'][:20]!r}")
+            else:
+                numbers[row["class_name"]] = int(row["class_id"])
+        self.names = tuple(sorted(numbers, key=numbers.__getitem__))
+        regions = self._read_boxes(table)
+        for image_id, marks in readers.items():
+            with self.handle_study_errors():
+                if image_id in bad:
+                    raise bad[image_id]
+                votes = [[float(name in marked) for name in self.names] for marked in marks.values()]
+                yield self._study(image_id, "train", votes, regions.get(image_id, {}))
+
+    def _study(
+        self, image_id: str, split: str, marks: list[list[float]], regions: dict[str, list[dict[str, Any]]]
+    ) -> dict[str, Any]:
+        """An image with the marks (K) of each of its readers and the boxes of its findings."""
+        counts = np.array(marks).sum(axis=0)
+        label = np.where(counts >= min(self.votes, len(marks)), 1, np.where(counts > 0, -1, 0)).astype(np.float32)
+        present = {name for name, state in zip(self.names, label, strict=True) if state == 1}
+        path = self.path / split / f"{image_id}.dicom"
+        return {
+            "study_id": image_id,
+            "split": split,
+            "image": [self.image_path(path, image_id, ".dcm", ".png", ".jpg")],
+            "views": ["PA"],
+            "label": label,
+            "regions": {name: boxes for name, boxes in regions.items() if name in present},
+        }
 
     def _read_boxes(self, table: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
         boxes: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))

@@ -66,8 +66,10 @@ def name_cells(columns: Sequence[str], cells: Sequence[Any]) -> tuple[dict[str, 
     """The cells of a row by their columns, and why the row cannot be read; ``""`` if it can.
 
     A cell in a column without a name is a problem, since it may be the end of a text with a separator; but for the first
-    column, where pandas writes the numbers of rows.
+    column, where pandas writes the numbers of rows. Cells may be missing in columns without a name at the end of the header.
     """
+    if len(cells) < len(columns) and not any(columns[len(cells) :]):
+        cells = [*cells, *[""] * (len(columns) - len(cells))]
     named = {column: cell for column, cell in zip(columns, cells, strict=False) if column}
     if len(cells) != len(columns):
         hint = "; is a text with the separator not in quotes?" if len(cells) > len(columns) else ""

@@ -25,6 +25,8 @@ from medvl.utils.checks import check_text_list, error_message
 if TYPE_CHECKING:
     import pandas as pd
 
+    from medvl.evaluation.retrieval_lists import RetrievalLists
+
 __all__ = ["LabelQueries", "LabelRetrievalResult", "label_retrieval"]
 
 
@@ -255,6 +257,57 @@ def label_retrieval(
     )
 
 
+def listed_retrieval(
+    embeddings: Embeddings,
+    lists: RetrievalLists,
+    *,
+    encode_text: Any = None,
+    ks: Sequence[int] = (5, 10, 50),
+    bootstrap: BootstrapConfig = DEFAULT_BOOTSTRAP,
+) -> LabelRetrievalResult | None:
+    """Precision at k of the queries and candidates of published lists; see :func:`label_retrieval`.
+
+    Args:
+        embeddings: the images of the lists, by their ids.
+        lists: queries and candidates.
+        encode_text: the model, or its function from strings to (M, D), for the lists' text queries; None to leave them out.
+        ks: depths.
+        bootstrap: of the intervals, over the queries, clustered by patient; the candidates stay.
+
+    Returns:
+        The metrics; None if no query or no candidate is among the images.
+    """
+    row_of = {study_id: row for row, study_id in enumerate(embeddings.study_ids)}
+    classes = tuple(dict.fromkeys([*lists.queries.values(), *lists.candidates.values()]))
+    queried, rows = (
+        [(row_of[name], classes.index(label)) for name, label in part.items() if name in row_of]
+        for part in (lists.queries, lists.candidates)
+    )
+    if not queried or not rows:
+        return None
+    picked, numbers = (np.array(part) for part in zip(*rows, strict=True))
+    drawn, wanted = (np.array(part) for part in zip(*queried, strict=True))
+    options: dict[str, Any] = {"ks": tuple(ks), "bootstrap": bootstrap}
+    ids, patients = (tuple(values[row] for row in drawn) for values in (embeddings.study_ids, embeddings.patient_ids))
+    found = (embeddings.image[picked], numbers, classes)
+    kinds = {"image_to_image": _precision_of(embeddings.image[drawn], wanted, ids, patients, *found, **options)}
+    texts = [(text, classes.index(label)) for label, texts in lists.texts.items() if label in classes for text in texts]
+    if texts and encode_text is not None:
+        query_texts = tuple(text for text, _ in texts)
+        with torch.inference_mode():
+            embeds = normalized_embeddings("text", text_encoder(encode_text, as_class_prompts=True)(list(query_texts)))
+        of_class = np.array([number for _, number in texts])
+        kinds["text_to_image"] = _precision_of(embeds, of_class, query_texts, query_texts, *found, **options)
+    fractions = np.bincount(numbers, minlength=len(classes)) / len(numbers)
+    return LabelRetrievalResult(
+        queries=kinds,
+        chance={kind: float(fractions[part.query_classes].mean()) for kind, part in kinds.items()},
+        classes=classes,
+        candidate_ids=tuple(embeddings.study_ids[row] for row in picked),
+        settings={"lists": lists.name, "ks": list(ks), "bootstrap": bootstrap.to_dict()},
+    )
+
+
 def _precision_of(
     queries: Tensor,
     query_classes: np.ndarray,
@@ -297,6 +350,11 @@ def _weighted_precision(precisions: np.ndarray, names: Sequence[str], weights: n
 def _run(context: ProtocolContext) -> LabelRetrievalResult | None:
     """Among the classes of 8x200 that have cases enough for queries and candidates; None for fewer than two."""
     embeddings = context.embeddings()
+    if context.retrieval_lists is not None:
+        ks = [k for k in (5, 10, 50) if k <= len(context.retrieval_lists.candidates)]
+        return listed_retrieval(
+            embeddings, context.retrieval_lists, encode_text=context.model, ks=ks, bootstrap=context.bootstrap
+        )
     classes = [name for name in CHEXPERT_8X200_CLASSES if name in context.findings]
     while len(classes) > 1:
         numbers = exclusive_classes(embeddings, context.findings, classes)
