@@ -17,7 +17,7 @@ from medvl.cli.embed import embed
 from medvl.cli.evaluate import evaluate
 from medvl.cli.explain import explain
 from medvl.cli.label import label
-from medvl.cli.messages import error_sentence, say_stopped, set_up_messages
+from medvl.cli.messages import error_sentence, say_process_lost, say_stopped, set_up_messages
 from medvl.cli.nearest import nearest
 from medvl.cli.pack import pack
 from medvl.cli.predict import predict
@@ -89,6 +89,8 @@ def _run(arguments: list[str], debug: bool, stop: StopSignals) -> int | str | No
         return code
     if debug:
         raise failure
+    if (code := say_process_lost(failure, arguments)) is not None:
+        return code
     text, expected = error_sentence(failure)
     typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
     if not expected:

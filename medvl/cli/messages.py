@@ -72,6 +72,28 @@ def say_stopped(number: int, arguments: Sequence[str]) -> int:
     return 128 + number
 
 
+def say_process_lost(error: Exception, arguments: Sequence[str]) -> int | None:
+    """Says, once for all processes that are left, that another was lost, and how to go on.
+
+    Args:
+        error: what ended the command.
+        arguments: of the command line.
+
+    Returns:
+        The exit code; None where no process was lost.
+    """
+    if "torch" not in sys.modules:
+        return None
+    from medvl.utils.distributed import lost_process
+
+    lost = lost_process(error)
+    if lost is None:
+        return None
+    if os.environ.get("RANK", "0") == "0":  # torchrun itself names the process that has ended
+        typer.secho(f"Error: {lost} {how_to_go_on(arguments)}", fg=typer.colors.RED, err=True)
+    return 1
+
+
 def how_to_go_on(arguments: Sequence[str]) -> str:
     """How to go on with a command that was stopped, as a sentence.
 

@@ -18,6 +18,7 @@ from medvl.engines.chunks import BatchSize, Chunk, GatheredRows, RowOwners, plan
 from medvl.utils.batch_norm import ChunkedStatistics, kept_statistics, tracked_norms
 from medvl.utils.checks import check_integer, check_type, error_message
 from medvl.utils.distributed import is_distributed, is_rank_zero
+from medvl.utils.sharding import is_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +57,8 @@ class GradientCaching:
 
     Args:
         chunk_size: maximum number of images of a chunk, which bring their texts along; at least 1. Texts without an image are
-            spread over the chunks, of which there are enough for each to get at most as many.
+            spread over the chunks, of which there are enough for each to get at most as many. None for one chunk, the whole
+            batch.
         row_owners: for arguments and outputs of networks of your own, by name, whether their rows are those of the batch's
             images ("image") or texts ("text"), or all chunks share them ("shared", as a learned scale). By default they are
             recognized by their names or, where a batch has different numbers of images and texts, by their number of rows.
@@ -81,8 +83,9 @@ class GradientCaching:
         (3, torch.Size([3, 4]))
     """
 
-    def __init__(self, chunk_size: int, row_owners: Mapping[str, str] | None = None) -> None:
-        check_integer(chunk_size, "chunk_size", minimum=1)
+    def __init__(self, chunk_size: int | None, row_owners: Mapping[str, str] | None = None) -> None:
+        if chunk_size is not None:
+            check_integer(chunk_size, "chunk_size", minimum=1)
         self.chunk_size, self.row_owners = chunk_size, RowOwners(row_owners)
         self._warned = False
 
@@ -158,7 +161,7 @@ class GradientCaching:
     def _embed(
         self, network: nn.Module, forward: Forward, image: Tensor | None, kwargs: Mapping[str, Any], ids: Any
     ) -> CachedBatch:
-        self._check_batch_norm(network)
+        self._check_network(network)
         view_index = kwargs.get("view_index")
         images = 0 if image is None else len(image)
         studies = images if view_index is None else int(view_index.max()) + 1 if len(view_index) else 0
@@ -166,7 +169,7 @@ class GradientCaching:
         image_ids, text_ids = (kwargs.get("image_ids"), kwargs.get("text_ids")) if ids is None else ids
         chunks = plan_chunks(
             size,
-            self.chunk_size,
+            max(1, size.images, size.texts) if self.chunk_size is None else self.chunk_size,
             _as_list(image_ids) if studies else (),
             _as_list(text_ids) if size.texts else (),
             _as_list(view_index),
@@ -175,8 +178,12 @@ class GradientCaching:
             self._warn_of_batch_norm(network)
         return CachedBatch(network, forward, image, kwargs, size, chunks, self.row_owners)
 
-    def _check_batch_norm(self, network: nn.Module) -> None:
+    def _check_network(self, network: nn.Module) -> None:
+        """Raise for a network that communicates in each pass, if processes may have different numbers of chunks."""
         if is_distributed():
+            if is_sharded(network) and self.chunk_size is not None:
+                expected = "be None for a sharded network, as processes may have different numbers of chunks"
+                raise ValueError(error_message("chunk_size", expected, self.chunk_size))
             for name, module in network.named_modules():
                 if isinstance(module, nn.SyncBatchNorm) and module.training:
                     expected = "have no SyncBatchNorm in training mode with gradient caching in several processes"

@@ -20,6 +20,7 @@ from medvl.handlers.checkpoint_file import (
 )
 from medvl.utils.checks import check_integer
 from medvl.utils.distributed import is_rank_zero
+from medvl.utils.sharding import is_sharded, load_whole_state, whole_state
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +104,7 @@ class BestCheckpoint:
             FileNotFoundError: If it is missing.
         """
         if self.epoch:
-            self.network.load_state_dict(load_checkpoint(self._path(self.epoch)))
+            load_whole_state(self.network, load_checkpoint(self._path(self.epoch)))
         return self.epoch
 
     def state_dict(self) -> dict[str, Any]:
@@ -128,9 +129,13 @@ class BestCheckpoint:
         return self.folder / f"best-{epoch:04d}.pt"
 
     def _save(self) -> None:
-        if not is_rank_zero():
+        if not is_rank_zero() and not is_sharded(self.network):
             return
         states = self.network.state_dict()
+        if is_sharded(self.network):  # every process has a part of it
+            states = whole_state(states)
+            if not is_rank_zero():
+                return
         check_finite_weights(states, f"after epoch {self.epoch}")
         save_checkpoint(states, self._path(self.epoch))
         # The previous file is kept: until the run's next checkpoint is written, a resumed run regards that epoch as the best.

@@ -87,8 +87,10 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
 def find_infinite_weight(state: Mapping[str, Any]) -> str | None:
     """The name of the first tensor of a network's state that has a value which is NaN or infinite; None if all are finite."""
     for name, value in state.items():
-        if isinstance(value, torch.Tensor) and value.is_floating_point() and not torch.isfinite(value).all():
-            return name
+        if isinstance(value, torch.Tensor) and value.is_floating_point():
+            own = value.to_local() if hasattr(value, "to_local") else value  # this process's part of it
+            if not torch.isfinite(own).all():
+                return name
     return None
 
 
@@ -110,14 +112,33 @@ def check_finite_weights(state: Mapping[str, Any], when: str) -> None:
         )
 
 
-def epoch_of(path: Path) -> int:
-    """The epoch in the name of a file, as 7 in ``epoch-0007.pt``."""
-    found = re.search(r"-(\d+)\.pt$", path.name)
-    return int(found[1]) if found else 0
+def position_of(path: Path) -> tuple[int, int]:
+    """The complete epochs and the steps after them in the name of a file.
+
+    Example:
+        >>> position_of(Path("epoch-0007.pt")), position_of(Path("epoch-0007-step-000120.pt"))
+        ((7, 0), (7, 120))
+    """
+    found = re.search(r"-(\d+)(?:-step-(\d+))?\.pt$", path.name)
+    return (int(found[1]), int(found[2] or 0)) if found else (0, 0)
 
 
-def remove_old(paths: Iterable[Path], keep: int, epoch: int) -> None:
-    """Remove all but the newest files up to an epoch; later ones are damaged files that the run has not yet written again."""
-    done = sorted((path for path in paths if epoch_of(path) <= epoch), key=epoch_of)
+def describe_position(path: Path) -> str:
+    """The position of a file in words.
+
+    Example:
+        >>> describe_position(Path("epoch-0007.pt")), describe_position(Path("epoch-0007-step-000120.pt"))
+        ('epoch 7', 'step 120 of epoch 8')
+    """
+    epochs, steps = position_of(path)
+    return f"step {steps} of epoch {epochs + 1}" if steps else f"epoch {epochs}"
+
+
+def remove_old(paths: Iterable[Path], keep: int, epoch: int, step: int = 0) -> None:
+    """Remove all but the newest files up to an epoch, and a step after it.
+
+    Later ones are damaged files that the run has not yet written again.
+    """
+    done = sorted((path for path in paths if position_of(path) <= (epoch, step)), key=position_of)
     for old in done[:-keep]:
         old.unlink()

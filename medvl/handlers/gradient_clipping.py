@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from ignite.engine import Engine
 from monai.engines.utils import IterationEvents
-from torch.nn.utils import clip_grad_norm_
+from torch import Tensor
+from torch.nn.utils import clip_grad_norm_, clip_grads_with_norm_, get_total_norm
 
 from medvl.handlers.step_info import describe_step
 from medvl.utils.checks import check_positive
@@ -43,6 +45,28 @@ class GradientClipping:
         scaled = engine.amp and engine.scaler is not None
         if scaled:
             engine.scaler.unscale_(engine.optimizer)
-        norm = clip_grad_norm_(engine.network.parameters(), self.max_norm)
+        norm = clip_gradients(engine.network.parameters(), self.max_norm)
         if not scaled and not torch.isfinite(norm):
             raise ValueError(f"the norm of the gradient is {norm.item()} {describe_step(engine)}")
+
+
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float) -> Tensor:
+    """``torch.nn.utils.clip_grad_norm_``, for parameters some of which are divided over processes too.
+
+    Args:
+        parameters: with or without a gradient.
+        max_norm: maximum of their norm.
+
+    Returns:
+        The norm before.
+    """
+    parameters = [value for value in parameters if value.grad is not None]
+    divided = [value for value in parameters if hasattr(value, "full_tensor")]
+    if not divided:
+        return clip_grad_norm_(parameters, max_norm)
+    whole = [value for value in parameters if not hasattr(value, "full_tensor")]
+    norms = [get_total_norm([value.grad for value in some if value.grad is not None]) for some in (divided, whole)]
+    total = torch.stack([norm.full_tensor() if hasattr(norm, "full_tensor") else norm for norm in norms]).norm()
+    for some in (divided, whole):
+        clip_grads_with_norm_(some, max_norm, total)
+    return total

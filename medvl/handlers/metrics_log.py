@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ignite.engine import Engine, Events
 
 from medvl.handlers.step_info import step_output
 from medvl.utils.checksums import read_listed_lines, write_listed_lines
-from medvl.utils.distributed import get_world_size, is_distributed, is_rank_zero
+from medvl.utils.distributed import get_rank, get_world_size, is_distributed, is_rank_zero
 
 
 class MetricsLog:
@@ -34,6 +35,7 @@ class MetricsLog:
         self._sums: dict[str, torch.Tensor] = {}
         self._steps = 0
         self._started = 0.0
+        self._resumed: Mapping[str, Any] | None = None
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
@@ -50,8 +52,26 @@ class MetricsLog:
         write_listed_lines(self.path, kept)
 
     def start_epoch(self, engine: Engine) -> None:
-        """Reset the sums."""
-        self._sums, self._steps, self._started = {}, 0, time.perf_counter()
+        """Reset the sums, or go on with those of an epoch that is resumed."""
+        state, self._resumed = self._resumed or {"sums": {}, "steps": 0, "seconds": 0.0}, None
+        self._sums, self._steps = dict(state["sums"]), state["steps"]
+        self._started = time.perf_counter() - state["seconds"]
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sums of the current epoch so far."""
+        return {"sums": dict(self._sums), "steps": self._steps, "seconds": time.perf_counter() - self._started}
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Let the next epoch go on with the sums of its first steps.
+
+        Args:
+            states: what :meth:`state_dict` returned in each process; their mean, where there were other processes than now.
+        """
+        if len(states) == get_world_size():
+            self._resumed = states[get_rank()]
+        else:
+            sums = {name: sum(state["sums"][name] for state in states) / len(states) for name in states[0]["sums"]}
+            self._resumed = {**states[0], "sums": sums}
 
     def add_step(self, engine: Engine) -> None:
         """Add one step's loss and terms, without synchronizing with the device."""

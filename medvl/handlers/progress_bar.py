@@ -21,7 +21,7 @@ class ProgressBar:
     def __init__(self, enabled: bool = True) -> None:
         self.enabled = enabled
         self._bar: Any = None
-        self._loss = 0.0
+        self._loss, self._steps = 0.0, 0
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
@@ -32,6 +32,7 @@ class ProgressBar:
 
     def start(self, engine: Engine) -> None:
         """Open the bar at the current iteration, which is above 0 in a resumed run."""
+        self._steps = 0
         total = engine.state.max_epochs * engine.state.epoch_length
         self._bar = tqdm(
             total=total, initial=engine.state.iteration, desc="train", unit="step", disable=not self.enabled
@@ -40,8 +41,9 @@ class ProgressBar:
     def step(self, engine: Engine) -> None:
         """Advance the bar."""
         loss = float(torch.as_tensor(step_output(engine)["loss"]).detach())
-        step = (engine.state.iteration - 1) % engine.state.epoch_length + 1
-        self._loss = loss if step == 1 else self._loss + (loss - self._loss) / step
+        first = engine.state.iteration % engine.state.epoch_length == 1 or engine.state.epoch_length == 1
+        self._steps = 1 if first else self._steps + 1
+        self._loss += (loss - self._loss) / self._steps
         self._bar.set_postfix_str(f"epoch {engine.state.epoch}/{engine.state.max_epochs}, loss {self._loss:.3f}", False)
         self._bar.update()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class SkippedLog:
     def __init__(self, path: str | Path, errors: Iterable[StudyError] = (), loaders: Sequence[Any] = ()) -> None:
         self.path, self.errors, self.loaders = Path(path), list(errors), list(loaders)
         self._before: list[dict[str, Any]] = []
+        self._resumed: list[dict[str, Any]] = []
 
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer."""
@@ -38,8 +39,9 @@ class SkippedLog:
 
     def start(self, engine: Engine) -> None:
         """Read what a resumed run had skipped, and write what was skipped before training."""
-        resumed = engine.state.epoch > 0 and self.path.is_file()
+        resumed = engine.state.iteration > 0 and self.path.is_file()
         self._before = read_listed_lines(self.path, *KEYS) if resumed and is_rank_zero() else []
+        self._before += self._resumed
         self(engine)
 
     def __call__(self, engine: Engine) -> None:
@@ -48,7 +50,26 @@ class SkippedLog:
             found = list({error.study_id: error for part in all_gather_object(found) for error in part}.values())
         if not is_rank_zero():
             return
-        lines = [{"study_id": e.study_id, "key": e.key, "reason": e.reason} for e in [*self.errors, *found]]
+        lines = _lines([*self.errors, *found])
         met = {(line["study_id"], line["key"]) for line in lines}
-        lines += [line for line in self._before if (line["study_id"], line["key"]) not in met]
+        for line in self._before:
+            if (line["study_id"], line["key"]) not in met:
+                met.add((line["study_id"], line["key"]))
+                lines.append(line)
         write_listed_lines(self.path, lines)
+
+    def state_dict(self) -> dict[str, Any]:
+        """What this process has skipped so far."""
+        return {"skipped": _lines(error for loader in self.loaders for error in loader.skipped.values())}
+
+    def load_state_dicts(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Keep what a run that is resumed within an epoch had skipped.
+
+        Args:
+            states: what :meth:`state_dict` returned in each process.
+        """
+        self._resumed = [line for state in states for line in state["skipped"]]
+
+
+def _lines(errors: Iterable[StudyError]) -> list[dict[str, Any]]:
+    return [{"study_id": error.study_id, "key": error.key, "reason": error.reason} for error in errors]

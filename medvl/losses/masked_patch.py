@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,7 +52,7 @@ class MaskedPatchLoss(nn.Module):
         if not isinstance(patch_size, int | Sequence) or isinstance(patch_size, str):
             raise TypeError(error_message("patch_size", "be an integer or one for each axis", repr(patch_size)))
         self.patch_size = patch_size if isinstance(patch_size, int) else tuple(patch_size)
-        self.options = {"normalize": normalize, "reduction": reduction, "gather": gather}
+        self.options: dict[str, Any] = {"normalize": normalize, "reduction": reduction, "gather": gather}
 
     def forward(self, patch_prediction: Tensor, image: Tensor, visible_mask: Tensor) -> Tensor:
         """Loss of a batch.

@@ -20,6 +20,40 @@ DRAIN_SECONDS = 0.5
 """How long a process that leaves its group lets the threads of the group finish."""
 
 
+_LOST = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Timed out waiting",
+    "Broken pipe",
+    "remote process exited",
+)
+"""What the back ends say when another process does not answer."""
+
+
+class ProcessLostError(ConnectionError):
+    """Another process of the group has ended, or does not answer within the time-out."""
+
+
+def lost_process(error: BaseException | None) -> ProcessLostError | None:
+    """The error that another process was lost, if that is what an error or one of its causes says; else None.
+
+    Example:
+        >>> lost_process(RuntimeError("[gloo/transport/tcp/pair.cc:534] Connection closed by peer [127.0.0.1]:1"))
+        ProcessLostError('Another process of this run has ended or does not answer, and this one cannot go on.')
+        >>> lost_process(RuntimeError("no")) is None
+        True
+    """
+    while error is not None:
+        if isinstance(error, ProcessLostError):
+            return error
+        if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST):
+            return ProcessLostError(
+                "Another process of this run has ended or does not answer, and this one cannot go on."
+            )
+        error = error.__cause__
+    return None
+
+
 def init_distributed(timeout: timedelta = timedelta(hours=2)) -> None:
     """Join the processes that ``torchrun`` started, each with a GPU of its own where there are GPUs; else do nothing.
 

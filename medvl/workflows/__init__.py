@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from medvl.workflows.predictions import Predictions as Predictions
     from medvl.workflows.predictions import image_manifest as image_manifest
     from medvl.workflows.predictions import predict as predict
+    from medvl.workflows.processes import shard_network as shard_network
     from medvl.workflows.processes import wrap_ddp as wrap_ddp
     from medvl.workflows.recipes import RecipeWorkflow as RecipeWorkflow
     from medvl.workflows.recipes import train as train
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from medvl.workflows.trained_run import TrainedRun as TrainedRun
     from medvl.workflows.trained_run import label_studies as label_studies
     from medvl.workflows.training import DefaultTrainHandlers as DefaultTrainHandlers
+    from medvl.workflows.training import autocast_options as autocast_options
     from medvl.workflows.training import cache_images as cache_images
     from medvl.workflows.training import prepare_network as prepare_network
     from medvl.workflows.training import progress_wrapper as progress_wrapper
@@ -63,6 +65,7 @@ _MODULES = {
     "TrainedRun": "trained_run",
     "DefaultTrainHandlers": "training",
     "WholeConfig": "run_folder",
+    "autocast_options": "training",
     "cache_images": "training",
     "compare_runs": "compare",
     "config_files": "layers",
@@ -82,6 +85,7 @@ _MODULES = {
     "read_skipped": "run_records",
     "recipe_names": "layers",
     "settings_text": "configuration_text",
+    "shard_network": "processes",
     "train": "recipes",
     "wrap_ddp": "processes",
     "write_model_card": "model_card",

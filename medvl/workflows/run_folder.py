@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +18,21 @@ import yaml
 from medvl.data import Manifest, StudyDataset, UnifiedDataset, parse_source
 from medvl.data.studies import SYNTHETIC
 from medvl.handlers import BestCheckpoint, RunCheckpoint
-from medvl.handlers.checkpoint_file import check_finite_weights, epoch_of
+from medvl.handlers.checkpoint_file import check_finite_weights, describe_position
 from medvl.networks import DualEncoder
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.checksums import CHECKSUMS, verify_checksums, write_checksums, write_listed
 from medvl.utils.disk import name_full_disk
-from medvl.utils.distributed import barrier, is_rank_zero
+from medvl.utils.distributed import barrier, get_world_size, is_distributed, is_rank_zero, lost_process
 from medvl.utils.io import check_writable, json_text, remove_partial_files, write_json
+from medvl.utils.sharding import is_sharded
 from medvl.utils.threads import torch_threads
 from medvl.workflows.folder_lock import FolderLock
 from medvl.workflows.literals import literal_text
 from medvl.workflows.locations import absolute_locations
 from medvl.workflows.model_card import write_model_card
 from medvl.workflows.model_input import ModelInput, hash_training_inputs, log_packed_size
+from medvl.workflows.processes import whole_network
 from medvl.workflows.run_records import (
     CHECKPOINTS,
     CONFIG,
@@ -45,6 +48,7 @@ from medvl.workflows.run_records import (
     read_record,
 )
 from medvl.workflows.split_record import KEY_FILE, SPLITS_FILE, SplitRecord, read_key
+from medvl.workflows.step_size import PER_PROCESS, check_step_size
 
 WRITTEN = (
     ENVIRONMENT, SPLITS_FILE, KEY_FILE, METRICS, SKIPPED, MODEL, f"{MODEL}.partial", CHECKPOINTS, TENSORBOARD
@@ -58,7 +62,8 @@ SETTINGS_ONLY = (
 
 # a resumed run may differ in these from the one it continues
 FREE_ON_RESUME = (
-    "resume", "output", "device", "num_workers", "progress", "tensorboard", "bundle_root", "on_error", "layers"
+    "resume", "output", "device", "num_workers", "progress", "tensorboard", "bundle_root", "on_error", "layers",
+    "checkpoint_interval", "sharded",
 )  # fmt: skip
 
 logger = logging.getLogger(__name__)
@@ -200,7 +205,7 @@ class RunFolder:
             checkpoint: the trainer's handler.
 
         Raises:
-            ValueError: As :meth:`acquire`, and if the run there had other data or another number of processes.
+            ValueError: As :meth:`acquire`, and if the run there had other data or epochs with another number of steps.
         """
         if is_rank_zero():
             self._write_records(manifest, trainer.state.device, trainer.data_loader.num_workers)
@@ -221,7 +226,7 @@ class RunFolder:
             environment = self._continue_environment(read_record(self.path / ENVIRONMENT), environment)
         self._threads = environment["threads"]
         environment["validation_inputs"] = self._input_hashes
-        text = yaml.safe_dump(self.config, sort_keys=False, allow_unicode=True)
+        text = yaml.safe_dump({**self.config, **self._sizes_before()}, sort_keys=False, allow_unicode=True)
         write_listed(self.path / CONFIG, text if self.is_whole else SETTINGS_ONLY + text)
         SplitRecord.from_studies(manifest.studies, read_key(self.path)).save(self.path)
         write_listed(self.path / ENVIRONMENT, json_text(environment, indent=2) + "\n")
@@ -230,20 +235,11 @@ class RunFolder:
         """The record of a resumed run: that of its beginning, with what has changed under ``resumed``.
 
         Raises:
-            ValueError: If the run began with other data or another number of processes.
+            ValueError: If the run began with other data.
         """
         if before.get("data_fingerprint") != now["data_fingerprint"]:
             raise ValueError(f"{now['data']} has changed since the run at {self.path} began; start a new run.")
-        processes = before.get("processes", now["processes"])
-        if processes != now["processes"]:
-            raise ValueError(
-                f"The run at {self.path} began in {processes} processes and cannot go on in {now['processes']}: each has its "
-                f"share of the studies of an epoch. Resume it by torchrun --nproc_per_node {processes}, or start a new run."
-                if processes > 1
-                else f"The run at {self.path} began in 1 process and cannot go on in {now['processes']}: each would have its "
-                "share of the studies of an epoch. Resume it without torchrun, or start a new run."
-            )
-        names = ("versions", "threads", "device", "cpu", "cuda")
+        names = ("versions", "processes", "threads", "device", "cpu", "cuda")
         kept: dict[str, Any] = {key: before[key] for key in names if key in before}
         if kept.get("threads", now["threads"]) != now["threads"] and now["device"] == "cpu":
             logger.info("It trains with %d threads, as it began, so that the weights are the same.", kept["threads"])
@@ -275,7 +271,7 @@ class RunFolder:
         if self._complete:
             logger.info("The run at %s is complete, and nothing is left to train.", self.path)
         elif path is not None:
-            logger.info("The run at %s goes on after epoch %d of %d.", self.path, epoch_of(path), epochs)
+            logger.info("The run at %s goes on after %s of %d.", self.path, describe_position(path), epochs)
         else:
             logger.info("The run at %s starts with the first of %d epochs.", self.path, epochs)
 
@@ -307,6 +303,10 @@ class RunFolder:
         before, now = literal_text(absolute_locations(read_record(self.path / CONFIG))), literal_text(self.config)
         # One of the two may be the settings alone.
         keys = set(now) | set(before) if self.is_whole and "run" in before else set(now) & set(before)
+        processes, own = self._processes_before(), get_world_size()
+        if processes != own:
+            check_step_size(self.path, before, now, processes, own)
+            keys -= set(PER_PROCESS)
         changed = [
             f"{key} is {now.get(key)!r} but was {before.get(key)!r}"
             for key in sorted(keys)
@@ -318,6 +318,17 @@ class RunFolder:
                 "resume it with the same settings, or choose another folder."
             )
 
+    def _processes_before(self) -> int:
+        """The number of processes that the run began with."""
+        path = self.path / ENVIRONMENT
+        return int(read_record(path).get("processes", 1)) if path.is_file() else get_world_size()
+
+    def _sizes_before(self) -> dict[str, Any]:
+        """Sizes for each of the processes that the run began with, which its record keeps."""
+        path = self.path / CONFIG
+        before = read_record(path) if path.is_file() else {}
+        return {key: before[key] for key in PER_PROCESS if key in before and key in self.config}
+
     def run_training(self, trainer: Any, best: BestCheckpoint | None = None) -> None:
         """Run what is left of the training: nothing if a restored run has no epoch left or stopped early.
 
@@ -326,12 +337,25 @@ class RunFolder:
         Args:
             trainer: the engine.
             best: the handler that may have stopped it.
+
+        Raises:
+            ProcessLostError: If another process of the run has ended.
         """
         epoch = trainer.state.epoch
         if self._complete or epoch >= trainer.state.max_epochs or (best is not None and best.should_stop(epoch)):
             return
-        with torch_threads(self._threads or max(1, torch.get_num_threads() - trainer.data_loader.num_workers)):
-            trainer.run()
+        threads = self._threads or max(1, torch.get_num_threads() - trainer.data_loader.num_workers)
+        with warnings.catch_warnings(), torch_threads(threads):
+            # MONAI's trainer makes a gradient scaler wherever there is autocast; on a CPU it does nothing.
+            warnings.filterwarnings("ignore", message=".*GradScaler")
+            # Nothing is done in place with what a sharded network returns.
+            warnings.filterwarnings("ignore", message="FSDP2-wrapped module")
+            try:
+                trainer.run()
+            except RuntimeError as error:
+                if is_distributed() and (lost := lost_process(error)) is not None:
+                    raise lost from error
+                raise
 
     def save_model(
         self,
@@ -360,12 +384,16 @@ class RunFolder:
         check_option(keep, "keep", KEEP)
         if keep == "best" and best is None:
             raise ValueError(error_message("best", "be a BestCheckpoint where keep is 'best'", best))
-        if not is_rank_zero():
-            return
         if self._complete:
-            self._lock.release()
+            if is_rank_zero():
+                self._lock.release()
+            return
+        if not is_rank_zero() and not is_sharded(network):
             return
         epoch = best.restore_best() if keep == "best" and best is not None else 0
+        network = whole_network(network)
+        if not is_rank_zero():
+            return
         weights: dict[str, Any] = {"epoch": "last"}
         if epoch and best is not None:
             weights = {"epoch": epoch, "chosen_by": best.metric, "value": best.value}

@@ -42,7 +42,7 @@ PACKAGES = (
     "nibabel",
 )
 
-OF_THE_MACHINE = ("device", "cpu", "cuda")
+OF_THE_MACHINE = ("device", "cpu", "cuda", "processes")
 """Keys of ``environment.json`` that, with the versions, the last bits of the weights depend on."""
 
 

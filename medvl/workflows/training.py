@@ -12,6 +12,7 @@ import torch
 from ignite.engine import Events
 from monai.engines import Evaluator
 from monai.handlers import LrScheduleHandler, TensorBoardStatsHandler
+from torch import nn
 from tqdm.auto import tqdm
 
 from medvl.data import StudyDataset, UnifiedDataset
@@ -28,10 +29,11 @@ from medvl.handlers import (
 )
 from medvl.networks import DualEncoder
 from medvl.networks.encoders.adapters import add_adapters
-from medvl.utils.checks import error_message
-from medvl.utils.distributed import is_rank_zero
+from medvl.utils.checks import check_option, error_message
+from medvl.utils.distributed import is_distributed, is_rank_zero
 from medvl.utils.errors import StudyError
 from medvl.utils.extras import require_extra
+from medvl.workflows.processes import shard_network
 from medvl.workflows.run_folder import RunFolder
 from medvl.workflows.run_records import METRICS, SKIPPED, TENSORBOARD
 
@@ -44,7 +46,7 @@ class DefaultTrainHandlers:
     The epoch is seeded; a loss, gradient or weight that is not finite stops the run; gradients are clipped; the learning rate
     follows the scheduler; the validation metric determines the best epoch; the epoch is logged to ``metrics.jsonl`` (and
     TensorBoard) and ``skipped.jsonl``; the checkpoint is last, so that everything that a resumed run depends on is on disk by
-    then. A run whose folder another process has taken over stops.
+    then, and within an epoch it holds the state of the others. A run whose folder another process has taken over stops.
 
     In the list of a trainer's handlers it follows MONAI's ``ValidationHandler``, whose metrics it reads.
 
@@ -86,21 +88,24 @@ class DefaultTrainHandlers:
             raise ValueError(
                 "keep='best' and patience need the validation metric, but the validation split has no study."
             )
-        self._run_folder = run_folder
+        self._run_folder, self._checkpoint = run_folder, checkpoint
+        seeds, log = EpochSeed(loader, seed=seed), MetricsLog(run_folder.path / METRICS, evaluator)
+        skipped_log = SkippedLog(
+            run_folder.path / SKIPPED,
+            errors=skipped,
+            loaders=[loader] if evaluator is None else [loader, evaluator.data_loader],
+        )
+        checkpoint.parts |= {"epoch": seeds, "metrics": log, "skipped": skipped_log}
         handlers = [
-            EpochSeed(loader, seed=seed),
+            seeds,
             FiniteLoss(),
             FiniteWeights(),
             GradientClipping(max_grad_norm),
             LrScheduleHandler(scheduler, print_lr=False, epoch_level=False),
             best,
-            MetricsLog(run_folder.path / METRICS, evaluator),
+            log,
             _tensorboard(run_folder.path / TENSORBOARD, evaluator) if tensorboard and is_rank_zero() else None,
-            SkippedLog(
-                run_folder.path / SKIPPED,
-                errors=skipped,
-                loaders=[loader] if evaluator is None else [loader, evaluator.data_loader],
-            ),
+            skipped_log,
             checkpoint,
             ProgressBar(progress and is_rank_zero()),
         ]
@@ -108,7 +113,12 @@ class DefaultTrainHandlers:
 
     def attach(self, engine: Any) -> None:
         """Register the handlers with a trainer."""
-        engine.add_event_handler(Events.EPOCH_COMPLETED, self._run_folder.check_lock)
+        is_due = self._checkpoint.is_due
+        for event in (
+            Events.EPOCH_COMPLETED,
+            Events.ITERATION_COMPLETED(event_filter=lambda engine, _: is_due(engine)),
+        ):
+            engine.add_event_handler(event, self._run_folder.check_lock)
         for handler in self.handlers:
             handler.attach(engine)
 
@@ -173,6 +183,8 @@ def prepare_network(
     lora_rank: int = 0,
     frozen_image_layers: int | str | None = None,
     gradient_checkpointing: bool = False,
+    sync_batch_norm: bool = False,
+    sharded: bool = False,
 ) -> DualEncoder:
     """Freeze layers of the encoders or add LoRA adapters to the text encoder, and move the network to its device.
 
@@ -187,16 +199,21 @@ def prepare_network(
             freezes nothing. Their batch norm keeps its statistics.
         gradient_checkpointing: keep only the inputs of the encoders' blocks for the gradient, and compute the rest again:
             ``DualEncoder.gradient_checkpointing_enable``.
+        sync_batch_norm: with several processes, normalize by the images of all of them (``torch.nn.SyncBatchNorm``, which
+            needs GPUs). It changes nothing in a single process.
+        sharded: with several processes, divide the weights over them: :func:`~medvl.workflows.shard_network`.
 
     Returns:
         The network.
 
     Raises:
-        ValueError: If the rank is negative, both options are given, an encoder does not have so many layers, or the
-            network could not be loaded again from what :meth:`RunFolder.save_model` will save.
+        ValueError: If ``sync_batch_norm`` is true on a CPU, the rank is negative, both options are given, an encoder does not
+            have so many layers, or the network could not be loaded again from what :meth:`RunFolder.save_model` will save.
         ModuleNotFoundError: If peft is not installed.
     """
     check_saveable(network)
+    if sync_batch_norm:
+        network = _with_sync_batch_norm(network, device)
     if lora_rank < 0 or (lora_rank and frozen_text_layers is not None):
         raise ValueError(
             error_message(
@@ -214,9 +231,41 @@ def prepare_network(
         network.image_encoder.freeze(None if frozen_image_layers == "all" else int(frozen_image_layers))
     if gradient_checkpointing:
         network.gradient_checkpointing_enable()
+    if sharded:  # which takes weights in the usual memory format only
+        return shard_network(network.to(device), device)
     # Convolutions are fastest in this memory format.
     channels_last = torch.channels_last if network.spatial_dims == 2 else torch.channels_last_3d
     return network.to(device, memory_format=channels_last)  # type: ignore[call-overload]  # not in torch's types
+
+
+def _with_sync_batch_norm(network: DualEncoder, device: str | torch.device) -> DualEncoder:
+    """A network whose batch norm takes its statistics from all processes."""
+    kind = torch.device(device).type
+    if kind == "cpu":
+        expected = "be False on a CPU, where torch.nn.SyncBatchNorm does not work"
+        raise ValueError(error_message("sync_batch_norm", expected, True))
+    return nn.SyncBatchNorm.convert_sync_batchnorm(network) if is_distributed() else network
+
+
+def autocast_options(precision: str | None = None, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """The arguments ``amp`` and ``amp_kwargs`` of MONAI's trainer for a precision.
+
+    Args:
+        precision: "float32", "bfloat16" or "float16"; None for MONAI's choice, float16 on a GPU and float32 elsewhere.
+        device: the device to train on.
+
+    Raises:
+        ValueError: If the precision is unknown, or "float16" on a CPU, whose gradients would not be scaled.
+
+    Example:
+        >>> autocast_options("bfloat16"), autocast_options()
+        ({'amp': True, 'amp_kwargs': {'dtype': torch.bfloat16}}, {'amp': False, 'amp_kwargs': {}})
+    """
+    on_gpu = torch.device(device).type == "cuda"
+    check_option(precision, "precision", (None, "float32", "bfloat16", *(("float16",) if on_gpu else ())))
+    if precision is None or precision == "float32":
+        return {"amp": on_gpu and precision is None, "amp_kwargs": {}}
+    return {"amp": True, "amp_kwargs": {"dtype": getattr(torch, precision)}}
 
 
 def check_saveable(network: Any) -> None:

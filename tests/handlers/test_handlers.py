@@ -108,6 +108,87 @@ class TestRunCheckpoint:
         assert torch.equal(weights(whole), weights(second))
         assert [path.name for path in sorted((tmp_path / "b").iterdir())] == ["epoch-0004.pt", "epoch-0005.pt"]
 
+    def test_resumed_within_an_epoch_equals_unbroken(self, tmp_path):
+        """Dropout, the order and the log go on after the second of three steps."""
+
+        def run(folder, until, resume=False):
+            saved = []
+
+            def handlers(engine, loader, optimizer):
+                seeds, log = EpochSeed(loader, 7), MetricsLog(tmp_path / f"{folder}.jsonl")
+                objects = {"network": engine.network, "optimizer": optimizer}
+                saved.append(RunCheckpoint(tmp_path / folder, objects, interval=2))
+                saved[0].parts = {"seeds": seeds, "log": log}
+                return [seeds, log, *saved]
+
+            engine = trainer(handlers, epochs=3)
+            if resume:
+                assert saved[0].restore().name == "epoch-0001-step-000002.pt"
+            engine.add_event_handler(Events.ITERATION_COMPLETED(once=until), lambda: engine.terminate())
+            engine.run()
+            lines = [{**line, "seconds": 0} for line in read_metrics(tmp_path / f"{folder}.jsonl")]
+            return weights(engine), lines
+
+        whole, lines = run("whole", 99)
+        run("broken", 5)
+        assert sorted(path.name for path in (tmp_path / "broken").iterdir()) == [
+            "epoch-0001-step-000002.pt",
+            "epoch-0001.pt",
+        ]
+        again, lines_again = run("broken", 99, resume=True)
+        assert torch.equal(whole, again)
+        assert lines_again == lines
+
+    def test_what_was_skipped_within_an_epoch_is_kept(self, tmp_path):
+        errors = {"a": StudyError("a", "image", "is missing")}
+        state = SkippedLog(tmp_path / "no.jsonl", loaders=[SimpleNamespace(skipped=errors)]).state_dict()
+        log = SkippedLog(tmp_path / "skipped.jsonl", loaders=[SimpleNamespace(skipped={})])
+        log.load_state_dicts([state, {"skipped": []}, state])
+        log.start(SimpleNamespace(state=SimpleNamespace(iteration=2)))
+        lines = [json.loads(line) for line in (tmp_path / "skipped.jsonl").read_text().splitlines()]
+        assert lines == [{"study_id": "a", "key": "image", "reason": "is missing"}]
+
+    def test_sums_of_other_processes_are_their_mean(self, tmp_path):
+        log = MetricsLog(tmp_path / "metrics.jsonl")
+        state = {"sums": {"loss": torch.tensor(2.0)}, "steps": 3, "seconds": 1.0}
+        log.load_state_dicts([state, {**state, "sums": {"loss": torch.tensor(4.0)}}])
+        log.start_epoch(None)
+        assert log.state_dict()["sums"] == {"loss": torch.tensor(3.0)}
+        assert log.state_dict()["steps"] == 3
+        log.start_epoch(None)
+        assert log.state_dict()["sums"] == {}
+
+    def test_a_run_with_other_epochs_is_refused(self, tmp_path):
+        trainer(lambda e, loader, opt: [checkpoint(tmp_path, e, opt)], epochs=1).run()
+        saved = []
+        trainer(lambda e, loader, opt: saved.append(checkpoint(tmp_path, e, opt)) or saved, epochs=1, studies=5)
+        with pytest.raises(ValueError, match=r"epoch-0001\.pt must have epochs of 2 steps, as this run, got 3\."):
+            saved[0].restore()
+
+    def test_the_scaler_of_gradients_is_restored(self, tmp_path):
+        def run(scale, resume):
+            saved = []
+            engine = trainer(lambda e, loader, opt: saved.append(checkpoint(tmp_path, e, opt)) or saved, epochs=2)
+            scaler = torch.amp.GradScaler("cpu", init_scale=scale)
+            engine.add_event_handler(Events.STARTED, lambda: setattr(engine, "scaler", scaler))
+            if resume:
+                saved[0].restore()
+                saved[0]._restore_scaler(SimpleNamespace(scaler=scaler))
+                return scaler
+            scaler.scale(torch.ones(1))
+            engine.run()
+            return scaler
+
+        run(512.0, resume=False)
+        assert run(8.0, resume=True).get_scale() == 512.0
+
+    def test_an_interval_within_accumulated_gradients(self, tmp_path):
+        engine = SimpleNamespace(accumulation_steps=3)
+        with pytest.raises(ValueError, match=r"interval must be a multiple of accumulation_steps=3, got 4\."):
+            RunCheckpoint(tmp_path, {}, interval=4).attach(engine)
+        with pytest.raises(ValueError, match=r"interval must be at least 1, got 0\."):
+            RunCheckpoint(tmp_path, {}, interval=0)
+
     def test_without_epoch_seed_they_differ(self, tmp_path):
         runs = [trainer(lambda e, loader, opt: []) for _ in range(2)]
         for seed, run in enumerate(runs):

@@ -1,4 +1,4 @@
-"""The setting cached_chunk of every recipe."""
+"""Settings for memory and speed of every recipe: cached_chunk, precision, gradient_checkpointing, compile, batch norm."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from medvl.engines import GradientCaching
-from medvl.workflows import RecipeWorkflow, recipe_names
+from medvl.workflows import RecipeWorkflow, recipe_names, training
 from medvl.workflows.folder_lock import release_lock
 
 TEXTS = {
@@ -65,7 +66,7 @@ def trained(recipe, tables, output, change=None, **settings):
     data = (
         {"data": str(tables / "pair.csv")} if recipe == "convirt" else data | {"columns": {"label_column": "finding"}}
     )
-    workflow = RecipeWorkflow(recipe, workflow_type="train", output=str(output), **data, **TINY, **settings)
+    workflow = RecipeWorkflow(recipe, workflow_type="train", output=str(output), **data, **{**TINY, **settings})
     if change is not None:
         change(workflow.parser.get())
     try:
@@ -99,23 +100,52 @@ def test_null_is_the_plain_training_and_chunks_learn_the_same(tables, tmp_path, 
     assert any(not torch.equal(again[name], value) for name, value in weights.items()), "not the same sums"
 
 
-CHECKPOINTING = {"network#gradient_checkpointing": True}
-COMPILATION = {"train#trainer#compile": True, "train#trainer#compile_kwargs": {"backend": "eager"}}
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_precision_checkpointing_and_compilation(tables, tmp_path, recipe):
+    """Four trainings of a recipe of one epoch each: plain, with the blocks computed again, compiled, in bfloat16."""
+    once = {"epochs": 1, "batch_size": 18}
+    plain, weights = trained(recipe, tables, tmp_path / "plain", **once)
+    eager = {"train#trainer#compile_kwargs": {"backend": "eager"}}
+    for name, more in (("gradient_checkpointing", {}), ("compile", eager)):
+        trainer, again = trained(recipe, tables, tmp_path / name, **{name: True}, **more, **once)
+        network = getattr(trainer.network, "_orig_mod", trainer.network)
+        assert hasattr(trainer.network, "_orig_mod") == (name == "compile")
+        checkpointed = any(hasattr(module, "checkpointed_class") for module in network.image_encoder.modules())
+        assert checkpointed == network.text_encoder.model.is_gradient_checkpointing == (name != "compile")
+        for key, value in weights.items():
+            torch.testing.assert_close(again[key], value, rtol=1e-4, atol=1e-6, msg=f"{name}: {key}")
 
-
-@pytest.mark.parametrize("more", [CHECKPOINTING, COMPILATION], ids=["checkpointing", "compilation"])
-def test_settings_that_no_file_mentions(tables, tmp_path, more):
-    """Arguments of the trainer and of the preparation of the network, with bfloat16."""
-    bfloat16 = {"train#trainer#amp": True, "train#trainer#amp_kwargs": {"dtype": "$torch.bfloat16"}}
-    exact, _ = trained("convirt", tables, tmp_path / "plain")
-    trainer, _ = trained("convirt", tables, tmp_path / "all", cached_chunk=3, **bfloat16, **more)
-    losses = [float(one.state.output["loss"].detach()) for one in (exact, trainer)]
+    # MONAI's own step has no autocast on a CPU.
+    trainer, _ = trained(recipe, tables, tmp_path / "bfloat16", precision="bfloat16", cached_chunk=None, **once)
+    losses = [float(one.state.output["loss"].detach()) for one in (plain, trainer)]
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=0.05)
-    compiled, network = hasattr(trainer.network, "_orig_mod"), getattr(trainer.network, "_orig_mod", trainer.network)
-    checkpointed = any(hasattr(module, "checkpointed_class") for module in network.image_encoder.modules())
-    assert (compiled, checkpointed) == (more is COMPILATION, more is CHECKPOINTING)
-    assert network.text_encoder.model.is_gradient_checkpointing == checkpointed
+
+
+def test_what_a_cpu_cannot_do(tables, tmp_path):
+    for number, (setting, expected) in enumerate(
+        (
+            ({"precision": "float16"}, "precision must be one of None, 'float32', 'bfloat16', got 'float16'."),
+            (
+                {"sync_batch_norm": True},
+                "sync_batch_norm must be False on a CPU, where torch.nn.SyncBatchNorm does not work, got True.",
+            ),
+        )
+    ):
+        with pytest.raises((RuntimeError, ValueError)) as caught:
+            trained("convirt", tables, tmp_path / str(number), **setting)
+        error = caught.value
+        while error.__cause__ is not None:
+            error = error.__cause__
+        assert str(error) == expected
+
+
+def test_batch_norm_over_processes_on_gpus(monkeypatch):
+    """The conversion alone: torch.nn.SyncBatchNorm runs on GPUs only."""
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
+    assert type(training._with_sync_batch_norm(network, "cuda")[1]) is nn.BatchNorm2d
+    monkeypatch.setattr(training, "is_distributed", lambda: True)
+    assert type(training._with_sync_batch_norm(network, "cuda:1")[1]) is nn.SyncBatchNorm
 
 
 def test_a_chunk_is_a_number(tables, tmp_path):

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -32,7 +38,8 @@ def sources(tmp_path):
     return [f"image-label={tmp_path / 'labeled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
 
 
-@pytest.mark.parametrize(("recipe", "cached_chunk"), [("medclip", None), ("medvl", None), ("umcl", None), ("medvl", 2)])
+# test_forked_runs.py has every recipe
+@pytest.mark.parametrize(("recipe", "cached_chunk"), [("medclip", None), ("medvl", 2)])
 def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe, cached_chunk):
     settings = {
         **TINY,
@@ -41,7 +48,7 @@ def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tm
         "columns": {"label_column": "finding"},
         "epochs": 2,
     }  # fmt: skip
-    step = {"medclip": ("batch_size", "num_texts"), "umcl": ("batch_size",), "medvl": ("batch_size",)}[recipe]
+    step = ("batch_size", "num_texts") if recipe == "medclip" else ("batch_size",)
     chunks = {} if cached_chunk is None else {"cached_chunk": cached_chunk}
     in_two_processes(
         recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **chunks, **settings
@@ -89,6 +96,51 @@ def test_only_the_first_process_writes_and_a_killed_run_goes_on(tmp_path):
     again = load_file(run / "model" / "model.safetensors")
     assert all(np.array_equal(again[name], weights[name]) for name in weights)
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
+def test_one_message_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
+    """``kill -9`` of the second of two processes of ``torchrun -m medvl train``."""
+    table = ["image,report,split"]
+    for i in range(24):
+        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+        table.append(f"{i}.png,{list(TEXTS.values())[i % 3]},train")
+    (tmp_path / "cases.csv").write_text("\n".join(table) + "\n")
+    run = tmp_path / "run"
+    line = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        "2",
+        "--standalone",
+        "-m",
+        "medvl",
+        "train",
+    ]
+    line += ["convirt", "--data", tmp_path / "cases.csv", "--output", run, "--batch-size", 4, "--epochs", 100_000]
+    line += ["--image-size", 32, "--device", "cpu", "--set", "progress=false", "--set", "checkpoint_interval=1"]
+    with (tmp_path / "errors").open("w") as errors:
+        torchrun = subprocess.Popen(list(map(str, line)), stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"})
+        try:
+            deadline = time.monotonic() + 300
+            while not list(run.glob("checkpoints/epoch-*")) and torchrun.poll() is None and time.monotonic() < deadline:
+                time.sleep(0.1)
+            children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
+            second = next(pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
+            os.kill(int(second), signal.SIGKILL)
+            assert torchrun.wait(timeout=90) != 0
+        finally:
+            if torchrun.poll() is None:
+                torchrun.kill()
+    said = (tmp_path / "errors").read_text()
+    ours = [text for text in said.splitlines() if "Go on by the same command with --resume." in text]
+    assert len(ours) == 1, said[-3000:]
+    assert "This looks like a defect" not in said
+    assert "exitcode: -9" in " ".join(said.split()).replace("exitcode  :", "exitcode:").replace(
+        "exitcode :", "exitcode:"
+    )
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
 
 
 def test_mlip_without_terms_learns_in_two_processes(tmp_path):

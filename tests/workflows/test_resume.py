@@ -9,12 +9,14 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from medvl.utils.checksums import write_listed
 from medvl.utils.errors import DiskFullError
-from medvl.workflows import TrainedRun, train
+from medvl.workflows import RunFolder, TrainedRun, train
 
 TEXTS = ("The heart is enlarged.", "Left pleural effusion.", "Clear lungs.", "Right pneumothorax.")
 
@@ -79,7 +81,8 @@ def flip(path, position=-500):
 
 
 def edit(path, **changes):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+    """Change a record as if the run had written it so."""
+    write_listed(path, json.dumps({**yaml.safe_load(path.read_text()), **changes}))  # JSON is YAML
 
 
 def test_a_complete_run_is_not_trained_again_even_without_checkpoints(run, table, caplog):
@@ -114,12 +117,27 @@ def test_a_damaged_checkpoint_falls_back_and_ends_with_the_same_weights(run, who
     assert [json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()] == [1, 2, 3]
 
 
-def test_another_number_of_processes_is_refused(run, table):
+def test_another_number_of_processes_needs_the_same_step(run, table):
     edit(run / "environment.json", processes=2)
     assert str(refusal(run, table)) == (
-        f"The run at {run} began in 2 processes and cannot go on in 1: each has its share of the studies of an epoch. "
-        "Resume it by torchrun --nproc_per_node 2, or start a new run."
+        f"The run at {run} began in 2 processes with batch_size=8, 16 in a step, and cannot go on in 1 with batch_size=8; "
+        "give it batch_size=16, resume it in 2 processes, or start a new run."
     )
+    edit(run / "config.yaml", gather=False)
+    assert str(refusal(run, table, batch_size=16, gather=False)) == (
+        f"The run at {run} began in 2 processes with gather=false and cannot go on in 1: each contrasts its own batch only; "
+        "resume it in 2 processes, or start a new run."
+    )
+
+
+def test_a_run_of_one_process_in_several(run, table, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "3")
+    monkeypatch.setattr("medvl.workflows.run_folder.is_rank_zero", lambda: True)
+    folder = RunFolder(run, resume=True, config={**yaml.safe_load((run / "config.yaml").read_text()), "batch_size": 4})
+    with pytest.raises(
+        ValueError, match=r"8 in a step, and cannot go on in 3 with batch_size=4; resume it in 1 process,"
+    ):
+        folder.acquire()
 
 
 def test_a_changed_pixel_in_a_file_of_the_same_size_is_refused(run, table):
