@@ -26,12 +26,14 @@ _MARKUP = re.compile(
     r"""(?P<absent>\(-\)|\[-\])
       | (?P<present>\(\+\)|\[\+\])
       | (?P<remark>(?<=\w)[ ]?\((?i:no|yes)\))
+      | (?P<scale>\(?\b(?i:none)(?:/[a-zA-Z]+){1,5}\)?(?=[ ]?:))
+      | (?P<asked>\((?=[^()?\n]{2,60}\?[^()\n]{0,60}\)))
       | (?P<bold>(?<![\w*])\*\*(?=\w)[^*\n]{1,80}(?<=[\w.:])\*\*(?![\w*]))
       | (?P<inline></?(?i:b|i|u|em|strong|span|font)[ ]?/?>)
       | (?P<tag></?[a-zA-Z]{1,10}[ ]?/?>)
       | (?P<space>&nbsp;)
       | (?P<leader>(?<=\w)[ ]?\.{3,}[ ]?(?=(?i:no|yes|none|nil|absent|present|negative|positive)\b[ ]*(?:[.;,|\n]|\Z)))
-      | (?P<question>\?(?=[ ](?:(?i:no|yes|none)|Y)\b[ ]*(?:[.;,(|\n]|\Z)))
+      | (?P<question>\?(?=[ ](?:(?i:no|yes|none)|Y)\b(?:[ ]*(?:[.;,(|\n]|\Z)|[ ]{2})))
       | (?P<denied>\?[ ]N(?=[ ]*(?:[.;,|\n]|\Z)))
       | (?P<cell>\|(?=[ ]?(?i:no|yes|none|nil|absent|present|negative|positive)\b))
       | (?P<equals>(?<!=)=(?!=)|->)
@@ -52,6 +54,7 @@ _READ_AS = {
     "cell": ":",
     "none": ":no",
     "denied": ":no",
+    "asked": ";",
     "end": ";",
     "answer": ":no;",
     "bar": "|",
@@ -142,8 +145,9 @@ def _has_markup(text: str) -> bool:
         or "|" in text
         or (">" in text and "->" in text)  # one character is found much faster than two
         or ("(" in text and ("(-" in text or "( )" in text or _REMARK.search(text) is not None))
-        or ("?" in text and "? " in text)
+        or ("?" in text and ("? " in text or "?)" in text))
         or "..." in text
+        or "one/" in text
         or _COLON_MARK.search(text) is not None
     )
 

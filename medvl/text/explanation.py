@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medvl.text.assertion import NOT_UNDERSTOOD, REASONS, AssertedFinding, Sentence, read_clauses
-from medvl.text.assertion.clauses import NOWHERE
+from medvl.text.assertion.parts import NOWHERE
 from medvl.text.characters import lower_case, original_span, plain_characters
 from medvl.text.phrase_kinds import BLOCKER, KIND_NAMES, ONLY_ABSENT, STRUCTURE, WITH_PLACE, Meaning
 from medvl.text.phrases import find_words, word_spans

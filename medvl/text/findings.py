@@ -21,7 +21,7 @@ from medvl.text.assertion import (
     SentenceReading,
     state_code,
 )
-from medvl.text.assertion.clauses import counts
+from medvl.text.assertion.parts import counts
 from medvl.text.characters import lower_case, original_span, plain_characters
 from medvl.text.phrase_kinds import DISEASE, NORMAL_STATEMENT
 from medvl.text.phrases import word_spans

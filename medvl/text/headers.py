@@ -91,7 +91,7 @@ _QUALIFIERS = (
     *("imaging", "ct", "mri", "cxr", "xr", "chest", "final", "overall"),
 )
 # A word that is a header only with its colon: "Clinical correlation" may break behind its first word.
-_NAME_WITH_COLON = {"clinical": "indication"}
+_NAME_WITH_COLON = {"clinical": "indication", "chest": "findings", "cxr": "findings"}
 _COLONS = (":", "\uff1a")
 _MIN_MISSPELLED_LENGTH = 7
 

@@ -17,7 +17,7 @@ _UNIT_KEYS = {"measures", "counted"}
 # The groups of words that the rules of assertions look at.
 RULE_WORDS = (
     *("prepositions", "forward", "cause", "accompanying", "ellipsis", "exception", "auxiliary", "pronouns"),
-    *("hedged_place", "remarks", "artifacts"),
+    *("hedged_place", "remarks", "artifacts", "occasion"),
 )
 _WORD_GROUPS = (*RULE_WORDS, "function_words", "other_languages", "kept_words")
 

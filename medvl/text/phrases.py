@@ -37,7 +37,7 @@ _LETTER = r"[^\W\d_]"
 _TOKEN = r"non[- ]LETTER+|LETTER+(?:'LETTER+)?|[,;:?/&|]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]"
 _ASCII_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", "[a-z]"))
 _TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", _LETTER))
-_PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,]")
+_PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,:]")
 # Characters of a sentence whose words are its letters between others, and whose punctuation is its commas.
 _PLAIN = bytes(byte for byte in range(128) if chr(byte) not in "';:?/&|-")
 _LETTERS_AND_COMMAS = bytes(byte if chr(byte) in "abcdefghijklmnopqrstuvwxyz," else ord(" ") for byte in range(256))
@@ -68,7 +68,7 @@ def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
     """List the word sequences of a phrase in the notation of the vocabularies.
 
     Args:
-        phrase: words; ``(a|b c)`` are alternatives, ``(...)?`` is optional, a comma is a word and a hyphen a space.
+        phrase: words; ``(a|b c)`` are alternatives, ``(...)?`` is optional, a comma or a colon is a word and a hyphen a space.
 
     Returns:
         Distinct sequences of lower-case words.
@@ -82,7 +82,7 @@ def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
     """
     text = str(phrase).lower()
     tokens = _PHRASE_TOKEN_PATTERN.findall(text)
-    if re.search(rf"(?!{_LETTER})[^'()|?/&,\s-]", text) or not tokens:
+    if re.search(rf"(?!{_LETTER})[^'()|?/&,:\s-]", text) or not tokens:
         raise ValueError(f"the phrase {phrase!r} must consist of words, (a|b) and (...)?.")
     options, rest = _alternatives(tokens, limit(ALTERNATIVES))
     if rest:

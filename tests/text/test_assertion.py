@@ -19,7 +19,7 @@ from medvl.text.assertion import (
     read_clauses,
     state_code,
 )
-from medvl.text.assertion.clauses import counts
+from medvl.text.assertion.parts import counts
 from medvl.text.phrases import find_words
 
 E, F, C, P, X = "Edema", "Pleural Effusion", "Cardiomegaly", "Pneumonia", "Pneumothorax"

@@ -35,7 +35,11 @@ LEAST_SHARE = {
     "fresh_5.jsonl": 0.98,
     "fresh_6.jsonl": 0.98,
     "fresh_7.jsonl": 0.98,
+    "fresh_8.jsonl": 0.98,
+    "fresh_9.jsonl": 0.98,
+    "fresh_10.jsonl": 0.98,
     "kinds_7.jsonl": 0.98,
+    "kinds_8.jsonl": 0.98,
 }
 # The least share of a phenomenon, over all files, if it has at least so many texts.
 LEAST_SHARE_OF_PHENOMENON, LEAST_TEXTS = 0.93, 20

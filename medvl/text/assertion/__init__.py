@@ -23,20 +23,9 @@ from medvl.text.assertion.attributes import (
     complete_ellipsis,
     describe_findings,
 )
-from medvl.text.assertion.clauses import (
-    ABSENT,
-    LOOKING_BACK_KINDS,
-    NAMING_KINDS,
-    NO_PART,
-    PAST,
-    PRESENT,
-    UNCERTAIN,
-    AssertedFinding,
-    Clause,
-    Sentence,
-    counts,
-)
+from medvl.text.assertion.clauses import LOOKING_BACK_KINDS, NAMING_KINDS, Sentence
 from medvl.text.assertion.cues_behind import deny_by_pronoun, look_back, restore_former
+from medvl.text.assertion.parts import ABSENT, NO_PART, PAST, PRESENT, UNCERTAIN, AssertedFinding, Clause, counts
 from medvl.text.assertion.scopes import OPENING_KINDS, SCOPE_ENDS, Scope, assert_by_scopes
 from medvl.text.phrase_kinds import (
     ALTERNATIVE,

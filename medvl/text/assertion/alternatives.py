@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from medvl.text.assertion.clauses import PRESENT, UNCERTAIN, AssertedFinding, Clause, Sentence
+from medvl.text.assertion.clauses import Sentence
+from medvl.text.assertion.parts import PRESENT, UNCERTAIN, AssertedFinding, Clause
 from medvl.text.phrase_kinds import ALTERNATIVE, COMMA, LINKER, PERSISTENCE, TERM, VERB, VERSUS
 from medvl.text.structures import WordSpan
 

@@ -4,16 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from medvl.text.assertion.clauses import (
-    ABSENT,
-    BY_CONJUNCTION,
-    NAMING_KINDS,
-    PRESENT,
-    AssertedFinding,
-    Clause,
-    Part,
-    Sentence,
-)
+from medvl.text.assertion.clauses import NAMING_KINDS, Sentence
+from medvl.text.assertion.parts import ABSENT, BY_CONJUNCTION, PRESENT, AssertedFinding, Clause, Part
 from medvl.text.phrase_kinds import (
     ALTERNATIVE,
     COLON,

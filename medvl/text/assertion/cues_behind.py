@@ -2,25 +2,14 @@
 
 from __future__ import annotations
 
-from medvl.text.assertion.clauses import (
-    ABSENT,
-    BY_COMMA,
-    BY_CONJUNCTION,
-    LOOKING_BACK,
-    LOOKING_BACK_KINDS,
-    PAST,
-    PRESENT,
-    UNCERTAIN,
-    VERB_KINDS,
-    Clause,
-    Part,
-    Sentence,
-)
+from medvl.text.assertion.clauses import LOOKING_BACK, LOOKING_BACK_KINDS, VERB_KINDS, Sentence
+from medvl.text.assertion.parts import ABSENT, BY_COMMA, BY_CONJUNCTION, PAST, PRESENT, UNCERTAIN, Clause, Part
 from medvl.text.assertion.scopes import Scope
 from medvl.text.phrase_kinds import (
     ALTERNATIVE,
     COLON,
     COMMA,
+    HISTORY_AFTER,
     LINKER,
     NEGATION_AFTER,
     NEGATION_BOTH,
@@ -69,7 +58,12 @@ def look_back(sentence: Sentence, clause: Clause) -> None:
 
 
 def _has_own_subject(sentence: Sentence, part: Part, index: int) -> bool:
-    """Whether a cue behind a comma speaks of something unknown: "widened mediastinum, aortic injury cannot be excluded"."""
+    """Whether a cue behind a comma speaks of something unknown: "widened mediastinum, aortic injury cannot be excluded".
+
+    So does one of history behind an "and": "opacities and the exam is limited".
+    """
+    if sentence.phrases[index].kinds & HISTORY_AFTER and part.first and sentence.phrases[part.first - 1].kinds & LINKER:
+        return not sentence.phrases[index].follows_finding
     if index != part.first or not index or not sentence.phrases[index - 1].kinds & COMMA:
         return False
     subject = sentence.words[sentence.phrases[index - 1].end : sentence.phrases[index].start]

@@ -10,20 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from medvl.text.assertion.clauses import (
-    ABSENT,
-    LOOKING_BACK_KINDS,
-    NAMING_KINDS,
-    NOWHERE,
-    PAST,
-    UNCERTAIN,
-    VERB_KINDS,
-    Clause,
-    Part,
-    Phrase,
-    Sentence,
-)
+from medvl.text.assertion.clauses import LOOKING_BACK_KINDS, NAMING_KINDS, VERB_KINDS, Sentence
+from medvl.text.assertion.parts import ABSENT, NOWHERE, PAST, UNCERTAIN, Clause, Part, Phrase
 from medvl.text.phrase_kinds import (
+    ALTERNATIVE,
     BLOCKER,
     COLON,
     COMMA,
@@ -56,6 +46,7 @@ _OPENING = {
 OPENING_KINDS = NEGATION | NEGATION_BOTH | UNCERTAINTY | VERSUS | HISTORY | FORMER
 _STATING_KINDS = VERB_KINDS | LOOKING_BACK_KINDS
 _STRUCTURE_KINDS = STRUCTURE | PREDICATE
+_LISTING_KINDS = COMMA | LINKER | ALTERNATIVE
 _ENDING_KINDS = COMMA | LINKER | COLON | STOP
 # A phrase of no such kind changes nothing in an open scope.
 _SCOPE_KINDS = OPENING_KINDS | NAMING_KINDS | _STATING_KINDS | _STRUCTURE_KINDS | _ENDING_KINDS
@@ -154,6 +145,15 @@ def _with_follows_former(scope: Scope, sentence: Sentence, index: int) -> bool:
     return scope.former and sentence.words[sentence.phrases[index].start] in sentence.vocabulary.words["accompanying"]
 
 
+def _occasion_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """An "after" ends a denial: "no pneumothorax after line placement", but "no effusion or post-surgical collapse"."""
+    linker, occasion = sentence.phrases[index], sentence.vocabulary.words["occasion"]
+    if scope.assertion != ABSENT or sentence.words[linker.start] not in occasion:
+        return False
+    before = sentence.phrases[index - 1]
+    return scope.is_named and not (before.end == linker.start and before.kinds & _LISTING_KINDS)
+
+
 def _colon_opens_no_list(scope: Scope, sentence: Sentence, index: int) -> bool:
     """A colon ends a scope, unless it opens a list right behind the cue: "no evidence of:", "none of the following:"."""
     colon, cue = sentence.phrases[index], scope.cue
@@ -197,7 +197,7 @@ def _describes_anew(scope: Scope, phrase: Phrase) -> bool:
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
 _ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
     COMMA: (_statement_follows_comma, _comma_follows_former),
-    LINKER: (_statement_follows_linker, _with_follows_former),
+    LINKER: (_occasion_follows, _statement_follows_linker, _with_follows_former),
     COLON: (_colon_opens_no_list,),
 }
 
