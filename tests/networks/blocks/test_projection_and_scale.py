@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from medvl.networks import LogitScale, ProjectionHead
+from medvl.networks.blocks.projection import IMAGE_POOLINGS, pool_image
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -75,3 +76,23 @@ def test_a_temperature_whose_scale_is_out_of_bounds_is_named(wrong):
         ValueError, match=rf"^temperature must be at least 1 / 100, for the maximum of the scale, got {wrong}\.$"
     ):
         LogitScale(wrong)
+
+
+def test_layer_norm_is_between_the_layers():
+    head = ProjectionHead(4, 3, layers=2, activation="gelu", layer_norm=True)
+    x = torch.randn(5, 4)
+    hidden = torch.nn.functional.gelu(head[0](x))
+    normed = (hidden - hidden.mean(1, keepdim=True)) / hidden.var(1, correction=0, keepdim=True).add(1e-12).sqrt()
+    torch.testing.assert_close(head(x), head[3](normed * head[2].weight + head[2].bias))
+    with pytest.raises(ValueError, match=r"^layer_norm must be False for layers=1, got True\.$"):
+        ProjectionHead(4, 3, layer_norm=True)
+
+
+def test_what_becomes_an_images_embedding():
+    patches = torch.tensor([[[1.0, -1.0], [3.0, 5.0]]])
+    features = {"embed": torch.tensor([[0.0, -2.0]]), "patches": patches}
+    found = {pooling: pool_image(features, torch.nn.ReLU(), pooling) for pooling in IMAGE_POOLINGS}
+    expected = {"encoder": [0.0, 0.0], "projected_patches": [2.0, 2.5], "first_patch": [1.0, 0.0]}
+    for pooling, values in expected.items():
+        wanted = torch.nn.functional.normalize(torch.tensor([values]))
+        torch.testing.assert_close(found[pooling], wanted, msg=pooling)

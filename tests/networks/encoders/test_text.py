@@ -265,7 +265,10 @@ def test_freezing_takes_every_list_that_a_models_layers_are_kept_in():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: make(pooling="sum"), "pooling must be one of 'cls', 'mean', 'max', 'last_layers', 'last', got 'sum'."),
+        (
+            lambda: make(pooling="sum"),
+            "pooling must be one of 'cls', 'mean', 'max', 'last_layers', 'last_four_layers', 'last', got 'sum'.",
+        ),
         (lambda: make()(IDS[0]), "input_ids must be integers of shape (M, L), got torch.int64 of shape (6,)."),
         (
             lambda: make()(IDS, MASK[:, :4]),
