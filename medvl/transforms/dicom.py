@@ -19,7 +19,8 @@ from medvl.utils.checks import error_message
 from medvl.utils.limits import check_size
 
 PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
-GEOMETRY_KEYWORDS = ("ImageOrientationPatient", "ImagePositionPatient", "PixelSpacing")
+GEOMETRY_KEYWORDS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "PixelSpacing": 2}
+"""What gives a slice its place, and how many numbers each has."""
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DISPLAY_KEYWORDS = (
@@ -36,6 +37,7 @@ _DISPLAY_KEYWORDS = (
     "WindowCenter",
     "WindowWidth",
 )
+_NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 _FRAME_GROUPS = (
     "PlanePositionSequence",
     "PlaneOrientationSequence",
@@ -89,7 +91,7 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
         raise ValueError("it holds a segmentation, not an image.")
     common = pydicom.Dataset()
     number = _frame_count(dataset)
-    _update(common, dataset, _DISPLAY_KEYWORDS + (GEOMETRY_KEYWORDS if number == 1 else ()))
+    _update(common, dataset, _DISPLAY_KEYWORDS + (tuple(GEOMETRY_KEYWORDS) if number == 1 else ()))
     shared = dataset.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()]
     frames = dataset.get("PerFrameFunctionalGroupsSequence") or []
     if frames and len(frames) != number:
@@ -99,7 +101,7 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
         header = _copied(common)
         for name in _FRAME_GROUPS:
             if groups := frame.get(name) or shared[0].get(name):
-                _update(header, groups[0], _DISPLAY_KEYWORDS + GEOMETRY_KEYWORDS)
+                _update(header, groups[0], (*_DISPLAY_KEYWORDS, *GEOMETRY_KEYWORDS))
         headers.append(header)
     return headers
 
@@ -191,6 +193,25 @@ def _update(header: pydicom.Dataset, source: pydicom.Dataset, keywords: Sequence
     for keyword in keywords:
         if keyword in source and source.get(keyword) not in (None, "", []):
             header[keyword] = source[keyword]
+            if keyword in _NUMBERS:
+                read_numbers(header, keyword)
+
+
+def read_numbers(header: pydicom.Dataset, keyword: str, count: int | None = None) -> NDArray[np.float64]:
+    """The numbers of an element, which pydicom leaves as text where they are none.
+
+    Args:
+        header: the data set.
+        keyword: of the element.
+        count: how many there must be; None for any number.
+    """
+    try:
+        numbers = np.atleast_1d(np.asarray(header.get(keyword), dtype=float))
+    except (TypeError, ValueError):
+        raise ValueError(error_message(f"its {keyword}", "hold numbers", "other text")) from None
+    if count is not None and not (numbers.shape == (count,) and np.isfinite(numbers).all()):
+        raise ValueError(error_message(f"its {keyword}", f"be {count} finite numbers", numbers.tolist()))
+    return numbers
 
 
 def _copied(dataset: pydicom.Dataset) -> pydicom.Dataset:
@@ -320,6 +341,8 @@ def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
 
 
 def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDArray[Any]:
+    if missing := [keyword for keyword in _pixel_keywords(dataset) if dataset.get(keyword) is None]:
+        raise ValueError(f"it lacks {' and '.join(missing)}.")
     if syntax is None or not syntax.is_encapsulated:
         return dataset.pixel_array
     try:
@@ -341,6 +364,12 @@ def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDA
         raise ValueError(
             f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them ({reason}){hint}."
         ) from error
+
+
+def _pixel_keywords(dataset: pydicom.Dataset) -> Sequence[str]:
+    """What pixels cannot be decoded without (PS3.3 C.7.6.3)."""
+    keywords = ("SamplesPerPixel", "PhotometricInterpretation")
+    return (*keywords, "BitsStored", "PixelRepresentation") if "PixelData" in dataset else keywords
 
 
 def _transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID | None:

@@ -6,6 +6,7 @@ import gzip
 import io
 import os
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from medvl.transforms.dicom import (
     frame_headers,
     gray_frames,
     pixel_bytes,
+    read_numbers,
     rescale_type,
 )
 from medvl.transforms.file_format import is_gzip
@@ -174,17 +176,21 @@ def _frame_order(headers: Sequence[pydicom.Dataset]) -> list[int]:
             f"it holds {len(headers)} frames; several frames must form a volume in which every frame has a position "
             "(enhanced CT or MR, tomosynthesis)."
         )
-    _check_pixel_spacing(headers, "frames", names := [f"frame {i + 1}" for i in range(len(headers))])
+    names = [f"frame {i + 1}" for i in range(len(headers))]
+    _check_numbers(headers, names)
+    _check_pixel_spacing(headers, "frames", names)
     return slice_order(headers, "frames", names)
 
 
 def _volume_meta(headers: Sequence[pydicom.Dataset]) -> dict[str, Any]:
-    """The geometry of sorted slices, as MONAI's reader makes the affine matrix of it, and the unit of their values."""
-    meta: dict[str, Any] = {
-        tag: {"Value": [float(value) for value in headers[0][keyword].value]}
-        for tag, keyword in _GEOMETRY_TAGS.items()
-        if keyword in headers[0]
-    }
+    """The geometry of sorted slices, as MONAI's reader makes the affine matrix of it, and the unit of their values.
+
+    A single image has no place in space, so that a damaged one of its header does not matter.
+    """
+    meta: dict[str, Any] = {}
+    if len(headers) > 1:
+        for tag, keyword in _GEOMETRY_TAGS.items():
+            meta[tag] = {"Value": read_numbers(headers[0], keyword).tolist()}
     units = {rescale_type(header) for header in headers}
     if units != {None}:
         meta[RESCALE_TYPE] = units.pop() if len(units) == 1 else "US"
@@ -269,7 +275,20 @@ def _check_geometry(headers: Sequence[pydicom.Dataset], names: Sequence[str]) ->
         without = [name for header, name in zip(headers, names, strict=True) if keyword not in header]
         if without:
             raise ValueError(f"every slice of a series must have {keyword}, which {_listed(without)} lack.")
+    _check_numbers(headers, names)
     _check_pixel_spacing(headers, "slices", names)
+
+
+def _check_numbers(headers: Sequence[pydicom.Dataset], names: Sequence[str]) -> None:
+    """Raise if the place of a slice is not given by as many numbers as it takes."""
+    problems: dict[str, Exception] = {}
+    for header, name in zip(headers, names, strict=True):
+        for keyword, count in GEOMETRY_KEYWORDS.items():
+            try:
+                read_numbers(header, keyword, count)
+            except ValueError as error:
+                problems[name] = error
+    _raise_unreadable(problems)
 
 
 def _check_pixel_spacing(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> None:
@@ -287,7 +306,8 @@ def _raise_unreadable(problems: dict[str, Exception]) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:80].removesuffix(".")
+    line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return textwrap.shorten(line.removesuffix("."), 120, placeholder=" ...")
 
 
 def _listed(names: Sequence[str]) -> str:

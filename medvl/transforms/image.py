@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import ClassVar
 
 import numpy as np
@@ -64,11 +65,9 @@ class RadiographIntensity(Transform):
             raise ValueError(
                 error_message("lower and upper", "satisfy 0 <= lower < upper <= 100", f"{lower} and {upper}")
             )
-        if hu_range is not None and not (len(hu_range) == 2 and -math.inf < hu_range[0] < hu_range[1] < math.inf):
-            raise ValueError(error_message("hu_range", "be two numbers in ascending order, or None", hu_range))
         self.lower = lower
         self.upper = upper
-        self.hu_range = None if hu_range is None else (float(hu_range[0]), float(hu_range[1]))
+        self.hu_range = None if hu_range is None else _ascending(hu_range)
 
     def __call__(self, image: np.ndarray | Tensor) -> Tensor:
         """Scale one image.
@@ -122,6 +121,16 @@ class RadiographIntensity(Transform):
         if high - low > torch.finfo(torch.float32).max:
             tensor, low, high = tensor / 2, low / 2, high / 2
         return tensor.sub(low).div_(high - low).clamp_(0, 1)
+
+
+def _ascending(hu_range: object) -> tuple[float, float]:
+    """Two finite numbers in ascending order, or an error."""
+    bounds = list(hu_range) if isinstance(hu_range, Sequence | np.ndarray) and not isinstance(hu_range, str) else []
+    if len(bounds) != 2 or not all(isinstance(bound, Real) for bound in bounds):
+        raise ValueError(error_message("hu_range", "be two numbers in ascending order, or None", repr(hu_range)))
+    if not -math.inf < bounds[0] < bounds[1] < math.inf:
+        raise ValueError(error_message("hu_range", "be two numbers in ascending order, or None", hu_range))
+    return float(bounds[0]), float(bounds[1])
 
 
 def _sample(tensor: Tensor) -> Tensor:
@@ -326,13 +335,16 @@ def image_preprocessing(
         A MONAI ``Compose`` that gives float32 tensors (1, S, S[, S]).
 
     Raises:
-        ValueError: If ``spatial_dims`` is neither 2 nor 3, or ``image_size`` is below 1.
+        TypeError: If ``image_size`` is not an integer.
+        ValueError: If ``spatial_dims`` is neither 2 nor 3, ``image_size`` is below 1, or ``hu_range`` is not two numbers in
+            ascending order.
 
     Example:
         >>> study = image_preprocessing(8)({"image": np.eye(16, 12), "report": "Clear."})
         >>> tuple(study["image"].shape), study["image"].min().item(), study["report"]
         ((1, 8, 8), 0.0, 'Clear.')
     """
+    check_integer(image_size, "image_size", minimum=1)
     check_option(spatial_dims, "spatial_dims", (2, 3))
     return Compose(
         [

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from medvl.transforms.dicom_volume import RESCALE_TYPE, StudyDicomReader
 from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
-from medvl.transforms.packed_image import read_packed_image
+from medvl.transforms.packed_image import SCALED, read_packed_image
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import plain_reason
@@ -51,9 +51,12 @@ class LoadStudyImage(Transform):
     sagittal slice the anterior) at the left. NRRD and MetaImage need ITK (the extra ``itk``).
 
     NumPy files and arrays are taken as they are; a volume in a ``MetaTensor`` is oriented by its affine matrix, as its file
-    would be. The content of a file decides what it is, before its name; it may be compressed by gzip if it is DICOM or NIfTI.
-    An image in a packed folder (``medvl pack``) comes as a ``MetaTensor`` in [0, 1], which :class:`RadiographIntensity` leaves
-    as it is.
+    would be. A picture that MONAI's ``LoadImage`` has read is an error, since its metadata does not say whether columns come
+    first (MONAI's default) or rows: give its path, or ``picture.as_tensor().mT``.
+
+    The content of a file decides what it is, before its name; it may be compressed by gzip if it is DICOM or NIfTI. An image
+    in a packed folder (``medvl pack``) comes as a ``MetaTensor`` in [0, 1], which :class:`RadiographIntensity` leaves as it
+    is.
 
     Args:
         window: apply the VOI LUT or window of a DICOM image. False gives rescaled values (Hounsfield units in CT); a series
@@ -96,6 +99,11 @@ class LoadStudyImage(Transform):
         """
         if isinstance(image, MetaTensor) and _is_volume(image):
             return self._check_dims(self._volume(_gray_volume(image)), "image")
+        if isinstance(image, MetaTensor) and _is_read_by_monai(image):
+            received = "a MetaTensor of a file, whose columns come first unless reverse_indexing=False"
+            raise ValueError(
+                error_message("image", "be a path, or a tensor without metadata whose rows come first", received)
+            )
         if isinstance(image, np.ndarray | Tensor):
             return self._check_dims(_gray_array(image), "image")
         if not isinstance(image, str | os.PathLike):
@@ -211,21 +219,18 @@ class _ImageFileReader(PILReader):
 
 class _NiftiReader(NibabelReader):
     def read(self, data: Any, **kwargs: Any) -> Any:
-        (path,) = ensure_tuple(data)
+        self.filenames = (path,) = ensure_tuple(data)
         name = os.fspath(path).lower()
         with open(path, "rb") as file:
             compressed = is_gzip(file.read(2))
         # A single file that is compressed is read to its end below, where its checksum is.
         if name.endswith((".hdr.gz", ".img.gz") if compressed else (".nii", ".hdr", ".img")):
-            try:
-                image = super().read(path, **kwargs)
-            except AttributeError as error:  # of a header without the fields of a volume
-                if isinstance(nibabel.load(path), nibabel.Cifti2Image):
-                    raise ValueError("it holds CIFTI data, which belong to surfaces and not to voxels.") from error
-                raise
+            # MONAI's reader replaces an sform whose voxel sizes differ from pixdim by the qform, also by one that is not valid.
+            image = nibabel.load(path)
+            if isinstance(image, nibabel.Cifti2Image):
+                raise ValueError("it holds CIFTI data, which belong to surfaces and not to voxels.")
             check_size(_voxel_bytes(image), "its volume")
             return image
-        self.filenames = [path]
         with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
             content = read_bounded(file, "the file")
         kind = nibabel.Nifti2Image if content[4:6] == b"n+" else nibabel.Nifti1Image
@@ -368,6 +373,8 @@ def _gray_array(image: np.ndarray | Tensor) -> Tensor:
         image = image[None]
     elif len(shape) not in (3, 4) or shape[0] not in (1, 3):
         raise ValueError(error_message("image", "have shape (H, W), (1, H, W[, D]) or (3, H, W[, D])", shape))
+    if 0 in shape:
+        raise ValueError(error_message("image", "hold at least one pixel", f"shape {shape}"))
     if np.iscomplexobj(image) if isinstance(image, np.ndarray) else image.is_complex():
         raise ValueError(error_message("image", "hold real numbers", f"type {image.dtype}"))
     tensor = as_float32(image)
@@ -379,6 +386,11 @@ def _gray_array(image: np.ndarray | Tensor) -> Tensor:
 def _is_volume(image: MetaTensor) -> bool:
     """Whether this is a volume with a place in space: (C, H, W, D), or (H, W, D) as MONAI reads a file."""
     return image.ndim == 4 or (image.ndim == 3 and len(image.meta.get(MetaKeys.SPATIAL_SHAPE, ())) == 3)
+
+
+def _is_read_by_monai(image: MetaTensor) -> bool:
+    """Whether this is a picture that a reader of MONAI has read: which of its axes comes first, the metadata does not say."""
+    return MetaKeys.SPATIAL_SHAPE in image.meta and SCALED not in image.meta
 
 
 def _gray_volume(image: MetaTensor) -> MetaTensor:

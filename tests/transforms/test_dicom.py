@@ -712,3 +712,48 @@ def test_the_values_say_so_where_the_header_is_silent(tmp_path, tags):
     torch.testing.assert_close(scaled(write_series(tmp_path / "a", BODY, **tags)), GRAY)
     positive = write_series(tmp_path / "b", np.abs(BODY), **tags)
     torch.testing.assert_close(scaled(positive), scaled(positive, hu_range=None))
+
+
+@pytest.mark.parametrize(
+    "keyword", ["SamplesPerPixel", "PhotometricInterpretation", "BitsStored", "PixelRepresentation"]
+)
+def test_what_pixels_need_is_named(tmp_path, keyword):
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", PICTURE))
+    delattr(dataset, keyword)
+    dataset.save_as(tmp_path / "a.dcm")
+    with pytest.raises(ValueError, match=rf"a\.dcm cannot be read as DICOM: it lacks {keyword}\.$"):
+        load(tmp_path / "a.dcm")
+
+
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth"])
+def test_text_for_a_number_is_named(tmp_path, keyword):
+    numbers = {"RescaleSlope": 2, "RescaleIntercept": 0, "WindowCenter": 40, "WindowWidth": 80}
+    path = Path(write_dicom(tmp_path / "a.dcm", PICTURE, **{**numbers, keyword: "-9.25"}))
+    path.write_bytes(path.read_bytes().replace(b"-9.25", b"abcde"))
+    with pytest.raises(
+        ValueError, match=rf"cannot be read as DICOM: its {keyword} must hold numbers, got other text\.$"
+    ):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "count"), [("ImageOrientationPatient", 6), ("ImagePositionPatient", 3), ("PixelSpacing", 2)]
+)
+def test_the_place_of_a_slice_is_finite_numbers(tmp_path, keyword, count):
+    folder = write_series(tmp_path / "a", VOLUME)
+    path = sorted(folder.iterdir())[2]
+    dataset = pydicom.dcmread(path)
+    setattr(dataset, keyword, [1.0] * (count + 1))
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=rf"unlike {path.name} \(its {keyword} must be {count} finite numbers, got \["):
+        load(folder)
+    # A single image has no place, so that it does not matter.
+    assert load(path).shape == (1, *dataset.pixel_array.shape)[1:]
+
+
+def test_a_long_reason_ends_at_a_word(tmp_path):
+    folder = write_series(tmp_path / "a", VOLUME)
+    path = sorted(folder.iterdir())[2]
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(ValueError, match=rf"unlike {path.name} \(The number of bytes .* \.\.\.\)\.$"):
+        load(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import math
 import shutil
+import struct
 
 import nibabel
 import numpy as np
@@ -46,6 +47,33 @@ def test_nifti_under_any_name(tmp_path, expected, kind, suffix, name):
     target.parent.mkdir()
     shutil.copy(source, target)
     np.testing.assert_array_equal(load(target), expected)
+
+
+def write_sform(path, axes):
+    """A file whose sform has these axes; its pixdim is 1 and its qform, which is not valid, the identity."""
+    write_nifti(path, affine=np.eye(4))
+    content = bytearray(path.read_bytes())
+    content[252:256] = struct.pack("<hh", 0, 1)
+    content[280:328] = np.hstack([axes, np.zeros((3, 1))]).astype("<f4").tobytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a"])
+def test_an_sform_is_used_whatever_pixdim_says(tmp_path, name):
+    source = write_sform(tmp_path / "source.nii", np.diag([-2, -2, 2]))
+    content = source.read_bytes()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name != "a.nii" else content)
+    np.testing.assert_array_equal(load(tmp_path / name), VOLUME[::-1, ::-1])
+    assert LoadStudyImage(keep_meta=True)(tmp_path / name).pixdim.tolist() == [2, 2, 2]
+
+
+def test_an_sform_without_numbers_is_refused(tmp_path):
+    path = write_sform(tmp_path / "a.nii", np.diag([np.nan, 1, 1]))
+    with pytest.raises(
+        ValueError, match=r"a\.nii cannot be read as NIfTI: the affine matrix must map the axes to three "
+    ):
+        load(path)
 
 
 @pytest.mark.parametrize("suffix", ["hdr", "img", "hdr.gz", "img.gz"])
@@ -239,6 +267,18 @@ def test_a_meta_tensor_of_one_slice_is_shown_as_its_file(tmp_path):
     np.testing.assert_array_equal(load(image), load(path))
 
 
+@pytest.mark.parametrize("options", [{}, {"ensure_channel_first": True}, {"reverse_indexing": False}])
+def test_a_picture_that_monai_has_read_is_refused(tmp_path, options):
+    Image.fromarray(PICTURE.astype(np.uint8)).save(tmp_path / "a.png")
+    image = LoadImage(image_only=True, **options)(tmp_path / "a.png")
+    with pytest.raises(
+        ValueError, match=r"^image must be a path, or a tensor .* got a MetaTensor of a file, whose columns "
+    ):
+        LoadStudyImage()(image)
+    if not options:
+        np.testing.assert_array_equal(LoadStudyImage()(image.as_tensor().mT), LoadStudyImage()(tmp_path / "a.png"))
+
+
 def test_a_meta_tensor_in_color_keeps_its_affine():
     affine = torch.diag(torch.tensor([-2.0, 1, 1, 1]))
     colors = torch.from_numpy(np.stack([VOLUME, VOLUME * 2, VOLUME * 3])).float()
@@ -284,3 +324,12 @@ def test_damage_that_the_format_can_tell_is_not_read(tmp_path, name):
     path.write_bytes(data)
     with pytest.raises(ValueError, match=f"^the file {path} cannot be read as "):
         LoadStudyImage()(path)
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (4, 0), (1, 0, 4), (1, 4, 4, 0)])
+def test_an_array_without_a_pixel_is_refused(tmp_path, shape):
+    np.save(tmp_path / "a.npy", np.zeros(shape))
+    with pytest.raises(
+        ValueError, match=r"a\.npy cannot be read as NumPy: image must hold at least one pixel, got shape "
+    ):
+        load(tmp_path / "a.npy")

@@ -415,3 +415,17 @@ def test_real_radiographs(shared_data):
         assert 0.05 < image.std() < 0.5
     tiny = read_manifest(shared_data / "pneumonia" / "cases.csv", label_column="finding").studies
     assert chain(tiny[0])["image"].shape == (1, 64, 64)
+
+
+@pytest.mark.parametrize(
+    "hu_range", [5, "abc", (1,), (1, 2, 3), ("a", "b"), (1, -1), (0, float("inf")), (float("nan"), 1)]
+)
+def test_a_range_of_hounsfield_units_is_two_numbers(hu_range):
+    with pytest.raises(ValueError, match=r"^hu_range must be two numbers in ascending order, or None, got "):
+        image_preprocessing(8, hu_range=hu_range)
+
+
+@pytest.mark.parametrize("image_size", [0, -1, 2.5, "8", None, True])
+def test_the_size_of_the_preprocessing_is_named(image_size):
+    with pytest.raises((TypeError, ValueError), match=r"^image_size must be (an integer|at least 1), got "):
+        image_preprocessing(image_size)
