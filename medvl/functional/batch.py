@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
@@ -23,8 +24,9 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 def pair_ids(image_ids: Ids | None, text_ids: Ids | None, image_embeds: Tensor, text_embeds: Tensor) -> Pair:
     """Ids of images (N,) and texts (M,) as integers; without ids, image i and text i of a process are a pair."""
     ids = optional_ids(image_ids, text_ids, image_embeds, text_embeds)
-    if ids is not None:
-        _warn_if_without_pair(ids)
+    if ids is not None and image_ids is not None and text_ids is not None:
+        if _kind(image_ids) == _kind(text_ids):
+            _warn_if_without_pair(ids)
         return ids
     count, texts = len(image_embeds), len(text_embeds)
     if count != texts:
@@ -55,20 +57,22 @@ def _kind(ids: Ids) -> str:
 
 
 _CHECKS_ON_ACCELERATOR = 10
-_checks = 0
+_checks: Counter[str] = Counter()
 _warned: set[str] = set()
 
 
 def _warn_if_without_pair(ids: Pair, why: str = "") -> None:
     """Warn once if no image and text of a batch are a pair, where the loss is 0 and nothing is learned."""
-    if _is_checked(*ids) and not torch.isin(*ids).any():
-        _warn(f"No image and text of a batch have equal ids, so no pair is a positive{why}.")
+    message = f"No image and text of a batch have equal ids, so no pair is a positive{why}."
+    if _is_checked(message, *ids) and not torch.isin(*ids).any():
+        _warn(message)
 
 
 def warn_if_without_positive(positive: Tensor) -> None:
     """Warn once if ids and labels make no image and text of a batch a positive pair; (N, M), or (N,) by image."""
-    if _is_checked(positive, positive) and not positive.any():
-        _warn("No image and text of a batch have equal ids or labels that agree, so no pair is a positive.")
+    message = "No image and text of a batch have equal ids or labels that agree, so no pair is a positive."
+    if _is_checked(message, positive, positive) and not positive.any():
+        _warn(message)
 
 
 def warn_if_labels_are_empty(
@@ -76,23 +80,25 @@ def warn_if_labels_are_empty(
 ) -> None:
     """Warn once if all labels of a batch's images, or texts, are 0 or unknown: every pair is then as similar as any other."""
     for side, labels in (("image", image_labels), ("text", text_labels)):
-        if _is_checked(labels, labels) and not labels.nan_to_num(0.0).any():
-            _warn(f"All {side}_labels of a batch are 0 or unknown, so {consequence}.")
+        message = f"All {side}_labels of a batch are 0 or unknown, so {consequence}."
+        if _is_checked(message, labels, labels) and not labels.nan_to_num(0.0).any():
+            _warn(message)
 
 
-def _is_checked(images: Tensor, texts: Tensor) -> bool:
-    """Whether to look at a batch's content for a warning.
+def _is_checked(message: str, images: Tensor, texts: Tensor) -> bool:
+    """Whether to look at a batch's content for a warning, which is given once.
 
     Only the first batches are checked on an accelerator, which the check would make wait; and only a process of its own,
     since the pairs of several may be in different ones.
     """
-    global _checks
-    if _warned or torch.compiler.is_compiling() or get_world_size() > 1 or not (images.numel() and texts.numel()):
+    if torch.compiler.is_compiling() or get_world_size() > 1 or not (images.numel() and texts.numel()):
+        return False
+    if message in _warned:
         return False
     if images.device.type == "cpu":
         return True
-    _checks += 1
-    return _checks <= _CHECKS_ON_ACCELERATOR
+    _checks[message] += 1
+    return _checks[message] <= _CHECKS_ON_ACCELERATOR
 
 
 def _warn(message: str) -> None:

@@ -30,7 +30,8 @@ class GradientClipping:
     """
 
     def __init__(self, max_norm: float = 1.0) -> None:
-        check_positive(max_norm, "max_norm")
+        if max_norm != math.inf:  # which measures the norm and clips nothing
+            check_positive(max_norm, "max_norm")
         self.max_norm = max_norm
 
     def attach(self, engine: Engine) -> None:

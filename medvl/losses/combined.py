@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Mapping, Sequence
 from numbers import Real
 from typing import Any
@@ -130,6 +131,8 @@ def _loss_and_weight(name: str, term: object) -> tuple[nn.Module, float]:
     loss, weight = term if isinstance(term, Sequence) and len(term) == 2 else (term, 1.0)
     if not isinstance(loss, nn.Module) or not isinstance(weight, Real):
         raise TypeError(error_message(f"losses[{name!r}]", "be a loss or a (loss, weight) pair", repr(term)))
+    if not math.isfinite(weight):
+        raise ValueError(error_message(f"the weight of losses[{name!r}]", "be finite", weight))
     return loss, float(weight)
 
 

@@ -40,10 +40,12 @@ def check_number(value: object, name: str) -> None:
 
 
 def check_positive(value: float, name: str) -> None:
-    """Raise ``TypeError`` if ``value`` is not a number, ``ValueError`` if it is not above 0."""
+    """Raise ``TypeError`` if ``value`` is not a number, ``ValueError`` if it is not above 0 or not finite."""
     check_number(value, name)
     if not value > 0:
         raise ValueError(error_message(name, "be above 0", value))
+    if value == float("inf"):
+        raise ValueError(error_message(name, "be finite", value))
 
 
 def check_non_negative(value: float, name: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ EMBEDS = torch.eye(3)[:2], torch.eye(3)[1:]
 @pytest.fixture(autouse=True)
 def nothing_said(monkeypatch):
     monkeypatch.setattr(batch, "_warned", set())
-    monkeypatch.setattr(batch, "_checks", 0)
+    monkeypatch.setattr(batch, "_checks", Counter())
 
 
 def warned(loss, *arguments, **named):
@@ -60,6 +61,16 @@ def test_a_batch_without_a_pair_is_said_once(image_ids, text_ids, why):
 )
 def test_a_batch_with_a_pair_is_silent(image_ids, text_ids):
     assert warned(ImageTextContrastiveLoss(), image_ids, text_ids) == []
+
+
+def test_one_cause_does_not_silence_another():
+    ones = torch.ones(2, 1)
+    named = {"image_labels": 0 * ones, "text_labels": ones}
+    assert len(warned(SemanticMatchingLoss(), **named)) == 1
+    assert warned(ImageTextContrastiveLoss(), ["a", "b"], ["c", "d"]) == [f"{SAID}."]
+    why = ": image_ids are strings, text_ids integers"
+    assert warned(ImageTextContrastiveLoss(), ["1", "2"], [1, 2]) == [f"{SAID}{why}."]
+    assert warned(ImageTextContrastiveLoss(), ["1", "2"], [1, 2]) == []
 
 
 def test_labels_are_positives_without_equal_ids():

@@ -176,3 +176,9 @@ def test_the_names_that_are_used():
     assert {"image_embeds", "semantic_integrity", "logit_scale", "image_ids"} <= used
     assert not used & {"weights", "text_ids", "logit_bias", "patch_embeds"}
     assert "logit_scale" not in CombinedLoss({"a": ImageTextContrastiveLoss(temperature=0.1)}).used_names()
+
+
+@pytest.mark.parametrize("weight", [float("nan"), float("inf")])
+def test_a_weight_is_finite(weight):
+    with pytest.raises(ValueError, match=r"^the weight of losses\['x'\] must be finite, got "):
+        CombinedLoss({"x": (ImageTextContrastiveLoss(), weight)})

@@ -24,7 +24,7 @@ def test_gathered_equals_one_process(processes, batches):
         [*command, str(WORKER), *batches],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=850,
         env=environment,
         check=False,
     )

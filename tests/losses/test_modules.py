@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import io
+import math
 import pickle
 import re
 import threading
@@ -740,3 +741,15 @@ def test_gathered_over_unequal_processes_equals_the_whole_batch(name, reduction,
 def test_an_option_out_of_range_is_named_when_the_loss_is_made(loss, options, message):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         loss(**options)
+
+
+@pytest.mark.parametrize("ids", [["a", 1], [1, "a"], ["1", torch.tensor(1)]])
+def test_ids_of_two_kinds_in_one_list_are_an_error(ids):
+    with pytest.raises(TypeError, match=r"^image_ids must be all integers or all strings, got both\.$"):
+        ImageTextContrastiveLoss()(torch.eye(2), torch.eye(2), image_ids=ids, text_ids=["a", "b"])
+
+
+@pytest.mark.parametrize("loss", [ImageTextContrastiveLoss, SemanticMatchingLoss, PatchSentenceMatchingLoss])
+def test_a_temperature_is_finite(loss):
+    with pytest.raises(ValueError, match=r"^temperature must be finite, got inf\.$"):
+        loss(temperature=math.inf)

@@ -48,6 +48,7 @@ def test_good_values_pass(check, value):
         (check_number, "1", TypeError, "size must be a number, got '1'."),
         (check_positive, 0, ValueError, "size must be above 0, got 0."),
         (check_positive, float("nan"), ValueError, "size must be above 0, got nan."),
+        (check_positive, float("inf"), ValueError, "size must be finite, got inf."),
         (check_positive, None, TypeError, "size must be a number, got None."),
         (check_non_negative, -1, ValueError, "size must be at least 0, got -1."),
         (check_non_negative, float("nan"), ValueError, "size must be at least 0, got nan."),
