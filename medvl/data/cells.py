@@ -21,6 +21,7 @@ _NO_ID = frozenset({"unknown", "unk", "anonymous", "anonymized", "anonymised", "
 
 # White space, and characters that have no width: a spreadsheet's or a web page's paste may begin or end with them.
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\xad"
+_NO_WIDTH = dict.fromkeys(map(ord, _ZERO_WIDTH))
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
 _SEPARATORS = re.compile(r"[;|\n\uff1b]")
 _COMMAS = re.compile(r"[,\uff0c\u3001]")
@@ -59,7 +60,8 @@ def is_blank(cell: Any) -> bool:
 def read_id(cell: Any, column: str) -> str:
     """The id in a cell; ``""`` if there is none.
 
-    A spreadsheet or pandas may have made a number of it: ``7``, ``"7"``, ``7.0`` and ``="7"`` are one id. ``007`` is another.
+    A spreadsheet or pandas may have made a number of it: ``7``, ``"7"``, ``7.0``, ``7,0``, ``'7`` and ``="7"`` are one id.
+    ``007`` is another.
 
     Args:
         cell: the cell.
@@ -79,6 +81,8 @@ def read_id(cell: Any, column: str) -> str:
     text = " ".join(unicodedata.normalize("NFC", strip_text(str(cell))).split())
     if re.fullmatch(r'="[^"]*"', text):  # how exports keep a spreadsheet from reading a number
         text = strip_text(text[2:-1])
+    if re.match(r"'[=+\-@\d]", text) and text.count("'") == 1:  # the same, as medvl's own tables have it
+        text = strip_text(text[1:])
     if is_blank(text) or text.lower() in _NO_ID:
         return ""
     if re.fullmatch(r"[+-]?\d(\.\d+)?[eE]\+\d+", text) or text in ("inf", "-inf"):
@@ -93,7 +97,7 @@ def normalize_name(name: str) -> str:
         >>> normalize_name("Pleural_Effusion ")
         'pleural effusion'
     """
-    name = unicodedata.normalize("NFKC", strip_text(name)).translate(_DASHES)
+    name = unicodedata.normalize("NFKC", strip_text(name)).translate(_DASHES).translate(_NO_WIDTH)
     return " ".join(name.replace("_", " ").casefold().split())
 
 
@@ -181,4 +185,4 @@ def _is_number(text: str) -> bool:
 
 
 def _without_fraction(text: str) -> str:
-    return text.split(".")[0] if re.fullmatch(r"[+-]?\d+\.0*", text) else text
+    return re.split("[.,]", text)[0] if re.fullmatch(r"[+-]?\d+(\.0*|,0+)", text) else text

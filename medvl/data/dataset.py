@@ -16,6 +16,7 @@ from monai.transforms import Transform as MonaiTransform
 from torch.utils.data import Dataset, get_worker_info
 
 from medvl.transforms.study import study_id_of
+from medvl.utils.checks import check_integer, error_message
 from medvl.utils.errors import StudyError
 from medvl.utils.threads import torch_threads
 
@@ -27,7 +28,8 @@ class StudyDataset(Dataset[dict[str, Any]]):
     """Studies with transforms whose random draws are reproducible for every item.
 
     Random transforms are seeded from (``seed``, epoch, index), so an item does not depend on the order of access, the worker
-    process, the number of workers and of PyTorch's threads or whether the run was resumed.
+    process, the number of workers and of PyTorch's threads or whether the run was resumed. :class:`StudyLoader` makes every
+    pass a new epoch; with a plain ``DataLoader``, which knows of no epochs, call :meth:`set_epoch` before each pass.
 
     The transforms before the first random one are applied once a study and cached, as in MONAI's ``CacheDataset``, up to
     ``cache_bytes`` of tensors; :meth:`load` fills the cache. The random transforms get a copy of the cached item, with
@@ -39,6 +41,10 @@ class StudyDataset(Dataset[dict[str, Any]]):
         seed: of the random transforms; an integer, at least 0.
         cache_bytes: maximum size of the cached tensors, those of all worker processes of a loader together; 0 disables the
             cache.
+
+    Raises:
+        TypeError: If ``studies`` is not a sequence, or ``seed`` not an integer.
+        ValueError: If ``seed`` is below 0.
 
     Example:
         >>> from monai.transforms import RandLambdad
@@ -55,6 +61,9 @@ class StudyDataset(Dataset[dict[str, Any]]):
         seed: int = 0,
         cache_bytes: int = 0,
     ) -> None:
+        if not (hasattr(studies, "__len__") and hasattr(studies, "__getitem__")) or isinstance(studies, str | Mapping):
+            raise TypeError(error_message("studies", "be a sequence of dictionaries", type(studies).__name__))
+        check_integer(seed, "seed", minimum=0)
         self.studies = studies
         self.steps = list(_flatten(transform))
         self.seed = seed
@@ -71,7 +80,8 @@ class StudyDataset(Dataset[dict[str, Any]]):
         return len(self.studies)
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch that the random transforms are seeded with."""
+        """Set the epoch that the random transforms are seeded with, at least 0."""
+        check_integer(epoch, "epoch", minimum=0)
         self._epoch.fill_(epoch)
 
     def load(self, progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None, threads: int = 2) -> None:
@@ -134,7 +144,10 @@ class StudyDataset(Dataset[dict[str, Any]]):
         size = 0
         item: dict[str, Any] | StudyError
         try:
-            item = self._apply(self.steps[: self._first_random], dict(self.studies[index]))
+            study = self.studies[index]
+            if not isinstance(study, Mapping):
+                raise TypeError(error_message(f"studies[{index}]", "be a dictionary", type(study).__name__))
+            item = self._apply(self.steps[: self._first_random], dict(study))
             size = sum(
                 value.numel() * value.element_size() for value in item.values() if isinstance(value, torch.Tensor)
             )

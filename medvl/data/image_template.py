@@ -65,7 +65,10 @@ def template_parts(template: str) -> list[tuple[str, str | None, str]]:
     """
     expected = "be a path with columns in braces, as {split}/{VolumeName}"
     try:
-        parts = [(text, field, spec or "") for text, field, spec, _ in Formatter().parse(template)]
+        parsed = list(Formatter().parse(template))
+        if any(conversion for *_, conversion in parsed):
+            raise ValueError("a conversion, as in {name!r}")
+        parts = [(text, field, spec or "") for text, field, spec, _ in parsed]
     except ValueError as error:
         raise ValueError(error_message("image_template", expected, repr(template))) from error
     if not any(field for _, field, _ in parts) or any(field is not None and not field.strip() for _, field, _ in parts):

@@ -199,6 +199,20 @@ def equal_files(
     return groups
 
 
+def content_key(path: str) -> str | None:
+    """A short hash of a file, or of a folder's files, by size and the three samples that :func:`equal_files` compares.
+
+    Args:
+        path: the file; packed images are known by the hash of their content.
+
+    Returns:
+        The hash; None if the file cannot be read or is empty.
+    """
+    size = _readable(_size)(path)
+    sample = None if size is None else _readable(_sample)(path)
+    return None if sample is None else hashlib.sha256(f"{size}:{sample}".encode()).hexdigest()[:32]
+
+
 def join_groups(keys: Iterable[Sequence[Hashable]]) -> list[int]:
     """Number the connected groups: two items that share a key are in one group.
 

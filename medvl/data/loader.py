@@ -14,7 +14,7 @@ from medvl.data.collate import collate_studies
 from medvl.data.dataset import StudyDataset
 from medvl.data.samplers import DistributedBatchSampler
 from medvl.data.unified import UnifiedDataset
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError
 
@@ -91,7 +91,12 @@ class StudyLoader(DataLoader[dict[str, Any]]):
         return getattr(self, "_batches", None) or super()._index_sampler
 
     def set_epoch(self, epoch: int) -> None:
-        """Set the epoch of the next pass, which the order of the studies and the random transforms depend on."""
+        """Set the epoch of the next pass, which the order of the studies and the random transforms depend on.
+
+        Args:
+            epoch: at least 0.
+        """
+        check_integer(epoch, "epoch", minimum=0)
         self._start_at(epoch, 0)
 
     def _start_at(self, epoch: int, batch: int) -> None:
@@ -152,7 +157,9 @@ class StudyLoader(DataLoader[dict[str, Any]]):
         self._position = self._next_epoch, self._next_batch
         if all_lost and skipped:
             error = next(iter(skipped.values()))
-            raise ValueError(f"No study is left: {len(skipped)} skipped for an error, the first: {error}.")
+            raise ValueError(
+                f"No study is left: {len(skipped)} skipped for an error, the first: {str(error).removesuffix('.')}."
+            )
 
 
 class _RemainingBatches:

@@ -147,6 +147,8 @@ def read_manifest(
     if columns.image is None and columns.template is None and columns.report is None:
         raise ValueError(error_message("image_column or report_column", "name a column", "None for both"))
     folder = table.folder if image_root is None else Path(image_root).expanduser()
+    if image_root is not None and not folder.is_dir():
+        raise FileNotFoundError(error_message("image_root", "be a folder that exists", repr(str(image_root))))
     files = ImageFiles(folder, image_suffix)
     read = StudyCollector(0 if labels is None else labels.width, str(folder.absolute()))
     skipped: list[StudyError] = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from medvl.data.sources import Source, assign_kinds, parse_source, read_source
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
 from medvl.text import load_vocabulary
 from medvl.utils.checks import check_option, error_message
+from medvl.utils.errors import StudyError
 
 logger = logging.getLogger(__name__)
 
@@ -130,7 +131,7 @@ def load_sources(
     prepare_synthetic(locations, folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
     selection = ColumnSelection(columns or {})
     tables = [Source(source.kind, str(table_path(source.location, folder))) for source in parsed]
-    read = [read_source(table, selection, on_error, on_leak) for table in tables]
+    read = [_read_named(table, selection, on_error, on_leak, len(tables) > 1) for table in tables]
     selection.check_all_found()  # before a study is missed because a column is misspelled
     splits = split_sources(read, seed)
     parts: dict[str, Manifest] = {}
@@ -163,6 +164,24 @@ def load_sources(
         text_unit=text_unit,
         sections=(sections,) if isinstance(sections, str) else tuple(sections),
     )
+
+
+def _read_named(
+    source: Source, columns: ColumnSelection, on_error: str, on_leak: str, is_one_of_several: bool
+) -> Manifest:
+    """Read one source; of several, errors name it, since rows alone do not tell where they are."""
+    if not is_one_of_several:
+        return read_source(source, columns, on_error, on_leak)
+    name = Path(source.location).name
+
+    def named(error: StudyError) -> StudyError:
+        return StudyError(error.study_id, error.key, f"{name}, {error.reason}")
+
+    try:
+        manifest = read_source(source, columns, on_error, on_leak)
+    except StudyError as error:
+        raise named(error) from error
+    return replace(manifest, skipped=[named(error) for error in manifest.skipped])
 
 
 def _unique_name(location: str, taken: Mapping[str, Any]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Hashable, Mapping, Sequence
+import unicodedata
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -30,7 +32,7 @@ def patient_spelling(patient: str) -> str:
         >>> [patient_spelling(patient) for patient in ("7", "007", "P-07", "p-7", "1007")]
         ['7', '7', 'p-7', 'p-7', '1007']
     """
-    return re.sub(r"^(\D*)0+(?=\d+$)", r"\1", patient.casefold())
+    return re.sub(r"^(\D*)0+(?=\d+$)", r"\1", unicodedata.normalize("NFKC", patient).casefold())
 
 
 def split_keys(study: Mapping[str, Any]) -> list[tuple[str, Hashable]]:
@@ -70,8 +72,11 @@ def split_by_patient(
         >>> [study["split"] for study in split_by_patient(studies, fractions=(0.5, 0.25, 0.25))]
         ['train', 'train', 'test', 'test', 'val', 'val', 'train', 'train']
     """
-    if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
-        raise ValueError(error_message("fractions", "be three numbers of at least 0 with sum 1", tuple(fractions)))
+    numbers_given = isinstance(fractions, Iterable) and all(isinstance(number, Real) for number in fractions)
+    shares = tuple(fractions) if numbers_given else ()
+    if len(shares) != 3 or not (min(shares) >= 0 and abs(sum(shares) - 1) <= 1e-6):
+        received = shares if numbers_given else repr(fractions)
+        raise ValueError(error_message("fractions", "be three numbers of at least 0 with sum 1", received))
     numbers = np.asarray(join_groups(map(split_keys, studies)), dtype=np.int64)
     members, position = np.unique(numbers, return_inverse=True)
     digests = _group_digests(studies, members, position, seed)

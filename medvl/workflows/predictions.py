@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +12,17 @@ import numpy as np
 import torch
 
 from medvl.data import Manifest
+from medvl.data.cells import class_key
 from medvl.handlers.score_table import write_scores
 from medvl.inferers import ZeroShotInferer
+from medvl.text.prompts import load_prompt_templates
 from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError
 from medvl.utils.io import write_json
 from medvl.utils.modes import eval_mode
 from medvl.workflows.trained_run import TrainedRun
+
+logger = logging.getLogger(__name__)
 
 SCORE_FILES = (".csv", ".json")
 
@@ -93,7 +99,7 @@ def predict(
         run: the trained model with its preprocessing and prompts.
         manifest: the images, of :func:`image_manifest` or :meth:`TrainedRun.studies`.
         findings: K names; those of the training by default. One that the training did not have gets the prompts of the
-            built-in templates.
+            built-in templates; one that these do not have either, a warning.
         batch_size: images at once.
         on_error: "raise" or "skip": what an image that cannot be read does.
 
@@ -104,6 +110,7 @@ def predict(
         StudyError: If an image cannot be read, unless ``on_error`` is "skip".
     """
     names = list(findings or run.finding_names)
+    _warn_of_unknown(names, run)
     inferer = ZeroShotInferer(run.class_prompts(names))
     loader = run.loader(manifest, batch_size=batch_size, on_error=on_error)
     device = next(run.model.parameters()).device
@@ -114,6 +121,20 @@ def predict(
             ids += [str(name) for name in batch["study_id"]]
             scores.append(inferer(batch["image"].to(device), run.model).float().cpu().numpy())
     return Predictions(ids, names, np.concatenate(scores), [*manifest.skipped, *loader.skipped.values()])
+
+
+def _warn_of_unknown(names: Sequence[str], run: TrainedRun) -> None:
+    """Warn of findings that neither the training nor the built-in templates have, such as misspelled ones."""
+    known = {class_key(name): name for name in (*load_prompt_templates().names, *run.finding_names)}
+    for name in names:
+        if class_key(name) not in known:
+            near = difflib.get_close_matches(class_key(name), known, n=1)
+            hint = f" (did you mean {known[near[0]]!r}?)" if near else ""
+            logger.warning(
+                "%r is no finding of the training or of the built-in prompts%s; its prompts are made of its name.",
+                name,
+                hint,
+            )
 
 
 def check_suffix(path: Path, suffixes: Sequence[str]) -> None:

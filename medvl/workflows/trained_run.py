@@ -16,6 +16,7 @@ from monai.transforms import Compose, SelectItemsd, Transform
 from safetensors import SafetensorError
 
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
+from medvl.data.cells import class_key
 from medvl.data.column_selection import OF_ONE_TABLE, applicable_options
 from medvl.data.locations import parse_location
 from medvl.data.splits import SPLITS
@@ -147,8 +148,12 @@ class TrainedRun:
         return read_record(saved) if saved.is_file() else {}
 
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
-        """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates."""
-        return {name: self._saved_prompts.get(name) or make_class_prompts([name])[name] for name in names}
+        """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates.
+
+        Spellings that differ by case, white space or underscores are one finding.
+        """
+        saved = {class_key(name): sides for name, sides in self._saved_prompts.items()}
+        return {name: saved.get(class_key(name)) or make_class_prompts([name])[name] for name in names}
 
     def studies(
         self,
@@ -222,7 +227,7 @@ class TrainedRun:
             return None
         return (
             f"{number} of the {len(studies)} studies, or their patients, were in the training split of this run (by image, "
-            "study id or patient id): these figures do not show how the model does on new studies."
+            "its content, study id or patient id): these figures do not show how the model does on new studies."
         )
 
     def _training_splits(self, manifest: Manifest, split: str) -> Manifest | None:

@@ -104,6 +104,8 @@ class TestClassNames:
             "Edema\u00a0",
             "\ufeffEdema",
             "Edema\u200b",
+            "Ede\u200bma",
+            "Ede\xadma",
             "_edema_",
             "Ｅｄｅｍａ",
             "Edema|edema",
@@ -184,6 +186,10 @@ class TestClassNames:
 class TestIds:
     def test_one_number_in_every_spelling_is_one_patient(self, folder):
         assert patients(folder, [7, "7", 7.0, "7.0", "7.00", " 7 ", "7\u00a0", "\ufeff7", '="7"', "7."]) == ["7"] * 10
+
+    def test_numbers_as_spreadsheets_of_other_languages_and_medvl_write_them(self, folder):
+        assert patients(folder, ["7", "'7", "7,0", "7,00", "'7.0"]) == ["7"] * 5
+        assert patients(folder, ["-7a", "'-7a", "=7", "'=7", "'a'", "7,1"]) == ["-7a", "-7a", "=7", "=7", "'a'", "7,1"]
 
     def test_a_table_saved_again_by_pandas_keeps_its_patients(self, folder):
         pandas.DataFrame({"report": ["A.", "B.", "C."], "patient": [7, None, 12]}).to_csv(folder / "t.csv", index=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.utils.data import SequentialSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from medvl.data import StudyDataset, StudyLoader, collate_studies
+from medvl.transforms import LoadStudyImaged
 from medvl.utils.errors import StudyError
 from medvl.utils.ids import hash_id
 
@@ -337,3 +339,30 @@ class TestCollate:
             ValueError, match=r"^'image' must have one shape within a batch, got \(1, 2\) and \(1, 3\)\.$"
         ):
             collate_studies([{"image": torch.zeros(1, 2)}, {"image": torch.zeros(1, 3)}])
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: StudyDataset(None), "studies must be a sequence of dictionaries, got NoneType."),
+        (lambda: StudyDataset(5), "studies must be a sequence of dictionaries, got int."),
+        (lambda: StudyDataset("ab"), "studies must be a sequence of dictionaries, got str."),
+        (lambda: StudyDataset(studies()[0]), "studies must be a sequence of dictionaries, got dict."),
+        (lambda: StudyDataset([5])[0], "studies[0] must be a dictionary, got int."),
+        (lambda: StudyDataset([], seed=-1), "seed must be at least 0, got -1."),
+        (lambda: StudyDataset([]).set_epoch(-1), "epoch must be at least 0, got -1."),
+        (lambda: StudyLoader(noisy()).set_epoch(-1), "epoch must be at least 0, got -1."),
+        (lambda: StudyLoader(noisy()).set_epoch(1.5), "epoch must be an integer, got 1.5."),
+    ],
+)
+def test_wrong_arguments_are_named(make, sentence):
+    with pytest.raises((TypeError, ValueError), match=rf"^{re.escape(sentence)}$"):
+        make()
+
+
+def test_a_sentence_has_one_full_stop():
+    loader = StudyLoader(
+        StudyDataset([{"study_id": "a", "image": "/no.png"}], LoadStudyImaged("image")), on_error="skip"
+    )
+    with pytest.raises(ValueError, match=r"does not exist\.$"):
+        list(loader)

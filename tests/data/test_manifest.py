@@ -540,7 +540,10 @@ CELL = st.one_of(
     suffix=st.sampled_from([".jsonl", ".csv"]),
     label=st.sampled_from([None, "y"]),
 )
-@settings(max_examples=2 * settings.default.max_examples, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=2 * settings.default.max_examples,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 def test_odd_cells_are_read_or_counted(folder, rows, suffix, label):
     path = folder / f"odd{suffix}"
     if suffix == ".jsonl":
@@ -587,3 +590,16 @@ def test_real_cases_assign_splits(shared_data):
     assert [len(manifest.subset(name)) for name in ("train", "val", "test")] == [3882, 524, 624]
     assert manifest.names == ("No Finding", "Pneumonia")
     assert np.stack([study["label"] for study in manifest.subset("train").studies]).sum(0).tolist() == [388, 3494]
+
+
+@pytest.mark.parametrize("fractions", ["abc", 5, None, (float("nan"), 0.5, 0.5), ("a", "b", "c"), (-0.5, 0.5, 1.0)])
+def test_fractions_are_three_numbers(fractions):
+    with pytest.raises(ValueError, match=r"^fractions must be three numbers of at least 0 with sum 1, got "):
+        split_by_patient([{"study_id": "a"}], fractions)
+
+
+def test_ids_in_characters_of_other_width_stay_in_one_split():
+    studies = [{"study_id": str(i), "patient_id": name} for i, name in enumerate(("p7", "ｐ７", "P07", "p8"))]
+    for seed in range(8):
+        splits = [study["split"] for study in split_by_patient(studies, (0.5, 0.25, 0.25), seed)]
+        assert len(set(splits[:3])) == 1

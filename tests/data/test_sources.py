@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tarfile
 
 import numpy as np
@@ -281,3 +282,17 @@ class TestCache:
         assert first.shape[1] != other.shape[1]
         np.testing.assert_array_equal(label_texts(["No edema."], cache=cache), first)
         assert label_texts([]).shape == (0, 14)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_a_bad_row_of_one_of_several_tables_names_the_table(tmp_path, on_error):
+    for name, state in (("a", 1), ("b", 7)):
+        (tmp_path / f"{name}.csv").write_text(f"report,Edema,Fracture\nMild edema.,1,0\nEdema.,{state},0\n")
+    sources = [f"text-label={tmp_path / name}.csv" for name in "ab"]
+    sentence = r"^study 'row 2', Edema: b\.csv, row 2 \(line 3\): expected 1 .*, got 7$"
+    if on_error == "raise":
+        with pytest.raises(StudyError, match=sentence):
+            load_sources(sources)
+    else:
+        (error,) = load_sources(sources, on_error="skip").skipped
+        assert re.match(sentence, str(error))

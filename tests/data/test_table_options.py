@@ -76,6 +76,7 @@ def test_template_with_formats(folder):
             "image_template must be a path with columns in braces, as {split}/{VolumeName}, got 'a.png'.",
         ),
         ({"image_template": "{}"}, "image_template must be a path with columns in braces"),
+        ({"image_template": "{id!r}"}, "image_template must be a path with columns in braces"),
         ({"image_template": "{id"}, "image_template must be a path with columns in braces"),
         ({"image_template": "{idd}"}, "image_template: cases.csv has no column 'idd' (did you mean 'id'?)"),
         (
@@ -163,3 +164,9 @@ def test_each_source_takes_the_options_that_it_can(folder):
             [f"image-label={images_table}", f"text-label={texts}"],
             columns={**columns, "image_template": "{naming}", "image_column": "name"},
         )
+
+
+def test_a_root_of_images_is_a_folder(folder):
+    table = write(folder / "cases.csv", "image,report", "train/a.png,Clear.")
+    with pytest.raises(FileNotFoundError, match=r"^image_root must be a folder that exists, got '.*none'\.$"):
+        read_manifest(table, image_root=folder / "none")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import gc
 import gzip
 import io
 import os
 import re
 import subprocess
 import sys
+import warnings
 import zipfile
 
 import pandas
@@ -251,7 +253,11 @@ def workbook(**parts):
         ("c.parquet", b"PAR1" + SECRET, "is no Parquet file that can be read: it is damaged or cut off."),
         ("c.xlsx", SECRET, "must be a file of Excel (.xlsx), got other content."),
         ("c.xlsx", workbook(**{"xl/workbook.xml": SECRET}), "is no Excel workbook that can be read"),
-        ("c.jsonl", b'{"id": "' + SECRET, "has no line that is a JSON object; expected one in each line."),
+        (
+            "c.jsonl",
+            b'{"id": "' + SECRET,
+            "has no line that is a JSON object; row 1 (line 1): the line is not valid JSON (",
+        ),
         ("c.json", b'[{"id": "' + SECRET, "is not valid JSON"),
         ("c.json", b'[{"id": 1, "id": "' + SECRET + b'"}]', "is not valid JSON (one key is given twice)."),
         ("c.csv", b"\xff\xfe" + SECRET + b"x", "has the byte order mark of utf-16 and is damaged."),
@@ -357,3 +363,22 @@ def test_texts_of_several_columns_have_the_headers_of_their_sections():
         ("note", "X."),
     ]
     assert join_texts(texts) == "INDICATION: Pneumonia?\n\nFINDINGS: Clear.\n\nIMPRESSIONS: Normal.\n\nX."
+
+
+def test_a_key_given_twice_is_said_where_no_line_can_be_read(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"report": "a b", "report": "c d"}\n')
+    with pytest.raises(
+        ValueError, match=r"object; row 1 \(line 1\): the line is not valid JSON \(one key is given twice\)\.$"
+    ):
+        read_table(tmp_path / "c.jsonl")
+
+
+@pytest.mark.parametrize("name", ["c.csv", "c.csv.gz", "c.jsonl.gz"])
+def test_compressed_files_are_closed(tmp_path, name):
+    text = b'{"report": "a b"}\n' if "json" in name else b"report\na b\n"
+    (tmp_path / name).write_bytes(gzip.compress(text))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ResourceWarning)
+        assert [row.cells for row in read_table(tmp_path / name)] == [{"report": "a b"}]
+        gc.collect()
+    assert not [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]

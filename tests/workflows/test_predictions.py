@@ -101,3 +101,19 @@ def test_a_cell_goes_back_to_the_pixels_that_it_was_made_of(sides, resized):
     place = np.unravel_index(int(heat.argmax()), heat.shape)
     expected = ((row + 0.5) * sides[0] / resized[0] - 0.5, (column + 0.5) * sides[1] / resized[1] - 0.5)
     assert np.abs(np.array(place) - expected).max() <= 1
+
+
+def test_a_finding_in_another_spelling_has_the_saved_prompts(trained, images, caplog):
+    run = TrainedRun(trained)
+    assert (
+        run.class_prompts(["pleural_effusion"])["pleural_effusion"]
+        == run.class_prompts(["Pleural Effusion"])["Pleural Effusion"]
+    )
+    found = predict(run, image_manifest(images), ["EDEMA ", "Edema"])
+    np.testing.assert_array_equal(found.scores[:, 0], found.scores[:, 1])
+    assert not caplog.records
+    predict(run, image_manifest(images[:1]), ["Edma"])
+    assert [record.getMessage() for record in caplog.records] == [
+        "'Edma' is no finding of the training or of the built-in prompts (did you mean 'Edema'?); its prompts are made of its "
+        "name."
+    ]

@@ -183,7 +183,7 @@ def test_equal_ids_of_other_images_are_asked_about(run, tmp_path):
 def test_equal_files_of_other_ids_are_asked_about(run, copy):
     write(copy, [{**row, "image": f"./{row['image']}"} for row in read(copy)], NAMES[:2])
     with pytest.raises(
-        ValueError, match=r"has 30 of its 30 studies in common .* by name and size of the image, and no id"
+        ValueError, match=r"has 30 of its 30 studies in common .* by name and size, or content, of the image, and no id"
     ):
         run.studies(copy)
 
@@ -278,3 +278,27 @@ def test_sources_that_changed_keep_the_splits_of_the_training(copy, tmp_path):
     write(table, [row for row in labels if row["image"] not in gone], ("image", "patient_id", "finding"))
     assert images(run.studies().studies) == before["test"]
     assert images(run.studies(table).studies) <= before["test"], "one of its tables alone, by --data"
+
+
+def test_copies_of_training_images_under_other_names_are_said(run, copy, tmp_path):
+    training = sorted(images(run.studies(split="train").studies))
+    rows = []
+    for i, name in enumerate(training[:4]):
+        shutil.copy(copy.parent / name, tmp_path / f"copy{i}.png")
+        rows.append({"image": f"copy{i}.png", "report": TEXTS[i % 3], "patient_id": f"z{i}"})
+    table = write(tmp_path / "other.csv", rows)
+    with pytest.raises(ValueError, match=r"has 4 of its 4 studies in common .* or content, of the image, and no id"):
+        run.studies(table)
+    studies = run.studies(table, "all").studies
+    assert run.training_overlap(studies).startswith("4 of the 4 studies, or their patients, were in the training split")
+
+
+def test_a_few_copies_among_other_images_are_counted(run, copy, tmp_path):
+    name = sorted(images(run.studies(split="train").studies))[0]
+    shutil.copy(copy.parent / name, tmp_path / "new0.png")
+    for i in range(1, 30):
+        draw(tmp_path / f"new{i}.png", 200 + i)
+    rows = [{"image": f"new{i}.png", "report": TEXTS[i % 3], "patient_id": f"z{i}"} for i in range(30)]
+    studies = run.studies(write(tmp_path / "other.csv", rows)).studies
+    assert len(studies) == 30
+    assert run.training_overlap(studies).startswith("1 of the 30 studies")

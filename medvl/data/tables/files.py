@@ -114,7 +114,7 @@ class TableFile:
         raw.seek(0)
         if start != _GZIP:
             return raw
-        return bounded_file(cast(BinaryIO, gzip.GzipFile(fileobj=raw)), f"path: {self.name}")
+        return bounded_file(cast(BinaryIO, _GzipFile(fileobj=raw)), f"path: {self.name}")
 
     def head(self, number: int) -> bytes:
         """The first bytes, decompressed."""
@@ -200,6 +200,16 @@ def _spool(path: str) -> BinaryIO:
             shutil.copyfileobj(stream, kept, 2**20)
     kept.flush()
     return kept
+
+
+class _GzipFile(gzip.GzipFile):
+    """A compressed file that is closed with its content."""
+
+    def close(self) -> None:
+        raw = self.fileobj
+        super().close()
+        if raw is not None:
+            raw.close()
 
 
 class _SharedFile(io.RawIOBase):

@@ -66,10 +66,13 @@ def json_columns(rows: Iterable[Row], name: str) -> list[str]:
         ValueError: If no row is an object.
     """
     columns: dict[str, None] = {}
+    first = None
     for row in rows:
         columns.update(dict.fromkeys(row.cells))
+        first = first or row
     if not columns:
-        raise ValueError(f"path: {name} has no line that is a JSON object; expected one in each line.")
+        reason = f"; {first.position}: {first.problem}" if first is not None and first.problem else ""
+        raise ValueError(f"path: {name} has no line that is a JSON object{reason}.")
     return list(columns)
 
 
