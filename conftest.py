@@ -8,14 +8,16 @@ import sys
 
 import numpy as np
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 # The tests' models are so small that more threads only wait for each other; before torch is imported, and for its children.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # Everyone runs the same examples; `pytest --hypothesis-profile explore` looks for new ones, which become @example.
-settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
-settings.register_profile("explore", derandomize=False, deadline=None, print_blob=True, max_examples=1000)
+# No outcome depends on the speed of the machine: there is no deadline, and no check of how fast examples are drawn.
+UNTIMED = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("fixed", derandomize=True, **UNTIMED)
+settings.register_profile("explore", derandomize=False, max_examples=1000, **UNTIMED)
 settings.load_profile("fixed")
 
 SEED = int(os.environ.get("MEDVL_TEST_SEED", "0"))

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import medvl
 
@@ -235,3 +236,11 @@ def test_spelling_is_american(path):
     text = re.sub(r"https?://\S+|aria-labelledby", "", path.read_text(encoding="utf-8"))
     text = "".join(line for line in text.splitlines(True) if path.name != "CHANGELOG.md" or "→" not in line)
     assert not [found.group() for found in BRITISH.finditer(text)]
+
+
+def test_examples_are_the_same_for_everyone_and_depend_on_no_clock():
+    fixed, explore = (settings.get_profile(name) for name in ("fixed", "explore"))
+    assert (fixed.derandomize, explore.derandomize) == (True, False)
+    for profile in (fixed, explore):
+        assert profile.deadline is None
+        assert HealthCheck.too_slow in profile.suppress_health_check

@@ -148,7 +148,7 @@ def test_fetching(here):
     assert all(command.startswith("hf download ") for command in commands)
     program = Path(sys.executable).parent / "hf"
     text = subprocess.run(
-        [program, "download", "--help"], capture_output=True, text=True, timeout=120, check=True
+        [program, "download", "--help"], capture_output=True, text=True, timeout=600, check=True
     ).stdout
     assert "--local-dir" in text
 

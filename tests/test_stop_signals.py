@@ -32,7 +32,7 @@ def test_one_line_and_the_signals_code(tmp_path, name):
     while not (tmp_path / "run" / "checkpoints").is_dir() and run.poll() is None:
         time.sleep(0.05)
     run.send_signal(getattr(signal, name))
-    out, err = run.communicate(timeout=60)
+    out, err = run.communicate(timeout=600)
     assert run.returncode == 128 + getattr(signal, name), err
     assert err.splitlines()[-1] == f"Stopped by {name}. Go on by the same command with --resume."
     assert "Traceback" not in out + err

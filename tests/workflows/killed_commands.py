@@ -16,7 +16,18 @@ from safetensors.torch import load_file
 
 import medvl.data.tables.output as table_output
 from medvl.data.shard_verification import verify_packed
-from medvl.workflows import PackSettings, TrainedRun, embed_to_file, label_table, labeling, pack_studies, train
+from medvl.workflows import (
+    PackSettings,
+    TrainedRun,
+    embed_to_file,
+    folder_lock,
+    label_table,
+    labeling,
+    pack_studies,
+    train,
+)
+
+folder_lock.BEAT_SECONDS = 3600.0  # else the number of file operations would depend on how long a run takes
 
 TINY = {
     "epochs": 3, "batch_size": 16, "image_size": 32, "embed_dim": 8, "vocab_size": 100, "progress": False, "device": "cpu",

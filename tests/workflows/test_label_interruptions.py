@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas
 import pytest
@@ -59,6 +60,24 @@ def wait_for(path, process):
         time.sleep(0.002)
 
 
+def running_in_group(group):
+    """Whether a process of a group runs; one that has ended and that nobody has waited for does not."""
+    if not Path("/proc/self/stat").is_file():
+        try:
+            os.killpg(group, 0)
+        except ProcessLookupError:
+            return False
+        return True
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, _, own = entry.read_text().rpartition(")")[2].split()[:3]
+        except OSError:  # it ended meanwhile
+            continue
+        if int(own) == group and state not in "ZX":
+            return True
+    return False
+
+
 @pytest.mark.parametrize(("suffix", "workers"), [(".csv.gz", 2), (".parquet", 0)])
 def test_kills_at_random_moments_change_nothing(tmp_path, suffix, workers, monkeypatch):
     monkeypatch.setattr("medvl.workflows.labeling.BLOCK_ROWS", 16)
@@ -66,7 +85,7 @@ def test_kills_at_random_moments_change_nothing(tmp_path, suffix, workers, monke
     label_table(table, "text", tmp_path / f"whole{suffix}")
     draw = random.Random(suffix)
     kills = 0
-    for _ in range(6):
+    for _ in range(60):
         process = start(table, output, workers)
         wait_for(tmp_path / f"out{suffix}.progress.partial", process)
         try:
@@ -77,11 +96,12 @@ def test_kills_at_random_moments_change_nothing(tmp_path, suffix, workers, monke
             kills += 1
         else:
             assert process.returncode == 0, process.stderr.read()
-            break
+            output.unlink()  # it was faster than this process: once more from the start
         process.stderr.close()
-    else:
-        assert start(table, output, workers).wait() == 0
+        if kills == 5:
+            break
     assert kills
+    assert start(table, output, workers).wait() == 0
     assert output.read_bytes() == (tmp_path / f"whole{suffix}").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", f"out{suffix}", f"whole{suffix}"]
 
@@ -94,11 +114,10 @@ def test_a_process_that_is_ended_leaves_the_old_output_and_no_other_file(tmp_pat
     process = start(table, output, workers, resume=False)
     wait_for(tmp_path / "out.csv.progress.partial", process)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    assert process.wait(600) == 128 + signal.SIGTERM
     assert output.read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.csv", "out.csv"]
-    with pytest.raises(ProcessLookupError):  # nothing of its session is left
-        os.killpg(process.pid, 0)
+    assert not running_in_group(process.pid)
 
 
 def test_workers_end_with_a_process_that_is_killed(tmp_path):
@@ -107,10 +126,8 @@ def test_workers_end_with_a_process_that_is_killed(tmp_path):
     wait_for(tmp_path / "out.csv.progress.partial", process)
     process.kill()
     process.wait()
-    for _ in range(200):
-        try:
-            os.killpg(process.pid, 0)
-        except ProcessLookupError:
+    for _ in range(2000):
+        if not running_in_group(process.pid):
             return
         time.sleep(0.05)
     os.killpg(process.pid, signal.SIGKILL)

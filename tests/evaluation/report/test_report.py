@@ -441,7 +441,7 @@ def test_a_browser_shows_it_without_overflow_or_broken_pictures(report, tmp_path
     command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     command += ["--allow-file-access-from-files", "--virtual-time-budget=8000", "--window-size=1400,1000", "--dump-dom"]
     command += [f"--user-data-dir={tmp_path / 'profile'}", (tmp_path / "frame.html").as_uri()]
-    dom = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    dom = subprocess.run(command, capture_output=True, text=True, timeout=600, check=True).stdout
     found = re.search(r"<pre>(\{.*\})</pre>", dom, re.DOTALL)
     assert found, "the browser ran no script"
     seen = json.loads(found.group(1).replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&"))
