@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from medvl.text.headers import is_header
 from medvl.text.sentences import split_sentences
-from medvl.utils.checks import check_text
+from medvl.utils.checks import check_text, error_message
 
 _WORD = re.compile(r"[^\W\d_]{2,}")
 
@@ -46,6 +46,8 @@ def content_sentences(report: str | Sequence[str], min_words: int = 1) -> list[s
     """
     if isinstance(report, str):
         sentences = [report[start:end] for start, end in split_sentences(report)]
+    elif not isinstance(report, Sequence) or isinstance(report, bytes):
+        raise TypeError(error_message("report", "be a string or a list of strings", type(report).__name__))
     else:
         for sentence in report:
             check_text(sentence, "each sentence of report")

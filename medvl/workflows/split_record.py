@@ -9,8 +9,10 @@ import secrets
 from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data import Manifest
-from medvl.data.leaks import image_paths
+from medvl.data.leaks import content_key, image_paths
 from medvl.data.shards import source_file
 from medvl.data.splits import SPLITS, group_key
 from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.errors import plain_reason
 
 SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
-KEYS = ("image", "study", "patient", "file")
-"""What a study is recognized by: the path of its image, its ids, and the name and size of the image's file."""
+KEYS = ("image", "study", "patient", "file", "content")
+"""What a study is recognized by: the path of its image, its ids, the name and size of the image's file, and its content."""
 
 KEY_BYTES = 32
+
+THREADS, AT_ONCE = 8, 4096
+"""Threads that read images, and the studies that they are given at a time."""
 
 CHANCE = 0.05
 """Fraction of image files whose name and size may be those of files of the training by chance."""
@@ -41,7 +46,8 @@ class SplitRecord:
     id can be found by trying, however short it is, and studies cannot be recognized.
 
     Args:
-        splits: for each split, the hashes of its studies by key, integers of 64 bits: "image", "study", "patient", "file".
+        splits: for each split, the hashes of its studies by key, integers of 64 bits: "image", "study", "patient", "file",
+            "content".
         key: of the hashes, 32 bytes.
     """
 
@@ -54,9 +60,13 @@ class SplitRecord:
         """The record of studies that have a ``split``, with a new key if none is given."""
         key = secrets.token_bytes(KEY_BYTES) if key is None else key
         splits: dict[str, dict[str, Any]] = {split: {key: array("Q") for key in KEYS} for split in SPLITS}
-        for study in studies:
-            for name, values in _hashes(study, key).items():
-                splits[study["split"]][name].extend(values)
+        remaining = iter(studies)
+        with ThreadPoolExecutor(THREADS) as pool:  # samples of every file are read
+            while some := list(islice(remaining, AT_ONCE)):
+                contents = pool.map(partial(_contents, secret=key), some)
+                for study, content in zip(some, contents, strict=True):
+                    for name, values in (_hashes(study, key) | content).items():
+                        splits[study["split"]][name].extend(values)
         return cls(splits, key)
 
     @classmethod
@@ -75,8 +85,10 @@ class SplitRecord:
         verify_file(path)
         try:
             content = json.loads(path.read_bytes())
+            for split in SPLITS:  # a run that was trained before contents were recorded has none
+                content[split].setdefault("content", [])
             return cls({split: {name: _numbers(content[split][name]) for name in KEYS} for split in SPLITS}, key)
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
 
     def save(self, folder: Path) -> None:
@@ -108,11 +120,17 @@ class SplitRecord:
         return None
 
     def knows_image(self, study: Mapping[str, Any]) -> bool:
-        """Whether the study's image, by its path or by the name and size of its file, was in the run's data."""
-        hashes = _hashes(study, self.key)
-        return any(
-            self.splits[split][key].has_any(hashes.get(key, ())) for key in ("image", "file") for split in SPLITS
-        )
+        """Whether the study's image, by its path, the name and size of its file or its content, was in the run's data."""
+        return self._knows(study, ("image", "file"), SPLITS)
+
+    def _knows(self, study: Mapping[str, Any], keys: Sequence[str], splits: Sequence[str]) -> bool:
+        """Whether one of these keys of a study, or the content of its image, is in one of the splits."""
+
+        def found(hashes: Mapping[str, set[int]], keys: Sequence[str]) -> bool:
+            return any(self.splits[split][key].has_any(hashes.get(key, ())) for key in keys for split in splits)
+
+        # Files are read only where nothing else is known.
+        return found(_hashes(study, self.key), keys) or found(_contents(study, self.key), ("content",))
 
     def assign_splits(self, manifest: Manifest, seed: int) -> Manifest | None:
         """The splits of the training for a table without a split column.
@@ -137,7 +155,7 @@ class SplitRecord:
         if not number and same_files <= CHANCE * len(known):
             return None
         if not number or not same_files:
-            shared, other = ("study or patient id", "image") if number else ("name and size of the image", "id")
+            shared, other = ("study or patient id", "image") if number else ("name and size, or content, of the image", "id")
             raise ValueError(
                 f"{manifest.name} has {number or same_files} of its {len(known)} studies in common with the training by "
                 f"{shared}, and no {other}. If they are other studies, evaluate them all (--split all); if they are the same, "
@@ -157,12 +175,8 @@ class SplitRecord:
         return replace(manifest, studies=studies)
 
     def count_trained(self, studies: Sequence[Mapping[str, Any]]) -> int:
-        """How many of these studies, or their patients, were in the training split."""
-        trained = self.splits["train"]
-        return sum(
-            any(trained[name].has_any(values) for name, values in _hashes(study, self.key).items() if name != "file")
-            for study in studies
-        )
+        """How many of these studies, their patients, or copies of their images were in the training split."""
+        return sum(self._knows(study, ("image", "study", "patient"), ("train",)) for study in studies)
 
 
 def read_key(folder: Path) -> bytes | None:
@@ -240,6 +254,11 @@ def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:
         found["image"] = {_hash("image", name, secret) for path in paths for name in (path, _real_path(path))}
         found["file"] = {_hash("file", f"{name}:{size}", secret) for name, size in map(source_file, paths)}
     return found
+
+
+def _contents(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:
+    """The hash of the content of a study's images, which reads their files."""
+    return {"content": {_hash("content", key, secret) for key in map(content_key, image_paths(study)) if key}}
 
 
 def _real_path(path: str) -> str:

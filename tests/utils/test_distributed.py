@@ -22,7 +22,7 @@ def test_several_processes(processes):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
-        [*command, str(WORKER)], capture_output=True, text=True, timeout=300, env=environment, check=False
+        [*command, str(WORKER)], capture_output=True, text=True, timeout=850, env=environment, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done") == processes

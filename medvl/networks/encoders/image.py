@@ -29,7 +29,7 @@ from medvl.networks.encoders.from_weights import (
 from medvl.networks.encoders.hugging_face_files import fetch_hint, find_folder, read_normalization_of
 from medvl.networks.encoders.module_output import as_patch_features
 from medvl.networks.encoders.published import LoadReport
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_integer, check_option, check_type, error_message
 from medvl.utils.layers import layer_positions
 from medvl.utils.targets import TARGET, Allowed, describe, make
 from medvl.utils.tensors import as_plain
@@ -230,6 +230,7 @@ class ImageEncoder(nn.Module):
             layers: number of layers; 0 freezes what comes before the first, as the embedding of patches.
 
         Raises:
+            TypeError: If ``layers`` is neither an integer nor None.
             ValueError: If the backbone has fewer layers.
 
         Example:
@@ -239,6 +240,8 @@ class ImageEncoder(nn.Module):
             ['layer3', 'layer4']
         """
         positions, count = layer_positions(list(self.backbone.state_dict()))
+        if layers is not None:
+            check_integer(layers, "layers")
         if layers is not None and not 0 <= layers <= count:
             raise ValueError(error_message("layers", f"be between 0 and the backbone's {count}, or None", layers))
         frozen = {name for name, position in positions.items() if layers is None or position < layers}
@@ -317,11 +320,13 @@ class ImageEncoder(nn.Module):
             ``visible_indices``; ``grid`` (h, w[, d]) of the whole image.
 
         Raises:
+            TypeError: If ``image`` is not a tensor.
             ValueError: If ``image`` has another shape, integer values or a size that the backbone does not support; if it is
                 a single image, so small that batch norm has one value per channel in training; if ``visible_indices`` have
                 another shape, are out of range (on an accelerator, torch's own error) or the backbone does not support
                 masking.
         """
+        check_type(image, "image", torch.Tensor)
         if image.ndim != self.spatial_dims + 2 or image.shape[1] != self.in_channels:
             axes = "H, W" if self.spatial_dims == 2 else "H, W, D"
             raise ValueError(

@@ -24,7 +24,7 @@ from medvl.networks.encoders.adapters import (
 from medvl.networks.encoders.checkpointing import set_hugging_face_checkpointing
 from medvl.networks.encoders.pooling import DEPTHS, POOLINGS
 from medvl.networks.encoders.text_models import build_text_model, is_causal, position_limit
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.tensors import as_plain
 
 
@@ -239,11 +239,13 @@ class TextEncoder(nn.Module):
         ``requires_grad_(False)`` freezes them too.
 
         Raises:
+            TypeError: If ``layers`` is neither an integer nor None.
             ValueError: If the model has fewer layers, or all layers share their weights.
         """
         model, added = unwrap_adapters(self.model), self._added_parameters()
         weights = [(name, value) for name, value in model.named_parameters() if id(value) not in added]
         if layers is not None:
+            check_integer(layers, "layers")
             depth = model.config.num_hidden_layers
             if not 0 <= layers <= depth:
                 raise ValueError(error_message("layers", f"be between 0 and the model's {depth}", layers))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from medvl.networks.nets.pretrained import (
 )
 from medvl.networks.nets.text_processor import TextProcessor
 from medvl.text import split_sentences
-from medvl.utils.checks import check_number, check_option
+from medvl.utils.checks import check_number, check_option, error_message
 from medvl.utils.checksums import write_checksums
 from medvl.utils.errors import plain_reason
 from medvl.utils.targets import TARGET, Allowed, find_target
@@ -442,4 +442,6 @@ def _with_subclasses(cls: type[DualEncoder]) -> list[type[Any]]:
 
 
 def _as_list(texts: Sequence[str] | str) -> list[str]:
+    if not isinstance(texts, Iterable):
+        raise TypeError(error_message("texts", "be a string or a list of strings", type(texts).__name__))
     return [texts] if isinstance(texts, str) else list(texts)

@@ -538,6 +538,18 @@ def test_only_layers_that_are_there_are_frozen(layers):
         ImageEncoder("resnet10", image_size=32, width=0.125).freeze(layers)
 
 
+@pytest.mark.parametrize("layers", ["all", 2.5, True])
+def test_layers_to_freeze_are_an_integer(layers):
+    with pytest.raises(TypeError, match=rf"^layers must be an integer, got {layers!r}\.$"):
+        ImageEncoder("resnet10", image_size=32, width=0.125).freeze(layers)
+
+
+@pytest.mark.parametrize("image", [None, [[1.0]], torch.zeros(1, 1, 32, 32).numpy()])
+def test_an_image_is_a_tensor(image):
+    with pytest.raises(TypeError, match=r"^image must be of type Tensor, got (NoneType|list|ndarray)\.$"):
+        ImageEncoder("resnet10", image_size=32, width=0.125)(image)
+
+
 class TestOutputStride:
     """A ResNet whose later stages keep the resolution: finer maps of the same weights."""
 

@@ -401,3 +401,9 @@ def test_padding_on_the_left_makes_no_difference(config, pooling):
     torch.testing.assert_close(left["embed"][:1], alone["embed"])
     torch.testing.assert_close(left["tokens"][:1, 3:], alone["tokens"])
     torch.testing.assert_close(left["sentences"][:1], alone["sentences"])
+
+
+@pytest.mark.parametrize("layers", ["all", 1.5, True])
+def test_layers_to_freeze_are_an_integer(layers):
+    with pytest.raises(TypeError, match=rf"^layers must be an integer, got {layers!r}\.$"):
+        make().freeze(layers)
