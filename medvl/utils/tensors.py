@@ -133,9 +133,9 @@ def as_ids(ids: Tensor | Sequence[str] | Sequence[int], name: str, count: int, d
             raise TypeError(error_message(name, "be integers or strings", ids.dtype))
         shape, tensor = tuple(ids.shape), as_plain(ids).to(device=device, dtype=torch.int64)
     elif isinstance(ids, Iterable) and not isinstance(ids, str):
-        ids = list(ids)
-        numbers = [_id_number(value, name) for value in ids]
-        if len({isinstance(value, str) for value in ids}) > 1:  # "1" and 1 would be two ids
+        values = list(ids)
+        numbers = [_id_number(value, name) for value in values]
+        if len({isinstance(value, str) for value in values}) > 1:  # "1" and 1 would be two ids
             raise TypeError(error_message(name, "be all integers or all strings", "both"))
         shape, tensor = (len(numbers),), torch.tensor(numbers, dtype=torch.int64, device=device)
     else:

@@ -155,7 +155,9 @@ class SplitRecord:
         if not number and same_files <= CHANCE * len(known):
             return None
         if not number or not same_files:
-            shared, other = ("study or patient id", "image") if number else ("name and size, or content, of the image", "id")
+            shared, other = (
+                ("study or patient id", "image") if number else ("name and size, or content, of the image", "id")
+            )
             raise ValueError(
                 f"{manifest.name} has {number or same_files} of its {len(known)} studies in common with the training by "
                 f"{shared}, and no {other}. If they are other studies, evaluate them all (--split all); if they are the same, "

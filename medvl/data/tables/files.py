@@ -114,7 +114,7 @@ class TableFile:
         raw.seek(0)
         if start != _GZIP:
             return raw
-        return bounded_file(cast(BinaryIO, _GzipFile(fileobj=raw)), f"path: {self.name}")
+        return bounded_file(cast(BinaryIO, _GzipFile(raw)), f"path: {self.name}")
 
     def head(self, number: int) -> bytes:
         """The first bytes, decompressed."""
@@ -205,11 +205,13 @@ def _spool(path: str) -> BinaryIO:
 class _GzipFile(gzip.GzipFile):
     """A compressed file that is closed with its content."""
 
+    def __init__(self, raw: BinaryIO) -> None:
+        self._stored = raw
+        super().__init__(fileobj=raw)
+
     def close(self) -> None:
-        raw = self.fileobj
         super().close()
-        if raw is not None:
-            raw.close()
+        self._stored.close()
 
 
 class _SharedFile(io.RawIOBase):
