@@ -66,6 +66,28 @@ def test_values_and_differences_are_those_of_the_protocols(runs, tmp_path):
     assert tables[0].splitlines()[0] == '\ufeffStatistic,a,b,b - a,"b - a, low","b - a, high",p of b'.replace("\\", "")
 
 
+def test_a_statistic_of_two_protocols_counts_once(runs, tmp_path):
+    """Zero-shot and label agreement have the same F1, but where a finding has no threshold."""
+    trained = [TrainedRun(run, "cpu") for run in runs]
+    comparison = compare_runs(trained, tmp_path, protocols=["zero-shot", "label-agreement"])
+    found = {
+        key: {name: part for name, part in by_run["b"].differences.items() if not math.isnan(part.p_value)}
+        for key, by_run in comparison.differences.items()
+    }
+    twice = [
+        name for name, part in found["label_agreement"].items() if name.startswith("f1/") and name in found["zero_shot"]
+    ]
+    assert twice
+    for name in twice:
+        one, other = (found[key][name] for key in ("zero_shot", "label_agreement"))
+        assert (one.first, one.second) == pytest.approx((other.first, other.second))
+    macros = [found[key]["f1"] for key in ("zero_shot", "label_agreement")]
+    same_macro = macros[0].first == pytest.approx(macros[1].first)
+    expected = len(found["zero_shot"]) + len(found["label_agreement"]) - len(twice) - same_macro
+    (note,) = comparison.significant()
+    assert f" of {expected} statistics;" in note
+
+
 def test_without_text_no_sentence_is_on_the_page(runs, tmp_path):
     trained = [TrainedRun(run, "cpu") for run in runs]
     comparison = compare_runs(trained, tmp_path, protocols=["retrieval"], show_text=False)

@@ -37,6 +37,8 @@ TITLES = {
 }
 """Titles of statistics that their names do not give."""
 LOWER_IS_BETTER = ("brier", "median_rank", "mean_rank")
+REPEATED = {"label_agreement": ("f1", "zero_shot")}
+"""By protocol, a metric that another protocol has too: F1 of the same scores, at the same thresholds where there are any."""
 
 
 def statistic_title(name: str, names: Collection[str] = ()) -> str:
@@ -168,19 +170,30 @@ class RunsComparison:
         return sections
 
     def significant(self) -> list[str]:
-        """For every run, in how many statistics it differs from the first, and how many would by chance."""
+        """For every run, in how many statistics it differs from the first, and how many would by chance; each counts once."""
         notes = []
         for run in self.runs[1:]:
-            values = [
-                part.p_value for by_run in self.differences.values() for part in by_run[run.name].differences.values()
+            known = [
+                part.p_value
+                for key, by_run in self.differences.items()
+                for name, part in by_run[run.name].differences.items()
+                if not math.isnan(part.p_value) and not self._is_repeated(key, name, run.name)
             ]
-            known = [value for value in values if not math.isnan(value)]
             if known:
                 notes.append(
                     f"{run.name} differs from {self.runs[0].name} at p < 0.05 in {sum(value < 0.05 for value in known)} of "
                     f"{len(known)} statistics; between equal models it would be about {len(known) / 20:.0f}."
                 )
         return notes
+
+    def _is_repeated(self, key: str, statistic: str, run: str) -> bool:
+        """Whether a statistic stands in another protocol's table as well, with the same values."""
+        metric, other = REPEATED.get(key, ("", ""))
+        if statistic.split("/")[0] != metric or other not in self.differences:
+            return False
+        twin = self.differences[other][run].differences.get(statistic)
+        own = self.differences[key][run].differences[statistic]
+        return twin is not None and math.isclose(twin.first, own.first) and math.isclose(twin.second, own.second)
 
     def table(self) -> str:
         """The tables as plain text, each under its title."""
