@@ -86,6 +86,9 @@ class TestDualEncoder:
         assert not again.training
         assert {p.name for p in tmp_path.iterdir()} == {"config.json", "model.safetensors", "README.md", "SHA256SUMS"}
         assert json.loads((tmp_path / "config.json").read_text())["image_encoder"]["image_size"] == 64
+        card = (tmp_path / "README.md").read_text()
+        assert card.startswith("---\n")
+        assert "`medvl card RUN` writes the whole card" in card
 
     def test_loading_is_never_partial(self, tmp_path):
         small_model().save_pretrained(tmp_path)

@@ -26,8 +26,20 @@ MODEL_CARD = """---
 {{ card_data }}
 ---
 
-An image-text dual encoder made with medvl: `medvl.networks.DualEncoder.from_pretrained(FOLDER)` reads it.
+A dual encoder of medical images and reports, made with [medvl](https://github.com/medvl/medvl). It is for research, not for
+diagnosis.
+
+```python
+from medvl.networks import DualEncoder
+
+model = DualEncoder.from_pretrained("FOLDER")  # this folder, or its name in the Hugging Face Hub
+```
+
+This card was written without the records of a training. For a run of `medvl train`, `medvl card RUN` writes the whole card to
+`RUN/model/README.md`: data, training, evaluation with intervals, intended use and limits. `hf upload NAME RUN/model` shares the
+model with it.
 """
+"""What ``save_pretrained`` and ``push_to_hub`` write, which know nothing of the training."""
 
 
 def save_model_folder(folder: Path, model: nn.Module, config: Mapping[str, Any]) -> list[str]:
