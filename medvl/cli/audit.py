@@ -15,7 +15,7 @@ from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_o
 def audit(
     data: Data = None,
     source: Sources = None,
-    batch_size: Annotated[int, typer.Option(help="Studies in a batch.", min=2)] = 64,
+    batch_size: Annotated[int, typer.Option(help="Studies in a batch, at most all of them.", min=2)] = 64,
     split: Annotated[str, typer.Option(help="Of the false negatives: train, val, test or all.")] = "all",
     tokenizer: Annotated[
         Path | None,
@@ -58,6 +58,11 @@ def audit(
     typer.echo(leaks.table() + "\n")
     studies = manifest.subset(split).studies
     labels: list[Any] = [study.get("label", study.get("text_label")) for study in studies]
+    if batch_size > len(labels) >= 2:
+        typer.echo(
+            f"The batches are of all {len(labels)} studies, as there are fewer than {batch_size} (--batch-size).\n"
+        )
+        batch_size = len(labels)
     found = audit_false_negatives(
         labels,
         batch_size,

@@ -233,6 +233,7 @@ def test_audit(medvl, sources, tmp_path):
     assert found["shares"]["all"] == pytest.approx(5 / 23)
     assert "Of the 56 off-diagonal pairs of a batch of 8" in out
     assert (tmp_path / "o" / "audit.png").is_file()
-    code, _, err = medvl("audit", "--source", sources[2], "--batch-size", 80)
-    assert code == 2
-    assert "batch_size must be between 2 and the number of studies, 40, got 80." in err
+    code, out, err = medvl("audit", "--source", sources[2], "--batch-size", 80, "--output", tmp_path / "small")
+    assert code == 0, err
+    assert "The batches are of all 40 studies, as there are fewer than 80 (--batch-size)." in out
+    assert "off-diagonal pairs of a batch of 40" in out
