@@ -31,11 +31,13 @@ SEARCHES = {
     "several GPUs": "recipes/index",
     "LoRA": "prompts",
     "privacy": "security",
+    "notebook": "gallery",
 }
 """What people look for, and the page that must come first."""
 
 GROUPS = (
     "Get started",
+    "Gallery",
     "Guides",
     "Methods",
     "Losses",

@@ -11,13 +11,15 @@ from docutils import nodes
 import medvl
 
 
-def _methods_table() -> str:
-    """The front page's table, by docs/methods_table.py, which reads the results in evidence/."""
+def _made_parts() -> dict[str, str]:
+    """Parts of pages by name, from the results in evidence/ and the notebooks in tutorials/; writes the notebooks' pages."""
     docs = Path(__file__).parent
     sys.path[:0] = [str(docs), str(docs.parent)]
+    from gallery_pages import write_gallery
     from methods_table import methods_table
 
-    return methods_table()
+    notebooks = sorted((docs.parent / "tutorials").glob("*.ipynb"))
+    return {"methods_table": methods_table(), "gallery": write_gallery(docs / "gallery", notebooks)}
 
 
 project = "medvl"
@@ -36,7 +38,7 @@ extensions = [
     "sphinx-mathjax-offline",  # equations without a network
 ]
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
-myst_substitutions = {"methods_table": _methods_table()}
+myst_substitutions = _made_parts()
 myst_heading_anchors = 3
 exclude_patterns = ["_build"]
 

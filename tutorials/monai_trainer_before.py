@@ -1,6 +1,6 @@
 """A MONAI training script as many have it: a ResNet learns findings from chest X-rays with labels.
 
-06_monai_trainer_after.py is the same script after it was taught to learn from the reports instead.
+monai_trainer_after.py is the same script after it was taught to learn from the reports instead.
 """
 
 import torch

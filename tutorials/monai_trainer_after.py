@@ -1,4 +1,4 @@
-"""The script of 06_monai_trainer_before.py after a few lines changed: the same ResNet learns from reports, without labels.
+"""The script of monai_trainer_before.py after a few lines changed: the same ResNet learns from reports, without labels.
 
 It is validated on the same findings, now by prompts: zero-shot.
 """
