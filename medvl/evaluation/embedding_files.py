@@ -160,7 +160,9 @@ def _named_arrays(findings: Sequence[str], read: Read) -> Iterator[tuple[str, Ca
 
 def _write_array(file: IO[bytes], blocks: Callable[[], Iterable[Array]]) -> None:
     """An array in NumPy's format, whose header needs the number of rows and, of texts, the longest before the content."""
-    rows, dtype, shape = 0, None, ()
+    rows = 0
+    shape: tuple[int, ...] = ()
+    dtype: np.dtype[Any] | None = None
     for block in blocks():
         rows += len(block)
         dtype = block.dtype if dtype is None else np.promote_types(dtype, block.dtype)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,7 +34,8 @@ Search = Callable[[Tensor, int], tuple[Tensor, Tensor]]
 """From unit queries (q, D) and a number to the scores and rows (q, number) of the best candidates, the best first."""
 
 
-class Neighbors(NamedTuple):
+@dataclass(frozen=True)
+class Neighbors:
     """The nearest candidates of each query, the nearest first.
 
     Args:
@@ -127,7 +129,8 @@ def _cosines(queries: Tensor, candidates: Matrix, proposed: Tensor) -> Tensor:
     for row, query in enumerate(queries.double()):
         for start in range(0, proposed.shape[1], CHUNK_ROWS):
             chosen = proposed[row, start : start + CHUNK_ROWS]
-            near = _tensor(candidates[chosen if isinstance(candidates, Tensor) else chosen.numpy()]).double()
+            rows = candidates[chosen] if isinstance(candidates, Tensor) else candidates[chosen.numpy()]
+            near = _tensor(rows).double()
             # Not a matrix product, which may add up equal rows in different orders.
             products = (near * query).sum(dim=1)
             lengths = (near * near).sum(dim=1).sqrt() * (query * query).sum().sqrt()

@@ -201,10 +201,11 @@ class _PartEmbedder:
             split_of = {str(study["study_id"]): study.get("split", "") for study in studies}
             arrays = embedding_arrays(embeddings, [split_of[study_id] for study_id in embeddings.study_ids])
         skipped = [(error.study_id, error.key, error.reason) for error in loader.skipped.values()]
-        record = {"digest": digest, "studies": len(arrays.get("study_id", ())), "skipped": skipped}
+        number = len(arrays.get("study_id", ()))
+        record = {"digest": digest, "studies": number, "skipped": skipped}
         with atomic_write(path, "wb") as file:
             np.savez(file, allow_pickle=False, record=np.array(json.dumps(record)), **arrays)
-        return _Part(record["studies"], skipped, kept=False)
+        return _Part(number, skipped, kept=False)
 
 
 def _find_part(path: Path, digest: str) -> _Part | None:

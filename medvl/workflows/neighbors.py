@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -18,7 +18,8 @@ _ARRAYS = {"image": "image_embeds", "report": "text_embeds"}
 HEADER = ("study_id", "rank", "nearest_study_id", "similarity")
 
 
-class NeighborSummary(NamedTuple):
+@dataclass(frozen=True)
+class NeighborSummary:
     """Counts of a table of neighbors.
 
     Args:
