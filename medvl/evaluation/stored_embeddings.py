@@ -7,6 +7,7 @@ import math
 import zipfile
 import zlib
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, BinaryIO, cast
 
 import numpy as np
@@ -18,6 +19,8 @@ from medvl.utils.extras import require_extra
 from medvl.utils.limits import check_regular_file, check_size, read_small_file
 
 _OPTIONAL = ("label", "findings")
+_HEADER_ERRORS = (SyntaxError, TokenError)
+"""What NumPy raises for a header that is no dictionary in Python's form, beside ``ValueError``."""
 
 
 def load_embeddings(path: str | Path) -> dict[str, Array]:
@@ -53,7 +56,7 @@ def load_embeddings(path: str | Path) -> dict[str, Array]:
         if isinstance(error, OSError) and error.filename:
             raise
         raise ValueError(f"{path} cannot be read as embeddings: {plain_reason(error)}.") from error
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError) as error:
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, *_HEADER_ERRORS) as error:
         raise ValueError(f"{path} cannot be read as embeddings: it is damaged or cut off.") from error
     return arrays
 
@@ -92,7 +95,7 @@ def _map_folder(folder: Path) -> dict[str, Array]:
         try:
             # Copy on write: what is read is not copied, and torch takes the arrays as its own.
             arrays[name] = np.load(path, mmap_mode="c", allow_pickle=False)
-        except (ValueError, TypeError, EOFError) as error:
+        except (ValueError, TypeError, EOFError, *_HEADER_ERRORS) as error:
             raise ValueError(f"{path.name} is no array in NumPy's format") from error
     return arrays
 
