@@ -108,7 +108,7 @@ def parse_checksums(content: bytes, path: str) -> dict[str, set[str]]:
     return sums
 
 
-def write_listed(path: str | Path, content: str | bytes, private: bool = False) -> None:
+def write_listed(path: str | Path, content: str | bytes | bytearray, private: bool = False) -> None:
     """Write a file atomically and list it in ``SHA256SUMS`` of its folder, so that readers notice any damage.
 
     A process that is killed at any moment leaves the old file or the new one, and a list that holds for both: a file that is

@@ -222,7 +222,7 @@ def file_sha256(path: str | Path) -> str:
         return stream_sha256(file)
 
 
-def content_sha256(content: bytes) -> str:
+def content_sha256(content: bytes | bytearray) -> str:
     """SHA-256 of bytes, in hexadecimal."""
     return hashlib.sha256(content).hexdigest()
 

@@ -169,7 +169,7 @@ def _scale_and_spacing(row: Mapping[str, str], volume: str) -> tuple[float, floa
 
 def _write_fixed(source: Path, target: Path, slope: float, intercept: float, spacing: Sequence[float]) -> None:
     """A NIfTI file in Hounsfield units and with its spacing; written whole or not at all."""
-    image = nibabel.load(source)
+    image: Any = nibabel.load(source)
     values = slope * np.asanyarray(image.dataobj).astype(np.float64) + intercept
     whole = bool((values == np.rint(values)).all()) and values.min() >= -(2**15) and values.max() < 2**15
     affine = np.array(image.affine, dtype=np.float64)

@@ -116,7 +116,7 @@ def _load_beside_objects(path: Path) -> dict[str, Any] | None:
     """The weights of a checkpoint that holds objects beside them; None if they cannot be told apart from these."""
     try:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-        kinds = [(_ArrayPlaceholder if name.startswith("numpy.") else _Placeholder, name) for name in names]
+        kinds: list[Any] = [(_ArrayPlaceholder if name.startswith("numpy.") else _Placeholder, name) for name in names]
         with torch.serialization.safe_globals(kinds):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, ValueError, *BROKEN):

@@ -120,7 +120,7 @@ class PositionBias(nn.Module):
 
     def forward(self, side: int) -> torch.Tensor:
         """The bias (heads, P, P) for a grid of ``side`` x ``side`` patches."""
-        weight = self.network[0].weight
+        weight = next(self.network.parameters())
         axis = torch.arange(side, device=weight.device, dtype=weight.dtype)
         cells = torch.cartesian_prod(axis, axis)  # (P, 2)
         distance = cells.unsqueeze(1) - cells.unsqueeze(0)
