@@ -92,6 +92,7 @@ class TestTrain:
     def test_run_folder_holds_all_that_is_needed(self, trained):
         _, run = trained
         assert {path.name for path in run.iterdir()} == {
+            "SHA256SUMS",
             "checkpoints",
             "config.yaml",
             "environment.json",

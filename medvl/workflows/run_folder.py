@@ -420,7 +420,7 @@ def is_drawn(folder: Path) -> bool:
     """Whether a folder holds nothing but what the synthetic data set writes there, perhaps not all of it yet."""
     if not folder.is_dir() or folder.is_symlink():
         return False
-    names = {path.name for path in folder.iterdir() if not path.name.endswith(".partial")}
+    names = {path.name for path in folder.iterdir() if not path.name.endswith(".partial")} - {CHECKSUMS}
     images = list((folder / "images").iterdir()) if "images" in names else []
     drawn = all(path.name.startswith("syn") for path in images)
     return drawn and (names <= {"images"} or (names == {"images", "cases.csv"} and bool(images)))

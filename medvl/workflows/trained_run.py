@@ -25,6 +25,8 @@ from medvl.data.text_labels import log_other_language, read_texts
 from medvl.networks import DualEncoder
 from medvl.text import load_vocabulary, make_class_prompts
 from medvl.transforms import ExtractSections
+from medvl.utils.checksums import verify_file
+from medvl.utils.io import file_sha256
 from medvl.workflows.literals import literal_text
 from medvl.workflows.model_input import ModelInput, hash_model_inputs
 from medvl.workflows.run_records import CONFIG, ENVIRONMENT, MODEL, PROMPTS, TEXT_LABELS, read_record
@@ -195,6 +197,7 @@ class TrainedRun:
         if parse_location(location, "data") is not None:
             return read_manifest(location, on_error=on_error, **columns)
         table = table_path(location, self.path)
+        self._check_table(table)
         trained = self._columns_for(table)
         if "image_column" in columns:
             trained.pop("image_template", None)
@@ -203,6 +206,15 @@ class TrainedRun:
         if read.default_columns["report_column"] not in read.columns:  # images alone can be embedded and scored
             given.setdefault("report_column", None)
         return read_manifest(table, on_error=on_error, **given)
+
+    def _check_table(self, table: Path) -> None:
+        """Raise where the drawn table is not as it was written; say where the table of the training has changed since."""
+        if self.path in table.parents:
+            verify_file(table)
+        trained = [table_path(self.config["data"], self.path)] if self.config.get("data") else []
+        is_same = any(os.path.realpath(table) == os.path.realpath(one) for one in trained)
+        if is_same and table.is_file() and file_sha256(table) not in self.environment["tables_sha256"]:
+            logger.warning("%s has changed since the training.", table)
 
     def _columns_for(self, table: Path) -> dict[str, Any]:
         """The options of the training that hold for a table: of another one than that of the training, the columns only."""

@@ -78,13 +78,20 @@ def run(request, tmp_path_factory):
     return request.param, write_table(folder), folder / "run"
 
 
+COLUMNS = ["--label-column", "Edema", "--label-column", "Cardiomegaly", "--on-error", "skip"]
+
+
+def train(recipe: str, table: Path, folder: Path) -> list:
+    return ["train", recipe, "--data", table, "--output", folder, *SMALL, *COLUMNS, "--set", "tensorboard=true",
+            "--set", "keep=best"]  # fmt: skip
+
+
 def test_a_run_gives_no_identifier_away(medvl, run, tmp_path):
     recipe, table, folder = run
     said = []
-    columns = ["--label-column", "Edema", "--label-column", "Cardiomegaly", "--on-error", "skip"]
+    columns = COLUMNS
     commands = [
-        ["train", recipe, "--data", table, "--output", folder, *SMALL, *columns, "--set", "tensorboard=true",
-         "--set", "keep=best"],
+        train(recipe, table, folder),
         ["evaluate", folder, "--split", "all", "--no-text", "--on-error", "skip"],
         ["embed", folder, "--output", folder / "embeddings.npz", "--on-error", "skip"],
         ["audit", "--data", table, "--output", folder / "audit", "--batch-size", 8, *columns],
@@ -108,3 +115,45 @@ def test_a_run_gives_no_identifier_away(medvl, run, tmp_path):
     assert not any(shown.values())
     page = (tmp_path / "shown" / "report.html").read_text()
     assert "the text of reports: keep it as you keep those" in page
+
+
+def test_later_commands_give_no_identifier_away(medvl, run, tmp_path):
+    """predict, explain, compare, card, pack, embed to tables, and the table that label adds nothing of reports to."""
+    recipe, table, folder = run
+    if recipe != "convirt":
+        pytest.skip("one recipe is enough: the commands do not depend on it")
+    if not (folder / "model").is_dir():
+        assert medvl(*train(recipe, table, folder))[0] == 0
+    out, images = tmp_path / "out", [table.parent / "0.png", table.parent / "1.png"]
+    reports = tmp_path / "reports.csv"
+    with table.open(encoding="utf-8") as rows, reports.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(row[:4] for row in csv.reader(rows))
+    commands = [
+        ["predict", folder, *images, "--output", out / "scores.csv"],
+        ["predict", folder, "--data", table, *COLUMNS, "--output", out / "scores.json"],
+        ["explain", folder, images[0], "--text", "Edema.", "--output", out / "maps.svg"],
+        ["compare", folder, folder, "--split", "all", "--no-text", "--output", out / "compared", "--on-error", "skip"],
+        ["embed", folder, "--output", out / "embeddings.csv", "--on-error", "skip"],
+        ["embed", folder, "--output", out / "embeddings.parquet", "--on-error", "skip"],
+        ["card", folder],
+        ["pack", "--data", table, "--output", out / "packed", *COLUMNS, "--image-size", 16, "--shard-size", 9],
+        ["pack", "--verify", out / "packed"],
+        ["label", reports, "--output", out / "labels.csv", "--explain"],
+        ["compare", folder, folder, "--split", "all", "--output", tmp_path / "shown", "--on-error", "skip"],
+    ]  # fmt: skip
+    said = []
+    for command in commands:
+        code, stdout, err = medvl(*command)
+        assert code == 0, (command, err)
+        said.append(stdout + err)
+    holders = {"labels.csv", "studies.jsonl"}  # the table itself, with its reports
+    packed = {path.name for path in (out / "packed").glob("shard-*.tar")}
+    leaks = {str(path.relative_to(out)): found(path) for path in out.rglob("*") if path.is_file() and found(path)}
+    assert {Path(name).name for name in leaks} == holders | packed
+    assert {
+        name: found(path) for path in folder.rglob("*") if path.is_file() and found(path) for name in [path.name]
+    } == {}
+    assert "It was written without the text of reports" in (out / "compared" / "comparison.html").read_text()
+    assert [plant for plant in PLANTS if plain(plant) in plain("".join(said))] == []
+    assert found(tmp_path / "shown" / "comparison.html")  # what the search would find
+    assert not found(tmp_path / "shown" / "comparison.json")

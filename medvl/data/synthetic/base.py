@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -18,8 +19,8 @@ from medvl.data.synthetic.findings import Finding, image_states, sample_findings
 from medvl.data.synthetic.patients import patient_number, split_of_patient
 from medvl.data.synthetic.random_stream import RandomStream, random_bytes
 from medvl.utils.checks import check_integer, error_message
+from medvl.utils.checksums import write_listed
 from medvl.utils.csv_files import CsvWriter
-from medvl.utils.io import atomic_write
 
 
 class SyntheticDataset(Dataset[dict[str, Any]], ABC):
@@ -133,7 +134,7 @@ class SyntheticDataset(Dataset[dict[str, Any]], ABC):
 
         ``cases.csv`` has the columns image, study_id, patient_id, split, report and the 14 findings with 1, 0 or blank, as
         CheXpert's own files. Images are in ``images/``: 8-bit PNG, or NIfTI in Hounsfield units. The table is written last
-        and atomically.
+        and atomically, with its checksum in ``SHA256SUMS``.
 
         Args:
             folder: where to save; created if missing.
@@ -158,10 +159,11 @@ class SyntheticDataset(Dataset[dict[str, Any]], ABC):
             cells = ["" if math.isnan(state) else str(int(state)) for state in study["label"]]
             rows.append([name, *(study[key] for key in ("study_id", "patient_id", "split", "report")), *cells])
         table = folder / "cases.csv"
-        with atomic_write(table, newline="") as file:
-            writer = CsvWriter(file, raw=True)  # to be read back as it is, and nothing in it comes from outside
-            writer.write_row(["image", "study_id", "patient_id", "split", "report", *self.names])
-            writer.write_rows(rows)
+        text = io.StringIO(newline="")
+        writer = CsvWriter(text, raw=True)  # to be read back as it is, and nothing in it comes from outside
+        writer.write_row(["image", "study_id", "patient_id", "split", "report", *self.names])
+        writer.write_rows(rows)
+        write_listed(table, text.getvalue())
         return table
 
     def _save_masks(self, masks: NDArray[np.uint8], folder: Path) -> None:
