@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import struct
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,8 +20,22 @@ from medvl.text import Vocabulary, load_vocabulary
 from medvl.text.label_table import report_states
 from medvl.utils.checks import check_text, error_message
 from medvl.utils.io import atomic_write
+from medvl.utils.limits import check_regular_file, check_size
 
 logger = logging.getLogger(__name__)
+
+_UNREADABLE = (
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    EOFError,
+    OverflowError,
+    MemoryError,
+    RuntimeError,
+    struct.error,
+)
+"""What NumPy and zipfile raise for archives that are damaged."""
 
 
 class TextLabels(NamedTuple):
@@ -90,7 +106,7 @@ def read_texts(
     version = labeler_version(str(vocabulary)) if caches else ""
     known: dict[bytes, NDArray[np.int8]] = {}
     for path in caches:
-        known |= _read(path, version)
+        known |= _read(path, version, len(loaded.names) + 1)
     new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
     items = new.items()
     for key, text in progress(items) if progress and new else items:
@@ -134,14 +150,26 @@ def labeler_version(vocabulary: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, version: str) -> dict[bytes, NDArray[np.int8]]:
+def _read(path: Path, version: str, width: int) -> dict[bytes, NDArray[np.int8]]:
+    """What a cache holds; nothing if there is none, or it is damaged, of another version or larger than may be unpacked."""
     try:
+        check_regular_file(path)
+        with zipfile.ZipFile(path) as archive:
+            check_size(sum(member.file_size for member in archive.infolist()), str(path))
         with np.load(path, allow_pickle=False) as file:
             if str(file["version"]) != version:
                 return {}
-            return {key.tobytes(): states for key, states in zip(file["keys"], file["states"], strict=True)}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            keys, states = file["keys"], file["states"]
+    except (*_UNREADABLE, zipfile.BadZipFile, zlib.error):
         return {}
+    if (
+        states.dtype != np.int8
+        or states.shape != (len(keys), width)
+        or keys.dtype != np.uint8
+        or keys.shape[1:] != (16,)
+    ):
+        return {}
+    return {key.tobytes(): state for key, state in zip(keys, states, strict=True)}
 
 
 def write_label_cache(path: Path, version: str, known: dict[bytes, NDArray[np.int8]]) -> None:

@@ -79,7 +79,10 @@ class Benchmark:
         """
         whole = PublicLocation(self.dataset, str(path), dict(self.options)).read(on_error)
         if self.lists is None or self.select_listed is None:
-            whole = self.select(whole)
+            try:
+                whole = self.select(whole)
+            except ValueError as error:
+                raise ValueError(f"{self.name}:{path}: {error}") from error
         else:
             whole, missing = self.select_listed(whole, Path(self.lists))
             if missing and on_error == "raise":

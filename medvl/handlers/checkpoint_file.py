@@ -10,6 +10,7 @@ from typing import IO, Any
 import torch
 
 from medvl.utils.io import atomic_write, stream_sha256
+from medvl.utils.limits import check_regular_file
 
 # The comment at the end of a ZIP archive, which torch.save writes: any program that reads ZIP passes it over.
 COMMENT = b"medvl sha256 "
@@ -23,8 +24,10 @@ def save_checkpoint(states: Mapping[str, Any], path: str | Path) -> None:
     the file as any other.
 
     Raises:
+        ValueError: If the path leads to a folder, a pipe or a device.
         DiskFullError: If there is no space left.
     """
+    check_regular_file(path)
     with atomic_write(path, "w+b") as file:
         sink = _Sink(file)
         try:
@@ -65,6 +68,7 @@ def verify_checkpoint(path: str | Path) -> None:
         ValueError: If one byte of it is not as it was written.
         OSError: If it cannot be read.
     """
+    check_regular_file(path)  # a pipe would be waited on
     with Path(path).open("rb") as file:
         size = file.seek(0, 2) - COMMENT_SIZE
         file.seek(0)
@@ -80,7 +84,9 @@ def load_checkpoint(path: str | Path, map_location: Any = "cpu") -> dict[str, An
         ValueError: If it is damaged.
     """
     verify_checkpoint(path)
-    states: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True)
+    states = torch.load(path, map_location=map_location, weights_only=True)
+    if not isinstance(states, dict):
+        raise ValueError(f"{path} is damaged: it holds no states by name.")
     return states
 
 

@@ -20,6 +20,7 @@ from medvl.handlers.checkpoint_file import (
 )
 from medvl.utils.checks import check_integer, error_message
 from medvl.utils.distributed import all_gather_object, is_rank_zero
+from medvl.utils.errors import plain_reason
 from medvl.utils.sharding import is_sharded, load_whole_state, whole_state
 
 logger = logging.getLogger(__name__)
@@ -164,7 +165,8 @@ class RunCheckpoint:
             The file that was read; None where there is none.
 
         Raises:
-            ValueError: If the file holds other objects than these, or is of epochs with another number of steps.
+            ValueError: If the file holds other objects than these, or a state that one of them cannot be restored to, or is of
+                epochs with another number of steps.
         """
         path, states = self._newest(map_location)
         if path is None:
@@ -174,13 +176,19 @@ class RunCheckpoint:
             raise ValueError(
                 error_message(str(path), f"hold {', '.join(sorted(self.objects))}", ", ".join(sorted(states)))
             )
-        if self._engine is not None:
-            length, before = self._engine.state.epoch_length, states["trainer"]["epoch_length"]
-            if None not in (length, before) and length != before:
-                raise ValueError(error_message(str(path), f"have epochs of {length} steps, as this run", before))
-            states["trainer"]["max_epochs"] = self._engine.state.max_epochs  # a resumed run may be longer
+        try:
+            if self._engine is not None:
+                length, before = self._engine.state.epoch_length, states["trainer"]["epoch_length"]
+                if None not in (length, before) and length != before:
+                    raise ValueError(error_message(str(path), f"have epochs of {length} steps, as this run", before))
+                states["trainer"]["max_epochs"] = self._engine.state.max_epochs  # a resumed run may be longer
+        except (LookupError, TypeError) as error:
+            raise ValueError(_not_of_this_run(path, "trainer", error)) from error
         for name, value in self.objects.items():
-            load_whole_state(value, states[name])
+            try:
+                load_whole_state(value, states[name])
+            except (ValueError, RuntimeError, LookupError, TypeError, AttributeError) as error:
+                raise ValueError(_not_of_this_run(path, name, error)) from error
         if parts is not None:
             for name, part in self.parts.items():
                 part.load_state_dicts([of_process[name] for of_process in parts])
@@ -191,6 +199,10 @@ class RunCheckpoint:
         scaler, self._scaler, state = getattr(engine, "scaler", None), None, self._scaler
         if scaler is not None and state:
             scaler.load_state_dict(state)
+
+
+def _not_of_this_run(path: Path, name: str, error: Exception) -> str:
+    return f"{path} cannot be restored: its {name} is not one of this run ({plain_reason(error)})."
 
 
 def steps_of_epoch(engine: Engine) -> int:

@@ -77,6 +77,20 @@ def check_type(value: object, name: str, types: type | tuple[type, ...]) -> None
         raise TypeError(error_message(name, f"be of type {' or '.join(names)}", type(value).__name__))
 
 
+def check_unicode(value: str, name: str) -> None:
+    """Raise ``ValueError`` if a text has bytes that are not UTF-8, as a terminal may pass them on.
+
+    Example:
+        >>> check_unicode("caf\\udce9", "text")
+        Traceback (most recent call last):
+        ValueError: text must be valid Unicode, got 'caf\\udce9'.
+    """
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError(error_message(name, "be valid Unicode", ascii(value[:100]))) from None
+
+
 def check_text(value: object, name: str = "text") -> None:
     """Raise ``TypeError`` if ``value`` is not a string; the message never shows the content, which may be
     patient data.

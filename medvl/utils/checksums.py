@@ -10,7 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from medvl.utils.io import atomic_write, content_sha256, file_sha256, is_stream, json_text, read_json_lines, write_text
+from medvl.utils.io import atomic_write, content_sha256, file_sha256, json_text, read_json_lines, write_text
+from medvl.utils.limits import check_regular_file
 
 CHECKSUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\x00-\x1f]+)")
@@ -66,6 +67,7 @@ def verify_file(path: str | Path) -> None:
     path = Path(path)
     digests = read_checksums(path.parent).get(path.name)
     if digests is not None:
+        check_regular_file(path)  # a pipe would be waited on
         check_digest(path, file_sha256(path), digests)
 
 
@@ -87,6 +89,7 @@ def read_checksums(folder: str | Path) -> dict[str, set[str]]:
         ValueError: If ``SHA256SUMS`` is damaged.
     """
     path = Path(folder) / CHECKSUMS
+    check_regular_file(path)
     return parse_checksums(path.read_bytes(), str(path)) if path.is_file() else {}
 
 
@@ -115,12 +118,12 @@ def write_listed(path: str | Path, content: str | bytes | bytearray, private: bo
     listed is listed with both contents while it is replaced. The lines of other files stay.
 
     Args:
-        path: the file; a device or a pipe is written to and not listed.
+        path: the file.
         content: text, which is written as UTF-8, or bytes.
         private: whether only the owner may read the file.
 
     Raises:
-        ValueError: If ``SHA256SUMS`` is damaged.
+        ValueError: If ``SHA256SUMS`` is damaged, or the path leads to something else than a file.
         DiskFullError: If there is no space left.
 
     Example:
@@ -133,9 +136,7 @@ def write_listed(path: str | Path, content: str | bytes | bytearray, private: bo
     """
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
-    if is_stream(path):
-        path.write_bytes(content)
-        return
+    check_regular_file(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with _one_at_a_time(path.parent):
         sums, digest = read_checksums(path.parent), content_sha256(content)

@@ -59,9 +59,10 @@ def save_evaluation(
     content, rows = _content(result), result.to_csv()
     content[EVALUATED_ON] = {**evaluated_on, **({"warnings": list(warnings)} if warnings else {})}
     facts: dict[str, str] = {}
-    if earlier and not same:
+    if not earlier or not same:
         moved = _number_files(folder, (EVALUATION, EVALUATION_CSV, REPORT))
-        logger.info("The earlier results in %s are of other studies or another model; kept as %s.", folder, moved)
+        if moved:
+            logger.info("What was in %s is not of the same studies and model; kept as %s.", folder, moved)
     kept = [key for key in earlier if same and key not in (*content, UNTRAINED)]
     if kept:
         others = {key: value for key, value in earlier.get(UNTRAINED, {}).items() if key in kept}

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from medvl.evaluation import phrase_maps
 from medvl.transforms import PadToSquared, ResizeLongestd
-from medvl.utils.checks import error_message
+from medvl.utils.checks import check_unicode, error_message
 from medvl.utils.io import atomic_write
 from medvl.utils.modes import eval_mode
 from medvl.workflows.predictions import check_suffix, image_manifest
@@ -120,6 +120,8 @@ def explain(run: TrainedRun, image: str | Path, texts: Sequence[str]) -> Explana
     """
     if not texts or not all(text.strip() for text in texts):
         raise ValueError(error_message("texts", "hold at least one sentence, and no empty one", list(texts)))
+    for text in texts:
+        check_unicode(text, "each of texts")
     study = dict(image_manifest([image]).studies[0])
     whole, resized, prepared = _prepared(run.image_preprocessing(), study)
     batch = prepared[None].to(next(run.model.parameters()).device)

@@ -192,6 +192,8 @@ class FolderLock:
         """
         try:
             touched = self.path.stat().st_mtime
+            if not self.path.is_file():  # a pipe would be waited on
+                raise FolderInUseError(f"{self.path} is not the lock of a run; move it away, or choose another folder.")
             text = self.path.read_text(errors="replace")
         except FileNotFoundError:
             return {}, None
@@ -257,7 +259,8 @@ def _describe(holder: dict[str, Any]) -> str:
 def _parse(text: str) -> dict[str, Any]:
     try:
         holder = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     complete = isinstance(holder, dict) and {"host", "user", "pid", "since", "machine", "token"} <= set(holder)
-    return holder if complete and isinstance(holder["pid"], int) else {}
+    # Signals to 0 and to negative numbers reach groups of processes, which always run.
+    return holder if complete and type(holder["pid"]) is int and holder["pid"] > 0 else {}

@@ -16,7 +16,7 @@ from medvl.data.cells import class_key
 from medvl.handlers.score_table import write_scores
 from medvl.inferers import ZeroShotInferer
 from medvl.text.prompts import load_prompt_templates
-from medvl.utils.checks import error_message
+from medvl.utils.checks import check_unicode, error_message
 from medvl.utils.errors import StudyError
 from medvl.utils.io import write_json
 from medvl.utils.modes import eval_mode
@@ -110,6 +110,8 @@ def predict(
         StudyError: If an image cannot be read, unless ``on_error`` is "skip".
     """
     names = list(findings or run.finding_names)
+    for name in names:
+        check_unicode(name, "each of findings")
     _warn_of_unknown(names, run)
     inferer = ZeroShotInferer(run.class_prompts(names))
     loader = run.loader(manifest, batch_size=batch_size, on_error=on_error)

@@ -22,6 +22,7 @@ from medvl.data.locations import parse_location
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
 from medvl.data.text_labels import log_other_language, read_texts
+from medvl.handlers.checkpoint_file import find_infinite_weight
 from medvl.networks import DualEncoder
 from medvl.text import load_vocabulary, make_class_prompts
 from medvl.transforms import ExtractSections
@@ -53,8 +54,8 @@ class TrainedRun:
 
     Raises:
         FileNotFoundError: If the folder holds no finished run.
-        ValueError: If its records are those of an earlier version, one of its files is damaged, or the model has code of a
-            package that is not trusted.
+        ValueError: If its records are those of an earlier version, one of its files is damaged, its weights are not finite, or
+            the model has code of a package that is not trusted.
     """
 
     def __init__(
@@ -85,6 +86,9 @@ class TrainedRun:
             self.model = DualEncoder.from_pretrained(self.path / MODEL, trusted_packages=trusted_packages).to(device)
         except (ValueError, SafetensorError) as error:
             raise ValueError(f"{self.path / MODEL} cannot be loaded: {error}") from error
+        infinite = find_infinite_weight(self.model.state_dict())
+        if infinite is not None:
+            raise ValueError(f"{self.path / MODEL} cannot be used: its weights are not finite ({infinite}).")
         self.input = ModelInput.load(self.path / MODEL)
 
     def reinitialized_model(self) -> DualEncoder:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 import shutil
 import tarfile
 from base64 import b64encode
@@ -26,6 +27,7 @@ from medvl.transforms import LoadStudyImage, RadiographIntensityd, image_augment
 from medvl.transforms.packed_image import decode_image, encode_image
 from medvl.utils import http_ranges
 from medvl.utils.errors import StudyError
+from medvl.utils.io import content_sha256
 from medvl.utils.tar_members import TarMember
 from medvl.workflows import PackSettings, pack_studies
 from medvl.workflows.locations import absolute_locations
@@ -532,3 +534,99 @@ def test_a_folder_of_another_width_is_damaged(packed, tmp_path):
     (tmp_path / "packed/studies.jsonl").write_bytes(lines[0] + lines[1][:50])
     with pytest.raises(ValueError, match=r"studies\.jsonl, line 2 is damaged: "):
         read_manifest(f"shards:{tmp_path / 'packed'}")
+
+
+class TestHostileFolders:
+    """Folders of strangers, whose checksums fit: whoever changes a folder can write new ones."""
+
+    @pytest.fixture
+    def folder(self, packed, tmp_path):
+        return shutil.copytree(packed, tmp_path / "packed")
+
+    @staticmethod
+    def change(folder, **columns):
+        """Change columns of the first shard, and every checksum with them."""
+        lines = [json.loads(line) for line in (folder / "studies.jsonl").open()]
+        lines[0] |= columns
+        content = "".join(json.dumps(line) + "\n" for line in lines).encode()
+        (folder / "studies.jsonl").write_bytes(content)
+        index = json.loads((folder / "index.json").read_text())
+        index["files"][0]["sha256"] = content_sha256(content)
+        (folder / "index.json").write_text(json.dumps(index))
+        (folder / "SHA256SUMS").unlink()
+        return json.loads(json.dumps(lines[0]))
+
+    def test_damage_of_the_studies_or_the_index_is_noticed_at_once(self, folder):
+        whole = (folder / "studies.jsonl").read_bytes()
+        assert b'"patient_id"' in whole
+        (folder / "studies.jsonl").write_bytes(whole.replace(b'"p0"', b'"p1"', 1))
+        with pytest.raises(
+            ValueError, match=r"studies\.jsonl is damaged: its content is not what was packed; medvl pack"
+        ):
+            read_manifest(f"shards:{folder}")
+        (folder / "studies.jsonl").write_bytes(whole)
+        index = (folder / "index.json").read_text()
+        (folder / "index.json").write_text(index.replace("Fracture", "fracture", 1))
+        with pytest.raises(ValueError, match=r"index\.json is damaged: its content is not what was saved\."):
+            read_manifest(f"shards:{folder}")
+        with web_server(folder.parent) as (url, _), pytest.raises(ValueError, match=r"index\.json is damaged"):
+            read_manifest(f"shards:{url}/packed")
+
+    @pytest.mark.parametrize(
+        "columns",
+        [
+            {"first": {"999999": 0}}, {"first": {"x": 0}}, {"first": {"1": "y"}}, {"first": [1]}, {"offset": [2**70] * 5},
+            {"size": [1.5] * 5}, {"number": "01234"}, {"digest": ["zz"] * 5}, {"shard": 7}, {"label": [3] * 5},
+            {"report": [None] * 5}, {"shard": "../shard-000000.tar"}, {"shard": "/etc/passwd"},
+        ],
+    )  # fmt: skip
+    def test_columns_of_another_kind_are_named(self, folder, columns):
+        self.change(folder, **columns)
+        with pytest.raises(ValueError, match=r"studies\.jsonl(, line 1)? is damaged: "):
+            read_manifest(f"shards:{folder}")
+
+    @pytest.mark.parametrize("size", [10**6, 2**40, 2**62])
+    def test_no_memory_is_reserved_for_what_a_shard_does_not_have(self, folder, size):
+        self.change(folder, size=[size] * 5)
+        study = read_manifest(f"shards:{folder}").studies[0]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        with pytest.raises(ValueError, match=rf"shard-000000\.tar is cut off: it has \d+ of the {size} bytes"):
+            LoadStudyImage()(study["image"])
+        assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kilobytes
+
+    def test_a_pipe_in_place_of_a_shard_is_not_waited_on(self, folder):
+        study = read_manifest(f"shards:{folder}").studies[0]
+        (folder / "shard-000000.tar").unlink()
+        os.mkfifo(folder / "shard-000000.tar")
+        with pytest.raises(ValueError, match=r"shard-000000\.tar must be a regular file, got a named pipe"):
+            LoadStudyImage()(study["image"])
+
+    @pytest.mark.parametrize(
+        ("change", "said"),
+        [
+            ({"skipped": [["s1", "image"]]}, "its list of what was skipped is none"),
+            ({"skipped": [1]}, "its list of what was skipped is none"),
+            ({"names": [1, 2]}, "its names are no texts"),
+            ({"counts": {"rows": "many"}}, "its counts are no numbers"),
+            ({"settings": {}}, "its settings have no image_size"),
+        ],
+    )
+    def test_an_index_of_another_kind_is_named(self, folder, change, said):
+        index = json.loads((folder / "index.json").read_text())
+        (folder / "index.json").write_text(json.dumps({**index, **change}))
+        (folder / "SHA256SUMS").unlink()
+        with pytest.raises(ValueError, match=rf"index\.json is damaged: {said}\.$"):
+            read_manifest(f"shards:{folder}")
+
+    @pytest.mark.parametrize("url", ["http://[bad", "http://host:x/p", "http://127.0.0.1:99999/p", "http://h:0/"])
+    def test_what_is_no_address_is_said(self, url):
+        with pytest.raises(ValueError, match=r"index\.json is not the address of a file: .*\.$"):
+            read_manifest(f"shards:{url}")
+
+    def test_a_server_that_sends_more_is_not_read_to_the_end(self, packed, monkeypatch):
+        monkeypatch.setenv("MEDVL_MAX_TEXT_BYTES", "100")
+        with (
+            web_server(packed.parent) as (url, _),
+            pytest.raises(ValueError, match=r"index\.json must have at most 100 bytes, got more\.$"),
+        ):
+            read_manifest(f"shards:{url}/packed")

@@ -12,13 +12,17 @@ from typing import Any
 
 import nibabel
 import numpy as np
+import pandas
+import public_layouts
 import pydicom
 import torch
 from PIL import Image
 from transformers import BertConfig
 
-from medvl.data import OpenIReports, read_manifest
+from medvl.data import OpenIReports, label_texts, read_manifest
+from medvl.data.shard_verification import verify_packed
 from medvl.evaluation import Embeddings, load_embeddings
+from medvl.evaluation.benchmarks import BENCHMARKS
 from medvl.handlers import read_metrics
 from medvl.handlers.checkpoint_file import load_checkpoint, save_checkpoint
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder
@@ -26,7 +30,9 @@ from medvl.networks.encoders.weight_files import read_weights
 from medvl.networks.nets.text_processor import TextProcessor
 from medvl.text import load_prompt_templates, load_vocabulary
 from medvl.transforms import LoadStudyImage, train_tokenizer
-from medvl.workflows import SplitRecord, TrainedRun, config_text
+from medvl.transforms.packed_image import read_settings
+from medvl.utils.tar_members import close_files
+from medvl.workflows import PackSettings, SplitRecord, TrainedRun, config_text, pack_studies
 from medvl.workflows.model_input import ModelInput
 from medvl.workflows.run_records import read_skipped
 
@@ -38,6 +44,14 @@ ROWS = [
     {"image": f"{i}.png", "report": "No edema, a \"small\" effusion;\nline é.", "patient_id": f"p{i}", "study_id": f"s{i}",
      "Edema": (1, 0, -1)[i % 3]} for i in range(6)
 ]  # fmt: skip
+EXTENDED = """version: 1
+name: spine
+extends: chexpert14
+findings:
+  Scoliosis:
+    terms:
+      - (scoliosis|(lateral|left|right) curvature of the spine)
+"""
 RECIPE = "layers: [convirt]\nepochs: 3   # passes\nlearning_rate: 0.001\ncolumns: {image_column: image}\n"
 
 
@@ -61,6 +75,16 @@ def read_run(folder: Path) -> None:
     run.model.encode_text(["no edema"])
     read_metrics(folder / "metrics.jsonl")
     read_skipped(folder)
+
+
+def read_packed(folder: Path) -> None:
+    close_files()
+    read_settings.cache_clear()
+    image = LoadStudyImage()
+    for study in read_manifest(f"shards:{folder}").studies:
+        image(study["image"])
+    label_texts(["No edema."], cache=folder / "text_labels.npz")
+    verify_packed(folder)
 
 
 def make(root: Path) -> dict[str, Kind]:
@@ -121,6 +145,27 @@ def make(root: Path) -> dict[str, Kind]:
     state = {"a": torch.ones(3, 4), "b": torch.zeros(2)}
     add("weights.bin", read_weights, lambda path: torch.save(state, path))
     add("checkpoint.pt", load_checkpoint, lambda path: save_checkpoint({"network": state, "epoch": 1}, path))
+    add("extended.yaml", load_vocabulary, EXTENDED.encode())
+    frame = pandas.DataFrame(ROWS)
+    for name, write in {"cases.parquet": frame.to_parquet, "cases.xlsx": frame.to_excel}.items():
+        add(name, lambda path: read_manifest(path, **columns), lambda path, write=write: write(path, index=False))
+        for i in range(6):
+            Image.fromarray(gray).save(kinds[name].path.parent / f"{i}.png")
+    packed = root / "packed"
+    pack_studies(kinds["cases.csv"].path, packed, PackSettings(image_size=12, shard_size=4), columns=columns)
+    for file in sorted(packed.iterdir()):
+        kinds[f"packed/{file.name}"] = Kind(file, lambda path: read_packed(packed))
+    for name, benchmark in BENCHMARKS.items():
+        public = root / "benchmarks" / name
+        labels = [{finding: "1.0"} for finding in benchmark.classes for _ in range(20)]
+        options = {"labels": [*labels, {}]} if benchmark.dataset == "chexpert" else {}
+        public_layouts.WRITERS[benchmark.dataset](public, **options)
+        tables = [path for path in public.rglob("*") if path.suffix in (".csv", ".gz", ".json", ".xlsx", ".txt")]
+        for file in sorted(tables):
+            if not file.name.endswith(".nii.gz"):
+                kinds[f"{name}/{file.name}"] = Kind(
+                    file, lambda path, b=benchmark, public=public: b.read(public, on_error="skip")
+                )
     run = write_run(root / "run")
     for file in sorted(path for path in run.rglob("*") if path.is_file()):
         kinds[f"run/{file.relative_to(run)}"] = Kind(file, lambda path: read_run(run))

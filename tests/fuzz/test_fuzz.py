@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 
 import pytest
+import silent
 from damage import DAMAGES, damage
 from fuzz import fault, run
 
 from medvl.utils.errors import StudyError
+
+SILENT_COUNT = 40
+"""Of ``python tests/fuzz/silent.py --count 1000``."""
 
 COUNT = 120
 """A run of 2,000 takes minutes: ``python tests/fuzz/fuzz.py --count 2000``."""
@@ -19,6 +23,13 @@ def test_damaged_files_end_in_one_sentence():
     assert [line for line in ended if line[3]] == []
     assert len(ended) == COUNT
     assert {outcome for _, _, outcome, _ in ended} == {"read", "refused"}
+
+
+def test_damage_of_what_medvl_wrote_is_never_silent():
+    ended = list(silent.run(SILENT_COUNT, seed=1))
+    assert [line for line in ended if line[3]] == []
+    assert len(ended) == SILENT_COUNT
+    assert {outcome for _, _, outcome, _ in ended} >= {"refused", "same"}
 
 
 @pytest.mark.parametrize("kind", DAMAGES)

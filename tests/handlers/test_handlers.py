@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,7 @@ from medvl.handlers import (
     SkippedLog,
     read_metrics,
 )
+from medvl.handlers.checkpoint_file import load_checkpoint, save_checkpoint
 from medvl.utils.errors import StudyError
 
 
@@ -210,6 +212,39 @@ class TestRunCheckpoint:
         assert saved[0].newest().name == "epoch-0002.pt"
         (tmp_path / "epoch-0002.pt").write_bytes(b"")
         assert saved[0].restore().name == "epoch-0001.pt"
+
+    @pytest.mark.parametrize("kind", ["pipe", "list"])
+    def test_what_is_no_checkpoint_is_passed_over(self, tmp_path, kind):
+        saved = []
+        trainer(lambda e, loader, opt: saved.append(checkpoint(tmp_path, e, opt, keep=3)) or saved).run()
+        newest = tmp_path / "epoch-0003.pt"
+        if kind == "list":
+            save_checkpoint([1, 2], newest)
+        else:
+            newest.unlink()
+            os.mkfifo(newest)
+            with pytest.raises(ValueError, match=r"epoch-0003\.pt must be a regular file, got a named pipe\.$"):
+                save_checkpoint({}, newest)
+        assert saved[0].restore().name == "epoch-0002.pt"
+
+    @pytest.mark.parametrize(
+        ("name", "state"),
+        [
+            ("network", {}),
+            ("network", 7),
+            ("optimizer", {}),
+            ("optimizer", []),
+            ("trainer", 7),
+            ("trainer", {"epoch": "x"}),
+        ],
+    )
+    def test_states_of_something_else_are_named(self, tmp_path, name, state):
+        saved = []
+        trainer(lambda e, loader, opt: saved.append(checkpoint(tmp_path, e, opt)) or saved).run()
+        path = tmp_path / "epoch-0003.pt"
+        save_checkpoint({**load_checkpoint(path), name: state}, path)
+        with pytest.raises(ValueError, match=rf"3\.pt cannot be restored: its {name} is not one of this run \(.*\)\.$"):
+            saved[0].restore()
 
     def test_nothing_there(self, tmp_path):
         assert RunCheckpoint(tmp_path / "none", {}).restore() is None

@@ -12,10 +12,12 @@ import pytest
 
 from medvl.utils.checksums import (
     read_checksums,
+    read_sealed,
     verify_checksums,
     verify_file,
     write_checksums,
     write_listed,
+    write_sealed,
 )
 
 
@@ -130,3 +132,24 @@ def test_processes_that_write_at_the_same_time_lose_no_line(tmp_path):
     assert [writer.wait() for writer in writers] == [0, 0, 0]
     assert sorted(read_checksums(tmp_path)) == ["a", "b", "c", "same"]
     verify_checksums(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.json", "SHA256SUMS"])
+def test_pipes_in_place_of_files_are_not_waited_on(tmp_path, name):
+    write_listed(tmp_path / "a.json", "1")
+    (tmp_path / name).unlink()
+    os.mkfifo(tmp_path / name)
+    for use in (lambda: verify_file(tmp_path / "a.json"), lambda: write_listed(tmp_path / "a.json", "2")):
+        with pytest.raises(ValueError, match=rf"{name} must be a regular file, got a named pipe\.$"):
+            use()
+
+
+def test_a_sealed_file_is_noticed_at_every_flipped_byte(tmp_path):
+    path = tmp_path / "state"
+    write_sealed(path, {"rows": [1, "é"]})
+    assert read_sealed(path) == {"rows": [1, "é"]}
+    whole = path.read_bytes()
+    for damaged in [whole[:i] + bytes([whole[i] ^ 1]) + whole[i + 1 :] for i in range(len(whole))] + [b"", whole[:-1]]:
+        path.write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"state is damaged: its content is not what was saved\.$"):
+            read_sealed(path)

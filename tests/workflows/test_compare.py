@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import pytest
 
 from medvl.evaluation import BootstrapConfig, compare
+from medvl.evaluation.report.comparison import write_comparison
 from medvl.workflows import TrainedRun, compare_runs, train
 from medvl.workflows.compare import unique_names
 
@@ -96,6 +97,23 @@ def test_without_text_no_sentence_is_on_the_page(runs, tmp_path):
     assert sentences
     assert not any(sentence in page for sentence in sentences)
     assert "--no-text" in page
+
+
+def test_hostile_sentences_arrive_as_text_on_the_comparison(runs, tmp_path):
+    trained = [TrainedRun(run, "cpu") for run in runs]
+    comparison = compare_runs(trained, tmp_path / "plain", protocols=["retrieval"])
+    hostile = '"><script>alert(1)</script><img src=x onerror="alert(2)">'
+    for run in comparison.runs:
+        for case in run.sentences:
+            case.sentences[:] = [f"{sentence} {hostile}" for sentence in case.sentences]
+            object.__setattr__(case, "study_id", hostile)
+        object.__setattr__(run, "notes", [hostile])
+        object.__setattr__(run, "name", f"{run.name}{hostile}")
+    write_comparison(tmp_path / "page.html", comparison)
+    page = (tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert page.count("<script") == (tmp_path / "plain" / "comparison.html").read_text().count("<script")
+    assert "<img src=x" not in page
 
 
 def test_a_run_equals_itself(runs, tmp_path):

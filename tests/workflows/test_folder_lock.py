@@ -194,3 +194,22 @@ def test_running_processes():
         time.sleep(0.01)
     process.join()
     assert is_running(2**22 + 1) is False
+
+
+@pytest.mark.parametrize("pid", [0, -1, True, 1.5, "7", None])
+def test_a_lock_without_a_process_is_left_behind_when_it_is_not_touched(tmp_path, pid):
+    write_lock(tmp_path, pid=pid)
+    with pytest.raises(FolderInUseError, match=r"in use by another process \(run\.lock does not say which\)"):
+        FolderLock(tmp_path).check_unused()
+    write_lock(tmp_path, age=STALE_SECONDS + 60, pid=pid)
+    FolderLock(tmp_path).check_unused()
+
+
+def test_a_lock_that_is_nested_or_a_pipe_is_not_waited_on(tmp_path):
+    (tmp_path / "run.lock").write_text('{"host"' + ":[" * 99999)
+    with pytest.raises(FolderInUseError, match="does not say which"):
+        FolderLock(tmp_path).check_unused()
+    (tmp_path / "run.lock").unlink()
+    os.mkfifo(tmp_path / "run.lock")
+    with pytest.raises(FolderInUseError, match=r"run\.lock is not the lock of a run; move it away"):
+        FolderLock(tmp_path).check_unused()

@@ -15,6 +15,7 @@ from pathlib import Path
 import pandas
 import pytest
 
+from medvl.data.tables.output import TableOutput
 from medvl.workflows import label_table
 
 REPORTS = [
@@ -249,3 +250,28 @@ def test_workbooks_and_parquet_hold_numbers_and_texts_as_they_are(tmp_path):
         assert found["Edema"].dropna().unique().tolist() == [0]
         numbers = found.drop(columns=["id", "age", "sentence"]).astype(float)
         pandas.testing.assert_frame_equal(numbers, expected[numbers.columns].astype(float))
+
+
+@pytest.mark.parametrize("name", ["out.csv.partial", "out.csv.progress.partial"])
+def test_what_was_damaged_is_labeled_again(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("medvl.workflows.labeling.BLOCK_ROWS", 16)
+    table, output = write(tmp_path / "in.csv", 64), tmp_path / "out.csv"
+    label_table(table, "text", tmp_path / "whole.csv")
+    stopped = pytest.MonkeyPatch()
+    blocks = []
+
+    def stop(self, state, end=TableOutput.end_block):
+        end(self, state)
+        blocks.append(state)
+        if len(blocks) == 2:
+            raise KeyboardInterrupt
+
+    with stopped.context() as patch:
+        patch.setattr(TableOutput, "end_block", stop)
+        with pytest.raises(KeyboardInterrupt):
+            label_table(table, "text", output, resume=True)
+    damaged = tmp_path / name
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:30] + bytes([content[30] ^ 1]) + content[31:])
+    label_table(table, "text", output, resume=True)
+    assert output.read_bytes() == (tmp_path / "whole.csv").read_bytes()

@@ -216,3 +216,23 @@ def test_records_are_read_as_far_as_they_are_plain():
     assert weights_text({"epoch": 7, "chosen_by": "val_loss"}) == "of epoch 7, the best by val_loss"
     assert weights_text({"epoch": "last"}) == "of the last epoch"
     assert weights_text({}) is None
+
+
+def test_names_arrive_as_text(copy):
+    environment = json.loads((copy / "environment.json").read_text())
+    environment["data_summary"] = "<script>alert(1)</script> a.csv\n# Heading"
+    (copy / "environment.json").write_text(json.dumps(environment))
+    content = json.loads((copy / "evaluation.json").read_text())
+    content["evaluated_on"] |= {"data": "<img src=x onerror=alert(2)>", "warnings": ["<b>\n- one"]}
+    name, finding = "<script>alert(3)</script>\n## F", next(iter(content["zero_shot"]["findings"].values()))
+    content["zero_shot"]["findings"] = {name: finding}
+    (copy / "evaluation.json").write_text(json.dumps(content))
+    (copy / "SHA256SUMS").unlink()
+    hostile = copy.rename(copy.with_name("<svg onload=alert(4)>"))
+    write_model_card(hostile)
+    text = re.sub(r"\A---\n.*?\n---\n", "", card_of(hostile), flags=re.DOTALL)
+    assert not re.search(r"<(script|img|svg|b)\\b", text)
+    assert "&lt;script>alert(1)&lt;/script> a.csv # Heading" in text
+    assert "&lt;svg onload" in text
+    assert "\n# Heading" not in text
+    assert "\n## F" not in text

@@ -27,7 +27,7 @@ def table(tmp_path):
     return write_table(tmp_path / "source")
 
 
-def content(folder):
+def every_file(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -59,7 +59,7 @@ def test_the_bytes_do_not_depend_on_the_processes(table, tmp_path):
             progress=lambda done, total: seen.append((done, total)),
         )
         assert (summary.shards, summary.studies, summary.images, summary.kept) == (5, 24, 21, 0)
-    assert content(tmp_path / "0") == content(tmp_path / "2")
+    assert every_file(tmp_path / "0") == every_file(tmp_path / "2")
     assert seen == [(5, 24), (10, 24), (15, 24), (20, 24), (24, 24)] * 2
     assert sorted(os.listdir(tmp_path / "0")) == [
         "SHA256SUMS", "index.json", *(f"shard-00000{i}.tar" for i in range(5)), "studies.jsonl", "text_labels.npz"
@@ -79,15 +79,30 @@ class TestResume:
         assert summary.kept == 2
         assert all(path.stat().st_mtime_ns == before for path, before in times.items())
         pack_studies(table, tmp_path / "whole", SETTINGS, columns=COLUMNS)
-        assert content(tmp_path / "packed") == content(tmp_path / "whole")
+        assert every_file(tmp_path / "packed") == every_file(tmp_path / "whole")
+
+    def test_a_damaged_record_is_packed_again(self, table, tmp_path):
+        interrupted(table, tmp_path / "packed")
+        record = tmp_path / "packed/.progress/shard-000000.tar.json"
+        content = record.read_bytes()
+        assert b'"patient_id"' in content
+        record.write_bytes(content.replace(b'"patient_id"', b'"qatient_id"'))
+        summary = pack_studies(table, tmp_path / "packed", SETTINGS, columns=COLUMNS, resume=True)
+        assert summary.kept == 1
+        pack_studies(table, tmp_path / "whole", SETTINGS, columns=COLUMNS)
+        assert every_file(tmp_path / "packed") == every_file(tmp_path / "whole")
+        interrupted(table, tmp_path / "other")
+        (tmp_path / "other/.progress/settings.json").write_text("{")
+        with pytest.raises(ValueError, match=r"settings\.json is damaged: its content is not what was saved\.$"):
+            pack_studies(table, tmp_path / "other", SETTINGS, columns=COLUMNS, resume=True)
 
     def test_a_whole_folder_stays(self, table, tmp_path):
         first = pack_studies(table, tmp_path / "packed", SETTINGS, columns=COLUMNS)
-        before = content(tmp_path / "packed")
+        before = every_file(tmp_path / "packed")
         (tmp_path / "packed/.progress").mkdir()  # as after a kill at the very end
         again = pack_studies(table, tmp_path / "packed", SETTINGS, columns=COLUMNS, resume=True)
         assert (again.kept, again.studies, again.bytes) == (5, first.studies, first.bytes)
-        assert content(tmp_path / "packed") == before
+        assert every_file(tmp_path / "packed") == before
         assert not (tmp_path / "packed/.progress").exists()
 
     @pytest.mark.parametrize("change", ["damage", "image", "report", "removed"])
@@ -109,7 +124,7 @@ class TestResume:
         summary = pack_studies(table, tmp_path / "packed", SETTINGS, columns=COLUMNS, resume=True)
         assert summary.kept == {"damage": 1, "image": 1, "report": 0, "removed": 0}[change]
         pack_studies(table, tmp_path / "whole", SETTINGS, columns=COLUMNS)
-        assert content(tmp_path / "packed") == content(tmp_path / "whole")
+        assert every_file(tmp_path / "packed") == every_file(tmp_path / "whole")
 
     def test_shards_of_a_longer_table_are_removed(self, table, tmp_path):
         interrupted(table, tmp_path / "packed", shards=4)
@@ -140,7 +155,7 @@ class TestResume:
         (tmp_path / "other/notes.txt").write_text("mine")
         with pytest.raises(ValueError, match=r"other must be a new or empty folder, got one with notes\.txt\.$"):
             pack_studies(table, tmp_path / "other", SETTINGS, columns=COLUMNS, resume=True)
-        assert content(tmp_path / "other") == {"notes.txt": b"mine"}
+        assert every_file(tmp_path / "other") == {"notes.txt": b"mine"}
 
 
 class TestErrors:

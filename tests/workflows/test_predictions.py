@@ -117,3 +117,29 @@ def test_a_finding_in_another_spelling_has_the_saved_prompts(trained, images, ca
         "'Edma' is no finding of the training or of the built-in prompts (did you mean 'Edema'?); its prompts are made of its "
         "name."
     ]
+
+
+@pytest.mark.parametrize("text", ["$x^{", "a $b$ _c_", r"\frac{", "#1 @2 %3", "<script>alert(1)</script>", "é ü"])
+def test_a_sentence_is_drawn_as_it_stands(trained, images, tmp_path, text):
+    found = explain(TrainedRun(trained), images[0], [text])
+    for suffix in (".svg", ".png"):
+        found.save(tmp_path / f"maps{suffix}")
+    assert "<script" not in (tmp_path / "maps.svg").read_text()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["maps.png", "maps.svg"]
+
+
+def test_a_picture_that_cannot_be_written_leaves_the_old_one(trained, images, tmp_path, monkeypatch):
+    found = explain(TrainedRun(trained), images[0], ["Edema."])
+    (tmp_path / "maps.png").write_bytes(b"old")
+    monkeypatch.setattr("medvl.utils.io.os.fsync", lambda number: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(OSError, match=r"maps\.png"):
+        found.save(tmp_path / "maps.png")
+    assert (tmp_path / "maps.png").read_bytes() == b"old"
+
+
+def test_texts_that_are_no_unicode_are_named(trained, images):
+    run = TrainedRun(trained)
+    with pytest.raises(ValueError, match=r"^each of texts must be valid Unicode, got 'caf\\udce9'\.$"):
+        explain(run, images[0], ["caf\udce9"])
+    with pytest.raises(ValueError, match=r"^each of findings must be valid Unicode, got '\\udcff'\.$"):
+        predict(run, image_manifest(images), ["\udcff"])
