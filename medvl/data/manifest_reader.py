@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import os
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from medvl.data.manifest import Manifest
 from medvl.data.manifest_checks import StudyCollector, leaking_rows, warn_of_spellings
 from medvl.data.tables import Row, Table, read_joined_table
 from medvl.data.tables.reports import ReportColumns
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_option, check_text, error_message
 from medvl.utils.errors import StudyError
 
 # The first of these columns that the table has is used if no column is named.
@@ -99,6 +100,7 @@ def read_manifest(
 
     Raises:
         OSError: If the table cannot be read.
+        TypeError: If a name is not a string.
         ValueError: If a named column does not exist, the table is empty or broken, or columns of a public data set are named.
         medvl.utils.errors.StudyError: If a row is bad and ``on_error`` is ``"raise"``.
 
@@ -118,6 +120,16 @@ def read_manifest(
         >>> print(manifest.skipped[0])
         study 'b', report: row 2 (line 3): there is neither an image nor a report
     """
+    _check_texts(
+        single={
+            "image_column": image_column, "split_column": split_column, "patient_column": patient_column,
+            "study_column": study_column, "image_suffix": image_suffix, "image_template": image_template,
+        },
+        several={
+            "report_column": report_column, "label_column": label_column, "label_names": label_names, "join": join
+        },
+        paths={"path": path, "image_root": "" if image_root is None else image_root},
+    )  # fmt: skip
     check_option(on_error, "on_error", ("raise", "skip"))
     check_option(on_leak, "on_leak", ("error", "keep"))
     location = parse_location(path, "path")
@@ -190,6 +202,22 @@ class _Columns:
     def image_name(self) -> str:
         """What names the images, for errors."""
         return self.template.name if self.template else self.image or ""
+
+
+def _check_texts(single: Mapping[str, object], several: Mapping[str, object], paths: Mapping[str, object]) -> None:
+    """Raise ``TypeError`` unless these arguments are strings or None, strings or lists of them or None, and paths."""
+    for name, value in single.items():
+        if value is not None:
+            check_text(value, name)
+    for name, value in several.items():
+        texts = [value] if isinstance(value, str) else [] if value is None else value
+        if not isinstance(texts, Iterable) or isinstance(value, bytes):
+            raise TypeError(error_message(name, "be a string or a list of strings", type(value).__name__))
+        for text in texts:
+            check_text(text, f"each name of {name}" if text is not value else name)
+    for name, value in paths.items():
+        if not isinstance(value, str | os.PathLike):
+            raise TypeError(error_message(name, "be a path", type(value).__name__))
 
 
 def _column_or_default(table: Table, column: str | None, defaults: tuple[str, ...], argument: str) -> str | None:

@@ -603,3 +603,25 @@ def test_ids_in_characters_of_other_width_stay_in_one_split():
     for seed in range(8):
         splits = [study["split"] for study in split_by_patient(studies, (0.5, 0.25, 0.25), seed)]
         assert len(set(splits[:3])) == 1
+
+
+@pytest.mark.parametrize(
+    ("named", "sentence"),
+    [
+        *(
+            ({name: 5}, f"{name} must be a string, got int.")
+            for name in ("image_column", "split_column", "image_suffix")
+        ),
+        *(({name: 5}, f"{name} must be a string, got int.") for name in ("patient_column", "study_column")),
+        ({"image_template": b"a"}, "image_template must be a string, got bytes (decode it first, as in "),
+        *(({name: 5}, f"{name} must be a string or a list of strings, got int.") for name in ("report_column", "join")),
+        *(({name: [5]}, f"each name of {name} must be a string, got int.") for name in ("label_column", "label_names")),
+        ({"image_root": 5}, "image_root must be a path, got int."),
+        ({"path": None}, "path must be a path, got NoneType."),
+        ({"path": b"cases.csv"}, "path must be a path, got bytes."),
+    ],
+)
+def test_an_argument_of_another_type_is_named(tmp_path, named, sentence):
+    (tmp_path / "cases.csv").write_text("report\nClear.\n")
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}"):
+        read_manifest(**{"path": tmp_path / "cases.csv", **named})
