@@ -182,8 +182,8 @@ def _problem(index: Any) -> str:
     for key, expected in _KEYS.items():
         if not isinstance(index.get(key), expected):
             return f"it has no {key}"
-    for key, expected in _SETTINGS.items():
-        if not isinstance(index["settings"].get(key), expected):
+    for key, kind in _SETTINGS.items():
+        if not isinstance(index["settings"].get(key), kind):
             return f"its settings have no {key}"
     if not all(isinstance(name, str) for name in index["names"]):
         return "its names are no texts"

@@ -82,7 +82,8 @@ def test_scale_is_the_temperatures_else_the_networks_else_the_default():
 
 
 def test_ids_of_tensors_numbers_and_strings():
-    assert as_ids([3, torch.tensor(4), "study-1"], "ids", 3, CPU).tolist() == [3, 4, 2395529724176179553]
+    assert as_ids([3, torch.tensor(4)], "ids", 2, CPU).tolist() == [3, 4]
+    assert as_ids(["study-1"], "ids", 1, CPU).tolist() == [2395529724176179553]
     assert as_ids(torch.tensor([3], dtype=torch.int8).as_subclass(Sub), "ids", 1, CPU).dtype == torch.int64
     assert type(as_ids(torch.tensor([3]).as_subclass(Sub), "ids", 1, CPU)) is torch.Tensor
     assert as_ids((), "ids", 0, CPU).shape == (0,)
