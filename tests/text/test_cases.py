@@ -38,6 +38,7 @@ LEAST_SHARE = {
     "fresh_8.jsonl": 0.98,
     "fresh_9.jsonl": 0.98,
     "fresh_10.jsonl": 0.98,
+    "fresh_11.jsonl": 0.98,
     "kinds_7.jsonl": 0.98,
     "kinds_8.jsonl": 0.98,
 }

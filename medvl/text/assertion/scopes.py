@@ -25,6 +25,8 @@ from medvl.text.phrase_kinds import (
     NEGATION_BOTH,
     NEUTRAL,
     PREDICATE,
+    SEVERITY,
+    SIDE,
     STOP,
     STRUCTURE,
     UNCERTAINTY,
@@ -47,6 +49,7 @@ OPENING_KINDS = NEGATION | NEGATION_BOTH | UNCERTAINTY | VERSUS | HISTORY | FORM
 _STATING_KINDS = VERB_KINDS | LOOKING_BACK_KINDS
 _STRUCTURE_KINDS = STRUCTURE | PREDICATE
 _LISTING_KINDS = COMMA | LINKER | ALTERNATIVE
+_ATTRIBUTE_KINDS = SIDE | SEVERITY
 _ENDING_KINDS = COMMA | LINKER | COLON | STOP
 # A phrase of no such kind changes nothing in an open scope.
 _SCOPE_KINDS = OPENING_KINDS | NAMING_KINDS | _STATING_KINDS | _STRUCTURE_KINDS | _ENDING_KINDS
@@ -194,6 +197,21 @@ def _describes_anew(scope: Scope, phrase: Phrase) -> bool:
     )
 
 
+def _stands_alone(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A side or a small size behind a denied finding opens a statement of its own: "no edema no effusion left pacemaker"."""
+    phrases = sentence.phrases
+    if scope.assertion != ABSENT or not scope.is_named or phrases[index].join is not None:
+        return False
+    first = index
+    while phrases[first - 1].kinds & _ATTRIBUTE_KINDS and phrases[first - 1].start >= scope.named_end:
+        first -= 1
+    attributes = [meaning for phrase in phrases[first:index] for meaning in phrase.meanings]
+    if not any(kind & SIDE or (kind & SEVERITY and value != "severe") for kind, value in attributes):
+        return False  # "no pneumothorax large effusion" lacks its comma
+    gap = phrases[first].start - (phrases[first - 1].end if scope.is_stated else scope.named_end)
+    return gap <= int(scope.is_stated) and not sentence.look_ahead.alternative_follows(index)
+
+
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
 _ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
     COMMA: (_statement_follows_comma, _comma_follows_former),
@@ -202,8 +220,8 @@ _ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
 }
 
 
-SCOPE_ENDS = (*(ends for rules in _ENDINGS.values() for ends in rules), _describes_anew)
-"""The rules that end a scope at a comma, an "and" or a colon, or at a body part."""
+SCOPE_ENDS = (*(ends for rules in _ENDINGS.values() for ends in rules), _describes_anew, _stands_alone)
+"""The rules that end a scope at a comma, an "and" or a colon, at a body part, or at a finding."""
 
 
 # The walk.
@@ -239,7 +257,11 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
                     if phrase.statements:
                         sentence.understood = True
                 elif NAMING_KINDS & kind:
-                    _assert_findings(scope, phrase, sentence.vocabulary)
+                    if _stands_alone(scope, sentence, index):
+                        scope.end(index, "_stands_alone")
+                        scope = None
+                    else:
+                        _assert_findings(scope, phrase, sentence.vocabulary)
                 elif _STATING_KINDS & kind:
                     scope.is_stated = scope.is_named
                 elif _STRUCTURE_KINDS & kind:
