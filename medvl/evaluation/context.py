@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from tqdm.auto import tqdm
 
 from medvl.evaluation.embeddings import Embeddings, embed_studies
+from medvl.evaluation.retrieval_lists import RetrievalLists
 from medvl.evaluation.statistics.bootstrap import DEFAULT_BOOTSTRAP, BootstrapConfig
-
-if TYPE_CHECKING:
-    from medvl.evaluation.retrieval_lists import RetrievalLists
 
 Study = Mapping[str, Any]
 Batches = Iterable[Mapping[str, Any]]
