@@ -23,6 +23,7 @@ from medvl.data import OpenIReports, label_texts, read_manifest
 from medvl.data.shard_verification import verify_packed
 from medvl.evaluation import Embeddings, load_embeddings
 from medvl.evaluation.benchmarks import BENCHMARKS
+from medvl.evaluation.case_selection import CHEXPERT_8X200_CLASSES
 from medvl.handlers import read_metrics
 from medvl.handlers.checkpoint_file import load_checkpoint, save_checkpoint
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder
@@ -157,7 +158,7 @@ def make(root: Path) -> dict[str, Kind]:
         kinds[f"packed/{file.name}"] = Kind(file, lambda path: read_packed(packed))
     for name, benchmark in BENCHMARKS.items():
         public = root / "benchmarks" / name
-        labels = [{finding: "1.0"} for finding in benchmark.classes for _ in range(20)]
+        labels = [{finding: "1.0"} for finding in benchmark.classes or CHEXPERT_8X200_CLASSES for _ in range(20)]
         options = {"labels": [*labels, {}]} if benchmark.dataset == "chexpert" else {}
         public_layouts.WRITERS[benchmark.dataset](public, **options)
         tables = [path for path in public.rglob("*") if path.suffix in (".csv", ".gz", ".json", ".xlsx", ".txt")]

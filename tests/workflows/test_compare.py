@@ -108,7 +108,6 @@ def test_hostile_sentences_arrive_as_text_on_the_comparison(runs, tmp_path):
             case.sentences[:] = [f"{sentence} {hostile}" for sentence in case.sentences]
             object.__setattr__(case, "study_id", hostile)
         object.__setattr__(run, "notes", [hostile])
-        object.__setattr__(run, "name", f"{run.name}{hostile}")
     write_comparison(tmp_path / "page.html", comparison)
     page = (tmp_path / "page.html").read_text()
     assert "&lt;script&gt;alert(1)" in page
