@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from evidence.scales import Scale
+from evidence.scales import SCALES, Scale
 
 SUPERVISED = "supervised"
 """In place of a recipe: the image encoder of convirt's preset, trained on labels alone."""
@@ -46,6 +46,7 @@ class Arm:
         trained: False for the same network with random weights.
         test: "synthetic" or "pneumonia": what it is measured on.
         most_seeds: number of seeds of an arm that stands in a table and decides nothing; None for all.
+        own_scale: name of the scale that it has in the full form in place of the others'; other forms leave it out.
     """
 
     name: str
@@ -58,10 +59,15 @@ class Arm:
     trained: bool = True
     test: str = "synthetic"
     most_seeds: int | None = None
+    own_scale: str | None = None
 
     def seeds(self, scale: Scale) -> tuple[int, ...]:
-        """The seeds of its trainings."""
-        return scale.seeds[: self.most_seeds]
+        """The seeds of its trainings; none in a form that leaves it out."""
+        return () if self.own_scale and scale.name != "full" else scale.seeds[: self.most_seeds]
+
+    def scale(self, form: Scale) -> Scale:
+        """How large it is trained in a form of the evidence."""
+        return SCALES[self.own_scale] if self.own_scale and form.name == "full" else form
 
 
 def settings_of(arm: Arm, scale: Scale, seed: int) -> dict[str, Any]:
@@ -119,6 +125,7 @@ REAL_SETTINGS = {  # settings of the two arms on real images, chosen on the vali
     "learning_rate": 0.001,
     "columns": {"label_column": "finding"},
 }
+REAL_REPEAT = 2.0  # four epochs; chosen on the validation split among two, four and eight
 REAL_SOURCES = ("image-label=pneumonia", "text-label=openi")
 
 _ARMS = [
@@ -197,6 +204,17 @@ _ARMS = [
     Arm("medvl-no-pairs", "medvl without the pairs", "medvl", without=("pairs",)),
     Arm("medvl-no-local", "medvl without the patches", "medvl", without=("local",)),
     Arm("medvl-no-matching", "medvl without the matching by labels", "medvl", without=("matching",)),
+    # medvl on the demonstration's data, as long as the demonstration trains and longer.
+    Arm("medvl-demo", "medvl, the demonstration", "medvl", own_scale="demo"),
+    Arm("medvl-long", "medvl, the demonstration's data for 24 epochs", "medvl", own_scale="long"),
+    *(
+        arm
+        for scale in ("demo", "long")
+        for arm in (
+            Arm(f"supervised-{scale}", "labels only, supervised", SUPERVISED, own_scale=scale),
+            Arm(f"untrained-{scale}", "untrained ResNet", "medvl", trained=False, own_scale=scale),
+        )
+    ),
     # Real images.
     Arm(
         "real-medclip",
@@ -208,6 +226,7 @@ _ARMS = [
             "text_sampling_weights": {"image-label": 0.5, "text-label": 0.5},
         },
         REAL_SOURCES,
+        repeat=REAL_REPEAT,
         test="pneumonia",
     ),
     Arm(
@@ -216,9 +235,10 @@ _ARMS = [
         "umcl",
         {**REAL_SETTINGS, "max_length": 64, "sampling_weights": {"image-label": 0.8, "text-label": 0.2}},
         REAL_SOURCES,
+        repeat=REAL_REPEAT,
         test="pneumonia",
     ),
-    Arm("real-supervised", "labels only, supervised", SUPERVISED, REAL_SETTINGS, test="pneumonia"),
+    Arm("real-supervised", "labels only, supervised", SUPERVISED, REAL_SETTINGS, repeat=REAL_REPEAT, test="pneumonia"),
     Arm("real-untrained", "untrained ResNet", "medclip", REAL_SETTINGS, REAL_SOURCES, trained=False, test="pneumonia"),
 ]
 ARMS = {arm.name: arm for arm in _ARMS}

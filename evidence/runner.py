@@ -92,7 +92,8 @@ def run_tasks(tasks: Sequence[Task], jobs: int, say: Print = _print) -> list[str
     """
     if not tasks:
         return []
-    EvidenceData(SCALES[tasks[0].scale], tasks[0].work).prepare()
+    for scale in {ARMS[task.arm].scale(SCALES[task.scale]) for task in tasks}:
+        EvidenceData(scale, tasks[0].work).prepare()
     start = time.perf_counter()
     errors = []
     context = multiprocessing.get_context("spawn")
@@ -126,9 +127,10 @@ def run_task(task: Task) -> float:
     from evidence.measures import measure
     from evidence.training import train_arm
 
-    scale, arm, store = SCALES[task.scale], ARMS[task.arm], Store(task.results)
+    arm, store = ARMS[task.arm], Store(task.results)
+    scale = arm.scale(SCALES[task.scale])
     data = EvidenceData(scale, task.work)
-    key = result_key(arm, scale, task.seed)
+    key = result_key(arm, SCALES[task.scale], task.seed)
     folder = task.work / "runs" / f"{scale.name}-{arm.name}-{task.seed}-{key}"
     start = time.perf_counter()
     trained = train_arm(arm, scale, task.seed, data, folder)
@@ -139,7 +141,7 @@ def run_task(task: Task) -> float:
         "arm": arm.name,
         "recipe": arm.recipe,
         "seed": task.seed,
-        "scale": scale.name,
+        "scale": task.scale,
         "key": key,
         "settings": settings_of(arm, scale, task.seed),
         "sources": list(arm.sources),
@@ -151,7 +153,7 @@ def run_task(task: Task) -> float:
         "figures": {name: round(value, 6) for name, value in figures.items()},
         **environment(),
     }
-    store.write(scale.name, arm.name, task.seed, result)
+    store.write(task.scale, arm.name, task.seed, result)
     if not task.keep:
         shutil.rmtree(folder, ignore_errors=True)
     return end - start

@@ -64,6 +64,9 @@ SCALES = {
             real_studies=64,
         ),
         Scale("full", seeds=(0, 1, 2, 3, 4), studies=3000, image_size=64, epochs=4, fine_tune_epochs=4, draws=2),
+        # Of arms that have a scale of their own in the full form: the data of the demonstration.
+        Scale("demo", seeds=(0, 1, 2, 3, 4), studies=4500, image_size=64, epochs=9),
+        Scale("long", seeds=(0, 1, 2, 3, 4), studies=4500, image_size=64, epochs=24),
         Scale(
             "gpu",
             seeds=(0, 1, 2, 3, 4),

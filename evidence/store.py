@@ -28,6 +28,7 @@ def result_key(arm: Arm, scale: Scale, seed: int) -> str:
 
     Results with another key are of another experiment, and are made again. A comment in a recipe's file does not change it.
     """
+    scale = arm.scale(scale)
     recipe = "convirt" if arm.recipe == SUPERVISED else arm.recipe
     content = {
         "settings": settings_of(arm, scale, seed),
