@@ -207,14 +207,9 @@ _ARMS = [
     # medvl on the demonstration's data, as long as the demonstration trains and longer.
     Arm("medvl-demo", "medvl, the demonstration", "medvl", own_scale="demo"),
     Arm("medvl-long", "medvl, the demonstration's data for 24 epochs", "medvl", own_scale="long"),
-    *(
-        arm
-        for scale in ("demo", "long")
-        for arm in (
-            Arm(f"supervised-{scale}", "labels only, supervised", SUPERVISED, own_scale=scale),
-            Arm(f"untrained-{scale}", "untrained ResNet", "medvl", trained=False, own_scale=scale),
-        )
-    ),
+    Arm("supervised-demo", "labels only, supervised", SUPERVISED, own_scale="demo"),
+    Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long"),
+    Arm("untrained-demo", "untrained ResNet", "medvl", trained=False, own_scale="demo"),
     # Real images.
     Arm(
         "real-medclip",

@@ -53,7 +53,7 @@ CLAIMS = [
             comparisons=tuple(
                 Comparison(f"medvl-{name}", value, figure) for figure, value in zip(FIVE, values, strict=True)
             ),
-            baselines=(f"supervised-{name}", f"untrained-{name}"),
+            baselines=(f"supervised-{name}", "untrained-demo"),
         )
         for name, title, epochs, values in (
             ("demo", "what the demonstration reaches", 9, (0.92, 0.91, 0.35, 1.0, 0.40)),
