@@ -151,10 +151,10 @@ def _with_follows_former(scope: Scope, sentence: Sentence, index: int) -> bool:
 def _occasion_follows(scope: Scope, sentence: Sentence, index: int) -> bool:
     """An "after" ends a denial: "no pneumothorax after line placement", but "no effusion or post-surgical collapse"."""
     linker, occasion = sentence.phrases[index], sentence.vocabulary.words["occasion"]
-    if scope.assertion != ABSENT or sentence.words[linker.start] not in occasion:
+    if not scope.is_named or scope.assertion != ABSENT or sentence.words[linker.start] not in occasion:
         return False
     before = sentence.phrases[index - 1]
-    return scope.is_named and not (before.end == linker.start and before.kinds & _LISTING_KINDS)
+    return not (before.end == linker.start and before.kinds & _LISTING_KINDS)
 
 
 def _colon_opens_no_list(scope: Scope, sentence: Sentence, index: int) -> bool:
@@ -257,7 +257,7 @@ def assert_by_scopes(sentence: Sentence, position: int, scope: Scope | None) -> 
                     if phrase.statements:
                         sentence.understood = True
                 elif NAMING_KINDS & kind:
-                    if _stands_alone(scope, sentence, index):
+                    if phrases[index - 1].kinds & _ATTRIBUTE_KINDS and _stands_alone(scope, sentence, index):
                         scope.end(index, "_stands_alone")
                         scope = None
                     else:
