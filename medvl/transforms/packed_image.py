@@ -182,17 +182,17 @@ def _problem(index: Any) -> str:
     for key, expected in _KEYS.items():
         if not isinstance(index.get(key), expected):
             return f"it has no {key}"
-    for key, kind in _SETTINGS.items():
-        if not isinstance(index["settings"].get(key), kind):
+    for key, setting in _SETTINGS.items():
+        if not isinstance(index["settings"].get(key), setting):
             return f"its settings have no {key}"
     if not all(isinstance(name, str) for name in index["names"]):
-        return "its names are no texts"
+        return "its names are not texts"
     if not all(isinstance(value, int) for key in ("counts", "unmatched") for value in index[key].values()):
-        return "its counts are no numbers"
+        return "its counts are not numbers"
     if not all(
         isinstance(e, list) and len(e) == 3 and all(isinstance(part, str) for part in e) for e in index["skipped"]
     ):
-        return "its list of what was skipped is none"
+        return "its list of what was skipped is not a list of studies"
     for kind, counted in (("files", ("bytes",)), ("shards", ("bytes", "studies", "images"))):
         for entry in index[kind]:
             if not isinstance(entry, dict) or not all(isinstance(entry.get(key), str) for key in ("name", "sha256")):
@@ -200,5 +200,5 @@ def _problem(index: Any) -> str:
             if not all(isinstance(entry.get(key), int) for key in counted):
                 return f"it does not count what is in {entry['name']}"
             if os.path.basename(entry["name"]) != entry["name"]:
-                return f"{entry['name']} is no name of a file"
+                return f"{entry['name']} is not the name of a file"
     return ""
