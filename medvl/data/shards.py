@@ -262,7 +262,7 @@ class _ImageColumn:
         count = len(columns["number"])
         self._shard.extend([len(self._shards)] * count)
         if os.path.basename(columns["shard"]) != columns["shard"]:
-            raise ValueError(f"{columns['shard']!r} is no name of a file.")
+            raise ValueError(f"{columns['shard']!r} is not the name of a file.")
         self._shards.append(columns["shard"])
         for key, column in self._numbers.items():
             column.extend(columns[key])

@@ -121,7 +121,7 @@ class TestManifest:
             read_manifest(f"shards:{tmp_path}")
         index["shards"][0]["name"] = "../shard-000000.tar"
         (tmp_path / "index.json").write_text(json.dumps(index))
-        with pytest.raises(ValueError, match=r"index\.json is damaged: \.\./shard-000000\.tar is no name of a file\.$"):
+        with pytest.raises(ValueError, match=r"index\.json is damaged: \.\./shard-000000\.tar is not the name of a file\.$"):
             read_manifest(f"shards:{tmp_path}")
 
     def test_locations(self, tmp_path, monkeypatch):
@@ -604,10 +604,10 @@ class TestHostileFolders:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ({"skipped": [["s1", "image"]]}, "its list of what was skipped is none"),
-            ({"skipped": [1]}, "its list of what was skipped is none"),
-            ({"names": [1, 2]}, "its names are no texts"),
-            ({"counts": {"rows": "many"}}, "its counts are no numbers"),
+            ({"skipped": [["s1", "image"]]}, "its list of what was skipped is not a list of studies"),
+            ({"skipped": [1]}, "its list of what was skipped is not a list of studies"),
+            ({"names": [1, 2]}, "its names are not texts"),
+            ({"counts": {"rows": "many"}}, "its counts are not numbers"),
             ({"settings": {}}, "its settings have no image_size"),
         ],
     )
