@@ -62,7 +62,7 @@ def _mean(interval: Interval) -> str:
 
 def _claims(store: Store, scale: str, paper: str) -> str:
     """How many of a paper's claims have which verdict, as "1 reproduced, 3 undecided"."""
-    counts = Counter(claim.verdict(store, scale) for claim in all_claims() if claim.name.split("-")[0] == paper)
+    counts = Counter(claim.verdict(store, scale) for claim in all_claims() if claim.group == paper)
     return ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if counts[verdict]) or NONE
 
 

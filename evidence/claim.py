@@ -119,6 +119,11 @@ class Claim:
     remarks: str = ""
 
     @property
+    def group(self) -> str:
+        """The paper, or what else its name begins with."""
+        return self.name.split("-")[0]
+
+    @property
     def rows(self) -> tuple[str, ...]:
         """The arms of the table in order, each once."""
         return tuple(dict.fromkeys((*self.arms, *self.baselines)))

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from evidence.arms import ARMS
 from evidence.claim import FIGURES, Claim, arms_of, by_seed
 from evidence.claims import all_claims
-from evidence.plots import plot_comparisons, plot_recipes
+from evidence.plots import decided, plot_comparisons, plot_recipes
 from evidence.scales import SCALES
 from evidence.statistics import NO_RESULTS, Interval, t_interval
 from evidence.store import Store
 from medvl.utils.io import write_text
 
 RESULTS = Path(__file__).parent / "results"
-IMAGES = {"evidence_comparisons.png": plot_comparisons, "evidence_recipes.png": plot_recipes}
+RECIPES_IMAGE = "evidence_recipes.png"
 NONE = "–"
 
 INTRODUCTION = """<!-- Made by python -m evidence --page from the files in evidence/results. Do not edit. -->
@@ -31,8 +32,9 @@ Each figure is of the test split and is the mean over seeds with its 95 % interv
 arms, seed by seed, with Student's t-interval of the differences: it is about another seed on the same test studies, not about
 other test studies. A claimed difference is **reproduced** if its whole interval is above 0 (or above minus the margin, where a
 claim is “as good as”), **not reproduced** if it is below, and **undecided** otherwise. A claim is reproduced if all its
-comparisons are. The arms of the synthetic set have the same images, augmentation, batch size and number of steps, and small
-networks from random weights: a claim that is not reproduced here may hold at the papers' size, and the reverse.
+comparisons are. The arms of the synthetic set have the same images, augmentation, batch size and number of steps (but for those
+on the demonstration's data, which are compared with numbers), and small networks from random weights: a claim that is not
+reproduced here may hold at the papers' size, and the reverse.
 """
 NOTHING = """
 :::{{note}}
@@ -50,8 +52,9 @@ These are the figures of the quick form, which only shows that everything runs. 
 def write_page(store: Store, folder: Path, scale: str = "full") -> Path:
     """Write ``evidence.md`` and its plots to a folder of documentation; returns the page."""
     if store.results(scale):
-        for name, plot in IMAGES.items():
-            plot(store, scale, folder / "images" / name)
+        plot_recipes(store, scale, folder / "images" / RECIPES_IMAGE)
+        for group in filter(partial(decided, store, scale), _groups(all_claims())):
+            plot_comparisons(store, scale, folder / "images" / _group_image(group), group)
     page = folder / "evidence.md"
     write_text(page, render(store, scale))
     return page
@@ -67,13 +70,24 @@ def render(store: Store, scale: str = "full") -> str:
         parts.append(NOTHING.format(form=scale))
     else:
         parts += [_origin(results), _missing(results, claims, scale), _summary(claims, store, scale)]
-        parts.append(
-            "![The recipes and the baselines, mean and interval of five measures](images/evidence_recipes.png)\n\n"
-            "![Every comparison with its interval, by verdict](images/evidence_comparisons.png)\n"
-        )
-    parts += [_claim(claim, store, scale, bool(results)) for claim in claims]
+        parts.append(f"![The recipes and the baselines, mean and interval of five measures](images/{RECIPES_IMAGE})\n")
+    for group in _groups(claims):
+        own = [claim for claim in claims if claim.group == group]
+        if decided(store, scale, group):
+            title = own[0].title.partition(":")[0]
+            parts.append(f"![Comparisons with their intervals, by verdict: {title}](images/{_group_image(group)})\n")
+        parts += [_claim(claim, store, scale, bool(results)) for claim in own]
     parts.append(_arms(claims, results))
     return "\n".join(part.strip("\n") + "\n" for part in parts)
+
+
+def _groups(claims: Sequence[Claim]) -> list[str]:
+    """The groups of claims, in their order."""
+    return list(dict.fromkeys(claim.group for claim in claims))
+
+
+def _group_image(group: str) -> str:
+    return f"evidence_{group}.png"
 
 
 def _origin(results: Sequence[dict[str, Any]]) -> str:
@@ -155,12 +169,19 @@ def _arms(claims: Sequence[Claim], results: Sequence[dict[str, Any]]) -> str:
         own = [result for result in results if result["arm"] == arm.name]
         settings = ", ".join(f"`{name}={_short(value)}`" for name, value in arm.settings.items())
         sources = ", ".join(f"`{source}`" for source in arm.sources)
+        scale = f"the scale `{arm.own_scale}` of `evidence/scales.py`" if arm.own_scale else ""
         without = ", ".join(f"without the loss's term `{term}`" for term in arm.without)
         steps = str(own[0]["steps"]) if own else NONE
         seconds = f"{sum(sum(r['seconds'].values()) for r in own) / len(own):.0f} s" if own else NONE
         recipe = arm.recipe + ("" if arm.trained else ", random weights")
         rows.append(
-            [f"`{arm.name}`", recipe, "; ".join(filter(None, [settings, without, sources])) or NONE, steps, seconds]
+            [
+                f"`{arm.name}`",
+                recipe,
+                "; ".join(filter(None, [settings, without, sources, scale])) or NONE,
+                steps,
+                seconds,
+            ]
         )
     head = ["arm", "recipe", "what differs from the shared settings", "steps", "time"]
     return f"## What was trained\n\nThe settings in full are in `evidence/arms.py`.\n\n{_table(head, rows)}"

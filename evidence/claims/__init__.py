@@ -26,8 +26,8 @@ def choose_claims(names: list[str] | None) -> list[Claim]:
     claims = all_claims()
     if names is None:
         return claims
-    known = {claim.name for claim in claims} | {claim.name.split("-")[0] for claim in claims}
+    known = {claim.name for claim in claims} | {claim.group for claim in claims}
     for name in names:
         if name not in known:
             raise ValueError(f"--only must be among {', '.join(sorted(known))}, got {name!r}.")
-    return [claim for claim in claims if claim.name in names or claim.name.split("-")[0] in names]
+    return [claim for claim in claims if claim.name in names or claim.group in names]
