@@ -396,6 +396,7 @@ class TestEvaluate:
         environment = json.loads((run / "environment.json").read_text())
         del environment["tables_sha256"]
         (run / "environment.json").write_text(json.dumps(environment))
+        (run / "SHA256SUMS").unlink()
         code, _, err = medvl("evaluate", run)
         assert code == 2
         assert err.startswith(
@@ -405,8 +406,8 @@ class TestEvaluate:
     @pytest.mark.parametrize(
         ("name", "said"),
         [
-            ("config.yaml", "config.yaml is damaged: it holds no settings."),
-            ("environment.json", "environment.json is damaged: Expecting value"),
+            ("config.yaml", "config.yaml is damaged: its content is not what was saved."),
+            ("environment.json", "environment.json is damaged: its content is not what was saved."),
             ("model/prompts.json", "model cannot be loaded: "),
             ("model/config.json", "model cannot be loaded: "),
             ("model/model.safetensors", "model cannot be loaded: "),

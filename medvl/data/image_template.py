@@ -67,7 +67,7 @@ def template_parts(template: str) -> list[tuple[str, str | None, str]]:
     try:
         parsed = list(Formatter().parse(template))
         if any(conversion for *_, conversion in parsed):
-            raise ValueError("a conversion, as in {name!r}")
+            raise ValueError("It has a conversion, as in {name!r}.")
         parts = [(text, field, spec or "") for text, field, spec, _ in parsed]
     except ValueError as error:
         raise ValueError(error_message("image_template", expected, repr(template))) from error

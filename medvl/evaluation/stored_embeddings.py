@@ -64,17 +64,17 @@ def load_embeddings(path: str | Path) -> dict[str, Array]:
 def _check_arrays(arrays: dict[str, Array]) -> None:
     for name in (*VECTORS, *COLUMNS):
         if name not in arrays:
-            raise ValueError(f"it has no {name}")
+            raise ValueError(f"it has no {name}.")
     shape = arrays[VECTORS[0]].shape
     expected = {name: shape for name in VECTORS} | {name: shape[:1] for name in COLUMNS}
     if len({"label", "findings"} & set(arrays)) == 1:
-        raise ValueError("it has one of label and findings")
+        raise ValueError("it has one of label and findings.")
     if "label" in arrays:
         expected |= {"label": (shape[0], len(arrays["findings"])), "findings": (len(arrays["findings"]),)}
     for name, value in expected.items():
         kind = "f" if name in (*VECTORS, "label") else "U"
         if arrays[name].shape != value or len(shape) != 2 or arrays[name].dtype.kind != kind:
-            raise ValueError(f"{name} is of the type {arrays[name].dtype} and the shape {arrays[name].shape}")
+            raise ValueError(f"{name} is of the type {arrays[name].dtype} and the shape {arrays[name].shape}.")
 
 
 def _map_folder(folder: Path) -> dict[str, Array]:

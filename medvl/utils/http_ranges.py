@@ -57,7 +57,7 @@ def read_url(url: str, offset: int = 0, size: int | None = None, name: str = UNP
     """
     try:
         if not urlsplit(url).hostname or urlsplit(url).port == 0:
-            raise ValueError("it names no host and port")
+            raise ValueError("it names no host and port.")
     except ValueError as error:
         raise ValueError(f"{url} is not the address of a file: {plain_reason(error)}.") from None
     check_size(size or 0, url, name)
