@@ -121,7 +121,9 @@ class TestManifest:
             read_manifest(f"shards:{tmp_path}")
         index["shards"][0]["name"] = "../shard-000000.tar"
         (tmp_path / "index.json").write_text(json.dumps(index))
-        with pytest.raises(ValueError, match=r"index\.json is damaged: \.\./shard-000000\.tar is not the name of a file\.$"):
+        with pytest.raises(
+            ValueError, match=r"index\.json is damaged: \.\./shard-000000\.tar is not the name of a file\.$"
+        ):
             read_manifest(f"shards:{tmp_path}")
 
     def test_locations(self, tmp_path, monkeypatch):

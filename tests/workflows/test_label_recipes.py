@@ -196,7 +196,10 @@ def test_bad_studies_of_every_source(medvl, sources, tmp_path, recipe):
     ]
     code, _, err = medvl(*line)
     assert code == 2
-    assert f"Error: study 's{wrong - 1}', {FINDINGS[1]}: labeled.csv, row {wrong} (line {wrong + 1}): expected 1 (present)" in err
+    assert (
+        f"Error: study 's{wrong - 1}', {FINDINGS[1]}: labeled.csv, row {wrong} (line {wrong + 1}): expected 1 (present)"
+        in err
+    )
     code, _, err = medvl(*line, "--on-error", "skip")
     assert code == 0, err
     skipped = [json.loads(text) for text in (tmp_path / "run" / "skipped.jsonl").read_text().splitlines()]
