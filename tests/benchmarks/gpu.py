@@ -217,7 +217,9 @@ class Check:
         if find_spec("pytest") is None:
             yield {"what": "pytest -m gpu", "error": "pytest is not installed"}
             return
-        line = [sys.executable, "-m", "pytest", "-q", "-n", "0", "-m", "gpu", "tests/engines", "-p", "no:cacheprovider"]
+        # In one process, and without the plugins that the tests' own options name.
+        options = ["-o", "addopts=--import-mode=importlib", "-p", "no:cacheprovider"]
+        line = [sys.executable, "-m", "pytest", "-q", *options, "-m", "gpu", "tests/engines"]
         root = Path(__file__).resolve().parents[2]
         done = subprocess.run(line, cwd=root, capture_output=True, text=True, check=False)
         last = (done.stdout.strip().splitlines() or ["no output"])[-1]
