@@ -29,11 +29,13 @@ WRITERS = {
     ".csv": lambda frame, path: frame.to_csv(path, index=False),
     ".csv.gz": lambda frame, path: frame.to_csv(path, index=False),
     ".tsv": lambda frame, path: frame.to_csv(path, index=False, sep="\t"),
-    ".tab.gz": lambda frame, path: path.write_bytes(gzip.compress(frame.to_csv(index=False, sep="\t").encode())),
+    ".tab.gz": lambda frame, path: path.write_bytes(
+        gzip.compress(frame.to_csv(index=False, sep="\t").encode(), mtime=0)
+    ),
     ".json": lambda frame, path: frame.to_json(path, orient="records"),
     ".jsonl": lambda frame, path: frame.to_json(path, orient="records", lines=True),
     ".ndjson.gz": lambda frame, path: path.write_bytes(
-        gzip.compress(frame.to_json(orient="records", lines=True).encode())
+        gzip.compress(frame.to_json(orient="records", lines=True).encode(), mtime=0)
     ),
     ".parquet": lambda frame, path: frame.to_parquet(path),
     ".xlsx": lambda frame, path: frame.to_excel(path, index=False),
@@ -248,7 +250,7 @@ def workbook(**parts):
         ("c.csv", b'[{"report": "' + SECRET, "got JSON; name it .json, or .jsonl where each line is an object."),
         ("c.csv", b'{"report": "' + SECRET, "got JSON; name it .json"),
         ("c.csv", b"<!DOCTYPE html><td>" + SECRET, "got HTML or XML."),
-        ("c.csv.gz", gzip.compress(SECRET * 999)[:-20], "is compressed by gzip and damaged or cut off."),
+        ("c.csv.gz", gzip.compress(SECRET * 999, mtime=0)[:-20], "is compressed by gzip and damaged or cut off."),
         ("c.parquet", SECRET, "must be a file of Parquet, got other content."),
         ("c.parquet", b"PAR1" + SECRET, "is no Parquet file that can be read: it is damaged or cut off."),
         ("c.xlsx", SECRET, "must be a file of Excel (.xlsx), got other content."),
@@ -376,7 +378,7 @@ def test_a_key_given_twice_is_said_where_no_line_can_be_read(tmp_path):
 @pytest.mark.parametrize("name", ["c.csv", "c.csv.gz", "c.jsonl.gz"])
 def test_compressed_files_are_closed(tmp_path, name):
     text = b'{"report": "a b"}\n' if "json" in name else b"report\na b\n"
-    (tmp_path / name).write_bytes(gzip.compress(text))
+    (tmp_path / name).write_bytes(gzip.compress(text, mtime=0))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", ResourceWarning)
         assert [row.cells for row in read_table(tmp_path / name)] == [{"report": "a b"}]
