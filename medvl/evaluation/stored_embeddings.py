@@ -82,21 +82,21 @@ def _map_folder(folder: Path) -> dict[str, Array]:
         index = json.loads(read_small_file(folder / INDEX))
         sizes = {str(entry["name"]): entry["bytes"] for entry in index["files"]}
         if index["format"] != FORMAT:
-            raise ValueError(f"it is of the format {str(index['format'])[:100]!r}")
+            raise ValueError(f"it is of the format {str(index['format'])[:100]!r}.")
     except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ValueError(f"its {INDEX} is damaged: {plain_reason(error)}") from error
+        raise ValueError(f"its {INDEX} is damaged: {plain_reason(error)}.") from error
     arrays = {}
     for name in (*VECTORS, *COLUMNS, *_OPTIONAL):
         path = folder / f"{name}.npy"
         if path.name not in sizes and name in _OPTIONAL:
             continue
         if not path.is_file() or path.stat().st_size != sizes.get(path.name):
-            raise ValueError(f"{path.name} has not the {sizes.get(path.name)} bytes that were written")
+            raise ValueError(f"{path.name} has not the {sizes.get(path.name)} bytes that were written.")
         try:
             # Copy on write: what is read is not copied, and torch takes the arrays as its own.
             arrays[name] = np.load(path, mmap_mode="c", allow_pickle=False)
         except (ValueError, TypeError, EOFError, *_HEADER_ERRORS) as error:
-            raise ValueError(f"{path.name} is no array in NumPy's format") from error
+            raise ValueError(f"{path.name} is no array in NumPy's format.") from error
     return arrays
 
 
@@ -116,10 +116,10 @@ def _read_archive(path: Path) -> dict[str, Array]:
 def _check_header(file: BinaryIO, size: int, name: str) -> None:
     """Compare the header of an array with the bytes that there are, before memory is reserved for it."""
     if np.lib.format.read_magic(file) != (1, 0):
-        raise ValueError(f"{name} is not in NumPy's format 1.0")
+        raise ValueError(f"{name} is not in NumPy's format 1.0.")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if math.prod(shape) * dtype.itemsize != size - file.tell():
-        raise ValueError(f"{name} has not the size that its header states")
+        raise ValueError(f"{name} has not the size that its header states.")
 
 
 def _read_parquet(path: Path) -> dict[str, Array]:
@@ -134,7 +134,7 @@ def _read_parquet(path: Path) -> dict[str, Array]:
             table = file.read(use_threads=False)
         return _arrays_of_table(table)
     except (pyarrow.ArrowException, OSError) as error:
-        raise ValueError("it is damaged or cut off") from error
+        raise ValueError("it is damaged or cut off.") from error
 
 
 def _arrays_of_table(table: Any) -> dict[str, Array]:

