@@ -352,7 +352,7 @@ def read_shard_columns(folder: str, sha256: str | None = None) -> Iterator[dict[
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If a line is no JSON, or the file has another hash.
+        ValueError: If a line is not JSON, or the file has another hash.
     """
     path = f"{folder}/{STUDIES}"
     if not is_url(folder) and not os.path.isfile(path):

@@ -20,7 +20,7 @@ from medvl.utils.limits import check_regular_file, check_size, read_small_file
 
 _OPTIONAL = ("label", "findings")
 _HEADER_ERRORS = (SyntaxError, TokenError)
-"""What NumPy raises for a header that is no dictionary in Python's form, beside ``ValueError``."""
+"""What NumPy raises for a header that is not a dictionary in Python's form, beside ``ValueError``."""
 
 
 def load_embeddings(path: str | Path) -> dict[str, Array]:
@@ -48,7 +48,7 @@ def load_embeddings(path: str | Path) -> dict[str, Array]:
     if suffix == ".parquet":
         require_extra(f"Reading {path.name}", "tables")
     if not suffix and not (path / INDEX).is_file():
-        raise FileNotFoundError(f"{path} holds no {INDEX}: it is no folder that medvl embed has finished.")
+        raise FileNotFoundError(f"{path} holds no {INDEX}: it is not a folder that medvl embed has finished.")
     try:
         arrays = {"": _map_folder, ".npz": _read_archive, ".parquet": _read_parquet}[suffix](path)
         _check_arrays(arrays)
@@ -91,12 +91,12 @@ def _map_folder(folder: Path) -> dict[str, Array]:
         if path.name not in sizes and name in _OPTIONAL:
             continue
         if not path.is_file() or path.stat().st_size != sizes.get(path.name):
-            raise ValueError(f"{path.name} has not the {sizes.get(path.name)} bytes that were written.")
+            raise ValueError(f"{path.name} does not have the {sizes.get(path.name)} bytes that were written.")
         try:
             # Copy on write: what is read is not copied, and torch takes the arrays as its own.
             arrays[name] = np.load(path, mmap_mode="c", allow_pickle=False)
         except (ValueError, TypeError, EOFError, *_HEADER_ERRORS) as error:
-            raise ValueError(f"{path.name} is no array in NumPy's format.") from error
+            raise ValueError(f"{path.name} is not an array in NumPy's format.") from error
     return arrays
 
 
@@ -119,7 +119,7 @@ def _check_header(file: BinaryIO, size: int, name: str) -> None:
         raise ValueError(f"{name} is not in NumPy's format 1.0.")
     shape, _, dtype = np.lib.format.read_array_header_1_0(file)
     if math.prod(shape) * dtype.itemsize != size - file.tell():
-        raise ValueError(f"{name} has not the size that its header states.")
+        raise ValueError(f"{name} does not have the size that its header states.")
 
 
 def _read_parquet(path: Path) -> dict[str, Array]:

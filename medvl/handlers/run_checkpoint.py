@@ -75,7 +75,7 @@ class RunCheckpoint:
         """Register the handler with a trainer.
 
         Raises:
-            ValueError: If gradients are accumulated over steps of which ``interval`` is no multiple.
+            ValueError: If gradients are accumulated over steps of which ``interval`` is not a multiple.
         """
         accumulated = getattr(engine, "accumulation_steps", 1)
         if self.interval is not None and self.interval % accumulated:

@@ -72,7 +72,7 @@ def train(model: DualEncoder, images: torch.Tensor, texts: list[str], options: a
 
 @torch.inference_mode()
 def hits(model: DualEncoder, studies: list[dict], names: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Hits and mask areas (studies, findings); NaN where a study has not the finding."""
+    """Hits and mask areas (studies, findings); NaN where a study does not have the finding."""
     model.eval()
     templates, aligner = load_prompt_templates("chexpert14"), PatchSentenceAligner("transport")
     phrases = [[f"{templates.present(name, 1)[0]}"] for name in names]

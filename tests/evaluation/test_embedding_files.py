@@ -134,12 +134,12 @@ def test_a_folder_is_mapped_into_memory_and_checked(embeddings, tmp_path):
     ]  # fmt: skip
     (folder / "split.npy").write_bytes((folder / "split.npy").read_bytes()[:-1])
     with pytest.raises(
-        ValueError, match=r"e cannot be read as embeddings: split\.npy has not the \d+ bytes that were written\.$"
+        ValueError, match=r"e cannot be read as embeddings: split\.npy does not have the \d+ bytes that were written\.$"
     ):
         load_embeddings(folder)
     (folder / "index.json").unlink()
     with pytest.raises(
-        FileNotFoundError, match=r"holds no index\.json: it is no folder that medvl embed has finished\.$"
+        FileNotFoundError, match=r"holds no index\.json: it is not a folder that medvl embed has finished\.$"
     ):
         load_embeddings(folder)
     (folder / "notes.txt").write_text("mine")

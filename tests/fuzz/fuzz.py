@@ -14,7 +14,7 @@ import tempfile
 import traceback
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -91,22 +91,32 @@ def run(count: int, seed: int = 0, only: str = "") -> Iterator[tuple[str, str, s
             yield (name, how, *attempt(kinds[name], data))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=2000)
+def main(
+    attempts: Callable[[int, int, str], Iterator[tuple[str, str, str, str]]], description: str, count: int
+) -> None:
+    """The command line of a script that damages files: print what is wrong, and exit with 1 if anything is.
+
+    Args:
+        attempts: called with the number of damaged files, the seed and a part of their names; yields the name, the damage, the
+            outcome, and what is wrong with it or "".
+        description: of the command.
+        count: of damaged files, by default.
+    """
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--count", type=int, default=count)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="", help="a part of the names of files")
     arguments = parser.parse_args()
     ended: Counter[str] = Counter()
     faults: Counter[str] = Counter()
-    for name, how, outcome, wrong in run(arguments.count, arguments.seed, arguments.only):
+    for name, how, outcome, wrong in attempts(arguments.count, arguments.seed, arguments.only):
         ended[outcome] += 1
         if wrong:
             faults[name] += 1
             print(f"{name}, {how}: {wrong}", flush=True)
-    print(f"{ended.total()} damaged files: {dict(ended)}, {faults.total()} without a sentence {dict(faults)}")
+    print(f"{ended.total()} damaged files: {dict(ended)}, {faults.total()} wrong {dict(faults)}")
     sys.exit(faults.total() > 0)
 
 
 if __name__ == "__main__":
-    main()
+    main(run, __doc__, 2000)

@@ -8,7 +8,6 @@ Run:  python tests/fuzz/silent.py --count 1000
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import csv
 import hashlib
@@ -19,7 +18,6 @@ import shutil
 import sys
 import tempfile
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 sys.path.insert(0, str(Path(__file__).parents[1] / "data"))
 
 from damage import damage
-from fuzz import fault
+from fuzz import fault, main
 
 from medvl import cli
 from medvl.data import read_manifest
@@ -212,22 +210,5 @@ def run(count: int, seed: int = 0, only: str = "") -> Iterator[tuple[str, str, s
             yield (name, how, *attempt(path, read, folder, data, sound))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=1000)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", default="", help="a part of the names of files")
-    arguments = parser.parse_args()
-    ended: Counter[str] = Counter()
-    wrong: Counter[str] = Counter()
-    for name, how, outcome, what in run(arguments.count, arguments.seed, arguments.only):
-        ended[outcome] += 1
-        if what:
-            wrong[name] += 1
-            print(f"{name}, {how}: {what}", flush=True)
-    print(f"{ended.total()} damaged files: {dict(ended)}, {wrong.total()} wrong {dict(wrong)}")
-    sys.exit(wrong.total() > 0)
-
-
 if __name__ == "__main__":
-    main()
+    main(run, __doc__, 1000)

@@ -39,7 +39,7 @@ class CTRATE(PublicDataset):
     Layout: ``radiology_text_reports/train_reports.csv`` and ``validation_reports.csv``, ``multi_abnormality_labels/
     train_predicted_labels.csv`` and ``valid_predicted_labels.csv``, and ``train/train_1/train_1_a/train_1_a_1.nii.gz`` (or
     ``train_fixed``), with ``dataset`` above them or not. License: CC BY-NC-SA 4.0. Apply at Hugging Face. File and column
-    names were compared with the readers of CT-CLIP. The voxels of the first release (``train``, ``valid``) are no Hounsfield
+    names were compared with the readers of CT-CLIP. The voxels of the first release (``train``, ``valid``) are not Hounsfield
     units, and their headers have no spacing: a table of metadata has both. ``train_fixed`` and ``valid_fixed`` are read where
     they are there, and :meth:`fix_headers` makes them of the first release; otherwise a warning says so.
 
@@ -69,7 +69,7 @@ class CTRATE(PublicDataset):
                 yield from self._read_split(split, folder, reports, labels)
         if self._unscaled:
             logger.warning(
-                "%d volumes in %s are of the first release, whose voxels are no Hounsfield units: "
+                "%d volumes in %s are of the first release, whose voxels are not Hounsfield units: "
                 "medvl.data.CTRATE(PATH).fix_headers() makes train_fixed and valid_fixed of them by the table of metadata.",
                 self._unscaled,
                 self.path,
@@ -91,7 +91,7 @@ class CTRATE(PublicDataset):
 
         Raises:
             FileNotFoundError: If there is no table of metadata.
-            medvl.utils.errors.StudyError: If a value is no number.
+            medvl.utils.errors.StudyError: If a value is not a number.
         """
         written, tables = 0, [self._find("metadata", f"{name}_metadata.csv") for name, _ in _SPLITS.values()]
         if not any(tables):

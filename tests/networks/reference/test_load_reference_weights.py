@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from published_models import older
 from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional as F
@@ -46,6 +47,7 @@ VIT = {
 }
 SWIN = {"image_size": 64, "embed_dim": 8, "depths": [2, 2], "num_heads": [1, 2], "window_size": 4, "patch_size": 4}
 WIDTH = 8
+PARTS = ("", "text_model.model.")  # everything is named as before, and the text model has position ids
 
 
 @pytest.fixture(autouse=True)
@@ -150,26 +152,6 @@ def medclip_resnet() -> Reference:
     return randomized(Reference(vision, MedCLIPText()))
 
 
-def older(weights):
-    """The names and constants that transformers 4 saved, which the published files have."""
-    swap = {
-        ".attention.q_proj.": ".attention.self.query.",
-        ".attention.k_proj.": ".attention.self.key.",
-        ".attention.v_proj.": ".attention.self.value.",
-        ".attention.o_proj.": ".attention.output.dense.",
-        ".attention.relative_position_bias.relative_position_bias_table": ".attention.self.relative_position_bias_table",
-        ".mlp.fc1.": ".intermediate.dense.",
-        ".mlp.fc2.": ".output.dense.",
-    }
-    out = {}
-    for name, value in weights.items():
-        for new, old in swap.items():
-            name = name.replace(new, old)
-        out[name] = value.clone()
-    out["text_model.model.embeddings.position_ids"] = torch.arange(16).unsqueeze(0)
-    return out
-
-
 def our_medclip(image_encoder, **options) -> DualEncoder:
     return medclip(image_encoder=image_encoder, text_encoder={"model_type": "bert", **BERT}, embed_dim=WIDTH, **options)
 
@@ -178,7 +160,7 @@ class TestMedCLIP:
     @pytest.mark.parametrize("channels", [1, 3])
     def test_resnet(self, tmp_path, channels):
         reference = medclip_resnet()
-        torch.save(older(reference.state_dict()), tmp_path / "pytorch_model.bin")
+        torch.save(older(reference.state_dict(), PARTS), tmp_path / "pytorch_model.bin")
         encoder = ImageEncoder("resnet50", in_channels=channels, image_size=64, width=0.125)
         model = our_medclip(encoder)
         report = load_reference_weights(model, tmp_path)
@@ -194,12 +176,12 @@ class TestMedCLIP:
             "text_model.model.pooler.dense.bias",
         }
         assert report.renamed["vision_model.model.fc.weight"] == ("image_projection.0.weight",)
-        assert len(report.used) + len(report.unused) == len(older(reference.state_dict()))
+        assert len(report.used) + len(report.unused) == len(older(reference.state_dict(), PARTS))
 
     @pytest.mark.parametrize("layout", ["older", "newer"])
     def test_swin(self, tmp_path, layout):
         reference = medclip_swin()
-        weights = older(reference.state_dict()) if layout == "older" else reference.state_dict()
+        weights = older(reference.state_dict(), PARTS) if layout == "older" else reference.state_dict()
         weights["vision_model.model.encoder.layers.0.blocks.0.attention.self.relative_position_index"] = torch.zeros(
             16, 16
         )
@@ -500,7 +482,7 @@ class TestSigLIP:
 class TestNeverHalf:
     @pytest.fixture
     def weights(self):
-        return older(medclip_resnet().state_dict())
+        return older(medclip_resnet().state_dict(), PARTS)
 
     def ours(self):
         return our_medclip(ImageEncoder("resnet50", image_size=64, width=0.125))
