@@ -106,3 +106,98 @@ def test_how_to_go_on():
         == how_to_go_on([])
         == "Nothing is left half written; give the same command again."
     )
+
+
+BLOCKED = """
+import sys
+from datetime import timedelta
+import torch.distributed as dist
+from medvl.utils import signals
+signals.BLOCKED_SECONDS = 0.5
+store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+with signals.StopSignals(lambda number: print("ended by", number, file=sys.stderr, flush=True)):
+    print("waiting", flush=True)
+    store.wait(["nobody sets this"], timedelta(seconds=60))  # compiled code, which no signal interrupts
+"""
+
+
+@pytest.mark.usefixtures("default_signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_process_that_is_blocked_in_compiled_code_ends(name):
+    run = subprocess.Popen([sys.executable, "-c", BLOCKED], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "waiting\n"
+    time.sleep(2)  # until the line after that is reached
+    begun = time.monotonic()
+    run.send_signal(getattr(signal, name))
+    _, err = run.communicate(timeout=60)
+    number = getattr(signal, name)
+    assert run.returncode == 128 + number
+    assert err.count(f"ended by {int(number)}") == 1
+    assert 0.5 < time.monotonic() - begun < 20
+
+
+UNLEFT = """
+import sys, time
+from medvl.utils import signals
+signals.LEAVE_SECONDS = signals.AGAIN_SECONDS = 0.3
+with signals.StopSignals(lambda number: time.sleep(3600)):
+    print("waiting", flush=True)
+    while True:
+        try:
+            time.sleep(60)
+        except KeyboardInterrupt:
+            print("not now", file=sys.stderr)
+"""
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_block_that_is_not_left_and_last_words_that_do_not_end():
+    script = UNLEFT.replace("signals.LEAVE", "signals.LAST_WORDS_SECONDS = signals.LEAVE")
+    run = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert run.stdout.readline() == "waiting\n"
+    run.send_signal(signal.SIGTERM)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode == 128 + signal.SIGTERM
+    assert err.startswith("not now")
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_nothing_is_raised_while_the_end_is_said():
+    with StopSignals() as stop:
+        stop.hold()
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+    assert stop.received == signal.SIGTERM
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_while_an_error_is_said_changes_no_word(medvl, monkeypatch, tmp_path):
+    from medvl import cli
+
+    said = cli.error_sentence
+
+    def interrupted(error):
+        os.kill(os.getpid(), signal.SIGTERM)  # as torchrun does when another process has ended
+        return said(error)
+
+    monkeypatch.setattr(cli, "error_sentence", interrupted)
+    code, _, err = medvl("label", tmp_path / "no.csv")
+    assert code == 2
+    assert err.count("Error: ") == 1
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.usefixtures("default_signals")
+def test_a_signal_of_a_forked_process_is_not_ones_own():
+    with StopSignals(lambda _: None) as stop:
+        pid = os.fork()
+        if pid == 0:
+            signal.signal(signal.SIGTERM, lambda *_: os._exit(7))
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(5)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 7
+        time.sleep(0.1)
+        assert any(thread.name == "medvl-signals" for thread in threading.enumerate())
+        assert stop.received is None
+    assert signal.set_wakeup_fd(-1) == -1

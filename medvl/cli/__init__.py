@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -17,7 +18,15 @@ from medvl.cli.embed import embed
 from medvl.cli.evaluate import evaluate
 from medvl.cli.explain import explain
 from medvl.cli.label import label
-from medvl.cli.messages import error_sentence, say_process_lost, say_stopped, set_up_messages
+from medvl.cli.messages import (
+    end_at_once,
+    error_sentence,
+    say_error,
+    say_process_lost,
+    say_stopped,
+    set_up_messages,
+    several_processes,
+)
 from medvl.cli.nearest import nearest
 from medvl.cli.pack import pack
 from medvl.cli.predict import predict
@@ -66,33 +75,43 @@ def main() -> None:
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     debug = len(arguments) < len(sys.argv) - 1
     set_up_messages()
-    with StopSignals() as stop:
-        code = _run(arguments, debug, stop)
+    with StopSignals(last_words=partial(say_stopped, arguments=arguments)) as stop:
+        try:
+            code, failure = _run(arguments)
+            stop.hold()
+        except KeyboardInterrupt:
+            code, failure = 1, None
+            stop.hold()
+        code = _say_end(code, failure, arguments, debug, stop)
+        if code and several_processes():
+            # The interpreter would end the threads of the other processes' connections, which may wait or abort.
+            end_at_once(code)
     sys.exit(code)
 
 
-def _run(arguments: list[str], debug: bool, stop: StopSignals) -> int | str | None:
-    """Runs the command line; its exit code."""
-    code: int | str | None = 0
-    failure: Exception | None = None
+def _run(arguments: list[str]) -> tuple[int | str | None, Exception | None]:
+    """Runs the command line; its exit code, and what made it fail."""
     try:
         app(args=arguments)
     except SystemExit as end:
-        code = end.code
-    except KeyboardInterrupt:
-        pass
+        return end.code, None
     except Exception as error:
-        failure = error
+        return 1, error
+    return 0, None
+
+
+def _say_end(
+    code: int | str | None, failure: Exception | None, arguments: list[str], debug: bool, stop: StopSignals
+) -> int | str | None:
+    """Says what ended the command, unless all went well; the exit code."""
     if stop.received is not None or (failure and "DataLoader worker" in str(failure) and stop.wait()):
         return say_stopped(stop.received or signal.SIGINT, arguments)
     if failure is None:
         return code
     if debug:
         raise failure
-    if (code := say_process_lost(failure, arguments)) is not None:
-        return code
+    if (lost := say_process_lost(failure, arguments)) is not None:
+        return lost
     text, expected = error_sentence(failure)
-    typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
-    if not expected:
-        typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)
+    say_error(text, expected)
     return 2 if expected else 1

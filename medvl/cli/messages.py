@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import typer
 
@@ -18,6 +20,10 @@ from medvl.utils.extras import MissingExtraError
 
 # MONAI's bundle and transforms put these words before the error that matters
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
+
+_saying = threading.Lock()
+_said: set[str] = set()
+"""What this process has said; the thread that ends a blocked process speaks too."""
 
 
 def error_sentence(error: BaseException) -> tuple[str, bool]:
@@ -48,11 +54,12 @@ def set_up_messages() -> None:
     own.setLevel(logging.INFO)
     for name in ("monai", "ignite"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    said: set[str] = set()
+    _said.clear()
+    warned: set[str] = set()
 
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
-        if str(message) not in said and not issubclass(category, DeprecationWarning | FutureWarning):
-            said.add(str(message))
+        if str(message) not in warned and not issubclass(category, DeprecationWarning | FutureWarning):
+            warned.add(str(message))
             typer.echo(f"Warning: {message}", err=True)
 
     warnings.showwarning = show
@@ -65,7 +72,7 @@ def say_stopped(number: int, arguments: Sequence[str]) -> int:
         number: of the signal.
         arguments: of the command line.
     """
-    if os.environ.get("RANK", "0") == "0":  # one of several processes
+    if _is_first_to_say("end"):
         with suppress(OSError):  # after SIGHUP there may be no terminal
             start = "\n" if sys.stderr.isatty() else ""  # below a progress bar
             typer.echo(f"{start}Stopped by {signal.Signals(number).name}. {how_to_go_on(arguments)}", err=True)
@@ -89,9 +96,52 @@ def say_process_lost(error: Exception, arguments: Sequence[str]) -> int | None:
     lost = lost_process(error)
     if lost is None:
         return None
-    if os.environ.get("RANK", "0") == "0":  # torchrun itself names the process that has ended
+    if _is_first_to_say("end"):  # torchrun itself names the process that has ended
         typer.secho(f"Error: {lost} {how_to_go_on(arguments)}", fg=typer.colors.RED, err=True)
     return 1
+
+
+def say_error(text: str, expected: bool) -> None:
+    """Says what was wrong; once where several processes say the same.
+
+    Args:
+        text: one sentence.
+        expected: whether it is an error of input, and not a defect of the program.
+    """
+    if not _is_first_to_say(text):
+        return
+    typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
+    if not expected:
+        typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)
+
+
+def several_processes() -> bool:
+    """Whether this is one of several processes of one command, as ``torchrun`` starts them."""
+    return os.environ.get("WORLD_SIZE", "1") not in ("", "0", "1")
+
+
+def _is_first_to_say(what: str) -> bool:
+    """Whether neither this process nor another has said something, so that it is said once."""
+    with _saying:
+        if what in _said:
+            return False
+        _said.add(what)
+    if not several_processes():
+        return True
+    if "torch" not in sys.modules:
+        return os.environ.get("RANK", "0") == "0"
+    from medvl.utils.distributed import is_first_to
+
+    return is_first_to(f"say {what}")
+
+
+def end_at_once(code: int | str | None) -> NoReturn:
+    """End the process without waiting for its threads; what is registered with ``atexit`` is called."""
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code if isinstance(code, int) else 1)
 
 
 def how_to_go_on(arguments: Sequence[str]) -> str:

@@ -15,17 +15,24 @@ import torch.distributed as dist
 from torch import Tensor
 
 from medvl.utils.checks import error_message
+from medvl.utils.ids import hash_id
 
 DRAIN_SECONDS = 0.5
 """How long a process that leaves its group lets the threads of the group finish."""
 
 
+STORE_SECONDS = 2.0
+"""How long a process waits for the store of ``torchrun``."""
+
+
 _LOST = (
     "Connection closed by peer",
+    "Connection refused",
     "Connection reset by peer",
     "Timed out waiting",
     "Broken pipe",
     "remote process exited",
+    "timeout caused pair closure",
 )
 """What the back ends say when another process does not answer."""
 
@@ -46,12 +53,21 @@ def lost_process(error: BaseException | None) -> ProcessLostError | None:
     while error is not None:
         if isinstance(error, ProcessLostError):
             return error
-        if isinstance(error, RuntimeError) and any(text in str(error) for text in _LOST):
+        if _says_lost(error):
             return ProcessLostError(
                 "Another process of this run has ended or does not answer, and this one cannot go on."
             )
         error = error.__cause__
     return None
+
+
+def _says_lost(error: BaseException) -> bool:
+    if not isinstance(error, RuntimeError):
+        return False
+    of_store = dist.is_available() and isinstance(error, dist.DistStoreError | dist.DistNetworkError)
+    if of_store and "EADDRINUSE" not in str(error):  # two programs with one port are another matter
+        return True
+    return any(text in str(error) for text in _LOST)
 
 
 def init_distributed(timeout: timedelta = timedelta(hours=2)) -> None:
@@ -106,6 +122,35 @@ def get_rank() -> int:
 def is_rank_zero() -> bool:
     """Whether this process is the one that writes files and shows progress."""
     return get_rank() == 0
+
+
+def is_first_to(do: str) -> bool:
+    """Whether this process is the first of its run to ask, so that something is done once, whichever processes are left.
+
+    ``torchrun`` keeps the count, in a store that outlives every process. Without it rank 0 is the first.
+
+    Args:
+        do: what is to be done once.
+
+    Example:
+        >>> is_first_to("say goodbye")
+        True
+    """
+    if get_world_size() == 1:
+        return True
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
+        try:
+            store = dist.TCPStore(
+                os.environ["MASTER_ADDR"],
+                int(os.environ["MASTER_PORT"]),
+                is_master=False,
+                timeout=timedelta(seconds=STORE_SECONDS),
+            )
+            restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            return int(store.add(f"medvl/{restart}/{hash_id(do)}", 1)) == 1
+        except (RuntimeError, LookupError, ValueError):
+            pass
+    return os.environ.get("RANK", "0") == "0"
 
 
 def barrier() -> None:

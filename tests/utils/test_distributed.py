@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 import torch.distributed as dist
 
 from medvl.utils import distributed
+from medvl.utils.distributed import lost_process
 
 WORKER = Path(__file__).with_name("distributed_worker.py")
 
@@ -84,3 +86,39 @@ def test_each_process_needs_a_gpu_of_its_own(monkeypatch, local, allowed):
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         distributed.init_distributed()
     assert calls == []
+
+
+def test_one_process_is_the_first_whichever_is_left(monkeypatch):
+    """Ranks 3 and 1 of four ask the store of torchrun, by which rank 0 need not be there."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    answers = []
+    for rank, restart, what in (("3", "0", "end"), ("1", "0", "end"), ("1", "0", "error"), ("1", "1", "end")):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", restart)
+        answers.append(distributed.is_first_to(what))
+    assert answers == [True, False, True, True]
+
+
+def test_rank_zero_is_the_first_without_a_store(monkeypatch):
+    monkeypatch.setattr(distributed, "STORE_SECONDS", 0.2)
+    for name, value in {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    for use in ("True", "False"):
+        monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", use)
+        for rank in ("0", "1"):
+            monkeypatch.setenv("RANK", rank)
+            assert distributed.is_first_to("end") is (rank == "0")
+
+
+def test_a_store_that_does_not_answer_is_a_lost_process():
+    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=0.2))
+    with pytest.raises(RuntimeError, match="wait timeout") as waited:
+        store.get("what nobody sets")
+    assert lost_process(waited.value) is not None
+    with pytest.raises(RuntimeError, match="EADDRINUSE") as taken:
+        dist.TCPStore("127.0.0.1", store.port, is_master=True)
+    assert lost_process(taken.value) is None
