@@ -208,6 +208,15 @@ class GradientCaching:
 class CachedBatch:
     """A batch that has passed the network in chunks; made by :meth:`GradientCaching.embed`.
 
+    Args:
+        network: the network.
+        forward: calls the network with a chunk.
+        image: (N, C, H, W[, D]), or None for texts alone.
+        kwargs: other inputs of the network, such as ``input_ids`` (M, L).
+        size: number of images and of texts.
+        chunks: what passes together.
+        row_owners: which rows of an output belong to a chunk.
+
     Attributes:
         output: dictionary of the network's outputs for the whole batch, as leaves of the loss's graph.
         chunks: list of :class:`~medvl.engines.chunks.Chunk`, what passes together.

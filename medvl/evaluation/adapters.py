@@ -64,7 +64,7 @@ class FunctionModel(nn.Module):
             self.logit_scale = float(logit_scale)
 
     def forward(self, images: Tensor) -> Tensor:
-        """The same as ``encode_image``."""
+        """Unit vectors (N, D) of images (N, C, H, W); the same as ``encode_image``."""
         encode: Any = self.encode_image
         return encode(images)
 
@@ -141,7 +141,7 @@ class HuggingFaceModel(nn.Module):
 
     @property
     def logit_scale(self) -> Tensor:
-        """1 / tau; Hugging Face's models keep its logarithm."""
+        """1 / tau (); Hugging Face's models keep its logarithm."""
         scale: Any = self.model.logit_scale
         return scale.detach().exp()
 

@@ -37,7 +37,8 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
         model: the model.
 
     Returns:
-        The function. It runs without gradients and in evaluation mode, and restores the mode of the model.
+        The function, from images (N, C, H, W[, D]) to maps (N, C', h, w[, d]). It runs without gradients and in
+        evaluation mode, and restores the mode of the model.
 
     Raises:
         TypeError: If the model has none of these.

@@ -47,7 +47,7 @@ class SegmentationDecoder(nn.Module):
             self.register_buffer(f"scale_{place}", torch.ones(shape))
 
     def fit_normalization(self, maps: Sequence[Tensor]) -> None:
-        """Set each channel's mean and standard deviation to those of these maps."""
+        """Set each channel's mean and standard deviation to those of these maps (N, C, h, w[, d]), finest first."""
         for place, features in enumerate(maps):
             axes = (0, *range(2, features.ndim))
             getattr(self, f"mean_{place}").copy_(features.mean(axes, keepdim=True))

@@ -97,7 +97,7 @@ class RetrievalResult(ProtocolResult):
 
     @property
     def candidate_groups(self) -> np.ndarray:
-        """Groups of all candidates, reports first."""
+        """Groups of all candidates (M + N,), reports first."""
         return np.concatenate([direction.candidate_groups for direction in self.directions.values()])
 
     def statistics(self, weights: np.ndarray) -> dict[str, np.ndarray]:

@@ -116,7 +116,7 @@ def bootstrap_distribution(
 
     Args:
         statistic: function from weights (B, N), integers as float32, to values (B, ...), for any B.
-        groups: the patient of each of the N cases.
+        groups: the patient of each case (N,).
         bootstrap: number of resamples and seed.
 
     Returns:
@@ -150,7 +150,7 @@ def bootstrap_estimates(
 
     Args:
         statistics: function from weights (B, N), integers as float32, to values (B,) by name.
-        groups: the patient of each of the N cases.
+        groups: the patient of each case (N,).
         bootstrap: number of resamples, confidence level and seed.
 
     Returns:
@@ -184,11 +184,11 @@ def percentile_interval(values: np.ndarray, confidence_level: float = 0.95) -> t
     not represent the uncertainty.
 
     Args:
-        values: from :func:`bootstrap_distribution`.
+        values: (B, ...), from :func:`bootstrap_distribution`.
         confidence_level: nominal coverage, above 0 and below 1.
 
     Returns:
-        The lower and the upper ends.
+        The lower and the upper ends, each (...).
 
     Raises:
         ValueError: If ``confidence_level`` is out of range.

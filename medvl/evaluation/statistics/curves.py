@@ -74,7 +74,7 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         targets: (N,), boolean, both classes present.
 
     Returns:
-        False positive rates and true positive rates.
+        False positive rates and true positive rates, both (K,) for K thresholds.
 
     Example:
         >>> false_rate, true_rate = roc_curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]) == 1)

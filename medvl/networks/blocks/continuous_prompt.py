@@ -74,7 +74,7 @@ class ContinuousPromptEmbedding(nn.Embedding):
         embedding: the text model's input embedding, V rows of width C; prompt tokens that it has are dropped.
         num_tokens: T, at least 1.
         num_classes: K for a set of tokens for each class, None for one shared set.
-        initial_ids: token ids of a text whose embeddings are the initial vectors, repeated or truncated to T; one list, or K
+        initial_ids: token ids (L,) of a text whose embeddings are the initial vectors, repeated or truncated to T; or K such
             lists. None draws the vectors from a normal distribution with the mean and standard deviation of the table.
         reparameterization: g, "none", "mlp" or "lstm".
         hidden_features: width of the MLP and of the LSTM, by default C.

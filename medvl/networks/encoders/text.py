@@ -129,7 +129,7 @@ class TextEncoder(nn.Module):
             num_tokens: number of tokens; this and the next four are arguments of
                 :class:`~medvl.networks.ContinuousPromptEmbedding`.
             num_classes: number of classes with tokens of their own, None for shared tokens.
-            initial_ids: ids of a text whose embeddings are the initial vectors.
+            initial_ids: token ids (L,) of a text whose embeddings are the initial vectors, or a list for each class.
             reparameterization: "none", "mlp" or "lstm".
             hidden_features: width of the MLP and of the LSTM.
             position: position of the tokens in a text: "front", "middle" or "end".

@@ -46,6 +46,9 @@ class PooledViews(nn.Module):
             view_index: (I,), the study of each view, from 0 to N - 1; None if each image is a study.
             **kwargs: other arguments of the network.
 
+        Returns:
+            The output of the network, with ``image_embeds`` (N, D), a row for each study.
+
         Raises:
             ValueError: If ``view_index`` does not have one value for each image.
         """

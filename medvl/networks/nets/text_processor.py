@@ -90,7 +90,7 @@ class TextProcessor:
 
         Args:
             reports: M reports.
-            encode_text: from a list of texts to their unit vectors.
+            encode_text: from a list of n texts to their unit vectors (n, D).
 
         Returns:
             Unit vectors (M, D).
