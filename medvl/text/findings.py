@@ -19,7 +19,6 @@ from medvl.text.assertion import (
     STATES,
     AssertedFinding,
     SentenceReading,
-    state_code,
 )
 from medvl.text.assertion.parts import counts
 from medvl.text.characters import lower_case, original_span, plain_characters
@@ -222,17 +221,16 @@ def combine_states(
     readings: Iterable[tuple[Span, SentenceReading | str]], vocabulary: Vocabulary
 ) -> NDArray[np.float32]:
     """One state (K,) for each finding from what the sentences say that are not skipped."""
-    best = list(range(0, state_code(len(vocabulary.names), 0), state_code(1, 0)))
+    codes: set[int] = set()
     flags = 0
     for _, reading in readings:
-        if isinstance(reading, str):
-            continue
-        codes, its_flags, _ = reading
-        flags |= its_flags
-        for code in codes:
-            if code > best[code >> 2]:
-                best[code >> 2] = code
-    states = [STATES[code & 3] for code in best]
+        if reading.__class__ is not str:
+            states_of_sentence, its_flags, _ = reading
+            codes.update(states_of_sentence)
+            flags |= its_flags
+    states = [STATES[0]] * len(vocabulary.names)
+    for code in sorted(codes):  # the codes of a finding rise with the rank of its state
+        states[code >> 2] = STATES[code & 3]
     if not flags & DISEASED and (flags & NORMAL or not flags & NOT_UNDERSTOOD):
         for name in _derived_findings(states, bool(flags & NORMAL), vocabulary):
             states[vocabulary.indices[name]] = 1.0

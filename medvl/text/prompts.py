@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -233,7 +234,7 @@ def load_prompt_templates(name: str | Path | PromptTemplates = "chexpert14") -> 
         return name
     known = sorted(path.stem for path in _FOLDER.glob("*.yaml"))
     path = _FOLDER / f"{name}.yaml" if str(name) in known else Path(name)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(
             error_message("prompt templates", f"be a file or one of the built-in {known}", repr(str(name)))
         )

@@ -14,19 +14,19 @@ from medvl.utils.checks import check_text
 _BREAK = "\n\r\x0b\x0c\x1c\x1d\x1e\x85\u2028\u2029"
 
 # One pass over the text stops at each possible end of a sentence. The leading character class lets the regular expression
-# engine skip plain text; the look-behinds select the branch. No branch can fail after an unbounded repetition.
-_CANDIDATE = re.compile(
-    rf"""[.!?:\uff1a\[\](0-9\-\u2013\u2014{_BREAK}](?:
-        (?<=[.!?])[.!?]*(?:["')\]>\u201d\u2019]|&gt;)*   # terminators with closing quotes and brackets
+# engine skip plain text; the look-behinds select the branch. No branch can fail after an unbounded repetition. The first
+# branch decides most cases alone: a full stop behind a word that does not end as an abbreviation (TAILS) does.
+_CANDIDATE = rf"""[.!?:\uff1a\[\](0-9\-\u2013\u2014{_BREAK}](?:
+        (?<=[a-z]{{4}}\.)(?<!TAILS)(?P<certain>[ \n](?=[A-Z])|\Z)
+      | (?<=[.!?])[.!?]*(?:["')\]>\u201d\u2019]|&gt;)*   # terminators with closing quotes and brackets
       | (?<=[{_BREAK}])\s*                               # a line's end and the blank lines after it
       | (?<=[:\uff1a\]])[*\]:]*                           # what may end a header: a colon, a bracket
       | (?<=[-\u2013\u2014])(?=\s)                        # or a dash
       | (?<=\[)\*\*[^\[\]]{{0,200}}\]                    # [** a de-identification mark **]
       | (?<=[0-9])[0-9]?[.)](?=\s|[A-Z][a-z])            # 1. or 1)
       | (?<=\()[0-9]{{1,2}}\)(?=\s)                      # (1)
-    )""",
-    re.VERBOSE,
-)
+    )"""
+_LINE_BREAK = re.compile(rf"[{_BREAK}]")
 _NON_SPACE = re.compile(r"\S")
 _WORD = re.compile(r"\w")
 _NEXT_WORD = re.compile(r"\S{1,40}")
@@ -106,6 +106,14 @@ class SentenceConventions:
         return frozenset(word[-_TAIL_LENGTH:] for word in self.abbreviations | self.closing_abbreviations)
 
     @cached_property
+    def candidate(self) -> re.Pattern[str]:
+        """Matches each possible end of a sentence; group ``certain`` is the white space behind one that surely is."""
+        tails = [
+            f"{tail}\\." for tail in sorted(self.abbreviation_tails) if re.fullmatch(rf"[a-z]{{{_TAIL_LENGTH}}}", tail)
+        ]
+        return re.compile(_CANDIDATE.replace("TAILS", "|".join(tails) or "(?!)"), re.VERBOSE)
+
+    @cached_property
     def measure(self) -> re.Pattern[str]:
         """Matches what goes on with a number behind its full stop."""
         measure = rf"[0-9]{{1,3}}\s?(?:{'|'.join(map(re.escape, self.units))})"
@@ -152,8 +160,8 @@ class _Splitter:
     """The state of one pass over a text.
 
     ``start`` is where the open sentence begins, ``content`` where its text begins behind the number of a list item, ``line``
-    where its line begins, ``item`` the number that the next list item would have, and ``searched`` how far the open sentence
-    has been searched for a word.
+    where the last line begins, ``item`` the number that the next list item would have, and ``searched`` how far the open
+    sentence has been searched for a word.
     """
 
     def __init__(self, text: str, start: int, conventions: SentenceConventions) -> None:
@@ -167,9 +175,16 @@ class _Splitter:
 
     def split(self) -> list[Span]:
         text, handlers = self.text, _HANDLERS
-        for match in _CANDIDATE.finditer(text):
+        for match in self.conventions.candidate.finditer(text):
             begin, end = match.span()
-            if end > self.start and (handler := handlers.get(text[begin])) is not None:
+            if end <= self.start:
+                continue
+            if match.lastindex:
+                self.spans.append(_new_span(Span, (self.start, begin + 1)))
+                self.start = self.content = end
+                if text.startswith("\n", begin + 1):
+                    self.line = end
+            elif (handler := handlers.get(text[begin])) is not None:
                 handler(self, begin, end)
         stop = len(text.rstrip())
         if stop > self.start:
@@ -191,11 +206,14 @@ class _Splitter:
         else:
             self.searched = stop
             return
+        blank = after
         if after < self.end and text[after] == " ":
             after += 1
         if after < self.end and text[after].isspace():
             found = _NON_SPACE.search(text, after)
             after = found.start() if found else self.end
+            if _LINE_BREAK.search(text, blank, after):
+                self.line = after
         self.start = self.content = after
 
     def _on_terminator(self, begin: int, end: int) -> None:

@@ -11,6 +11,7 @@ How the phrases of a sentence are interpreted is in :mod:`medvl.text.assertion`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -299,7 +300,7 @@ def _load(path: str, modified_ns: tuple[int, ...]) -> Vocabulary:
 def _path_of(name: str, folder: Path) -> Path | None:
     """The file of a built-in vocabulary, or of a path from ``folder``; None if there is none."""
     path = _built_in().get(name, folder / name)
-    return path if path.is_file() else None
+    return path if os.path.isfile(path) else None
 
 
 def vocabulary_names() -> list[str]:
@@ -340,7 +341,7 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
         return _load(str(built_in), ())
     path = Path(name)
     check_regular_file(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(
             error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))
         )

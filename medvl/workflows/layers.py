@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from numbers import Real
@@ -123,12 +124,12 @@ def _find(name: str | Path, folder: Path, what: str = LAYERS) -> Path:
     if _is_path(name):
         check_regular_file(folder / name)
         path = (folder / name).resolve()
-        if not path.is_file():
+        if not os.path.isfile(path):
             of = "" if what == LAYERS else f", which is among {what}"
             raise FileNotFoundError(f"{path} does not exist{of}.")
         return path
     for path in (BUNDLES / f"{name}.yaml", folder / f"{name}.yaml"):
-        if path.is_file():
+        if os.path.isfile(path):
             return path.resolve()
     known = ", ".join(sorted(path.stem for path in BUNDLES.glob("*.yaml")))
     raise ValueError(error_message(what, f"be among {known}, or files beside the recipe", repr(str(name))))

@@ -98,6 +98,16 @@ def test_boundaries(text, expected):
     assert_nothing_lost(text)
 
 
+LONG = "The heart is normal in size and the lungs are both clear"
+
+
+@pytest.mark.parametrize("before", ["", "IMPRESSION:\n", "1. Stable chest.\n"])
+@pytest.mark.parametrize("end", [".\n", ". \n", ".\r\n", "!\n\n", ".\n  ", ":\n", "\n\n"])
+def test_a_line_begins_behind_the_end_of_the_one_before(before, end):
+    # Where a sentence ended the line, the room left in the next one was counted from the start of the line before.
+    assert sentences(f"{before}{LONG}{end}No effusion\nBones normal")[-2:] == ["No effusion", "Bones normal"]
+
+
 def test_returns_spans():
     assert split_sentences(" No effusion. ") == [Span(1, 13)]
 

@@ -9,7 +9,15 @@ import pytest
 import yaml
 
 import medvl.text
-from medvl.text import Vocabulary, find_findings, label_report, load_vocabulary, split_sentences, vocabulary_names
+from medvl.text import (
+    Vocabulary,
+    find_findings,
+    label_report,
+    load_prompt_templates,
+    load_vocabulary,
+    split_sentences,
+    vocabulary_names,
+)
 from medvl.text.phrase_kinds import (
     FORMER,
     HISTORY,
@@ -148,6 +156,15 @@ def test_a_file_that_is_no_yaml_or_not_there(tmp_path):
         FileNotFoundError, match=r"^vocabulary must be a file or one of the built-in \[.*\], got 'chexpert15'\.$"
     ):
         load_vocabulary("chexpert15")
+
+
+def test_a_name_that_no_file_can_have_is_no_file():
+    # The arguments of label_report in the wrong order: the system's error said that a file name is too long.
+    report = "No effusion. " * 400
+    with pytest.raises(FileNotFoundError, match=r"^vocabulary must be a file or one of the built-in"):
+        label_report("chexpert14", report)
+    with pytest.raises(FileNotFoundError, match=r"^prompt templates must be a file or one of the built-in"):
+        load_prompt_templates(report)
 
 
 def test_a_file_executes_nothing(tmp_path):

@@ -231,6 +231,9 @@ class TestLayers:
             ("[convirt, pairde]", r"must be among base, .*, got 'pairde'\.$"),
             ("[[base]]", r"must be a list of names, got list\.$"),
             ("[3]", r"must be a list of names, got int\.$"),
+            pytest.param(
+                f"[{'convirt' * 50}]", r"must be among base, .*, got 'convirtconvirt", id="longer than a file name"
+            ),
         ],
     )
     def test_a_layer_that_is_none_is_named_with_its_file(self, tmp_path, layers, reason):

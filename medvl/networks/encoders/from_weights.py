@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -46,8 +47,8 @@ def is_weights(source: object) -> bool:
     if not isinstance(source, str | Path):
         return False
     path = Path(source)
-    if not path.is_dir():
-        return path.is_file()
+    if not os.path.isdir(path):
+        return os.path.isfile(path)
     config = path / "config.json"
     return any((path / name).is_file() for name in NAMES) and not (
         config.is_file() and '"model_type"' in read_small_text(config)

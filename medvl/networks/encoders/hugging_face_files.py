@@ -7,6 +7,7 @@ kernels from the Hub, quantization and adapters that name another model are igno
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -49,7 +50,7 @@ def find_folder(source: str | Path) -> Path | None:
 
     Nothing is downloaded: a model is in the cache after ``hf download NAME``. None if there is neither.
     """
-    if Path(source).is_dir():
+    if os.path.isdir(source):
         return Path(source)
     if not isinstance(source, str) or not _HUB_NAME.fullmatch(source):
         return None

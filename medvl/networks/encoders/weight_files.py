@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -60,12 +61,12 @@ def _all_begin(weights: dict[str, Tensor], prefix: str) -> bool:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if path.is_dir():
+    if os.path.isdir(path):
         found = [path / name for name in NAMES if (path / name).is_file()]
         if not found:
             raise FileNotFoundError(f"{path} holds no weights; expected one of {', '.join(NAMES)}.")
         path = found[0]
-    if not path.is_file():
+    if not os.path.isfile(path):
         raise FileNotFoundError(f"path must be a file or folder of weights, got {path}, which does not exist.")
     try:
         if path.name.endswith(".index.json"):
