@@ -32,6 +32,23 @@ SEARCHES = {
     "LoRA": "prompts",
     "privacy": "security",
     "notebook": "gallery",
+    "false negatives": "audit",
+    "heatmap": "predictions",
+    "own table": "get_started/quick_start",
+    "multi GPU": "recipes/index",
+    "out of memory": "scale",
+    "license": "limits",
+    "citation": "methods/index",
+    "frozen": "prompts",
+    "bounding box": "evaluation/grounding",
+    "zero-shot": "evaluation/zero_shot",
+    "retrieval": "evaluation/retrieval",
+    "linear probe": "evaluation/linear_probe",
+    "segmentation": "evaluation/segmentation",
+    "threshold": "evaluation/label_agreement",
+    "loss": "losses/index",
+    "3D": "recipes/index",
+    "prompt": "prompts",
 }
 """What people look for, and the page that must come first."""
 

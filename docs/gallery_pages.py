@@ -10,6 +10,7 @@ import base64
 import io
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from PIL import Image
 SOURCES = "https://github.com/medvl/medvl/blob/main/tutorials"
 THUMBNAIL = (480, 230)
 """Sides of a thumbnail, at most, in pixels."""
+LONGEST = 130
+"""Characters of a printed line that a page shows at 1280 pixels; a longer one is continued on the next."""
 
 
 def write_gallery(folder: Path, notebooks: list[Path]) -> str:
@@ -65,8 +68,14 @@ def write_pictures(folder: Path, stem: str, cells: list[dict[str, Any]]) -> list
 
 
 def page(stem: str, cells: list[dict[str, Any]]) -> str:
-    """A notebook as a page of MyST Markdown."""
+    """A notebook as a page of MyST Markdown; without the second sidebar, lines of 120 characters fit at 1280 pixels."""
     parts: list[str] = []
+    headings = [
+        found
+        for cell in cells
+        if cell["cell_type"] == "markdown"
+        for found in re.findall(r"^## (.*)$", source(cell), re.M)
+    ]
     number, heading = 0, ""
     for cell in cells:
         if cell["cell_type"] == "markdown":
@@ -75,16 +84,31 @@ def page(stem: str, cells: list[dict[str, Any]]) -> str:
             if len(parts) == 1:
                 links = f"[{stem}.ipynb]({SOURCES}/{stem}.ipynb), [{stem}.py]({SOURCES}/{stem}.py)"
                 parts.append(f"The notebook and its source: {links}.")
+                if headings:
+                    parts.append(f"On this page: {' · '.join(f'[{name}](#{anchor(name)})' for name in headings)}.")
             continue
         parts.append(f"```python\n{source(cell)}\n```")
         for output in cell["outputs"]:
             if output["output_type"] == "stream":
-                text = "".join(output["text"]).rstrip()
+                text = wrapped("".join(output["text"]).rstrip())
                 parts.append(f"```{{code-block}} text\n:class: output\n\n{text}\n```")
             else:
                 number += 1
                 parts.append(f"![{heading}]({stem}_{number}.png)")
-    return "\n\n".join(parts) + "\n"
+    return "---\nhtml_theme.sidebar_secondary.remove: true\n---\n\n" + "\n\n".join(parts) + "\n"
+
+
+def anchor(heading: str) -> str:
+    """The id that MyST gives a heading."""
+    return re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-")
+
+
+def wrapped(text: str) -> str:
+    """Printed text whose long lines are broken at spaces; what follows a break is indented."""
+    lines = text.split("\n")
+    options = {"break_long_words": False, "break_on_hyphens": False, "drop_whitespace": False}
+    broken = [textwrap.wrap(line, LONGEST, subsequent_indent="    ", **options) or [""] for line in lines]
+    return "\n".join(part.rstrip() for parts in broken for part in parts)
 
 
 def card(cells: list[dict[str, Any]], thumbnail: str, page: str) -> str:

@@ -495,7 +495,7 @@ def test_images_alone_are_embedded_but_give_nothing_to_evaluate(medvl, trained, 
     )
     code, _, err = medvl("embed", run, "--data", images, "--report-column", "text")
     assert code == 2
-    assert "report_column: images.csv has no column 'text'" in err
+    assert "--report-column: images.csv has no column 'text'" in err
 
 
 class TestLabel:
@@ -528,9 +528,18 @@ class TestLabel:
         )
         assert code == 2
         assert err.splitlines()[-1].startswith(
-            "Error: report_column: cases.csv has no column 'txt' (did you mean 'text'?)"
+            "Error: --report-column: cases.csv has no column 'txt' (did you mean 'text'?)"
         )
         assert not (tmp_path / "out.csv").exists()
+
+    def test_a_table_with_none_of_the_columns_says_which_it_has_and_the_options(self, medvl, tmp_path):
+        (tmp_path / "scans.csv").write_text("scan,impression\na.png,Clear lungs.\n")
+        code, _, err = medvl("audit", "--data", tmp_path / "scans.csv")
+        assert code == 2
+        assert err.splitlines()[-1] == (
+            "Error: --image-column or --report-column must name a column of scans.csv, got None for both; "
+            "its columns are scan, impression."
+        )
 
 
 class TestErrors:

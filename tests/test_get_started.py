@@ -21,7 +21,9 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 def commands(text: str) -> list[str]:
-    return [line for block in blocks(text, "bash") for line in block.splitlines() if line.startswith("medvl ")]
+    """The commands of a text; one that goes on in the next line is one."""
+    lines = "".join(blocks(text, "bash")).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.startswith("medvl ")]
 
 
 def test_the_quick_start_is_that_of_the_readme():

@@ -12,7 +12,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from medvl.losses import ImageTextContrastiveLoss
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 TINY = ["--epochs", "1", "--image-size", "32", "--set", "embed_dim=8", "--set", "vocab_size=200"]
@@ -108,8 +111,11 @@ def test_every_block_is_run():
     """Here, by ``.ci/run`` word for word (the test command, the demo), or in the documentation's step."""
     code = re.findall(r"^```(?:bash|python)\n(.*?)^```$", README, re.M | re.S)
     section = "Your own images and reports"
-    ran = [block(section, "bash"), block(section, "bash", 1), block("Your own MONAI pipeline", "python")]
+    ran = [block(section, "bash"), block(section, "bash", 1)]
+    ran += [block("Your own training loop", "python"), block("Your own MONAI pipeline", "python")]
     assert code == [
+        "git clone https://github.com/medvl/medvl && cd medvl\n"
+        "python -m venv .venv && . .venv/bin/activate                # Python 3.11 or newer\n"
         'pip install -c constraints.txt -e ".[cli]" && medvl demo\n',
         *ran,
         'pip install -c constraints.txt -e ".[dev]" && pytest\n',
@@ -117,6 +123,21 @@ def test_every_block_is_run():
     script = (Path(__file__).parents[1] / ".ci" / "run").read_text()
     assert "<!-- test command -->" in script
     assert "\nmedvl demo --output" in script
+
+
+def test_the_losses_train_networks_of_plain_torch():
+    torch.manual_seed(0)
+    image_network, text_network = torch.nn.Linear(8, 4), torch.nn.Linear(6, 4)
+    batch = (torch.randn(5, 8), torch.randn(5, 6), ["a", "b", "b", "c", "d"])
+    names = {
+        "loader": [batch] * 50,
+        "image_network": image_network,
+        "text_network": text_network,
+        "optimizer": torch.optim.Adam([*image_network.parameters(), *text_network.parameters()], lr=0.01),
+    }
+    first = ImageTextContrastiveLoss()(image_network(batch[0]), text_network(batch[1]), batch[2], batch[2])
+    exec(block("Your own training loop", "python"), names)
+    assert names["loss"] < first / 2
 
 
 @pytest.mark.usefixtures("cases")

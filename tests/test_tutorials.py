@@ -98,7 +98,7 @@ def test_a_page_of_the_gallery_has_text_code_and_output(docs_script, tmp_path):
     picture = io.BytesIO()
     Image.new("RGB", (60, 30), "white").save(picture, "PNG")
     png = base64.b64encode(picture.getvalue()).decode()
-    outputs = [{"output_type": "stream", "text": ["one\n", "two\n"]}]
+    outputs = [{"output_type": "stream", "text": ["one\n", "two\n", "a  b\n", "long " * 30]}]
     outputs.append({"output_type": "display_data", "data": {"image/png": png}})
     first = "# A title\n\nWhat it *shows*. More [there](../docs/scale.md)."
     cells = [{"cell_type": "markdown", "source": first}, {"cell_type": "code", "source": "x = 1", "outputs": outputs}]
@@ -106,7 +106,8 @@ def test_a_page_of_the_gallery_has_text_code_and_output(docs_script, tmp_path):
     cards = gallery_pages.write_gallery(tmp_path / "gallery", [tmp_path / "01_a.ipynb"])
     page = (tmp_path / "gallery" / "01_a.md").read_text()
     assert "More [there](../scale.md)." in page
-    assert "```python\nx = 1\n```\n\n```{code-block} text\n:class: output\n\none\ntwo\n```" in page
+    long = ("long " * 26).rstrip() + "\n    long long long long"
+    assert f"```python\nx = 1\n```\n\n```{{code-block}} text\n:class: output\n\none\ntwo\na  b\n{long}\n```" in page
     assert "![A title](01_a_1.png)" in page
     assert (tmp_path / "gallery" / "01_a_1.png").read_bytes() == picture.getvalue()
     assert "**[A title](gallery/01_a.md)**\n\nWhat it *shows*.\n\n:::::" in cards

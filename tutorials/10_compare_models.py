@@ -31,7 +31,7 @@ split = {name: [study for study in studies if study["split"] == name] for name i
 print({name: f"{len(part)} studies" for name, part in split.items()})
 
 # %% [markdown]
-# ## Somebody's model
+# ## A model of plain PyTorch
 #
 # Five convolutions, and a bag of words and word pairs that knows nothing of grammar but that "no effusion" is another
 # pair than "large effusion". Your model goes here: `HuggingFaceModel` wraps CLIP and SigLIP, `FunctionModel` two
@@ -39,7 +39,7 @@ print({name: f"{len(part)} studies" for name, part in split.items()})
 
 
 # %%
-class Somebodys(nn.Module):
+class PlainModel(nn.Module):
     def __init__(self, texts: list[str], width: int = 24, dim: int = 64) -> None:
         super().__init__()
         counts = Counter(term for text in texts for term in set(self.terms(text)))
@@ -82,7 +82,7 @@ losses = {"pairs": ImageTextContrastiveLoss(temperature=0.1), "labels": Semantic
 models = {}
 for name, loss_function in losses.items():
     torch.manual_seed(0)
-    model = models[name] = Somebodys(reports)
+    model = models[name] = PlainModel(reports)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     for _ in range(10):
         for rows in torch.randperm(len(images))[: len(images) // 64 * 64].split(64):

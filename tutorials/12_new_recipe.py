@@ -139,8 +139,8 @@ for name, found in differences.items():
 
 # %% [markdown]
 # Left, the three terms of the new recipe, each relative to its first epoch: all of them learn, our own too. Right, the
-# differences from medclip on the test patients with their 95 % intervals. Both hold 0, so that nothing is shown: a
-# training as short as this one is there to see that the recipe runs. Whether it is better takes the sizes and the
+# differences from medclip on the test patients with their 95 % intervals. Both contain 0: no difference is shown. A
+# training as short as this one only checks that the recipe runs. Whether it is better takes the sizes and the
 # seeds of the [evidence](../docs/evidence.md).
 
 # %%

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import re
 import signal
 import sys
 import threading
@@ -21,6 +22,9 @@ from medvl.utils.extras import MissingExtraError
 # MONAI's bundle and transforms put these words before the error that matters
 WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
 
+# Arguments of the readers of tables, which are options of the commands
+_COLUMN = re.compile(r"(?<![\w'])(image|report|label|split|patient|study)_column(?![\w'])")
+
 _saying = threading.Lock()
 _said: set[str] = set()
 """What this process has said; the thread that ends a blocked process speaks too."""
@@ -34,6 +38,7 @@ def error_sentence(error: BaseException) -> tuple[str, bool]:
         return f"{error.filename}: {error.strerror}", True
     expected = isinstance(error, ValueError | TypeError | OSError | KeyError | MissingExtraError)
     text = " ".join((str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split())
+    text = _COLUMN.sub(r"--\1-column", text)
     return (text or type(error).__name__) if expected else f"{type(error).__name__}: {text}", expected
 
 

@@ -18,6 +18,7 @@ from medvl.data.locations import parse_location
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_checks import StudyCollector, leaking_rows, warn_of_spellings
 from medvl.data.tables import Row, Table, read_joined_table
+from medvl.data.tables.header import describe_columns
 from medvl.data.tables.reports import ReportColumns
 from medvl.utils.checks import check_option, check_text, error_message
 from medvl.utils.errors import StudyError
@@ -157,7 +158,10 @@ def read_manifest(
         study=_column_or_default(table, study_column, _STUDY_COLUMNS, "study_column"),
     )
     if columns.image is None and columns.template is None and columns.report is None:
-        raise ValueError(error_message("image_column or report_column", "name a column", "None for both"))
+        raise ValueError(
+            f"image_column or report_column must name a column of {table.name}, got None for both; "
+            f"{describe_columns(table.columns)}."
+        )
     folder = table.folder if image_root is None else Path(image_root).expanduser()
     if image_root is not None and not folder.is_dir():
         raise FileNotFoundError(error_message("image_root", "be a folder that exists", repr(str(image_root))))

@@ -370,7 +370,7 @@ def test_no_patient_text_in_errors(folder):
             "image,report\na.png,x\n",
             "c.csv",
             {"image_column": None, "report_column": None},
-            "image_column or report_column must name a column, got None for both.",
+            "image_column or report_column must name a column of c.csv, got None for both; its columns are image, report.",
         ),
         (
             "image,report\na.png,x\n",
