@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+import warnings
 
 import pytest
+import torch.distributed as dist
 
+from medvl.cli import messages
 from medvl.cli.messages import how_to_go_on
 from medvl.utils import signals
 from medvl.utils.signals import StopSignals
@@ -201,3 +205,40 @@ def test_a_signal_of_a_forked_process_is_not_ones_own():
         assert any(thread.name == "medvl-signals" for thread in threading.enumerate())
         assert stop.received is None
     assert signal.set_wakeup_fd(-1) == -1
+
+
+def test_what_several_processes_say_is_said_once(monkeypatch, capsys):
+    """Rank 1 says its error first; that it has ended is then no news, and a warning of both is said once."""
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    before = warnings.showwarning
+    lost = RuntimeError("Connection closed by peer")
+    try:
+        for rank in ("1", "0"):
+            monkeypatch.setenv("RANK", rank)
+            messages.set_up_messages()  # as a process of its own
+            with warnings.catch_warnings():
+                warnings.simplefilter("always")
+                warnings.showwarning("rare words", UserWarning, "", 0)
+            logging.getLogger("medvl").warning("batch norm")
+            messages.say_error("data must be a file." if rank == "1" else "no.", expected=True)
+            assert messages.say_process_lost(lost, ["train"]) == 1
+            assert messages.say_stopped(signal.SIGTERM, ["train"]) == 143
+    finally:
+        warnings.showwarning = before
+    said = capsys.readouterr().err.splitlines()
+    assert said == ["Warning: rare words", "batch norm", "Error: data must be a file.", "Error: no."]
+
+
+def test_a_lost_process_is_said_once_whichever_is_left(monkeypatch, capsys):
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}
+    for name, value in {**environment, "TORCHELASTIC_USE_AGENT_STORE": "True"}.items():
+        monkeypatch.setenv(name, value)
+    for rank in ("2", "1"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setattr(messages, "_said", set())
+        messages.say_process_lost(RuntimeError("Connection closed by peer"), ["train"])
+    assert capsys.readouterr().err.count("Go on by the same command with --resume.") == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from functools import partial
@@ -35,6 +36,9 @@ from medvl.utils.signals import StopSignals
 
 __all__ = ["app", "main"]
 
+IN_SEVERAL_PROCESSES = ("train", "embed")
+"""The commands that the processes of ``torchrun`` share. Of another command the first process does all the work."""
+
 app = typer.Typer(
     name="medvl",
     help="Medical vision-language learning: train and evaluate image-text models on images with reports.",
@@ -60,6 +64,7 @@ def _say_version(asked: bool) -> None:
 
 @app.callback()
 def options(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_say_version, is_eager=True)
     ] = False,
@@ -68,6 +73,10 @@ def options(
     ] = False,
 ) -> None:
     """Options of every command; ``--debug`` is read in :func:`main`."""
+    if several_processes() and context.invoked_subcommand not in IN_SEVERAL_PROCESSES:
+        if os.environ.get("RANK", "0") != "0":
+            raise typer.Exit
+        os.environ["WORLD_SIZE"] = "1"
 
 
 def main() -> None:

@@ -46,7 +46,9 @@ class _EchoHandler(logging.Handler):
     """Our own messages, as they are, on standard error."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        typer.echo(record.getMessage(), err=True)
+        text = record.getMessage()
+        if record.levelno < logging.WARNING or not several_processes() or _is_first_to_say(text):
+            typer.echo(text, err=True)
 
 
 def set_up_messages() -> None:
@@ -65,7 +67,8 @@ def set_up_messages() -> None:
     def show(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
         if str(message) not in warned and not issubclass(category, DeprecationWarning | FutureWarning):
             warned.add(str(message))
-            typer.echo(f"Warning: {message}", err=True)
+            if _is_first_to_say(f"warning: {message}"):
+                typer.echo(f"Warning: {message}", err=True)
 
     warnings.showwarning = show
 
@@ -107,7 +110,7 @@ def say_process_lost(error: Exception, arguments: Sequence[str]) -> int | None:
 
 
 def say_error(text: str, expected: bool) -> None:
-    """Says what was wrong; once where several processes say the same.
+    """Says what was wrong; once where several processes say the same, which then need not say that this one has ended.
 
     Args:
         text: one sentence.
@@ -115,6 +118,7 @@ def say_error(text: str, expected: bool) -> None:
     """
     if not _is_first_to_say(text):
         return
+    _is_first_to_say("end")  # not that another process has ended, nor how to go on, which would end the same way
     typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
     if not expected:
         typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)

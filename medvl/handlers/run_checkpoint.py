@@ -74,19 +74,23 @@ class RunCheckpoint:
     def attach(self, engine: Engine) -> None:
         """Register the handler with a trainer.
 
-        Raises:
-            ValueError: If gradients are accumulated over steps of which ``interval`` is not a multiple.
+        When the trainer starts, it raises ValueError if gradients are accumulated over steps of which ``interval`` is not a
+        multiple.
         """
-        accumulated = getattr(engine, "accumulation_steps", 1)
-        if self.interval is not None and self.interval % accumulated:
-            expected = f"be a multiple of accumulation_steps={accumulated}"
-            raise ValueError(error_message("interval", expected, self.interval))
         self.objects["trainer"] = self._engine = engine
+        engine.add_event_handler(Events.STARTED, self._check_interval)
         engine.add_event_handler(Events.STARTED, self._restore_scaler)
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
         engine.add_event_handler(
             Events.ITERATION_COMPLETED(event_filter=lambda engine, _: self.is_due(engine)), self.save_within_epoch
         )
+
+    def _check_interval(self, engine: Engine) -> None:
+        """Raise for an interval that ends amid accumulated gradients; MONAI's trainers know ``accumulation_steps`` only now."""
+        accumulated = getattr(engine, "accumulation_steps", 1)
+        if self.interval is not None and self.interval % accumulated:
+            expected = f"be a multiple of accumulation_steps={accumulated}"
+            raise ValueError(error_message("interval", expected, self.interval))
 
     def is_due(self, engine: Engine) -> bool:
         """Whether the state is saved after the current step, before the end of the epoch."""

@@ -185,9 +185,24 @@ class TestRunCheckpoint:
         assert run(8.0, resume=True).get_scale() == 512.0
 
     def test_an_interval_within_accumulated_gradients(self, tmp_path):
-        engine = SimpleNamespace(accumulation_steps=3)
+        """MONAI's trainer attaches its handlers before it knows ``accumulation_steps``."""
+        network, trained = nn.Linear(3, 1), []
+        engine = SupervisedTrainer(
+            device="cpu",
+            max_epochs=1,
+            train_data_loader=[(torch.ones(2, 3), torch.zeros(2, 1))] * 8,
+            network=network,
+            optimizer=torch.optim.SGD(network.parameters(), lr=0.1),
+            loss_function=lambda pred, target: pred.mean(),
+            prepare_batch=lambda batch, *args, **kwargs: batch,
+            accumulation_steps=3,
+            decollate=False,
+            train_handlers=[RunCheckpoint(tmp_path, {"network": network}, interval=4)],
+        )
+        engine.add_event_handler(Events.ITERATION_COMPLETED, trained.append)
         with pytest.raises(ValueError, match=r"interval must be a multiple of accumulation_steps=3, got 4\."):
-            RunCheckpoint(tmp_path, {}, interval=4).attach(engine)
+            engine.run()
+        assert not trained
         with pytest.raises(ValueError, match=r"interval must be at least 1, got 0\."):
             RunCheckpoint(tmp_path, {}, interval=0)
 

@@ -53,6 +53,9 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "mlip, a term left out, text frozen": ("mlip", {"loss#losses#local": None, "frozen_text_layers": "all"}),
     "medvl, a term left out, images frozen": ("medvl", {"loss#losses#pairs": None, "frozen_image_layers": "all"}),
 }
+VIEWS = "mlip, several images of a study"
+RECIPES[VIEWS] = ("mlip", {"epochs": 10})
+"""The integrity of an image is by the sentences of its study, which are drawn with the image."""
 SHARDED = "mlip, sharded"
 RECIPES[SHARDED] = (
     "mlip",
@@ -72,7 +75,7 @@ def write_tables(folder: Path, validation: int = 0) -> dict[str, str]:
     heads = {"image-label": "image,study_id,finding,split", "image-text": "image,study_id,report,split"}
     heads["text-label"] = "study_id,report,finding,split"
     rows = {kind: [head] for kind, head in heads.items()}
-    rows["pairs"] = [heads["image-text"]]
+    rows["pairs"], rows["views"] = [heads["image-text"]], [heads["image-text"]]
     for i in range(STUDIES + validation):
         pixels = np.random.default_rng(i).integers(0, 255, (32, 32), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
@@ -80,6 +83,7 @@ def write_tables(folder: Path, validation: int = 0) -> dict[str, str]:
         kind = "text-label" if i % 6 == 5 else "image-label" if i % 3 == 1 else "image-text"
         values = {"image": f"{i}.png", "study_id": f"s{i}", "report": TEXTS[name], "finding": name, "split": "train"}
         values["split"] = "train" if i < STUDIES else "val"
+        rows["views"].append(f"{i}.png,s{i // 2},{TEXTS[list(TEXTS)[i // 2 % 3]]},train")
         for table in (kind, "pairs"):
             rows[table].append(",".join(values[column] for column in rows[table][0].split(",")))
     for kind, lines in rows.items():
@@ -95,6 +99,8 @@ def settings_of(case: str, tables: Mapping[str, str], processes: int) -> tuple[s
     data["columns"] = {"label_column": "finding"}
     if recipe == "convirt":
         data = {"data": tables["pairs"], "train#dataloader#drop_last": False}
+    if case == VIEWS:
+        data = {"sources": [f"image-text={tables['views']}"]}
     sizes = {"batch_size": BATCH // processes} | ({"num_texts": BATCH // processes} if recipe == "medclip" else {})
     rates = {"learning_rate": 0.05, "epochs": EPOCHS, "progress": False}
     return recipe, {**TINY, **COMPARABLE, **data, **sizes, **rates, **more}

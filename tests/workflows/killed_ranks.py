@@ -3,6 +3,7 @@
     python tests/workflows/killed_ranks.py train      # killed at moments from the first connection to the end
     python tests/workflows/killed_ranks.py train --resume-all
     python tests/workflows/killed_ranks.py embed
+    python tests/workflows/killed_ranks.py label
 
 Each line of the output is a dictionary in JSON; ``test_killed_ranks.py`` reads it.
 """
@@ -31,13 +32,16 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.parallel import DistributedDataParallel
 
+import medvl.data.tables.output
 import medvl.workflows.embedding
+import medvl.workflows.labeling
 import medvl.workflows.training  # before the forks, as it imports most of what a training needs
 from medvl import cli
 from medvl.handlers import EpochSeed, GradientClipping, MetricsLog, RunCheckpoint
 from medvl.utils import distributed, signals
 from medvl.workflows import RunFolder
 
+medvl.workflows.labeling.BLOCK_ROWS, medvl.data.tables.output._SECONDS_BETWEEN_RECORDS = 16, 0.0
 signals.BLOCKED_SECONDS = 2.0  # else each moment that blocks takes five seconds
 
 Moment = tuple[Any, str, int]
@@ -75,6 +79,10 @@ EMBED: dict[str, tuple[int, Moment]] = {
     "the first process, in its second part": (0, (medvl.workflows.embedding, "embed_studies", 2)),
     "while the first process joins the parts": (1, (distributed, "destroy_distributed", 1)),
     "the first process, while it joins the parts": (0, (medvl.workflows.embedding, "write_embeddings", 1)),
+}
+
+LABEL: dict[str, tuple[int, Moment]] = {
+    "in the third block": (0, (medvl.workflows.labeling, "_label_texts", 3)),
 }
 
 
@@ -246,10 +254,31 @@ def check_embed(work: Path, every: bool) -> None:
     check(EMBED, command, work, same, EMBED)
 
 
+def check_label(work: Path, every: bool) -> None:
+    """The first process does all the work, and is killed in its third block; then packing, by which two would be in the way."""
+    table = write_table(work)
+    reports = work / "reports.csv"
+    reports.write_text("id,report\n" + "".join(f"r{i},Small effusion. No edema {i}.\n" for i in range(200)))
+
+    def command(name: str) -> list[Any]:
+        return ["label", reports, "--output", work / f"{name}.csv"]
+
+    def same(name: str) -> bool:
+        return (work / f"{name}.csv").read_bytes() == (work / "whole.csv").read_bytes()
+
+    whole = Ranks(command("whole"), work / "said")
+    say(case="label", codes=whole.wait()[0], said=len(whole.said()))
+    check(LABEL, command, work, same, LABEL)
+    packed = Ranks(["pack", "--data", table, "--output", work / "packed", "--image-size", 32], work / "said")
+    say(case="pack", codes=packed.wait()[0], said=sum("24 studies" in line for line in packed.said()))
+
+
 def main() -> None:
     work = Path(tempfile.mkdtemp())  # a TemporaryDirectory would be removed at the end of a forked process too
     try:
-        {"train": check_train, "embed": check_embed}[sys.argv[1]](work, "--resume-all" in sys.argv)
+        {"train": check_train, "embed": check_embed, "label": check_label}[sys.argv[1]](
+            work, "--resume-all" in sys.argv
+        )
     finally:
         shutil.rmtree(work)
 

@@ -32,7 +32,7 @@ def test_several_processes_learn_what_one_learns():
     """A minute of a core: 20 steps of every recipe in 1 and 2 processes, of two recipes in 4 too."""
     lines, _ = run("equal")
     assert {processes for case, processes in lines if case in ("medclip", "mlip")} == {2, 4}
-    assert len(lines) == 10
+    assert len(lines) == 11
     for case, line in lines.items():
         assert line["steps"] == 20
         # Rounding, over the largest change of a weight in these steps.

@@ -13,13 +13,19 @@ import pytest
 SCRIPT = Path(__file__).with_name("killed_ranks.py")
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")
+
+
+def run(command):
+    done = subprocess.run([sys.executable, SCRIPT, command], capture_output=True, text=True, timeout=1200, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
 @pytest.mark.parametrize(("command", "moments"), [("train", 15), ("embed", 5)])
 def test_one_message_and_the_same_result(command, moments):
     """Up to a minute of a core: each moment is a start of two processes, and most are gone on with."""
-    done = subprocess.run([sys.executable, SCRIPT, command], capture_output=True, text=True, timeout=1200, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    lines = run(command)
     assert len(lines) == moments
     for line in lines:
         case = line["case"]
@@ -32,3 +38,13 @@ def test_one_message_and_the_same_result(command, moments):
         assert line["resumed"] in ([0, 0], None), case
         assert line["same"] in (True, None), case
     assert sum(line["same"] is True for line in lines) >= 5
+
+
+def test_other_commands_are_the_first_processes():
+    """``torchrun -m medvl label``: two processes that write one file would be in each other's way."""
+    whole, killed, packed = run("label")
+    assert whole == {"case": "label", "codes": [0, 0], "said": 1}
+    assert (killed["killed"], killed["left"], killed["resumed"]) == (-9, 0, [0, 0])
+    assert killed["same"]
+    assert packed["codes"] == [0, 0]
+    assert packed["said"] == 1
