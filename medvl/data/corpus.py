@@ -80,8 +80,8 @@ class _Patients(Sequence[Collection[Hashable]]):
 
 def _texts_of(studies: Studies, place: int) -> list[str]:
     """The texts of a study, with one that is blank."""
-    if isinstance(studies, StudyList):  # has reports alone
-        return [studies.text("report", place)]
+    if isinstance(studies, StudyList):
+        return studies.value("sentences", place) or [studies.text("text", place) or studies.text("report", place)]
     study = studies[place]
     return study.get("sentences") or [study.get("text") or study.get("report") or ""]
 

@@ -139,13 +139,6 @@ def match_names(names: Sequence[str], order: Sequence[str]) -> list[int]:
     return [index_of.get(normalize_name(name), -1) for name in names]
 
 
-def reorder_states(states: NDArray[np.float32], columns: Sequence[int], width: int) -> NDArray[np.float32]:
-    """States (..., K) as (..., width), the k-th in column ``columns[k]`` and NaN in the other columns."""
-    out = np.full((*np.shape(states)[:-1], width), np.nan, dtype=np.float32)
-    out[..., list(columns)] = states
-    return out
-
-
 def _state_columns(columns: Mapping[str, str]) -> LabelReader:
     def parse(cells: Mapping[str, Any]) -> NDArray[np.float32] | None:
         return _vector([_state(cells.get(column), column) for column in columns.values()])

@@ -5,18 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from itertools import islice
-from typing import TypeAlias
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 from medvl.data.splits import allocate_counts
+from medvl.data.units import Unit
 from medvl.utils.checks import check_integer, error_message
 from medvl.utils.distributed import get_rank, get_world_size
-
-#: What is sampled at once: an index, or alternatives, of which successive draws take one after the other. Each alternative is
-#: the list of indices that go into the batch together.
-Unit: TypeAlias = int | Sequence[Sequence[int]]
 
 
 class MixedBatchSampler(Sampler[list[int]]):
@@ -70,7 +67,7 @@ class MixedBatchSampler(Sampler[list[int]]):
         if length is not None and steps is not None:
             raise ValueError(error_message("length", "be None where steps is given", length))
         self.num_replicas, self.rank = resolve_rank(num_replicas, rank)
-        self.pools = [list(map(_alternatives, pool)) for pool in pools]
+        self.pools = list(pools)
         sizes = [len(pool) for pool in self.pools]
         shares = _shares(sizes, sampling_weights)
         if steps is None:
@@ -92,34 +89,42 @@ class MixedBatchSampler(Sampler[list[int]]):
         return self.steps
 
     def __iter__(self) -> Iterator[list[int]]:
-        draws = self._draw_epoch()
+        pools, units, passes = self._draw_epoch()
         for step in range(self.steps):
             start = self.length * step // self.steps
             size = self.length * (step + 1) // self.steps - start
             # Adjacent units rather than every n-th: where pools alternate, every n-th would come from one pool.
-            first = start + size * self.rank // self.num_replicas
-            last = start + size * (self.rank + 1) // self.num_replicas
-            yield [index for unit in draws[first:last] for index in unit]
+            own = slice(
+                start + size * self.rank // self.num_replicas, start + size * (self.rank + 1) // self.num_replicas
+            )
+            batch: list[int] = []
+            for pool, unit, number in zip(*(values[own].tolist() for values in (pools, units, passes)), strict=True):
+                alternatives = _alternatives(self.pools[pool][unit])
+                batch += alternatives[(unit + number) % len(alternatives)]
+            yield batch
 
-    def _draw_epoch(self) -> list[Sequence[int]]:
-        """The draws of all processes in this epoch, in order; each is the list of indices drawn together."""
+    def _draw_epoch(self) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.int64]]:
+        """The draws of all processes in this epoch, in order: of each its pool, its unit in that, and the pass over it."""
         drawn = [self._draw_from_pool(number, count) for number, count in enumerate(self.counts)]
         # Each pool's draws are evenly spaced over the epoch, which makes every batch a mixture like the whole.
         when = np.concatenate([(np.arange(count) + 0.5) / count if count else np.zeros(0) for count in self.counts])
-        flat = [unit for units in drawn for unit in units]
-        return [flat[i] for i in np.argsort(when, kind="stable")]
+        order = np.argsort(when, kind="stable")
+        pools = np.repeat(np.arange(len(self.counts), dtype=np.int16), self.counts)
+        units, passes = (np.concatenate(parts) for parts in zip(*drawn, strict=True))
+        return pools[order], units[order], passes[order]
 
-    def _draw_from_pool(self, number: int, count: int) -> list[Sequence[int]]:
-        pool = self.pools[number]
-        drawn: list[Sequence[int]] = []
-        position = self.epoch * count
-        while len(drawn) < count:
-            number_of_pass, begin = divmod(position, len(pool))
-            order = np.random.default_rng([self.seed, number, number_of_pass]).permutation(len(pool))
-            for i in order[begin : begin + count - len(drawn)]:
-                drawn.append(pool[i][(int(i) + number_of_pass) % len(pool[i])])
-            position = self.epoch * count + len(drawn)
-        return drawn
+    def _draw_from_pool(self, number: int, count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The units that are drawn from a pool, and of each the number of the pass over the pool."""
+        size = len(self.pools[number])
+        units, passes = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=np.int64)
+        done = 0
+        while done < count:
+            number_of_pass, begin = divmod(self.epoch * count + done, size)
+            order = np.random.default_rng([self.seed, number, number_of_pass]).permutation(size)
+            some = order[begin : begin + count - done]
+            units[done : done + len(some)], passes[done : done + len(some)] = some, number_of_pass
+            done += len(some)
+        return units, passes
 
 
 class DecoupledBatchSampler(Sampler[list[int]]):

@@ -18,7 +18,7 @@ from medvl.data.shards import (
     sample_files,
     tar_entry,
 )
-from medvl.data.study_list import NOT_MENTIONED
+from medvl.data.study_columns import NOT_MENTIONED
 from medvl.transforms.packed_image import INDEX, read_index
 from medvl.utils.checksums import CHECKSUMS
 from medvl.utils.errors import plain_reason

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data.manifest import Manifest
-from medvl.data.study_list import NOT_MENTIONED, StudyList, TextColumn
+from medvl.data.study_columns import NOT_MENTIONED, TextColumn
+from medvl.data.study_list import StudyList
 from medvl.transforms.packed_image import INDEX, read_index
 from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.http_ranges import is_url, read_url

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from medvl.data.cells import normalize_name
 from medvl.data.column_selection import ColumnSelection
-from medvl.data.label_columns import match_names, reorder_states
+from medvl.data.label_columns import match_names
 from medvl.data.leaks import warn_of_copies
 from medvl.data.manifest import Manifest
 from medvl.data.shards import PackedLocation
 from medvl.data.source_splits import split_sources
-from medvl.data.source_texts import TEXT_UNITS, add_texts, drop_unlabeled_texts
-from medvl.data.sources import Source, assign_kinds, parse_source, read_source
+from medvl.data.source_texts import TEXT_UNITS, add_texts
+from medvl.data.sources import IMAGE_LABEL, KINDS, Source, assign_kinds, kind_codes, parse_source, read_source
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
+from medvl.data.study_columns import NOT_MENTIONED, CodedColumn, Column, PrefixedColumn, states_as_int8
+from medvl.data.study_list import StudyList, has_key
 from medvl.text import load_vocabulary
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
@@ -138,17 +141,15 @@ def load_sources(
     for source, manifest in zip(parsed, splits, strict=True):
         parts[_unique_name(source.location, parts)] = assign_kinds(manifest, source.kind)
     names = _merged_names(parts, load_vocabulary(vocabulary).names)
-    studies = _merged_studies(parts, names)
+    studies, labels = _merged_studies(parts, names)
     title = " + ".join(part.name for part in parts.values())
     if on_leak == "error":
         warn_of_copies(studies, title)
     packed = [place.text_labels() for location in locations if (place := PackedLocation.parse(location)) is not None]
-    add_texts(
-        studies, names, text_unit, sections, vocabulary, label_cache, [path for path in packed if path is not None]
+    caches = [path for path in packed if path is not None]
+    studies, unlabeled = add_texts(
+        studies, labels, names, text_unit, sections, vocabulary, label_cache, caches, require_findings
     )
-    unlabeled = 0
-    if require_findings:
-        studies, unlabeled = drop_unlabeled_texts(studies)
     _warn_if_disjoint(studies, names)
     counts = Counter[str]()
     for part in parts.values():
@@ -195,41 +196,49 @@ def _unique_name(location: str, taken: Mapping[str, Any]) -> str:
 
 def _merged_names(parts: Mapping[str, Manifest], vocabulary: Sequence[str]) -> tuple[str, ...]:
     """Every finding once, those of the vocabulary first if any text is labeled with it."""
-    has_texts = any(study["kind"] != "image-label" for part in parts.values() for study in part.studies)
+    has_texts = any((kind_codes(part.studies) != IMAGE_LABEL).any() for part in parts.values())
     names = {normalize_name(name): name for name in vocabulary} if has_texts else {}
     for source, part in parts.items():
-        if not part.names and any("label" in study for study in part.studies):
+        if not part.names and has_key(part.studies, "label").any():
             raise ValueError(f"The labels of {source} have no names; give label_names, or one label column a finding.")
         for name in part.names:
             names.setdefault(normalize_name(name), name)
     return tuple(names.values())
 
 
-def _merged_studies(parts: Mapping[str, Manifest], names: Sequence[str]) -> list[dict[str, Any]]:
-    """The studies of all sources with their ``source``, unique ids, and labels in the order of ``names``."""
-    studies = []
+def _merged_studies(parts: Mapping[str, Manifest], names: Sequence[str]) -> tuple[StudyList, NDArray[np.int8]]:
+    """The studies of all sources with their ``source`` and unique ids, and their labels in the order of ``names``, (N, K)."""
+    lists, labels = [], []
     for source, part in parts.items():
         columns = match_names(part.names, names)
         if len(set(columns)) < len(columns):
             raise ValueError(f"{part.name} has two label columns of one name: {', '.join(part.names)}.")
-        mixed = len({study["kind"] for study in part.studies}) > 1
-        for study in part.studies:
-            merged = {**study, "source": f"{source}:{study['kind']}" if mixed else source}
-            if len(parts) > 1:
-                merged |= {key: f"{source}/{study[key]}" for key in ("study_id", "patient_id") if key in study}
-            if "label" in study:
-                merged["label"] = reorder_states(study["label"], columns, len(names))
-            studies.append(merged)
-    return studies
+        studies = StudyList.of(part.studies)
+        codes = kind_codes(studies)
+        several = len(np.unique(codes)) > 1
+        values = [f"{source}:{kind}" if several else source for kind in KINDS]
+        new: dict[str, Column] = {"source": CodedColumn(values, codes)}
+        if len(parts) > 1:
+            ids = [key for key in ("study_id", "patient_id") if studies.has(key).any()]
+            new |= {key: PrefixedColumn(studies.column_of(key), f"{source}/") for key in ids}
+        states = np.full((len(studies), len(names)), NOT_MENTIONED, dtype=np.int8)
+        own = studies.column_of("label")
+        for row in np.flatnonzero(studies.has("label")).tolist():
+            states[row, columns] = states_as_int8(own[row])
+        lists.append(studies.with_columns(new))
+        labels.append(states)
+    return StudyList.concatenate(lists), np.concatenate(labels)
 
 
-def _warn_if_disjoint(studies: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:
+def _warn_if_disjoint(studies: StudyList, names: Sequence[str]) -> None:
     """Warn if no finding is known of both images and texts: training would run and learn nothing from their labels."""
     known = {"label": np.zeros(len(names), bool), "text_label": np.zeros(len(names), bool)}
-    for study in studies:
-        for key, seen in known.items():
-            if key in study and len(study[key]):
-                seen |= ~np.isnan(np.atleast_2d(study[key])).all(0)
+    for key, seen in known.items():
+        column = studies.column_of(key)
+        for row in np.flatnonzero(studies.has(key)).tolist():
+            if seen.all():
+                break
+            seen |= ~np.isnan(np.atleast_2d(column[row])).all(0)
     images, texts = known["label"], known["text_label"]
     if images.any() and texts.any() and not (images & texts).any():
         logger.warning(

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from medvl.data.column_selection import ColumnSelection, missing_columns
 from medvl.data.locations import parse_location
 from medvl.data.manifest import Manifest
 from medvl.data.manifest_reader import read_manifest
+from medvl.data.study_columns import CodedColumn
+from medvl.data.study_list import StudyList, text_column
 from medvl.utils.checks import error_message
 
 #: The keys that a study of each kind must have.
 KINDS = {"image-text": ("image", "report"), "image-label": ("image", "label"), "text-label": ("report",)}
 #: The keys that a study of each kind must not have.
 _UNUSED_KEYS = {"image-text": (), "image-label": ("report",), "text-label": ("image",)}
+
+
+IMAGE_TEXT, IMAGE_LABEL, TEXT_LABEL = range(len(KINDS))
 
 
 class Source(NamedTuple):
@@ -77,6 +86,12 @@ def read_source(source: Source, columns: ColumnSelection, on_error: str, on_leak
     return read_manifest(source.location, on_error=on_error, on_leak=on_leak, **options)
 
 
+def kind_codes(studies: Sequence[Mapping[str, Any]]) -> NDArray[np.int8]:
+    """The number of each study's kind in ``KINDS``."""
+    codes = {kind: number for number, kind in enumerate(KINDS)}
+    return np.fromiter((codes[kind] for kind in text_column(studies, "kind")), dtype=np.int8, count=len(studies))
+
+
 def assign_kinds(manifest: Manifest, kind: str | None) -> Manifest:
     """Give each study its ``kind``: the given one, or if None the first whose keys it has.
 
@@ -85,17 +100,17 @@ def assign_kinds(manifest: Manifest, kind: str | None) -> Manifest:
     """
     if kind is not None:
         kept = manifest.drop_missing(*KINDS[kind])
-        unused = _UNUSED_KEYS[kind]
-        studies = [{k: v for k, v in study.items() if k not in unused} | {"kind": kind} for study in kept.studies]
-        return replace(kept, studies=studies)
-    studies = []
-    dropped = Counter(manifest.dropped)
-    for study in manifest.studies:
-        matching = next((name for name, keys in KINDS.items() if all(key in study for key in keys)), None)
-        if matching is None:  # an image alone
-            dropped["report or label"] += 1
-        else:
-            studies.append({**study, "kind": matching})
-    if not studies:
+        studies = StudyList.of(kept.studies)
+        of_kind = CodedColumn([kind], np.zeros(len(studies), dtype=np.int8))
+        return replace(kept, studies=studies.with_columns({"kind": of_kind}, without=_UNUSED_KEYS[kind]))
+    studies = StudyList.of(manifest.studies)
+    matching = np.full(len(studies), len(KINDS))  # an image alone matches none
+    for number, keys in reversed(list(enumerate(KINDS.values()))):
+        matching[np.logical_and.reduce([studies.has(key) for key in keys])] = number
+    kept_rows = matching < len(KINDS)
+    if not kept_rows.any():
         raise ValueError(f"None of the {len(manifest)} studies of {manifest.name} has a report or a label.")
-    return replace(manifest, studies=studies, dropped=dict(dropped))
+    dropped = Counter(manifest.dropped)
+    dropped.update({"report or label": int((~kept_rows).sum())} if not kept_rows.all() else {})
+    kinds = CodedColumn(list(KINDS), matching[kept_rows])
+    return replace(manifest, studies=studies.select(kept_rows).with_columns({"kind": kinds}), dropped=dict(dropped))

@@ -9,89 +9,16 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-_CHUNK = 4096
-NOT_MENTIONED = -2
-"""NaN, among states as int8."""
-
-
-class TextColumn:
-    """Texts in blocks of bytes; a blank text is none.
-
-    Args:
-        prefix: what many of the texts begin with, which is stored once.
-
-    Example:
-        >>> column = TextColumn("/data/")
-        >>> column.extend(["/data/a.png", "", "b.png"])
-        >>> [column[i] for i in range(3)], column.filled.tolist()
-        (['/data/a.png', '', 'b.png'], [True, False, True])
-    """
-
-    def __init__(self, prefix: str = "") -> None:
-        self.prefix = prefix
-        self._blocks: list[tuple[bytes, array[int]]] = []
-        self._open: list[bytes] = []
-
-    def __len__(self) -> int:
-        return len(self._blocks) * _CHUNK + len(self._open)
-
-    def append(self, text: str) -> None:
-        """Add a text."""
-        if self.prefix and text.startswith(self.prefix):
-            text = "\0" + text[len(self.prefix) :]
-        self._open.append(text.encode("utf-8", "surrogatepass"))
-        if len(self._open) == _CHUNK:
-            ends = np.cumsum([len(text) for text in self._open], dtype=np.uint64)
-            kind = "I" if not len(ends) or ends[-1] < 2**32 else "Q"
-            self._blocks.append((b"".join(self._open), array(kind, ends.tolist())))
-            self._open = []
-
-    def extend(self, texts: Iterable[str]) -> None:
-        """Add several texts."""
-        for text in texts:
-            self.append(text)
-
-    def __getitem__(self, index: int) -> str:
-        block, place = divmod(index, _CHUNK)
-        if block == len(self._blocks):
-            data = self._open[place]
-        else:
-            content, ends = self._blocks[block]
-            data = content[ends[place - 1] if place else 0 : ends[place]]
-        text = data.decode("utf-8", "surrogatepass")
-        return self.prefix + text[1:] if text.startswith("\0") and self.prefix else text
-
-    @property
-    def filled(self) -> NDArray[np.bool_]:
-        """Which texts are not blank."""
-        lengths = [np.diff(np.asarray(ends, dtype=np.int64), prepend=0) for _, ends in self._blocks]
-        return np.concatenate([*lengths, np.array([len(text) for text in self._open], dtype=np.int64)]) > 0
-
-
-class _LabelColumn:
-    """Labels (K,) of 1, 0, -1 and NaN, as bytes; one that is all NaN is none."""
-
-    def __init__(self, data: bytes | bytearray = b"", rows: int = 0) -> None:
-        self._data = bytearray(data)
-        self._rows = rows
-
-    def append(self, label: NDArray[np.float32] | None, width: int) -> None:
-        states = np.full(width, np.nan, np.float32) if label is None else label
-        self._data += np.where(np.isnan(states), NOT_MENTIONED, states).astype(np.int8).tobytes()
-        self._rows += 1
-
-    @property
-    def states(self) -> NDArray[np.int8]:
-        return np.frombuffer(self._data, dtype=np.int8).reshape(self._rows, -1)
-
-    def __getitem__(self, index: int) -> NDArray[np.float32]:
-        states = self.states[index].astype(np.float32)
-        states[states == NOT_MENTIONED] = np.nan
-        return states
-
-    @property
-    def filled(self) -> NDArray[np.bool_]:
-        return (self.states != NOT_MENTIONED).any(axis=1)
+from medvl.data.study_columns import (
+    CodedColumn,
+    Column,
+    DictColumn,
+    JoinedColumn,
+    LabelColumn,
+    NumberColumn,
+    TakenColumn,
+    TextColumn,
+)
 
 
 class StudyList(Sequence[dict[str, Any]]):
@@ -110,13 +37,21 @@ class StudyList(Sequence[dict[str, Any]]):
     """
 
     TEXTS = ("study_id", "split", "report", "patient_id", "image")
-    _ORDER = ("study_id", "row", "patient_id", "split", "report", "label", "image")
 
     def __init__(self, width: int = 0, prefixes: Mapping[str, str] | None = None) -> None:
-        self._width = width
-        self._texts = {key: TextColumn((prefixes or {}).get(key, "")) for key in self.TEXTS}
-        self._rows: array[int] = array("q")
-        self._labels = _LabelColumn()
+        texts: dict[str, Any] = {key: TextColumn((prefixes or {}).get(key, "")) for key in self.TEXTS}
+        self._set_columns(texts, NumberColumn(), LabelColumn(width) if width else None)
+
+    def _set_columns(self, texts: Mapping[str, Any], rows: NumberColumn, labels: LabelColumn | None) -> None:
+        labels_if_any = {} if labels is None else {"label": labels}
+        order = ("patient_id", "split", "report")
+        self._columns: dict[str, Any] = {
+            "study_id": texts["study_id"],
+            "row": rows,
+            **{key: texts[key] for key in order},
+            **labels_if_any,
+            "image": texts["image"],
+        }
         self._index: NDArray[np.int64] | None = None
 
     @classmethod
@@ -131,21 +66,37 @@ class StudyList(Sequence[dict[str, Any]]):
             rows: the row of each study.
             labels: N x K states as int8, those not mentioned as ``NOT_MENTIONED``.
         """
-        out = cls(width)
-        out._texts, out._rows = {key: texts[key] for key in cls.TEXTS}, rows
-        out._labels = _LabelColumn(labels, len(rows))
+        out = cls()
+        out._set_columns(texts, NumberColumn(rows), LabelColumn(width, labels) if width else None)
         return out
+
+    @classmethod
+    def of(cls, studies: Sequence[Mapping[str, Any]]) -> StudyList:
+        """Dictionaries as a study list, which refers to them; a study list as it is."""
+        if isinstance(studies, StudyList):
+            return studies
+        keys = dict.fromkeys(["study_id", *(key for study in studies for key in study)])
+        return cls()._copy({key: DictColumn(studies, key) for key in keys}, None)
+
+    @classmethod
+    def concatenate(cls, lists: Sequence[StudyList]) -> StudyList:
+        """The studies of several lists one after the other, without a copy of them."""
+        if len(lists) == 1:
+            return lists[0]
+        keys = dict.fromkeys(key for one in lists for key in one._columns)
+        columns = {key: JoinedColumn([one.column_of(key) for one in lists]) for key in keys}
+        return cls()._copy(columns, None)
 
     def append(self, study: Mapping[str, Any]) -> None:
         """Add a study with keys of ``TEXTS``, ``row`` and ``label``."""
-        for key, column in self._texts.items():
-            column.append(study.get(key, ""))
-        self._rows.append(study["row"])
-        if self._width:
-            self._labels.append(study.get("label"), self._width)
+        for key in self.TEXTS:
+            self._columns[key].append(study.get(key, ""))
+        self._columns["row"].append(study["row"])
+        if "label" in self._columns:
+            self._columns["label"].append(study.get("label"))
 
     def __len__(self) -> int:
-        return len(self._rows) if self._index is None else len(self._index)
+        return len(self._columns["study_id"]) if self._index is None else len(self._index)
 
     @overload
     def __getitem__(self, index: int) -> dict[str, Any]: ...
@@ -158,17 +109,9 @@ class StudyList(Sequence[dict[str, Any]]):
             return [self[i] for i in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
             raise IndexError("study index out of range.")
-        place = self._places()[index] if self._index is not None else index % len(self)
-        study: dict[str, Any] = {}
-        for key in self._ORDER:
-            if key == "row":
-                study[key] = self._rows[place]
-            elif key == "label":
-                if self._width and not np.isnan(label := self._labels[place]).all():
-                    study[key] = label
-            elif text := self._texts[key][place]:
-                study[key] = text
-        return study
+        place = int(self._index[index]) if self._index is not None else index % len(self)
+        values = ((key, column[place]) for key, column in self._columns.items())
+        return {key: value for key, value in values if value is not None and not (type(value) is str and not value)}
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return (self[i] for i in range(len(self)))
@@ -178,56 +121,75 @@ class StudyList(Sequence[dict[str, Any]]):
 
     __hash__ = None  # type: ignore[assignment]
 
+    def __add__(self, other: Sequence[Mapping[str, Any]]) -> StudyList:
+        return StudyList.concatenate([self, StudyList.of(other)]) if len(other) else self
+
     def _places(self) -> NDArray[np.int64]:
-        return np.arange(len(self._rows)) if self._index is None else self._index
+        return np.arange(len(self)) if self._index is None else self._index
+
+    def column_of(self, key: str) -> Column:
+        """The values of a key, one a study."""
+        if key not in self._columns:
+            return CodedColumn([None], np.zeros(len(self), dtype=np.int8))
+        column: Column = self._columns[key]
+        return column if self._index is None else TakenColumn(column, self._index)
+
+    def value(self, key: str, index: int) -> Any:
+        """The value of a key of one study; None or ``""`` if it has none."""
+        if key not in self._columns:
+            return None
+        return self._columns[key][index if self._index is None else int(self._index[index])]
 
     def text(self, key: str, index: int) -> str:
         """The text of a key of one study; ``""`` if it has none."""
-        return self._texts[key][index if self._index is None else int(self._index[index])]
+        return self.value(key, index) or ""
 
     def column(self, key: str) -> Iterator[str]:
         """The texts of a key, ``""`` where a study has none."""
-        column = self._texts[key]
-        return (column[place] for place in self._places())
+        return (self.text(key, index) for index in range(len(self)))
 
     def has(self, key: str) -> NDArray[np.bool_]:
         """Which studies have a key."""
-        if key == "row" or not len(self):
-            return np.ones(len(self), dtype=bool)
-        if key == "label":
-            filled = self._labels.filled if self._width else np.zeros(len(self._rows), dtype=bool)
-        else:
-            filled = self._texts[key].filled if key in self._texts else np.zeros(len(self._rows), dtype=bool)
-        return filled[self._places()]
+        if key not in self._columns or not len(self):
+            return np.zeros(len(self), dtype=bool)
+        filled: NDArray[np.bool_] = self._columns[key].filled
+        return filled if self._index is None else filled[self._index]
 
     @property
     def image_digests(self) -> NDArray[np.uint64] | None:
         """For packed studies a hash of each image's content, 0 where there is none; else None."""
-        digests = getattr(self._texts["image"], "digests", None)
+        digests = getattr(self._columns.get("image"), "digests", None)
         return None if digests is None else digests[self._places()]
 
     def rows(self) -> NDArray[np.int64]:
         """The row of each study."""
-        return np.asarray(self._rows, dtype=np.int64)[self._places()]
+        if isinstance(column := self._columns["row"], NumberColumn):
+            return np.asarray(column.numbers, dtype=np.int64)[self._places()]
+        return np.fromiter((self.value("row", index) for index in range(len(self))), dtype=np.int64, count=len(self))
 
     def select(self, kept: Sequence[bool] | NDArray[np.bool_]) -> StudyList:
         """The studies where ``kept`` is true."""
-        return self._copy(self._places()[np.asarray(kept, dtype=bool)], {})
+        return self._copy(self._columns, self._places()[np.asarray(kept, dtype=bool)])
 
     def replace(self, key: str, texts: Iterable[str]) -> StudyList:
         """The same studies with other texts of one key."""
-        column = TextColumn(self._texts[key].prefix)
-        if self._index is None:
-            column.extend(texts)
-            return self._copy(None, {key: column})
-        new = dict(zip(self._index.tolist(), texts, strict=True))
-        column.extend(new.get(place, "") for place in range(len(self._rows)))
-        return self._copy(self._index, {key: column})
+        column = TextColumn(getattr(self._columns.get(key), "prefix", ""))
+        column.extend(texts)
+        return self.with_columns({key: column})
 
-    def _copy(self, index: NDArray[np.int64] | None, texts: Mapping[str, TextColumn]) -> StudyList:
-        out = StudyList(self._width)
-        out._texts = {**self._texts, **texts}
-        out._rows, out._labels, out._index = self._rows, self._labels, index
+    def with_columns(self, columns: Mapping[str, Column], without: Sequence[str] = ()) -> StudyList:
+        """The same studies with further columns, one value a study.
+
+        Args:
+            columns: the columns by key.
+            without: keys that they lose.
+        """
+        own = {key: self.column_of(key) for key in self._columns if key not in (*without, *columns)}
+        return self._copy({**own, **columns}, None)
+
+    def _copy(self, columns: Mapping[str, Any], index: NDArray[np.int64] | None) -> StudyList:
+        out = StudyList.__new__(StudyList)
+        out._columns, out._index = dict(columns), index
         return out
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import medvl.text
-from medvl.data.study_list import NOT_MENTIONED
+from medvl.data.study_columns import NOT_MENTIONED, states_as_float
 from medvl.text import Vocabulary, load_vocabulary
 from medvl.text.label_table import report_states
 from medvl.utils.checks import check_text, error_message
@@ -36,6 +36,11 @@ _UNREADABLE = (
     struct.error,
 )
 """What NumPy and zipfile raise for archives that are damaged."""
+
+
+_KEY = np.dtype("S16")
+_UNREAD = -128
+"""The states of a text that is not labeled yet."""
 
 
 class TextLabels(NamedTuple):
@@ -93,29 +98,51 @@ def read_texts(
 
     ``packed`` are further caches, which are only read.
     """
+    found = read_states(texts, vocabulary, cache, progress, packed)
+    return TextLabels(states_as_float(found[:, :-1]), found[:, -1] > 0)
+
+
+def read_states(
+    texts: Sequence[str],
+    vocabulary: str | Path | Vocabulary = "chexpert14",
+    cache: str | Path | None = None,
+    progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
+    packed: Iterable[str | Path] = (),
+) -> NDArray[np.int8]:
+    """What :func:`read_text` finds in each of M texts, (M, K + 1); the arguments are those of :func:`read_texts`.
+
+    Texts are compared by their hashes, in arrays, so that millions of them need not be held.
+    """
     loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
         raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
     if isinstance(texts, str):
         raise TypeError(error_message("texts", "be a sequence of str", "one str"))
-    texts = list(texts)
+    written = bytearray()
     for text in texts:
         check_text(text, "each of texts")
-    keys = list(map(text_key, texts))
+        written += text_key(text)
+    keys, first, text_of = np.unique(np.frombuffer(written, dtype=_KEY), return_index=True, return_inverse=True)
+    del written
+    states = np.full((len(keys), len(loaded.names) + 1), _UNREAD, dtype=np.int8)
     caches = [Path(path) for path in (*packed, *([] if cache is None else [cache]))]
     version = labeler_version(str(vocabulary)) if caches else ""
-    known: dict[bytes, NDArray[np.int8]] = {}
+    others = []
     for path in caches:
-        known |= _read(path, version, len(loaded.names) + 1)
-    new = {key: text for key, text in zip(keys, texts, strict=True) if key not in known}
-    items = new.items()
-    for key, text in progress(items) if progress and new else items:
-        known[key] = read_text(text, loaded)
-    if cache is not None and new:
-        write_label_cache(Path(cache), version, known)
-    found = np.array([known[key] for key in keys], dtype=np.float32).reshape(len(texts), len(loaded.names) + 1)
-    states = np.where(found == NOT_MENTIONED, np.float32(np.nan), found)[:, :-1]
-    return TextLabels(states, found[:, -1] > 0)
+        known, of_known = _read(path, version, len(loaded.names) + 1)
+        place = np.minimum(np.searchsorted(keys, known), len(keys) - 1)
+        found = keys[place] == known if len(keys) else np.zeros(len(known), dtype=bool)
+        states[place[found]] = of_known[found]
+        others.append((known[~found], of_known[~found]))
+    new = np.flatnonzero(states[:, -1] == _UNREAD)
+    new = new[np.argsort(first[new])]
+    for row in progress(new.tolist()) if progress and len(new) else new.tolist():
+        states[row] = read_text(texts[int(first[row])], loaded)
+    if cache is not None and len(new):
+        kept, held = (np.concatenate(parts) for parts in zip((keys, states), *others, strict=True))
+        kept, order = np.unique(kept, return_index=True)
+        write_label_cache(Path(cache), version, kept, held[order])
+    return states[text_of]
 
 
 def text_key(text: str) -> bytes:
@@ -150,30 +177,39 @@ def labeler_version(vocabulary: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, version: str, width: int) -> dict[bytes, NDArray[np.int8]]:
-    """What a cache holds; nothing if there is none, or it is damaged, of another version or larger than may be unpacked."""
+def _read(path: Path, version: str, width: int) -> tuple[NDArray[np.bytes_], NDArray[np.int8]]:
+    """The hashes and states of a cache; none if there is none, or it is damaged, of another version or larger than may be
+    unpacked."""
+    nothing = np.zeros(0, dtype=_KEY), np.zeros((0, width), dtype=np.int8)
     try:
         check_regular_file(path)
         with zipfile.ZipFile(path) as archive:
             check_size(sum(member.file_size for member in archive.infolist()), str(path))
         with np.load(path, allow_pickle=False) as file:
             if str(file["version"]) != version:
-                return {}
+                return nothing
             keys, states = file["keys"], file["states"]
     except (*_UNREADABLE, zipfile.BadZipFile, zlib.error):
-        return {}
+        return nothing
     if (
         states.dtype != np.int8
         or states.shape != (len(keys), width)
         or keys.dtype != np.uint8
         or keys.shape[1:] != (16,)
     ):
-        return {}
-    return {key.tobytes(): state for key, state in zip(keys, states, strict=True)}
+        return nothing
+    return np.ascontiguousarray(keys).view(_KEY).reshape(-1), states
 
 
-def write_label_cache(path: Path, version: str, known: dict[bytes, NDArray[np.int8]]) -> None:
-    """Write a cache of :func:`label_texts`: the states by :func:`text_key`, and the version of the labeler."""
-    keys = np.array([np.frombuffer(key, dtype=np.uint8) for key in known])
+def write_label_cache(path: Path, version: str, keys: NDArray[np.bytes_], states: NDArray[np.int8]) -> None:
+    """Write a cache of :func:`label_texts`.
+
+    Args:
+        path: the file.
+        version: of the labeler.
+        keys: (M,) of :func:`text_key`, as 16 bytes each.
+        states: (M, K + 1) of :func:`read_text`.
+    """
+    numbers = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
     with atomic_write(path, "wb") as file:
-        np.savez_compressed(file, version=version, keys=keys, states=np.array(list(known.values())))
+        np.savez_compressed(file, version=version, keys=numbers, states=states)

@@ -271,7 +271,9 @@ def _write_index(folder: Path, manifest: Manifest, settings: PackSettings) -> di
             labels |= {bytes.fromhex(key): np.array(states, dtype=np.int8) for key, states in record["labels"].items()}
     files = [STUDIES]
     if labels and settings.vocabulary is not None:
-        write_label_cache(folder / TEXT_LABELS, labeler_version(settings.vocabulary), dict(sorted(labels.items())))
+        keys = np.array(sorted(labels), dtype="S16")
+        states = np.array([labels[key] for key in sorted(labels)])
+        write_label_cache(folder / TEXT_LABELS, labeler_version(settings.vocabulary), keys, states)
         files.append(TEXT_LABELS)
     packed = Manifest.from_studies(
         manifest.name, read_studies(str(folder), len(manifest.names)), manifest.counts["rows"], manifest.names

@@ -10,7 +10,8 @@ import pytest
 
 from medvl.data import read_manifest, split_by_patient
 from medvl.data.leaks import join_groups
-from medvl.data.study_list import StudyList, TextColumn, has_key, select_studies, with_texts
+from medvl.data.study_columns import TextColumn
+from medvl.data.study_list import StudyList, has_key, select_studies, with_texts
 
 STUDIES = [
     {"study_id": "a", "row": 1, "report": "Größe\n\ud800", "label": np.float32([1, 0, -1, np.nan])},
