@@ -182,11 +182,15 @@ def add_texts(
     has_text, has_image, given = kinds != IMAGE_LABEL, kinds != TEXT_LABEL, studies.has("label")
     labeled = has_text & (has_image | ~given)  # the label of a text alone is its own
     texts = SourceTexts(studies.column_of("report"), has_text, labeled, sections, text_unit == "sentence")
-    states, other_language = _label(texts, names, vocabulary, label_cache, packed)
+    found, text_of = read_states(texts, vocabulary, label_cache, packed=packed)
+    states = np.full((len(found), len(names)), NOT_MENTIONED, dtype=np.int8)
+    if len(texts):
+        states[:, match_names(load_vocabulary(vocabulary).names, names)] = found[:, :-1]
     is_whole = texts.is_whole()
-    log_other_language(other_language[is_whole])
-    whole, sentences = labels.copy(), states[~is_whole]
-    whole[labeled] = states[is_whole]
+    log_other_language(found[text_of[is_whole], -1] > 0)
+    whole, sentences = labels.copy(), states[text_of[~is_whole]]
+    whole[labeled] = states[text_of[is_whole]]
+    del found, text_of, states
     # A report's "No Finding" is not copied into a label, which may have findings that the report lacks.
     is_no_finding = np.array([normalize_name(name) == NO_FINDING for name in names], dtype=bool)
     filled = (labels == NOT_MENTIONED) & (has_text & has_image)[:, None] & ~(given[:, None] & is_no_finding)
@@ -208,21 +212,6 @@ def add_texts(
     }
     out = studies.with_columns(columns)
     return (out if kept.all() else out.select(kept)), dropped
-
-
-def _label(
-    texts: SourceTexts,
-    names: Sequence[str],
-    vocabulary: str | Path,
-    cache: str | Path | None,
-    packed: Sequence[str | Path],
-) -> tuple[NDArray[np.int8], NDArray[np.bool_]]:
-    """The states of texts in the order of ``names``, and which texts are in another language than the vocabulary's."""
-    found = read_states(texts, vocabulary, cache, packed=packed)
-    states = np.full((len(texts), len(names)), NOT_MENTIONED, dtype=np.int8)
-    if len(texts):
-        states[:, match_names(load_vocabulary(vocabulary).names, names)] = found[:, :-1]
-    return states, found[:, -1] > 0
 
 
 def _sentence_spans(text: str) -> Iterator[tuple[int, int]]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import logging
 import struct
+import sys
 import zipfile
 import zlib
+from array import array
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,7 +40,6 @@ _UNREADABLE = (
 """What NumPy and zipfile raise for archives that are damaged."""
 
 
-_KEY = np.dtype("S16")
 _UNREAD = -128
 """The states of a text that is not labeled yet."""
 
@@ -98,8 +99,8 @@ def read_texts(
 
     ``packed`` are further caches, which are only read.
     """
-    found = read_states(texts, vocabulary, cache, progress, packed)
-    return TextLabels(states_as_float(found[:, :-1]), found[:, -1] > 0)
+    distinct, text_of = read_states(texts, vocabulary, cache, progress, packed)
+    return TextLabels(states_as_float(distinct[text_of, :-1]), distinct[text_of, -1] > 0)
 
 
 def read_states(
@@ -108,30 +109,35 @@ def read_states(
     cache: str | Path | None = None,
     progress: Callable[[Iterable[Any]], Iterable[Any]] | None = None,
     packed: Iterable[str | Path] = (),
-) -> NDArray[np.int8]:
-    """What :func:`read_text` finds in each of M texts, (M, K + 1); the arguments are those of :func:`read_texts`.
+) -> tuple[NDArray[np.int8], NDArray[np.int32]]:
+    """What :func:`read_text` finds in texts; the arguments are those of :func:`read_texts`.
 
-    Texts are compared by their hashes, in arrays, so that millions of them need not be held.
+    Texts are compared by the first eight bytes of their hashes, in arrays, so that millions of them need not be held.
+
+    Returns:
+        The states of the distinct texts, (D, K + 1), and for each of the M texts the number of that which is equal, (M,).
     """
     loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
         raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
     if isinstance(texts, str):
         raise TypeError(error_message("texts", "be a sequence of str", "one str"))
-    written = bytearray()
+    hashes = array("Q")
     for text in texts:
         check_text(text, "each of texts")
-        written += text_key(text)
-    keys, first, text_of = np.unique(np.frombuffer(written, dtype=_KEY), return_index=True, return_inverse=True)
-    del written
+        hashes.append(int.from_bytes(text_key(text)[:8], sys.byteorder))
+    keys, first, inverse = np.unique(np.frombuffer(hashes, dtype=np.uint64), return_index=True, return_inverse=True)
+    text_of = inverse.astype(np.int32)
+    del hashes, inverse
     states = np.full((len(keys), len(loaded.names) + 1), _UNREAD, dtype=np.int8)
     caches = [Path(path) for path in (*packed, *([] if cache is None else [cache]))]
     version = labeler_version(str(vocabulary)) if caches else ""
     others = []
     for path in caches:
         known, of_known = _read(path, version, len(loaded.names) + 1)
-        place = np.minimum(np.searchsorted(keys, known), len(keys) - 1)
-        found = keys[place] == known if len(keys) else np.zeros(len(known), dtype=bool)
+        begins = np.ascontiguousarray(known[:, :8]).view(np.uint64).reshape(-1)
+        place = np.minimum(np.searchsorted(keys, begins), len(keys) - 1)
+        found = keys[place] == begins if len(keys) else np.zeros(len(known), dtype=bool)
         states[place[found]] = of_known[found]
         others.append((known[~found], of_known[~found]))
     new = np.flatnonzero(states[:, -1] == _UNREAD)
@@ -139,10 +145,10 @@ def read_states(
     for row in progress(new.tolist()) if progress and len(new) else new.tolist():
         states[row] = read_text(texts[int(first[row])], loaded)
     if cache is not None and len(new):
-        kept, held = (np.concatenate(parts) for parts in zip((keys, states), *others, strict=True))
-        kept, order = np.unique(kept, return_index=True)
-        write_label_cache(Path(cache), version, kept, held[order])
-    return states[text_of]
+        written = bytearray().join(text_key(texts[int(place)]) for place in first)
+        own = np.frombuffer(written, dtype=np.uint8).reshape(-1, 16)
+        write_label_cache(Path(cache), version, *map(np.concatenate, zip((own, states), *others, strict=True)))
+    return states, text_of
 
 
 def text_key(text: str) -> bytes:
@@ -177,10 +183,10 @@ def labeler_version(vocabulary: str | Path) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path, version: str, width: int) -> tuple[NDArray[np.bytes_], NDArray[np.int8]]:
+def _read(path: Path, version: str, width: int) -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     """The hashes and states of a cache; none if there is none, or it is damaged, of another version or larger than may be
     unpacked."""
-    nothing = np.zeros(0, dtype=_KEY), np.zeros((0, width), dtype=np.int8)
+    nothing = np.zeros((0, 16), dtype=np.uint8), np.zeros((0, width), dtype=np.int8)
     try:
         check_regular_file(path)
         with zipfile.ZipFile(path) as archive:
@@ -198,18 +204,17 @@ def _read(path: Path, version: str, width: int) -> tuple[NDArray[np.bytes_], NDA
         or keys.shape[1:] != (16,)
     ):
         return nothing
-    return np.ascontiguousarray(keys).view(_KEY).reshape(-1), states
+    return keys, states
 
 
-def write_label_cache(path: Path, version: str, keys: NDArray[np.bytes_], states: NDArray[np.int8]) -> None:
+def write_label_cache(path: Path, version: str, keys: NDArray[np.uint8], states: NDArray[np.int8]) -> None:
     """Write a cache of :func:`label_texts`.
 
     Args:
         path: the file.
         version: of the labeler.
-        keys: (M,) of :func:`text_key`, as 16 bytes each.
+        keys: (M, 16), the bytes of :func:`text_key`.
         states: (M, K + 1) of :func:`read_text`.
     """
-    numbers = np.ascontiguousarray(keys).view(np.uint8).reshape(-1, 16)
     with atomic_write(path, "wb") as file:
-        np.savez_compressed(file, version=version, keys=numbers, states=states)
+        np.savez_compressed(file, version=version, keys=keys, states=states)

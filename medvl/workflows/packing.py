@@ -271,7 +271,7 @@ def _write_index(folder: Path, manifest: Manifest, settings: PackSettings) -> di
             labels |= {bytes.fromhex(key): np.array(states, dtype=np.int8) for key, states in record["labels"].items()}
     files = [STUDIES]
     if labels and settings.vocabulary is not None:
-        keys = np.array(sorted(labels), dtype="S16")
+        keys = np.frombuffer(b"".join(sorted(labels)), dtype=np.uint8).reshape(-1, 16)
         states = np.array([labels[key] for key in sorted(labels)])
         write_label_cache(folder / TEXT_LABELS, labeler_version(settings.vocabulary), keys, states)
         files.append(TEXT_LABELS)

@@ -293,7 +293,10 @@ def test_chexpert_plus_labels_of_a_section(tmp_path):
     states = [study["label"][edema] for study in dataset("chexpert-plus", tmp_path)[:4]]
     assert states[:3] == [1, 0, -1]
     assert np.isnan(states[3])
-    assert "label" not in dataset("chexpert-plus", tmp_path, labels="findings")[0]
+    with pytest.raises(
+        FileNotFoundError, match=r"holds no chexbert_labels/findings_fixed\.json; CheXpert Plus is read"
+    ):
+        dataset("chexpert-plus", tmp_path, labels="findings")
     (tmp_path / "chexbert_labels" / "impression_fixed.json").write_text('{"path": 1}\n')
     with pytest.raises(ValueError, match=r"^impression_fixed\.json, line 1: expected an object with path_to_image\.$"):
         dataset("chexpert-plus", tmp_path)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
 import numpy as np
 
+from medvl.data.cells import normalize_name
 from medvl.data.manifest import CONTENT_KEYS, Manifest
 from medvl.data.public.views import keep_views
 from medvl.data.splits import SPLITS
@@ -121,31 +122,49 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         found = self.find(*patterns)
         if found is None:
             raise FileNotFoundError(
-                f"{self.path} holds no {' or '.join(patterns)}; {self.title} is read from {self.layout}."
+                f"{self.path} holds no {' or '.join(patterns)}{self._archives()}; {self.title} is read from {self.layout}."
             )
         return found
 
-    def read_rows(self, path: Path, columns: Sequence[str] = ()) -> Iterator[dict[str, str]]:
+    def _archives(self) -> str:
+        """For an error: the archives that lie where unpacked files were expected."""
+        if self.path.is_file():
+            return ", since it is a file, which must be unpacked"
+        found = sorted(
+            file.name for file in self.path.glob("*") if file.name.endswith((".zip", ".tar", ".tar.gz", ".tgz"))
+        )
+        return f" ({found[0]} is not unpacked)" if found else ""
+
+    def read_rows(
+        self, path: Path, columns: Sequence[str] = (), optional: Sequence[str] = ()
+    ) -> Iterator[dict[str, str]]:
         """The rows of one of the data set's tables as text; a row that cannot be read is raised or recorded.
+
+        White space around cells and names of columns is dropped: it would part ids and labels that belong together.
 
         Args:
             path: the file, of any format that :func:`medvl.data.tables.read_table` reads.
-            columns: columns that it must have.
+            columns: columns that it must have, in whatever case.
+            optional: columns that it may have, in whatever case.
 
         Raises:
             ValueError: If one of the columns is missing, or the table is broken.
             medvl.utils.errors.StudyError: If a row cannot be read and ``on_error`` is ``"raise"``.
         """
         table = read_table(path)
-        missing = [column for column in columns if column not in table.columns]
+        published = {normalize_name(column): column for column in (*columns, *optional)}
+        names = {name: published.get(normalize_name(name), name.strip()) for name in table.columns}
+        missing = [column for column in columns if column not in names.values()]
         if missing:
             raise ValueError(f"{path.name} has no column {', '.join(missing)}; use the data set's original table.")
+        if len(set(names.values())) < len(names):
+            raise ValueError(f"{path.name} has two columns of one name; use the data set's original table.")
         for row in table:
             if row.problem:
                 with self.handle_study_errors():
                     raise StudyError(f"row {row.number}", path.name, f"{row.position}: {row.problem}")
             else:
-                yield {column: "" if cell is None else str(cell) for column, cell in row.cells.items()}
+                yield {names[column]: "" if cell is None else str(cell).strip() for column, cell in row.cells.items()}
 
     def image_path(self, path: Path, study_id: str, *suffixes: str) -> str:
         """The path of an image, whose file may have another suffix than the published one.
@@ -165,7 +184,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
                 return str(candidate)
         if self.check_files:
             names = " or ".join([path.name, *(path.with_suffix(suffix).name for suffix in suffixes)])
-            raise StudyError(study_id, "image", f"there is no file {names} in {path.parent}")
+            raise StudyError(study_id, "image", f"there is no file {names} in {path.parent}{self._archives()}")
         return str(path)
 
     def indexed_images(self, index: ImageIndex, stem: str, study_id: str) -> list[str]:
@@ -181,7 +200,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         """
         found = index.get(stem)
         if found is None and self.check_files:
-            raise StudyError(study_id, "image", f"there is no image {stem} in {self.path}")
+            raise StudyError(study_id, "image", f"there is no image {stem} in {self.path}{self._archives()}")
         return [] if found is None else [found]
 
     def __len__(self) -> int:
@@ -242,6 +261,45 @@ class ImagesElsewhere(PublicDataset):
         if images and not self.images.is_dir():
             raise FileNotFoundError(f"images: there is no folder {self.images}.")
         super().__init__(path, split, views, check_files, on_error)
+
+
+def check_joined(table: Path | None, keys: Iterable[str], wanted: Collection[str]) -> None:
+    """Check that a table beside that of the studies has a row of one of them.
+
+    Args:
+        table: the table; None if there is none.
+        keys: what its rows belong to.
+        wanted: the keys of the studies.
+
+    Raises:
+        ValueError: If it has rows, and none of them is of a study.
+    """
+    rest = set(keys)
+    if table is not None and rest and wanted and rest.isdisjoint(wanted):
+        raise ValueError(
+            f"{table.name} has no row of any study: its ids, such as {min(rest)[:40]!r}, are not written like those of the "
+            f"studies, such as {min(wanted)[:40]!r}."
+        )
+
+
+def parse_box(cells: Sequence[str], study_id: str, key: str) -> list[float]:
+    """A box of four numbers: left, top, width and height.
+
+    Args:
+        cells: the numbers.
+        study_id: for the error.
+        key: for the error.
+
+    Raises:
+        medvl.utils.errors.StudyError: If they are not four finite numbers, or a side is below 0.
+    """
+    try:
+        box = [float(cell) for cell in cells]
+    except ValueError:
+        box = []
+    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) < 0:
+        raise StudyError(study_id, key, "expected a box of four numbers with sides of at least 0")
+    return box
 
 
 class ImageIndex:

@@ -11,7 +11,7 @@ from medvl.data.label_columns import CHEXPERT_FINDINGS
 from medvl.data.public.base import PublicDataset
 from medvl.data.public.chexpert import CheXpert
 from medvl.data.public.registry import register_public_dataset
-from medvl.utils.errors import StudyError
+from medvl.utils.errors import StudyError, plain_reason
 
 _RENAMED = {"Airspace Opacity": "Lung Opacity"}  # the annotations' name for CheXpert's finding
 _FOLDERS = {"val": ("val", "valid"), "test": ("test",)}
@@ -93,8 +93,11 @@ class CheXlocalize(PublicDataset):
 
 
 def _read_json(path: Path) -> dict[str, dict[str, Any]]:
-    with path.open(encoding="utf-8") as file:
-        content = json.load(file)
+    try:
+        with path.open(encoding="utf-8") as file:
+            content = json.load(file)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is damaged or cut off: {plain_reason(error)}.") from error
     if not isinstance(content, dict) or not all(isinstance(entry, dict) for entry in content.values()):
         raise ValueError(f"{path.name} must hold the annotations by image and finding, got another content.")
     return content

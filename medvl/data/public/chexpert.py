@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -26,9 +27,10 @@ class CheXpert(PublicDataset):
 
     Layout: ``train.csv`` and ``valid.csv`` beside ``train/`` and ``valid/``, whose images are
     ``patient00001/study1/view1_frontal.jpg`` (CheXpert-v1.0, CheXpert-v1.0-small); the test set is ``test.csv`` or
-    ``test_labels.csv`` with ``test/``. License: Stanford University Dataset Research Use Agreement, which allows research
-    that is not commercial. Apply at the Stanford AIMI Center. Columns and paths were compared with the table in
-    TorchXRayVision.
+    ``test_labels.csv`` with ``test/``. CheXpert-v1.0 may be in its four batches, as it is loaded: the tables in
+    ``CheXpert-v1.0 batch 1 (validate & csv)``, the patients of the training set in the others. License: Stanford University
+    Dataset Research Use Agreement, which allows research that is not commercial. Apply at the Stanford AIMI Center. Columns and
+    paths were compared with the table in TorchXRayVision; those of the batches are as they are reported.
 
     Args:
         path: the data set's folder, which holds the tables and the images.
@@ -55,12 +57,15 @@ class CheXpert(PublicDataset):
 
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The studies of the tables that are there."""
-        tables = {split: self.find(*names) for split, names in _TABLES.items()}
+        above = ("", "CheXpert-v1.0 batch 1*/")
+        tables = {
+            split: self.find(*(f"{a}{name}" for a in above for name in names)) for split, names in _TABLES.items()
+        }
         if not any(tables.values()):
             self.require("train.csv", "valid.csv")
         studies: dict[str, dict[str, Any]] = {}
         for split, table in tables.items():
-            for row in self.read_rows(table, ("Path", *self.names)) if table else ():
+            for row in self.read_rows(table, ("Path", *self.names), ("Frontal/Lateral", "Sex", "Age")) if table else ():
                 with self.handle_study_errors():
                     self._add(studies, row, split)
         yield from studies.values()
@@ -84,6 +89,10 @@ class CheXpert(PublicDataset):
         path = self.path.joinpath(*parts[max(split, 0) :])
         if parts[split] == "valid" and not (self.path / "valid").is_dir() and (self.path / "val").is_dir():
             return self.path.joinpath("val", *parts[split + 1 :])  # CheXlocalize's copy
+        if not path.exists():  # the batches of CheXpert-v1.0, of which the first has the folder valid
+            names = ("/".join(parts[start:]) for start in (split + 1, max(split, 0)))
+            found = self.find(*(f"CheXpert-v1.0 batch */{glob.escape(name)}" for name in names))
+            return path if found is None else found
         return path
 
 

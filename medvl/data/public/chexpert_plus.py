@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
-from medvl.data.public.base import PublicDataset
+from medvl.data.public.base import PublicDataset, check_joined
 from medvl.data.public.chexpert import parse_chexpert_path
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.checks import check_option
@@ -74,10 +74,12 @@ class CheXpertPlus(PublicDataset):
         labels = dict(self._read_labels())
         above = [above for name in ("PNG/PNG", "PNG", "DICOM", "") if (above := self.path / name).is_dir()]
         studies: dict[str, dict[str, Any]] = {}
+        named: set[str] = set()
         columns = ("path_to_image", "frontal_lateral", "deid_patient_id", "report", "split")
         for row in self.read_rows(table, columns):
             with self.handle_study_errors():
                 name = row["path_to_image"]
+                named.add(name)
                 study_id = parse_chexpert_path(name)[0]
                 if row["split"] not in _SPLITS:
                     raise StudyError(study_id, "split", f"expected train or valid, got {row['split'][:20]!r}")
@@ -95,10 +97,13 @@ class CheXpertPlus(PublicDataset):
                 study = studies.setdefault(study_id, study)
                 study["image"].append(image)
                 study["views"].append(row["frontal_lateral"])
+        check_joined(table.parent / f"{self.labels}_fixed.json", labels, {_stem(name) for name in named})
         yield from studies.values()
 
     def _read_labels(self) -> Iterator[tuple[str, dict[str, str]]]:
         found = self.find(f"chexbert_labels/{self.labels}_fixed.json", f"{self.labels}_fixed.json")
+        if found is None and self.labels != "impression":
+            self.require(f"chexbert_labels/{self.labels}_fixed.json")
         if found is None:
             return
         with found.open(encoding="utf-8") as file:

@@ -126,7 +126,7 @@ class CTRATE(PublicDataset):
             sections = {name: row[column] for column, name in _SECTIONS.items() if row[column].strip() != _ABSENT}
             texts[_volume(row["VolumeName"])] = join_sections(sections)
         states = {}
-        for row in self.read_rows(labels, ["VolumeName"]) if labels else ():
+        for row in self.read_rows(labels, ("VolumeName", *self.names)) if labels else ():
             self.names = self.names or tuple(name for name in row if name and name != "VolumeName")
             states[_volume(row["VolumeName"])] = row
         studies: dict[str, dict[str, Any]] = {}

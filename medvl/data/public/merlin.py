@@ -47,7 +47,7 @@ class Merlin(PublicDataset):
         images = ImageIndex(self.path, suffixes=(".nii.gz", ".nii"))
         states: dict[str, dict[str, str]] = {}
         for row in self.read_rows(labels) if labels else ():
-            first, *names = row
+            first, *names = (name for name in row if name)
             self.names = tuple(names)
             states[row[first]] = {name: "" if row[name] in _NOT_LABELED else row[name] for name in names}
         for row in self.read_rows(reports, ("study id", "Findings", "Split")):

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
-from medvl.data.public.base import PublicDataset
+from medvl.data.public.base import PublicDataset, check_joined
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.checks import check_option
 from medvl.utils.errors import StudyError
+
+logger = logging.getLogger(__name__)
 
 _SPLITS = {"train": "train", "validate": "val", "test": "test"}
 _LABELERS = ("chexpert", "negbio")
@@ -76,15 +79,22 @@ class MIMIC_CXR(PublicDataset):
         positions = {row["dicom_id"]: row.get("ViewPosition") or "" for row in self._rows("metadata", "dicom_id")}
         labels = {row["study_id"]: row for row in self._rows(self.labeler, "study_id")}
         studies: dict[str, dict[str, Any]] = {}
-        for row in self.read_rows(records, ("dicom_id", "study_id", "subject_id")):
+        images, numbers = set[str](), set[str]()
+        for row in self.read_rows(records, ("dicom_id", "study_id", "subject_id"), ["split"]):
             with self.handle_study_errors():
                 self._add(studies, row, positions.get(row["dicom_id"], ""), labels)
+            images.add(row["dicom_id"])
+            numbers.add(row["study_id"])
+        check_joined(self.find("mimic-cxr-*-metadata.csv"), positions, images)
+        check_joined(self.find(f"mimic-cxr-*-{self.labeler}.csv"), labels, numbers)
+        if studies and not any("report" in study for study in studies.values()) and self._archives():
+            logger.warning("No study of %s has a report%s.", self.path, self._archives())
         yield from studies.values()
 
     def _rows(self, table: str, key: str) -> Iterator[dict[str, str]]:
         found = self.find(f"mimic-cxr-*-{table}.csv")
         if found is not None:
-            yield from self.read_rows(found, [key])
+            yield from self.read_rows(found, [key], ("ViewPosition", *self.names))
 
     def _add(
         self, studies: dict[str, dict[str, Any]], row: dict[str, str], view: str, labels: dict[str, dict[str, str]]

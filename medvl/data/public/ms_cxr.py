@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medvl.data.public.base import ImagesElsewhere
+from medvl.data.public.base import ImagesElsewhere, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 from medvl.utils.limits import read_small_text
@@ -50,8 +50,9 @@ class MSCXR(ImagesElsewhere):
 
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The pairs, in the order of the annotations."""
-        table = self.require("MS_CXR_Local_Alignment_v*.csv", "MS_CXR_Local_Alignment_v*.json")
-        rows = self._read_coco(table) if table.suffix == ".json" else self.read_rows(table, _COLUMNS)
+        names = ("MS_CXR_Local_Alignment_v1.1*", "MS_CXR_Local_Alignment_v*")
+        table = self.require(*(f"{name}.{suffix}" for name in names for suffix in ("csv", "json")))
+        rows = self._read_coco(table) if table.suffix == ".json" else self.read_rows(table, _COLUMNS, ["split"])
         pairs: dict[tuple[str, str, str], list[dict[str, str]]] = {}
         for row in rows:
             pairs.setdefault((row["path"], row["label_text"], row["category_name"]), []).append(row)
@@ -107,8 +108,8 @@ _COLUMNS = ("category_name", "label_text", "path", "x", "y", "w", "h", "image_wi
 
 
 def _box(row: dict[str, str], study_id: str) -> dict[str, Any]:
+    box = parse_box([row[name] for name in ("x", "y", "w", "h")], study_id, "x")
     try:
-        box = [float(row[name]) for name in ("x", "y", "w", "h")]
         return {"bbox": box, "size": [float(row["image_height"]), float(row["image_width"])]}
     except ValueError as error:
-        raise StudyError(study_id, "x", "expected a box of four numbers and the image's size") from error
+        raise StudyError(study_id, "image_height", "expected the image's size") from error

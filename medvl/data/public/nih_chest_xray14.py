@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.public.base import ImageIndex, PublicDataset
+from medvl.data.public.base import ImageIndex, PublicDataset, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 from medvl.utils.limits import read_small_text
@@ -68,10 +68,13 @@ class NIHChestXray14(PublicDataset):
         """The images of the table."""
         table = self.require("Data_Entry_2017*.csv")
         images = ImageIndex(self.path)
+        lists = {name: self.find(name) for name in _SPLIT_LISTS}
+        if any(lists.values()):
+            for name in lists:
+                self.require(name)  # with one of them, the studies of the other would be split anew
         splits: dict[str, str] = {}
-        for name, split in _SPLIT_LISTS.items():
-            listed = self.find(name)
-            splits |= dict.fromkeys(read_small_text(listed).split() if listed else (), split)
+        for name, listed in lists.items():
+            splits |= dict.fromkeys(read_small_text(listed).split() if listed else (), _SPLIT_LISTS[name])
         regions = _read_boxes(self.find("BBox_List_2017.csv"))
         index = {name: number for number, name in enumerate(self.names)}
         for row in self.read_rows(table, ("Image Index", "Finding Labels", "View Position")):
@@ -79,7 +82,9 @@ class NIHChestXray14(PublicDataset):
             study_id = Path(file).stem
             with self.handle_study_errors():
                 label = np.zeros(len(self.names), dtype=np.float32)
-                for name in row["Finding Labels"].split("|"):
+                if splits and file not in splits:
+                    raise StudyError(study_id, "split", f"the image is in neither of {' and '.join(_SPLIT_LISTS)}")
+                for name in map(str.strip, row["Finding Labels"].split("|")):
                     if name not in index:
                         raise StudyError(
                             study_id, "Finding Labels", f"expected findings of ChestX-ray14, got {name[:40]!r}"
@@ -105,7 +110,13 @@ def _read_boxes(path: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]
     content = path.read_bytes()
     text = (gzip.decompress(content) if path.suffix == ".gz" else content).decode("utf-8-sig")
     for row in list(csv.reader(io.StringIO(text, newline="")))[1:]:
-        name = "Infiltration" if row[1] == "Infiltrate" else row[1]
-        box = [float(cell) for cell in row[2:6]]
-        boxes[row[0]][name].append({"bbox": box, "size": [_SIDE, _SIDE]})
+        cells = [cell.strip() for cell in row]
+        if not any(cells):
+            continue
+        try:
+            box = parse_box(cells[2:6], cells[0], "Bbox")
+        except StudyError as error:
+            raise ValueError(f"{path.name}, the box of {cells[0][:40]!r}: {error.reason}.") from error
+        name = "Infiltration" if cells[1] == "Infiltrate" else cells[1]
+        boxes[cells[0]][name].append({"bbox": box, "size": [_SIDE, _SIDE]})
     return {image: dict(found) for image, found in boxes.items()}

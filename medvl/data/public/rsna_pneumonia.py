@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.public.base import PublicDataset
+from medvl.data.public.base import PublicDataset, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
 
@@ -56,15 +56,14 @@ class RSNAPneumonia(PublicDataset):
         bad: dict[str, StudyError] = {}
         for row in self.read_rows(table, ("patientId", "x", "y", "width", "height", "Target")):
             found = boxes.setdefault(row["patientId"], [])
-            if row["Target"] in ("1", "1.0"):
-                try:
-                    box = [float(row[name]) for name in ("x", "y", "width", "height")]
-                except ValueError:
-                    bad[row["patientId"]] = StudyError(
-                        row["patientId"], "x", "expected a box of four numbers where Target is 1"
-                    )
-                    continue
-                found.append({"bbox": box, "size": [_SIDE, _SIDE]})
+            try:
+                if row["Target"] in ("1", "1.0"):
+                    box = parse_box([row[name] for name in ("x", "y", "width", "height")], row["patientId"], "x")
+                    found.append({"bbox": box, "size": [_SIDE, _SIDE]})
+                elif row["Target"] not in ("0", "0.0"):
+                    raise StudyError(row["patientId"], "Target", f"expected 0 or 1, got {row['Target'][:20]!r}")
+            except StudyError as error:
+                bad[row["patientId"]] = error
         for patient, found in boxes.items():
             with self.handle_study_errors():
                 if patient in bad:

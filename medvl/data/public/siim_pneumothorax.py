@@ -47,15 +47,10 @@ class SIIMPneumothorax(PublicDataset):
         table = self.require("train-rle.csv", "stage_2_train.csv")
         images = ImageIndex(self.path)
         masks: dict[str, list[str]] = {}
-        for row in self.read_rows(table):
-            cells = {name.strip(): cell.strip() for name, cell in row.items()}
-            if not {"ImageId", "EncodedPixels"} <= set(cells):
-                raise ValueError(
-                    f"{table.name} has no column ImageId, EncodedPixels; use the data set's original table."
-                )
-            found = masks.setdefault(cells["ImageId"], [])
-            if cells["EncodedPixels"] not in ("-1", ""):
-                found.append(cells["EncodedPixels"])
+        for row in self.read_rows(table, ("ImageId", "EncodedPixels")):
+            found = masks.setdefault(row["ImageId"], [])
+            if row["EncodedPixels"] != "-1":
+                found.append(row["EncodedPixels"])
         for image_id, found in masks.items():
             with self.handle_study_errors():
                 paths = self.indexed_images(images, image_id, image_id)
@@ -74,6 +69,9 @@ class SIIMPneumothorax(PublicDataset):
 def _run_lengths(text: str, study_id: str) -> list[int]:
     """The lengths of the runs outside and inside in turn, which is what the pairs of distance and length are."""
     parts = text.split()
-    if len(parts) % 2 or not all(part.isdecimal() for part in parts):
+    if not parts or len(parts) % 2 or not all(part.isdecimal() for part in parts):
         raise StudyError(study_id, "EncodedPixels", "expected pairs of numbers or -1")
-    return [int(part) for part in parts]
+    lengths = [int(part) for part in parts]
+    if sum(lengths) > _SIDE * _SIDE:
+        raise StudyError(study_id, "EncodedPixels", f"the runs are longer than an image of {_SIDE} x {_SIDE} pixels")
+    return lengths

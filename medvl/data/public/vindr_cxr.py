@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.public.base import PublicDataset
+from medvl.data.cells import is_missing
+from medvl.data.public.base import PublicDataset, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.checks import check_integer
 from medvl.utils.errors import StudyError
@@ -92,7 +93,11 @@ class VinDrCXR(PublicDataset):
         bad: dict[str, StudyError] = {}
         for row in self.read_rows(table, ["image_id"]):
             cells = {_RENAMED.get(name, name): cell for name, cell in row.items() if name not in ("image_id", "rad_id")}
-            self.names = self.names or tuple(cells)
+            self.names = self.names or tuple(name for name in cells if name)
+            if missing := [name for name in self.names if name not in cells]:
+                raise ValueError(
+                    f"{table.name} has no column {', '.join(missing)}, unlike the table of the training set."
+                )
             try:
                 marks[row["image_id"]].append([_mark(cells, name, row["image_id"]) for name in self.names])
             except StudyError as error:
@@ -145,7 +150,7 @@ class VinDrCXR(PublicDataset):
     def _read_boxes(self, table: Path | None) -> dict[str, dict[str, list[dict[str, Any]]]]:
         boxes: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(lambda: defaultdict(list))
         for row in self.read_rows(table, ("image_id", "class_name", *_CORNERS)) if table else ():
-            if not row["x_min"]:
+            if is_missing(row["x_min"]):
                 continue  # no finding
             with self.handle_study_errors():
                 try:
@@ -153,7 +158,8 @@ class VinDrCXR(PublicDataset):
                 except ValueError as error:
                     raise StudyError(row["image_id"], "x_min", "expected a box of four numbers") from error
                 name = _RENAMED.get(row["class_name"], row["class_name"])
-                boxes[row["image_id"]][name].append({"bbox": [left, top, right - left, bottom - top]})
+                sides = [str(side) for side in (left, top, right - left, bottom - top)]
+                boxes[row["image_id"]][name].append({"bbox": parse_box(sides, row["image_id"], "x_min")})
         return boxes
 
 
