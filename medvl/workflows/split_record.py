@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
+import re
 import secrets
 from array import array
 from collections import defaultdict
@@ -84,11 +86,11 @@ class SplitRecord:
             )
         verify_file(path)
         try:
-            content = json.loads(path.read_bytes())
+            content = _read_lists(path)
             for split in SPLITS:  # a run that was trained before contents were recorded has none
-                content[split].setdefault("content", [])
-            return cls({split: {name: _numbers(content[split][name]) for name in KEYS} for split in SPLITS}, key)
-        except (AttributeError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+                content[split].setdefault("content", array("Q"))
+            return cls({split: {name: content[split][name] for name in KEYS} for split in SPLITS}, key)
+        except (AttributeError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
 
     def save(self, folder: Path) -> None:
@@ -236,13 +238,32 @@ class HashSet:
 _PIECE = 10_000
 
 
-def _numbers(texts: Iterable[str]) -> array[int]:
-    """The numbers that hexadecimal texts of a record write.
+def _read_lists(path: Path) -> Any:
+    """The content of a JSON file whose lists hold hexadecimal numbers, each list as an array.
+
+    The lists are read piece by piece: as texts, the hashes of a million studies would take ten times the memory of the file.
 
     Raises:
-        ValueError: If a text is none.
+        ValueError: If the file is not JSON, or a text is no number.
     """
-    return array("Q", (int(text, 16) for text in texts))
+    lists: list[array[int]] = []
+
+    def take(found: re.Match[bytes]) -> bytes:
+        numbers, start = array("Q"), found.start(1)
+        while start < found.end(1):
+            comma = content.find(b",", start + _PIECE_BYTES, found.end(1))
+            end = found.end(1) if comma < 0 else comma
+            numbers.extend(int(text, 16) for text in json.loads(b"[" + content[start:end] + b"]"))
+            start = end + 1
+        lists.append(numbers)
+        return str(len(lists) - 1).encode()
+
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        skeleton = json.loads(re.sub(rb"\[([^][]*)\]", take, content))
+    return {split: {name: lists[number] for name, number in keys.items()} for split, keys in skeleton.items()}
+
+
+_PIECE_BYTES = 200_000
 
 
 def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:

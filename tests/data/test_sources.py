@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import re
 import tarfile
+import tracemalloc
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import medvl.data.text_labels as text_labels
-from medvl.data import label_texts, load_sources
+from medvl.data import UnifiedDataset, label_texts, load_sources
 from medvl.text import load_vocabulary
 from medvl.utils.errors import StudyError
 
@@ -296,3 +298,27 @@ def test_a_bad_row_of_one_of_several_tables_names_the_table(tmp_path, on_error):
     else:
         (error,) = load_sources(sources, on_error="skip").skipped
         assert re.match(sentence, str(error))
+
+
+def test_a_study_of_sources_takes_few_bytes(tmp_path):
+    """4 KB a study as dictionaries; bounds are twice what was measured."""
+    rows = 8000
+    for name, kind in (("a", "x"), ("b", "y")):
+        lines = [f"s{i},p{i // 3},Mild edema of {kind} {i}. No effusion is seen in {i}." for i in range(rows // 2)]
+        (tmp_path / f"{name}.csv").write_text("study_id,patient_id,report\n" + "\n".join(lines) + "\n")
+    sources = [f"text-label={tmp_path / name}.csv" for name in "ab"]
+    texts = patch.object(text_labels, "read_text", lambda text, vocabulary: np.ones(len(vocabulary.names) + 1, np.int8))
+    with texts:
+        load_sources(sources, text_unit="sentence")  # what is loaded once
+        tracemalloc.start()
+        manifest = load_sources(sources, text_unit="sentence")
+        held, peak = tracemalloc.get_traced_memory()
+        dataset = UnifiedDataset(manifest.studies, texts_per_study=2)
+        sampler = dataset.sampler(16)
+        next(iter(sampler))
+        whole = tracemalloc.get_traced_memory()[0]
+        tracemalloc.stop()
+    assert len(manifest) == rows
+    assert held / rows < 800
+    assert peak / rows < 1200
+    assert (whole - held) / rows < 200

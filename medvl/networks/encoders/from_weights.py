@@ -46,7 +46,7 @@ def is_weights(source: object) -> bool:
     """
     if not isinstance(source, str | Path):
         return False
-    path = Path(source)
+    path = Path(source).expanduser()
     if not os.path.isdir(path):
         return os.path.isfile(path)
     config = path / "config.json"

@@ -44,13 +44,14 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
         path: a folder, a ``.safetensors`` file, an ``.index.json`` of several files, or a file of ``torch.save``, which is
             loaded with ``weights_only=True``; objects beside the weights, such as a checkpoint's hyperparameters, are passed
             over, and no code of theirs is run. A state dict under ``state_dict``, ``model_state_dict`` or ``model``, as in
-            training checkpoints, is unwrapped; ``module.``, ``_orig_mod.`` or ``model.`` before every name are removed.
+            training checkpoints, or under the one key that has one, is unwrapped; ``module.``, ``_orig_mod.`` or ``model.``
+            before every name are removed.
 
     Raises:
         FileNotFoundError: If the file does not exist.
         ValueError: If a file is damaged or holds more than weights.
     """
-    weights = _read(Path(path))
+    weights = _read(Path(path).expanduser())
     while prefix := next((prefix for prefix in PREFIXES if _all_begin(weights, prefix)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
@@ -72,14 +73,46 @@ def _read(path: Path) -> dict[str, Tensor]:
         if path.name.endswith(".index.json"):
             parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
             return {name: value for part in parts for name, value in _read(path.parent / Path(part).name).items()}
-        weights = load_file(path) if path.suffix == ".safetensors" else _load_weights_only(path)
+        _check_not_text(path)
+        # By the content, not by the suffix: files are renamed.
+        weights = load_file(path) if _is_safetensors(path) else _load_weights_only(path)
     except BROKEN as error:
         raise ValueError(f"{path} is not a complete file of weights ({plain_reason(error)}).") from error
-    if isinstance(weights, dict):
-        weights = next((weights[entry] for entry in ENTRIES if isinstance(weights.get(entry), dict)), weights)
-    if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(error_message(str(path), "hold a state dict of tensors", f"a {type(weights).__name__}"))
-    return weights
+    return _unwrapped(weights, path)
+
+
+def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in the content of a file, below a known key or the only one that has one."""
+    if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
+        return content
+    parts = content if isinstance(content, dict) else {}
+    known = [parts[entry] for entry in ENTRIES if isinstance(parts.get(entry), dict)]
+    other = [part for part in parts.values() if isinstance(part, dict) and part and _holds_weights(part)]
+    if known or len(other) == 1:
+        return _unwrapped((known or other)[0], path)
+    got = f"a {type(content).__name__}" + (f" with {', '.join(map(str, list(parts)[:5]))}" if parts else "")
+    raise ValueError(error_message(str(path), "hold a state dict of tensors", got))
+
+
+def _holds_weights(part: dict[Any, Any]) -> bool:
+    return all(isinstance(value, Tensor) for value in part.values())
+
+
+def _is_safetensors(path: Path) -> bool:
+    """Whether a file begins as safetensors do: with the length of a header in JSON."""
+    with path.open("rb") as file:
+        start = file.read(9)
+    return start[8:] == b"{" or (path.suffix == ".safetensors" and start[:2] not in (b"PK", b"\x80\x02"))
+
+
+def _check_not_text(path: Path) -> None:
+    """Raise ``ValueError`` for what is left where a download failed: a pointer of Git LFS, or a web page."""
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the weights; git lfs pull fetches them.")
+    if start.startswith(b"<"):
+        raise ValueError(f"{path} is a web page, not the weights; fetch the file again.")
 
 
 class _Placeholder:
@@ -105,7 +138,8 @@ def _load_weights_only(path: Path) -> Any:
     then reads the file with an empty placeholder for each such class or function, none of which is imported or called.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with path.open("rb") as file:  # of a path, torch goes by the suffix
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         content = _load_beside_objects(path)
         if content is None:

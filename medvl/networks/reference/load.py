@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medvl.networks.encoders.hugging_face_files import find_folder
 from medvl.networks.encoders.published import LoadReport
-from medvl.networks.encoders.published.load import fit_weight
+from medvl.networks.encoders.published.load import check_finite, fit_weight
 from medvl.networks.nets import DualEncoder
 from medvl.networks.reference import layouts, medical
 from medvl.networks.reference.layouts import Layout, Unused
@@ -151,6 +151,7 @@ def load_reference_weights(
     )
     if not allow_partial:
         _check_whole(report, path)
+    check_finite(values, path)
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)

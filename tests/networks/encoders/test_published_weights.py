@@ -632,3 +632,77 @@ class TestNormalization:
             ValueError, match=r"^input_mean must have one value, or one for each of 2 channels, got 3\.$"
         ):
             ImageEncoder("resnet10", in_channels=2, width=0.125, input_mean=[0.1, 0.2, 0.3])
+
+
+class TestQuirks:
+    """Files that are not quite as published."""
+
+    @pytest.fixture
+    def weights(self):
+        return randomized(ResNet((2, 2, 2, 2), basic=True, width=64)).state_dict()
+
+    @pytest.fixture
+    def image(self):
+        return torch.rand(1, 1, 32, 32)
+
+    @staticmethod
+    def embed(path, image):
+        with torch.no_grad():
+            return ImageEncoder(str(path)).eval()(image)["embed"]
+
+    @pytest.mark.parametrize(
+        "wrap",
+        [
+            lambda weights: {"net": weights, "epoch": 3},
+            lambda weights: {"state_dict": {"model": weights}},
+            lambda weights: {f"backbone.{name}": value for name, value in weights.items()},
+            lambda weights: {f"module.backbone.{name}": value for name, value in weights.items()},
+        ],
+    )
+    def test_wrapped(self, tmp_path, weights, image, wrap):
+        torch.save(weights, tmp_path / "plain.pth")
+        torch.save(wrap(weights), tmp_path / "wrapped.pth")
+        assert torch.equal(self.embed(tmp_path / "wrapped.pth", image), self.embed(tmp_path / "plain.pth", image))
+
+    def test_of_another_suffix(self, tmp_path, weights, image):
+        torch.save(weights, tmp_path / "a.pth")
+        torch.save(weights, tmp_path / "b.safetensors")
+        save_file({name: value.contiguous() for name, value in weights.items()}, tmp_path / "c.pth")
+        one, two, three = (self.embed(tmp_path / name, image) for name in ("a.pth", "b.safetensors", "c.pth"))
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
+
+    def test_in_the_home_folder(self, tmp_path, weights, image, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        torch.save(weights, tmp_path / "a.pth")
+        assert torch.equal(self.embed("~/a.pth", image), self.embed(tmp_path / "a.pth", image))
+
+    @pytest.mark.parametrize(
+        ("content", "sentence"),
+        [
+            (
+                {"student": {"a": torch.ones(1)}, "teacher": {"a": torch.ones(1)}},
+                r"tensors, got a dict with student, teacher\.$",
+            ),
+            ({"conv1.weight": torch.ones(1), "epoch": 5}, r"tensors, got a dict with conv1\.weight, epoch\.$"),
+            (
+                b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+                r"is a pointer of Git LFS, not the weights; git lfs pull",
+            ),
+            (b"<!DOCTYPE html>\n<html>", r"is a web page, not the weights; fetch the file again\.$"),
+        ],
+    )
+    def test_others_are_refused(self, tmp_path, content, sentence):
+        path = tmp_path / "a.pth"
+        if isinstance(content, bytes):
+            path.write_bytes(content)
+        else:
+            torch.save(content, path)
+        with pytest.raises(ValueError, match=sentence):
+            ImageEncoder(str(path))
+
+    def test_not_finite(self, tmp_path, weights):
+        weights["layer1.0.conv1.weight"] = weights["layer1.0.conv1.weight"] * float("nan")
+        torch.save(weights, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match=r"not finite: 1 of \d+, the first for layer1\.0\.conv1\.weight\.$"):
+            ImageEncoder(str(tmp_path / "a.pth"))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -48,12 +50,22 @@ def load_tower(backbone: Any, tower: Tower) -> LoadReport:
     used = tuple(dict.fromkeys(origin for name in tower.weights if (origin := tower.origin[name]) not in unused))
     report = LoadReport(used, renamed, unused, missing, tuple(dict.fromkeys(adapted)))
     _check_whole(report, tower)
+    check_finite(values, tower.path)
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
     level = logging.WARNING if report.adapted else logging.INFO
     logger.log(level, "%s: %s.", tower.path, "; ".join([f"{len(used)} weights loaded", *report.adapted]))
     return report
+
+
+def check_finite(values: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ``ValueError`` if a weight is NaN or infinite, as after a training that diverged."""
+    wrong = [name for name, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
+    if wrong:
+        raise ValueError(
+            f"{path} holds weights that are not finite: {len(wrong)} of {len(values)}, the first for {wrong[0]}."
+        )
 
 
 _COUNTERS = "num_batches_tracked"  # absent in old files

@@ -45,6 +45,7 @@ _READERS: dict[str, Callable[[Weights, bool], dict[str, Any]]] = {
 }
 # The numbers of torchvision's ResNet's parts, whose names RadImageNet's nn.Sequential lost.
 _PARTS = {"0": "conv1", "1": "bn1", "4": "layer1", "5": "layer2", "6": "layer3", "7": "layer4"}
+_RADIMAGENET = re.compile(r"backbone\.\d+\.")
 _THRESHOLDS = "op_threshs"  # of TorchXRayVision
 # A weight that each family has, behind the prefix of a larger model's image encoder.
 _INSIDE = re.compile(
@@ -127,7 +128,7 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
     unused = {names[name]: reason for name, reason in facts.pop("unused").items()}
     unused |= dict.fromkeys(sorted(beside), "another part of the model")
     tower = Tower(Path(path), family, origin=origin, unused=unused, **facts)
-    _set_normalization(tower, standard, any(name.startswith("backbone.") for name in published))
+    _set_normalization(tower, standard, any(map(_RADIMAGENET.match, published)))
     return tower
 
 
