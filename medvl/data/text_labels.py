@@ -141,7 +141,7 @@ def read_states(
         others.append((known[~found], of_known[~found]))
     new = np.flatnonzero(states[:, -1] == _UNREAD)
     new = new[np.argsort(first[new])]
-    for row in progress(new.tolist()) if progress and len(new) else new.tolist():
+    for row in progress(new) if progress and len(new) else new:
         states[row] = read_text(texts[int(first[row])], loaded)
     if cache is not None and len(new):
         written = bytearray().join(text_key(texts[int(place)]) for place in first)
