@@ -140,7 +140,7 @@ def is_first_to(do: str) -> bool:
         return True
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True":
         try:
-            store = dist.TCPStore(
+            store = dist.TCPStore(  # type: ignore[attr-defined]  # torch exports it by other means
                 os.environ["MASTER_ADDR"],
                 int(os.environ["MASTER_PORT"]),
                 is_master=False,

@@ -54,7 +54,7 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "medvl, a term left out, images frozen": ("medvl", {"loss#losses#pairs": None, "frozen_image_layers": "all"}),
 }
 VIEWS = "mlip, several images of a study"
-RECIPES[VIEWS] = ("mlip", {"epochs": 10})
+RECIPES[VIEWS] = ("mlip", {})
 """The integrity of an image is by the sentences of its study, which are drawn with the image."""
 SHARDED = "mlip, sharded"
 RECIPES[SHARDED] = (
