@@ -20,7 +20,7 @@ from PIL import Image
 SOURCES = "https://github.com/medvl/medvl/blob/main/tutorials"
 THUMBNAIL = (480, 230)
 """Sides of a thumbnail, at most, in pixels."""
-LONGEST = 130
+LONGEST = 122
 """Characters of a printed line that a page shows at 1280 pixels; a longer one is continued on the next."""
 
 

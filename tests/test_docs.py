@@ -87,6 +87,17 @@ def test_every_command_has_these_options(page, line):
             config_text(context.params["recipe"], parse_settings(list(context.params["settings"])))
 
 
+def test_commands_fit_a_page_of_1280_pixels():
+    """95 characters beside both sidebars; the README is not a page of the site."""
+    long = {
+        page.name: lines
+        for page in PAGES
+        if page.name != "README.md"
+        and (lines := [line for block in blocks(page, "bash") for line in block.splitlines() if len(line) > 95])
+    }
+    assert long == {}
+
+
 def test_the_commands_are_found():
     assert len(commands()) >= 30
     assert ("README.md", "evaluate runs/first --protocol zero-shot retrieval linear-probe") in commands()

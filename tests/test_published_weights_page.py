@@ -161,7 +161,7 @@ def test_recipes(medvl):
         Image.fromarray(np.random.default_rng(i).integers(0, 255, (36, 32), dtype=np.uint8)).save(f"images/{i}.png")
         rows.append(f'images/{i}.png,"{TEXTS[i % 4]}",p{i}')
     Path("cases.csv").write_text("\n".join(rows) + "\n")
-    lines = blocks("bash")[1].splitlines()
+    lines = blocks("bash")[1].replace("\\\n", " ").splitlines()
     assert [line.split()[2] for line in lines] == ["convirt", "convirt", "mlip"]
     for line in lines:
         code, out, err = medvl(*shlex.split(line)[1:], *TINY, "32")

@@ -106,7 +106,7 @@ def test_a_page_of_the_gallery_has_text_code_and_output(docs_script, tmp_path):
     cards = gallery_pages.write_gallery(tmp_path / "gallery", [tmp_path / "01_a.ipynb"])
     page = (tmp_path / "gallery" / "01_a.md").read_text()
     assert "More [there](../scale.md)." in page
-    long = ("long " * 26).rstrip() + "\n    long long long long"
+    long = ("long " * 24).rstrip() + "\n    long long long long long long"
     assert f"```python\nx = 1\n```\n\n```{{code-block}} text\n:class: output\n\none\ntwo\na  b\n{long}\n```" in page
     assert "![A title](01_a_1.png)" in page
     assert (tmp_path / "gallery" / "01_a_1.png").read_bytes() == picture.getvalue()
