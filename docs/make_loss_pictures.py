@@ -41,17 +41,20 @@ def describe(study: str) -> str:
 
 
 def heat_map(axis, matrix: torch.Tensor, title: str, rows: list[str], columns: list[str]) -> None:
-    axis.imshow(matrix, cmap="Blues", vmin=0, vmax=max(float(matrix.max()), 1e-9) * 1.25)
+    largest = max(float(matrix.max()), 1e-9) * 1.25
+    axis.imshow(matrix, cmap="Blues", vmin=0, vmax=largest)
     for i, row in enumerate(matrix.tolist()):
         for j, value in enumerate(row):
-            axis.text(j, i, f"{value:.2f}".lstrip("0") if value else "·", ha="center", va="center", fontsize=8)
-    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=8)
-    axis.set_yticks(range(len(rows)), rows, fontsize=8)
-    axis.set_title(title, fontsize=10)
+            color = "white" if value > 0.55 * largest else "black"
+            text = f"{value:.2f}".lstrip("0") if value else "·"
+            axis.text(j, i, text, ha="center", va="center", fontsize=9, color=color)
+    axis.set_xticks(range(len(columns)), columns, rotation=45, ha="right", fontsize=9)
+    axis.set_yticks(range(len(rows)), rows, fontsize=9)
+    axis.set_title(title, fontsize=11)
 
 
 def save(name: str, panels: list[tuple[str, torch.Tensor]], rows: list[str], columns: list[str]) -> None:
-    size = ((1.9 + 0.4 * len(columns)) * len(panels), 4.4)
+    size = ((1.7 + 0.36 * len(columns)) * len(panels), 4.2)
     figure, axes = plt.subplots(1, len(panels), figsize=size, squeeze=False, layout="constrained")
     for axis, (title, matrix) in zip(axes[0], panels, strict=True):
         heat_map(axis, matrix, title, rows, columns)
@@ -111,7 +114,7 @@ def main() -> None:
     figure, axes = plt.subplots(1, 3, figsize=(10, 3.6), layout="constrained")
     for axis, (title, values) in zip(axes, pictures.items(), strict=True):
         axis.imshow(values.reshape(8, 8, 8, 8).permute(0, 2, 1, 3).reshape(64, 64), cmap="gray")
-        axis.set_title(title, fontsize=10)
+        axis.set_title(title, fontsize=11)
         axis.axis("off")
     figure.savefig(IMAGES / "masked_patch.png", dpi=90, metadata={"Software": None})
     plt.close(figure)
