@@ -11,7 +11,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -156,6 +156,21 @@ def check_writable(path: str | Path) -> None:
         raise NotADirectoryError(f"{path} cannot be written: {folder} is not a folder.") from None
     except OSError as error:
         raise OSError(f"{path} cannot be written: {folder}: {error.strerror}.") from error
+
+
+def number_files(folder: Path, names: Sequence[str]) -> str:
+    """Keep earlier files: rename those that exist by the lowest number that is free for all of them; return their new names."""
+    paths = [folder / name for name in names if (folder / name).exists()]
+    number = 1
+    while any(_numbered(path, number).exists() for path in paths):
+        number += 1
+    for path in paths:
+        path.rename(_numbered(path, number))
+    return ", ".join(_numbered(path, number).name for path in paths)
+
+
+def _numbered(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
 def write_text(path: str | Path, text: str) -> None:

@@ -13,7 +13,7 @@ from medvl.evaluation.registry import choose_protocols, registered_protocols
 from medvl.evaluation.report.comparison import ComparedRun, RunsComparison, write_comparison
 from medvl.handlers import read_metrics
 from medvl.utils.checks import error_message
-from medvl.utils.io import check_writable, write_text
+from medvl.utils.io import check_writable, number_files, write_text
 from medvl.workflows.evaluate import evaluation_context, example_sentences, run_protocols
 from medvl.workflows.run_records import METRICS
 from medvl.workflows.trained_run import TrainedRun
@@ -93,7 +93,12 @@ def compare_runs(
     bootstrap = BootstrapConfig(n_resamples=RESAMPLES, seed=runs[0].environment["seed"])
     order = [protocol.key for protocol in registered_protocols()]
     comparison = RunsComparison.of(compared, order, bootstrap)
-    write_text(output / COMPARISON, json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n")
+    content = json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n"
+    earlier = output / COMPARISON
+    if earlier.exists() and earlier.read_bytes() != content.encode():
+        moved = number_files(output, (COMPARISON, PAGE))
+        logger.info("What was in %s is another comparison; kept as %s.", output, moved)
+    write_text(earlier, content)
     write_comparison(output / PAGE, comparison, show_text=show_text)
     return comparison
 

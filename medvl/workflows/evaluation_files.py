@@ -16,7 +16,7 @@ from medvl.networks.nets.pretrained import WEIGHTS
 from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.csv_files import CsvWriter
 from medvl.utils.ids import hash_id
-from medvl.utils.io import file_sha256
+from medvl.utils.io import file_sha256, number_files
 from medvl.workflows.run_records import MODEL
 from medvl.workflows.trained_run import TrainedRun
 
@@ -60,7 +60,7 @@ def save_evaluation(
     content[EVALUATED_ON] = {**evaluated_on, **({"warnings": list(warnings)} if warnings else {})}
     facts: dict[str, str] = {}
     if not earlier or not same:
-        moved = _number_files(folder, (EVALUATION, EVALUATION_CSV, REPORT))
+        moved = number_files(folder, (EVALUATION, EVALUATION_CSV, REPORT))
         if moved:
             logger.info("What was in %s is not of the same studies and model; kept as %s.", folder, moved)
     kept = [key for key in earlier if same and key not in (*content, UNTRAINED)]
@@ -69,7 +69,7 @@ def save_evaluation(
         untrained = {**others, **content.pop(UNTRAINED, {})}
         content = {**{key: earlier[key] for key in kept}, **content, **({UNTRAINED: untrained} if untrained else {})}
         rows = _merge_rows(folder / EVALUATION_CSV, rows, kept)
-        moved = _number_files(folder, (REPORT,))
+        moved = number_files(folder, (REPORT,))
         facts = {"Earlier results": f"{', '.join(kept)}: {f'figures in {moved}' if moved else f'in {EVALUATION}'}"}
     write_listed(folder / EVALUATION, json.dumps(content, indent=2, allow_nan=False) + "\n")
     write_listed(folder / EVALUATION_CSV, rows)
@@ -112,18 +112,3 @@ def _merge_rows(path: Path, rows: str, kept: list[str]) -> str:
     # The cells of the earlier file are safe for a spreadsheet already.
     CsvWriter(buffer, raw=True).write_rows([header, *(row for row in earlier if row and row[0] in kept)])
     return buffer.getvalue() + rows.split("\n", 1)[1]
-
-
-def _number_files(folder: Path, names: tuple[str, ...]) -> str:
-    """Give the files that exist the lowest number that is free for all of them; return their new names."""
-    paths = [folder / name for name in names if (folder / name).exists()]
-    number = 1
-    while any(_numbered(path, number).exists() for path in paths):
-        number += 1
-    for path in paths:
-        path.rename(_numbered(path, number))
-    return ", ".join(_numbered(path, number).name for path in paths)
-
-
-def _numbered(path: Path, number: int) -> Path:
-    return path.with_name(f"{path.stem}-{number}{path.suffix}")

@@ -124,6 +124,18 @@ def test_a_run_equals_itself(runs, tmp_path):
             assert (part.difference.value, part.p_value) == (0, 1)
 
 
+def test_another_comparison_in_the_folder_is_kept(runs, tmp_path):
+    first, second = (TrainedRun(run, "cpu") for run in runs)
+    files = "comparison.html", "comparison.json"
+    for pair in ((first, second), (first, second), (second, first)):
+        before = {name: (tmp_path / name).read_bytes() for name in files if (tmp_path / name).exists()}
+        compare_runs(pair, tmp_path, protocols=["retrieval"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        *("comparison-1.html", "comparison-1.json", "comparison.html", "comparison.json")
+    ]
+    assert {name: (tmp_path / name.replace(".", "-1.")).read_bytes() for name in files} == before
+
+
 def test_other_studies_and_a_single_run_are_refused(runs, tmp_path):
     other = train("convirt", {**SMALL, "synthetic_length": 40, "output": str(tmp_path / "other")})
     trained = [TrainedRun(run, "cpu") for run in (runs[0], other)]

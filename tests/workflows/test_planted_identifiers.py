@@ -118,7 +118,7 @@ def test_a_run_gives_no_identifier_away(medvl, run, tmp_path):
 
 
 def test_later_commands_give_no_identifier_away(medvl, run, tmp_path):
-    """predict, explain, compare, card, pack, embed to tables, and the table that label adds nothing of reports to."""
+    """predict, explain, compare, card, pack, embed, nearest, and the table that label adds nothing of reports to."""
     recipe, table, folder = run
     if recipe != "convirt":
         pytest.skip("one recipe is enough: the commands do not depend on it")
@@ -135,6 +135,8 @@ def test_later_commands_give_no_identifier_away(medvl, run, tmp_path):
         ["compare", folder, folder, "--split", "all", "--no-text", "--output", out / "compared", "--on-error", "skip"],
         ["embed", folder, "--output", out / "embeddings.csv", "--on-error", "skip"],
         ["embed", folder, "--output", out / "embeddings.parquet", "--on-error", "skip"],
+        ["embed", folder, "--output", out / "stored", "--on-error", "skip"],
+        ["nearest", out / "stored", "--output", out / "nearest.csv", "--count", 2],
         ["card", folder],
         ["pack", "--data", table, "--output", out / "packed", *COLUMNS, "--image-size", 16, "--shard-size", 9],
         ["pack", "--verify", out / "packed"],
