@@ -208,7 +208,7 @@ _ARMS = [
     Arm("medvl-demo", "medvl, the demonstration", "medvl", own_scale="demo"),
     Arm("medvl-long", "medvl, the demonstration's data for 24 epochs", "medvl", own_scale="long"),
     Arm("supervised-demo", "labels only, supervised", SUPERVISED, own_scale="demo"),
-    Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long"),
+    Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long", most_seeds=2),
     Arm("untrained-demo", "untrained ResNet", "medvl", trained=False, own_scale="demo"),
     # Real images.
     Arm(
