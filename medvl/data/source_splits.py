@@ -60,7 +60,7 @@ def split_sources(sources: Sequence[Manifest], seed: int = 0) -> list[Manifest]:
     return out
 
 
-def _keys_of(sources: Sequence[Manifest]) -> Iterator[list[Hashable]]:
+def _keys_of(sources: Sequence[Manifest]) -> Iterator[list[tuple[Hashable, Hashable]]]:
     """The keys of each study: its id says nothing beyond its source, a patient's may."""
     for number, source in enumerate(sources):
         for study in source.studies:
@@ -74,7 +74,7 @@ def _warn_of_conflicts(splits: NDArray[np.int8], owners: NDArray[np.int64], sour
         for key in own:
             rows.append(row)
             hashes.append(hash(key))
-            images.append(key[0] == "image")  # type: ignore[index]
+            images.append(key[0] == "image")
     place = np.asarray(rows, dtype=np.int64)
     _, first, key_of = np.unique(np.asarray(hashes, dtype=np.int64), return_index=True, return_inverse=True)
     differs = np.zeros((2, len(first)), dtype=bool)

@@ -59,7 +59,7 @@ class SourceTexts(Sequence[str]):
         self.spans = np.frombuffer(spans, dtype=np.uint32).reshape(-1, 2)
         self.ends = np.asarray(ends, dtype=np.int64)
         sizes = labeled + np.diff(self.ends, prepend=0)
-        self._starts = np.cumsum(sizes) - sizes
+        self._starts: NDArray[np.int64] = np.cumsum(sizes) - sizes
 
     def text(self, place: int) -> str:
         """The text of a study."""
