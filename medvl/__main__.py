@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 from medvl.utils.extras import MissingExtraError, require_extra
@@ -13,6 +14,8 @@ def main() -> None:
         require_extra("The medvl command", "cli")
     except MissingExtraError as error:
         sys.exit(str(error))
+    if not sys.stderr.isatty():  # a log gets the progress every ten seconds, not ten times a second
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
     from medvl.cli import main as run
 
     run()

@@ -641,3 +641,15 @@ def test_help_teaches():
     out = subprocess.run([sys.executable, "-m", "medvl", "--help"], capture_output=True, text=True, check=True).stdout
     for command in ("demo", "train", "config", "evaluate", "compare", "embed", "label", "audit"):
         assert command in out
+
+
+@pytest.mark.parametrize(("terminal", "interval"), [(True, None), (False, "10")])
+def test_a_log_gets_the_progress_every_ten_seconds(monkeypatch, terminal, interval):
+    from medvl import __main__ as command
+
+    monkeypatch.setenv("TQDM_MININTERVAL", "")  # restored at the end
+    monkeypatch.delenv("TQDM_MININTERVAL")
+    monkeypatch.setattr("medvl.cli.main", lambda: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    command.main()
+    assert os.environ.get("TQDM_MININTERVAL") == interval

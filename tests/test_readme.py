@@ -67,6 +67,11 @@ def test_commands(medvl):
             assert "Pleural Effusion" in results["zero_shot"]["findings"]
         if arguments[0] == "predict":
             assert out.count("images/") == 120
+        if arguments[0] == "explain":
+            found = (
+                r"The heart is enlarged\.  cosine with the whole image -?\d\.\d{3}, highest at row \d+, column \d+\n"
+            )
+            assert re.match(found + "Picture: explanation.png\n", out)
     assert Path("explanation.png").stat().st_size > 1000
 
 

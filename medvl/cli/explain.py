@@ -39,6 +39,7 @@ def explain(
     trained = TrainedRun(run, resolve_device(device), trusted_packages=trust_package or [])
     found = draw(trained, image, text)
     for number, sentence in enumerate(found.texts):
-        place = ", ".join(map(str, found.peak(number)))
-        typer.echo(f"{sentence}  whole image {found.similarity[number]:.3f}, highest place ({place})")
+        peak = found.peak(number)
+        place = f"row {peak[0]}, column {peak[1]}" if len(peak) == 2 else f"voxel {peak}"
+        typer.echo(f"{sentence}  cosine with the whole image {found.similarity[number]:.3f}, highest at {place}")
     typer.echo(f"Picture: {found.save(output)}")
