@@ -20,7 +20,7 @@ def card(
         ),
     ] = None,
 ) -> None:
-    """Write the card of a trained model anew: model/README.md in Hugging Face's layout.
+    """Rewrite the card of a trained model: model/README.md in Hugging Face's layout.
 
     It states the data, the figures of the evaluation with intervals, intended use, limits, and how to load the model, from the
     records of the run. medvl train writes it and medvl evaluate adds the figures; this command sets a license, or starts over

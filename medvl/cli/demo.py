@@ -17,7 +17,7 @@ def demo(
     seed: Seed = 0,
     no_text: NoText = False,
 ) -> None:
-    """The main job in a few minutes on a CPU: generate chest X-rays with reports, pre-train, evaluate, write a report.
+    """Generate chest X-rays with reports, train and evaluate a model on them, write a report; a few minutes on a CPU.
 
     The images are drawn and the reports composed by the library itself; no data is downloaded and no patient is in it.
     A demo that was interrupted continues where it stopped.

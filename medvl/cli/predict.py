@@ -45,7 +45,7 @@ def predict(
 ) -> None:
     """Score new images: how much closer each is to the statement of a finding than to its denial, from 0 to 1.
 
-    The scores rank images. They are no calibrated probabilities, and no diagnosis.
+    The scores rank images. They are neither calibrated probabilities nor a diagnosis.
 
     Example:  medvl predict runs/first new/*.png --finding "Pleural Effusion" --output scores.csv
     """

@@ -58,7 +58,7 @@ class Predictions:
     Args:
         study_ids: N ids, or paths.
         findings: K names.
-        scores: (N, K), in [0, 1]. They rank images; they are no calibrated probabilities.
+        scores: (N, K), in [0, 1]. They rank images; they are not calibrated probabilities.
         skipped: images that could not be read.
     """
 
