@@ -579,7 +579,7 @@ class TestErrors:
             ),
             (
                 ["train", "medclip", "--source", "image-label=TABLE", "--label-column", "fnding"],
-                "label_column: there is no column 'fnding' in cases.csv",
+                "--label-column: there is no column 'fnding' in cases.csv",
             ),
             (
                 ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "progress=1"],
