@@ -86,6 +86,7 @@ nitpick_ignore = [
     ("py:class", "array"),  # array.array of the standard library, which autodoc shortens
     ("py:class", "torch.nn.modules.batchnorm._NormBase"),  # has no page
     ("py:class", "medvl.functional.zero_shot.Values"),  # a type variable
+    ("py:class", "medvl.data.study_columns.Column"),  # a protocol of a module without public names
     ("py:class", "medvl.data.public.base.DatasetType"),  # a type variable
     ("py:class", "medvl.data.public.base.ImagesElsewhere"),  # a base class, with nothing to call
 ]
