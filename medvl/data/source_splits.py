@@ -6,6 +6,7 @@ import logging
 from array import array
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,7 +79,8 @@ def _warn_of_conflicts(splits: NDArray[np.int8], owners: NDArray[np.int64], sour
     place = np.asarray(rows, dtype=np.int64)
     _, first, key_of = np.unique(np.asarray(hashes, dtype=np.int64), return_index=True, return_inverse=True)
     differs = np.zeros((2, len(first)), dtype=bool)
-    for several, values in zip(differs, (splits, owners), strict=True):
+    columns: tuple[NDArray[Any], ...] = splits, owners
+    for several, values in zip(differs, columns, strict=True):
         several[key_of[values[place] != values[place[first]][key_of]]] = True
     is_image = np.frombuffer(images, dtype=np.uint8)[first].astype(bool)
     shared = differs.all(axis=0)

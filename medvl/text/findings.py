@@ -224,7 +224,7 @@ def combine_states(
     codes: set[int] = set()
     flags = 0
     for _, reading in readings:
-        if reading.__class__ is not str:
+        if not isinstance(reading, str):
             states_of_sentence, its_flags, _ = reading
             codes.update(states_of_sentence)
             flags |= its_flags
