@@ -143,6 +143,33 @@ def test_image_folders_with_metadata(folder):
         read_manifest(folder / "tables")
 
 
+def test_image_folders_with_several_tables(folder, monkeypatch):
+    row = json.dumps({"file_name": "a.png", "text": "Clear."})
+    images_folder = folder / "images"
+    write(
+        images_folder / "train" / "metadata.jsonl",
+        row,
+        json.dumps({"file_name": str(images_folder / "train" / "b.png")}),
+    )
+    assert images(read_manifest(images_folder), folder) == ["train/a.png", "train/b.png"]
+    monkeypatch.setenv("HOME", str(folder))
+    assert len(read_manifest("~/images").studies) == 2
+    write(images_folder / "valid" / "metadata.jsonl", row.replace("a.png", "c.png"), '{"file_name"')
+    with pytest.raises(StudyError, match=r"in valid/metadata\.jsonl, .*not valid JSON"):
+        read_manifest(images_folder)
+    write(images_folder / "metadata.jsonl", row)
+    with pytest.raises(
+        ValueError, match=r"holds metadata\.jsonl, and so does its subfolder train; name the table to read"
+    ):
+        read_manifest(images_folder)
+    write(images_folder / "train" / "metadata.csv", "file_name,text", "a.png,Clear.")
+    with pytest.raises(ValueError, match=r"train holds metadata\.jsonl and metadata\.csv; name the one to read\.$"):
+        read_manifest(images_folder / "train")
+    write(folder / "pointer.jsonl", "version https://git-lfs.github.com/spec/v1", "oid sha256:0")
+    with pytest.raises(ValueError, match=r"got a pointer of Git LFS, which git lfs pull replaces by the file\.$"):
+        read_manifest(folder / "pointer.jsonl")
+
+
 def test_each_source_takes_the_options_that_it_can(folder):
     images_table = write(folder / "x.csv", "name,Edema,Fracture", "train/a,1,0", "valid/c,0,1")
     texts = write(folder / "y.csv", "id,findings,impression", "7,Edema.,", "8,,No edema.")

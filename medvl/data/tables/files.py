@@ -41,6 +41,7 @@ _NAMES = {
 _GZIP = b"\x1f\x8b"
 # What a file begins with, and what it is; those that are read have a format.
 _SIGNATURES = {
+    b"version https://git-lfs": ("a pointer of Git LFS, which git lfs pull replaces by the file", ""),
     b"PAR1": ("a Parquet file", "parquet"),
     b"PK\x03\x04": ("a ZIP archive or an Excel workbook (.xlsx)", "xlsx"),
     b"\xd0\xcf\x11\xe0": ("a workbook of old Excel (.xls); save it as .xlsx", ""),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,22 +14,34 @@ _SUFFIXES = (".jsonl", ".csv", ".parquet")
 
 
 def find_metadata(folder: Path) -> Path | None:
-    """The table of an image folder: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``; None if it has none."""
-    return next((path for suffix in _SUFFIXES if (path := folder / f"{METADATA}{suffix}").is_file()), None)
+    """The table of an image folder: ``metadata.jsonl``, ``metadata.csv`` or ``metadata.parquet``; None if it has none.
+
+    Raises:
+        ValueError: If it has several.
+    """
+    found = [path for suffix in _SUFFIXES if (path := folder / f"{METADATA}{suffix}").is_file()]
+    if len(found) > 1:
+        names = " and ".join(path.name for path in found)
+        raise ValueError(f"path: the folder {folder} holds {names}; name the one to read.")
+    return found[0] if found else None
 
 
 def read_folder(folder: Path) -> Table:
     """The table of an image folder, or those of its subfolders, whose names are the splits.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is none, if a folder has several, or if both the folder and a subfolder have one.
     """
     own = find_metadata(folder)
-    if own is not None:
-        return read_table(own)
     parts = [
         (part.name, found) for part in sorted(folder.iterdir()) if part.is_dir() and (found := find_metadata(part))
     ]
+    if own is not None and parts:
+        raise ValueError(
+            f"path: the folder {folder} holds {own.name}, and so does its subfolder {parts[0][0]}; name the table to read."
+        )
+    if own is not None:
+        return read_table(own)
     if not parts:
         raise ValueError(
             f"path: the folder {folder} holds no {METADATA}.jsonl, .csv or .parquet, and nor do its subfolders."
@@ -60,9 +73,10 @@ class FolderTable(Table):
             for row in part:
                 self._read += 1
                 cells = {"split": split, **row.cells}
-                if isinstance(name := cells.get("file_name"), str) and name.strip():
+                name = cells.get("file_name")
+                if isinstance(name, str) and name.strip() and not os.path.isabs(os.path.expanduser(name.strip())):
                     cells["file_name"] = f"{split}/{name.strip()}"
-                yield Row(self._read, row.line, cells, row.problem)
+                yield Row(self._read, row.line, cells, row.problem and f"in {split}/{part.name}, {row.problem}")
 
     @property
     def encoding(self) -> str:

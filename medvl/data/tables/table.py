@@ -196,8 +196,9 @@ def read_table(path: str | Path) -> Table:
         ValueError: If the format is unknown, or the file has no row, repeats a column or is broken.
         medvl.utils.extras.MissingExtraError: If the format needs a package that is not installed.
     """
-    if Path(path).is_dir():
+    path = Path(path).expanduser()
+    if path.is_dir():
         from medvl.data.tables.folder import read_folder
 
-        return read_folder(Path(path))
+        return read_folder(path)
     return Table(TableFile(path))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -47,14 +48,32 @@ def read_weights(path: str | Path) -> dict[str, Tensor]:
             training checkpoints, or under the one key that has one, is unwrapped; ``module.``, ``_orig_mod.`` or ``model.``
             before every name are removed.
 
+    Weights of half precision become float32, so that what is computed from them is not rounded twice.
+
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If a file is damaged or holds more than weights.
+        ValueError: If a file is damaged, holds more than weights, none, or such as cannot be used by themselves.
     """
-    weights = _read(Path(path).expanduser())
+    path = Path(path).expanduser()
+    weights = _read(path)
+    if not weights:
+        raise ValueError(f"{path} holds no weights.")
+    weights = {name: _as_float32(name, value, path) for name, value in weights.items()}
     while prefix := next((prefix for prefix in PREFIXES if _all_begin(weights, prefix)), None):
         weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
+
+
+def _as_float32(name: str, value: Tensor, path: Path) -> Tensor:
+    """A weight of half precision as float32, another unchanged; ``ValueError`` if its values are not plain numbers."""
+    kind = "sparse" if value.layout != torch.strided else "without values (meta)" if value.is_meta else ""
+    kind = kind or ("quantized" if value.is_quantized else "complex" if value.is_complex() else "")
+    if value.is_floating_point() and value.dtype.itemsize < 2:
+        kind = str(value.dtype).removeprefix("torch.")
+    if kind:
+        expected = "be a dense tensor of real numbers of at least 16 bits"
+        raise ValueError(error_message(f"{name} in {path}", expected, f"one that is {kind}"))
+    return value.float() if value.is_floating_point() and value.dtype.itemsize == 2 else value
 
 
 def _all_begin(weights: dict[str, Tensor], prefix: str) -> bool:
@@ -74,6 +93,7 @@ def _read(path: Path) -> dict[str, Tensor]:
             parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
             return {name: value for part in parts for name, value in _read(path.parent / Path(part).name).items()}
         _check_not_text(path)
+        _check_not_archive(path)
         # By the content, not by the suffix: files are renamed.
         weights = load_file(path) if _is_safetensors(path) else _load_weights_only(path)
     except BROKEN as error:
@@ -83,19 +103,27 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 def _unwrapped(content: Any, path: Path) -> dict[str, Tensor]:
     """The state dict in the content of a file, below a known key or the only one that has one."""
-    if isinstance(content, dict) and all(isinstance(value, Tensor) for value in content.values()):
+    if _holds_weights(content):
         return content
-    parts = content if isinstance(content, dict) else {}
-    known = [parts[entry] for entry in ENTRIES if isinstance(parts.get(entry), dict)]
-    other = [part for part in parts.values() if isinstance(part, dict) and part and _holds_weights(part)]
+    parts = content if _is_dict(content) else {}
+    known = [parts[entry] for entry in ENTRIES if _is_dict(parts.get(entry))]
+    other = [part for part in parts.values() if _holds_weights(part) and part]
     if known or len(other) == 1:
         return _unwrapped((known or other)[0], path)
     got = f"a {type(content).__name__}" + (f" with {', '.join(map(str, list(parts)[:5]))}" if parts else "")
+    odd = [name for name, value in parts.items() if not (isinstance(name, str) and isinstance(value, Tensor))]
+    if 0 < len(odd) < len(parts):
+        got = f"also {odd[0]!r}, of type {type(parts[odd[0]]).__name__}, among {len(parts) - len(odd)} tensors"
     raise ValueError(error_message(str(path), "hold a state dict of tensors", got))
 
 
-def _holds_weights(part: dict[Any, Any]) -> bool:
-    return all(isinstance(value, Tensor) for value in part.values())
+def _is_dict(part: Any) -> bool:
+    """Whether this is a dictionary, and not an object in whose place one was made."""
+    return isinstance(part, dict) and not isinstance(part, Counter)
+
+
+def _holds_weights(part: Any) -> bool:
+    return _is_dict(part) and all(isinstance(name, str) and isinstance(value, Tensor) for name, value in part.items())
 
 
 def _is_safetensors(path: Path) -> bool:
@@ -113,6 +141,27 @@ def _check_not_text(path: Path) -> None:
         raise ValueError(f"{path} is a pointer of Git LFS, not the weights; git lfs pull fetches them.")
     if start.startswith(b"<"):
         raise ValueError(f"{path} is a web page, not the weights; fetch the file again.")
+
+
+def _check_not_archive(path: Path) -> None:
+    """Raise ``ValueError`` for an archive, a TorchScript program or a file of another library, with what to do."""
+    with path.open("rb") as file:
+        start = file.read(265)
+    if start.startswith(b"\x89HDF"):
+        raise ValueError(f"{path} is an HDF5 file, as Keras writes; only weights of PyTorch are read.")
+    if start.startswith(b"\x1f\x8b") or start[257:262] == b"ustar":
+        raise ValueError(f"{path} is an archive, not the weights: unpack it first.")
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    if any(name.endswith("/constants.pkl") for name in names):  # as OpenAI's CLIP is published
+        raise ValueError(
+            f"{path} is a TorchScript program, not a state dict: if you trust its source, "
+            "torch.save(torch.jit.load(PATH, 'cpu').state_dict(), NEW_PATH) writes the weights."
+        )
+    if not any(name.endswith("data.pkl") for name in names):
+        raise ValueError(f"{path} is an archive with {', '.join(names[:3])}, not the weights: unpack it first.")
 
 
 class _Placeholder:
@@ -156,6 +205,7 @@ def _load_beside_objects(path: Path) -> dict[str, Any] | None:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, ValueError, *BROKEN):
         return None
-    weights = next((content.get(entry) for entry in ENTRIES if isinstance(content, dict) and entry in content), None)
-    whole = isinstance(weights, dict) and all(isinstance(value, Tensor) for value in weights.values())
-    return weights if whole else None
+    try:
+        return _unwrapped(content, path)
+    except ValueError:
+        return None

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medvl.networks.encoders.published.names import NEWER, QKV, TIMM_VIT, Renames, rename
+from medvl.networks.encoders.published.names import NEWER, OLD_NORM, QKV, TIMM_VIT, Renames, rename
 from medvl.networks.encoders.weight_files import read_weights
 
 IMAGE, TEXT = "image_encoder.backbone.", "text_encoder.model."
@@ -189,6 +189,7 @@ def _encoder_names(rest: str, table: Renames) -> list[str]:
 
 def _existing_name(prefix: str, rest: str, model_names: Collection[str]) -> str | None:
     """The first possible name of a weight that exists in the model."""
+    rest = rename(rest, OLD_NORM)
     newer = rename(rest, NEWER)
     prefixes = (
         [f"{prefix}model.", prefix] if prefix == IMAGE else [prefix]

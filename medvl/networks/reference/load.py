@@ -9,13 +9,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from medvl.networks.encoders.hugging_face_files import find_folder
+from medvl.networks.encoders.hugging_face_files import fetch_hint, find_folder
 from medvl.networks.encoders.published import LoadReport
-from medvl.networks.encoders.published.load import check_finite, fit_weight
+from medvl.networks.encoders.published.load import check_values, fit_weight
 from medvl.networks.nets import DualEncoder
 from medvl.networks.reference import layouts, medical
 from medvl.networks.reference.layouts import Layout, Unused
-from medvl.utils.checks import check_option, error_message
+from medvl.networks.reference.matching import best_source, check_config, without_prefix
+from medvl.utils.checks import check_option, check_type, error_message
 
 SOURCES: dict[str, Layout] = {
     "medclip": Layout(lambda names: layouts.MEDCLIP),
@@ -100,8 +101,11 @@ def load_reference_weights(
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        ValueError: If the source is unknown; if a file is damaged or holds more than weights; and, unless ``allow_partial``,
-            if weights are unused or missing. The message names the first one.
+        TypeError: If ``model`` is no dual encoder or ``path`` no path.
+        ValueError: If the source is unknown; if a file is damaged or holds more than weights; if no weight of an encoder or a
+            projection can be used; if a folder's ``config.json`` states other attention heads, another activation or another
+            epsilon than the model has; and, unless ``allow_partial``, if weights are unused or missing. The message names the
+            first one.
 
     Example:
         >>> import tempfile
@@ -114,8 +118,17 @@ def load_reference_weights(
         ({'text_model.projection_head.weight': ('text_projection.0.weight',)}, True)
     """
     check_option(source, "source", tuple(SOURCES))
+    check_type(model, "model", DualEncoder)
+    check_type(path, "path", (str, Path))
     layout = SOURCES[source]
-    published, own = layout.read(find_folder(path) or path), model.state_dict()
+    place = find_folder(path) or Path(path).expanduser()
+    if not place.exists():
+        raise FileNotFoundError(
+            f"path must be a file or folder of weights, got {path}, which does not exist{fetch_hint(path)}."
+        )
+    published, own = without_prefix(layout.read(place), layout), model.state_dict()
+    if source == "huggingface":
+        check_config(model, place)
     adapted: list[str] = []
     weights = dict(published)
     folded = layout.prepare(weights, adapted)
@@ -139,6 +152,7 @@ def load_reference_weights(
         if names != [name]:
             renamed[name] = tuple(names)
     _follow_folded(folded, renamed, unused)
+    _check_some(values, unused, path, source)
     _complete(layout, values, own, adapted)
     _check_scale(model, values)
     missing = tuple(name for name in own if name not in values and not name.endswith("num_batches_tracked"))
@@ -151,7 +165,7 @@ def load_reference_weights(
     )
     if not allow_partial:
         _check_whole(report, path)
-    check_finite(values, path)
+    check_values(values, own, path)
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
@@ -180,15 +194,30 @@ def _fit(name: str, value: Tensor, own: Tensor, adapted: list[str]) -> Tensor | 
     """The published value in the shape of the model's weight, None if that is not possible; a scalar may be a vector of one."""
     if value.numel() == own.numel() == 1:
         return value.reshape(own.shape)
+    if value.shape != own.shape and not name.startswith(layouts.IMAGE):
+        return None  # the positions of a text are no grid
     return fit_weight(name, value, own, adapted)
 
 
 def _check_scale(model: DualEncoder, values: Mapping[str, Tensor]) -> None:
-    """Raise ``ValueError`` if the published scale of the logits is above the model's maximum, at which it is clipped."""
+    """Raise ``ValueError`` if the published scale of the logits is above the model's maximum, at which it is clipped.
+
+    A scale of 100 in float16 is 100.03: what rounding adds does not count.
+    """
     log_scale = values.get("logit_scale.log_scale")
-    if log_scale is not None and float(log_scale) > model.logit_scale.log_maximum + 1e-5:
+    if log_scale is not None and float(log_scale) > model.logit_scale.log_maximum + 0.002:
         expected = f"have a maximum of at least {math.exp(float(log_scale)):.6g}, the published scale"
         raise ValueError(error_message("logit_scale", expected, f"{math.exp(model.logit_scale.log_maximum):.6g}"))
+
+
+def _check_some(values: Mapping[str, Tensor], unused: Mapping[str, str], path: str | Path, source: str) -> None:
+    """Raise ``ValueError`` if no weight but those of the logits is used: the weights are of another model."""
+    if all(name.startswith("logit_") for name in values):
+        name, reason = next(iter(unused.items()), ("", ""))
+        first = f", the first {name} ({reason})" if name else ""
+        other = best_source(unused, SOURCES)
+        hint = f"; its names are those of source={other!r}" if other not in (None, source) else ""
+        raise ValueError(f"{path} is not of the layout {source!r}: none of its weights can be used{first}{hint}.")
 
 
 def _check_whole(report: LoadReport, path: str | Path) -> None:

@@ -140,7 +140,8 @@ _BIOVIL_IMAGE_FILES = "biovil*_image_*.pt"
 
 def _read_biovil(path: str | Path) -> Weights:
     """The weights of the text model in a folder and of the image model in a file of it."""
-    files = sorted(Path(path).glob(_BIOVIL_IMAGE_FILES)) if Path(path).is_dir() else []
+    path = Path(path).expanduser()
+    files = sorted(path.glob(_BIOVIL_IMAGE_FILES)) if path.is_dir() else []
     if len(files) != 1:
         expected = f"be a folder with the text model and one file {_BIOVIL_IMAGE_FILES} of the image model"
         raise ValueError(error_message("path", expected, f"{len(files)} such files in {path}"))

@@ -684,7 +684,10 @@ class TestQuirks:
                 {"student": {"a": torch.ones(1)}, "teacher": {"a": torch.ones(1)}},
                 r"tensors, got a dict with student, teacher\.$",
             ),
-            ({"conv1.weight": torch.ones(1), "epoch": 5}, r"tensors, got a dict with conv1\.weight, epoch\.$"),
+            (
+                {"conv1.weight": torch.ones(1), "epoch": 5},
+                r"tensors, got also 'epoch', of type int, among 1 tensors\.$",
+            ),
             (
                 b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
                 r"is a pointer of Git LFS, not the weights; git lfs pull",

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medvl.networks.encoders.published.names import NEWER, rename
+from medvl.networks.encoders.published.names import NEWER, OLD_NORM, rename
 from medvl.networks.encoders.published.report import LoadReport
 from medvl.networks.encoders.published.tower import READ, Tower
 
@@ -50,7 +50,7 @@ def load_tower(backbone: Any, tower: Tower) -> LoadReport:
     used = tuple(dict.fromkeys(origin for name in tower.weights if (origin := tower.origin[name]) not in unused))
     report = LoadReport(used, renamed, unused, missing, tuple(dict.fromkeys(adapted)))
     _check_whole(report, tower)
-    check_finite(values, tower.path)
+    check_values(values, own, tower.path)
     with torch.no_grad():
         for name, value in values.items():
             own[name].copy_(value)
@@ -59,13 +59,28 @@ def load_tower(backbone: Any, tower: Tower) -> LoadReport:
     return report
 
 
-def check_finite(values: Mapping[str, Tensor], path: str | Path) -> None:
-    """Raise ``ValueError`` if a weight is NaN or infinite, as after a training that diverged."""
+def check_values(values: Mapping[str, Tensor], own: Mapping[str, Tensor], path: str | Path) -> None:
+    """Raise ``ValueError`` if a weight cannot be one of the model's.
+
+    That is one of integers where the model's is floating point, as in a quantized model; NaN or infinite, as after a training
+    that diverged; or a negative variance.
+    """
+    whole = [name for name, value in values.items() if own[name].is_floating_point() > value.is_floating_point()]
+    if whole:
+        raise ValueError(
+            f"{path} holds integers in place of floating point weights, as a quantized model does: {len(whole)} of "
+            f"{len(values)}, the first for {whole[0]}."
+        )
     wrong = [name for name, value in values.items() if value.is_floating_point() and not value.isfinite().all()]
     if wrong:
         raise ValueError(
             f"{path} holds weights that are not finite: {len(wrong)} of {len(values)}, the first for {wrong[0]}."
         )
+    below = [
+        name for name, value in values.items() if name.endswith("running_var") and value.numel() and value.min() < 0
+    ]
+    if below:
+        raise ValueError(f"{path} holds a variance below 0, for {below[0]}.")
 
 
 _COUNTERS = "num_batches_tracked"  # absent in old files
@@ -112,7 +127,7 @@ def _resize_positions(value: Tensor, own: Tensor, adapted: list[str]) -> Tensor 
 
 def _find(name: str, own: dict[str, Tensor], base: str) -> str:
     """The name in a Hugging Face model in memory of a weight in a file, which may be that of a model with a head."""
-    names = [name, name.removeprefix(f"{base}.")]
+    names = [start := rename(name, OLD_NORM), start.removeprefix(f"{base}.")]
     return next((found for start in names for found in (start, rename(start, NEWER)) if found in own), name)
 
 

@@ -36,6 +36,8 @@ NEWER: Renames = (
     (r"intermediate\.dense\.", "mlp.fc1."),
     (r"(?<!attention\.)output\.dense\.", "mlp.fc2."),
 )
+# From the names of BERT's files from before 2019.
+OLD_NORM: Renames = ((r"\bLayerNorm\.gamma$", "LayerNorm.weight"), (r"\bLayerNorm\.beta$", "LayerNorm.bias"))
 QKV = ("query", "key", "value")
 
 # From torchvision's ViT to timm's.

@@ -15,12 +15,15 @@ from medvl.networks.encoders.published.convolutional import read_convnext, read_
 from medvl.networks.encoders.published.transformer import read_swin, read_vit
 from medvl.networks.encoders.weight_files import read_weights
 from medvl.utils.checks import error_message
+from medvl.utils.errors import plain_reason
 from medvl.utils.limits import TEXT, check_size
 
 Weights = dict[str, Tensor]
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 FREE = {"output_stride", "dilated", "num_heads", "num_attention_heads", "layer_norm_eps"}
 """Options that the weights suggest, and that may be chosen otherwise."""
+VIT_HEADS = {1280: 16, 1408: 16, 1664: 16}
+"""Attention heads of the ViTs "huge", "giant" and "gigantic", by their width; others have one for each 64 channels."""
 READ = {
     "resnet": "a ResNet of torchvision, timm, RadImageNet, TorchXRayVision or MedicalNet",
     "densenet": "a DenseNet of torchvision, timm, RadImageNet or TorchXRayVision",
@@ -49,8 +52,8 @@ _RADIMAGENET = re.compile(r"backbone\.\d+\.")
 _THRESHOLDS = "op_threshs"  # of TorchXRayVision
 # A weight that each family has, behind the prefix of a larger model's image encoder.
 _INSIDE = re.compile(
-    r"(.+\.)(?:layer1\.0\.conv1|features\.denseblock1\.denselayer1\.norm1|blocks\.0\.attn\.qkv|encoder\.layers\.encoder_layer_0\.ln_1"
-    r"|layers\.0\.blocks\.0\.attn\.qkv|stages\.0\.0\.dwconv|stages\.0\.blocks\.0\.conv_dw)\.weight"
+    r"(.+\.)(?:layer1\.0\.conv1|features\.denseblock1\.denselayer1\.norm\.?1|(?<!layers\.\d\.)blocks\.0\.attn\.qkv|encoder\.layers\.encoder_layer_0\.ln_1"
+    r"|features\.1\.0\.(?:attn\.qkv|block\.0)|layers\.0\.blocks\.0\.attn\.qkv|stages\.0\.0\.dwconv|stages\.0\.blocks\.0\.conv_dw)\.weight"
 )
 
 
@@ -112,6 +115,7 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
         FileNotFoundError: If there is no such file.
         ValueError: If a file is damaged, holds more than weights, or is of no layout that is read for this family.
     """
+    path = Path(path).expanduser()
     published = read_weights(path)
     names = _standard_names(published)
     standard = {new: published[old] for new, old in names.items()}
@@ -119,15 +123,16 @@ def read_tower(path: str | Path, family: str, own_layout: bool, monai: bool) -> 
     found = _find_family(standard)
     if found != family:
         if own_layout and found is None:
-            return Tower(Path(path), None, standard, names)
-        read = READ.get(family, "the backbone")
+            return Tower(path, None, standard, names)
+        read = READ.get(family, f"the backbone {family}")
         what = f"those of {READ[found]}" if found else f"the names {', '.join(sorted(standard)[:3])} ..."
         raise ValueError(error_message(f"weights in {path}", f"be those of {read}", what))
-    facts = _READERS[family](standard, monai)
+    facts = _read_layout(family, standard, monai, path)
     origin = {new: names[old] for new, old in facts.pop("origin").items()}
     unused = {names[name]: reason for name, reason in facts.pop("unused").items()}
     unused |= dict.fromkeys(sorted(beside), "another part of the model")
-    tower = Tower(Path(path), family, origin=origin, unused=unused, **facts)
+    tower = Tower(path, family, origin=origin, unused=unused, **facts)
+    _set_heads(tower, monai)
     _set_normalization(tower, standard, any(map(_RADIMAGENET.match, published)))
     return tower
 
@@ -145,7 +150,27 @@ def find_family(path: str | Path) -> tuple[str | None, dict[str, Any]]:
     published = read_weights(path)
     standard = {new: published[old] for new, old in _standard_names(published).items()}
     family = _find_family(standard)
-    return family, {} if family is None else _READERS[family](standard, True)["options"]
+    return family, {} if family is None else _read_layout(family, standard, True, path)["options"]
+
+
+def _read_layout(family: str, standard: Weights, monai: bool, path: str | Path) -> dict[str, Any]:
+    """What a family's reader makes of the weights; ``ValueError`` if those that it goes by are missing or of another shape."""
+    try:
+        return _READERS[family](standard, monai)
+    except (KeyError, IndexError) as error:
+        got = f"weights without {error.args[0]}" if isinstance(error, KeyError) else "one with too few axes"
+        raise ValueError(error_message(f"weights in {path}", f"be those of {READ[family]}", got)) from error
+
+
+def _set_heads(tower: Tower, monai: bool) -> None:
+    """The number of attention heads of a ViT that is not one for each 64 channels: it cannot be seen in the weights."""
+    if tower.family != "vit":
+        return
+    width = tower.options["hidden_size"]
+    stated = (_timm_config(tower.path).get("model_args") or {}).get("num_heads")
+    heads = stated if isinstance(stated, int) and stated > 0 else VIT_HEADS.get(width)
+    if heads is not None:
+        tower.options["num_heads" if monai else "num_attention_heads"] = heads
 
 
 def _find_family(names: Weights) -> str | None:
@@ -195,16 +220,32 @@ def _set_normalization(tower: Tower, weights: Weights, is_radimagenet: bool) -> 
 
 def _timm_normalization(path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
     """What the configuration of a model of timm says, ``config.json`` beside the weights."""
+    config = _timm_config(path)
+    try:
+        stated = config["pretrained_cfg"]
+        mean, std = (tuple(float(value) for value in stated[name]) for name in ("mean", "std"))
+    except (KeyError, TypeError):
+        return None
+    except ValueError as error:
+        raise ValueError(f"config.json of {path} is damaged: {plain_reason(error)}.") from error
+    return mean, std
+
+
+def _timm_config(path: Path) -> dict[str, Any]:
+    """The content of ``config.json`` beside the weights; nothing without one.
+
+    Raises:
+        ValueError: If the file is damaged.
+    """
     file = (path if path.is_dir() else path.parent) / "config.json"
     if not file.is_file():
-        return None
+        return {}
     check_size(file.stat().st_size, str(file), TEXT)
     try:
-        stated = json.loads(file.read_bytes())["pretrained_cfg"]
-        mean, std = (tuple(float(value) for value in stated[name]) for name in ("mean", "std"))
-    except (ValueError, KeyError, TypeError):
-        return None
-    return mean, std
+        content = json.loads(file.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{file} is damaged: {plain_reason(error)}.") from error
+    return content if isinstance(content, dict) else {}
 
 
 def _plain(value: Any) -> Any:
