@@ -21,9 +21,10 @@ _LOOKALIKES = {
     **dict.fromkeys("\u2611\u2612\u2713\u2714\u25a0", "[x]"),
 }
 _DEIDENTIFICATION_MARK = re.compile(r"\[\*\*[^\[\]]{0,200}\]")
-# Marks of templates and of HTML, and what they are read as.
+# Marks of templates and of HTML, and what they are read as. The look-ahead says where one may begin, which is a fast test.
 _MARKUP = re.compile(
-    r"""(?P<absent>\(-\)|\[-\])
+    r"""(?=[\[(<&|=?*]|[ ][(.]|\.\.\.|:[ ]?[0N]|->|(?i:none)/)(?:
+        (?P<absent>\(-\)|\[-\])
       | (?P<present>\(\+\)|\[\+\])
       | (?P<remark>(?<=\w)[ ]?\((?i:no|yes)\))
       | (?P<scale>\(?\b(?i:none)(?:/[a-zA-Z]+){1,5}\)?(?=[ ]?:))
@@ -40,7 +41,7 @@ _MARKUP = re.compile(
       | (?P<answer>:[ ]?[0N][ ]{2,})
       | (?P<none>:[ ]?[0N](?![\w.,/]|[ ]?[cm]m\b)|:[ ]?[0N](?=\.(?:\s|\Z)))
       | (?P<bar>\|)
-      | (?P<end>(?<=\w)\*{1,2}(?=\s|\Z))""",
+      | (?P<end>(?<=\w)\*{1,2}(?=\s|\Z)))""",
     re.VERBOSE,
 )
 _REMARK = re.compile(r"\((?i:no|yes)\)")
