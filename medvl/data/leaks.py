@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 SAMPLE_BYTES = 4096
 """Bytes at the start, in the middle and at the end of a file that are compared before the whole file is."""
 
+_READ_AT_ONCE = 4096
+
 Key = TypeVar("Key", bound=Hashable)
 
 
@@ -95,8 +97,8 @@ def find_copies_across_splits(studies: Sequence[Mapping[str, Any]]) -> list[Shar
         return _equal_digests(studies, digests)
     rows_of: dict[Hashable, list[int]] = defaultdict(list)
     path_of: dict[Hashable, str] = {}
-    for row, study in enumerate(studies):
-        for path in image_paths(study):
+    for row in _rows_of_possible_copies(studies):
+        for path in image_paths(studies[row]):
             identity = file_identity(path)
             path_of.setdefault(identity, path)
             rows_of[identity].append(row)
@@ -105,15 +107,56 @@ def find_copies_across_splits(studies: Sequence[Mapping[str, Any]]) -> list[Shar
         return len({studies[row].get("split") for identity in identities for row in rows_of[identity]}) > 1
 
     groups = equal_files(path_of, is_leak)
-    return [_item("content", [row for one in group for row in rows_of[one]], studies) for group in groups]
+    items = [_item("content", [row for one in group for row in rows_of[one]], studies) for group in groups]
+    return sorted(items, key=lambda item: item.rows)
+
+
+def _rows_of_possible_copies(studies: Sequence[Mapping[str, Any]]) -> list[int]:
+    """The studies with an image of whose size and samples another split has one too.
+
+    What is known of an image is its row, split and a hash, in arrays: a million files as objects would need two gigabytes.
+    """
+    rows, splits, sizes = array("q"), array("q"), array("q")
+    names: dict[Any, int] = {}
+    for row, study in enumerate(studies):
+        split = names.setdefault(study.get("split"), len(names))
+        for path in image_paths(study):
+            if size := _readable(_size)(path):
+                rows.append(row)
+                splits.append(split)
+                sizes.append(hash(size))
+    row_of, split_of = np.asarray(rows, dtype=np.int64), np.asarray(splits, dtype=np.int64)
+    kept = np.flatnonzero(_in_two_splits(np.asarray(sizes, dtype=np.int64), split_of))
+    possible = np.unique(row_of[kept]).tolist()
+    rows, splits, samples = array("q"), array("q"), array("q")
+    with ThreadPoolExecutor(4) as pool:
+        for start in range(0, len(possible), _READ_AT_ONCE):
+            images = [
+                (row, path) for row in possible[start : start + _READ_AT_ONCE] for path in image_paths(studies[row])
+            ]
+            read = pool.map(_readable(lambda path: (_size(path), _sample(path))), (path for _, path in images))
+            for (row, _), sample in zip(images, read, strict=True):
+                rows.append(row)
+                splits.append(names[studies[row].get("split")])
+                samples.append(hash(sample))
+    shared = _in_two_splits(np.asarray(samples, dtype=np.int64), np.asarray(splits, dtype=np.int64))
+    return [int(row) for row in np.unique(np.asarray(rows, dtype=np.int64)[shared])]
+
+
+def _in_two_splits(keys: NDArray[np.int64], splits: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Whether the key of each item is in another split too."""
+    distinct, number = np.unique(keys, return_inverse=True)
+    lowest, highest = np.full((2, len(distinct)), np.iinfo(np.int64).max)
+    np.minimum.at(lowest, number, splits)
+    np.minimum.at(highest, number, -splits)
+    found: NDArray[np.bool_] = (lowest != -highest)[number]
+    return found
 
 
 def _equal_digests(studies: StudyList, digests: NDArray[np.uint64]) -> list[SharedItem]:
     """The images of packed studies in one split of which another split has a copy, by the hashes of their content."""
     _, splits = np.unique(np.array(list(text_column(studies, "split"))), return_inverse=True)
-    order = np.lexsort((splits, digests))
-    own, split = digests[order], splits[order]
-    crossing = np.unique(own[1:][(own[1:] == own[:-1]) & (split[1:] != split[:-1]) & (own[1:] != 0)])
+    crossing = np.unique(digests[_in_two_splits(digests.view(np.int64), splits) & (digests != 0)])
     return [_item("content", np.flatnonzero(digests == digest).tolist(), studies) for digest in crossing]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 import os
+import tracemalloc
 import unicodedata
 
 import numpy as np
@@ -373,3 +374,23 @@ class TestSources:
 @pytest.fixture(autouse=True)
 def warnings_only(caplog):
     caplog.set_level(logging.WARNING, logger="medvl")
+
+
+def test_a_search_for_copies_holds_no_object_for_each_file(tmp_path):
+    def studies(count):
+        for number in range(count):
+            (tmp_path / str(number)).write_bytes(b"x" * (number + 1))
+        return [
+            {"study_id": str(n), "image": str(tmp_path / str(n)), "split": ("train", "val")[n % 2]}
+            for n in range(count)
+        ]
+
+    own = studies(4000)
+    leaks.find_copies_across_splits(own[:10])  # what is imported then
+    tracemalloc.start()
+    try:
+        assert leaks.find_copies_across_splits(own) == []
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 200 * len(own)  # bytes; with a path and a list of rows for each file 2,000
