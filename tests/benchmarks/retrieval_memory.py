@@ -12,6 +12,7 @@ import time
 import torch
 
 from medvl.functional import retrieval_ranks
+from medvl.utils.counts import count_of
 
 
 def peak_mib() -> float:
@@ -31,9 +32,8 @@ def main() -> None:
     start = time.perf_counter()
     ranks = retrieval_ranks(queries, candidates)
     seconds = time.perf_counter() - start
-    print(
-        f"{options.number} x {options.number}, width {options.width}: {seconds:.0f} s, {torch.get_num_threads()} threads"
-    )
+    threads = count_of(torch.get_num_threads(), "thread")
+    print(f"{options.number} x {options.number}, width {options.width}: {seconds:.0f} s, {threads}")
     print(f"peak {peak_mib():.0f} MiB, of which Python and torch {base:.0f} MiB and the embeddings", end=" ")
     print(f"{2 * queries.nbytes / 2**20:.0f} MiB; mean rank {ranks.double().mean():.0f}")
 
