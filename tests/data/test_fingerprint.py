@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tracemalloc
 
 import pytest
 
+from medvl.data import fingerprint as fingerprint_module
 from medvl.data.fingerprint import BLOCK_BYTES, studies_fingerprint
 
 FULL, SAMPLED = 2**30, 0
@@ -54,3 +56,29 @@ def test_folders_and_several_views(tmp_path):
 def test_pipes_and_missing_files_are_left_to_the_loading(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert fingerprint(tmp_path / "pipe") != fingerprint(tmp_path / "none")
+
+
+def test_no_object_is_held_for_each_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(fingerprint_module, "BLOCK_PATHS", 500)
+    studies = []
+    for number in range(5000):
+        (tmp_path / str(number)).write_bytes(b"%d" % number)
+        studies.append({"study_id": str(number), "image": str(tmp_path / str(number))})
+
+    def peak(number):
+        tracemalloc.start()
+        try:
+            studies_fingerprint((), studies[:number])
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    peak(10)  # what is imported then
+    assert peak(5000) - peak(1000) < 700 * 4000  # bytes; with a path and a text for each file 1,300
+
+
+def test_a_study_is_known_by_the_order_of_its_id_and_not_by_the_id():
+    def of(*ids):
+        return studies_fingerprint((), [{"study_id": name} for name in ids])
+
+    assert of("a", "b", "a") == of("z", "y", "z") != of("a", "b", "b")
