@@ -37,7 +37,8 @@ def run_script(script, folder):
     """The command lines that a batch script runs, by programs in their place that write down their arguments."""
     for name in ("srun", "medvl"):
         (folder / name).write_text(f'#!/bin/bash\nprintf "%q " {name} "$@" >> {folder}/lines\necho >> {folder}/lines\n')
-    (folder / "scontrol").write_text("#!/bin/bash\nprintf 'n1\\nn2\\n'\n")
+    # More names than a pipe holds: a reader that ends after the first line would end this program too, at any time or at none.
+    (folder / "scontrol").write_text("#!/bin/bash\nset -e\nprintf 'n%d\\n' {1..20000}\n")
     for name in ("srun", "medvl", "scontrol"):
         (folder / name).chmod(0o755)
     environment = {"PATH": f"{folder}:{os.environ['PATH']}", **SLURM}
@@ -62,6 +63,7 @@ def test_every_command_is_parsed(tmp_path):
         if line[0] == "torchrun":
             parsed = get_args_parser().parse_args(line[1:])
             assert parsed.module
+            assert file != "train.sbatch" or parsed.rdzv_endpoint == "n1:29500", "the first of the job's machines"
             line = [parsed.training_script, *parsed.training_script_args]
         program, name, *arguments = line
         assert program == "medvl"
