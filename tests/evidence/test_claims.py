@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -84,7 +85,8 @@ def test_an_arm_of_several_claims_is_trained_once_with_all_their_measures():
     needs = needed_measures(claims)
     assert needs["medclip"] == needs["convirt"] == needs["untrained"] == {"zero_shot", "probe"}
     assert needs["supervised"] == {"probe", "classifier"}
-    tasks = plan(claims[:1], claims, SCALES["quick"], Store("nowhere"), Path("nowhere"))
+    two_seeds = replace(SCALES["quick"], seeds=(0, 1))
+    tasks = plan(claims[:1], claims, two_seeds, Store("nowhere"), Path("nowhere"))
     assert [(task.arm, task.seed) for task in tasks] == [
         (arm, seed) for seed in (0, 1) for arm in ("untrained", "supervised", "convirt", "medclip")
     ]
