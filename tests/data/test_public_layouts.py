@@ -294,7 +294,8 @@ def test_chexpert_plus_labels_of_a_section(tmp_path):
     assert states[:3] == [1, 0, -1]
     assert np.isnan(states[3])
     with pytest.raises(
-        FileNotFoundError, match=r"holds no chexbert_labels/findings_fixed\.json; CheXpert Plus is read"
+        FileNotFoundError,
+        match=r"holds no chexbert_labels/findings_fixed\.json or findings_fixed\.json; CheXpert Plus is read",
     ):
         dataset("chexpert-plus", tmp_path, labels="findings")
     (tmp_path / "chexbert_labels" / "impression_fixed.json").write_text('{"path": 1}\n')

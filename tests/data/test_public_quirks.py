@@ -7,6 +7,7 @@ import gzip
 import io
 import re
 import shutil
+from pathlib import Path
 
 import public_layouts
 import pytest
@@ -173,6 +174,30 @@ def test_the_batches_of_chexpert(tmp_path):
         shutil.move(patient, batch / patient.name)
     (tmp_path / "train").rmdir()
     assert [study["study_id"] for study in read_manifest(f"chexpert:{tmp_path}").studies] == expected
+
+
+@pytest.mark.parametrize(("name", "make", "table"), [
+    ("nih", public_layouts.nih, "Data_Entry_2017.csv"),
+    ("chexpert", public_layouts.chexpert, "train.csv"),
+    ("chexpert,check_files=false", public_layouts.chexpert, "train.csv"),
+])  # fmt: skip
+def test_the_folder_is_not_listed_for_each_image_that_is_missing(tmp_path, monkeypatch, name, make, table):
+    make(tmp_path)
+    for folder in ("train", "images_001", "images_002"):
+        shutil.rmtree(tmp_path / folder, ignore_errors=True)
+    listed = []
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda path, pattern: listed.append(pattern) or glob(path, pattern))
+
+    def lists():
+        listed.clear()
+        manifest = read_manifest(f"{name}:{tmp_path}", on_error="skip")
+        assert manifest.skipped or "check_files" in name
+        return len(listed)
+
+    few = lists()
+    change(tmp_path / table, lambda rows: [rows[0], *rows[1:] * 10])
+    assert lists() == few
 
 
 class TestArchives:

@@ -6,6 +6,7 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, overload
 
@@ -39,8 +40,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         split: ``"train"``, ``"val"``, ``"test"`` or ``"all"``.
         views: ``"all"``, ``"frontal"``, ``"lateral"``, or published names of views, one or several; studies without any of them
             are dropped.
-        check_files: whether an image that is not there is an error of its study. Without the check, studies keep the paths
-        that
+        check_files: whether an image that is not there is an error of its study. Without the check, studies keep the paths that
             follow from the tables, as for the texts of a data set whose images have not been loaded.
         on_error: ``"raise"`` the first bad study's error, or ``"skip"`` bad studies and keep their errors in ``skipped``.
 
@@ -122,12 +122,13 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         found = self.find(*patterns)
         if found is None:
             raise FileNotFoundError(
-                f"{self.path} holds no {' or '.join(patterns)}{self._archives()}; {self.title} is read from {self.layout}."
+                f"{self.path} holds no {' or '.join(patterns)}{self._archives}; {self.title} is read from {self.layout}."
             )
         return found
 
+    @cached_property
     def _archives(self) -> str:
-        """For an error: the archives that lie where unpacked files were expected."""
+        """For an error: the first archive that lies where unpacked files were expected. A folder may hold 100,000 files."""
         if self.path.is_file():
             return ", since it is a file, which must be unpacked"
         found = sorted(
@@ -184,7 +185,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
                 return str(candidate)
         if self.check_files:
             names = " or ".join([path.name, *(path.with_suffix(suffix).name for suffix in suffixes)])
-            raise StudyError(study_id, "image", f"there is no file {names} in {path.parent}{self._archives()}")
+            raise StudyError(study_id, "image", f"there is no file {names} in {path.parent}{self._archives}")
         return str(path)
 
     def indexed_images(self, index: ImageIndex, stem: str, study_id: str) -> list[str]:
@@ -200,7 +201,7 @@ class PublicDataset(Sequence[dict[str, Any]], ABC):
         """
         found = index.get(stem)
         if found is None and self.check_files:
-            raise StudyError(study_id, "image", f"there is no image {stem} in {self.path}{self._archives()}")
+            raise StudyError(study_id, "image", f"there is no image {stem} in {self.path}{self._archives}")
         return [] if found is None else [found]
 
     def __len__(self) -> int:
@@ -282,7 +283,7 @@ def check_joined(table: Path | None, keys: Iterable[str], wanted: Collection[str
         )
 
 
-def parse_box(cells: Sequence[str], study_id: str, key: str) -> list[float]:
+def parse_box(cells: Sequence[str | float], study_id: str, key: str) -> list[float]:
     """A box of four numbers: left, top, width and height.
 
     Args:

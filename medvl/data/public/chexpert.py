@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import glob
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,10 +27,10 @@ class CheXpert(PublicDataset):
 
     Layout: ``train.csv`` and ``valid.csv`` beside ``train/`` and ``valid/``, whose images are
     ``patient00001/study1/view1_frontal.jpg`` (CheXpert-v1.0, CheXpert-v1.0-small); the test set is ``test.csv`` or
-    ``test_labels.csv`` with ``test/``. CheXpert-v1.0 may be in its four batches, as it is loaded: the tables in
+    ``test_labels.csv`` with ``test/``. CheXpert-v1.0 may be in its four batches, as it is downloaded: the tables in
     ``CheXpert-v1.0 batch 1 (validate & csv)``, the patients of the training set in the others. License: Stanford University
     Dataset Research Use Agreement, which allows research that is not commercial. Apply at the Stanford AIMI Center. Columns and
-    paths were compared with the table in TorchXRayVision; those of the batches are as they are reported.
+    paths were compared with the table in TorchXRayVision; those of the batches are as users report them.
 
     Args:
         path: the data set's folder, which holds the tables and the images.
@@ -89,11 +89,16 @@ class CheXpert(PublicDataset):
         path = self.path.joinpath(*parts[max(split, 0) :])
         if parts[split] == "valid" and not (self.path / "valid").is_dir() and (self.path / "val").is_dir():
             return self.path.joinpath("val", *parts[split + 1 :])  # CheXlocalize's copy
-        if not path.exists():  # the batches of CheXpert-v1.0, of which the first has the folder valid
-            names = ("/".join(parts[start:]) for start in (split + 1, max(split, 0)))
-            found = self.find(*(f"CheXpert-v1.0 batch */{glob.escape(name)}" for name in names))
-            return path if found is None else found
+        if self._batches and not path.exists():
+            below = (parts[start:] for start in (split + 1, max(split, 0)))
+            candidates = (batch.joinpath(*names) for names in below for batch in self._batches)
+            return next((candidate for candidate in candidates if candidate.exists()), path)
         return path
+
+    @cached_property
+    def _batches(self) -> list[Path]:
+        """The four folders in which CheXpert-v1.0 is downloaded; the first has a folder valid, the others patients' folders."""
+        return sorted(self.path.glob("CheXpert-v1.0 batch *"))
 
 
 def parse_chexpert_path(path: str) -> tuple[str, str]:

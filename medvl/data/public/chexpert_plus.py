@@ -71,7 +71,8 @@ class CheXpertPlus(PublicDataset):
     def read_studies(self) -> Iterator[dict[str, Any]]:
         """The studies of the table."""
         table = self.require("df_chexpert_plus_*.csv")
-        labels = dict(self._read_labels())
+        labels_file = self._labels_file()
+        labels = {} if labels_file is None else dict(_read_labels(labels_file))
         above = [above for name in ("PNG/PNG", "PNG", "DICOM", "") if (above := self.path / name).is_dir()]
         studies: dict[str, dict[str, Any]] = {}
         named: set[str] = set()
@@ -97,25 +98,13 @@ class CheXpertPlus(PublicDataset):
                 study = studies.setdefault(study_id, study)
                 study["image"].append(image)
                 study["views"].append(row["frontal_lateral"])
-        check_joined(table.parent / f"{self.labels}_fixed.json", labels, {_stem(name) for name in named})
+        check_joined(labels_file, labels, {_stem(name) for name in named})
         yield from studies.values()
 
-    def _read_labels(self) -> Iterator[tuple[str, dict[str, str]]]:
-        found = self.find(f"chexbert_labels/{self.labels}_fixed.json", f"{self.labels}_fixed.json")
-        if found is None and self.labels != "impression":
-            self.require(f"chexbert_labels/{self.labels}_fixed.json")
-        if found is None:
-            return
-        with found.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    name = row["path_to_image"]
-                except (ValueError, KeyError, TypeError) as error:
-                    raise ValueError(f"{found.name}, line {number}: expected an object with path_to_image.") from error
-                yield _stem(name), {key: "" if cell is None else str(cell) for key, cell in row.items()}
+    def _labels_file(self) -> Path | None:
+        """The file of labels; only that of the impressions, which is read by default, may be missing."""
+        names = (f"chexbert_labels/{self.labels}_fixed.json", f"{self.labels}_fixed.json")
+        return self.find(*names) if self.labels == "impression" else self.require(*names)
 
     def _image(self, above: Sequence[Path], name: str, study_id: str) -> str:
         for folder in above:
@@ -123,6 +112,20 @@ class CheXpertPlus(PublicDataset):
                 if (path := (folder / name).with_suffix(suffix)).is_file():
                     return str(path)
         return self.image_path(self.path / name, study_id, ".png")
+
+
+def _read_labels(path: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The stem of each image's path, and its row."""
+    with path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+                name = row["path_to_image"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path.name}, line {number}: expected an object with path_to_image.") from error
+            yield _stem(name), {key: "" if cell is None else str(cell) for key, cell in row.items()}
 
 
 def _stem(name: str) -> str:

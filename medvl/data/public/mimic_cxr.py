@@ -87,8 +87,8 @@ class MIMIC_CXR(PublicDataset):
             numbers.add(row["study_id"])
         check_joined(self.find("mimic-cxr-*-metadata.csv"), positions, images)
         check_joined(self.find(f"mimic-cxr-*-{self.labeler}.csv"), labels, numbers)
-        if studies and not any("report" in study for study in studies.values()) and self._archives():
-            logger.warning("No study of %s has a report%s.", self.path, self._archives())
+        if studies and not any("report" in study for study in studies.values()) and self._archives:
+            logger.warning("No study of %s has a report%s.", self.path, self._archives)
         yield from studies.values()
 
     def _rows(self, table: str, key: str) -> Iterator[dict[str, str]]:

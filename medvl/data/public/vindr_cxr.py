@@ -158,8 +158,8 @@ class VinDrCXR(PublicDataset):
                 except ValueError as error:
                     raise StudyError(row["image_id"], "x_min", "expected a box of four numbers") from error
                 name = _RENAMED.get(row["class_name"], row["class_name"])
-                sides = [str(side) for side in (left, top, right - left, bottom - top)]
-                boxes[row["image_id"]][name].append({"bbox": parse_box(sides, row["image_id"], "x_min")})
+                box = parse_box((left, top, right - left, bottom - top), row["image_id"], "x_min")
+                boxes[row["image_id"]][name].append({"bbox": box})
         return boxes
 
 
