@@ -33,7 +33,7 @@ PREFIXES = ("module.", "_orig_mod.", "model.")
 """Prefixes that parallel, compiled and training wrappers add to every name."""
 BROKEN = (
     EOFError, KeyError, OSError, RuntimeError, SafetensorError, json.JSONDecodeError, UnicodeDecodeError, TypeError,
-    AttributeError, IndexError, OverflowError, MemoryError, AssertionError
+    AttributeError, IndexError, OverflowError, MemoryError, AssertionError, zipfile.BadZipFile
 )  # fmt: skip
 """Errors from reading a truncated file, or one of another format."""
 
@@ -90,10 +90,9 @@ def _read(path: Path) -> dict[str, Tensor]:
         raise FileNotFoundError(f"path must be a file or folder of weights, got {path}, which does not exist.")
     try:
         if path.name.endswith(".index.json"):
-            parts = sorted(set(json.loads(path.read_text())["weight_map"].values()))
+            parts = sorted(set(json.loads(path.read_bytes())["weight_map"].values()))
             return {name: value for part in parts for name, value in _read(path.parent / Path(part).name).items()}
-        _check_not_text(path)
-        _check_not_archive(path)
+        _check_kind(path)
         # By the content, not by the suffix: files are renamed.
         weights = load_file(path) if _is_safetensors(path) else _load_weights_only(path)
     except BROKEN as error:
@@ -133,26 +132,28 @@ def _is_safetensors(path: Path) -> bool:
     return start[8:] == b"{" or (path.suffix == ".safetensors" and start[:2] not in (b"PK", b"\x80\x02"))
 
 
-def _check_not_text(path: Path) -> None:
-    """Raise ``ValueError`` for what is left where a download failed: a pointer of Git LFS, or a web page."""
-    with path.open("rb") as file:
-        start = file.read(64).lstrip()
-    if start.startswith(b"version https://git-lfs"):
-        raise ValueError(f"{path} is a pointer of Git LFS, not the weights; git lfs pull fetches them.")
-    if start.startswith(b"<"):
-        raise ValueError(f"{path} is a web page, not the weights; fetch the file again.")
-
-
-def _check_not_archive(path: Path) -> None:
-    """Raise ``ValueError`` for an archive, a TorchScript program or a file of another library, with what to do."""
+def _check_kind(path: Path) -> None:
+    """Raise ``ValueError``, with what to do, for a file of another kind: what is left where a download failed, an archive, a
+    TorchScript program or a file of another library.
+    """
     with path.open("rb") as file:
         start = file.read(265)
+    if start[8:9] == b"{":  # safetensors, whose first bytes, the length of the header, may be those of any other kind
+        return
+    if start.startswith(b"version https://git-lfs"):
+        raise ValueError(f"{path} is a pointer of Git LFS, not the weights; git lfs pull fetches them.")
+    if start.lstrip().startswith(b"<"):
+        raise ValueError(f"{path} is a web page, not the weights; fetch the file again.")
     if start.startswith(b"\x89HDF"):
         raise ValueError(f"{path} is an HDF5 file, as Keras writes; only weights of PyTorch are read.")
     if start.startswith(b"\x1f\x8b") or start[257:262] == b"ustar":
         raise ValueError(f"{path} is an archive, not the weights: unpack it first.")
-    if not zipfile.is_zipfile(path):
-        return
+    if zipfile.is_zipfile(path):
+        _check_archive(path)
+
+
+def _check_archive(path: Path) -> None:
+    """Raise ``ValueError`` for a ZIP archive that ``torch.save`` has not written, or whose list of files is damaged."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):  # as OpenAI's CLIP is published
@@ -180,6 +181,11 @@ class _ArrayPlaceholder:
     def __setstate__(self, state: Any) -> None: ...
 
 
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:  # of a path, torch goes by the suffix
+        return torch.load(file, map_location="cpu", weights_only=True)
+
+
 def _load_weights_only(path: Path) -> Any:
     """The content of a file of ``torch.save``, without running code of it.
 
@@ -187,8 +193,7 @@ def _load_weights_only(path: Path) -> Any:
     then reads the file with an empty placeholder for each such class or function, none of which is imported or called.
     """
     try:
-        with path.open("rb") as file:  # of a path, torch goes by the suffix
-            return torch.load(file, map_location="cpu", weights_only=True)
+        return _load(path)
     except pickle.UnpicklingError as error:
         content = _load_beside_objects(path)
         if content is None:
@@ -202,7 +207,7 @@ def _load_beside_objects(path: Path) -> dict[str, Any] | None:
         names = torch.serialization.get_unsafe_globals_in_checkpoint(path)
         kinds: list[Any] = [(_ArrayPlaceholder if name.startswith("numpy.") else _Placeholder, name) for name in names]
         with torch.serialization.safe_globals(kinds):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            content = _load(path)
     except (pickle.UnpicklingError, ValueError, *BROKEN):
         return None
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -101,7 +102,7 @@ def load_reference_weights(
 
     Raises:
         FileNotFoundError: If the file does not exist.
-        TypeError: If ``model`` is no dual encoder or ``path`` no path.
+        TypeError: If ``model`` is not a dual encoder or ``path`` not a path.
         ValueError: If the source is unknown; if a file is damaged or holds more than weights; if no weight of an encoder or a
             projection can be used; if a folder's ``config.json`` states other attention heads, another activation or another
             epsilon than the model has; and, unless ``allow_partial``, if weights are unused or missing. The message names the
@@ -122,7 +123,7 @@ def load_reference_weights(
     check_type(path, "path", (str, Path))
     layout = SOURCES[source]
     place = find_folder(path) or Path(path).expanduser()
-    if not place.exists():
+    if not os.path.exists(place):
         raise FileNotFoundError(
             f"path must be a file or folder of weights, got {path}, which does not exist{fetch_hint(path)}."
         )
@@ -195,7 +196,7 @@ def _fit(name: str, value: Tensor, own: Tensor, adapted: list[str]) -> Tensor | 
     if value.numel() == own.numel() == 1:
         return value.reshape(own.shape)
     if value.shape != own.shape and not name.startswith(layouts.IMAGE):
-        return None  # the positions of a text are no grid
+        return None  # the positions of a text are not a grid
     return fit_weight(name, value, own, adapted)
 
 

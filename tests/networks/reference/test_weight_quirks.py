@@ -23,6 +23,7 @@ from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, load_reference_weights
+from medvl.networks.encoders.weight_files import read_weights
 
 DENSE = {"block_config": (2, 1, 2)}
 
@@ -161,6 +162,10 @@ class TestAnotherModel:
             load_reference_weights(openai(), 3)
         with pytest.raises(TypeError, match=r"^model must be of type DualEncoder, got Linear\.$"):
             load_reference_weights(nn.Linear(2, 2), tmp_path)
+        with pytest.raises(
+            FileNotFoundError, match=r"^path must be a file or folder of weights, got x+, which does not"
+        ):
+            load_reference_weights(openai(), "x" * 300)
         with pytest.raises(FileNotFoundError, match=r"got google/medsiglip-448, .*`hf download google/medsiglip-448`"):
             load_reference_weights(openai(), "google/medsiglip-448", source="huggingface")
 
@@ -223,6 +228,13 @@ class TestNoWeights:
         (tmp_path / "a.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(100))
         self.refused(tmp_path / "a.h5", r"is an HDF5 file, as Keras writes; only weights of PyTorch are read\.$")
 
+    def test_a_list_of_files_that_is_damaged(self, tmp_path):
+        torch.save({"a": torch.ones(1)}, tmp_path / "a.pt")
+        content = bytearray((tmp_path / "a.pt").read_bytes())
+        content[content.index(b"PK\x01\x02") + 2] ^= 1
+        (tmp_path / "a.pt").write_bytes(content)
+        self.refused(tmp_path / "a.pt", r"a\.pt is not a complete file of weights \(Bad magic number for .*\)\.$")
+
     def test_torchscript_as_openai_publishes_clip(self, tmp_path):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -230,6 +242,21 @@ class TestNoWeights:
         self.refused(
             tmp_path / "ViT-B-32.pt", r"is a TorchScript program, not a state dict: .*state_dict\(\), NEW_PATH\)"
         )
+
+
+@pytest.mark.parametrize("start", [b" <", b"<", b"\n<", b"\x1f\x8b"])
+def test_safetensors_whose_length_of_header_begins_as_another_kind(tmp_path, start):
+    """The first eight bytes are a number: 15392 is written as a blank and "<", as a web page may begin."""
+    length = int.from_bytes(start.ljust(3, b"\1"), "little")
+    header = json.dumps({"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode().ljust(length)
+    (tmp_path / "a.safetensors").write_bytes(length.to_bytes(8, "little") + header + np.float32(3).tobytes())
+    assert read_weights(tmp_path / "a.safetensors")["a"].item() == 3
+
+
+def test_a_checkpoint_with_objects_of_another_suffix(tmp_path):
+    for name in ("a.ckpt", "a.safetensors"):
+        torch.save({"net": {"a": torch.ones(1)}, "args": Namespace(lr=0.1)}, tmp_path / name)
+        assert list(read_weights(tmp_path / name)) == ["a"]
 
 
 def test_biovil_in_the_home_folder(tmp_path, monkeypatch):
@@ -255,6 +282,12 @@ class TestTowers:
         torch.save(TimmViT().state_dict(), tmp_path / "vit.pt")
         (tmp_path / "config.json").write_text(json.dumps({"model_args": {"num_heads": 2}}))
         assert ImageEncoder("vit", weights=tmp_path / "vit.pt").to_config()["num_heads"] == 2
+
+    @pytest.mark.parametrize("arguments", ["vit", [1], {"num_heads": True}, {"num_heads": 0}])
+    def test_arguments_that_are_not_timms_are_passed_over(self, tmp_path, arguments):
+        torch.save(TimmViT(width=64).state_dict(), tmp_path / "vit.pt")
+        (tmp_path / "config.json").write_text(json.dumps({"model_args": arguments}))
+        assert "num_heads" not in ImageEncoder("vit", weights=tmp_path / "vit.pt").to_config()  # one for 64 channels
 
     def test_the_configuration_in_the_home_folder(self, tmp_path, monkeypatch):
         monkeypatch.setenv("HOME", str(tmp_path))

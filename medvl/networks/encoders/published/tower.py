@@ -167,8 +167,9 @@ def _set_heads(tower: Tower, monai: bool) -> None:
     if tower.family != "vit":
         return
     width = tower.options["hidden_size"]
-    stated = (_timm_config(tower.path).get("model_args") or {}).get("num_heads")
-    heads = stated if isinstance(stated, int) and stated > 0 else VIT_HEADS.get(width)
+    arguments = _timm_config(tower.path).get("model_args")
+    stated = arguments.get("num_heads") if isinstance(arguments, dict) else None
+    heads = stated if type(stated) is int and stated > 0 else VIT_HEADS.get(width)
     if heads is not None:
         tower.options["num_heads" if monai else "num_attention_heads"] = heads
 
