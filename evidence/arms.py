@@ -168,14 +168,9 @@ _ARMS = [
     Arm("umcl-labels", "umcl, labeled images of a third", "umcl", sources=THIRDS[1:2], repeat=3.0),
     Arm("umcl-pairs-labels", "umcl, pairs and labeled images", "umcl", sources=THIRDS[:2], repeat=1.5),
     Arm("umcl-all", "umcl, pairs, labeled images and reports", "umcl", sources=THIRDS),
-    Arm(
-        "umcl-all-long",
-        "umcl, the three kinds in three times the steps",
-        "umcl",
-        sources=THIRDS,
-        repeat=3.0,
-        most_seeds=2,
-    ),
+    Arm("umcl-pairs-long", "umcl, pairs of a third, long", "umcl", sources=THIRDS[:1], repeat=9.0),
+    Arm("umcl-labels-long", "umcl, labeled images of a third, long", "umcl", sources=THIRDS[1:2], repeat=9.0),
+    Arm("umcl-all-long", "umcl, pairs, labeled images and reports, long", "umcl", sources=THIRDS, repeat=3.0),
     Arm(
         "umcl-written",
         "umcl, the same with written prompts alone",
@@ -206,6 +201,7 @@ _ARMS = [
     Arm("medvl-no-matching", "medvl without the matching by labels", "medvl", without=("matching",)),
     # medvl on the demonstration's data, as long as the demonstration trains and longer.
     Arm("medvl-demo", "medvl, the demonstration", "medvl", own_scale="demo"),
+    Arm("mlip-demo", "mlip, the demonstration", "mlip", own_scale="demo"),
     Arm("medvl-long", "medvl, the demonstration's data for 24 epochs", "medvl", own_scale="long"),
     Arm("supervised-demo", "labels only, supervised", SUPERVISED, own_scale="demo"),
     Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long", most_seeds=2),
