@@ -134,7 +134,7 @@ def read_states(
     others = []
     for path in caches:
         known, of_known = _read(path, version, len(loaded.names) + 1)
-        begins = np.ascontiguousarray(known[:, :8]).view(np.uint64).reshape(-1)
+        begins = _begins(known)
         place = np.minimum(np.searchsorted(keys, begins), len(keys) - 1)
         found = keys[place] == begins if len(keys) else np.zeros(len(known), dtype=bool)
         states[place[found]] = of_known[found]
@@ -146,7 +146,9 @@ def read_states(
     if cache is not None and len(new):
         written = bytearray().join(text_key(texts[int(place)]) for place in first)
         own = np.frombuffer(written, dtype=np.uint8).reshape(-1, 16)
-        write_label_cache(Path(cache), version, *map(np.concatenate, zip((own, states), *others, strict=True)))
+        all_keys, all_states = map(np.concatenate, zip((own, states), *others, strict=True))
+        once = np.sort(np.unique(_begins(all_keys), return_index=True)[1])  # caches may have texts in common
+        write_label_cache(Path(cache), version, all_keys[once], all_states[once])
     return states, text_of
 
 
@@ -162,6 +164,11 @@ def _distinct(hashes: NDArray[np.uint64]) -> tuple[NDArray[np.uint64], NDArray[n
         first.append(rows[begin])
         total += len(own)
     return np.concatenate(keys), np.concatenate(first), inverse
+
+
+def _begins(keys: NDArray[np.uint8]) -> NDArray[np.uint64]:
+    """The first eight bytes (M,) of hashes (M, 16), as numbers."""
+    return np.ascontiguousarray(keys[:, :8]).view(np.uint64).reshape(-1)
 
 
 def text_key(text: str) -> bytes:

@@ -276,6 +276,14 @@ class TestCache:
         np.testing.assert_array_equal(second[[0, 2]], first[[1, 0]])
         assert b"edema" not in cache.read_bytes().lower()
 
+    def test_holds_each_text_once_beside_a_packed_cache(self, tmp_path):
+        label_texts(["No edema.", "Edema."], cache=tmp_path / "packed.npz")
+        for number, text in enumerate(("Fracture.", "No fracture.", "Edema."), start=3):
+            text_labels.read_texts([text], cache=tmp_path / "own.npz", packed=[tmp_path / "packed.npz"])
+            assert len(np.load(tmp_path / "own.npz")["keys"]) == min(number, 4)
+        read = text_labels.read_texts(["No edema.", "Fracture.", "Edema."], cache=tmp_path / "own.npz").states
+        np.testing.assert_array_equal(read, label_texts(["No edema.", "Fracture.", "Edema."]))
+
     def test_begins_anew_where_broken_or_of_another_vocabulary(self, tmp_path):
         cache = tmp_path / "labels.npz"
         cache.write_bytes(b"not an archive")
