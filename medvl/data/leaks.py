@@ -146,10 +146,11 @@ def _rows_of_possible_copies(studies: Sequence[Mapping[str, Any]]) -> list[int]:
 def _in_two_splits(keys: NDArray[np.int64], splits: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Whether the key of each item is in another split too."""
     distinct, number = np.unique(keys, return_inverse=True)
-    lowest, highest = np.full((2, len(distinct)), np.iinfo(np.int64).max)
-    np.minimum.at(lowest, number, splits)
-    np.minimum.at(highest, number, -splits)
-    found: NDArray[np.bool_] = (lowest != -highest)[number]
+    first = np.full(len(distinct), np.iinfo(np.int64).max)
+    np.minimum.at(first, number, splits)
+    last = np.full(len(distinct), np.iinfo(np.int64).min)
+    np.maximum.at(last, number, splits)
+    found: NDArray[np.bool_] = (first != last)[number]
     return found
 
 

@@ -237,6 +237,13 @@ class TakenColumn:
         """Which studies have a value."""
         return self._column.filled[self._places]
 
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        """A hash of each image's content; ``AttributeError`` if the column does not have them."""
+        column: Any = self._column
+        digests: NDArray[np.uint64] = column.digests[self._places]
+        return digests
+
 
 class JoinedColumn:
     """Columns one after the other."""
@@ -256,6 +263,12 @@ class JoinedColumn:
     def filled(self) -> NDArray[np.bool_]:
         """Which studies have a value."""
         return np.concatenate([column.filled for column in self._columns])
+
+    @property
+    def digests(self) -> NDArray[np.uint64]:
+        """A hash of each image's content; ``AttributeError`` if a column does not have them."""
+        columns: list[Any] = self._columns
+        return np.concatenate([column.digests for column in columns])
 
 
 def states_as_int8(label: Any) -> NDArray[np.int8]:

@@ -23,6 +23,7 @@ from medvl.data.leaks import find_shared_items
 from medvl.data.locations import parse_location
 from medvl.data.samplers import DistributedBatchSampler
 from medvl.data.shards import PackedLocation, decode_labels, encode_label, read_studies
+from medvl.data.study_list import StudyList
 from medvl.transforms import LoadStudyImage, RadiographIntensityd, image_augmentation, image_preprocessing
 from medvl.transforms.packed_image import decode_image, encode_image
 from medvl.utils import http_ranges
@@ -103,6 +104,17 @@ class TestManifest:
         load_studies(f"shards:{tmp_path / 'packed'}", tmp_path)
         (record,) = (record for record in caplog.records if "same content" in record.message)
         assert "1 image has copies of the same content in two splits, the first in study 's0' (train)" in record.message
+
+    def test_hashes_of_images_are_kept_by_what_is_done_with_studies(self, packed):
+        studies = read_manifest(f"shards:{packed}").drop_missing("image").assign_splits().studies
+        digests = read_manifest(f"shards:{packed}").studies.image_digests
+        digests = digests[digests != 0]
+        assert len(set(digests.tolist())) > 10
+        assert studies.image_digests.tolist() == digests.tolist()
+        assert (studies + studies).image_digests.tolist() == 2 * digests.tolist()
+        others = StudyList.of([{"study_id": "a", "image": "a.png"}])
+        assert (studies + others).image_digests is None
+        assert others.select([True]).with_columns({}).image_digests is None
 
     def test_columns_are_its_own(self, packed):
         with pytest.raises(
