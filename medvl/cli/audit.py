@@ -7,8 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import print_skipped
+from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_options, require_input
+
+WRITTEN = ("leaks.csv", "audit.json", "audit.png", "rare_tokens.csv")
 
 
 @column_options
@@ -44,24 +46,26 @@ def audit(
     Example:  medvl audit --data cases.csv --label-column finding --batch-size 128
     """
     require_input(data, source)
-    from medvl.utils.io import check_writable
+    from medvl.utils.io import check_not_input, check_writable
 
     check_writable(output / "leaks.csv")
     from medvl.data import load_sources
     from medvl.evaluation import audit_false_negatives, audit_leaks
+    from medvl.workflows.run_records import input_tables
 
+    tables = input_tables({"data": data, "sources": source, "columns": columns}, output)
+    for name in WRITTEN:
+        check_not_input(output / name, tables, f"--output/{name}")
     manifest = load_sources(
         source or (), data, columns=columns, on_error=checked_on_error(on_error), on_leak="keep", folder=output
     )
     # The sources' own ids: those of the manifest begin with the source's name, and equal patients would not be seen.
     leaks = audit_leaks([{**study, "source": name} for name, part in manifest.parts.items() for study in part.studies])
-    typer.echo(leaks.table() + "\n")
+    echo(leaks.table() + "\n")
     studies = manifest.subset(split).studies
     labels: list[Any] = [study.get("label", study.get("text_label")) for study in studies]
     if batch_size > len(labels) >= 2:
-        typer.echo(
-            f"The batches are of all {len(labels)} studies, as there are fewer than {batch_size} (--batch-size).\n"
-        )
+        echo(f"The batches are of all {len(labels)} studies, as there are fewer than {batch_size} (--batch-size).\n")
         batch_size = len(labels)
     found = audit_false_negatives(
         labels,
@@ -69,12 +73,12 @@ def audit(
         manifest.names,
         [study["study_id"] for study in studies],
     )
-    typer.echo(found.table())
+    echo(found.table())
     if tokenizer is not None:
-        typer.echo("\n" + _write_rare_tokens(tokenizer, manifest, min_word_patients, output / "rare_tokens.csv"))
+        echo("\n" + _write_rare_tokens(tokenizer, manifest, min_word_patients, output / "rare_tokens.csv"))
     print_skipped(manifest.skipped)
-    typer.echo(f"\nLeaks: {leaks.save(output / 'leaks.csv')}")
-    typer.echo(f"Figures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")
+    echo(f"\nLeaks: {leaks.save(output / 'leaks.csv')}")
+    echo(f"Figures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")
 
 
 def _write_rare_tokens(folder: Path, manifest: Any, min_patients: int, path: Path) -> str:

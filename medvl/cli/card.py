@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from medvl.cli.messages import echo
+
 
 def card(
     run: Annotated[Path, typer.Argument(help="A run folder that medvl train has written.")],
@@ -30,4 +32,4 @@ def card(
     """
     from medvl.workflows import write_model_card
 
-    typer.echo(f"Card: {write_model_card(run, license)}")
+    echo(f"Card: {write_model_card(run, license)}")

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from medvl.cli.messages import echo
 from medvl.cli.options import (
     BatchSize,
     Classes,
@@ -70,5 +71,5 @@ def compare(
         show_text=not no_text,
         progress=True,
     )
-    typer.echo(comparison.table())
-    typer.echo(f"\nReport: {output / 'comparison.html'}")
+    echo(comparison.table())
+    echo(f"\nReport: {output / 'comparison.html'}")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import print_skipped
+from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import (
     BatchSize,
     Data,
@@ -65,11 +65,16 @@ def embed(
     from tqdm.auto import tqdm
 
     from medvl.utils.distributed import destroy_distributed, get_world_size, init_distributed, is_rank_zero
+    from medvl.utils.io import check_not_input
     from medvl.workflows import TrainedRun, embed_to_file
+    from medvl.workflows.run_records import input_tables
 
+    check_not_input(output, input_tables({"data": data, "columns": columns}, run), "--output")
     name = resolve_device(device)
     init_distributed()
     trained = TrainedRun(run, name, trusted_packages=trust_package or [])
+    if data is None:
+        check_not_input(output, input_tables(trained.config, run), "--output")
     manifest = trained.studies(data, split, columns, on_error)
     # Of several processes, the bar of the first one shows its share.
     total = None if get_world_size() > 1 else len(manifest)
@@ -87,5 +92,5 @@ def embed(
         )
     destroy_distributed()
     if is_rank_zero():
-        typer.echo(f"{count_of(summary.studies, 'study', 'studies')} in {output}")
+        echo(f"{count_of(summary.studies, 'study', 'studies')} in {output}")
         print_skipped([*manifest.skipped, *summary.skipped])

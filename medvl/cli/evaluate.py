@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import print_skipped
+from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import (
     BatchSize,
     Classes,
@@ -150,7 +150,7 @@ def evaluate_and_report(
     if named is None:
         manifest, whole = trained.studies(data, split, columns, on_error, label_reports=True), None
     else:
-        typer.echo(f"{named.name}: {named.rule}\n")
+        echo(f"{named.name}: {named.rule}\n")
         manifest, whole = named.read(place, on_error)
     loader = trained.loader(manifest, batch_size=batch_size, on_error=on_error)
     result = evaluate_run(
@@ -171,7 +171,7 @@ def evaluate_and_report(
     )
     for said in (trained.training_overlap(manifest.studies), trained.input_difference):
         if said is not None:
-            typer.echo(f"{said}\n")
-    typer.echo(result.table())
+            echo(f"{said}\n")
+    echo(result.table())
     print_skipped([*manifest.skipped, *loader.skipped.values()])
-    typer.echo(f"\nReport: {output / 'report.html'}")
+    echo(f"\nReport: {output / 'report.html'}")

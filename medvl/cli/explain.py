@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medvl.cli.messages import echo
 from medvl.cli.options import Device, TrustPackage, resolve_device
 
 
@@ -27,12 +28,13 @@ def explain(
 
     Example:  medvl explain runs/first image.png --text "There is a left pleural effusion." --output effusion.png
     """
-    from medvl.utils.io import check_writable
+    from medvl.utils.io import check_not_input, check_writable
     from medvl.workflows.explanations import PICTURE_FILES
     from medvl.workflows.predictions import check_suffix
 
     check_suffix(output, PICTURE_FILES)
     check_writable(output)
+    check_not_input(output, [image], "--output")
     from medvl.workflows import TrainedRun
     from medvl.workflows import explain as draw
 
@@ -41,5 +43,5 @@ def explain(
     for number, sentence in enumerate(found.texts):
         peak = found.peak(number)
         place = f"row {peak[0]}, column {peak[1]}" if len(peak) == 2 else f"voxel {peak}"
-        typer.echo(f"{sentence}  cosine with the whole image {found.similarity[number]:.3f}, highest at {place}")
-    typer.echo(f"Picture: {found.save(output)}")
+        echo(f"{sentence}  cosine with the whole image {found.similarity[number]:.3f}, highest at {place}")
+    echo(f"Picture: {found.save(output)}")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from medvl.cli.messages import echo
 from medvl.cli.options import COLUMNS, Joins, OnError, checked_on_error
 from medvl.utils.counts import count_of
 
@@ -91,7 +92,7 @@ def label(
             progress=bar.show,
         )
     for line in _summary_lines(summary, output):
-        typer.echo(line, err=output == "-")
+        echo(line, err=output == "-")
 
 
 def _summary_lines(summary: LabelSummary, output: str) -> list[str]:

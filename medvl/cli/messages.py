@@ -25,9 +25,29 @@ WRAPPERS = ("Failed to evaluate", "Failed to instantiate", "applying transform")
 # Arguments of the readers of tables, which are options of the commands
 _COLUMN = re.compile(r"(?<![\w'])(image|report|label|split|patient|study)_column(?![\w'])")
 
+# Control characters but for line breaks and tabs, marks that change the direction of writing, and what is no Unicode
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
 _saying = threading.Lock()
 _said: set[str] = set()
 """What this process has said; the thread that ends a blocked process speaks too."""
+
+
+def printable(text: str) -> str:
+    """A text as a terminal may show it: what would control the terminal, or cannot be encoded, as an escape sequence in ASCII.
+
+    Names of files, ids and columns may hold anything. Line breaks and tabs stay.
+
+    Example:
+        >>> printable("scan\x1b[2J.png")
+        'scan\\\\x1b[2J.png'
+    """
+    return _CONTROL.sub(lambda found: found[0].encode("unicode_escape").decode(), text)
+
+
+def echo(text: str, err: bool = False) -> None:
+    """Print a text that may hold names from files, see :func:`printable`."""
+    typer.echo(printable(text), err=err)
 
 
 def error_sentence(error: BaseException) -> tuple[str, bool]:
@@ -35,7 +55,7 @@ def error_sentence(error: BaseException) -> tuple[str, bool]:
     while error.__cause__ is not None and str(error).startswith(WRAPPERS):
         error = error.__cause__
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.filename}: {error.strerror}", True
+        return " ".join(f"{error.filename}: {error.strerror}".split()), True
     expected = isinstance(error, ValueError | TypeError | OSError | KeyError | MissingExtraError)
     text = " ".join((str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)).split())
     text = _COLUMN.sub(r"--\1-column", text)
@@ -48,7 +68,7 @@ class _EchoHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno < logging.WARNING or not several_processes() or _is_first_to_say(text):
-            typer.echo(text, err=True)
+            echo(text, err=True)
 
 
 def set_up_messages() -> None:
@@ -68,7 +88,7 @@ def set_up_messages() -> None:
         if str(message) not in warned and not issubclass(category, DeprecationWarning | FutureWarning):
             warned.add(str(message))
             if _is_first_to_say(f"warning: {message}"):
-                typer.echo(f"Warning: {message}", err=True)
+                echo(f"Warning: {message}", err=True)
 
     warnings.showwarning = show
 
@@ -105,7 +125,7 @@ def say_process_lost(error: Exception, arguments: Sequence[str]) -> int | None:
     if lost is None:
         return None
     if _is_first_to_say("end"):  # torchrun itself names the process that has ended
-        typer.secho(f"Error: {lost} {how_to_go_on(arguments)}", fg=typer.colors.RED, err=True)
+        typer.secho(f"Error: {printable(lost)} {how_to_go_on(arguments)}", fg=typer.colors.RED, err=True)
     return 1
 
 
@@ -119,7 +139,7 @@ def say_error(text: str, expected: bool) -> None:
     if not _is_first_to_say(text):
         return
     _is_first_to_say("end")  # not that another process has ended, nor how to go on, which would end the same way
-    typer.secho(f"Error: {text}", fg=typer.colors.RED, err=True)
+    typer.secho(f"Error: {printable(text)}", fg=typer.colors.RED, err=True)
     if not expected:
         typer.echo("This looks like a defect; run again with --debug for the traceback.", err=True)
 
@@ -174,4 +194,4 @@ def print_skipped(errors: Sequence[Any]) -> None:
     """Counts the studies that were left out for an error, and shows the first."""
     if errors:
         counted = count_of(len(errors), "study was", "studies were")
-        typer.echo(f"{counted} skipped for an error, the first: {errors[0]}", err=True)
+        echo(f"{counted} skipped for an error, the first: {errors[0]}", err=True)

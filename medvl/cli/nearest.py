@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from medvl.cli.messages import echo
 from medvl.utils.checks import error_message
 from medvl.utils.counts import count_of
 
@@ -50,4 +51,4 @@ def nearest(
         queries, among or queries, output, query=query, candidate=candidate, k=count, backend=backend
     )
     found, searched = count_of(summary.queries, query), count_of(summary.candidates, candidate)
-    typer.echo(f"{found}, each with its {summary.k} nearest of {searched}, in {output}")
+    echo(f"{found}, each with its {summary.k} nearest of {searched}, in {output}")

@@ -259,14 +259,15 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 def _read_value(key: str, value: str) -> Any:
     """The value of a setting as YAML has it, but for a reference (``@``, ``%``) and 1e-4, which YAML does not take as such."""
-    import yaml
+    from medvl.workflows.yaml_text import load_yaml
 
     if value.strip().startswith(("@", "%")):
         return value.strip()
     try:
-        content = yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        raise ValueError(error_message(f"--set {key}", "be a value in YAML", repr(value))) from error
+        content = load_yaml(value)
+    except ValueError as error:
+        shown = value if len(value) <= 100 else f"{value[:100]}..."
+        raise ValueError(error_message(f"--set {key}", "be a value in YAML", f"{shown!r} ({error})")) from error
     try:
         return float(content) if isinstance(content, str) else content
     except ValueError:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from medvl.cli.messages import print_skipped
+from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import Data, OnError, checked_on_error, column_options
 from medvl.utils.checks import error_message
 from medvl.utils.counts import count_of
@@ -91,7 +91,7 @@ def pack(
         )
     print_skipped(summary.skipped)
     for line in _summary_lines(summary, output):
-        typer.echo(line)
+        echo(line)
 
 
 def _summary_lines(summary: PackSummary, output: Path) -> list[str]:
@@ -110,14 +110,14 @@ def _verify(folder: Path) -> None:
 
     problems = verify_packed(folder)
     for problem in problems:
-        typer.echo(problem, err=True)
+        echo(problem, err=True)
     if problems:
         are = count_of(len(problems), "file is", "files are")
         raise ValueError(error_message(str(folder), "be as it was written", f"a folder of which {are} not"))
     index = read_index(str(folder))
     studies = sum(shard["studies"] for shard in index["shards"])
     files = count_of(len(index["shards"]), "tar file")
-    typer.echo(f"{folder} is whole: {count_of(studies, 'study', 'studies')} in {files}.")
+    echo(f"{folder} is whole: {count_of(studies, 'study', 'studies')} in {files}.")
 
 
 class _Bar:

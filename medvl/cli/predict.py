@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import print_skipped
+from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import (
     BatchSize,
     Data,
@@ -49,24 +49,27 @@ def predict(
 
     Example:  medvl predict runs/first new/*.png --finding "Pleural Effusion" --output scores.csv
     """
+    from medvl.utils.io import check_not_input, check_writable
     from medvl.workflows.predictions import SCORE_FILES, check_suffix, image_manifest
 
     if bool(images) == (data is not None):
         raise ValueError("Give either images or a table (--data), " + ("not both." if images else "got neither."))
     if output is not None:
-        from medvl.utils.io import check_writable
-
         check_suffix(output, SCORE_FILES)
         check_writable(output)
     from medvl.workflows import TrainedRun
     from medvl.workflows import predict as score
+    from medvl.workflows.run_records import input_tables
 
+    if output is not None:
+        read = input_tables({"data": data, "columns": columns}, run)
+        check_not_input(output, [*(images or []), *read], "--output")
     trained = TrainedRun(run, resolve_device(device), trusted_packages=trust_package or [])
     checked_on_error(on_error)
     manifest = image_manifest(images) if images else trained.studies(data, "all", columns, on_error)
     found = score(trained, manifest, finding, batch_size, on_error)
     if output is not None:
-        typer.echo(f"{count_of(len(found.study_ids), 'image')} in {found.save(output)}")
+        echo(f"{count_of(len(found.study_ids), 'image')} in {found.save(output)}")
     else:
         _print_scores(found.study_ids, found.findings, found.scores.tolist())
     print_skipped(found.skipped)
@@ -76,6 +79,6 @@ def _print_scores(ids: list[str], findings: list[str], scores: list[list[float]]
     """A line for each image and finding, the highest first; of one finding, the images in order."""
     width = max(map(len, findings), default=0)
     for name, row in zip(ids, scores, strict=True):
-        typer.echo(name)
+        echo(name.replace("\n", "\\n"))
         for score, finding in sorted(zip(row, findings, strict=True), key=lambda pair: (-pair[0], pair[1])):
-            typer.echo(f"  {finding:<{width}}  {score:.3f}")
+            echo(f"  {finding:<{width}}  {score:.3f}")

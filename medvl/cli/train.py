@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from medvl.cli.messages import print_skipped
+from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import (
     Data,
     Device,
@@ -102,4 +102,4 @@ def train(
     if not is_rank_zero():
         return
     print_skipped(workflows.read_skipped(run))
-    typer.echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")
+    echo(f"Trained model in {run / 'model'}. Next: medvl evaluate {run}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from string import Formatter
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from medvl.data.cells import CellError, is_missing, read_id
 from medvl.data.tables import Table
 from medvl.utils.checks import error_message
+
+_LONG = re.compile(r"\d{5}")
 
 
 class ImageTemplate:
@@ -71,6 +74,8 @@ def template_parts(template: str) -> list[tuple[str, str | None, str]]:
         parts = [(text, field, spec or "") for text, field, spec, _ in parsed]
     except ValueError as error:
         raise ValueError(error_message("image_template", expected, repr(template))) from error
+    if any(_LONG.search(spec) for *_, spec in parts):
+        raise ValueError(error_message("image_template", "fill up to fewer than 10000 characters", repr(template)))
     if not any(field for _, field, _ in parts) or any(field is not None and not field.strip() for _, field, _ in parts):
         raise ValueError(error_message("image_template", expected, repr(template)))
     return parts

@@ -58,6 +58,8 @@ def load_embeddings(path: str | Path) -> dict[str, Array]:
         raise ValueError(f"{path} cannot be read as embeddings: {plain_reason(error)}.") from error
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, *_HEADER_ERRORS) as error:
         raise ValueError(f"{path} cannot be read as embeddings: it is damaged or cut off.") from error
+    except RuntimeError as error:
+        raise ValueError(f"{path} cannot be read as embeddings: it is encrypted.") from error
     return arrays
 
 
@@ -73,7 +75,7 @@ def _check_arrays(arrays: dict[str, Array]) -> None:
         expected |= {"label": (shape[0], len(arrays["findings"])), "findings": (len(arrays["findings"]),)}
     for name, value in expected.items():
         kind = "f" if name in (*VECTORS, "label") else "U"
-        if arrays[name].shape != value or len(shape) != 2 or arrays[name].dtype.kind != kind:
+        if arrays[name].shape != value or len(shape) != 2 or not shape[1] or arrays[name].dtype.kind != kind:
             raise ValueError(f"{name} is of the type {arrays[name].dtype} and the shape {arrays[name].shape}.")
 
 

@@ -143,7 +143,7 @@ def write_listed(path: str | Path, content: str | bytes | bytearray, private: bo
         before = sums.get(path.name)
         if before is not None and before != {digest}:
             _write(path.parent, {**sums, path.name: {*before, digest}})
-        with atomic_write(path, "wb") as file:
+        with atomic_write(path, "wb", follow_links=False) as file:
             if private:
                 os.chmod(file.name, 0o600)
             file.write(content)
@@ -202,7 +202,7 @@ def read_sealed(path: str | Path) -> Any:
 
 def _write(folder: Path, sums: Mapping[str, Iterable[str]]) -> None:
     lines = sorted((name, digest) for name, digests in sums.items() for digest in digests)
-    write_text(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in lines))
+    write_text(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in lines), follow_links=False)
 
 
 @contextmanager

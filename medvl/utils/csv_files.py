@@ -7,15 +7,19 @@ import re
 from collections.abc import Iterable
 from typing import IO, Any
 
-_FORMULA = re.compile(r"\s*[=+\-@\uff0b\uff0d\uff1d\uff20]|[\t\r\n]")
+_UNSEEN = r"[\s\x00-\x1f\x7f-\x9f\xad\u180e\u200b-\u200f\u202a-\u202e\u2060-\u2069\u2800\ufeff]"
+"""What a program may leave out at the beginning of a cell: white space, control characters, a mark of the byte order."""
+
+_SIGNS = "=+@\uff0b\uff0d\uff1d\uff20\ufe62\ufe63\ufe66\ufe6b\u207a\u207b\u207c-"
+_FORMULA = re.compile(rf"{_UNSEEN}*[{_SIGNS}]|[\t\r\n]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 
 
 def spreadsheet_cell(value: Any) -> Any:
     """A cell as a spreadsheet shows it: a text that it would run as a formula gets an apostrophe before it.
 
-    These are texts that begin with ``=``, ``+``, ``-`` or ``@``, their full-width forms, or a tab or line break, and that are
-    no number. Other values are returned as they are.
+    These are texts that begin with ``=``, ``+``, ``-`` or ``@``, their full-width, small and raised forms, also behind
+    characters that are not seen, or with a tab or line break, and that are no number. Other values are returned as they are.
 
     Example:
         >>> [spreadsheet_cell(value) for value in ("=1+2", "-1", "- no effusion", -1, "a=b")]

@@ -11,11 +11,12 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
+from medvl.utils.checks import error_message
 from medvl.utils.disk import name_full_disk
 from medvl.utils.host import is_running, machine_id
 
@@ -26,18 +27,21 @@ DAY = 86400.0
 
 
 @contextmanager
-def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[IO[Any]]:
+def atomic_write(path: str | Path, mode: str = "w", follow_links: bool = True, **options: Any) -> Iterator[IO[Any]]:
     """Open a file that replaces ``path`` only once it is completely written and on the disk.
 
     It is written beside ``path`` under another name and then renamed, which is atomic: a process that is killed at any
     moment leaves the old file or the new one. If the body raises, the old file stays. The folder is created, and what a
     killed process left of the same file is removed. Of a symbolic link, the file that it leads to is replaced. A device or a
-    pipe is written to as it is.
+    pipe is written to as it is. Where ``follow_links`` is false, the link, device or pipe itself is replaced: in a folder that
+    somebody else may have made, it would lead to any file of the user.
 
     Args:
         path: the file to write.
         mode: ``"w"``, ``"wb"`` or ``"w+b"``.
-        options: further options of :func:`open`, such as ``newline``; text is UTF-8.
+        follow_links: whether a symbolic link, a device or a pipe is written to, as a user expects of a path that they typed.
+        options: further options of :func:`open`, such as ``newline``; text is UTF-8. What UTF-8 cannot hold, such as a byte
+            of a file's name, becomes an escape sequence.
 
     Raises:
         DiskFullError: If there is no space left, with the file and the disk.
@@ -53,12 +57,13 @@ def atomic_write(path: str | Path, mode: str = "w", **options: Any) -> Iterator[
     """
     if "b" not in mode:
         options.setdefault("encoding", "utf-8")
+        options.setdefault("errors", "backslashreplace")
     with name_full_disk(path):
-        if is_stream(path):
+        if follow_links and is_stream(path):
             with Path(path).open(mode, **options) as file:
                 yield file
             return
-        path = link_target(path)
+        path = link_target(path) if follow_links else Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_partial_files(path.parent, path.name)
         partial = partial_path(path, f".{machine_id()[:8]}-{os.getpid()}")
@@ -128,11 +133,12 @@ def sync(file: IO[Any]) -> None:
 def replace_file(partial: Path, path: Path) -> None:
     """Rename a complete file to ``path``, with the permissions of the file that it replaces."""
     try:
-        mode = stat.S_IMODE(os.stat(path).st_mode)
+        mode = os.lstat(path).st_mode
     except FileNotFoundError:
         pass
     else:
-        os.chmod(partial, mode)
+        if stat.S_ISREG(mode):
+            os.chmod(partial, stat.S_IMODE(mode))
     os.replace(partial, path)
 
 
@@ -158,6 +164,26 @@ def check_writable(path: str | Path) -> None:
         raise OSError(f"{path} cannot be written: {folder}: {error.strerror}.") from error
 
 
+def check_not_input(output: str | Path, inputs: Iterable[str | Path | None], name: str = "output") -> None:
+    """Raise where the file to be written is one of those that are read, by whatever path or link.
+
+    Args:
+        output: the file to write.
+        inputs: the files that are read; those that are None or do not exist are passed over.
+        name: of the argument, for the error.
+
+    Raises:
+        ValueError: If so.
+    """
+    for path in inputs:
+        try:
+            same = path is not None and os.path.samefile(path, output) and not is_stream(output)
+        except (OSError, ValueError):  # one of them does not exist
+            continue
+        if same:
+            raise ValueError(error_message(name, "differ from the files that are read", str(output)))
+
+
 def number_files(folder: Path, names: Sequence[str]) -> str:
     """Keep earlier files: rename those that exist by the lowest number that is free for all of them; return their new names."""
     paths = [folder / name for name in names if (folder / name).exists()]
@@ -173,9 +199,9 @@ def _numbered(path: Path, number: int) -> Path:
     return path.with_name(f"{path.stem}-{number}{path.suffix}")
 
 
-def write_text(path: str | Path, text: str) -> None:
-    """Write a text file atomically, as UTF-8."""
-    with atomic_write(path) as file:
+def write_text(path: str | Path, text: str, follow_links: bool = True) -> None:
+    """Write a text file atomically, as UTF-8; see :func:`atomic_write`."""
+    with atomic_write(path, follow_links=follow_links) as file:
         file.write(text)
 
 

@@ -14,6 +14,7 @@ from medvl.evaluation.report.comparison import ComparedRun, RunsComparison, writ
 from medvl.handlers import read_metrics
 from medvl.utils.checks import error_message
 from medvl.utils.io import check_writable, number_files, write_text
+from medvl.utils.limits import check_regular_file
 from medvl.workflows.evaluate import evaluation_context, example_sentences, run_protocols
 from medvl.workflows.run_records import METRICS
 from medvl.workflows.trained_run import TrainedRun
@@ -95,10 +96,11 @@ def compare_runs(
     comparison = RunsComparison.of(compared, order, bootstrap)
     content = json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n"
     earlier = output / COMPARISON
+    check_regular_file(earlier)
     if earlier.exists() and earlier.read_bytes() != content.encode():
         moved = number_files(output, (COMPARISON, PAGE))
         logger.info("What was in %s is another comparison; kept as %s.", output, moved)
-    write_text(earlier, content)
+    write_text(earlier, content, follow_links=False)
     write_comparison(output / PAGE, comparison, show_text=show_text)
     return comparison
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,18 +22,20 @@ from medvl.evaluation.embedding_files import (
     write_embeddings,
 )
 from medvl.evaluation.embeddings import embed_studies
-from medvl.utils.checks import check_integer, check_option
+from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.checksums import CHECKSUMS
 from medvl.utils.distributed import all_gather_object, barrier, get_rank, get_world_size, is_rank_zero
 from medvl.utils.errors import StudyError
 from medvl.utils.io import atomic_write, file_sha256, remove_partial_files
-from medvl.workflows.folder_lock import FolderLock
+from medvl.workflows.folder_lock import LOCK, FolderLock
 from medvl.workflows.run_records import MODEL
 from medvl.workflows.study_state import work_digest
 from medvl.workflows.trained_run import TrainedRun
 
 PART_SIZE = 4096
 """Studies in a part, of which one is in memory at a time."""
+
+_PART = re.compile(r"part-\d{6,}\.npz(\..*\.partial)?")
 
 
 @dataclass(frozen=True)
@@ -94,7 +98,8 @@ def embed_to_file(
 
     Raises:
         OSError: If the output cannot be written.
-        ValueError: If an option is wrong, another run is writing the same output, or every study was skipped.
+        ValueError: If an option is wrong, another run is writing the same output, ``OUTPUT.parts`` holds
+            something else than parts, or every study was skipped.
         medvl.utils.errors.StudyError: If a study cannot be read and ``on_error`` is ``"raise"``.
 
     Example:
@@ -111,6 +116,7 @@ def embed_to_file(
     output = Path(output)
     check_embedding_file(output)
     folder = output.with_name(f"{output.name}.parts")
+    _check_parts(folder)
     count = -(-len(manifest) // part_size)
     paths = [folder / f"part-{number:06d}.npz" for number in range(count)]
     lock = FolderLock(folder)
@@ -129,14 +135,35 @@ def embed_to_file(
         if is_rank_zero():
             filled = [path for number, path in enumerate(paths) if done[number].studies]
             write_embeddings(output, manifest.names, lambda name: _read(filled, name))
-            shutil.rmtree(folder)
+            _remove_parts(folder)
         barrier()
     finally:
         if is_rank_zero():
             lock.release()
-            if folder.is_dir() and not any(folder.glob("part-*.npz")):
-                shutil.rmtree(folder, ignore_errors=True)
+            with suppress(OSError):  # parts to go on with, or no folder
+                folder.rmdir()
     return summary
+
+
+def _check_parts(folder: Path) -> None:
+    """Raise where the folder of the parts is a user's own, of which something would be written over or deleted.
+
+    Raises:
+        ValueError: If it is a link, or holds something that no part is.
+    """
+    expected = "be a new folder, or one that an interrupted run left"
+    if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
+        raise ValueError(error_message(str(folder), expected, "a link" if folder.is_symlink() else "a file"))
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    other = [name for name in names if not (_PART.fullmatch(name) or name.startswith(LOCK))]
+    if other:
+        raise ValueError(error_message(str(folder), expected, f"one with {other[0]}"))
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob("part-*.npz"):
+        path.unlink()
+    remove_partial_files(folder)
 
 
 def _prepare(folder: Path, paths: Sequence[Path], resume: bool) -> None:
@@ -218,5 +245,5 @@ def _find_part(path: Path, digest: str) -> _Part | None:
         with zipfile.ZipFile(path) as archive:
             damaged = archive.testzip()
         return None if damaged else _Part(record["studies"], [tuple(error) for error in record["skipped"]], kept=True)
-    except (OSError, ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
+    except (OSError, ValueError, LookupError, TypeError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
         return None

@@ -105,7 +105,10 @@ def _merge_rows(path: Path, rows: str, kept: list[str]) -> str:
     """Lines of CSV, after those of an earlier file that belong to the protocols that are kept."""
     if not path.is_file():
         return rows
-    header, *earlier = csv.reader(io.StringIO(path.read_text(), newline=""))
+    try:
+        header, *earlier = csv.reader(io.StringIO(path.read_text(encoding="utf-8"), newline=""))
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged; move it away, or name another folder (--output).") from error
     if header != next(csv.reader(io.StringIO(rows, newline=""))):
         return rows
     buffer = io.StringIO()

@@ -9,6 +9,7 @@ import logging
 import os
 import secrets
 import socket
+import stat
 import threading
 from contextlib import suppress
 from datetime import datetime
@@ -30,6 +31,9 @@ BEAT_SECONDS = 15.0
 
 STALE_SECONDS = 180.0
 """A lock of another machine counts as left behind if its file was not touched for so long."""
+
+MOST_BYTES = 2**16
+"""What is read of a lock at most; none is as long."""
 
 _held: dict[Path, FolderLock] = {}
 
@@ -135,7 +139,8 @@ class FolderLock:
         away = self._beside("old")
         with suppress(FileNotFoundError):  # another process was faster
             os.rename(self.path, away)
-            holder = _parse(away.read_text(errors="replace"))
+            with away.open("rb") as file:
+                holder = _parse(file.read(MOST_BYTES).decode(errors="replace"))
             if holder.get("token") != left.get("token"):  # of a process that took it over in between
                 with suppress(OSError):
                     os.link(away, self.path)
@@ -160,7 +165,13 @@ class FolderLock:
                 return holder
             if running:
                 raise FolderInUseError(self._in_use(holder))
-        age = max(0.0, self._now() - touched)
+        age = self._now() - touched
+        if age < -STALE_SECONDS:
+            raise FolderInUseError(
+                f"{self._in_use(holder)} Its last sign of life is {-age:.0f} s ahead, as by a clock that was set back; if it "
+                f"has ended, delete {self.path}."
+            )
+        age = max(0.0, age)
         if age > STALE_SECONDS:
             return holder
         raise FolderInUseError(
@@ -191,15 +202,18 @@ class FolderLock:
             FolderInUseError: If the file is not a lock of a run, perhaps the user's own.
         """
         try:
-            touched = self.path.stat().st_mtime
-            if not self.path.is_file():  # a pipe would be waited on
+            status = os.lstat(self.path)
+            if not stat.S_ISREG(
+                status.st_mode
+            ):  # a pipe would be waited on, and a link that leads nowhere tried for ever
                 raise FolderInUseError(f"{self.path} is not the lock of a run; move it away, or choose another folder.")
-            text = self.path.read_text(errors="replace")
+            with self.path.open("rb") as file:
+                text = file.read(MOST_BYTES).decode(errors="replace")
         except FileNotFoundError:
             return {}, None
         if not BEGINNING.startswith(text[: len(BEGINNING)]):
             raise FolderInUseError(f"{self.path} is not the lock of a run; move it away, or choose another folder.")
-        return _parse(text), touched
+        return _parse(text), status.st_mtime
 
     def _in_use(self, holder: dict[str, Any]) -> str:
         return f"{self.folder} is in use by {_describe(holder)}; wait for it, or choose another folder."

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -16,13 +15,15 @@ from typing import Any, NamedTuple
 
 from medvl.data.cells import CellError
 from medvl.data.tables import Progress, Row, Table, read_joined_table
+from medvl.data.tables.join import parse_join
 from medvl.data.tables.output import TableOutput, check_output
 from medvl.data.tables.reports import ReportColumns
 from medvl.data.text_labels import labeler_version
 from medvl.text import Vocabulary, load_vocabulary
 from medvl.text.label_table import TEXT_UNITS, LabelSummary, label_cells, label_columns
-from medvl.utils.checks import check_integer, check_option, error_message
+from medvl.utils.checks import check_integer, check_option
 from medvl.utils.errors import StudyError
+from medvl.utils.io import check_not_input
 from medvl.utils.worker_processes import begin_worker, worker_context
 
 BLOCK_ROWS = 256
@@ -83,8 +84,8 @@ def label_table(
 
     Raises:
         OSError: If the table or the vocabulary cannot be read, or the output cannot be written.
-        ValueError: If the table does not have ``report_column``, an option is unknown, ``output`` is the input, the output
-            would have a column name twice, or a run is resumed whose table or options have changed.
+        ValueError: If the table does not have ``report_column``, an option is unknown, ``output`` is a file that is read, the
+            output would have a column name twice, or a run is resumed whose table or options have changed.
         medvl.utils.errors.StudyError: If a row cannot be read and ``on_error`` is ``"raise"``.
 
     Example:
@@ -94,8 +95,8 @@ def label_table(
     check_option(on_error, "on_error", ("raise", "skip"))
     check_integer(num_workers, "num_workers", minimum=0)
     check_output(output)
-    if _same_file(path, output):
-        raise ValueError(error_message("output", "differ from path", output))
+    tables = (path, *(parse_join(text).path for text in ([join] if isinstance(join, str) else join)))
+    check_not_input(output, (*tables, None if isinstance(vocabulary, Vocabulary) else vocabulary))
     loaded = load_vocabulary(vocabulary)
     table = read_joined_table(path, join)
     reports = ReportColumns(table, report_column)
@@ -123,13 +124,6 @@ def label_table(
                 progress(rows, table.progress)
         summary.unmatched = table.unmatched
     return summary
-
-
-def _same_file(path: str | Path, output: str | Path) -> bool:
-    try:
-        return os.path.samefile(path, output) and not str(path).startswith("/dev/")
-    except OSError:
-        return False
 
 
 def _identity(

@@ -10,11 +10,9 @@ from numbers import Real
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from medvl.utils.checks import error_message
-from medvl.utils.errors import plain_reason
 from medvl.utils.limits import check_regular_file, read_small_text
+from medvl.workflows.yaml_text import load_yaml
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 PAPERS = BUNDLES / "papers"
@@ -99,12 +97,11 @@ def with_paper_settings(config_file: ConfigFile, overrides: Mapping[str, Any]) -
 def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
     if path in above:
         raise ValueError(f"{path} is among its own layers.")
+    text = read_small_text(path)
     try:
-        content = yaml.safe_load(read_small_text(path))
-    except RecursionError as error:
-        raise ValueError(f"{path} is no valid YAML: {plain_reason(error)}.") from error
-    except (yaml.YAMLError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is no valid YAML: {' '.join(str(error).split())}.") from error
+        content = load_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{path} is no valid YAML: {error}.") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(error_message(str(path), "hold the settings of a recipe", found))

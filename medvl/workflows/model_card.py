@@ -16,6 +16,7 @@ from medvl.utils.io import file_sha256, write_text
 from medvl.workflows.evaluation_files import EVALUATED_ON, EVALUATION
 from medvl.workflows.model_card_facts import evaluation_facts, is_number, key_figures, run_facts
 from medvl.workflows.run_records import MODEL, read_record
+from medvl.workflows.yaml_text import load_yaml
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +78,7 @@ def write_model_card(run: str | Path, license: str | None = None, model_folder: 
         _evaluation_part(evaluation),
         _section("rest", facts),
     ]
-    write_text(path, _front_text(front) + "\n" + "\n\n".join(parts) + "\n")
+    write_text(path, _front_text(front) + "\n" + "\n\n".join(parts) + "\n", follow_links=False)
     return path
 
 
@@ -102,7 +103,7 @@ def update_model_card(run: str | Path) -> bool:
     front.pop("model-index", None)
     front |= model_index(run.resolve().name, evaluation)
     body = _FRONT_MATTER.sub("", before, count=1)
-    write_text(path, f"{_front_text(front)}{body}{_evaluation_part(evaluation)}{after}")
+    write_text(path, f"{_front_text(front)}{body}{_evaluation_part(evaluation)}{after}", follow_links=False)
     return True
 
 
@@ -135,10 +136,10 @@ def model_index(name: str, evaluation: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_front_matter(path: Path) -> dict[str, Any]:
     """The YAML at the head of a card; empty where there is none that can be read."""
-    found = _FRONT_MATTER.match(path.read_text(encoding="utf-8")) if path.is_file() else None
+    found = _FRONT_MATTER.match(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else None
     try:
-        content = yaml.safe_load(found[1]) if found else None
-    except yaml.YAMLError:
+        content = load_yaml(found[1]) if found else None
+    except ValueError:
         return {}
     return content if isinstance(content, dict) else {}
 

@@ -111,9 +111,27 @@ class ModelInput:
                 "version of medvl; train it again to evaluate it here, or load the model by DualEncoder.from_pretrained."
             )
         try:
-            return cls(**read_record(path))
+            read = cls(**read_record(path))
         except TypeError as error:
             raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
+        if (problem := read._problem_of_types()) is not None:
+            raise ValueError(f"{path} is damaged: {problem}.")
+        return read
+
+    def _problem_of_types(self) -> str | None:
+        """What is of another type than :meth:`save` writes."""
+        for key, steps in (("image", self.image), ("report", self.report)):
+            if steps is None:
+                whole = isinstance(self.problems, dict) and isinstance(self.problems.get(key), str)
+            else:
+                whole = isinstance(steps, list) and all(
+                    isinstance(step, dict) and isinstance(step.get(TARGET), str) for step in steps
+                )
+            if not whole:
+                return f"{key} is neither a list of transforms, each with {TARGET}, nor null with its problem"
+        if self.text_unit not in ("report", "sentence"):
+            return "text_unit is neither report nor sentence"
+        return None if self.max_length is None or type(self.max_length) is int else "max_length is no integer"
 
     def transforms(self, key: str, trusted_packages: Sequence[str] = ()) -> Compose:
         """The preprocessing of ``image`` or ``report``.

@@ -11,7 +11,7 @@ from medvl.evaluation.neighbors import nearest_neighbors
 from medvl.evaluation.stored_embeddings import load_embeddings
 from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.csv_files import CsvWriter
-from medvl.utils.io import atomic_write, check_writable
+from medvl.utils.io import atomic_write, check_not_input, check_writable
 
 SIDES = ("image", "report")
 _ARRAYS = {"image": "image_embeds", "report": "text_embeds"}
@@ -62,7 +62,8 @@ def write_neighbors(
 
     Raises:
         OSError: If a file cannot be read or written.
-        ValueError: If the embeddings are of different widths, no study has what is searched, or an option is unknown.
+        ValueError: If the embeddings are of different widths, no study has what is searched, an option is unknown, or
+            ``output`` is a file of embeddings that is read.
         MissingExtraError: If a package is missing that the files or the backend need.
 
     Example:
@@ -72,6 +73,7 @@ def write_neighbors(
         check_option(value, name, SIDES)
     check_integer(k, "k", minimum=1)
     check_writable(output)
+    check_not_input(output, (queries, candidates))
     asked, archive = load_embeddings(queries), load_embeddings(candidates)
     rows, places = _filled(asked, query, queries), _filled(archive, candidate, candidates)
     vectors, found_in = asked[_ARRAYS[query]], archive[_ARRAYS[candidate]]

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from medvl.data import Manifest, parse_source, table_path
 from medvl.data.shards import PackedLocation
@@ -24,6 +23,7 @@ from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.io import file_sha256
 from medvl.utils.limits import read_small_text
 from medvl.workflows.literals import literal_text
+from medvl.workflows.yaml_text import load_yaml
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
 MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
@@ -110,8 +110,8 @@ def read_record(path: Path) -> dict[str, Any]:
     """
     verify_file(path)
     try:
-        content = (yaml.safe_load if path.suffix == ".yaml" else json.loads)(read_small_text(path))
-    except (ValueError, RecursionError, yaml.YAMLError, TypeError, AttributeError) as error:
+        content = (load_yaml if path.suffix == ".yaml" else json.loads)(read_small_text(path))
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it holds no settings.")
@@ -129,11 +129,21 @@ def read_skipped(path: str | Path) -> list[StudyError]:
 
 
 def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:
-    """Hashes of the tables that a run reads, of ``data``, ``sources`` and what is joined; a public set has none."""
-    locations = [config["data"], *(parse_source(source)[1] for source in config.get("sources") or [])]
+    """Hashes of the tables that a run reads (:func:`input_tables`)."""
+    return [file_sha256(table) for table in input_tables(config, folder)]
+
+
+def input_tables(config: Mapping[str, Any], folder: Path) -> list[Path]:
+    """The tables of ``data``, ``sources`` and what is joined; a public set has none.
+
+    Args:
+        config: the configuration of a run, or these keys of it.
+        folder: the run's folder.
+    """
+    locations = [config.get("data"), *(parse_source(source)[1] for source in config.get("sources") or [])]
     tables = [table_path(location, folder) for location in locations if location is not None]
-    joins = config.get("columns", {}).get("join") or ()
+    joins = (config.get("columns") or {}).get("join") or ()
     tables += [Path(parse_join(join).path) for join in ([joins] if isinstance(joins, str) else joins)]
     packed = [place.folder for name in locations if name is not None and (place := PackedLocation.parse(name))]
     tables += [Path(folder) / INDEX for folder in packed]  # none, where it is on a web server
-    return [file_sha256(table) for table in tables if table.is_file()]
+    return [table for table in tables if table.is_file()]

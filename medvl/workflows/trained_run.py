@@ -151,7 +151,11 @@ class TrainedRun:
     @cached_property
     def _saved_prompts(self) -> dict[str, dict[str, list[str]]]:
         saved = self.path / MODEL / PROMPTS
-        return read_record(saved) if saved.is_file() else {}
+        prompts = read_record(saved) if saved.is_file() else {}
+        for name, sides in prompts.items():
+            if not isinstance(sides, dict) or not all(_are_texts(sides.get(side)) for side in ("present", "absent")):
+                raise ValueError(f"{saved} is damaged: {name!r} has no texts for present and absent.")
+        return prompts
 
     def class_prompts(self, names: Iterable[str]) -> dict[str, dict[str, list[str]]]:
         """Present and absent prompts of each finding: those saved with the model, else those of the built-in templates.
@@ -350,3 +354,11 @@ def fill_missing_keys(study: Mapping[str, Any], findings: int) -> dict[str, Any]
     """The study with every key of a batch; a missing report is empty, a missing label NaN, a missing patient id the study's."""
     unknown = torch.full((findings,), torch.nan)
     return {"report": "", "patient_id": study["study_id"], "label": unknown, **study}
+
+
+def _are_texts(value: Any) -> bool:
+    """Whether a value is a list of at least one text, all of them Unicode."""
+    try:
+        return isinstance(value, list) and bool(value) and all(text.encode() for text in value)
+    except (AttributeError, UnicodeEncodeError):
+        return False

@@ -78,6 +78,8 @@ def test_template_with_formats(folder):
         ({"image_template": "{}"}, "image_template must be a path with columns in braces"),
         ({"image_template": "{id!r}"}, "image_template must be a path with columns in braces"),
         ({"image_template": "{id"}, "image_template must be a path with columns in braces"),
+        ({"image_template": "{id:>999999999}"}, "image_template must fill up to fewer than 10000 characters"),
+        ({"image_template": "{id:.99999}"}, "image_template must fill up to fewer than 10000 characters"),
         ({"image_template": "{idd}"}, "image_template: cases.csv has no column 'idd' (did you mean 'id'?)"),
         (
             {"image_template": "{id}", "image_column": "id"},

@@ -202,3 +202,20 @@ def test_memory_does_not_grow_with_the_number_of_rows(tmp_path, name):
         tracemalloc.stop()
     assert peak < 6e6, "80 parts of 0.5 MB are 41 MB"
     assert load_embeddings(tmp_path / name)["image_embeds"].shape == (80_000, 64)
+
+
+def test_an_encrypted_archive_and_vectors_without_a_number_are_named(tmp_path, embeddings):
+    path = tmp_path / "e.npz"
+    content = bytearray(embeddings.save(path, FINDINGS, SPLITS).read_bytes())
+    for start, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        found = -1
+        while (found := content.find(start, found + 1)) >= 0:
+            content[found + place] |= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"e\.npz cannot be read as embeddings: it is encrypted"):
+        load_embeddings(path)
+    none = np.zeros((2, 0), dtype=np.float32)
+    ids = {name: np.array(["a", "b"]) for name in ("study_id", "patient_id", "split")}
+    np.savez(path, image_embeds=none, text_embeds=none, **ids)
+    with pytest.raises(ValueError, match=r"image_embeds is of the type float32 and the shape \(2, 0\)"):
+        load_embeddings(path)

@@ -13,6 +13,8 @@ from medvl.utils.csv_files import CsvWriter, spreadsheet_cell
     [
         '=HYPERLINK("http://x/?"&A1)', "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "\n=1", "  =1", "\u00a0=1",
         "＝1", "＋1", "－1", "＠x", "-1e", "+-1", "=", "-1 ", "-1\n", "--5", "- no effusion", "-inf", "-0x10",
+        "\ufeff=1", "\u200b=1", "\x00=1", "\u2066 =1", "\xad@x", "\u2800+a", "\x7f=1", "\ufe66a", "\ufe62a", "\ufe63a",
+        "\ufe6bx",        "\u207ca", "\u207aa", "\u207ba",
     ],
 )  # fmt: skip
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text):

@@ -114,3 +114,23 @@ def test_json_has_no_number_that_is_not_finite(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "loss": NaN}\n')
     with pytest.raises(ValueError, match=r"line 2 is damaged"):
         read_json_lines(tmp_path / "a.jsonl")
+
+
+@pytest.mark.parametrize("kind", ["link", "broken", "pipe"])
+def test_what_is_not_followed_is_replaced(tmp_path, kind):
+    path, own = tmp_path / "record.json", tmp_path / "own"
+    own.write_text("mine")
+    if kind == "pipe":
+        os.mkfifo(path)
+    else:
+        path.symlink_to(own if kind == "link" else tmp_path / "nowhere")
+    write_text(path, "new", follow_links=False)
+    assert path.read_text() == "new"
+    assert not path.is_symlink()
+    assert own.read_text() == "mine"
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == ["own", "record.json"]
+
+
+def test_bytes_of_a_file_name_that_are_no_utf8_are_escaped(tmp_path):
+    write_text(tmp_path / "names.csv", os.fsdecode(b"scan\xff.png\n"))
+    assert (tmp_path / "names.csv").read_text() == "scan\\udcff.png\n"

@@ -179,3 +179,30 @@ def test_the_command_in_two_processes_writes_the_same_bytes(trained, medvl, tmp_
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == f"21 studies in {tmp_path / 'two'}\n"
     assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "part-mine.npz", "folder"])
+def test_a_users_folder_in_place_of_the_parts_is_kept(trained, tmp_path, name):
+    parts = tmp_path / "e.npz.parts"
+    parts.mkdir()
+    (parts / name).mkdir() if name == "folder" else (parts / name).write_text("mine")
+    with pytest.raises(ValueError, match=rf"e.npz.parts must be a new folder.* got one with {name}"):
+        embed_to_file(trained[1], studies(trained), tmp_path / "e.npz")
+    assert [path.name for path in parts.iterdir()] == [name]
+
+
+def test_a_link_in_place_of_the_parts_is_not_followed(trained, tmp_path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "part-000007.npz").write_text("mine")
+    (tmp_path / "e.npz.parts").symlink_to("own")
+    with pytest.raises(ValueError, match="got a link"):
+        embed_to_file(trained[1], studies(trained), tmp_path / "e.npz")
+    assert [path.name for path in (tmp_path / "own").iterdir()] == ["part-000007.npz"]
+
+
+def test_what_is_put_beside_the_parts_meanwhile_is_kept(trained, tmp_path):
+    parts = tmp_path / "e.npz.parts"
+    embed_to_file(
+        trained[1], studies(trained), tmp_path / "e.npz", progress=lambda _: (parts / "notes.txt").write_text("x")
+    )
+    assert [path.name for path in parts.iterdir()] == ["notes.txt"]

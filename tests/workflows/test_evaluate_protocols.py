@@ -19,6 +19,7 @@ from medvl.evaluation.case_selection import CHEXPERT_COMPETITION_FINDINGS
 from medvl.utils.errors import StudyError
 from medvl.workflows import TrainedRun, evaluate_run, train
 from medvl.workflows.evaluate import evaluation_context
+from medvl.workflows.evaluation_files import _merge_rows
 from medvl.workflows.masks import find_masks, masked_dataset
 
 SMALL = {"image_size": 32, "batch_size": 16, "epochs": 1, "embed_dim": 8, "vocab_size": 200, "progress": False}
@@ -89,6 +90,13 @@ class TestProtocols:
         }
         assert "Pointing game" in out
         assert "AUROC" not in out
+
+    @pytest.mark.parametrize("content", [b"", b"a\xff"])
+    def test_an_earlier_table_that_is_damaged_is_named(self, tmp_path, content):
+        """A table that SHA256SUMS does not list, as after it was edited."""
+        (tmp_path / "evaluation.csv").write_bytes(content)
+        with pytest.raises(ValueError, match=r"evaluation.csv is damaged; move it away"):
+            _merge_rows(tmp_path / "evaluation.csv", "protocol,value\nretrieval,1\n", ["zero_shot"])
 
     def test_wrong_protocols_are_named(self, medvl, folder, tmp_path):
         code, _, err = medvl("evaluate", folder, "--output", tmp_path, "--protocol", "retreival")

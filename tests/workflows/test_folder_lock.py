@@ -213,3 +213,32 @@ def test_a_lock_that_is_nested_or_a_pipe_is_not_waited_on(tmp_path):
     os.mkfifo(tmp_path / "run.lock")
     with pytest.raises(FolderInUseError, match=r"run\.lock is not the lock of a run; move it away"):
         FolderLock(tmp_path).check_unused()
+
+
+def test_a_lock_that_is_a_link_is_not_tried_for_ever(tmp_path):
+    """A link that leads nowhere can neither be created nor read."""
+    os.symlink("nowhere", tmp_path / "run.lock")
+    process = FORK.Process(target=hold, args=(tmp_path, FORK.Event(), FORK.Event()), daemon=True)
+    process.start()
+    process.join(20)
+    ended = process.exitcode
+    process.kill()
+    assert ended == 1
+    with pytest.raises(FolderInUseError, match="is not the lock of a run"):
+        FolderLock(tmp_path).check_unused()
+
+
+def test_a_lock_that_is_longer_than_memory_is_not_read_whole(tmp_path):
+    path = write_lock(tmp_path, machine="another")
+    os.truncate(path, 2**40)
+    with pytest.raises(FolderInUseError, match="does not say which"):
+        FolderLock(tmp_path).acquire()
+
+
+def test_a_lock_of_a_clock_that_was_set_back_is_not_said_to_end(tmp_path):
+    path = write_lock(tmp_path, age=-86400.0, machine="another")
+    with pytest.raises(FolderInUseError) as caught:
+        FolderLock(tmp_path).acquire()
+    assert "as by a clock that was set back" in str(caught.value)
+    assert "the folder is free in" not in str(caught.value)
+    assert str(caught.value).endswith(f"delete {path}.")

@@ -126,7 +126,7 @@ def test_a_row_that_is_not_whole_is_an_error_or_counted(tmp_path, row, reason):
         ({"output": "-", "resume": True}, ValueError, r"^output must be a file where a run is resumed, got -\.$"),
         ({"text_unit": "word"}, ValueError, r"^text_unit must be one of 'report', 'sentence', got 'word'\.$"),
         ({"path": "none.csv"}, FileNotFoundError, r"^path: there is no file none\.csv\.$"),
-        ({"output": "in.csv"}, ValueError, r"^output must differ from path, got in\.csv\.$"),
+        ({"output": "in.csv"}, ValueError, r"^output must differ from the files that are read, got in\.csv\.$"),
         (
             {"vocabulary": "none"},
             FileNotFoundError,

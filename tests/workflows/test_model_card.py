@@ -236,3 +236,17 @@ def test_names_arrive_as_text(copy):
     assert "&lt;svg onload" in text
     assert "\n# Heading" not in text
     assert "\n## F" not in text
+
+
+def test_a_card_that_is_a_link_leads_to_no_other_file(trained, tmp_path):
+    """A folder that somebody else made may not say which file of the reader is written over."""
+    run = shutil.copytree(trained, tmp_path / "run")
+    own = tmp_path / "own.md"
+    for write in (write_model_card, update_model_card):
+        own.write_bytes((run / "model" / "README.md").read_bytes())
+        before = own.read_bytes()
+        (run / "model" / "README.md").unlink()
+        (run / "model" / "README.md").symlink_to(own)
+        write(run)
+        assert own.read_bytes() == before
+        assert not (run / "model" / "README.md").is_symlink()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -143,3 +144,29 @@ def test_texts_that_are_no_unicode_are_named(trained, images):
         explain(run, images[0], ["caf\udce9"])
     with pytest.raises(ValueError, match=r"^each of findings must be valid Unicode, got '\\udcff'\.$"):
         predict(run, image_manifest(images), ["\udcff"])
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("preprocessing.json", {"image": 3, "report": [], "problems": {}}),
+        ("preprocessing.json", {"image": [1], "report": [], "problems": {}}),
+        ("preprocessing.json", {"image": [{"_target_": 1}], "report": [], "problems": {}}),
+        ("preprocessing.json", {"image": None, "report": [], "problems": {}}),
+        ("preprocessing.json", {"image": None, "report": [], "problems": 7}),
+        ("preprocessing.json", {"image": [], "report": [], "problems": {}, "text_unit": ["report"]}),
+        ("preprocessing.json", {"image": [], "report": [], "problems": {}, "max_length": "9"}),
+        ("prompts.json", {"a": 1}),
+        ("prompts.json", {"a": {"present": [], "absent": []}}),
+        ("prompts.json", {"a": {"present": [1], "absent": [None]}}),
+        ("prompts.json", {"a": {"present": "xy", "absent": "zz"}}),
+        ("prompts.json", {"a": {"present": ["x"]}}),
+        ("prompts.json", {"a": {"present": ["\ud800"], "absent": ["x"]}}),
+    ],
+)
+def test_content_of_another_kind_in_the_models_folder_is_named(trained, images, tmp_path, name, content):
+    run = shutil.copytree(trained, tmp_path / "run")
+    (run / "model" / "SHA256SUMS").unlink()
+    (run / "model" / name).write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=rf"model/{name.replace('.', '[.]')} is damaged: .*\.$"):
+        predict(TrainedRun(run), image_manifest(images))

@@ -236,7 +236,7 @@ def write_comparison(path: str | Path, comparison: RunsComparison, *, show_text:
         "n_resamples": config.n_resamples,
     }
     text = templates.get_template("comparison.html.j2").render(**parts)
-    write_text(path, text)
+    write_text(path, text, follow_links=False)
     return Path(path)
 
 

@@ -141,7 +141,7 @@ def write_report(
         "environment": _yaml(environment),
     }
     text = templates.get_template("report.html.j2").render(**parts, contents=_contents(parts))
-    write_text(path, text)
+    write_text(path, text, follow_links=False)
     return Path(path)
 
 
