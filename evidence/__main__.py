@@ -10,6 +10,7 @@ from pathlib import Path
 from evidence.claim import Claim
 from evidence.claims import all_claims, choose_claims
 from evidence.page import RESULTS, write_page
+from evidence.reproduction import compare, report
 from evidence.scales import SCALES, Scale
 from evidence.store import Store
 
@@ -28,6 +29,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--results", type=Path, help="folder of the results (evidence/results; of --quick a temporary one)"
     )
+    parser.add_argument("--again", type=Path, metavar="DIR", help="make results again in DIR, and compare them")
+    parser.add_argument("--seeds", type=int, nargs="+", metavar="N", help="these seeds alone (all)")
     parser.add_argument(
         "--work", type=Path, help="folder of data and run folders (runs/evidence; of --quick a temporary one)"
     )
@@ -42,9 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         claims = choose_claims(options.only)
     except ValueError as error:
         parser.error(str(error))
+    if options.again and not options.full:
+        parser.error("--again must come with --full.")
     if options.full:
-        store = Store(options.results or RESULTS)
-        return run(claims, SCALES[options.scale], store, options.work or ROOT / "runs" / "evidence", options)
+        scale, committed = SCALES[options.scale], Store(options.results or RESULTS)
+        store = Store(options.again) if options.again else committed
+        status = run(claims, scale, store, options.work or ROOT / "runs" / "evidence", options, committed)
+        if options.again and not options.plan:
+            print(report(compare(store, committed, scale.name)))
+        return status
     with tempfile.TemporaryDirectory() as folder:
         store = Store(options.results or Path(folder) / "results")
         status = run(claims, SCALES["quick"], store, options.work or Path(folder) / "work", options)
@@ -54,8 +63,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return status
 
 
-def run(claims: Sequence[Claim], scale: Scale, store: Store, work: Path, options: argparse.Namespace) -> int:
-    """Make the results that are missing, and print the verdicts."""
+def run(
+    claims: Sequence[Claim],
+    scale: Scale,
+    store: Store,
+    work: Path,
+    options: argparse.Namespace,
+    timed: Store | None = None,
+) -> int:
+    """Make the results that are missing, and print the verdicts; ``timed`` has results that tell how long it takes."""
     from evidence.runner import (
         expected_seconds,
         left_out,
@@ -64,9 +80,10 @@ def run(claims: Sequence[Claim], scale: Scale, store: Store, work: Path, options
     )  # torch and monai, which the page can do without
 
     tasks = plan(claims, all_claims(), scale, store, work.resolve(), options.keep)
+    tasks = [task for task in tasks if options.seeds is None or task.seed in options.seeds]
     for arm in left_out(claims):
         print(f"{arm.name} is left out: its real data are not here.")
-    seconds = expected_seconds(tasks, store)
+    seconds = expected_seconds(tasks, timed or store)
     time = f", about {seconds / options.jobs / 60:.0f} minutes by earlier results" if seconds else ""
     print(f"{len(tasks)} trainings to do, {options.jobs} at a time{time}.", flush=True)
     if options.plan:

@@ -46,12 +46,33 @@ def t_interval(values: Sequence[float], confidence_level: float = CONFIDENCE_LEV
     """
     number = len(values)
     mean = float(np.mean(values)) if number else math.nan
-    if number < 2:
-        return Interval(mean, math.nan, math.nan, number)
-    half = (
-        float(stats.t.ppf(0.5 + confidence_level / 2, number - 1)) * float(np.std(values, ddof=1)) / math.sqrt(number)
-    )
+    half = math.nan if number < 2 else _quantile(number, confidence_level) * _deviation(values) / math.sqrt(number)
     return Interval(mean, mean - half, mean + half, number)
+
+
+def prediction_half_width(values: Sequence[float], number: int, confidence_level: float = CONFIDENCE_LEVEL) -> float:
+    r"""Half of Student's prediction interval for the mean of ``number`` further values.
+
+    .. math:: t_{n-1} \, s \sqrt{1 / n + 1 / m}
+
+    with the standard deviation :math:`s` of the :math:`n` values and :math:`m` further ones, which are taken for independent of
+    them; NaN for fewer than two values.
+
+    Example:
+        >>> round(prediction_half_width([0.1, 0.2, 0.3], 3), 3)
+        0.351
+    """
+    if len(values) < 2:
+        return math.nan
+    return _quantile(len(values), confidence_level) * _deviation(values) * math.sqrt(1 / len(values) + 1 / number)
+
+
+def _quantile(number: int, confidence_level: float) -> float:
+    return float(stats.t.ppf(0.5 + confidence_level / 2, number - 1))
+
+
+def _deviation(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1))
 
 
 def verdict(difference: Interval, margin: float = 0.0) -> str:

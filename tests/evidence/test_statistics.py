@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from evidence.statistics import Interval, combine, every_seed, t_interval, verdict
+from evidence.statistics import Interval, combine, every_seed, prediction_half_width, t_interval, verdict
 
 
 def test_interval_is_that_of_a_t_test():
@@ -33,6 +33,16 @@ def test_interval_covers_the_mean_at_its_level():
     draws = np.random.default_rng(0).normal(0.1, 0.05, (2000, 5))
     inside = [interval.low <= 0.1 <= interval.high for interval in map(t_interval, draws.tolist())]
     assert 0.935 < np.mean(inside) < 0.965
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_prediction_holds_the_mean_of_further_values_at_its_level(number):
+    draws = np.random.default_rng(0).normal(0.1, 0.05, (4000, 5 + number))
+    inside = [
+        abs(np.mean(row[5:]) - np.mean(row[:5])) <= prediction_half_width(row[:5].tolist(), number) for row in draws
+    ]
+    assert 0.94 < np.mean(inside) < 0.96
+    assert math.isnan(prediction_half_width([0.1], number))
 
 
 @pytest.mark.parametrize(
