@@ -116,7 +116,11 @@ class FolderLock:
         """Write the file if there is none."""
         content = json.dumps(_describe_self(self.token)) + "\n"
         own = self._beside("new")
-        own.write_text(content)
+        try:
+            own.write_text(content)
+        except OSError:
+            own.unlink(missing_ok=True)
+            raise
         try:
             os.link(own, self.path)
         except OSError as error:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from medvl.utils.errors import DiskFullError
 from medvl.utils.host import is_running, machine_id, process_start
 from medvl.workflows import FolderInUseError, FolderLock, RunFolder
 from medvl.workflows.folder_lock import STALE_SECONDS
@@ -242,3 +245,14 @@ def test_a_lock_of_a_clock_that_was_set_back_is_not_said_to_end(tmp_path):
     assert "as by a clock that was set back" in str(caught.value)
     assert "the folder is free in" not in str(caught.value)
     assert str(caught.value).endswith(f"delete {path}.")
+
+
+def test_a_full_disk_leaves_nothing_of_a_lock(tmp_path, monkeypatch):
+    def write(path, *_, **__):
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", write)
+    with pytest.raises(DiskFullError, match=r"run\.lock"):
+        FolderLock(tmp_path).acquire()
+    assert not list(tmp_path.iterdir())

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
+import resource
 import subprocess
 import sys
 
 import pytest
 
 from medvl.text import load_vocabulary
-from medvl.utils.errors import StudyError
+from medvl.utils.errors import DiskFullError, StudyError
 from medvl.workflows import label_table
 
 NAMES = list(load_vocabulary("chexpert14").names)
@@ -176,3 +178,32 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
     )
     first, second = map(int, out.stdout.split())
     assert second < first + 200_000, (first, second)
+
+
+@pytest.mark.parametrize("name", ["labels.csv", "labels.tsv.gz", "labels.parquet", "labels.xlsx"])
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_full_disk_is_named_and_leaves_the_old_output(tmp_path, name, resume):
+    """The limit of a file's size is that which a quota sets; the error of a full disk is made in the same place."""
+    (tmp_path / "in.csv").write_text("id,report\n" + "".join(f"{i},Edema. {i} mm.\n" for i in range(3000)))
+    output = tmp_path / "out" / name
+    output.parent.mkdir()
+    output.write_text("old")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
+    try:
+        with pytest.raises(DiskFullError, match=rf"larger than this user .* permits.*{name}"):
+            label_table(tmp_path / "in.csv", "report", output, resume=resume)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert output.read_text() == "old"
+    names = {path.name for path in output.parent.iterdir()}
+    assert names <= {name, *([f"{name}.partial", f"{name}.progress.partial"] if resume else [])}
+    label_table(tmp_path / "in.csv", "report", output, resume=resume)
+    assert [path.name for path in output.parent.iterdir()] == [name]
+
+
+def test_what_the_format_cannot_hold_leaves_no_file(tmp_path):
+    (tmp_path / "in.jsonl").write_text(json.dumps({"id": "a\x01", "report": "Edema."}))
+    with pytest.raises(ValueError, match="control character"):
+        label_table(tmp_path / "in.jsonl", "report", tmp_path / "labels.xlsx")
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]

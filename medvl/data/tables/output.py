@@ -21,6 +21,7 @@ from medvl.data.tables.files import STANDARD_INPUT, table_suffix
 from medvl.utils.checks import error_message
 from medvl.utils.checksums import read_sealed, sealed_text
 from medvl.utils.csv_files import CsvWriter
+from medvl.utils.disk import name_full_disk
 from medvl.utils.extras import require_extra
 from medvl.utils.io import is_stream, link_target, partial_path, replace_file, sync
 
@@ -106,17 +107,23 @@ class TableOutput:
             if str(self.path) != STANDARD_OUTPUT:
                 self._file.close()
             return
+        keep = False
         try:
             if error is None:
-                self._finish()
+                keep = self._resume and self.state is not None  # unless the file is whole at its end
+                with name_full_disk(self.path):
+                    self._finish()
+                keep = False
             elif self._resume and self.state is not None:
+                keep = True
                 with contextlib.suppress(OSError):  # a full disk; the earlier record holds
                     self._write_record()
-                return
-            for path in (self._partial, self._record, self._next_record, self._converted):
-                path.unlink(missing_ok=True)
         finally:
-            self._file.close()
+            left = (self._partial, self._record, self._next_record, self._converted)
+            for path in left[2:] if keep else left:
+                path.unlink(missing_ok=True)
+            with name_full_disk(self.path):  # where the last rows are not written yet
+                self._file.close()
 
     def write_rows(self, rows: Iterable[Iterable[Any]]) -> None:
         """Write a block of rows."""
@@ -125,7 +132,8 @@ class TableOutput:
         data = buffer.getvalue().encode("utf-8", "backslashreplace")
         if self._suffix.endswith(".gz"):
             data = gzip.compress(data, mtime=0)
-        self._file.write(data)
+        with name_full_disk(self.path):
+            self._file.write(data)
         self._bytes += len(data)
         self._digest.update(data)
 
@@ -134,6 +142,10 @@ class TableOutput:
         if self._streamed:
             self._file.flush()
             return
+        with name_full_disk(self.path):
+            self._end_block(state)
+
+    def _end_block(self, state: dict[str, Any]) -> None:
         self.state, self._safe_bytes, self._safe_digest = state, self._bytes, self._digest.copy()
         if time.monotonic() - self._recorded >= _SECONDS_BETWEEN_RECORDS:
             self._write_record()
