@@ -86,12 +86,15 @@ class NumberColumn:
     """Integers.
 
     Args:
-        numbers: the numbers, to which :meth:`append` adds.
+        numbers: the numbers.
     """
 
     def __init__(self, numbers: array[int] | None = None) -> None:
         self.numbers = array("q") if numbers is None else numbers
-        self.append = self.numbers.append
+
+    def append(self, number: int) -> None:
+        """Add a number."""
+        self.numbers.append(number)
 
     def __len__(self) -> int:
         return len(self.numbers)

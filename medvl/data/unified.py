@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
-import numpy as np
 from torch.utils.data import Dataset
 
-from medvl.data.collate import IMAGE_KEYS, TEXT_KEYS
+from medvl.data.collate import IMAGE_KEYS
 from medvl.data.dataset import StudyDataset, TransformChain, get_items
 from medvl.data.samplers import DecoupledBatchSampler, MixedBatchSampler
 from medvl.data.study_list import text_column
-from medvl.data.units import Unit, UnitList
+from medvl.data.study_parts import PartList, distinct_texts, group_views, image_of, prompt_of, text_of
+from medvl.data.units import ItemList, TextIndex, Unit, UnitList, units_of
 from medvl.utils.checks import check_integer, check_option, error_message
 from medvl.utils.errors import StudyError
 from medvl.utils.ids import hash_id
 
 VIEWS = ("all", "sample", "pool")
-# For each kind, the keys that a study must have: one of each group.
-_TEXT_KEYS = ("text", "sentences", "report")
-_REQUIRED_KEYS = {
-    "image-text": (("image",), _TEXT_KEYS),
-    "image-label": (("image",), ("label",)),
-    "text-label": (_TEXT_KEYS,),
-    "prompt": (("text",), ("text_label",)),
-}
-
-TextIndex: TypeAlias = tuple[int, bool]  # index into the texts, or if true into the label prompts
 
 
 class UnifiedDataset(Dataset[dict[str, Any]]):
@@ -124,13 +113,12 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
             raise ValueError(error_message("texts_per_study", expected, texts_per_study))
         self.studies, self.seed, self._pooled, self._paired_prompts = studies, seed, views == "pool", paired_prompts
         self.texts_per_study, self.prompts_per_study = texts_per_study, prompts_per_study
-        self._items = _Items()
+        self._items = ItemList()
         self.pools: dict[str, UnitList] = {}
         self.image_pools: dict[str, UnitList] = {}
         self.text_pools: dict[str, UnitList] = {}
-        groups, given = _group_views(studies)
-        images = _Parts(studies, lambda study, part: _select_keys(study, IMAGE_KEYS))
-        texts, prompts = _Parts(studies, _text), _Parts(studies, _prompt)
+        groups, given = group_views(studies)
+        images, texts, prompts = (PartList(studies, make) for make in (image_of, text_of, prompt_of))
         for row in given:
             prompts.append(row)
         self._given_prompts = range(len(self._items), len(self._items) + len(given))
@@ -145,7 +133,7 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
             for row, view in zip(rows, views_of_study, strict=True):
                 if "image" in view:
                     images.append(row)
-            for view_number, part in _distinct_texts(views_of_study) if not is_prompt or label_prompts else ():
+            for view_number, part in distinct_texts(views_of_study) if not is_prompt or label_prompts else ():
                 own.append(rows[view_number], part)
             text_indices = [(number, is_prompt) for number in range(first_text, len(own))]
             self._add_units(study, range(first_image, len(images)), text_indices, decoupled, views)
@@ -160,12 +148,12 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
         if decoupled:
             image_items = [self._add_item(image, None) for image in images]
             text_items = [self._add_item(None, text) for text in texts]
-            self.image_pools.setdefault(source, UnitList()).extend(_units(image_items, views))
-            self.text_pools.setdefault(source, UnitList()).extend(_units(text_items, "sample"))
+            self.image_pools.setdefault(source, UnitList()).extend(units_of(image_items, views))
+            self.text_pools.setdefault(source, UnitList()).extend(units_of(text_items, "sample"))
             return
         pool = self.pools.setdefault(source, UnitList())
         if not texts:
-            pool.extend(_units([self._add_item(image, None) for image in images], views))
+            pool.extend(units_of([self._add_item(image, None) for image in images], views))
             return
         count = min(self.texts_per_study, len(texts))
         alone = [self._add_item(None, text) for text in texts] if count > 1 or not images else []
@@ -302,127 +290,3 @@ class UnifiedDataset(Dataset[dict[str, Any]]):
             if by_pool[-1] and not pool:
                 raise ValueError(error_message(argument, f"be 0 for {name!r}, which is empty", f"{by_pool[-1]:g}"))
         return by_pool
-
-
-def _check_study(study: Mapping[str, Any]) -> None:
-    name = f"study {study.get('study_id')!r}"
-    for key in ("study_id", "kind", "source"):
-        if key not in study:
-            raise ValueError(error_message(name, f"have the key {key!r}", sorted(study)))
-    check_option(study["kind"], f"kind of {name}", tuple(_REQUIRED_KEYS))
-    for choice in _REQUIRED_KEYS[study["kind"]]:
-        if not any(key in study for key in choice):
-            expected = f"have the key {' or '.join(map(repr, choice))} of the kind {study['kind']}"
-            raise ValueError(error_message(name, expected, sorted(study)))
-
-
-class _Items:
-    """Items: for each the number of its image, if it has one, and that of its text, with whether that is a prompt."""
-
-    def __init__(self) -> None:
-        self._images, self._texts = array("i"), array("q")
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def append(self, image: int | None, text: TextIndex | None) -> int:
-        """Add an item, and say its number."""
-        self._images.append(-1 if image is None else image)
-        self._texts.append(-1 if text is None else 2 * text[0] + text[1])
-        return len(self._images) - 1
-
-    def __getitem__(self, index: int) -> tuple[int | None, TextIndex | None]:
-        image, text = self._images[index], self._texts[index]
-        return None if image < 0 else image, None if text < 0 else (text // 2, text % 2 == 1)
-
-
-class _Parts(Sequence[dict[str, Any]]):
-    """Dictionaries made of parts of studies when they are asked for.
-
-    Args:
-        studies: the studies.
-        make: the dictionary of a part of a study.
-    """
-
-    def __init__(
-        self, studies: Sequence[Mapping[str, Any]], make: Callable[[Mapping[str, Any], int], dict[str, Any]]
-    ) -> None:
-        self._studies, self._make = studies, make
-        self._rows, self._numbers = array("q"), array("i")
-
-    def append(self, row: int, part: int = 0) -> None:
-        """Add a part of the study of a row."""
-        self._rows.append(row)
-        self._numbers.append(part)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def __getitem__(self, index: Any) -> Any:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        return self._make(self._studies[self._rows[index]], self._numbers[index])
-
-
-def _group_views(studies: Sequence[Mapping[str, Any]]) -> tuple[Iterator[list[int]], list[int]]:
-    """The rows of each study's views, and those of given prompts; several texts of one id are studies of their own."""
-    rows, hashes, given = array("q"), array("q"), []
-    for row, study in enumerate(studies):
-        _check_study(study)
-        if study["kind"] == "prompt":
-            given.append(row)
-            continue
-        key = (study["source"], study["kind"], study["study_id"]) if "image" in study else row
-        rows.append(row)
-        hashes.append(hash(key))
-    place = np.asarray(rows, dtype=np.int64)
-    _, first, group = np.unique(np.asarray(hashes, dtype=np.int64), return_index=True, return_inverse=True)
-    order = np.argsort(first[group], kind="stable")
-    ends = np.append(np.flatnonzero(np.diff(first[group][order])) + 1, len(order))
-    ordered = place[order]
-
-    def groups() -> Iterator[list[int]]:
-        start = 0
-        for end in ends.tolist() if len(order) else ():
-            yield ordered[start:end].tolist()
-            start = end
-
-    return groups(), given
-
-
-def _select_keys(study: Mapping[str, Any], keys: Sequence[str]) -> dict[str, Any]:
-    return {key: study[key] for key in ("study_id", "source", *keys) if key in study}
-
-
-def _text(study: Mapping[str, Any], part: int) -> dict[str, Any]:
-    """A text of a study: the whole, or of its sentences the one of a number."""
-    if "sentences" not in study:
-        return {**_select_keys(study, TEXT_KEYS), "text": study.get("text", study.get("report"))}
-    return {**_select_keys(study, ()), "text": study["sentences"][part], "text_label": study["text_label"][part]}
-
-
-def _prompt(study: Mapping[str, Any], part: int) -> dict[str, Any]:
-    """What a prompt is made from: the label of an image, or a prompt that is given."""
-    if study["kind"] == "prompt":
-        return {**_select_keys(study, TEXT_KEYS), "label": study["text_label"]}
-    return {**_select_keys(study, ("label",)), "text_label": study["label"]}
-
-
-def _distinct_texts(views: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
-    """The distinct texts of a study's views, which mostly share one: the number of the view, and that of its sentence."""
-    if views[0]["kind"] == "image-label":
-        return [(0, 0)]
-    found: dict[Any, tuple[int, int]] = {}
-    for number, study in enumerate(views):
-        for part, text in enumerate(study.get("sentences", [study.get("text", study.get("report"))])):
-            found.setdefault(text, (number, part))
-    return list(found.values())
-
-
-def _units(items: Sequence[int], views: str) -> list[tuple[tuple[int, ...], ...]]:
-    """The items of one study as units: each of its own, one at a time, or all together."""
-    if not items:
-        return []
-    if views == "all":
-        return [((item,),) for item in items]
-    return [tuple((item,) for item in items)] if views == "sample" else [(tuple(items),)]

@@ -1,4 +1,4 @@
-"""What is drawn at a time from a data set, held in arrays: units of alternatives, each of items that are drawn together."""
+"""What is drawn at a time from a data set, held in arrays: items, and units of alternatives, each of items drawn together."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from typing import Any, TypeAlias, overload
 #: What is sampled at once: an index, or alternatives, of which successive draws take one after the other. Each alternative is
 #: the list of indices that go into the batch together.
 Unit: TypeAlias = int | Sequence[Sequence[int]]
+
+#: An index into the texts, or if true into the prompts.
+TextIndex: TypeAlias = tuple[int, bool]
 
 
 class UnitList(Sequence[tuple[tuple[int, ...], ...]]):
@@ -62,3 +65,32 @@ class UnitList(Sequence[tuple[tuple[int, ...], ...]]):
 
     def __repr__(self) -> str:
         return repr(list(self))
+
+
+class ItemList:
+    """Items: for each the number of its image, if it has one, and that of its text, with whether that is a prompt."""
+
+    def __init__(self) -> None:
+        self._images, self._texts = array("i"), array("q")
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def append(self, image: int | None, text: TextIndex | None) -> int:
+        """Add an item, and say its number."""
+        self._images.append(-1 if image is None else image)
+        self._texts.append(-1 if text is None else 2 * text[0] + text[1])
+        return len(self._images) - 1
+
+    def __getitem__(self, index: int) -> tuple[int | None, TextIndex | None]:
+        image, text = self._images[index], self._texts[index]
+        return None if image < 0 else image, None if text < 0 else (text // 2, text % 2 == 1)
+
+
+def units_of(items: Sequence[int], views: str) -> list[tuple[tuple[int, ...], ...]]:
+    """The items of one study as units: each of its own, one at a time, or all together."""
+    if not items:
+        return []
+    if views == "all":
+        return [((item,),) for item in items]
+    return [tuple((item,) for item in items)] if views == "sample" else [(tuple(items),)]

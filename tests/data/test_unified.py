@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -414,6 +416,30 @@ class TestLoading:
 
 
 class TestUnifiedLoader:
+    @pytest.mark.parametrize("kind", ["image-text", "text-label"])
+    @pytest.mark.parametrize("rows", [None, 1, 3])
+    def test_a_label_for_each_sentence(self, kind, rows):
+        one = study(kind, 0, sentences=["one", "two"], text_label=np.zeros((rows or 0, 2)))
+        if rows is None:
+            del one["text_label"]
+        with pytest.raises(
+            ValueError,
+            match=rf"^text_label of study '.*' must have one row for each sentence \(2\), got {rows or 0}\.$",
+        ):
+            UnifiedDataset([one])
+
+    def test_workers_that_are_spawned_get_the_same_items(self):
+        """As on macOS and Windows, where a worker gets the dataset by pickle."""
+        studies = [*mixed_studies(), report(9, ["one", "two"])]
+        data = UnifiedDataset(studies, prompt_transform=LabelsToPromptd("label", names=NAMES))
+        again = pickle.loads(pickle.dumps(data))
+        assert len(again) == len(data)
+        assert list(again.sampler(4)) == list(data.sampler(4))
+        for index in range(len(data)):
+            one, other = data[index], again[index]
+            assert one.keys() == other.keys()
+            assert str(one) == str(other)
+
     def test_weights_reach_the_sampler(self):
         loader = unified_loader(
             dataset(decoupled=True), 2, 3, {"image-text": 1.0}, {"text-label": 0.5, "image-label": 0.5}, num_workers=0
