@@ -37,6 +37,7 @@ extensions = [
     "sphinx.ext.viewcode",
     "sphinx-mathjax-offline",  # equations without a network
 ]
+highlight_language = "none"  # of blocks that name none: the equations of docstrings
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath", "substitution"]
 myst_substitutions = _made_parts()
 myst_heading_anchors = 3

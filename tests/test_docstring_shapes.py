@@ -1,4 +1,4 @@
-"""The docstrings of the public names give the shape of every array that they take or return."""
+"""The docstrings of the public names give the shape of every array, and their equations keep their lines."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import importlib
 import inspect
 import re
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +94,24 @@ def test_every_array_of_a_public_name_has_its_shape(package):
         if (missing := without_shape(function, docstring, owner))
     }
     assert found == {}
+
+
+def running_equations(docstring: str) -> list[str]:
+    """Indented paragraphs that are no literal block: their lines would be joined to prose."""
+    parts = re.split(r"\n\s*\n", sections(docstring)[""])
+    return [part for before, part in pairwise(parts) if part.startswith("    ") and not before.endswith("::")]
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_equations_are_literal_blocks(package):
+    names = [(name, docstring) for public in public_names(package) for name, _, docstring, _ in callables(public)]
+    assert {name: found for name, docstring in names if (found := running_equations(docstring))} == {}
+
+
+def test_an_equation_in_prose_is_found():
+    literal = "Sum it.\n\nWith terms l_i::\n\n    L = sum_i l_i,\n\nthe sum.\n\nArgs:\n    a: one.\n\n    More of it.\n"
+    assert running_equations(literal) == []
+    assert running_equations(literal.replace("::", ",")) == ["    L = sum_i l_i,"]
 
 
 def test_a_shape_that_is_taken_away_is_missed():

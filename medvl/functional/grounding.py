@@ -20,7 +20,7 @@ such differences."""
 def contrast_to_noise_ratio(maps: Tensor, masks: Tensor) -> Tensor:
     """Contrast of a heat map between a region and the rest, in units of the noise; signed.
 
-    With the mean mu and the population variance sigma^2 of the map inside (A) and outside (B) the region,
+    With the mean mu and the population variance sigma^2 of the map inside (A) and outside (B) the region::
 
         CNR = (mu_A - mu_B) / sqrt(sigma_A^2 + sigma_B^2)
 

@@ -28,7 +28,7 @@ def retrieval_ranks(
 ) -> Tensor:
     """Rank of the best correct candidate of each query by cosine similarity; ties are ranked pessimistically.
 
-    With s_qj the cosine of query q and candidate j, P(q) the correct candidates and b_q = max_{j in P(q)} s_qj,
+    With s_qj the cosine of query q and candidate j, P(q) the correct candidates and b_q = max_{j in P(q)} s_qj::
 
         rank_q = 1 + #{j not in P(q): s_qj >= b_q - 8 eps},
 

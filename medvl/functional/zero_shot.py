@@ -51,7 +51,7 @@ def class_similarity(
 ) -> Tensor:
     """Cosine similarity of images to classes; an image's row depends on that image and the prompts only.
 
-    With v an image, t_p the prompts of class c, all unit vectors,
+    With v an image, t_p the prompts of class c, all unit vectors::
 
         mean: s_c = <v, m_c / norm(m_c)>, m_c the mean of the t_p;    max: s_c = max_p <v, t_p>.
 

@@ -14,7 +14,7 @@ from medvl.losses.options import ContrastiveOptions
 class ImageTextLabelContrastiveLoss(ContrastiveOptions):
     r"""Unified contrastive loss of images, texts and labels (UMCL).
 
-    With m_ij = 1 where ids are equal, else the agreement of labels in [0, 1],
+    With m_ij = 1 where ids are equal, else the agreement of labels in [0, 1]::
 
         y_ij = m_ij / sum_j m_ij,  L_v = mean_i -sum_j y_ij log softmax_j(l_i.)[j],  L_t likewise down the columns,
         L = lambda L_v + (1 - lambda) L_t,

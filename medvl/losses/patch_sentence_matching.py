@@ -16,7 +16,7 @@ class PatchSentenceMatchingLoss(ContrastiveOptions):
     r"""Contrastive loss of patch-sentence scores (MLIP).
 
     For the unit vectors of image i's patches and text j's sentences, with cosines c_ps = <patch_p, sentence_s> and a
-    plan T of non-negative entries that sum to 1,
+    plan T of non-negative entries that sum to 1::
 
         score(i, j) = sum_ps T_ps c_ps,  l_ij = score(i, j) / tau,
 

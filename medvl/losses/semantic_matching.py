@@ -13,7 +13,7 @@ from medvl.utils.checks import check_option, check_positive
 class SemanticMatchingLoss(ContrastiveOptions):
     r"""Semantic matching loss of images and texts by their labels (MedCLIP).
 
-    With label vectors a_i and b_j, their similarity s_ij, unit vectors v_i and t_j and logits l_ij = <v_i, t_j> / tau,
+    With label vectors a_i and b_j, their similarity s_ij, unit vectors v_i and t_j and logits l_ij = <v_i, t_j> / tau::
 
         y_ij = softmax_j(s_i. / tau_y)[j],  L_v = -1/N sum_ij y_ij log softmax_j(l_i.)[j],
         L_t likewise over columns with its own softmax of s, and L = (L_v + L_t) / 2.

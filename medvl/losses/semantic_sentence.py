@@ -17,7 +17,7 @@ class SemanticSentenceLoss(ContrastiveOptions):
     r"""Semantic matching of the patches of an image with single sentences.
 
     With unit vectors of image i's patches p and of the sentences s of the whole batch, the labels a_i of the image and b_s of
-    the sentence and their similarity s_is,
+    the sentence and their similarity s_is::
 
         score(i, s) = sum_p a_ps <patch_p, sentence_s>,  l_is = score(i, s) / tau,
         y_is = softmax_s(s_is / tau_y),  L_v = mean_i -sum_s y_is log softmax_s(l_is),

@@ -15,7 +15,7 @@ from medvl.utils.checks import check_option
 class SigmoidContrastiveLoss(ContrastiveOptions):
     r"""Sigmoid loss of images and texts (SigLIP), with positives by id or label.
 
-    With logits x_ij = <v_i, t_j> / tau + b and m_ij as in :class:`ImageTextLabelContrastiveLoss`,
+    With logits x_ij = <v_i, t_j> / tau + b and m_ij as in :class:`ImageTextLabelContrastiveLoss`::
 
         L = 1/N sum_ij log(1 + exp(x_ij)) - m_ij x_ij,
 

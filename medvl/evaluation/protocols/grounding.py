@@ -173,7 +173,7 @@ def grounding(
 
     The heat map of a phrase is the cosine of each patch embedding with the phrase's embedding, upsampled to the mask by
     linear interpolation and not rescaled. The unit vectors of several phrases of a finding are averaged. With A the region
-    and B the rest of the image,
+    and B the rest of the image::
 
         CNR = (mean_A - mean_B) / sqrt(var_A + var_B),   signed,
         mIoU = mean over thresholds t of #(A and {map >= t}) / #(A or {map >= t}),   0 where nothing reaches t,

@@ -109,7 +109,7 @@ def knn(
     """Classify test images by the labels of the training images with the most similar embeddings.
 
     With N_k(v) the k training images of largest cosine with the image v among those whose label of a finding is known, and
-    y_j their labels, the probability of the finding is the vote
+    y_j their labels, the probability of the finding is the vote::
 
         p(v) = sum_{j in N_k(v)} exp(<v, v_j> / tau) y_j / sum_{j in N_k(v)} exp(<v, v_j> / tau)
 

@@ -194,7 +194,7 @@ def label_agreement(
     A finding is predicted present where the margin s+ - s-, the similarity to its present minus that to its absent prompts
     (:func:`medvl.evaluation.zero_shot`), reaches a threshold. The threshold is the one that maximizes F1 on the validation
     studies; without them, or without a present case among them, it is 0, a probability of 0.5. With the numbers of true
-    and false positives and negatives,
+    and false positives and negatives::
 
         sensitivity = TP / (TP + FN),   specificity = TN / (TN + FP),
         PPV = TP / (TP + FP),   NPV = TN / (TN + FN),   F1 = 2 TP / (2 TP + FP + FN).

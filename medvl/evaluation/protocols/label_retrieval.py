@@ -168,7 +168,8 @@ def label_retrieval(
 
     Of every class, ``queries_per_class`` studies are drawn as image queries and ``per_class`` others as candidates, all
     showing that class alone (:func:`~medvl.evaluation.exclusive_classes`). No candidate is of a query's
-    patient, which would be retrieved for the patient and not for the finding. Text queries describe a class.
+    patient, which would be retrieved for the patient and not for the finding. Text queries describe a class. The precision
+    at k is::
 
         P@k = fraction of the k candidates nearest to the query that are of its class; ties are ranked pessimistically.
 

@@ -167,7 +167,7 @@ def segmentation(
 ) -> SegmentationResult:
     """Train a decoder on a frozen encoder's feature maps with few labeled cases, and measure Dice on the test cases.
 
-    With P the predicted and G the true pixels of a structure and # their number,
+    With P the predicted and G the true pixels of a structure and # their number::
 
         Dice = 2 #(P and G) / (#P + #G),
 

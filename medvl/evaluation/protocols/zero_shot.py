@@ -117,7 +117,7 @@ def zero_shot(
 ) -> ZeroShotResult:
     """Multi-label zero-shot classification: is an image more similar to a finding's present or to its absent prompts?
 
-    With v the image, s+ and s- its cosines with the present and the absent prompts of finding k and tau the temperature,
+    With v the image, s+ and s- its cosines with the present and the absent prompts of finding k and tau the temperature::
 
         p_k = exp(s+ / tau) / (exp(s+ / tau) + exp(s- / tau)).
 

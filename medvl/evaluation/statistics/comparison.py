@@ -135,7 +135,7 @@ def compare(
     """Compare two models by the results of one protocol on the same cases.
 
     Patients are drawn with replacement, the same ones for both models: what makes a case hard for both cancels in the
-    difference. With d the difference and d_1 ... d_B those of the resamples, the interval holds the middle of the d_b, and
+    difference. With d the difference and d_1 ... d_B those of the resamples, the interval holds the middle of the d_b, and::
 
         p = min(1, 2 min(1 + #{d_b <= 0}, 1 + #{d_b >= 0}) / (B + 1)),
 

@@ -12,7 +12,7 @@ def auroc_and_average_precision(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Area under the ROC curve and average precision of one finding, one value for each row of weights.
 
-    With w the weights and thresholds t running down the distinct scores,
+    With w the weights and thresholds t running down the distinct scores::
 
         AUROC = sum_{i positive, j negative} w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / sum_{i, j} w_i w_j,
         AP = sum_t (recall_t - recall_{t-1}) precision_t,
