@@ -26,7 +26,7 @@ _MARKUP = re.compile(
     r"""(?=[\[(<&|=?*]|[ ][(.]|\.\.\.|:[ ]?[0N]|->|(?i:none)/)(?:
         (?P<absent>\(-\)|\[-\])
       | (?P<present>\(\+\)|\[\+\])
-      | (?P<remark>(?<=\w)[ ]?\((?i:no|yes)\))
+      | (?P<remark>(?<=\w)[ ]?\((?:(?i:no|yes)|N|Y)\))
       | (?P<scale>\(?\b(?i:none)(?:/[a-zA-Z]+){1,5}\)?(?=[ ]?:))
       | (?P<asked>\((?=[^()?\n]{2,60}\?[^()\n]{0,60}\)))
       | (?P<bold>(?<![\w*])\*\*(?=\w)[^*\n]{1,80}(?<=[\w.:])\*\*(?![\w*]))
@@ -44,7 +44,7 @@ _MARKUP = re.compile(
       | (?P<end>(?<=\w)\*{1,2}(?=\s|\Z)))""",
     re.VERBOSE,
 )
-_REMARK = re.compile(r"\((?i:no|yes)\)")
+_REMARK = re.compile(r"\((?:(?i:no|yes)|N|Y)\)")
 _COLON_MARK = re.compile(r":[ ]?[0N](?!\w)")
 _READ_AS = {
     "absent": "neg",
@@ -74,7 +74,7 @@ def plain_characters(text: str) -> tuple[str, list[int] | None]:
         The text, and the offset in the original of each of its characters; None where nothing moved.
     """
     if "[" in text and "[**" in text:
-        text = _DEIDENTIFICATION_MARK.sub(lambda mark: " " * len(mark[0]), text)
+        text = _DEIDENTIFICATION_MARK.sub(lambda mark: "_" * len(mark[0]), text)
     if text.isascii():
         return _read_markup(text.replace("`", "'")), None
     characters: list[str] = []
@@ -158,7 +158,8 @@ def _read_mark(mark: re.Match[str]) -> str:
     if mark.lastgroup == "bold":
         return mark[0].replace("*", " ")
     if mark.lastgroup == "remark":
-        return f":{mark[0].strip(' ()')}".ljust(len(mark[0]))
+        answer = mark[0].strip(" ()")
+        return f":{'no' if answer == 'N' else answer}".ljust(len(mark[0]))
     return _READ_AS.get(mark.lastgroup or "", "").ljust(len(mark[0]))
 
 

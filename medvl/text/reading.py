@@ -13,7 +13,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from medvl.text.assertion import DECIDED, AssertedFinding, SentenceReading, assert_findings, classify_assertions
+from medvl.text.assertion.clauses import NAMING_KINDS
 from medvl.text.headers import Headers
+from medvl.text.phrase_kinds import ALTERNATIVE, COLON, COMMA, LINKER, NORMAL_STATEMENT, STRUCTURE, kinds_in
 from medvl.text.phrases import find_words
 from medvl.text.sentences import split_sentences
 from medvl.text.spans import Span
@@ -22,6 +24,8 @@ from medvl.text.vocabulary import Vocabulary
 # These sections hold the question, the past and the technique, not what this examination shows.
 SKIPPED_SECTIONS = frozenset({"indication", "history", "comparison", "technique", "examination"})
 _LIST_ITEM = re.compile(r"[-*+\u2022\u2023\u25aa\u00b7\u2013\u2014]\s|\(?\d{1,2}[.)]\s?|[a-z][.)]\s")
+# The heading of a list that a sentence may hold with the first item: "No evidence of:", "Absent:".
+_LIST_HEADING = re.compile(r":\s*(?:\n|\Z)")
 # Words of the question and of the patient's past, which a section without observations may go on with.
 _QUESTION = re.compile(
     r"""\? | \b(?: years? | yo | y/o | known | history | hx | h/o | evaluat\w* | eval | assess\w* | rule[ ]out | r/o | please
@@ -29,6 +33,8 @@ _QUESTION = re.compile(
     re.VERBOSE,
 )
 
+# What a heading may consist of: "Lungs and pleura:", "Pneumothorax:".
+_HEADING_KINDS = (NAMING_KINDS & ~NORMAL_STATEMENT) | STRUCTURE | COLON | COMMA | LINKER | ALTERNATIVE
 
 _SECTION, _LANGUAGE = "section", "language"
 # How many sentences of at most how many characters a vocabulary remembers.
@@ -46,7 +52,8 @@ def read_sentences(
 
     A section without observations ends at the next header, or at a blank line after its text. Where no header of findings
     follows, it also ends behind its first sentence, at one that states a finding: "COMPARISON: None. The heart is enlarged."
-    The scope of a sentence such as "No evidence of:" extends over the list behind it.
+    The scope of a sentence such as "No evidence of:" extends over the list behind it. A heading without a text or a list
+    behind it, such as "Pneumothorax:" in a form that was left empty, is passed over like a header.
 
     ``list_scopes`` is filled with the sentences of such a list and their assertion, where it is given.
 
@@ -76,7 +83,7 @@ def read_sentences(
                     continue
         if list_scope is not None:
             if text.count("\n", list_end, start) != 1 or not (
-                _LIST_ITEM.match(text, start) or text[end - 1] not in ".!?"
+                _LIST_ITEM.match(text, start) or not (text[end - 1] in ".!?" or ":" in text[start:end])
             ):
                 list_scope = None
             elif list_scopes is not None:
@@ -88,15 +95,28 @@ def read_sentences(
         if isinstance(reading, str):
             yield span, reading
             continue
+        if text[end - 1] == ":" and _is_empty_heading(text, lower, spans, index, vocabulary):
+            continue
         if skipping:
             if not reading.flags & DECIDED:
                 yield span, _SECTION
                 continue
             skipping = False
-        if reading.list_scope is not None:
+        if reading.list_scope is not None and text[end - 1] not in ".!?" and _LIST_HEADING.search(text, start, end):
             list_scope = reading.list_scope
         list_end = end
         yield span, reading
+
+
+def _is_empty_heading(text: str, lower: str, spans: list[Span], index: int, vocabulary: Vocabulary) -> bool:
+    """Whether a sentence that ends in a colon only names findings or body parts, and no list follows: "Lungs and pleura:"."""
+    if index + 1 < len(spans) and _LIST_ITEM.match(text, spans[index + 1].start):
+        return False
+    start, end = spans[index]
+    words = vocabulary.matcher.normalize_words(find_words(lower[start:end]))
+    matches = vocabulary.matcher.match(words)
+    named = sum(stop - first for _, first, stop in matches)
+    return named == len(words) and not kinds_in(matches) & ~_HEADING_KINDS
 
 
 def _read_sentence(lower: str, vocabulary: Vocabulary, list_scope: str | None) -> SentenceReading | str:

@@ -32,7 +32,9 @@ _WORD = re.compile(r"\w")
 _NEXT_WORD = re.compile(r"\S{1,40}")
 _ITEM = re.compile(r"[-*+>\u2022\u2023\u25e6\u25aa\u00b7\u2013\u2014](?=\s)|\(?[0-9]{1,2}[.)](?=\s)|[a-zA-Z][.)](?=\s)")
 # "Pneumothorax: no" is complete.
-_ANSWER = re.compile(r"[:=][ ]{0,20}(?i:no)\Z")
+_ANSWER = re.compile(r"[:=]\s{0,20}(?i:no)\Z")
+# A line that begins with a heading of its own: "LUNGS:", "Pleura: no effusion".
+_HEADING = re.compile(rf"[^:.!?{_BREAK}]{{1,40}}:")
 _GLUED_ITEM = re.compile(r"[0-9]{1,2}[.)]\s?[A-Z]")
 
 
@@ -77,7 +79,7 @@ _COUNTED = _words(
 )
 # Widths, in characters, that reports are wrapped to.
 _MIN_WRAP_WIDTH, _MAX_WRAP_WIDTH = 60, 100
-_MAX_HEADING_LENGTH = 25
+_MAX_HEADING_LENGTH, _MAX_LINE_HEADING_LENGTH = 25, 40
 # A word with so many letters is no abbreviation, unless its last ones are those of an abbreviation.
 _TAIL_LENGTH = 4
 
@@ -127,8 +129,8 @@ def split_sentences(text: str, conventions: SentenceConventions = ENGLISH_CONVEN
     """Split a report into sentences that together contain every character outside white space.
 
     Decimals, titles, initials, abbreviations, clock times, numbered and bulleted lists, section headers (each a separate
-    sentence), wrapped lines, lines without a terminator and de-identification marks are handled. Time is linear in the
-    length of the text.
+    sentence), wrapped lines, lines without a terminator and de-identification marks are handled. A heading that is no
+    section header, such as "HEART:", belongs to the sentence on the line below. Time is linear in the length of the text.
 
     Args:
         text: the report.
@@ -369,16 +371,14 @@ class _Splitter:
     def _line_ends_sentence(self, line: int, begin: int, stop: int, end: int) -> bool:
         """Whether the line from ``line`` to ``stop`` ends its sentence; the next line begins at ``end``."""
         text = self.text
+        if text[stop - 1] == ":":
+            return not self._heading_goes_on(line, begin, stop, end)
         if len(text[begin:end].rstrip(" \t").splitlines()) > 1:
             return True
-        if (
-            text[stop - 1] == ":"
-            or self._is_header(text[self.start : min(stop, self.start + 80)])
-            or _ITEM.match(text, end)
-        ):
+        if self._is_header(text[self.start : min(stop, self.start + 80)]) or _ITEM.match(text, end):
             return True
         if text[stop - 1] in ",(/-" or (
-            self._word_before(stop) in _CONTINUES and not _ANSWER.search(text, max(line, stop - 24), stop)
+            self._word_before(stop) in _CONTINUES and not _ANSWER.search(text, max(self.start, stop - 24), stop)
         ):
             return False
         if text[end].islower() and not self._all_lower():
@@ -387,6 +387,25 @@ class _Splitter:
         following = _NEXT_WORD.match(text, end)
         fits = (stop - line) + 1 + (len(following[0]) if following else 0) <= width
         return fits or width > _MAX_WRAP_WIDTH
+
+    def _heading_goes_on(self, line: int, begin: int, stop: int, end: int) -> bool:
+        """Whether the line is a heading such as "HEART:" that belongs to the line below, at most a blank line away.
+
+        It does not where a heading, a header or a list of several items follows.
+        """
+        text = self.text
+        if self.start < line or stop - self.start > _MAX_LINE_HEADING_LENGTH:
+            return False
+        if len(text[begin:end].rstrip(" \t").splitlines()) > 2 or _HEADING.match(text, end):
+            return False
+        below = _LINE_BREAK.search(text, end)
+        last = len(text) if below is None else below.start()
+        if self._is_header(text[end : min(last, end + 80)]):
+            return False
+        if not (item := _ITEM.match(text, end)):
+            return True
+        following = _NON_SPACE.search(text, last)
+        return len(item[0]) == 1 and not (following and _ITEM.match(text, following.start()))
 
     def _is_header(self, text: str) -> bool:
         return self.conventions.headers.name(text) is not None

@@ -39,8 +39,10 @@ LEAST_SHARE = {
     "fresh_9.jsonl": 0.98,
     "fresh_10.jsonl": 0.98,
     "fresh_11.jsonl": 0.98,
+    "fresh_12.jsonl": 0.98,
     "kinds_7.jsonl": 0.98,
     "kinds_8.jsonl": 0.98,
+    "kinds_9.jsonl": 0.98,
 }
 # The least share of a phenomenon, over all files, if it has at least so many texts.
 LEAST_SHARE_OF_PHENOMENON, LEAST_TEXTS = 0.93, 20

@@ -20,6 +20,7 @@ from medvl.data import OpenIReports
 from medvl.text import (
     Mention,
     Span,
+    explain_findings,
     find_findings,
     label_report,
     label_sentences,
@@ -27,6 +28,7 @@ from medvl.text import (
     skipped_sentences,
     split_sentences,
 )
+from medvl.text.label_table import LabelSummary, label_cells
 from medvl.text.phrases import expand_phrase
 
 CHALLENGE = Path(__file__).with_name("challenge.csv")
@@ -304,6 +306,8 @@ def _timed(text):
         "effusion is not seen ",
         "heart is enlarged is possible ",
         "effusion; ",
+        "effusion: no, ",
+        "EFFUSION:\n- none\n",
         "no effusion on the right, small on the left, ",
     ],
 )
@@ -332,6 +336,53 @@ def test_a_sentence_is_labeled_in_its_report():
     assert np.array_equal(same, states, equal_nan=True)
     assert label_sentences("")[1].shape == (0, len(NAMES))
     assert label_sentences(["", "No edema."])[1][:, NAMES.index("Edema")].tolist()[1] == 0
+
+
+def combined(states):
+    """The states of a report from those of its sentences: present before uncertain before absent."""
+    found = {}
+    for name, state in states:
+        found[name] = max(found.get(name, 0.0), state, key=[0.0, -1.0, 1.0].index)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "vocabulary", "expected"),
+    [
+        ("FINDINGS:\nHEART:\nEnlarged.\nPNEUMOTHORAX:\nNone.", "chexpert14", {"Cardiomegaly": 1, "Pneumothorax": 0}),
+        ("1. Heart:\n\nEnlarged\n2. Effusion:\n\nno", "chexpert14", {"Cardiomegaly": 1, "Pleural Effusion": 0}),
+        ("Lungs and pleura:\nPneumothorax:\nEffusion:\n- None", "chexpert14", {"Pleural Effusion": 0}),
+        ("Heart:\nEnlarged\nPneumothorax:", "chexpert14", {"Cardiomegaly": 1}),
+        ("Effusion:\n- left\n- right", "chexpert14", {"Pleural Effusion": 1}),
+        ("Absent:\nEffusion\nEdema\nPresent:\nNodule", "chexpert14", {"Pleural Effusion": 0, "Edema": 0, "Lung Lesion": 1}),
+        ("No evidence of:\n- Edema\nHeart: large", "chexpert14", {"Edema": 0, "Cardiomegaly": 1}),
+        ("HERZ:\nVergr\u00f6\u00dfert.\nErguss:\nKeiner.", "chexpert14_de", {"Cardiomegaly": 1, "Pleural Effusion": 0}),
+    ],
+)  # fmt: skip
+def test_all_functions_read_a_heading_with_the_line_below(text, vocabulary, expected):
+    vocabulary = load_vocabulary(vocabulary)
+    spans = split_sentences(text, vocabulary.conventions)
+
+    def without_derived(row):
+        named = zip(vocabulary.names, row, strict=True)
+        return [(name, state) for name, state in named if state == state and name not in vocabulary.derived]
+
+    assert dict(without_derived(label_report(text, vocabulary).tolist())) == expected
+    sentences, rows = label_sentences(text, vocabulary)
+    assert sentences == [text[a:b] for a, b in spans]
+    assert combined(pair for row in rows.tolist() for pair in without_derived(row)) == expected
+    mentions = find_findings(text, vocabulary)
+    assert combined((m.finding, STATES[m.assertion]) for m in mentions) == expected
+    explained = explain_findings(text, vocabulary)
+    assert {s.span for s in explained} <= set(spans) >= {m.sentence for m in mentions}
+    assert combined((f.finding, STATES[f.assertion]) for s in explained for f in s.findings) == expected
+    cells = list(label_cells(text, vocabulary, "sentence", True, LabelSummary()))
+    assert [text[cell[1] : cell[2]] for cell in cells] == sentences
+    names = vocabulary.names
+    stated = [(name, float(cell[4 + index])) for cell in cells for index, name in enumerate(names) if cell[4 + index]]
+    assert combined((name, state) for name, state in stated if name not in vocabulary.derived) == expected
+    for cell, row in zip(cells, rows.tolist(), strict=True):  # the row that has a state says how it was read
+        assert not without_derived(row) or cell[-1].startswith('"' + " ".join(cell[3].split()) + '"')
 
 
 def test_sentences_must_be_strings():

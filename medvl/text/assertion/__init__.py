@@ -186,8 +186,8 @@ def classify_assertions(
     sentence, last_scope = read_clauses(matches, words, vocabulary, scope, kinds=kinds)
     findings = _findings_of(sentence)
     list_scope = None
-    if last_scope is not None and last_scope.cue is not None and not last_scope.is_named:
-        list_scope = last_scope.assertion if sentence.phrases[-1].kinds & COLON else None
+    if last_scope is not None and last_scope.cue is not None and last_scope.in_list:
+        list_scope = last_scope.assertion
     flags = NAMED if findings else 0 if sentence.understood else NOT_UNDERSTOOD
     return _sum_up([(f.kind, f.name, f.assertion) for f in findings], flags, list_scope, vocabulary)
 

@@ -135,6 +135,14 @@ def _comma_follows_former(scope: Scope, sentence: Sentence, index: int) -> bool:
     return scope.former and not scope.is_named
 
 
+def _comma_follows_answer(scope: Scope, sentence: Sentence, index: int) -> bool:
+    """A comma ends the reach of a "no" that answers a heading: "pneumothorax: no, effusion: yes"."""
+    if scope.is_named or scope.behind is None or scope.cue is None:
+        return False
+    is_answer = scope.behind.kinds & COLON and scope.behind.follows_finding
+    return bool(is_answer) and scope.cue[1] == sentence.phrases[index].start
+
+
 def _statement_follows_linker(scope: Scope, sentence: Sentence, index: int) -> bool:
     """An "and" ends a scope whose statement is complete, or if a statement of its own follows: "and the heart is large"."""
     if not scope.is_named:
@@ -214,7 +222,7 @@ def _stands_alone(scope: Scope, sentence: Sentence, index: int) -> bool:
 
 _Ending: TypeAlias = Callable[[Scope, Sentence, int], bool]
 _ENDINGS: dict[Kind, tuple[_Ending, ...]] = {
-    COMMA: (_statement_follows_comma, _comma_follows_former),
+    COMMA: (_statement_follows_comma, _comma_follows_former, _comma_follows_answer),
     LINKER: (_occasion_follows, _statement_follows_linker, _with_follows_former),
     COLON: (_colon_opens_no_list,),
 }
