@@ -130,8 +130,9 @@ def pack_studies(
     try:
         _check_folder(folder, settings, resume)
         if (folder / INDEX).is_file():
-            index, kept = read_index(str(folder)), -1
+            index = read_index(str(folder))
             kept = len(index["shards"])
+            _check_unchanged(folder, index, _read(data, columns or {}, on_error))
         else:
             (folder / PROGRESS).mkdir(exist_ok=True)
             write_sealed(folder / PROGRESS / SETTINGS, settings.to_dict())
@@ -152,6 +153,19 @@ def _read(data: str | Path, columns: Mapping[str, Any], on_error: str) -> Manife
     if not len(manifest):
         raise ValueError(f"{manifest.name} has no study to pack.")
     return manifest
+
+
+def _check_unchanged(folder: Path, index: Mapping[str, Any], manifest: Manifest) -> None:
+    """Raise where a folder that is whole is of another table: of other studies, splits or reports. Pixels are not compared."""
+    keys = ("study_id", "patient_id", "split", "report")
+    skipped = {str(error[0]) for error in index["skipped"]}
+    packed = [[str(study.get(key)) for key in keys] for study in read_studies(str(folder), len(index["names"]))]
+    kept = {row[0] for row in packed}
+    now = [[str(study.get(key)) for key in keys] for study in manifest.studies]
+    if [row for row in now if row[0] in kept or row[0] not in skipped] != packed:
+        raise ValueError(
+            f"{manifest.name} has changed since it was packed to {folder}, which is whole; pack it to another folder."
+        )
 
 
 def _check_folder(folder: Path, settings: PackSettings, resume: bool) -> None:

@@ -287,6 +287,10 @@ BAD_ROWS = [
         "split",
         r"row 2 \(line 3\): expected train, val or test, got 'hold-out'$",
     ),
+    *(
+        (f"image,report,split\na.png,x,{name}\n", {}, "split", r"expected train, val or test, got another text$")
+        for name in ("Zyxwquist", "77194038", "Dr. Vexley", "A 7", "trained by Zyx")
+    ),
     (
         "image,report,split\na.png,x,\n",
         {},

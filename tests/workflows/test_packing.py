@@ -105,6 +105,29 @@ class TestResume:
         assert every_file(tmp_path / "packed") == before
         assert not (tmp_path / "packed/.progress").exists()
 
+    @pytest.mark.parametrize("change", ["longer", "shorter", "report", "order"])
+    def test_a_whole_folder_of_another_table_is_refused(self, table, tmp_path, change):
+        """Not said to hold a table of which it holds an earlier state."""
+        (table.parent / "images/7.png").write_bytes(b"")
+        options = {"columns": COLUMNS, "on_error": "skip"}
+        pack_studies(table, tmp_path / "packed", SETTINGS, **options)
+        assert (
+            pack_studies(table, tmp_path / "packed", SETTINGS, **options, resume=True).kept == 5
+        )  # with a study skipped
+        before = every_file(tmp_path / "packed")
+        header, *lines = table.read_text().splitlines(keepends=True)
+        changed = {
+            "longer": [*lines, lines[0].replace("s0", "new")],
+            "shorter": lines[:-1],
+            "report": [line.replace("Possible pneumonia.", "Pneumonia.") for line in lines],
+            "order": [lines[1], lines[0], *lines[2:]],
+        }[change]
+        assert changed != lines
+        table.write_text("".join([header, *changed]))
+        with pytest.raises(ValueError, match=r"has changed since it was packed to .*packed, which is whole"):
+            pack_studies(table, tmp_path / "packed", SETTINGS, **options, resume=True)
+        assert every_file(tmp_path / "packed") == before
+
     @pytest.mark.parametrize("change", ["damage", "image", "report", "removed"])
     def test_what_has_changed_is_packed_again(self, table, tmp_path, change):
         interrupted(table, tmp_path / "packed")

@@ -216,10 +216,12 @@ class TableOutput:
         next(reader)
         rows = ([self._typed(column, cell) for column, cell in zip(self.columns, row, strict=True)] for row in reader)
         write = _write_parquet if self._suffix == ".parquet" else _write_workbook
-        with self._converted.open("wb") as file:
-            write(file, self.columns, self.integers, rows)
-            sync(file)
-        text.detach()
+        try:
+            with self._converted.open("wb") as file:
+                write(file, self.columns, self.integers, rows)
+                sync(file)
+        finally:
+            text.detach()  # else it closes the file, which may be gone on with
         replace_file(self._converted, self._target)
 
     def _typed(self, column: str, cell: str) -> Any:
@@ -283,9 +285,15 @@ def _write_workbook(
             made.data_type = "s"  # a text that begins with = is no formula
         return made
 
-    sheet.append([cell(name, 0) for name in columns])
-    for number, row in enumerate(rows, start=1):
-        if number >= _EXCEL_ROWS:
-            raise ValueError(f"output: an Excel sheet holds {_EXCEL_ROWS - 1} rows; write .csv or .parquet.")
-        sheet.append([cell(value, number) for value in row])
-    workbook.save(file)
+    try:
+        sheet.append([cell(name, 0) for name in columns])
+        for number, row in enumerate(rows, start=1):
+            if number >= _EXCEL_ROWS:
+                raise ValueError(f"output: an Excel sheet holds {_EXCEL_ROWS - 1} rows; write .csv or .parquet.")
+            sheet.append([cell(value, number) for value in row])
+        workbook.save(file)
+    finally:
+        with contextlib.suppress(
+            Exception
+        ):  # after an error; else it says at the end of the process that it was not closed
+            sheet.close()
