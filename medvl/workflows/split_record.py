@@ -236,6 +236,10 @@ class HashSet:
 
 
 _PIECE = 10_000
+"""Numbers of a list that are written at once."""
+
+_PIECE_BYTES = 200_000
+"""Bytes of a list that are read at once."""
 
 
 def _read_lists(path: Path) -> Any:
@@ -244,7 +248,7 @@ def _read_lists(path: Path) -> Any:
     The lists are read piece by piece: as texts, the hashes of a million studies would take ten times the memory of the file.
 
     Raises:
-        ValueError: If the file is not JSON, or a text is no number.
+        ValueError: If the file is not JSON, or a text of a list is not a hexadecimal number.
     """
     lists: list[array[int]] = []
 
@@ -256,14 +260,11 @@ def _read_lists(path: Path) -> Any:
             numbers.extend(int(text, 16) for text in json.loads(b"[" + content[start:end] + b"]"))
             start = end + 1
         lists.append(numbers)
-        return str(len(lists) - 1).encode()
+        return b"[%d]" % (len(lists) - 1)  # not the number alone, which may be in the file in place of a list
 
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         skeleton = json.loads(re.sub(rb"\[([^][]*)\]", take, content))
-    return {split: {name: lists[number] for name, number in keys.items()} for split, keys in skeleton.items()}
-
-
-_PIECE_BYTES = 200_000
+    return {split: {name: lists[number] for name, (number,) in keys.items()} for split, keys in skeleton.items()}
 
 
 def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:

@@ -302,3 +302,18 @@ def test_a_few_copies_among_other_images_are_counted(run, copy, tmp_path):
     studies = run.studies(write(tmp_path / "other.csv", rows)).studies
     assert len(studies) == 30
     assert run.training_overlap(studies).startswith("1 of the 30 studies")
+
+
+@pytest.mark.parametrize(("old", "new"), [
+    ('["', '["zz'), ('["', '[1, "'), ("[]", "3"), ("[]", "-1"), ("[]", "{}"), ('"train"', '"trained"'), ("}\n", ""), ("", ""),
+])  # fmt: skip
+def test_a_record_of_another_kind_is_damaged(tmp_path, old, new):
+    """Without SHA256SUMS, which would be what differs."""
+    studies = [{"study_id": name, "split": split} for name, split in (("a", "train"), ("b", "val"))]
+    SplitRecord.from_studies(studies).save(tmp_path)
+    (tmp_path / "SHA256SUMS").unlink()
+    assert [SplitRecord.load(tmp_path).split_of(study) for study in studies] == ["train", "val"]
+    text = (tmp_path / "splits.json").read_text()
+    (tmp_path / "splits.json").write_text(text.replace(old, new, 1) if old else "")
+    with pytest.raises(ValueError, match=r"splits\.json is damaged: [^\n]+\.$"):
+        SplitRecord.load(tmp_path)
