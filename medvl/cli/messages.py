@@ -125,7 +125,7 @@ def say_process_lost(error: Exception, arguments: Sequence[str]) -> int | None:
     if lost is None:
         return None
     if _is_first_to_say("end"):  # torchrun itself names the process that has ended
-        typer.secho(f"Error: {printable(lost)} {how_to_go_on(arguments)}", fg=typer.colors.RED, err=True)
+        typer.secho(f"Error: {printable(str(lost))} {how_to_go_on(arguments)}", fg=typer.colors.RED, err=True)
     return 1
 
 

@@ -138,7 +138,8 @@ def write_embeddings(path: str | Path, findings: Sequence[str], read: Read) -> P
     if not suffix:
         _write_folder(path, findings, read)
         return path
-    with atomic_write(path, "w" if suffix == ".csv" else "wb", **({"newline": ""} if suffix == ".csv" else {})) as file:
+    options: dict[str, Any] = {"mode": "w", "newline": ""} if suffix == ".csv" else {"mode": "wb"}
+    with atomic_write(path, **options) as file:
         if suffix == ".npz":
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
                 for name, blocks in _named_arrays(findings, read):
