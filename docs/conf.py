@@ -108,11 +108,24 @@ def _name_files_of_diffs(app, doctree):
             block.rawsource, block.children = text, [nodes.Text(text)]
 
 
+def _is_other_name(member: str, value: Any) -> bool:
+    """Whether a name is MONAI's second or third of a dictionary transform, such as LabelReportD for LabelReportd."""
+    return member.endswith(("D", "Dict")) and getattr(value, "__name__", member) != member
+
+
+def _skip_other_names(app: Any, what: str, name: str, obj: Any, skip: bool, options: Any) -> bool | None:
+    """Leave them out of the API: a page of them says the same thrice."""
+    return True if what == "module" and _is_other_name(name, obj) else None
+
+
 def _summarize_package(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Put a table of a package's public classes and functions behind its docstring."""
     if what == "module" and (Path(__file__).parent / "api" / f"{name.removeprefix('medvl.')}.md").is_file():
+        members = {member: getattr(obj, member) for member in obj.__all__}
         public = [
-            member for member in obj.__all__ if getattr(getattr(obj, member), "__module__", "").startswith("medvl.")
+            member
+            for member, value in members.items()
+            if getattr(value, "__module__", "").startswith("medvl.") and not _is_other_name(member, value)
         ]
         lines += ["", ".. autosummary::", "   :nosignatures:", "", *(f"   {member}" for member in public), ""]
 
@@ -121,4 +134,5 @@ def setup(app: Any) -> None:
     """Connect what Sphinx has no option for."""
     app.connect("autodoc-process-signature", _show_factories)
     app.connect("autodoc-process-docstring", _summarize_package)
+    app.connect("autodoc-skip-member", _skip_other_names)
     app.connect("doctree-read", _name_files_of_diffs)

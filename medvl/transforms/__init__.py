@@ -1,4 +1,7 @@
-"""MONAI transforms for reports, labels, prompts and radiographs: an array and a dictionary class for each."""
+"""MONAI transforms for reports, labels, prompts and radiographs: an array and a dictionary class for each.
+
+As in MONAI, each dictionary class has three names: ``LabelReportd``, ``LabelReportD`` and ``LabelReportDict`` are one class.
+"""
 
 from __future__ import annotations
 
