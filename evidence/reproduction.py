@@ -60,8 +60,9 @@ def compare(again: Store, committed: Store, scale: str) -> list[Repeated]:
             new, old = (by_seed(store, scale, arm, figure) for store in (again, committed))
             if new and len(old) >= 2:
                 equal = all(seed in old and abs(old[seed] - value) <= ROUNDING for seed, value in new.items())
-                means = (float(np.mean(list(values.values()))) for values in (new, old))
-                found.append(Repeated(arm, figure, *means, prediction_half_width(list(old.values()), len(new)), equal))
+                mean, expected = (float(np.mean(list(values.values()))) for values in (new, old))
+                half = prediction_half_width(list(old.values()), len(new))
+                found.append(Repeated(arm, figure, mean, expected, half, equal))
     return found
 
 
