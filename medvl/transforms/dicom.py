@@ -6,6 +6,7 @@ import copy
 import math
 import re
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, BinaryIO, NamedTuple
 
@@ -37,6 +38,7 @@ _DISPLAY_KEYWORDS = (
     "WindowCenter",
     "WindowWidth",
 )
+_NAMED_FILES = 3
 _NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 _FRAME_GROUPS = (
     "PlanePositionSequence",
@@ -176,6 +178,38 @@ def rescale_type(header: pydicom.Dataset) -> str | None:
     return "HU" if "Modality" in header and _rescale(header) is not None else None
 
 
+def check_same_units(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> None:
+    """Raise if the values of a volume's slices cannot be compared: gray and color, rescaled and not, or of two units.
+
+    Args:
+        headers: what :func:`frame_headers` returns for each slice.
+        unit: what a slice is called in errors: ``slices`` or ``frames``.
+        names: the name of each slice in errors.
+    """
+    gray = [str(header.get("PhotometricInterpretation")).startswith("MONOCHROME") for header in headers]
+    rescaled = [bool(header.get("ModalityLUTSequence")) or _rescale(header) not in (None, (1, 0)) for header in headers]
+    stated = [rescaled[i] or _rescale(header) is not None for i, header in enumerate(headers)]
+    units = [header.get("RescaleType", rescale_type(header)) if stated[i] else None for i, header in enumerate(headers)]
+    typical = Counter(value for value in units if value is not None).most_common(1)
+    for same, expected in (
+        (gray if 2 * sum(gray) >= len(gray) else [not value for value in gray], "be all gray or all in color"),
+        (
+            stated if any(rescaled) else [True] * len(stated),
+            "all have a rescale slope and intercept, or a modality table",
+        ),
+        ([value is None or value == typical[0][0] for value in units], "have the same RescaleType"),
+    ):
+        other = [name for name, is_same in zip(names, same, strict=True) if not is_same]
+        if other:
+            raise ValueError(f"its {unit} must {expected}, which {listed(other)} differ from.")
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first names, and the number of the others."""
+    rest = len(names) - _NAMED_FILES
+    return ", ".join(names[:_NAMED_FILES]) + (f" and {rest} more" if rest > 0 else "")
+
+
 def _frame_count(dataset: pydicom.Dataset) -> int:
     number = int(dataset.get("NumberOfFrames", None) or 1)
     syntax = _transfer_syntax(dataset)
@@ -229,7 +263,7 @@ def _displayed(stored: NDArray[Any], header: pydicom.Dataset, window: bool, litt
             pixels = _look_up(pixels, item, little_endian)
             low, high = 0.0, float(2 ** item.LUTDescriptor[2] - 1)
         else:
-            pixels = _windowed(pixels, header)
+            pixels = _windowed(pixels, header, low, high)
     gray: NDArray[np.float32] = pixels.astype(np.float32)
     if header.get("PhotometricInterpretation") == "MONOCHROME1" and rescale_type(header) != "HU":
         gray = np.asarray(low + high - gray, dtype=np.float32)
@@ -285,8 +319,8 @@ def _look_up(pixels: NDArray[Any], item: pydicom.Dataset, little_endian: bool) -
     return table[:entries][np.clip(index - first, 0, entries - 1)]
 
 
-def _windowed(pixels: NDArray[Any], header: pydicom.Dataset) -> NDArray[Any]:
-    """Pixels after the first valid window; unchanged where there is none."""
+def _windowed(pixels: NDArray[Any], header: pydicom.Dataset, low: float, high: float) -> NDArray[Any]:
+    """Pixels after the first valid window, in the range of ``low`` and ``high``; unchanged where there is none."""
     function = header.get("VOILUTFunction", "LINEAR").strip().upper()
     centers, widths = (np.atleast_1d(header.get(keyword, [])) for keyword in ("WindowCenter", "WindowWidth"))
     smallest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
@@ -301,7 +335,9 @@ def _windowed(pixels: NDArray[Any], header: pydicom.Dataset) -> NDArray[Any]:
         display.VOILUTFunction, display.WindowCenter, display.WindowWidth = function, float(center), float(width)
         if (rescale := _rescale(header)) is not None:
             display.RescaleSlope, display.RescaleIntercept = rescale
-        return apply_windowing(pixels, display)
+        shown = apply_windowing(pixels, display)
+        # With a negative slope, pydicom's window decreases from the largest value to the smallest.
+        return low + high - shown if low > high else shown
     return pixels
 
 

@@ -21,10 +21,12 @@ from medvl.transforms.dicom import (
     GEOMETRY_KEYWORDS,
     PIXEL_KEYWORDS,
     check_deflated,
+    check_same_units,
     dicom_pixels,
     fill_padding,
     frame_headers,
     gray_frames,
+    listed,
     pixel_bytes,
     read_numbers,
     rescale_type,
@@ -41,7 +43,6 @@ RESCALE_TYPE = "rescale_type"
 
 _GEOMETRY_TAGS = dict(zip(("00200037", "00200032", "00280030"), GEOMETRY_KEYWORDS, strict=True))
 _SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
-_NAMED_FILES = 3
 
 
 class StudyDicomReader(PydicomReader):
@@ -100,6 +101,7 @@ class StudyDicomReader(PydicomReader):
         _raise_unreadable(problems)
         _check_geometry(headers, names)
         order = slice_order(headers, "slices", names)
+        check_same_units(headers, "slices", names)
         pixels = fill_padding(frames)
         array = np.stack([pixels[index] for index in order], axis=-1)
         return array, _volume_meta([headers[index] for index in order]) | {MetaKeys.SPATIAL_SHAPE: array.shape}
@@ -140,7 +142,7 @@ def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[s
     parallel = np.isclose(directions, typical, rtol=0, atol=1e-3).all(axis=1)
     oblique = [name for name, same in zip(names, parallel, strict=True) if not same]
     if oblique:
-        raise ValueError(f"its {unit} must be parallel, which {_listed(oblique)} differ from.")
+        raise ValueError(f"its {unit} must be parallel, which {listed(oblique)} differ from.")
     normal = np.cross(directions[0, :3], directions[0, 3:])
     positions = np.array([header.ImagePositionPatient for header in headers], dtype=float)
     order = np.argsort(positions @ normal, kind="stable")
@@ -152,7 +154,7 @@ def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[s
             error_message(
                 f"its {unit}",
                 "have different positions, as in one volume at one time",
-                f"{len(pairs)} of {len(headers)} repeated ({_listed(pairs)})",
+                f"{len(pairs)} of {len(headers)} repeated ({listed(pairs)})",
             )
         )
     median = np.median(steps, axis=0)
@@ -164,7 +166,7 @@ def slice_order(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[s
             error_message(
                 f"its {unit}",
                 f"be evenly spaced, within {SPACING_TOLERANCE:.0%} of the median of {spacing:.4g} mm",
-                f"{_listed(gaps)}, where one may be missing",
+                f"{listed(gaps)}, where one may be missing",
             )
         )
     return order.tolist()
@@ -179,6 +181,7 @@ def _frame_order(headers: Sequence[pydicom.Dataset]) -> list[int]:
     names = [f"frame {i + 1}" for i in range(len(headers))]
     _check_numbers(headers, names)
     _check_pixel_spacing(headers, "frames", names)
+    check_same_units(headers, "frames", names)
     return slice_order(headers, "frames", names)
 
 
@@ -191,8 +194,8 @@ def _volume_meta(headers: Sequence[pydicom.Dataset]) -> dict[str, Any]:
     if len(headers) > 1:
         for tag, keyword in _GEOMETRY_TAGS.items():
             meta[tag] = {"Value": read_numbers(headers[0], keyword).tolist()}
-    units = {rescale_type(header) for header in headers}
-    if units != {None}:
+    units = {unit for header in headers if (unit := rescale_type(header)) is not None}
+    if units:
         meta[RESCALE_TYPE] = units.pop() if len(units) == 1 else "US"
     if len(headers) > 1:
         meta["lastImagePositionPatient"] = np.asarray(headers[-1].ImagePositionPatient, dtype=float)
@@ -274,7 +277,7 @@ def _check_geometry(headers: Sequence[pydicom.Dataset], names: Sequence[str]) ->
     for keyword in GEOMETRY_KEYWORDS:
         without = [name for header, name in zip(headers, names, strict=True) if keyword not in header]
         if without:
-            raise ValueError(f"every slice of a series must have {keyword}, which {_listed(without)} lack.")
+            raise ValueError(f"every slice of a series must have {keyword}, which {listed(without)} lack.")
     _check_numbers(headers, names)
     _check_pixel_spacing(headers, "slices", names)
 
@@ -296,20 +299,15 @@ def _check_pixel_spacing(headers: Sequence[pydicom.Dataset], unit: str, names: S
     same = np.isclose(spacings, np.median(spacings, axis=0), rtol=1e-2, atol=0).all(axis=1)
     other = [name for name, is_same in zip(names, same, strict=True) if not is_same]
     if other:
-        raise ValueError(f"its {unit} must have the same PixelSpacing, which {_listed(other)} differ from.")
+        raise ValueError(f"its {unit} must have the same PixelSpacing, which {listed(other)} differ from.")
 
 
 def _raise_unreadable(problems: dict[str, Exception]) -> None:
     if problems:
         reasons = [f"{name} ({_first_line(error)})" for name, error in problems.items()]
-        raise ValueError(f"every slice must be readable, unlike {_listed(reasons)}.") from next(iter(problems.values()))
+        raise ValueError(f"every slice must be readable, unlike {listed(reasons)}.") from next(iter(problems.values()))
 
 
 def _first_line(error: Exception) -> str:
     line = (str(error).strip() or type(error).__name__).splitlines()[0]
     return textwrap.shorten(line.removesuffix("."), 120, placeholder=" ...")
-
-
-def _listed(names: Sequence[str]) -> str:
-    rest = len(names) - _NAMED_FILES
-    return ", ".join(names[:_NAMED_FILES]) + (f" and {rest} more" if rest > 0 else "")

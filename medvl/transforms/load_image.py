@@ -333,6 +333,8 @@ def _to_gray(image: Image.Image) -> Image.Image:
     frames = getattr(image, "n_frames", 1)
     if image.format != "MPO" and frames > 1:
         raise ValueError(error_message("the file", "hold one image", f"{frames} frames"))
+    # Pillow maps an uncompressed file that it knows by name to memory, with the sides of a turned TIFF exchanged.
+    image.filename = ""  # type: ignore[attr-defined]
     image.load()
     if image.format == "TIFF":
         return _tiff_to_gray(image)
@@ -375,8 +377,10 @@ def _gray_array(image: np.ndarray | Tensor) -> Tensor:
         raise ValueError(error_message("image", "have shape (H, W), (1, H, W[, D]) or (3, H, W[, D])", shape))
     if 0 in shape:
         raise ValueError(error_message("image", "hold at least one pixel", f"shape {shape}"))
-    if np.iscomplexobj(image) if isinstance(image, np.ndarray) else image.is_complex():
+    if image.dtype.kind not in "biuf" if isinstance(image, np.ndarray) else image.is_complex():
         raise ValueError(error_message("image", "hold real numbers", f"type {image.dtype}"))
+    if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
+        raise ValueError(error_message("image", "have no masked pixel, which has no value", int(image.mask.sum())))
     tensor = as_float32(image)
     if tensor.shape[0] == 3:
         tensor = torch.tensordot(torch.tensor([0.299, 0.587, 0.114], device=tensor.device), tensor, dims=1)[None]

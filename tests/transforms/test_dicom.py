@@ -757,3 +757,74 @@ def test_a_long_reason_ends_at_a_word(tmp_path):
     path.write_bytes(path.read_bytes()[:-10])
     with pytest.raises(ValueError, match=rf"unlike {path.name} \(The number of bytes .* \.\.\.\)\.$"):
         load(folder)
+
+
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+@pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+def test_a_window_increases_with_rescaled_values_whatever_their_slope(tmp_path, function, photometric):
+    stored = PICTURE.astype(np.uint16) * 8 + 100
+    window = {"WindowCenter": 3000.5, "WindowWidth": 2001, "VOILUTFunction": function, "BitsStored": 12}
+    falling = write_dicom(tmp_path / "a.dcm", stored, photometric, RescaleSlope=-1, RescaleIntercept=4095, **window)
+    rising = write_dicom(tmp_path / "b.dcm", 4095 - stored, photometric, RescaleSlope=1, RescaleIntercept=0, **window)
+    np.testing.assert_allclose(load(falling), load(rising), atol=1e-2)
+
+
+def edit_slice(folder, number, edit):
+    for path in folder.iterdir():
+        dataset = pydicom.dcmread(path)
+        if dataset.InstanceNumber == number:
+            edit(dataset)
+            dataset.save_as(path)
+            return path.name
+
+
+def without_rescale(dataset):
+    del dataset.RescaleSlope, dataset.RescaleIntercept
+
+
+def in_color(dataset):
+    pixels = np.repeat(dataset.pixel_array[..., None], 3, axis=-1)
+    dataset.SamplesPerPixel, dataset.PhotometricInterpretation, dataset.PlanarConfiguration = 3, "RGB", 0
+    dataset.PixelData = pixels.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("edit", "tags", "message"),
+    [
+        (without_rescale, {"RescaleSlope": 1, "RescaleIntercept": -1024}, "all have a rescale slope and intercept"),
+        (without_rescale, {"RescaleSlope": 2, "RescaleIntercept": 0}, "all have a rescale slope and intercept"),
+        (
+            lambda dataset: setattr(dataset, "RescaleType", "OD"),
+            {"RescaleSlope": 1, "RescaleIntercept": -1024, "RescaleType": "HU"},
+            "have the same RescaleType",
+        ),
+        (in_color, {}, "be all gray or all in color"),
+    ],
+)
+def test_a_slice_of_other_units_is_named(tmp_path, edit, tags, message):
+    kind = np.uint8 if edit is in_color else np.int16
+    folder = write_series(tmp_path / "series", VOLUME.astype(kind), Modality="CT", **tags)
+    name = edit_slice(folder, 3, edit)
+    with pytest.raises(ValueError, match=rf"its slices must {message}.*, which {re.escape(name)} differ from\.$"):
+        load(folder)
+
+
+def test_a_frame_of_other_units_is_named(tmp_path):
+    path = write_frames(tmp_path / "a.dcm", VOLUME, [0, 1, 2, 3])
+    dataset = pydicom.dcmread(path)
+    del dataset.PerFrameFunctionalGroupsSequence[1].PixelValueTransformationSequence
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"its frames must all have a rescale .*, which frame 2 differ from\.$"):
+        load(path)
+
+
+def test_slopes_may_differ_and_a_slope_of_one_may_be_left_out(tmp_path):
+    folder = write_series(tmp_path / "pet", VOLUME, RescaleSlope=1, RescaleIntercept=0, Modality="PT")
+    for number in (1, 2, 3, 4):
+        edit_slice(folder, number, lambda dataset: setattr(dataset, "RescaleSlope", int(dataset.InstanceNumber)))
+    np.testing.assert_array_equal(load(folder), VOLUME * np.array([1, 2, 3, 4]))
+    folder = write_series(tmp_path / "ct", VOLUME, RescaleSlope=1, RescaleIntercept=0, Modality="CT")
+    edit_slice(folder, 2, without_rescale)
+    image = LoadStudyImage(keep_meta=True)(folder)
+    np.testing.assert_array_equal(image[0].numpy(), VOLUME)
+    assert image.meta["rescale_type"] == "HU"

@@ -15,7 +15,7 @@ import torch
 from image_files import LUMINANCE, PICTURE, RGB, VOLUME, load, write_dicom
 from monai.bundle import ConfigParser
 from monai.data import MetaTensor
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from medvl.data import read_manifest
 from medvl.transforms import (
@@ -429,3 +429,41 @@ def test_a_range_of_hounsfield_units_is_two_numbers(hu_range):
 def test_the_size_of_the_preprocessing_is_named(image_size):
     with pytest.raises((TypeError, ValueError), match=r"^image_size must be (an integer|at least 1), got "):
         image_preprocessing(image_size)
+
+
+TURNED = {
+    2: lambda image: image[:, ::-1],
+    3: lambda image: image[::-1, ::-1],
+    4: lambda image: image[::-1],
+    5: np.transpose,
+    6: lambda image: np.rot90(image, -1),
+    7: lambda image: image[::-1, ::-1].T,
+    8: np.rot90,
+}
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize("pixels", [PICTURE, PICTURE.astype(np.uint16) * 9, PICTURE.astype(np.float32), RGB])
+@pytest.mark.parametrize("compression", [None, "tiff_lzw"])
+def test_the_orientation_of_a_tiff_is_applied(tmp_path, orientation, pixels, compression):
+    tags = TiffImagePlugin.ImageFileDirectory_v2()
+    tags[274] = orientation
+    path = tmp_path / "a.tif"
+    Image.fromarray(pixels).save(path, tiffinfo=tags, compression=compression)
+    gray = LUMINANCE if pixels.ndim == 3 else pixels
+    np.testing.assert_allclose(load(path), TURNED[orientation](gray), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (np.array([["1", "2"], ["3", "4"]]), "hold real numbers, got type <U1"),
+        (np.array([[1, 2], [3, None]], dtype=object), "hold real numbers, got type object"),
+        (np.zeros((4, 4), dtype="datetime64[s]"), r"hold real numbers, got type datetime64\[s\]"),
+        (np.zeros((4, 4), dtype=[("a", "i4")]), "hold real numbers, got type"),
+        (np.ma.masked_less(PICTURE, 25), "have no masked pixel, which has no value, got 2"),
+    ],
+)
+def test_an_array_of_no_gray_values_is_refused(image, message):
+    with pytest.raises(ValueError, match=f"image must {message}"):
+        load(image)
