@@ -57,3 +57,33 @@ def test_a_file_that_is_read_is_not_written_over(medvl, files, command, read):
     assert (files / read).read_bytes() == before
     assert not list(files.glob("*.partial"))
     assert not (files / "audit.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["train", "--data", "cases.csv", "--output", ""], "--output must not be empty"),
+        (["train", "--data", "cases.csv", "--output="], "--output must not be empty"),
+        (["train", "--data", "", "--output", "run"], "--data must not be empty"),
+        (["train", "--data", "openi:", "--output", "run"], "source must have a path after openi:, got 'openi:'"),
+        (["train", "--data", "shards:", "--output", "run"], "the location must have a folder after shards:"),
+        (["train", "--source", "image-text=", "--output", "run"], "source must be KIND=LOCATION"),
+        (
+            ["train", "--data", "cases.csv", "--output", "run", "--set", "output="],
+            "output must be the path of a folder, got None",
+        ),
+        (["embed", "run", "--output", ""], "--output must not be empty"),
+        (["embed", "", "--output", "e.npz"], "an argument must not be empty"),
+        (["predict", "run", "0.png", ""], "an argument must not be empty"),
+        (["label", "cases.csv", "--vocabulary", "", "--output", "l.csv"], "--vocabulary must not be empty"),
+        (["nearest", "queries.npz", "--among", ""], "--among must not be empty"),
+        (["audit", "--data", "cases.csv", "--image-root="], "--image-root must not be empty"),
+        (["pack", "--data", "cases.csv", "--output", ""], "--output must not be empty"),
+    ],
+)
+def test_an_empty_path_is_not_the_working_folder(medvl, files, command, said):
+    before = sorted(files.iterdir())
+    code, _, err = medvl(*command)
+    assert code == 2
+    assert f"Error: {said}" in err
+    assert sorted(path for path in files.rglob("*") if path.name != "run") == before

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -218,6 +218,21 @@ def column_arguments(**options: Any) -> dict[str, Any]:
     return absolute_options(given)
 
 
+def check_not_empty(arguments: Sequence[str]) -> None:
+    """Raise where an option or argument is empty, as by a variable of the shell that is not set; a path would be this folder.
+
+    Example:
+        >>> check_not_empty(["train", "--output", ""])
+        Traceback (most recent call last):
+        ValueError: --output must not be empty, got ''.
+    """
+    for before, argument in zip(("", *arguments), arguments, strict=False):
+        option, sign, value = argument.partition("=")
+        if not argument or (sign and not value and option.startswith("--")):
+            name = (option or before) if (option or before).startswith("-") else "an argument"
+            raise ValueError(error_message(name, "not be empty", "''"))
+
+
 def require_input(data: str | None, source: list[str] | None) -> None:
     """Asks for something to read."""
     if data is None and not source:
@@ -259,7 +274,7 @@ def parse_settings(pairs: list[str]) -> dict[str, Any]:
 
 def _read_value(key: str, value: str) -> Any:
     """The value of a setting as YAML has it, but for a reference (``@``, ``%``) and 1e-4, which YAML does not take as such."""
-    from medvl.workflows.yaml_text import load_yaml
+    from medvl.utils.yaml_text import load_yaml
 
     if value.strip().startswith(("@", "%")):
         return value.strip()

@@ -23,6 +23,7 @@ _NO_ID = frozenset({"unknown", "unk", "anonymous", "anonymized", "anonymised", "
 _ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\xad"
 _NO_WIDTH = dict.fromkeys(map(ord, _ZERO_WIDTH))
 _DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
+_SMALL_NUMBER = re.compile(r"[+-]?[0-9]{1,2}([.,][0-9]{1,2})?")
 _SEPARATORS = re.compile(r"[;|\n\uff1b]")
 _COMMAS = re.compile(r"[,\uff0c\u3001]")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
@@ -55,6 +56,21 @@ def is_missing(cell: Any) -> bool:
 def is_blank(cell: Any) -> bool:
     """Whether a cell of text is missing or has neither letter nor digit, as ``-``, ``--`` or ``?``."""
     return is_missing(cell) or (isinstance(cell, str) and not any(map(str.isalnum, cell)))
+
+
+def describe_cell(cell: Any) -> str:
+    """What a cell that cannot be used holds, for an error: a small number as it is, but no text and no id.
+
+    Example:
+        >>> [describe_cell(cell) for cell in ("2", 0.5, "77194038", "J. Doe", " ")]
+        ['2', '0.5', 'a number', 'a text', 'an empty cell']
+    """
+    text = strip_text(str(cell))
+    if is_blank(cell):
+        return "an empty cell"
+    if _SMALL_NUMBER.fullmatch(text):
+        return text
+    return "a number" if _is_number(text) else "a text"
 
 
 def read_id(cell: Any, column: str) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.data.cells import CellError, class_key, is_missing, normalize_name, split_cell
+from medvl.data.cells import CellError, class_key, describe_cell, is_missing, normalize_name, split_cell
 from medvl.data.class_names import ClassNames
 from medvl.data.tables import Table
 from medvl.text import load_vocabulary
@@ -213,11 +213,8 @@ def _state(token: Any, column: str) -> float:
         return math.nan
     value = _number(_decimal_comma(token))
     if value is None or value not in (1.0, 0.0, -1.0):
-        # The text itself is not shown: the column may be that of the reports by mistake.
-        received = "a text" if value is None else f"{value:g}"
-        raise CellError(
-            column, f"expected 1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned), got {received}"
-        )
+        expected = "1 (present), 0 (absent), -1 (uncertain) or blank (not mentioned)"
+        raise CellError(column, f"expected {expected}, got {describe_cell(token)}")
     return value
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.cells import CellError, is_blank, read_id, strip_text
+from medvl.data.cells import CellError, describe_cell, is_blank, read_id, strip_text
 from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
@@ -279,19 +278,8 @@ def _given_id(row: Row, columns: _Columns) -> str:
     return read_id(row.cells.get(columns.study), columns.study) if columns.study else ""
 
 
-_OTHER_SPLIT = re.compile(
-    r"hold[-_ ]?out|eval(uation)?|(pre|re|un)?train(ed|able)?|(fine)?tun(e|ing)|(in|ex)ternal|all|none|other|ignored?|"
-    r"excluded?|unlabell?ed|(fold|split|set|part)?[-_ ]?\d{1,2}(\.0)?",
-    re.IGNORECASE,
-)
-"""Names of splits that others have, which an error shows."""
-
-
 def _split_name(cell: Any, column: str) -> str:
-    text = strip_text(str(cell))
-    name = _SPLIT_NAMES.get(text.lower())
+    name = _SPLIT_NAMES.get(strip_text(str(cell)).lower())
     if name is None:
-        # A text that is no usual name may be one of a patient, from another column.
-        received = "an empty cell" if is_blank(cell) else repr(text) if _OTHER_SPLIT.fullmatch(text) else "another text"
-        raise CellError(column, f"expected train, val or test, got {received}")
+        raise CellError(column, f"expected train, val or test, got {describe_cell(cell)}")
     return name

@@ -20,6 +20,7 @@ from medvl.data.manifest import Manifest
 from medvl.data.study_columns import NOT_MENTIONED, TextColumn
 from medvl.data.study_list import StudyList
 from medvl.transforms.packed_image import INDEX, read_index
+from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.http_ranges import is_url, read_url
 from medvl.utils.tar_members import TarMember, short_digest
@@ -54,6 +55,9 @@ class PackedLocation(NamedTuple):
     def parse(cls, location: str | Path) -> PackedLocation | None:
         """The location that a text names; None if it does not begin with ``shards:``.
 
+        Raises:
+            ValueError: If no folder is given.
+
         Example:
             >>> PackedLocation.parse("shards:packed"), PackedLocation.parse("cases.csv")
             (PackedLocation(folder='packed'), None)
@@ -61,6 +65,8 @@ class PackedLocation(NamedTuple):
         text = str(location)
         if not text.startswith(PREFIX):
             return None
+        if text.strip() == PREFIX:
+            raise ValueError(error_message("the location", f"have a folder after {PREFIX}", repr(text)))
         folder = text.removeprefix(PREFIX).rstrip("/") or "/"
         folder = re.sub(r"^(https?):/+", r"\1://", folder)  # pathlib leaves one slash
         return cls(folder if is_url(folder) else os.path.expanduser(folder))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -113,4 +114,12 @@ def read_metrics(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: If a line is damaged, with its number, or the file is not as it was written.
     """
-    return [] if not Path(path).is_file() else read_listed_lines(path, "epoch")
+    return [] if not Path(path).is_file() else read_listed_lines(path, _is_whole)
+
+
+def _is_whole(line: Mapping[str, Any]) -> bool:
+    """Whether a line has an epoch, and every value is a finite number or null."""
+    numbers = [value for value in line.values() if value is not None]
+    return type(line.get("epoch")) is int and all(
+        type(value) in (int, float) and abs(value) <= sys.float_info.max for value in numbers
+    )

@@ -40,7 +40,7 @@ class SkippedLog:
     def start(self, engine: Engine) -> None:
         """Read what a resumed run had skipped, and write what was skipped before training."""
         resumed = engine.state.iteration > 0 and self.path.is_file()
-        self._before = read_listed_lines(self.path, *KEYS) if resumed and is_rank_zero() else []
+        self._before = read_skipped_lines(self.path) if resumed and is_rank_zero() else []
         self._before += self._resumed
         self(engine)
 
@@ -69,6 +69,17 @@ class SkippedLog:
             states: what :meth:`state_dict` returned in each process.
         """
         self._resumed = [line for state in states for line in state["skipped"]]
+
+
+def read_skipped_lines(path: str | Path) -> list[dict[str, str]]:
+    """The lines of a file of :class:`SkippedLog`.
+
+    Raises:
+        OSError: If the file cannot be read.
+        ValueError: If a line is damaged, with its number, or the file is not as it was written.
+    """
+    lines = read_listed_lines(path, lambda line: all(isinstance(line.get(key), str) for key in KEYS))
+    return [{key: line[key] for key in KEYS} for line in lines]
 
 
 def _lines(errors: Iterable[StudyError]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Hashable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +10,19 @@ import yaml
 
 from medvl.utils.checks import error_message
 from medvl.utils.limits import read_small_text
+from medvl.utils.yaml_text import load_yaml
+
+MOST_LAYERS = 100
+"""Files that extend one another at most."""
 
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; invalid YAML is a ``ValueError`` that names the file."""
+    text = read_small_text(path)
     try:
-        return yaml.load(read_small_text(path), Loader=_Yaml12BoolLoader)
-    except RecursionError as error:
-        raise ValueError(f"{path.name} is not valid YAML: it is nested too deeply.") from error
-    except (yaml.YAMLError, TypeError, AttributeError) as error:  # of keys and dates that cannot be
-        raise ValueError(f"{path.name} is not valid YAML: {' '.join(str(error).split())}.") from error
+        return load_yaml(text, _Yaml12BoolLoader)
+    except ValueError as error:
+        raise ValueError(f"{path.name} is not valid YAML: {error}.") from error
 
 
 class _Yaml12BoolLoader(yaml.SafeLoader):
@@ -28,12 +31,15 @@ class _Yaml12BoolLoader(yaml.SafeLoader):
 
 def _construct_mapping(loader: yaml.SafeLoader, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
     """Construct a mapping; a key that stands in it twice is an error, since YAML would keep the last without a word."""
-    keys = [loader.construct_object(key, deep=True) for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
-    for index, key in enumerate(keys):
-        if key in keys[:index]:
-            mark = node.value[index][0].start_mark
+    seen: set[Any] = set()
+    for key_node, _ in node.value:
+        key = loader.construct_object(key_node, deep=True)
+        if key_node.tag == "tag:yaml.org,2002:merge" or not isinstance(key, Hashable):  # the latter is refused below
+            continue
+        if key in seen:
             problem = f"the key {key!r} stands in one mapping twice"
-            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=mark)
+            raise yaml.constructor.ConstructorError(problem=problem, problem_mark=key_node.start_mark)
+        seen.add(key)
     loader.flatten_mapping(node)
     return yaml.SafeLoader.construct_mapping(loader, node, deep=True)
 
@@ -78,6 +84,8 @@ def read_extended(
     if not isinstance(data, Mapping) or "extends" not in data:
         return data, [path]
     name = data["extends"]
+    if len(seen) >= MOST_LAYERS:
+        raise ValueError(f"{path.name}: extends: more than {MOST_LAYERS} files extend one another.")
     base = find(name, path.parent) if isinstance(name, str) else None
     if base is None:
         raise ValueError(error_message(f"{path.name}: extends", "be a built-in name or the path of a file", repr(name)))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -137,8 +138,7 @@ def write_listed(path: str | Path, content: str | bytes | bytearray, private: bo
     path = Path(path)
     content = content.encode() if isinstance(content, str) else content
     check_regular_file(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _one_at_a_time(path.parent):
+    with one_at_a_time(path.parent):
         sums, digest = read_checksums(path.parent), content_sha256(content)
         before = sums.get(path.name)
         if before is not None and before != {digest}:
@@ -156,14 +156,14 @@ def write_listed_lines(path: str | Path, lines: Iterable[Mapping[str, Any]]) -> 
     write_listed(path, "".join(json_text(line) + "\n" for line in lines))
 
 
-def read_listed_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
+def read_listed_lines(path: str | Path, is_whole: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """The dictionaries of a JSON-lines file (:func:`~medvl.utils.io.read_json_lines`), which is compared with its checksum.
 
     Raises:
         OSError: If the file cannot be read.
         ValueError: If a line is damaged, with its number, or the file has another content than was saved.
     """
-    lines = read_json_lines(path, *keys)  # first, as it can say which line
+    lines = read_json_lines(path, is_whole)  # first, as it can say which line
     verify_file(path)
     return lines
 
@@ -205,18 +205,32 @@ def _write(folder: Path, sums: Mapping[str, Iterable[str]]) -> None:
     write_text(folder / CHECKSUMS, "".join(f"{digest}  {name}\n" for name, digest in lines), follow_links=False)
 
 
+_holding = threading.local()
+
+
 @contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
-    """Wait for other processes that write to the list of a folder, where the system and the file system can."""
+def one_at_a_time(folder: str | Path) -> Iterator[None]:
+    """Wait for other processes that write to a folder what they have read there, where the system and the file system can.
+
+    A block of this kind may stand inside another of the same folder. The folder is created.
+    """
+    folder = Path(folder).resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    held: set[Path] = _holding.__dict__.setdefault("folders", set())
     try:
         import fcntl
     except ImportError:  # Windows
         yield
         return
+    if folder in held:
+        yield
+        return
     descriptor = os.open(folder, os.O_RDONLY)
+    held.add(folder)
     try:
         with suppress(OSError):  # a file system without locks
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
+        held.discard(folder)
         os.close(descriptor)

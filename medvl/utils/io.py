@@ -11,7 +11,7 @@ import re
 import stat
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
@@ -228,16 +228,16 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def read_json_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
+def read_json_lines(path: str | Path, is_whole: Callable[[dict[str, Any]], bool]) -> list[dict[str, Any]]:
     """The dictionaries of a JSON-lines file, one a line; blank lines are passed over.
 
     Args:
         path: the file, which is UTF-8.
-        keys: what each of them must have.
+        is_whole: whether a dictionary has what each of them must have.
 
     Raises:
         OSError: If the file cannot be read.
-        ValueError: If a line is not a dictionary in JSON with these keys; the message names the file and the line.
+        ValueError: If a line is not such a dictionary in JSON; the message names the file and the line.
     """
     content = []
     for number, line in enumerate(Path(path).read_bytes().split(b"\n"), start=1):
@@ -247,7 +247,7 @@ def read_json_lines(path: str | Path, *keys: str) -> list[dict[str, Any]]:
             value = json.loads(line, parse_constant=_refuse_constant)
         except (ValueError, RecursionError):
             value = None
-        if not isinstance(value, dict) or not set(keys) <= set(value):
+        if not isinstance(value, dict) or not is_whole(value):
             raise ValueError(f"{path}, line {number} is damaged; correct or remove it to go on.")
         content.append(value)
     return content

@@ -13,6 +13,7 @@ from medvl.evaluation.registry import choose_protocols, registered_protocols
 from medvl.evaluation.report.comparison import ComparedRun, RunsComparison, write_comparison
 from medvl.handlers import read_metrics
 from medvl.utils.checks import error_message
+from medvl.utils.checksums import one_at_a_time
 from medvl.utils.io import check_writable, number_files, write_text
 from medvl.utils.limits import check_regular_file
 from medvl.workflows.evaluate import evaluation_context, example_sentences, run_protocols
@@ -70,10 +71,15 @@ def compare_runs(
     if len(runs) < 2:
         raise ValueError(error_message("runs", "be at least two", len(runs)))
     output = Path(output)
-    check_writable(output / COMPARISON)
+    earlier = output / COMPARISON
+    check_writable(earlier)
+    check_regular_file(earlier)
+    histories = [
+        read_metrics(run.path / METRICS) for run in runs
+    ]  # damaged files are errors before the work, not after it
     compared: list[ComparedRun] = []
     studies: list[str] = []
-    for name, run in zip(unique_names([run.path for run in runs]), runs, strict=True):
+    for name, run, history in zip(unique_names([run.path for run in runs]), runs, histories, strict=True):
         manifest = run.studies(data, split, columns, on_error, label_reports=True)
         ids = [str(study["study_id"]) for study in manifest.studies]
         if compared and ids != studies:
@@ -88,20 +94,18 @@ def compare_runs(
         loader = run.loader(manifest, batch_size=batch_size, on_error=on_error)
         context = evaluation_context(run, manifest, loader, data, columns, mask_columns, classes, progress)
         results = run_protocols(choose_protocols(protocols, context), context)
-        history = read_metrics(run.path / METRICS)
         notes = [said for said in (overlap, run.input_difference) if said is not None]
         compared.append(ComparedRun(name, results, history, example_sentences(run.model, loader), notes))
     bootstrap = BootstrapConfig(n_resamples=RESAMPLES, seed=runs[0].environment["seed"])
     order = [protocol.key for protocol in registered_protocols()]
     comparison = RunsComparison.of(compared, order, bootstrap)
     content = json.dumps(comparison.to_dict(), indent=2, allow_nan=False) + "\n"
-    earlier = output / COMPARISON
-    check_regular_file(earlier)
-    if earlier.exists() and earlier.read_bytes() != content.encode():
-        moved = number_files(output, (COMPARISON, PAGE))
-        logger.info("What was in %s is another comparison; kept as %s.", output, moved)
-    write_text(earlier, content, follow_links=False)
-    write_comparison(output / PAGE, comparison, show_text=show_text)
+    with one_at_a_time(output):
+        if earlier.exists() and earlier.read_bytes() != content.encode():
+            moved = number_files(output, (COMPARISON, PAGE))
+            logger.info("What was in %s is another comparison; kept as %s.", output, moved)
+        write_text(earlier, content, follow_links=False)
+        write_comparison(output / PAGE, comparison, show_text=show_text)
     return comparison
 
 

@@ -17,9 +17,11 @@ from medvl.evaluation.context import ProtocolContext, embed
 from medvl.evaluation.registry import Protocol, choose_protocols
 from medvl.handlers import read_metrics
 from medvl.networks import DualEncoder
+from medvl.utils.checksums import one_at_a_time
 from medvl.utils.counts import count_of
 from medvl.utils.io import check_writable
-from medvl.workflows.evaluation_files import EVALUATION, REPORT, describe_evaluated, save_evaluation
+from medvl.utils.limits import check_regular_file
+from medvl.workflows.evaluation_files import EVALUATION, EVALUATION_CSV, REPORT, describe_evaluated, save_evaluation
 from medvl.workflows.masks import find_masks, masked_dataset
 from medvl.workflows.model_card import update_model_card
 from medvl.workflows.run_records import METRICS
@@ -89,6 +91,8 @@ def evaluate_run(
     start = time.perf_counter()
     output = Path(output)
     check_writable(output / EVALUATION)
+    for name in (EVALUATION, EVALUATION_CSV):  # which are read
+        check_regular_file(output / name)
     history = read_metrics(run.path / METRICS)  # a damaged file is an error before the work, not after it
     context = evaluation_context(
         run, manifest, loader, data, columns, mask_columns, classes, progress, benchmark, whole
@@ -101,22 +105,24 @@ def evaluate_run(
     warnings = [said for said in (run.training_overlap(manifest.studies), run.input_difference) if said is not None]
     for said in warnings:
         logger.warning("%s", said)
-    earlier = save_evaluation(result, output, describe_evaluated(run, manifest), warnings)
-    if output.resolve() == run.path.resolve():
-        update_model_card(run.path)
-    write_report(
-        output / REPORT,
-        title=title or f"{run.path.name}: {manifest.name}",
-        evaluation=result,
-        embeddings=context.embedded,
-        history=history,
-        facts={**run_facts(run, manifest, loader, time.perf_counter() - start), **earlier},
-        configuration=run.config,
-        environment=run.environment,
-        names=manifest.names,
-        show_text=show_text,
-        sentences=example_sentences(run.model, loader),
-    )
+    evaluated_on, sentences = describe_evaluated(run, manifest), example_sentences(run.model, loader)
+    with one_at_a_time(output):  # another evaluation may have results to keep, or these to keep
+        earlier = save_evaluation(result, output, evaluated_on, warnings)
+        if output.resolve() == run.path.resolve():
+            update_model_card(run.path)
+        write_report(
+            output / REPORT,
+            title=title or f"{run.path.name}: {manifest.name}",
+            evaluation=result,
+            embeddings=context.embedded,
+            history=history,
+            facts={**run_facts(run, manifest, loader, time.perf_counter() - start), **earlier},
+            configuration=run.config,
+            environment=run.environment,
+            names=manifest.names,
+            show_text=show_text,
+            sentences=sentences,
+        )
     return result
 
 

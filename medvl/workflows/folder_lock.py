@@ -207,9 +207,8 @@ class FolderLock:
         """
         try:
             status = os.lstat(self.path)
-            if not stat.S_ISREG(
-                status.st_mode
-            ):  # a pipe would be waited on, and a link that leads nowhere tried for ever
+            # A pipe would be waited on, and a link that leads nowhere tried for ever.
+            if not stat.S_ISREG(status.st_mode):
                 raise FolderInUseError(f"{self.path} is not the lock of a run; move it away, or choose another folder.")
             with self.path.open("rb") as file:
                 text = file.read(MOST_BYTES).decode(errors="replace")

@@ -12,7 +12,7 @@ from typing import Any
 
 from medvl.utils.checks import error_message
 from medvl.utils.limits import check_regular_file, read_small_text
-from medvl.workflows.yaml_text import load_yaml
+from medvl.utils.yaml_text import load_yaml
 
 BUNDLES = Path(__file__).parent.parent / "bundles"
 PAPERS = BUNDLES / "papers"
@@ -101,7 +101,7 @@ def _add(path: Path, files: list[Path], above: tuple[Path, ...]) -> None:
     try:
         content = load_yaml(text)
     except ValueError as error:
-        raise ValueError(f"{path} is no valid YAML: {error}.") from error
+        raise ValueError(f"{path} is not valid YAML: {error}.") from error
     if not isinstance(content, dict):
         found = "nothing" if content is None else f"a {type(content).__name__}"
         raise ValueError(error_message(str(path), "hold the settings of a recipe", found))

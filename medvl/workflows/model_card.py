@@ -13,10 +13,10 @@ import yaml
 from medvl.networks.nets.pretrained import CONFIG as NETWORK
 from medvl.networks.nets.pretrained import WEIGHTS as TENSORS
 from medvl.utils.io import file_sha256, write_text
+from medvl.utils.yaml_text import load_yaml
 from medvl.workflows.evaluation_files import EVALUATED_ON, EVALUATION
 from medvl.workflows.model_card_facts import evaluation_facts, is_number, key_figures, run_facts
 from medvl.workflows.run_records import MODEL, read_record
-from medvl.workflows.yaml_text import load_yaml
 
 logger = logging.getLogger(__name__)
 

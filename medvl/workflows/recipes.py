@@ -16,7 +16,7 @@ from torch import nn
 from medvl.utils.targets import state_target
 from medvl.workflows.folder_lock import release_lock
 from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files, with_paper_settings
-from medvl.workflows.run_folder import WholeConfig
+from medvl.workflows.run_folder import WholeConfig, output_folder
 
 RECORDED = "recorded_config"
 METADATA = BUNDLES / "metadata.json"
@@ -111,7 +111,7 @@ def train(recipe: ConfigFile, overrides: Mapping[str, Any] | None = None) -> Pat
     workflow = RecipeWorkflow(recipe, workflow_type="train")
     check_overrides(workflow.parser.get(), overrides, _name(recipe))
     workflow.parser.update(overrides)
-    output = Path(workflow.parser.get_parsed_content("output"))
+    output = output_folder(workflow.parser.get_parsed_content("output"))
     try:
         workflow.initialize()
         workflow.run()

@@ -95,12 +95,15 @@ class RunFolder:
         path: the folder; created when the run starts.
         resume: whether to continue the run that is in it. A folder without a checkpoint starts from the beginning.
         config: what to record: the whole configuration, or the settings alone where MONAI's own workflow runs it.
+
+    Raises:
+        ValueError: If ``path`` is empty.
     """
 
     def __init__(
         self, path: str | Path, resume: bool = False, config: WholeConfig | Mapping[str, Any] | None = None
     ) -> None:
-        self.path, self.resume = Path(path), resume
+        self.path, self.resume = output_folder(path), resume
         self._lock = FolderLock(path)
         self._acquired = self._complete = False
         self._threads: int | None = None
@@ -414,6 +417,17 @@ class RunFolder:
             shutil.rmtree(self.model, ignore_errors=True)
             partial.rename(self.model)
         self._lock.release()
+
+
+def output_folder(value: str | Path | None) -> Path:
+    """The folder that a recipe's ``output`` names.
+
+    Raises:
+        ValueError: If it is empty: an empty text would be the working folder.
+    """
+    if not value:
+        raise ValueError(error_message("output", "be the path of a folder", repr(value)))
+    return Path(value)
 
 
 def is_drawn(folder: Path) -> bool:

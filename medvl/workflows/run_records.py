@@ -16,14 +16,15 @@ import torch
 from medvl.data import Manifest, parse_source, table_path
 from medvl.data.shards import PackedLocation
 from medvl.data.tables.join import parse_join
+from medvl.handlers.skipped_log import read_skipped_lines
 from medvl.transforms.packed_image import INDEX
-from medvl.utils.checksums import read_listed_lines, verify_file
+from medvl.utils.checksums import verify_file
 from medvl.utils.distributed import get_world_size
 from medvl.utils.errors import StudyError, plain_reason
 from medvl.utils.io import file_sha256
 from medvl.utils.limits import read_small_text
+from medvl.utils.yaml_text import load_yaml
 from medvl.workflows.literals import literal_text
-from medvl.workflows.yaml_text import load_yaml
 
 CONFIG, ENVIRONMENT, METRICS, SKIPPED = "config.yaml", "environment.json", "metrics.jsonl", "skipped.jsonl"
 MODEL, CHECKPOINTS, PROMPTS, TENSORBOARD = "model", "checkpoints", "prompts.json", "tensorboard"
@@ -124,8 +125,7 @@ def read_skipped(path: str | Path) -> list[StudyError]:
     Raises:
         ValueError: If a line of the file is damaged, with its number, or the file is not as it was written.
     """
-    lines = read_listed_lines(Path(path) / SKIPPED, "study_id", "key", "reason")
-    return [StudyError(line["study_id"], line["key"], line["reason"]) for line in lines]
+    return [StudyError(**line) for line in read_skipped_lines(Path(path) / SKIPPED)]
 
 
 def tables_sha256(config: Mapping[str, Any], folder: Path) -> list[str]:

@@ -43,6 +43,34 @@ def test_folder_and_archive_read_the_same(folder, tmp_path):
     assert len(reports[1:]) == 2
 
 
+@pytest.mark.parametrize("damage", ["long", "number", "sparse"])
+def test_records_of_an_archive_are_bounded_and_checked(tmp_path, monkeypatch, damage):
+    """A record before a member is read whole, and its numbers by int()."""
+    content = {"long": b"comment=" + b"x" * 50_000, "number": b"GNU.sparse.size=x", "sparse": b"GNU.sparse.map=1,x"}[
+        damage
+    ]
+    size = len(content) + 2
+    size += len(str(size))  # a record begins with its length
+    size += len(str(size)) - len(str(len(content) + 2))
+    record = str(size).encode() + b" " + content + b"\n"
+    header = tarfile.TarInfo("PaxHeaders/a.xml")
+    header.type, header.size = tarfile.XHDTYPE, len(record)
+    member = tarfile.TarInfo("a.xml")
+    member.size = 4
+    blocks = [
+        header.tobuf(),
+        record.ljust(-(-len(record) // 512) * 512, b"\0"),
+        member.tobuf(),
+        b"<a/>".ljust(512, b"\0"),
+    ]
+    (tmp_path / "a.tar").write_bytes(b"".join(blocks) + bytes(1024))
+    monkeypatch.setenv("MEDVL_MAX_TEXT_BYTES", "40000")
+    with pytest.raises(ValueError, match=r"^path: a\.tar cannot be read as an archive") as caught:
+        OpenIReports(tmp_path / "a.tar")
+    reasons = {"long": "a record is longer than 40000 bytes (MEDVL_MAX_TEXT_BYTES)"}
+    assert reasons.get(damage, "a record is damaged") in str(caught.value.__cause__)
+
+
 def test_images_are_those_that_are_there(folder, tmp_path):
     images = tmp_path / "png"
     images.mkdir()

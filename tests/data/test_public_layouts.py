@@ -222,7 +222,7 @@ def test_chest_xray14(folder):
     table = folder / "Data_Entry_2017.csv"
     table.write_text(table.read_text().replace("Cardiomegaly,", "Big heart,", 1))
     with pytest.raises(
-        StudyError, match=r"^study '00000001_000', Finding Labels: expected findings of ChestX-ray14, got 'Big"
+        StudyError, match=r"^study '00000001_000', Finding Labels: expected findings of ChestX-ray14, got a text$"
     ):
         dataset("nih", folder)
 
@@ -252,7 +252,7 @@ def test_vindr_in_the_form_of_the_kaggle_competition(tmp_path):
     assert [study["label"][0] for study in manifest.studies[:4]] == [0, 1, 1, 1]
     text = (tmp_path / "train.csv").read_text().replace(",14,", ",no,", 1)
     (tmp_path / "train.csv").write_text(text)
-    with pytest.raises(StudyError, match=r"class_id: expected a number, got 'no'"):
+    with pytest.raises(StudyError, match=r"class_id: expected a number, got a text$"):
         dataset("vindr-cxr", tmp_path)
 
 

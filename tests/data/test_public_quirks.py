@@ -9,6 +9,7 @@ import re
 import shutil
 from pathlib import Path
 
+import pandas
 import public_layouts
 import pytest
 
@@ -83,10 +84,38 @@ def in_text(name, old, new):
     return lambda folder: (folder / name).write_text((folder / name).read_text().replace(old, new))
 
 
+def rename_splits(path):
+    table = pandas.read_excel(path)
+    table["Split"] = "Zyxwquist"
+    table.to_excel(path, index=False)
+
+
 WRONG = {
     "a target that is blank": (
         "rsna", public_layouts.rsna, in_rows("stage_2_train_labels.csv", lambda row: [*row[:-1], ""]),
-        r"Target: expected 0 or 1, got ''$",
+        r"Target: expected 0 or 1, got an empty cell$",
+    ),
+    "a split of Merlin that is a name": (
+        "merlin", public_layouts.merlin, lambda folder: rename_splits(folder / "reports_final.xlsx"),
+        r"Split: expected train, val or test, got a text$",
+    ),
+    "a split of MS-CXR that is a name": (
+        "ms-cxr", public_layouts.ms_cxr, in_text("MS_CXR_Local_Alignment_v1.1.0.csv", ",val", ",Zyxwquist"),
+        r"split: expected train, val or test, got a text$",
+    ),
+    "a split of CheXpert Plus that is a number": (
+        "chexpert-plus", public_layouts.chexpert_plus,
+        in_rows("df_chexpert_plus_240401.csv", lambda row: [*row[:-1], "77194038"]),
+        r"split: expected train or valid, got a number$",
+    ),
+    "a target that is a name": (
+        "rsna", public_layouts.rsna, in_rows("stage_2_train_labels.csv", lambda row: [*row[:-1], "Zyxwquist"]),
+        r"Target: expected 0 or 1, got a text$",
+    ),
+    "a mark that is a name": (
+        "vindr-cxr", public_layouts.vindr_cxr,
+        in_rows("annotations/image_labels_train.csv", lambda row: [*row[:-1], "Zyxwquist"]),
+        r"expected 0 or 1, got a text$",
     ),
     "a box with a side below 0": (
         "rsna", public_layouts.rsna, in_text("stage_2_train_labels.csv", "256,512,256,128", "256,512,-256,128"),

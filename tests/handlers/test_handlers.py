@@ -334,6 +334,9 @@ class TestMetricsLog:
 
     @pytest.mark.parametrize("damaged", [
         b'{"epoch": 2, "lo', b"null", b"[1]", b"\x00" * 20, b"{}", b'"text"', b"\xff\xfe", b"{'epoch': 2}", b"1", b"[" * 9999,
+        b'{"epoch": "x"}', b'{"epoch": true}', b'{"epoch": 2.5}', b'{"epoch": null}', b'{"epoch": 2, "loss": "low"}',
+        b'{"epoch": 2, "loss": [1]}', b'{"epoch": 2, "val_auroc": {}}', b'{"epoch": 2, "loss": 1e999}',
+        b'{"epoch": 2, "seconds": true}', b'{"epoch": 2, "loss": ' + b"9" * 400 + b"}",
     ])  # fmt: skip
     def test_a_damaged_line_is_named_and_nothing_is_cut(self, tmp_path, damaged):
         path = tmp_path / "m.jsonl"

@@ -327,3 +327,10 @@ cues: {negation: [nüll]}
         "Nüll 6. Ribbo.",
         "Ad snt. ix",
     ]
+
+
+def test_a_long_chain_of_vocabularies_is_refused(tmp_path):
+    for number in range(102):
+        (tmp_path / f"{number}.yaml").write_text(f"extends: ./{number + 1}.yaml\nversion: 1\n")
+    with pytest.raises(ValueError, match=r"^100\.yaml: extends: more than 100 files extend one another\.$"):
+        load_vocabulary(tmp_path / "0.yaml")

@@ -113,7 +113,7 @@ def test_json_has_no_number_that_is_not_finite(tmp_path):
     assert (tmp_path / "a.jsonl").read_text() == '{"epoch": 1, "loss": null}\n{"epoch": 2, "loss": [null, 1.0]}\n'
     (tmp_path / "a.jsonl").write_text('{"epoch": 1}\n{"epoch": 2, "loss": NaN}\n')
     with pytest.raises(ValueError, match=r"line 2 is damaged"):
-        read_json_lines(tmp_path / "a.jsonl")
+        read_json_lines(tmp_path / "a.jsonl", bool)
 
 
 @pytest.mark.parametrize("kind", ["link", "broken", "pipe"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from urllib.parse import unquote
 
@@ -153,6 +154,24 @@ def test_command(medvl, runs, tmp_path):
     code, _, err = medvl("compare", runs[0], "--output", tmp_path / "out")
     assert code == 2
     assert "runs must be at least two, got 1." in err
+
+
+@pytest.mark.parametrize("damage", ["metrics", "pipe"])
+def test_what_cannot_be_read_is_said_before_the_work(runs, tmp_path, monkeypatch, damage):
+    trained = [TrainedRun(run, "cpu") for run in runs]
+    if damage == "pipe":
+        os.mkfifo(tmp_path / "comparison.json")
+    else:
+        (tmp_path / "run").mkdir()
+        (tmp_path / "run" / "metrics.jsonl").write_text('{"epoch": 1}\n{"epoch": "x"}\n')
+        monkeypatch.setattr(trained[1], "path", tmp_path / "run")
+    monkeypatch.setattr(TrainedRun, "studies", lambda *_: pytest.fail("the work has begun"))
+    said = {
+        "metrics": r"metrics\.jsonl, line 2 is damaged",
+        "pipe": r"comparison\.json must be a regular file, got a named",
+    }
+    with pytest.raises(ValueError, match=said[damage]):
+        compare_runs(trained, tmp_path)
 
 
 def test_names_tell_folders_apart(tmp_path):

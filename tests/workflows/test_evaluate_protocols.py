@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import functools
 import importlib
 import json
+import os
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +21,7 @@ from PIL import Image
 from medvl.evaluation import segmentation
 from medvl.evaluation.case_selection import CHEXPERT_COMPETITION_FINDINGS
 from medvl.utils.errors import StudyError
-from medvl.workflows import TrainedRun, evaluate_run, train
+from medvl.workflows import TrainedRun, evaluate_run, evaluation_files, train
 from medvl.workflows.evaluate import evaluation_context
 from medvl.workflows.evaluation_files import _merge_rows
 from medvl.workflows.masks import find_masks, masked_dataset
@@ -274,3 +278,36 @@ class TestMasks:
         with pytest.raises(ValueError, match="mask_column"):
             find_masks(run, manifest, table, ["squares"])
         assert find_masks(run, manifest, table) is None
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "evaluation.csv"])
+def test_a_pipe_is_refused_before_the_work(run, tmp_path, name):
+    os.mkfifo(tmp_path / name)
+    manifest = run.studies()
+    with pytest.raises(ValueError, match=rf"{name} must be a regular file, got a named pipe\.$"):
+        evaluate_run(run, manifest, run.loader(manifest), tmp_path, protocols=["retrieval"], untrained=False)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_of_two_evaluations_at_once_none_is_lost(folder, tmp_path, monkeypatch):
+    """Where both read before one writes, which waiting makes certain, the results of one would be lost."""
+    both_have_read, read = threading.Barrier(2), evaluation_files._earlier_results
+
+    def read_and_wait(path):
+        earlier = read(path)
+        with contextlib.suppress(threading.BrokenBarrierError):
+            both_have_read.wait(timeout=2)
+        return earlier
+
+    monkeypatch.setattr(evaluation_files, "_earlier_results", read_and_wait)
+
+    def evaluate(protocol):
+        trained = TrainedRun(folder)
+        manifest = trained.studies()
+        evaluate_run(trained, manifest, trained.loader(manifest), tmp_path, protocols=[protocol], untrained=False)
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(evaluate, ["retrieval", "knn"]))
+    assert {"retrieval", "knn"} <= set(json.loads((tmp_path / "evaluation.json").read_text()))
+    assert {path.name for path in tmp_path.glob("report*.html")} == {"report.html", "report-1.html"}
+    assert not list(tmp_path.glob("evaluation-*"))

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from medvl.data.cells import is_missing
+from medvl.data.cells import describe_cell, is_missing
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
 from medvl.data.public.base import PublicDataset
 from medvl.data.public.registry import register_public_dataset
@@ -119,5 +119,5 @@ def _details(row: dict[str, str], study_id: str) -> dict[str, Any]:
         try:
             details["age"] = float(row["Age"])
         except ValueError as error:
-            raise StudyError(study_id, "Age", f"expected a number or blank, got {row['Age'][:20]!r}") from error
+            raise StudyError(study_id, "Age", f"expected a number or blank, got {describe_cell(row['Age'])}") from error
     return details

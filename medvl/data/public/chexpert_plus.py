@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medvl.data.cells import describe_cell
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
 from medvl.data.public.base import PublicDataset, check_joined
 from medvl.data.public.chexpert import parse_chexpert_path
@@ -83,7 +84,7 @@ class CheXpertPlus(PublicDataset):
                 named.add(name)
                 study_id = parse_chexpert_path(name)[0]
                 if row["split"] not in _SPLITS:
-                    raise StudyError(study_id, "split", f"expected train or valid, got {row['split'][:20]!r}")
+                    raise StudyError(study_id, "split", f"expected train or valid, got {describe_cell(row['split'])}")
                 image = self._image(above, name, study_id)
                 study: dict[str, Any] = {
                     "study_id": study_id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from medvl.data.cells import describe_cell
 from medvl.data.label_columns import parse_states
 from medvl.data.public.base import ImageIndex, PublicDataset
 from medvl.data.public.registry import register_public_dataset
@@ -55,7 +56,9 @@ class Merlin(PublicDataset):
             with self.handle_study_errors():
                 split = _SPLITS.get(row["Split"].strip().lower())
                 if split is None:
-                    raise StudyError(study_id, "Split", f"expected train, val or test, got {row['Split'][:20]!r}")
+                    raise StudyError(
+                        study_id, "Split", f"expected train, val or test, got {describe_cell(row['Split'])}"
+                    )
                 study: dict[str, Any] = {
                     "study_id": study_id,
                     "split": split,

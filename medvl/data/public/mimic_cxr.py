@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from medvl.data.cells import describe_cell
 from medvl.data.label_columns import CHEXPERT_FINDINGS, parse_states
 from medvl.data.public.base import PublicDataset, check_joined
 from medvl.data.public.registry import register_public_dataset
@@ -107,7 +108,9 @@ class MIMIC_CXR(PublicDataset):
             study: dict[str, Any] = {"study_id": study_id, "patient_id": f"p{subject}"}
             if "split" in row:
                 if row["split"] not in _SPLITS:
-                    raise StudyError(study_id, "split", f"expected train, validate or test, got {row['split'][:20]!r}")
+                    raise StudyError(
+                        study_id, "split", f"expected train, validate or test, got {describe_cell(row['split'])}"
+                    )
                 study["split"] = _SPLITS[row["split"]]
             report = self.reports / folder / f"{study_id}.txt"
             if report.is_file():

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from medvl.data.cells import describe_cell
 from medvl.data.public.base import ImagesElsewhere, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
@@ -77,7 +78,7 @@ class MSCXR(ImagesElsewhere):
                     split = _SPLITS.get(boxes[0]["split"].strip().lower())
                     if split is None:
                         raise StudyError(
-                            study_id, "split", f"expected train, val or test, got {boxes[0]['split'][:20]!r}"
+                            study_id, "split", f"expected train, val or test, got {describe_cell(boxes[0]['split'])}"
                         )
                     study["split"] = split
                 yield study

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from medvl.data.cells import describe_cell
 from medvl.data.public.base import ImageIndex, PublicDataset, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
@@ -86,9 +87,8 @@ class NIHChestXray14(PublicDataset):
                     raise StudyError(study_id, "split", f"the image is in neither of {' and '.join(_SPLIT_LISTS)}")
                 for name in map(str.strip, row["Finding Labels"].split("|")):
                     if name not in index:
-                        raise StudyError(
-                            study_id, "Finding Labels", f"expected findings of ChestX-ray14, got {name[:40]!r}"
-                        )
+                        reason = f"expected findings of ChestX-ray14, got {describe_cell(name)}"
+                        raise StudyError(study_id, "Finding Labels", reason)
                     label[index[name]] = 1
                 paths = self.indexed_images(images, study_id, study_id)
                 yield {

@@ -16,7 +16,7 @@ from typing import IO, Any
 from medvl.data.public.base import ImageIndex, ImagesElsewhere, join_sections
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
-from medvl.utils.limits import TEXT, check_regular_file, read_bounded, read_small_file
+from medvl.utils.limits import TEXT, check_regular_file, limit, read_bounded, read_small_file
 
 _SECTIONS = ("COMPARISON", "INDICATION", "FINDINGS", "IMPRESSION")
 
@@ -112,12 +112,24 @@ def _xml_files(path: Path) -> Iterator[tuple[str, Path | IO[bytes]]]:
         return
     check_regular_file(path)
     # A stream: nothing is unpacked to the disk, so no name in the archive can lead outside a folder.
-    with tarfile.open(path, "r:*") as archive:
+    with tarfile.open(path, "r:*", tarinfo=_Member) as archive:
         for member in archive:
             if member.isfile() and member.name.endswith(".xml"):
                 content = archive.extractfile(member)
                 if content is not None:
                     yield os.path.basename(member.name), content
+
+
+class _Member(tarfile.TarInfo):
+    """A member of an archive, whose long names and other records, which are read whole, are bounded."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        if not self.isfile() and self.size > limit(TEXT):
+            raise tarfile.ReadError(f"a record is longer than {limit(TEXT)} bytes ({TEXT})")
+        try:
+            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+        except (ValueError, IndexError, OverflowError) as error:  # numbers that are none
+            raise tarfile.ReadError("a record is damaged") from error
 
 
 def _study(name: str, source: Path | IO[bytes]) -> dict[str, Any]:

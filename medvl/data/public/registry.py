@@ -112,7 +112,7 @@ def parse_public_location(location: str | Path, argument: str = "source") -> Pub
         The location; None for anything that does not begin with a name and a colon, and for a path that exists.
 
     Raises:
-        ValueError: If the name before a colon is not that of a public data set, or an option is unknown.
+        ValueError: If the name before a colon is not that of a public data set, an option is unknown, or no path is given.
 
     Example:
         >>> parse_public_location("mimic-cxr,views=PA+AP:/data/mimic")
@@ -130,6 +130,8 @@ def parse_public_location(location: str | Path, argument: str = "source") -> Pub
             return None
         expected = f"begin with one of {', '.join(datasets)} before the colon"
         raise ValueError(error_message(argument, expected, repr(str(location))))
+    if not path.strip():
+        raise ValueError(error_message(argument, f"have a path after {name}:", repr(str(location))))
     return PublicLocation(name, path, dict(_parse_option(name, datasets[name], pair) for pair in pairs))
 
 

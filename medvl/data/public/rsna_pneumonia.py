@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from medvl.data.cells import describe_cell
 from medvl.data.public.base import PublicDataset, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.errors import StudyError
@@ -61,7 +62,7 @@ class RSNAPneumonia(PublicDataset):
                     box = parse_box([row[name] for name in ("x", "y", "width", "height")], row["patientId"], "x")
                     found.append({"bbox": box, "size": [_SIDE, _SIDE]})
                 elif row["Target"] not in ("0", "0.0"):
-                    raise StudyError(row["patientId"], "Target", f"expected 0 or 1, got {row['Target'][:20]!r}")
+                    raise StudyError(row["patientId"], "Target", f"expected 0 or 1, got {describe_cell(row['Target'])}")
             except StudyError as error:
                 bad[row["patientId"]] = error
         for patient, found in boxes.items():

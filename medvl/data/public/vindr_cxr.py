@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.data.cells import is_missing
+from medvl.data.cells import describe_cell, is_missing
 from medvl.data.public.base import PublicDataset, parse_box
 from medvl.data.public.registry import register_public_dataset
 from medvl.utils.checks import check_integer
@@ -118,7 +118,9 @@ class VinDrCXR(PublicDataset):
             image_id = row["image_id"]
             readers[image_id][row["rad_id"]].add(row["class_name"])
             if not row["class_id"].isdecimal():
-                bad[image_id] = StudyError(image_id, "class_id", f"expected a number, got {row['class_id'][:20]!r}")
+                bad[image_id] = StudyError(
+                    image_id, "class_id", f"expected a number, got {describe_cell(row['class_id'])}"
+                )
             else:
                 numbers[row["class_name"]] = int(row["class_id"])
         self.names = tuple(sorted(numbers, key=numbers.__getitem__))
@@ -166,5 +168,5 @@ class VinDrCXR(PublicDataset):
 def _mark(cells: dict[str, str], name: str, image_id: str) -> float:
     text = cells.get(name, "")
     if text not in ("", "0", "1", "0.0", "1.0"):
-        raise StudyError(image_id, name, f"expected 0 or 1, got {text[:20]!r}")
+        raise StudyError(image_id, name, f"expected 0 or 1, got {describe_cell(text)}")
     return float(text or 0)

@@ -107,15 +107,13 @@ class TableOutput:
             if str(self.path) != STANDARD_OUTPUT:
                 self._file.close()
             return
-        keep = False
+        keep = self._resume and self.state is not None  # unless the table is whole at the end
         try:
             if error is None:
-                keep = self._resume and self.state is not None  # unless the file is whole at its end
                 with name_full_disk(self.path):
                     self._finish()
                 keep = False
-            elif self._resume and self.state is not None:
-                keep = True
+            elif keep:
                 with contextlib.suppress(OSError):  # a full disk; the earlier record holds
                     self._write_record()
         finally:
@@ -293,7 +291,5 @@ def _write_workbook(
             sheet.append([cell(value, number) for value in row])
         workbook.save(file)
     finally:
-        with contextlib.suppress(
-            Exception
-        ):  # after an error; else it says at the end of the process that it was not closed
+        with contextlib.suppress(Exception):  # where it is closed; else the end of the process complains that it is not
             sheet.close()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from typing import Any
 
+import yaml
+
 from medvl.utils.errors import plain_reason
 
 MOST_NODES = 1_000_000
 """Values in a document at most, each counted as often as it is referred to."""
 
 
-def load_yaml(text: str) -> Any:
+def load_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any:
     """The content of a YAML document: dictionaries, lists, texts, numbers and dates, never another object.
 
     Args:
         text: the document.
+        loader: PyYAML's safe loader, or one derived from it.
 
     Raises:
         ValueError: If it is not valid, refers to itself, or grows by references in references; the message says why.
@@ -26,11 +29,13 @@ def load_yaml(text: str) -> Any:
         Traceback (most recent call last):
         ValueError: month must be in 1..12
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(text)
-        _count(content, {})
+        reader = loader(text)
+        root = reader.get_single_node()
+        if root is None:
+            return None
+        _count(root, {})  # before the values are made: merging (<<) copies what it refers to
+        return reader.construct_document(root)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split()).removesuffix(".")) from error
     except (
@@ -40,20 +45,20 @@ def load_yaml(text: str) -> Any:
         RecursionError,
     ) as error:  # of keys, numbers and dates that cannot be
         raise ValueError(plain_reason(error)) from error
-    return content
 
 
-def _count(value: Any, sizes: dict[int, int]) -> int:
-    """The number of values in a value, each of its parts counted once for each reference to it."""
-    if not isinstance(value, dict | list):
+def _count(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """The number of values in a node, each of its parts counted once for each reference to it."""
+    if isinstance(node, yaml.ScalarNode):
         return 1
-    if id(value) in sizes:
-        if not sizes[id(value)]:
+    if id(node) in sizes:
+        if not sizes[id(node)]:
             raise ValueError("it refers to itself.")
-        return sizes[id(value)]
-    sizes[id(value)] = 0
-    size = 1 + sum(_count(inner, sizes) for inner in (value.values() if isinstance(value, dict) else value))
+        return sizes[id(node)]
+    sizes[id(node)] = 0
+    parts = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+    size = 1 + sum(_count(part, sizes) for part in parts)
     if size > MOST_NODES:
         raise ValueError(f"its references make it larger than {MOST_NODES} values.")
-    sizes[id(value)] = size
+    sizes[id(node)] = size
     return size
