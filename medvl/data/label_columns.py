@@ -23,6 +23,16 @@ CHEXPERT_FINDINGS = load_vocabulary("chexpert14").names
 """The 14 findings in the order of CheXpert's CSV files; other projects order them differently, so match by name."""
 
 _STATE_WORDS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans
+_ANSWERS = frozenset(
+    {"yes", "no", "y", "n", "t", "f", "positive", "negative", "pos", "neg", "present", "absent", "maybe"}
+    | {"uncertain", "unclear", "possible", "equivocal", "not mentioned", "+", "-"}
+)
+"""Words that say whether a finding is present, which are no names of classes."""
+
+_NO_NAME = re.compile(r"[<>~]?\s*[+-]?\d+([.,]\d+)?\s*%|\d{4}-\d\d?-\d\d?(t.*| .*)?|\d\d?[./]\d\d?[./]\d{2,4}")
+"""A percentage or a date."""
+
+_AMBIGUOUS = re.compile(r"\s*[+-]?[01],0+\s*")
 _DECIMAL_COMMA = re.compile(r"\s*[+-]?\d+,\d+\s*")
 _STATES = {"": math.nan, "1": 1.0, "1.0": 1.0, "0": 0.0, "0.0": 0.0, "-1": -1.0, "-1.0": -1.0}  # the usual cells, fast
 
@@ -87,6 +97,10 @@ def label_reader(
     stated = [(parts, number) for parts, number in tokens if not all(map(is_missing, parts))]
     numeric = sum(number for parts, number in stated if _is_numeric(parts))
     if tokens and not by_name and 2 * numeric >= sum(number for _, number in stated):
+        given = [cell for cell, _ in cells if not is_missing(cell)]
+        if label_names is None and all(isinstance(cell, str) and _AMBIGUOUS.fullmatch(cell) for cell in given):
+            expected = "have states without a decimal comma, or two label_names for lists of two"
+            raise ValueError(error_message(f"label_column: {column!r}", expected, repr(given[0].strip())))
         return _state_list(column, tokens, label_names)
     return _class_names(column, cells, label_names)
 
@@ -170,7 +184,16 @@ def _state_list(
 
 def _class_names(column: str, cells: Sequence[tuple[Any, int]], label_names: Sequence[str] | None) -> LabelReader:
     classes = ClassNames(column, cells, label_names)
+    if label_names is None and classes.names and all(map(_is_answer, classes.names)):
+        expected = "have names of classes, or states 1, 0, -1 of one finding, unless label_names are given"
+        received = "percentages, dates, or words such as yes and no"
+        raise ValueError(error_message(f"label_column: {column!r}", expected, received))
     return LabelReader(classes.names, len(classes.names), lambda row: classes.parse(row.get(column)))
+
+
+def _is_answer(name: str) -> bool:
+    name = normalize_name(name)
+    return name in _ANSWERS or _NO_NAME.fullmatch(name) is not None
 
 
 def _tokens(cell: Any, column: str) -> list[Any] | None:

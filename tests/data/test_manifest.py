@@ -236,6 +236,34 @@ def test_names_of_classes_may_be_numbers(folder):
     assert [study["label"].tolist() for study in manifest.studies] == [[0, 0, 1], [1, 0, 0]]
 
 
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ("yes", "no"),
+        ("Y", "N"),
+        ("Positive", "Negative"),
+        ("present", "absent", "uncertain"),
+        ("90%", "7,5 %", "0%"),
+        ("2020-01-02", "3.12.2021", "12/31/20"),
+        ("positive",),
+    ],
+)
+def test_answers_are_no_classes_unless_they_are_named(folder, cells):
+    rows = "".join(f'a.png,"{cell}"\nb.png,"{cell}"\n' for cell in cells)
+    table = write(folder, f"image,tb\n{rows}")
+    with pytest.raises(ValueError, match=r"^label_column: 'tb' must have names of classes, or states 1, 0, -1 of one"):
+        read_manifest(table, label_column="tb")
+    assert read_manifest(table, label_column="tb", label_names=cells).names == cells
+
+
+def test_a_decimal_comma_is_no_list(folder):
+    table = write(folder, 'image,tb\na.png,"1,0"\nb.png,"0,0"\nc.png,"-1,0"\n')
+    with pytest.raises(ValueError, match=r"^label_column: 'tb' must have states without a decimal comma, .* got '1,0'"):
+        read_manifest(table, label_column="tb")
+    lists = read_manifest(table, label_column="tb", label_names=["tb", "mass"])
+    assert [study["label"].tolist() for study in lists.studies] == [[1, 0], [0, 0], [-1, 0]]
+
+
 @pytest.mark.parametrize("separator", ["|", ";"])
 def test_class_names(folder, separator):
     text = f"image,finding\na.png,Edema{separator}Mass\nb.png,No Finding\nc.png,\n"

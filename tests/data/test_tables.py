@@ -300,6 +300,18 @@ def test_workbooks(tmp_path):
     assert next(iter(read_table(path))).cells["day"] == "2020-01-02T00:00:00"
 
 
+def test_merged_cells_of_a_workbook_are_not_taken_for_blank_ones(tmp_path):
+    path = tmp_path / "c.xlsx"
+    frame = pandas.DataFrame({"patient": ["p", "p", "q"], "image": ["a", "b", "c"], "report": ["x", "y", "z"]})
+    frame.set_index(["patient", "image"]).to_excel(path)  # pandas merges the cells of equal neighbors
+    with pytest.raises(
+        ValueError, match=r"^path: c\.xlsx must have no merged cells below its header \(.*\), got A2:A3\.$"
+    ):
+        read_table(path)
+    frame.set_index(["patient", "image"]).to_excel(path, merge_cells=False)
+    assert [row.cells["patient"] for row in read_table(path)] == ["p", "p", "q"]
+
+
 def test_what_is_not_installed_is_named(tmp_path, monkeypatch):
     for suffix, module in ((".parquet", "pyarrow"), (".xlsx", "openpyxl")):
         WRITERS[suffix](FRAME, tmp_path / f"c{suffix}")

@@ -21,7 +21,7 @@ def parse_workbook(file: BinaryIO, name: str) -> Parsed:
     Raises:
         medvl.utils.extras.MissingExtraError: If openpyxl is not installed.
         ValueError: If the file is damaged or unpacks to more than ``MEDVL_MAX_UNPACKED_BYTES``, has several sheets with
-            cells, or two columns have one name.
+            cells, cells that are merged below the header, or two columns have one name.
     """
     require_extra(f"Reading {name}", "tables")
     import openpyxl
@@ -41,7 +41,8 @@ def parse_workbook(file: BinaryIO, name: str) -> Parsed:
         raise ValueError(f"path: {name} is empty; expected a header and at least one row.")
     formulas = _formula_cells(file, sheets[0].title)
     records = _records(sheets[0], name)
-    _, header = next(records)
+    line, header = next(records)
+    _check_merged_cells(file, sheets[0].title, line, name)
     columns = list(map(column_name, header))
     check_columns(columns, name)
     return Parsed([column for column in columns if column], _rows(records, columns, formulas))
@@ -101,14 +102,32 @@ def _rows(
         yield Row(number, line, named, problem)
 
 
+def _check_merged_cells(file: BinaryIO, title: str, header_line: int, name: str) -> None:
+    """Raise if cells below the header are merged, since only the first of them has a value in the file."""
+    import openpyxl
+
+    if not _sheets_hold(file, b"<mergeCell "):
+        return
+    ranges = openpyxl.load_workbook(file)[title].merged_cells.ranges
+    merged = sorted(str(cells.coord) for cells in ranges if cells.max_row > header_line)
+    if merged:
+        more = f" and {len(merged) - 1} more" if len(merged) > 1 else ""
+        expected = "have no merged cells below its header (unmerge them and fill every row)"
+        raise ValueError(error_message(f"path: {name}", expected, merged[0] + more))
+
+
+def _sheets_hold(file: BinaryIO, tag: bytes) -> bool:
+    with zipfile.ZipFile(file) as archive:
+        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
+        return any(tag in archive.read(name) for name in sheets)
+
+
 def _formula_cells(file: BinaryIO, title: str) -> set[tuple[int, int]]:
     """Row (from 1) and place (from 0) of the cells with a formula, whose value may not have been saved."""
     import openpyxl
 
-    with zipfile.ZipFile(file) as archive:
-        sheets = [name for name in archive.namelist() if name.startswith("xl/worksheets/") and name.endswith(".xml")]
-        if not any(b"<f" in archive.read(name) for name in sheets):
-            return set()
+    if not _sheets_hold(file, b"<f"):
+        return set()
     found = set()
     for row in openpyxl.load_workbook(file, read_only=True)[title].iter_rows():
         found |= {(cell.row, cell.column - 1) for cell in row if getattr(cell, "data_type", "") == "f"}
