@@ -97,10 +97,10 @@ def label_reader(
     stated = [(parts, number) for parts, number in tokens if not all(map(is_missing, parts))]
     numeric = sum(number for parts, number in stated if _is_numeric(parts))
     if tokens and not by_name and 2 * numeric >= sum(number for _, number in stated):
-        given = [cell for cell, _ in cells if not is_missing(cell)]
-        if label_names is None and all(isinstance(cell, str) and _AMBIGUOUS.fullmatch(cell) for cell in given):
+        texts = [cell for cell, _ in cells if not is_missing(cell)]
+        if label_names is None and all(isinstance(cell, str) and _AMBIGUOUS.fullmatch(cell) for cell in texts):
             expected = "have states without a decimal comma, or two label_names for lists of two"
-            raise ValueError(error_message(f"label_column: {column!r}", expected, repr(given[0].strip())))
+            raise ValueError(error_message(f"label_column: {column!r}", expected, repr(texts[0].strip())))
         return _state_list(column, tokens, label_names)
     return _class_names(column, cells, label_names)
 

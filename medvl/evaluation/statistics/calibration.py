@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.evaluation.statistics.curves import check_scores
+from medvl.evaluation.statistics.curves import as_binary, check_scores
 from medvl.utils.checks import check_integer, error_message
 
 
@@ -57,7 +57,7 @@ def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
 
     Raises:
         TypeError: If ``n_bins`` is not an integer.
-        ValueError: If a probability is outside [0, 1] or NaN, or ``n_bins`` is below 1.
+        ValueError: If a probability is outside [0, 1] or NaN, a target is neither 0 nor 1, or ``n_bins`` is below 1.
 
     Example:
         >>> curve = reliability_curve(np.array([0.1, 0.2, 0.8, 1.0]), np.array([0, 1, 1, 1]), n_bins=2)
@@ -69,6 +69,7 @@ def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
     wrong = ~((probabilities >= 0) & (probabilities <= 1))
     if wrong.any():
         raise ValueError(error_message("probabilities", "be between 0 and 1", probabilities[wrong][0]))
+    targets = as_binary(targets)
     bins = np.minimum((probabilities * n_bins).astype(int), n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)
     with np.errstate(invalid="ignore"):
@@ -85,19 +86,19 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
 
     Args:
         scores: (N,).
-        targets: (N,), boolean.
+        targets: (N,), boolean or 0 and 1.
 
     Returns:
         The threshold; NaN where no case is positive.
 
     Raises:
-        ValueError: If a score is NaN.
+        ValueError: If a score is NaN, or a target is neither 0 nor 1.
 
     Example:
         >>> best_f1_threshold(np.array([0.1, 0.4, 0.6, 0.8]), np.array([False, False, True, True]))
         0.5
     """
-    scores, targets = np.asarray(scores, float), np.asarray(targets)
+    scores, targets = np.asarray(scores, float), as_binary(targets)
     check_scores(scores)
     if not targets.any():
         return math.nan

@@ -21,14 +21,14 @@ def auroc_and_average_precision(
 
     Args:
         scores: (N,), higher for the positive class.
-        targets: (N,), boolean.
+        targets: (N,), boolean or 0 and 1.
         weights: (B, N), not negative; None for one row of ones.
 
     Returns:
         AUROC (B,) and average precision (B,), float64; NaN where the weights leave one class only.
 
     Raises:
-        ValueError: If a score is NaN.
+        ValueError: If a score is NaN, or a target is neither 0 nor 1.
 
     Example:
         >>> auroc, precision = auroc_and_average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]) == 1)
@@ -36,7 +36,7 @@ def auroc_and_average_precision(
         [0.75] [0.8333]
     """
     # Unsigned integers and booleans cannot be negated to sort in descending order.
-    scores = np.asarray(scores, float)
+    scores, targets = np.asarray(scores, float), as_binary(targets)
     check_scores(scores)
     if weights is None:
         weights = np.ones((1, len(scores)), np.float32)
@@ -71,17 +71,21 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
 
     Args:
         scores: (N,).
-        targets: (N,), boolean, both classes present.
+        targets: (N,), boolean or 0 and 1, both classes present.
 
     Returns:
         False positive rates and true positive rates, both (K,) for K thresholds.
+
+    Raises:
+        ValueError: If a score is NaN, or a target is neither 0 nor 1.
 
     Example:
         >>> false_rate, true_rate = roc_curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]) == 1)
         >>> print(false_rate, true_rate)
         [0.  0.  0.5 0.5 1. ] [0.  0.5 0.5 1.  1. ]
     """
-    scores = np.asarray(scores, float)
+    scores, targets = np.asarray(scores, float), as_binary(targets)
+    check_scores(scores)
     order = np.argsort(-scores)
     ends = np.flatnonzero(np.concatenate([scores[order][1:] != scores[order][:-1], [True]]))
     true_positives = np.cumsum(targets[order])[ends]
@@ -97,3 +101,13 @@ def check_scores(scores: np.ndarray) -> None:
     missing = int(np.isnan(scores).sum())
     if missing:
         raise ValueError(error_message("scores", "hold no NaN", f"{missing} among {scores.size}"))
+
+
+def as_binary(targets: np.ndarray) -> np.ndarray:
+    """Targets as booleans; ``ValueError`` where one is neither 0 nor 1, such as -1 for absent."""
+    targets = np.asarray(targets)
+    if targets.dtype != bool:
+        wrong = ~np.isin(targets, (0, 1))
+        if wrong.any():
+            raise ValueError(error_message("targets", "be 0 or 1", targets[wrong][0]))
+    return targets == 1

@@ -11,6 +11,7 @@ import pytest
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc_curve
 
+from medvl.evaluation.statistics.calibration import best_f1_threshold, reliability_curve
 from medvl.evaluation.statistics.curves import auroc_and_average_precision, check_scores, roc_curve
 
 
@@ -142,3 +143,22 @@ def test_nan_scores_are_refused():
         auroc_and_average_precision(np.array([np.nan, 1.0]), np.array([True, False]))
     with pytest.raises(ValueError, match="got 2 among 6"):
         check_scores(np.array([[np.nan, 1.0, 2.0], [0.0, np.nan, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    "statistic",
+    [auroc_and_average_precision, roc_curve, best_f1_threshold, reliability_curve],
+    ids=lambda f: f.__name__,
+)
+def test_targets_are_0_or_1_in_any_type(statistic):
+    scores, present = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+    expected = statistic(scores, present)
+    for kind in (int, float, np.uint8):
+        np.testing.assert_equal(vars_of(statistic(scores, present.astype(kind))), vars_of(expected))
+    for wrong in (-1.0, 2.0, np.nan):
+        with pytest.raises(ValueError, match=rf"^targets must be 0 or 1, got {wrong}\.$"):
+            statistic(scores, np.where(present, 1.0, wrong))
+
+
+def vars_of(result):
+    return vars(result) if hasattr(result, "counts") else result
