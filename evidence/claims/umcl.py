@@ -24,8 +24,8 @@ CLAIMS = [
             Comparison("umcl-pairs-labels", "umcl-pairs", "zero_shot/auroc"),
             Comparison("umcl-all", "umcl-pairs-labels", "zero_shot/auroc"),
         ),
-        remarks="In one number of steps each further kind takes steps from the others, and the score falls. That is not the whole "
-        "reason: it falls as much in three times as many (the next claim).",
+        remarks="In one number of steps each further kind takes steps from the others, and the score falls. That is not "
+        "the whole reason: it falls as much in three times as many (the next claim).",
     ),
     Claim(
         name="umcl-kinds-long",
@@ -41,8 +41,8 @@ CLAIMS = [
             Comparison("umcl-all-long", "umcl-pairs-long", "zero_shot/auroc"),
             Comparison("umcl-all-long", "umcl-labels-long", "zero_shot/auroc"),
         ),
-        remarks="Each arm gains by the longer training, the single kinds more than the three together, so that a lack of steps is not "
-        "the reason. Not tried: batches in which each kind has as many places as it has alone.",
+        remarks="Each arm gains by the longer training, the single kinds more than the three together, so that a lack of steps "
+        "is not the reason. Not tried: batches in which each kind has as many places as it has alone.",
     ),
     Claim(
         name="umcl-convirt",
