@@ -99,13 +99,13 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
     if frames and len(frames) != number:
         raise ValueError(f"it holds {number} frames, but the functional groups of {len(frames)}.")
     headers = []
-    for frame in frames or [pydicom.Dataset()] * number:
+    for frame in frames or [pydicom.Dataset()]:
         header = _copied(common)
         for name in _FRAME_GROUPS:
             if groups := frame.get(name) or shared[0].get(name):
                 _update(header, groups[0], (*_DISPLAY_KEYWORDS, *GEOMETRY_KEYWORDS))
         headers.append(header)
-    return headers
+    return headers if frames else headers * number  # of which a header may claim millions
 
 
 def pixel_bytes(dataset: pydicom.Dataset) -> int:

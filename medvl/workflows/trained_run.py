@@ -36,8 +36,8 @@ from medvl.workflows.split_record import KEY_FILE, SplitRecord
 logger = logging.getLogger(__name__)
 
 KEYS = ("image", "report", "label", "study_id", "patient_id")
-RECORDS = ("seed", "tables_sha256", "data_summary", "studies")
-"""Keys of ``environment.json`` that are needed to read data as the training did, and to report on it."""
+RECORDS = {"seed": int, "tables_sha256": list, "data_summary": str, "studies": dict}
+"""Keys of ``environment.json`` that are needed to read data as the training did, and to report on it, and their types."""
 
 
 class TrainedRun:
@@ -75,6 +75,9 @@ class TrainedRun:
             )
             raise FileNotFoundError(f"{self.path} holds no trained model: {state}.")
         self.config = literal_text(read_record(self.path / CONFIG))
+        for name, kind in (("data", str), ("columns", Mapping), ("sources", list)):
+            if not isinstance(self.config.get(name), kind | None):
+                raise ValueError(f"{self.path / CONFIG} is damaged: {name} is of another type than was saved.")
         self.environment = read_record(self.path / ENVIRONMENT)
         missing = [name for name in RECORDS if name not in self.environment]
         if missing:
@@ -82,6 +85,9 @@ class TrainedRun:
                 f"{self.path / ENVIRONMENT} holds no {' and no '.join(missing)}: the run was trained by an earlier version of "
                 f"medvl; train it again to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
             )
+        for name, kind in RECORDS.items():
+            if not isinstance(self.environment[name], kind):
+                raise ValueError(f"{self.path / ENVIRONMENT} is damaged: {name} is of another type than was saved.")
         try:
             self.model = DualEncoder.from_pretrained(self.path / MODEL, trusted_packages=trusted_packages).to(device)
         except (ValueError, SafetensorError) as error:
@@ -201,7 +207,9 @@ class TrainedRun:
 
     def _read(self, data: str | Path | None, columns: Mapping[str, Any], on_error: str) -> Manifest:
         """A table with the columns of the training as far as it has them; packed and public data sets have their own."""
-        location = data or self.config["data"]
+        location = data or self.config.get("data")
+        if location is None:
+            raise ValueError(f"{self.path / CONFIG} names no table; give one (--data).")
         if parse_location(location, "data") is not None:
             return read_manifest(location, on_error=on_error, **columns)
         table = table_path(location, self.path)
@@ -226,8 +234,10 @@ class TrainedRun:
 
     def _columns_for(self, table: Path) -> dict[str, Any]:
         """The options of the training that hold for a table: of another one than that of the training, the columns only."""
-        same = os.path.realpath(table) == os.path.realpath(table_path(self.config["data"], self.path))
-        return {name: value for name, value in self.config["columns"].items() if same or name not in OF_ONE_TABLE}
+        trained = self.config.get("data")
+        same = trained is not None and os.path.realpath(table) == os.path.realpath(table_path(trained, self.path))
+        columns = self.config.get("columns") or {}
+        return {name: value for name, value in columns.items() if same or name not in OF_ONE_TABLE}
 
     @cached_property
     def split_record(self) -> SplitRecord:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 import warnings
 import zipfile
 
@@ -396,3 +397,11 @@ def test_compressed_files_are_closed(tmp_path, name):
         assert [row.cells for row in read_table(tmp_path / name)] == [{"report": "a b"}]
         gc.collect()
     assert not [str(warning.message) for warning in caught if issubclass(warning.category, ResourceWarning)]
+
+
+def test_a_table_may_have_many_columns(tmp_path):
+    names = [f"c{number}" for number in range(60_000)]  # compared with each other in pairs, they would take minutes
+    (tmp_path / "wide.csv").write_text(",".join(names) + "\n" + ",".join("1" * len(names)) + "\n")
+    start = time.process_time()
+    assert read_table(tmp_path / "wide.csv").columns[-1] == "c59999"
+    assert time.process_time() - start < 10

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import re
+import time
 import warnings
 from pathlib import Path
 from types import SimpleNamespace
@@ -828,3 +829,12 @@ def test_slopes_may_differ_and_a_slope_of_one_may_be_left_out(tmp_path):
     image = LoadStudyImage(keep_meta=True)(folder)
     np.testing.assert_array_equal(image[0].numpy(), VOLUME)
     assert image.meta["rescale_type"] == "HU"
+
+
+def test_a_number_of_frames_is_not_believed(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", PICTURE)
+    edit(path, NumberOfFrames=2_000_000)
+    start = time.process_time()
+    with pytest.raises(ValueError, match=r"frames|bytes of pixel data"):
+        load(path)
+    assert time.process_time() - start < 10

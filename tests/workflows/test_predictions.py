@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 
 from medvl.utils.errors import StudyError
@@ -170,3 +171,26 @@ def test_content_of_another_kind_in_the_models_folder_is_named(trained, images, 
     (run / "model" / name).write_text(json.dumps(content))
     with pytest.raises(ValueError, match=rf"model/{name.replace('.', '[.]')} is damaged: .*\.$"):
         predict(TrainedRun(run), image_manifest(images))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("seed", "x"), ("studies", [1]), ("data_summary", 7), ("tables_sha256", None)]
+)
+def test_records_of_another_type_are_damage(trained, tmp_path, key, value):
+    run = shutil.copytree(trained, tmp_path / "run")
+    record = json.loads((run / "environment.json").read_text())
+    (run / "environment.json").write_text(json.dumps({**record, key: value}))
+    (run / "SHA256SUMS").unlink()
+    with pytest.raises(ValueError, match=rf"environment\.json is damaged: {key} is of another type than was saved\.$"):
+        TrainedRun(run)
+
+
+@pytest.mark.parametrize(("key", "value"), [("data", [1]), ("columns", [1]), ("sources", "x"), ("data", None)])
+def test_settings_of_another_type_are_damage(trained, tmp_path, key, value):
+    run = shutil.copytree(trained, tmp_path / "run")
+    settings = yaml.safe_load((run / "config.yaml").read_text())
+    (run / "config.yaml").write_text(yaml.safe_dump({**settings, key: value}))
+    (run / "SHA256SUMS").unlink()
+    said = "names no table; give one" if value is None else f"is damaged: {key} is of another type than was saved"
+    with pytest.raises(ValueError, match=rf"config\.yaml {said}"):
+        TrainedRun(run).studies()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -47,7 +48,7 @@ def column_name(cell: Any) -> str:
 
 def check_columns(columns: Sequence[str], name: str) -> None:
     """Raise ``ValueError`` if two columns have one name."""
-    repeated = sorted({column for column in columns if column and columns.count(column) > 1})
+    repeated = sorted(column for column, number in Counter(columns).items() if column and number > 1)
     if repeated:
         shown = (
             f"named {', '.join(map(shown_name, repeated))}"
