@@ -85,8 +85,8 @@ class TrainedRun:
                 f"{self.path / ENVIRONMENT} holds no {' and no '.join(missing)}: the run was trained by an earlier version of "
                 f"medvl; train it again to evaluate it here, or load {self.path / MODEL} by DualEncoder.from_pretrained."
             )
-        for name, kind in RECORDS.items():
-            if not isinstance(self.environment[name], kind):
+        for name, expected in RECORDS.items():
+            if not isinstance(self.environment[name], expected):
                 raise ValueError(f"{self.path / ENVIRONMENT} is damaged: {name} is of another type than was saved.")
         try:
             self.model = DualEncoder.from_pretrained(self.path / MODEL, trusted_packages=trusted_packages).to(device)

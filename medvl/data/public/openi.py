@@ -127,7 +127,7 @@ class _Member(tarfile.TarInfo):
         if not self.isfile() and self.size > limit(TEXT):
             raise tarfile.ReadError(f"a record is longer than {limit(TEXT)} bytes ({TEXT})")
         try:
-            return super()._proc_member(archive)  # type: ignore[misc, no-any-return]
+            return super()._proc_member(archive)  # type: ignore[misc]
         except (ValueError, IndexError, OverflowError) as error:  # numbers that are none
             raise tarfile.ReadError("a record is damaged") from error
 
