@@ -578,6 +578,10 @@ class TestErrors:
                 "epochs must be an integer, as 50, got 2.5.",
             ),
             (
+                ["train", "convirt", "--data", "TABLE", "--report-column", "text", "--set", "batch_size=null"],
+                "batch_size must be a number, got null.",
+            ),
+            (
                 ["train", "medclip", "--source", "image-label=TABLE", "--label-column", "fnding"],
                 "--label-column: there is no column 'fnding' in cases.csv",
             ),

@@ -79,6 +79,8 @@ def test_a_file_that_is_read_is_not_written_over(medvl, files, command, read):
         (["nearest", "queries.npz", "--among", ""], "--among must not be empty"),
         (["audit", "--data", "cases.csv", "--image-root="], "--image-root must not be empty"),
         (["pack", "--data", "cases.csv", "--output", ""], "--output must not be empty"),
+        (["embed", "run", "--output", "-"], "--output must be a file or folder, got '-'."),
+        (["predict", "run", "0.png", "--output=-"], "--output must be a file or folder, got '-'."),
     ],
 )
 def test_an_empty_path_is_not_the_working_folder(medvl, files, command, said):

@@ -29,7 +29,7 @@ from medvl.cli.messages import (
     several_processes,
 )
 from medvl.cli.nearest import nearest
-from medvl.cli.options import check_not_empty
+from medvl.cli.options import check_arguments
 from medvl.cli.pack import pack
 from medvl.cli.predict import predict
 from medvl.cli.train import train
@@ -102,7 +102,7 @@ def main() -> None:
 def _run(arguments: list[str]) -> tuple[int | str | None, Exception | None]:
     """Runs the command line; its exit code, and what made it fail."""
     try:
-        check_not_empty(arguments)
+        check_arguments(arguments)
         app(args=arguments)
     except SystemExit as end:
         return end.code, None

@@ -218,11 +218,13 @@ def column_arguments(**options: Any) -> dict[str, Any]:
     return absolute_options(given)
 
 
-def check_not_empty(arguments: Sequence[str]) -> None:
+def check_arguments(arguments: Sequence[str]) -> None:
     """Raise where an option or argument is empty, as by a variable of the shell that is not set; a path would be this folder.
 
+    Also where ``--output -`` is given to another command than ``label``, which alone writes to standard output.
+
     Example:
-        >>> check_not_empty(["train", "--output", ""])
+        >>> check_arguments(["train", "--output", ""])
         Traceback (most recent call last):
         ValueError: --output must not be empty, got ''.
     """
@@ -231,6 +233,8 @@ def check_not_empty(arguments: Sequence[str]) -> None:
         if not argument or (sign and not value and option.startswith("--")):
             name = (option or before) if (option or before).startswith("-") else "an argument"
             raise ValueError(error_message(name, "not be empty", "''"))
+        if "label" not in arguments[:1] and "--output -" in (f"{before} {argument}", f"{option} {value}"):
+            raise ValueError(error_message("--output", "be a file or folder", "'-'"))
 
 
 def require_input(data: str | None, source: list[str] | None) -> None:

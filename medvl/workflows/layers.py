@@ -247,8 +247,13 @@ def _recipes_of_sources() -> list[str]:
     ]
 
 
+_NEVER_NULL = frozenset({"epochs", "batch_size", "image_size", "learning_rate"})
+
+
 def _check_kind(key: str, value: Any, default: Any) -> None:
-    """A number in place of a number, yes or no in place of yes or no; an expression or null may replace anything."""
+    """A number in place of a number, yes or no in place of yes or no; an expression may replace anything, and null most."""
+    if value is None and key in _NEVER_NULL:
+        raise ValueError(error_message(key, "be a number", "null"))
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
     if isinstance(default, bool) and not isinstance(value, bool):

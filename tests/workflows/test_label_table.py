@@ -207,3 +207,10 @@ def test_what_the_format_cannot_hold_leaves_no_file(tmp_path):
     with pytest.raises(ValueError, match="control character"):
         label_table(tmp_path / "in.jsonl", "report", tmp_path / "labels.xlsx")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
+
+
+def test_closed_standard_output_is_named(tmp_path, monkeypatch):
+    (tmp_path / "cases.csv").write_text("text\nNo effusion.\n")
+    monkeypatch.setattr("sys.stdout", None)
+    with pytest.raises(ValueError, match=r"^output must be a file where standard output is closed, got '-'\.$"):
+        label_table(tmp_path / "cases.csv", "text", "-")

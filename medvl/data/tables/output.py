@@ -82,6 +82,8 @@ class TableOutput:
     def __enter__(self) -> TableOutput:
         if self._streamed:
             standard = str(self.path) == STANDARD_OUTPUT
+            if standard and sys.stdout is None:
+                raise ValueError(error_message("output", "be a file where standard output is closed", repr("-")))
             self._file: IO[bytes] = sys.stdout.buffer if standard else self.path.open("wb")
         else:
             self._target = link_target(self.path)
