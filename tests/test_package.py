@@ -32,7 +32,13 @@ LAYERS = [
 RANK = {package: rank for rank, layer in enumerate(LAYERS) for package in layer}
 IGNITE = {"engines", "handlers", "workflows"}
 TRANSFORMERS = ("networks.encoders", "transforms.tokenize", "transforms.tokenizer_training")  # with what is inside them
-PLAIN = {"utils": {"torch"}, "text": {"numpy", "yaml"}, "functional": {"torch"}, "losses": {"torch"}, "bundles": set()}
+PLAIN = {
+    "utils": {"torch", "yaml"},
+    "text": {"numpy", "yaml"},
+    "functional": {"torch"},
+    "losses": {"torch"},
+    "bundles": set(),
+}
 
 
 def module_name(path: Path) -> str:

@@ -145,12 +145,19 @@ import sys, time
 from medvl.utils import signals
 signals.LEAVE_SECONDS = signals.AGAIN_SECONDS = 0.3
 with signals.StopSignals(lambda number: time.sleep(3600)):
-    print("waiting", flush=True)
+    said = False
     while True:
         try:
-            time.sleep(60)
-        except KeyboardInterrupt:
-            print("not now", file=sys.stderr)
+            while True:
+                try:
+                    if not said:
+                        print("waiting", flush=True)
+                    said = True
+                    time.sleep(60)
+                except KeyboardInterrupt:
+                    print("not now", file=sys.stderr)
+        except KeyboardInterrupt:  # raised while the first was caught
+            pass
 """
 
 

@@ -66,7 +66,7 @@ def describe_cell(cell: Any) -> str:
         ['2', '0.5', 'a number', 'a text', 'an empty cell']
     """
     text = strip_text(str(cell))
-    if is_blank(cell):
+    if is_missing(cell) or not text:
         return "an empty cell"
     if _SMALL_NUMBER.fullmatch(text):
         return text

@@ -39,7 +39,8 @@ def load_yaml(text: str, loader: type[yaml.SafeLoader] = yaml.SafeLoader) -> Any
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ValueError(f"{error.problem or error.context}{place}") from error
+        reason = f"{error.problem or error.context}{place}"
+        raise ValueError(reason) from error
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split()).removesuffix(".")) from error
     except (ValueError, TypeError, AttributeError, RecursionError) as error:  # keys, numbers and dates that cannot be

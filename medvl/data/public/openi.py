@@ -125,11 +125,11 @@ class _Member(tarfile.TarInfo):
 
     def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
         if not self.isfile() and self.size > limit(TEXT):
-            raise tarfile.ReadError(f"a record is longer than {limit(TEXT)} bytes ({TEXT})")
+            raise tarfile.ReadError(f"a record is longer than {limit(TEXT)} bytes ({TEXT}).")
         try:
             return super()._proc_member(archive)  # type: ignore[misc]
         except (ValueError, IndexError, OverflowError) as error:  # numbers that are none
-            raise tarfile.ReadError("a record is damaged") from error
+            raise tarfile.ReadError("a record is damaged.") from error
 
 
 def _study(name: str, source: Path | IO[bytes]) -> dict[str, Any]:
