@@ -281,5 +281,6 @@ def _given_id(row: Row, columns: _Columns) -> str:
 def _split_name(cell: Any, column: str) -> str:
     name = _SPLIT_NAMES.get(strip_text(str(cell)).lower())
     if name is None:
-        raise CellError(column, f"expected train, val or test, got {describe_cell(cell)}")
+        received = "an empty cell" if is_blank(cell) else describe_cell(cell)
+        raise CellError(column, f"expected train, val or test, got {received}")
     return name
