@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import os
 import shutil
 import time
 import traceback
@@ -20,6 +21,8 @@ from evidence.scales import SCALES, Scale
 from evidence.store import Store, environment, result_key
 
 Print = Callable[[str], None]
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+"""Numbers of threads of torch and of NumPy's and SciPy's linear algebra, whose threads wait on small problems."""
 
 
 def _print(line: str) -> None:
@@ -96,6 +99,8 @@ def run_tasks(tasks: Sequence[Task], jobs: int, say: Print = _print) -> list[str
         EvidenceData(scale, tasks[0].work).prepare()
     start = time.perf_counter()
     errors = []
+    for name in THREADS:  # of the processes, which read it as they start
+        os.environ.setdefault(name, "1")
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_process) as pool:
         futures = {pool.submit(run_task, task): task for task in tasks}

@@ -113,8 +113,10 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
             return future
 
     monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(runner.os, "environ", {"OMP_NUM_THREADS": "2"})
     bad = Task("mlip", 1, "quick", (), good.results, good.work)
     errors = runner.run_tasks([bad, good], 2, said.append)
+    assert runner.os.environ == {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     assert len(errors) == 1
     assert "mlip, seed 1" in errors[0]
     assert "no patches" in errors[0]
