@@ -95,7 +95,8 @@ class LinearProbeResult(ProtocolResult):
         for fraction, part in self.fractions.items():
             cells = [Cell(part.train_studies, spec=".0f")]
             cells += [Cell.of(part.macro[name]) for name in ("auroc", "auprc", "f1")]
-            cells.append(Cell(text=f"{min(part.seed_auroc):.3f} to {max(part.seed_auroc):.3f}"))
+            known = [value for value in part.seed_auroc if not np.isnan(value)]
+            cells.append(Cell(text=f"{min(known):.3f} to {max(known):.3f}") if known else Cell(np.nan))
             rows.append(Row(f"{100 * fraction:g} % of labels", cells))
         return [Table("linear-probe", "Linear probe", "Training data", columns, rows, DESCRIPTION)]
 

@@ -116,10 +116,16 @@ def test_findings_that_a_subset_does_not_know_are_counted_and_left_out():
     ) == ["Edema"]
     test.labels[:, 0] = 1
     with pytest.warns(RuntimeWarning, match=r"^1 finding has one class only .* Edema"):
-        part = linear_probe(
-            train, validation, test, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5)
-        ).fractions[1.0]
-    assert math.isnan(part.macro["auroc"].value)
+        result = linear_probe(train, validation, test, NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5))
+    assert math.isnan(result.fractions[1.0].macro["auroc"].value)
+    assert [str(cell) for cell in result.tables()[0].rows[0].cells][1::3] == ["n/a", "n/a"]  # AUROC, and its range
+
+
+def test_the_range_leaves_out_seeds_without_a_figure():
+    result = linear_probe(*sets(), NAMES, fractions=[1.0], bootstrap=BootstrapConfig(n_resamples=5))
+    part = dataclasses.replace(result.fractions[1.0], seed_auroc=(math.nan, 0.7, 0.6))
+    table = dataclasses.replace(result, fractions={1.0: part}).tables()[0]
+    assert str(table.rows[0].cells[-1]) == "0.600 to 0.700"
 
 
 def test_wrong_arguments_are_named():
