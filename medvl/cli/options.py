@@ -219,9 +219,14 @@ def column_arguments(**options: Any) -> dict[str, Any]:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Raise where an option or argument is empty, as by a variable of the shell that is not set; a path would be this folder.
+    """Refuse what no option or argument of any command may be.
 
-    Also where ``--output -`` is given to another command than ``label``, which alone writes to standard output.
+    Args:
+        arguments: the words of the command line behind ``medvl``.
+
+    Raises:
+        ValueError: If one is empty, as by a variable of the shell that is not set: a path would be the working folder. If
+            ``--output -`` is given to another command than ``label``, which alone writes to standard output.
 
     Example:
         >>> check_arguments(["train", "--output", ""])

@@ -74,9 +74,7 @@ def compare_runs(
     earlier = output / COMPARISON
     check_writable(earlier)
     check_regular_file(earlier)
-    histories = [
-        read_metrics(run.path / METRICS) for run in runs
-    ]  # damaged files are errors before the work, not after it
+    histories = [read_metrics(run.path / METRICS) for run in runs]  # a damaged one is named before the work
     compared: list[ComparedRun] = []
     studies: list[str] = []
     for name, run, history in zip(unique_names([run.path for run in runs]), runs, histories, strict=True):

@@ -151,7 +151,8 @@ def zero_shot_single_label(
     """Which one of C classes does an image show? The 5x200 protocol (Huang et al., 2021) for any classes.
 
     Equally many studies of every class are drawn that show that class alone; the prediction is the class with the largest
-    cosine (:func:`medvl.functional.class_similarity`). Ties of a wrong class with the true one count as errors::
+    cosine (:func:`medvl.functional.class_similarity`). Ties of a wrong class with the true one count as errors.
+    With TP the correct predictions of a class::
 
         accuracy = fraction of studies predicted correctly,    macro F1 = mean_c 2 TP_c / (predicted_c + studies_c).
 
