@@ -171,6 +171,7 @@ _ARMS = [
     Arm("umcl-pairs-long", "umcl, pairs of a third, long", "umcl", sources=THIRDS[:1], repeat=9.0),
     Arm("umcl-labels-long", "umcl, labeled images of a third, long", "umcl", sources=THIRDS[1:2], repeat=9.0),
     Arm("umcl-all-long", "umcl, pairs, labeled images and reports, long", "umcl", sources=THIRDS, repeat=3.0),
+    Arm("umcl-all-wide", "umcl, the three in batches of 96", "umcl", {"batch_size": 96}, sources=THIRDS, repeat=3.0),
     Arm(
         "umcl-written",
         "umcl, the same with written prompts alone",
