@@ -50,11 +50,13 @@ _FRAME_GROUPS = (
 
 
 class GrayFrame(NamedTuple):
-    """One frame after its modality LUT, VOI LUT and polarity."""
+    """One frame after its modality LUT and VOI LUT."""
 
     pixels: NDArray[np.float32]
     padding: NDArray[np.bool_]
     """The pixels that have the Pixel Padding Value, such as those outside the field of view of a CT."""
+    inverted: tuple[float, float] | None = None
+    """The range of a frame whose smallest value is to be shown brightest (MONOCHROME1)."""
 
 
 def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.float32]:
@@ -75,7 +77,7 @@ def dicom_pixels(dataset: pydicom.Dataset, window: bool = True) -> NDArray[np.fl
     headers = frame_headers(dataset)
     if len(headers) > 1:
         raise ValueError(error_message("it", "hold one frame", len(headers)))
-    return fill_padding([gray_frames(dataset, headers, window)[0]])[0]
+    return finished_frames([gray_frames(dataset, headers, window)[0]])[0]
 
 
 def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
@@ -130,7 +132,7 @@ def check_deflated(file: BinaryIO) -> None:
 
 
 def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], window: bool) -> list[GrayFrame]:
-    """The frames of a data set as gray values, in the order of ``headers``.
+    """The frames of a data set as gray values, in the order of ``headers``; :func:`finished_frames` inverts and pads them.
 
     Args:
         dataset: the data set that ``pydicom.dcmread`` returns.
@@ -150,22 +152,35 @@ def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], wi
     ):
         frames = np.stack([apply_color_lut(frame, dataset) for frame in frames])
     if frames.ndim == 4:
-        values = [frame[..., :3].astype(np.float32) @ _LUMINANCE for frame in frames]
-    else:
-        little_endian = _is_little_endian(dataset)
-        values = [
-            _displayed(frame, header, window, little_endian) for frame, header in zip(frames, headers, strict=True)
+        return [
+            GrayFrame(frame[..., :3].astype(np.float32) @ _LUMINANCE, pad)
+            for frame, pad in zip(frames, padding, strict=True)
         ]
-    return [GrayFrame(pixels, pad) for pixels, pad in zip(values, padding, strict=True)]
+    little_endian = _is_little_endian(dataset)
+    return [
+        _displayed(frame, pad, header, window, little_endian)
+        for frame, pad, header in zip(frames, padding, headers, strict=True)
+    ]
 
 
-def fill_padding(frames: Sequence[GrayFrame]) -> list[NDArray[np.float32]]:
-    """The pixels of all frames, with padding as dark as the darkest other pixel of any frame."""
-    darkest = [frame.pixels[~frame.padding].min() for frame in frames if not frame.padding.all()]
+def finished_frames(frames: Sequence[GrayFrame]) -> list[NDArray[np.float32]]:
+    """The pixels of all frames of an image or a volume, bright where X-rays were absorbed.
+
+    MONOCHROME1 is inverted within the range of all its frames, so that equal values stay equal in a volume whose slices
+    have ranges of their own; padding becomes as dark as the darkest other pixel of any frame.
+    """
+    ends = [end for frame in frames for end in frame.inverted or ()]
+    pixels = [
+        frame.pixels if frame.inverted is None else np.asarray(min(ends) + max(ends) - frame.pixels, dtype=np.float32)
+        for frame in frames
+    ]
+    darkest = [
+        values[~frame.padding].min() for values, frame in zip(pixels, frames, strict=True) if not frame.padding.all()
+    ]
     if darkest:
-        for frame in frames:
-            frame.pixels[frame.padding] = min(darkest)
-    return [frame.pixels for frame in frames]
+        for values, frame in zip(pixels, frames, strict=True):
+            values[frame.padding] = min(darkest)
+    return pixels
 
 
 def rescale_type(header: pydicom.Dataset) -> str | None:
@@ -179,7 +194,7 @@ def rescale_type(header: pydicom.Dataset) -> str | None:
 
 
 def check_same_units(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> None:
-    """Raise if the values of a volume's slices cannot be compared: gray and color, rescaled and not, or of two units.
+    """Raise if the values of a volume's slices cannot be compared: gray and color, inverted, rescaled or not, or of two units.
 
     Args:
         headers: what :func:`frame_headers` returns for each slice.
@@ -187,12 +202,14 @@ def check_same_units(headers: Sequence[pydicom.Dataset], unit: str, names: Seque
         names: the name of each slice in errors.
     """
     gray = [str(header.get("PhotometricInterpretation")).startswith("MONOCHROME") for header in headers]
+    inverted = [_is_inverted(header) for header in headers]
     rescaled = [bool(header.get("ModalityLUTSequence")) or _rescale(header) not in (None, (1, 0)) for header in headers]
     stated = [rescaled[i] or _rescale(header) is not None for i, header in enumerate(headers)]
     units = [header.get("RescaleType", rescale_type(header)) if stated[i] else None for i, header in enumerate(headers)]
     typical = Counter(value for value in units if value is not None).most_common(1)
     for same, expected in (
-        (gray if 2 * sum(gray) >= len(gray) else [not value for value in gray], "be all gray or all in color"),
+        (_as_most(gray), "be all gray or all in color"),
+        (_as_most(inverted), "be all MONOCHROME1 or all MONOCHROME2"),
         (
             stated if any(rescaled) else [True] * len(stated),
             "all have a rescale slope and intercept, or a modality table",
@@ -202,6 +219,11 @@ def check_same_units(headers: Sequence[pydicom.Dataset], unit: str, names: Seque
         other = [name for name, is_same in zip(names, same, strict=True) if not is_same]
         if other:
             raise ValueError(f"its {unit} must {expected}, which {listed(other)} differ from.")
+
+
+def _as_most(values: Sequence[bool]) -> list[bool]:
+    """Whether each value is that of at least half of them."""
+    return [value == (2 * sum(values) >= len(values)) for value in values]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -255,8 +277,10 @@ def _copied(dataset: pydicom.Dataset) -> pydicom.Dataset:
     return copied
 
 
-def _displayed(stored: NDArray[Any], header: pydicom.Dataset, window: bool, little_endian: bool) -> NDArray[np.float32]:
-    pixels, low, high = _rescaled(stored, header, little_endian)
+def _displayed(
+    stored: NDArray[Any], padding: NDArray[np.bool_], header: pydicom.Dataset, window: bool, little_endian: bool
+) -> GrayFrame:
+    pixels, low, high = _rescaled(stored, padding, header, little_endian)
     if window:
         item = (header.get("VOILUTSequence") or [pydicom.Dataset()])[0]
         if item.get("LUTDescriptor") is not None and item.get("LUTData") is not None:
@@ -264,13 +288,16 @@ def _displayed(stored: NDArray[Any], header: pydicom.Dataset, window: bool, litt
             low, high = 0.0, float(2 ** item.LUTDescriptor[2] - 1)
         else:
             pixels = _windowed(pixels, header, low, high)
-    gray: NDArray[np.float32] = pixels.astype(np.float32)
-    if header.get("PhotometricInterpretation") == "MONOCHROME1" and rescale_type(header) != "HU":
-        gray = np.asarray(low + high - gray, dtype=np.float32)
-    return gray
+    return GrayFrame(pixels.astype(np.float32), padding, (low, high) if _is_inverted(header) else None)
 
 
-def _rescaled(stored: NDArray[Any], header: pydicom.Dataset, little_endian: bool) -> tuple[NDArray[Any], float, float]:
+def _is_inverted(header: pydicom.Dataset) -> bool:
+    return header.get("PhotometricInterpretation") == "MONOCHROME1" and rescale_type(header) != "HU"
+
+
+def _rescaled(
+    stored: NDArray[Any], padding: NDArray[np.bool_], header: pydicom.Dataset, little_endian: bool
+) -> tuple[NDArray[Any], float, float]:
     """Pixels after the modality LUT, and the smallest and largest storable value in their units."""
     if header.get("ModalityLUTSequence"):
         item = header.ModalityLUTSequence[0]
@@ -279,7 +306,8 @@ def _rescaled(stored: NDArray[Any], header: pydicom.Dataset, little_endian: bool
         bits, signed = header.BitsStored, header.get("PixelRepresentation", 0)
         low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
     else:
-        low, high = float(stored.min()), float(stored.max())
+        values = stored if padding.all() else stored[~padding]
+        low, high = float(values.min()), float(values.max())
     rescale = _rescale(header)
     if rescale is None:
         return stored, low, high

@@ -23,7 +23,7 @@ from medvl.transforms.dicom import (
     check_deflated,
     check_same_units,
     dicom_pixels,
-    fill_padding,
+    finished_frames,
     frame_headers,
     gray_frames,
     listed,
@@ -40,6 +40,12 @@ SPACING_TOLERANCE = 0.2
 
 RESCALE_TYPE = "rescale_type"
 """The key of a volume's metadata with the unit of its values, ``HU`` or ``US`` (another one), where the file states it."""
+
+_PIXEL_SIZE = "pixel_size"
+"""The key of an image's metadata with the height and the width of its pixels, where the file states them."""
+
+_PIXEL_SIZE_KEYWORDS = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio")
+"""What gives the height and the width of a pixel, or their ratio."""
 
 _GEOMETRY_TAGS = dict(zip(("00200037", "00200032", "00280030"), GEOMETRY_KEYWORDS, strict=True))
 _SUFFIXES = (".dcm", ".dicom", ".dic", ".ima")
@@ -102,7 +108,7 @@ class StudyDicomReader(PydicomReader):
         _check_geometry(headers, names)
         order = slice_order(headers, "slices", names)
         check_same_units(headers, "slices", names)
-        pixels = fill_padding(frames)
+        pixels = finished_frames(frames)
         array = np.stack([pixels[index] for index in order], axis=-1)
         return array, _volume_meta([headers[index] for index in order]) | {MetaKeys.SPATIAL_SHAPE: array.shape}
 
@@ -111,17 +117,20 @@ class StudyDicomReader(PydicomReader):
             return dicom_pixels(img, window=self.window)
         headers = frame_headers(img)
         order = _frame_order(headers)
-        pixels = fill_padding(gray_frames(img, headers, window=False))
+        pixels = finished_frames(gray_frames(img, headers, window=False))
         return np.stack([pixels[index] for index in order], axis=-1)
 
     def _get_meta_dict(self, img: pydicom.Dataset) -> dict[str, Any]:
         # MONAI would convert the whole data set to JSON, pixels included, and then keep the geometry.
         headers = frame_headers(img)
-        return _volume_meta([headers[index] for index in _frame_order(headers)] if len(headers) > 1 else headers)
+        if len(headers) > 1:
+            return _volume_meta([headers[index] for index in _frame_order(headers)])
+        size = _pixel_size(headers[0], img)
+        return _volume_meta(headers) | ({} if size is None else {_PIXEL_SIZE: size})
 
     def _get_affine(self, metadata: dict[str, Any], lps_to_ras: bool = True) -> NDArray[np.float64]:
         if len(metadata[MetaKeys.SPATIAL_SHAPE]) < 3:
-            return np.eye(4)  # a radiograph keeps its stored orientation
+            return np.diag((*metadata.get(_PIXEL_SIZE, (1, 1)), 1, 1))  # a radiograph keeps its stored orientation
         return super()._get_affine(metadata, lps_to_ras)
 
 
@@ -183,6 +192,24 @@ def _frame_order(headers: Sequence[pydicom.Dataset]) -> list[int]:
     _check_pixel_spacing(headers, "frames", names)
     check_same_units(headers, "frames", names)
     return slice_order(headers, "frames", names)
+
+
+def _pixel_size(header: pydicom.Dataset, dataset: pydicom.Dataset) -> tuple[float, float] | None:
+    """Height and width of an image's pixels, or numbers in their ratio; None where it does not give two positive numbers.
+
+    Args:
+        header: what :func:`frame_headers` returns for the image.
+        dataset: the data set.
+    """
+    for keyword in _PIXEL_SIZE_KEYWORDS:
+        source = header if keyword in header else dataset
+        try:
+            height, width = read_numbers(source, keyword, 2).tolist()
+        except ValueError:
+            continue
+        if height > 0 and width > 0:
+            return height, width
+    return None
 
 
 def _volume_meta(headers: Sequence[pydicom.Dataset]) -> dict[str, Any]:

@@ -232,7 +232,7 @@ class ResizeLongest(Transform):
 
     2D: bilinear, with antialiasing when shrinking (MONAI's ``Resize`` smooths the whole image first, which takes far longer).
     3D: area interpolation along axes that shrink, trilinear along axes that grow. If a ``MetaTensor`` gives voxels that are
-    not cubes, such as those of thick slices, the aspect ratio is the physical one.
+    not cubes, such as those of thick slices, or pixels that are not square, the aspect ratio is the physical one.
 
     Args:
         size: length of the longest side of the result, in pixels, at least 1.
@@ -299,10 +299,10 @@ ResizeLongestD = ResizeLongestDict = ResizeLongestd
 
 
 def _voxel_spacing(image: np.ndarray | Tensor) -> list[float] | None:
-    """The edge lengths of a volume's voxels, or None where the metadata has none."""
-    if not isinstance(image, MetaTensor) or image.ndim != 4:
+    """The edge lengths of an image's pixels or voxels, or None where the metadata has none."""
+    if not isinstance(image, MetaTensor):
         return None
-    sides = [float(side) for side in image.pixdim]
+    sides = [float(side) for side in image.pixdim[: image.ndim - 1]]
     return sides if all(0 < side < math.inf for side in sides) else None
 
 
@@ -322,7 +322,8 @@ def image_preprocessing(
     """The deterministic preprocessing of training and evaluation: read, scale to [0, 1], resize, pad to a square.
 
     The longest side is resized to ``image_size`` and the rest is padded with the minimum: the whole image stays in view
-    with its aspect ratio, which for a volume is the physical one, whatever its slice spacing.
+    with its aspect ratio, which is the physical one of a volume, whatever its slice spacing, and of a DICOM, NIfTI, NRRD or
+    MetaImage file whose pixels are not square.
 
     Args:
         image_size: side of the square or cube, in pixels.
@@ -348,9 +349,7 @@ def image_preprocessing(
     check_option(spatial_dims, "spatial_dims", (2, 3))
     return Compose(
         [
-            LoadStudyImaged(
-                keys, keep_meta=spatial_dims == 3, spatial_dims=spatial_dims, allow_missing_keys=allow_missing_keys
-            ),
+            LoadStudyImaged(keys, keep_meta=True, spatial_dims=spatial_dims, allow_missing_keys=allow_missing_keys),
             RadiographIntensityd(keys, hu_range=hu_range, allow_missing_keys=allow_missing_keys),
             ResizeLongestd(keys, image_size, allow_missing_keys=allow_missing_keys),
             PadToSquared(keys, allow_missing_keys=allow_missing_keys),

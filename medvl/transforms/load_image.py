@@ -13,6 +13,7 @@ import sys
 import warnings
 import zipfile
 import zlib
+from collections.abc import Sequence
 from typing import IO, Any, ClassVar
 
 import nibabel
@@ -35,6 +36,9 @@ from medvl.utils.extras import MissingExtraError
 from medvl.utils.limits import check_size, read_bounded
 from medvl.utils.tar_members import TarMember
 from medvl.utils.tensors import as_plain
+
+SQUARE_TOLERANCE = 0.01
+"""How much longer one side of a square pixel may be than the other, as a fraction."""
 
 
 class LoadStudyImage(Transform):
@@ -61,7 +65,9 @@ class LoadStudyImage(Transform):
     Args:
         window: apply the VOI LUT or window of a DICOM image. False gives rescaled values (Hounsfield units in CT); a series
             always does, since its slices may have different windows.
-        keep_meta: return a volume as a ``MetaTensor`` with its RAS affine, for ``Spacing`` and the like.
+        keep_meta: return a volume as a ``MetaTensor`` with its RAS affine, for ``Spacing`` and the like, and an image whose
+            pixels are not square, by the header of a DICOM, NIfTI, NRRD or MetaImage file, as one with the height and width of
+            a pixel.
         spatial_dims: 2 or 3 makes an image with another number of dimensions an error; None reads both.
 
     Raises:
@@ -136,16 +142,26 @@ class LoadStudyImage(Transform):
             return self._volume(_loader()(path, reader=_NiftiReader()))
         if kind == "DICOM":
             pixels = _loader()(path, reader=StudyDicomReader(self.window))
-            return self._volume(pixels) if pixels.ndim == 3 else as_plain(pixels)[None]
+            return self._volume(pixels) if pixels.ndim == 3 else self._picture(as_plain(pixels), pixels.pixdim[:2])
         if kind == "NumPy":
             return _gray_array(_numpy_array(path))
         if kind in ("NRRD", "MetaImage"):
             _check_header(path)
             voxels = _loader()(path, reader=_itk_reader())
-            return self._volume(voxels) if voxels.ndim > 2 else as_plain(voxels).T[None].contiguous()
+            if voxels.ndim > 2:
+                return self._volume(voxels)
+            return self._picture(as_plain(voxels).T.contiguous(), voxels.pixdim[:2].flip(0))
         with open(path, "rb") as file:
             _check_checksums(file)
         return as_plain(_loader()(path, reader=_ImageFileReader()))[None]
+
+    def _picture(self, gray: Tensor, size: Sequence[float] | Tensor) -> Tensor:
+        """An image (H, W) with a channel; with the size (2,) of its pixels as metadata where they are not square."""
+        height, width = (float(side) for side in size)
+        known = 0 < height < math.inf and 0 < width < math.inf
+        if not self.keep_meta or not known or abs(height - width) <= SQUARE_TOLERANCE * min(height, width):
+            return gray[None]
+        return MetaTensor(gray[None], affine=torch.diag(torch.tensor([height, width, 1, 1], dtype=torch.float64)))
 
     def _volume(self, voxels: MetaTensor) -> Tensor:
         while voxels.ndim > 3 and voxels.shape[-1] == 1:
@@ -164,7 +180,8 @@ class LoadStudyImage(Transform):
         if flat:
             # The last axis of length 1 is the slice axis. The other two, (x, y), (x, z) or (y, z), grow away from the
             # corner where an image starts.
-            return as_plain(volume).select(flat[-1], 0).flip(1, 2).transpose(1, 2).contiguous()
+            gray = as_plain(volume)[0].select(flat[-1] - 1, 0).flip(0, 1).T.contiguous()
+            return self._picture(gray, [volume.pixdim[axis] for axis in (2, 1, 0) if axis != flat[-1] - 1])
         return volume if self.keep_meta else as_plain(volume)
 
 

@@ -96,7 +96,7 @@ class LoadMasks(Transform):
     def _mask(self, region: str | Sequence[Mapping[str, Any]], image: torch.Tensor) -> torch.Tensor:
         if isinstance(region, str):
             return self._file(region, image)
-        return self.shape(DrawRegions([MASK])({MASK: region}, image.shape[1:]).float()) >= 0.5
+        return self._shaped(DrawRegions([MASK])({MASK: region}, image.shape[1:]).float(), image)
 
     def _file(self, path: str, image: torch.Tensor) -> torch.Tensor:
         values = self.read(path)
@@ -106,8 +106,11 @@ class LoadMasks(Transform):
             raise ValueError(
                 error_message(Path(path).name, f"have the aspect ratio of its image, {tuple(sides)}", tuple(own))
             )
-        inside = (values > values.max() / 2).float()
-        if isinstance(image, MetaTensor):  # a volume is resized by the size of its voxels
+        return self._shaped((values > values.max() / 2).float(), image)
+
+    def _shaped(self, inside: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        """A mask resized and padded as its image, by the size of the image's pixels or voxels where it is known."""
+        if isinstance(image, MetaTensor):
             inside = MetaTensor(inside, meta=image.meta)
         return self.shape(inside) >= 0.5
 

@@ -429,6 +429,124 @@ def test_padding_of_a_series_is_as_dark_as_its_darkest_pixel(tmp_path):
     np.testing.assert_array_equal(volume, np.nan_to_num(expected, nan=np.nanmin(expected)))
 
 
+def write_float_slices(folder, volume, photometric, padding=None):
+    """A series of float pixels; the first slice has a range of its own."""
+    write_series(folder, volume.astype(np.int32), PhotometricInterpretation=photometric, Modality="MR")
+    for file in folder.iterdir():
+        dataset = pydicom.dcmread(file)
+        dataset.FloatPixelData = dataset.pixel_array.astype(np.float32).tobytes()
+        if padding is not None:
+            dataset.FloatPixelPaddingValue = padding
+        for keyword in ("PixelData", "BitsStored", "HighBit", "PixelRepresentation"):
+            delattr(dataset, keyword)
+        dataset.save_as(file)
+    return folder
+
+
+def test_float_slices_are_inverted_within_one_range(tmp_path):
+    plain = load(write_float_slices(tmp_path / "plain", TALL, "MONOCHROME2"))
+    np.testing.assert_array_equal(plain, TALL)
+    inverted = load(write_float_slices(tmp_path / "inverted", TALL, "MONOCHROME1"))
+    np.testing.assert_array_equal(inverted, TALL.min() + TALL.max() - TALL)
+
+
+def test_padding_is_no_end_of_the_range_that_is_inverted(tmp_path):
+    padded = TALL.astype(np.int32)
+    padded[0, 0] = -(2**30)
+    inverted = load(write_float_slices(tmp_path / "a", padded, "MONOCHROME1", padding=-(2.0**30)))
+    values = padded[padded > -(2**30)]
+    expected = np.where(padded < 0, values.min(), values.min() + values.max() - padded)
+    np.testing.assert_array_equal(inverted, expected)
+
+
+def test_slices_of_other_slopes_are_inverted_within_one_range(tmp_path):
+    folder = write_tall_series(tmp_path / "a", PhotometricInterpretation="MONOCHROME1", Modality="PT", BitsStored=12)
+    before = load(folder)
+    for number in range(6):
+        pixels = pydicom.dcmread(folder / f"s{number}.dcm").pixel_array
+        slope = 0.5 if number == 2 else 1
+        edit(
+            folder / f"s{number}.dcm",
+            PixelData=(pixels * int(1 / slope)).tobytes(),
+            RescaleSlope=slope,
+            RescaleIntercept=0,
+            PixelRepresentation=0,
+        )
+    np.testing.assert_array_equal(load(folder), before.max() + TALL.min() - TALL + 4095 - before.max() - TALL.min())
+
+
+def test_slices_of_both_polarities_are_refused(tmp_path):
+    folder = write_tall_series(tmp_path / "a", Modality="MR")
+    edit(folder / "s2.dcm", PhotometricInterpretation="MONOCHROME1")
+    with pytest.raises(ValueError, match=r"must be all MONOCHROME1 or all MONOCHROME2, which s2\.dcm differ from\.$"):
+        load(folder)
+
+
+# Pixels that are not square
+
+
+def stripes(path, **tags):
+    """A picture of 40 x 20 pixels, each twice as high as wide: 80 x 20 in space."""
+    pixels = np.zeros((40, 20), dtype=np.uint8)
+    pixels[10:20, 5:10] = 200
+    return write_dicom(path, pixels, **tags)
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"PixelSpacing": [0.4, 0.2]},
+        {"ImagerPixelSpacing": [0.4, 0.2]},
+        {"NominalScannedPixelSpacing": [2, 1]},
+        {"PixelAspectRatio": [2, 1]},
+        {"PixelSpacing": [0, 0.2], "PixelAspectRatio": [2, 1]},  # a damaged one says nothing
+    ],
+)
+def test_pixels_that_are_not_square_keep_their_proportions(tmp_path, tags):
+    prepared = image_preprocessing(80)({"image": stripes(tmp_path / "a.dcm", **tags)})["image"][0]
+    assert type(prepared) is torch.Tensor
+    assert prepared.shape == (80, 80)
+    expected = torch.zeros(80, 80)  # 20 columns in the middle of 80
+    expected[20:40, 35:40] = 1
+    assert (prepared - expected).abs().max() <= 0.5
+    assert ((prepared > 0.5) == (expected > 0.5)).float().mean() > 0.99
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {},
+        {"PixelSpacing": [0.2, 0.2]},
+        {"PixelSpacing": [0.2, 0.201]},
+        {"PixelSpacing": [0, 0]},
+        {"PixelSpacing": None},
+    ],
+)
+def test_square_pixels_stay_as_they_are(tmp_path, tags):
+    prepared = image_preprocessing(40)({"image": stripes(tmp_path / "a.dcm", **tags)})["image"][0]
+    expected = torch.zeros(40, 40)
+    expected[10:20, 15:20] = 1
+    torch.testing.assert_close(prepared, expected)
+
+
+def test_the_stored_grid_is_read_and_the_pixel_size_kept(tmp_path):
+    path = stripes(tmp_path / "a.dcm", PixelSpacing=[0.4, 0.2])
+    assert load(path).shape == (40, 20)
+    kept = LoadStudyImage(keep_meta=True)(path)
+    assert kept.shape == (1, 40, 20)
+    assert kept.pixdim[:2].tolist() == [0.4, 0.2]
+
+
+@pytest.mark.parametrize("flat", [0, 1, 2])
+def test_one_slice_of_nifti_keeps_its_proportions(tmp_path, flat):
+    voxels = np.ones([1 if axis == flat else 20 for axis in range(3)], dtype=np.int16)
+    sizes = np.delete([1.0, 2.0, 4.0], flat)
+    path = tmp_path / "a.nii"
+    nibabel.save(nibabel.Nifti1Image(voxels, np.diag([1.0, 2.0, 4.0, 1.0])), path)
+    kept = LoadStudyImage(keep_meta=True)(path)
+    assert kept.pixdim[:2].tolist() == sizes[::-1].tolist()
+
+
 # Frames
 
 

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import nibabel
 import numpy as np
+import pydicom
+from PIL import Image
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
 
 from medvl.transforms import image_preprocessing
 from medvl.workflows.masks import MASK, REGIONS, LoadMasks
@@ -26,3 +30,29 @@ def test_the_mask_of_a_volume_of_thick_slices_lies_on_its_image(tmp_path):
     assert study[MASK][0].sum() == lobe.sum() * 3
     assert (study[MASK][0] == (study["image"][0] >= 0.5)).all()
     assert not study[MASK][1].any()
+
+
+def test_masks_and_boxes_follow_pixels_that_are_not_square(tmp_path):
+    pixels = np.zeros((20, 20), dtype=np.uint8)
+    pixels[5:10, 4:8] = 255
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, generate_uid()
+    dataset = pydicom.Dataset()
+    dataset.file_meta, dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = meta, 20, 20, 1
+    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 8, 8, 7, 0
+    dataset.PhotometricInterpretation, dataset.PixelSpacing = "MONOCHROME2", [2, 1]
+    dataset.PixelData = pixels.tobytes()
+    dataset.save_as(tmp_path / "image.dcm", enforce_file_format=True)
+    load, *rest = image_preprocessing(40).transforms
+    box = [{"bbox": [4, 5, 4, 5]}]
+    study = load({"image": tmp_path / "image.dcm", REGIONS: [str(tmp_path / "mask.png"), box]})
+    study = LoadMasks(40)(study)
+    for step in rest:
+        study = step(study)
+    expected = np.zeros((40, 40), dtype=bool)
+    expected[10:20, 14:18] = True  # 20 columns in the middle of 40
+    assert ((study["image"][0] >= 0.5).numpy() == expected).all()
+    for mask in study[MASK]:
+        assert (mask.numpy() == expected).all()
