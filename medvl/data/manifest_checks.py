@@ -1,4 +1,4 @@
-"""What the studies of a table have in common: images by several paths, patients of a study, and leaks between splits."""
+"""What the studies of a table have in common: images by several paths, patients of a study, leaks, labels of one image."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from medvl.data.patient_names import patient_from_name
 from medvl.data.splits import SPLITS, group_key, patient_spelling
+from medvl.data.study_columns import NOT_MENTIONED, states_as_int8
 from medvl.data.study_list import StudyList, hash_column
 from medvl.utils.errors import StudyError
 
@@ -207,6 +208,47 @@ def leaking_rows(studies: StudyList, images: NDArray[np.int64], convention: str)
         for place in np.flatnonzero(known & (last[number] != split)):
             study = studies[int(places[place])]
             errors.setdefault(study["row"], _leak(study, of_image, SPLITS[last[number[place]]], convention))
+    return dict(sorted(errors.items()))
+
+
+def contradicting_rows(studies: StudyList, images: NDArray[np.int64], names: Sequence[str]) -> dict[int, StudyError]:
+    """The errors, by row number, of rows of one image file that state a finding differently.
+
+    Not mentioned is no state. All rows of such an image have an error: which of them is right is not known.
+
+    Args:
+        studies: the studies.
+        images: for each of them a hash of its image file, 0 for none.
+        names: of the K findings; empty if they are unnamed.
+    """
+    labeled = np.flatnonzero(studies.has("label") & (images != 0))
+    _, number, count = np.unique(images[labeled], return_inverse=True, return_counts=True)
+    places = labeled[count[number] > 1]
+    if not len(places):
+        return {}
+    _, number = np.unique(images[places], return_inverse=True)
+    states = np.stack([states_as_int8(studies.value("label", place)) for place in places.tolist()])
+    lowest = np.full((int(number.max()) + 1, states.shape[1]), np.iinfo(np.int8).max, dtype=np.int8)
+    highest = np.full_like(lowest, NOT_MENTIONED)
+    np.minimum.at(lowest, number, np.where(states == NOT_MENTIONED, np.iinfo(np.int8).max, states))
+    np.maximum.at(highest, number, states)
+    differs = lowest < highest
+    errors: dict[int, StudyError] = {}
+    for image in np.flatnonzero(differs.any(axis=1)).tolist():
+        finding = int(differs[image].argmax())
+        own = np.flatnonzero(number == image)
+        own = own[states[own, finding] != NOT_MENTIONED]
+        first = own[0]
+        other = own[states[own, finding] != states[first, finding]][0]
+        rows = [int(studies.value("row", int(places[i]))) for i in (first, other)]
+        name = repr(names[finding]) if names else f"number {finding + 1}"
+        reason = (
+            f"rows {rows[0]} and {rows[1]} have the same image file and state the finding {name} as "
+            f"{states[first, finding]} and {states[other, finding]}; expected one state for an image"
+        )
+        for place in places[number == image].tolist():
+            study_id = studies.text("study_id", place)
+            errors.setdefault(int(studies.value("row", place)), StudyError(study_id, "label", reason))
     return dict(sorted(errors.items()))
 
 

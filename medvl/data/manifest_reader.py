@@ -16,7 +16,7 @@ from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
 from medvl.data.locations import parse_location
 from medvl.data.manifest import Manifest
-from medvl.data.manifest_checks import StudyCollector, leaking_rows, warn_of_spellings
+from medvl.data.manifest_checks import StudyCollector, contradicting_rows, leaking_rows, warn_of_spellings
 from medvl.data.tables import Row, Table, read_joined_table
 from medvl.data.tables.header import describe_columns
 from medvl.data.tables.reports import ReportColumns
@@ -61,8 +61,8 @@ def read_manifest(
     """Read a table of studies into a MONAI datalist: CSV, TSV, JSON, JSONL, also as ``.gz``, Parquet or Excel.
 
     A named column must exist. A cell may be empty: a study without a report, an image or a label has no such key. A row with
-    neither image nor report, a missing image file, an invalid finding state, a label of the wrong width, an unknown split, or a
-    patient or an image in two splits is an error that names row and column.
+    neither image nor report, a missing image file, an invalid finding state, a label of the wrong width, an unknown split, a
+    patient or an image in two splits, or an image whose rows state a finding differently is an error that names row and column.
 
     Args:
         path: the table (:func:`medvl.data.tables.read_table`), or an image folder with a table ``metadata.jsonl``; relative
@@ -180,15 +180,18 @@ def read_manifest(
             skipped.append(bad)
     studies, source = read.resolved(folder)
     warn_of_spellings(studies, table.name)
-    leaking = leaking_rows(studies, read.images, source) if on_leak == "error" else {}
-    if leaking and on_error == "raise":
-        first = leaking[min(leaking)]
-        more = f" ({len(leaking)} such rows)" if len(leaking) > 1 else ""
-        raise StudyError(first.study_id, first.key, first.reason + more)
-    skipped += leaking.values()
-    if leaking:
-        studies = studies.select(~np.isin(studies.rows(), list(leaking)))
     names = labels.names if labels else ()
+    leaking = leaking_rows(studies, read.images, source) if on_leak == "error" else {}
+    contradicting = contradicting_rows(studies, read.images, names)
+    for errors in (leaking, contradicting):
+        if errors and on_error == "raise":
+            first = errors[min(errors)]
+            more = f" ({len(errors)} such rows)" if len(errors) > 1 else ""
+            raise StudyError(first.study_id, first.key, first.reason + more)
+    bad_rows = contradicting | leaking
+    skipped += bad_rows.values()
+    if bad_rows:
+        studies = studies.select(~np.isin(studies.rows(), list(bad_rows)))
     manifest = Manifest.from_studies(table.name, studies, rows, names, skipped, table.encoding)
     return replace(manifest, unmatched=dict(table.unmatched))
 

@@ -46,12 +46,13 @@ def write_table(folder: Path, count: int = 24, split: bool = False, size: tuple[
         label = [("1", "0", "-1", "")[i % 4], ("", "1")[i % 2]]
         rows.append([f"s{i}", f"p{i // 2}", ("train", "train", "val", "test")[i // 2 % 4], image, report, *label])
     if count > 12:
-        rows[9] = [*rows[9][:3], rows[8][3], *rows[9][4:]]  # another study of the patient, with the same file
+        # another study of the patient, with the same file, of which the labels are
+        rows[9] = [*rows[9][:3], rows[8][3], rows[9][4], *rows[8][5:]]
         rows[11] = [rows[10][0], *rows[11][1:]]  # another view of the study
     if not split:
         rows = [row[:2] + row[3:] for row in rows]
         if count > 12:
-            rows[12][2] = rows[8][2]  # another patient with the same file
+            rows[12] = [*rows[12][:2], rows[8][2], rows[12][3], *rows[8][4:]]  # another patient with the same file
     with (folder / "cases.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([COLUMNS if split else [*COLUMNS[:2], *COLUMNS[3:]], *rows])
     return folder / "cases.csv"

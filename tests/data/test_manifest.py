@@ -249,11 +249,11 @@ def test_names_of_classes_may_be_numbers(folder):
     ],
 )
 def test_answers_are_no_classes_unless_they_are_named(folder, cells):
-    rows = "".join(f'a.png,"{cell}"\nb.png,"{cell}"\n' for cell in cells)
-    table = write(folder, f"image,tb\n{rows}")
+    rows = "".join(f'one,"{cell}"\ntwo,"{cell}"\n' for cell in cells)
+    table = write(folder, f"report,tb\n{rows}")
     with pytest.raises(ValueError, match=r"^label_column: 'tb' must have names of classes, or states 1, 0, -1 of one"):
-        read_manifest(table, label_column="tb")
-    assert read_manifest(table, label_column="tb", label_names=cells).names == cells
+        read_manifest(table, image_column=None, label_column="tb")
+    assert read_manifest(table, image_column=None, label_column="tb", label_names=cells).names == cells
 
 
 def test_a_decimal_comma_is_no_list(folder):
@@ -528,7 +528,7 @@ def test_fingerprint_follows_content_and_not_the_place(folder, tmp_path_factory)
         elsewhere / "absolute", text.replace("a.png", str(folder / "a.png")).replace("b.png", str(folder / "b.png"))
     )
     assert read_manifest(absolute, label_column="y").fingerprint() == before
-    for changed in (text.replace("One", "Won"), text.replace("1;0", "1;1"), text.replace("b.png", "a.png")):
+    for changed in (text.replace("One", "Won"), text.replace("1;0", "1;1"), text.replace("b.png", "c.png")):
         assert read_manifest(write(folder, changed), label_column="y").fingerprint() != before
     (elsewhere / "data" / "a.png").write_bytes(b"another size")
     assert read_manifest(moved, label_column="y").fingerprint() != before
@@ -658,3 +658,45 @@ def test_an_argument_of_another_type_is_named(tmp_path, named, sentence):
     (tmp_path / "cases.csv").write_text("report\nClear.\n")
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}"):
         read_manifest(**{"path": tmp_path / "cases.csv", **named})
+
+
+CONTRADICTION = (
+    "rows 1 and 3 have the same image file and state the finding {} as 1 and {}; expected one state for an image"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "columns", "finding", "other"),
+    [
+        ("image,report,Edema,Fracture\na.png,x,1,\nb.png,x,0,0\n./a.png,y,0,1\n", ["Edema", "Fracture"], "'Edema'", 0),
+        ("image,report,Edema,Fracture\na.png,x,1,\nb.png,x,0,0\nl.png,y,-1,\n", ["Edema", "Fracture"], "'Edema'", -1),
+        # a row for each finding, as boxes are listed
+        ("image,report,finding\na.png,x,Edema\nb.png,x,Normal\na.png,x,Fracture\n", "finding", "'Edema'", 0),
+        ("image,report,label\na.png,x,0;1\nb.png,x,1;1\na.png,y,0;0\n", "label", "number 2", 0),
+        ("study_id,image,report,Edema\ns,a.png,x,1\nt,b.png,x,0\nu,a.png,y,0\n", "Edema", "'Edema'", 0),
+    ],
+)
+def test_rows_of_an_image_that_state_a_finding_differently_are_said(folder, text, columns, finding, other):
+    (folder / "l.png").hardlink_to(folder / "a.png")
+    table = write(folder, text)
+    reason = CONTRADICTION.format(finding, other)
+    with pytest.raises(StudyError, match=re.escape(reason)) as error:
+        read_manifest(table, label_column=columns)
+    assert str(error.value).endswith("(2 such rows)")
+    manifest = read_manifest(table, label_column=columns, on_error="skip")
+    assert [study["row"] for study in manifest.studies] == [2]
+    assert [one.reason for one in manifest.skipped] == [reason] * 2
+    assert manifest.counts["skipped"] == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,report,Edema,Fracture\na.png,x,1,\na.png,x,1,0\na.png,,,0\n",  # a box a row, and what is not mentioned
+        "study_id,image,report,Edema,Fracture\ns,a.png,x,1,0\ns,b.png,x,0,0\n",  # views of a study, each with its label
+        "image,report,Edema,Fracture\n,x,1,0\n,x,0,1\n",  # texts
+    ],
+)
+def test_rows_of_an_image_may_agree(folder, text):
+    table = write(folder, text)
+    assert len(read_manifest(table, label_column=["Edema", "Fracture"])) == text.count("\n") - 1
