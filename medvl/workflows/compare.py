@@ -8,6 +8,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from medvl.data import Manifest
+from medvl.data.cells import class_key
+from medvl.data.leaks import content_key, image_paths
 from medvl.evaluation import BootstrapConfig
 from medvl.evaluation.registry import choose_protocols, registered_protocols
 from medvl.evaluation.report.comparison import ComparedRun, RunsComparison, write_comparison
@@ -16,6 +21,7 @@ from medvl.utils.checks import error_message
 from medvl.utils.checksums import one_at_a_time
 from medvl.utils.io import check_writable, number_files, write_text
 from medvl.utils.limits import check_regular_file
+from medvl.utils.tar_members import TarMember
 from medvl.workflows.evaluate import evaluation_context, example_sentences, run_protocols
 from medvl.workflows.run_records import METRICS
 from medvl.workflows.trained_run import TrainedRun
@@ -76,23 +82,19 @@ def compare_runs(
     check_regular_file(earlier)
     histories = [read_metrics(run.path / METRICS) for run in runs]  # a damaged one is named before the work
     compared: list[ComparedRun] = []
-    studies: list[str] = []
+    first: Manifest | None = None
     for name, run, history in zip(unique_names([run.path for run in runs]), runs, histories, strict=True):
         manifest = run.studies(data, split, columns, on_error, label_reports=True)
-        ids = [str(study["study_id"]) for study in manifest.studies]
-        if compared and ids != studies:
-            raise ValueError(
-                f"Runs are compared on the same studies, but {compared[0].name} has {len(studies)} and {name} has {len(ids)}, "
-                f"of which {len(set(ids) & set(studies))} are common; give one table by --data."
-            )
-        studies = ids
-        overlap = run.training_overlap(manifest.studies)
-        if overlap is not None:
-            logger.warning("%s: %s", name, overlap)
+        if first is None:
+            first = manifest
+        elif problem := _difference(first, manifest, compared[0].name, name):
+            raise ValueError(f"Runs are compared on the same studies, but {problem}; give one table by --data.")
+        notes = list(run.cautions(manifest.studies).values())
+        for said in notes:
+            logger.warning("%s: %s", name, said)
         loader = run.loader(manifest, batch_size=batch_size, on_error=on_error)
         context = evaluation_context(run, manifest, loader, data, columns, mask_columns, classes, progress)
         results = run_protocols(choose_protocols(protocols, context), context)
-        notes = [said for said in (overlap, run.input_difference) if said is not None]
         compared.append(ComparedRun(name, results, history, example_sentences(run.model, loader), notes))
     bootstrap = BootstrapConfig(n_resamples=RESAMPLES, seed=runs[0].environment["seed"])
     order = [protocol.key for protocol in registered_protocols()]
@@ -105,6 +107,37 @@ def compare_runs(
         write_text(earlier, content, follow_links=False)
         write_comparison(output / PAGE, comparison, show_text=show_text)
     return comparison
+
+
+def _difference(one: Manifest, other: Manifest, name: str, other_name: str) -> str:
+    """How the studies of two runs differ, or ``""``: in their ids, in the content of their images, or in their labels.
+
+    Images of packed folders, which hold other files than a table, are known by their ids alone.
+    """
+    ids, other_ids = ([str(study["study_id"]) for study in manifest.studies] for manifest in (one, other))
+    if ids != other_ids:
+        common = len(set(ids) & set(other_ids))
+        return f"{name} has {len(ids)} and {other_name} has {len(other_ids)}, of which {common} are common"
+    findings = {class_key(finding): place for place, finding in enumerate(other.names)}
+    pairs = [(place, findings[class_key(key)]) for place, key in enumerate(one.names) if class_key(key) in findings]
+    places, other_places = ([pair[side] for pair in pairs] for side in (0, 1))
+    images = labels = 0
+    for study, other_study in zip(one.studies, other.studies, strict=True):
+        images += _have_other_images(study, other_study)
+        if "label" in study and "label" in other_study:
+            states, other_states = study["label"][places], other_study["label"][other_places]
+            labels += not np.array_equal(states, other_states, equal_nan=True)
+    if not images and not labels:
+        return ""
+    what = f"{images} of them have another image" if images else f"{labels} of them have other labels"
+    return f"{what} in {other_name} than in {name}"
+
+
+def _have_other_images(study: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    paths, other_paths = image_paths(study), image_paths(other)
+    if paths == other_paths or any(TarMember.parse(path) is not None for path in (*paths, *other_paths)):
+        return False
+    return list(map(content_key, paths)) != list(map(content_key, other_paths))
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:

@@ -8,7 +8,9 @@ import os
 import re
 from urllib.parse import unquote
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from medvl.evaluation import BootstrapConfig, compare
 from medvl.evaluation.report.comparison import write_comparison
@@ -144,6 +146,35 @@ def test_other_studies_and_a_single_run_are_refused(runs, tmp_path):
         compare_runs(trained, tmp_path / "out")
     with pytest.raises(ValueError, match=r"^runs must be at least two, got 1\.$"):
         compare_runs(trained[:1], tmp_path / "out")
+
+
+def test_other_images_and_labels_under_the_same_ids_are_refused(tmp_path):
+    def table(name, seed, state):
+        (tmp_path / name).mkdir()
+        lines = ["image,report,Edema"]
+        for i in range(20):
+            pixels = np.random.default_rng(seed + i).integers(0, 255, (32, 32), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / name / f"{i}.png")
+            lines.append(f"{i}.png,{'Edema.' if i % 2 else 'Clear lungs.'},{(i + state) % 2}")
+        (tmp_path / name / "cases.csv").write_text("\n".join(lines) + "\n")
+        return str(tmp_path / name / "cases.csv")
+
+    options = {key: value for key, value in SMALL.items() if key != "synthetic_length"}
+    runs = {}
+    for name, seed, state in (("a", 0, 0), ("copied", 0, 0), ("images", 100, 0), ("labels", 0, 1)):
+        data = table(name, seed, state)
+        path = train(
+            "convirt",
+            {**options, "data": data, "columns": {"label_column": "Edema"}, "output": str(tmp_path / f"run-{name}")},
+        )
+        runs[name] = TrainedRun(path, "cpu")
+    compare_runs([runs["a"], runs["copied"]], tmp_path / "out", protocols=["retrieval"])
+    for name, what in (("images", "another image"), ("labels", "other labels")):
+        with pytest.raises(
+            ValueError,
+            match=rf"^Runs are compared on the same studies, but \d+ of them have {what} in run-{name} than in run-a; give",
+        ):
+            compare_runs([runs["a"], runs[name]], tmp_path / "out", protocols=["retrieval"])
 
 
 def test_command(medvl, runs, tmp_path):
