@@ -169,9 +169,8 @@ def evaluate_and_report(
         show_text=show_text,
         progress=True,
     )
-    for said in (trained.training_overlap(manifest.studies), trained.input_difference):
-        if said is not None:
-            echo(f"{said}\n")
+    for said in trained.cautions(manifest.studies).values():
+        echo(f"{said}\n")
     echo(result.table())
     print_skipped([*manifest.skipped, *loader.skipped.values()])
     echo(f"\nReport: {output / 'report.html'}")

@@ -102,12 +102,12 @@ def evaluate_run(
     chosen = choose_protocols(protocols, context)
     other = run_protocols(chosen, context.for_model(run.reinitialized_model(), "untrained ")) if untrained else None
     result = replace(run_protocols(chosen, context), untrained=other)
-    warnings = [said for said in (run.training_overlap(manifest.studies), run.input_difference) if said is not None]
-    for said in warnings:
+    cautions = run.cautions(manifest.studies)
+    for said in cautions.values():
         logger.warning("%s", said)
     evaluated_on, sentences = describe_evaluated(run, manifest), example_sentences(run.model, loader)
     with one_at_a_time(output):  # another evaluation may have results to keep, or these to keep
-        earlier = save_evaluation(result, output, evaluated_on, warnings)
+        earlier = save_evaluation(result, output, evaluated_on, list(cautions.values()))
         if output.resolve() == run.path.resolve():
             update_model_card(run.path)
         write_report(
@@ -116,7 +116,7 @@ def evaluate_run(
             evaluation=result,
             embeddings=context.embedded,
             history=history,
-            facts={**run_facts(run, manifest, loader, time.perf_counter() - start), **earlier},
+            facts={**cautions, **run_facts(run, manifest, loader, time.perf_counter() - start), **earlier},
             configuration=run.config,
             environment=run.environment,
             names=manifest.names,
@@ -216,12 +216,8 @@ def example_sentences(model: DualEncoder, loader: StudyLoader) -> list[SentenceM
 
 def run_facts(run: TrainedRun, manifest: Manifest, loader: StudyLoader, seconds: float) -> dict[str, Any]:
     """What the report says of the run in short."""
-    overlap = run.training_overlap(manifest.studies)
-    differing = run.input_difference
     trained_on, evaluated_on = run.environment["data_summary"], manifest.summary()
     facts = {
-        **({"Trained on these studies": overlap} if overlap else {}),
-        **({"Input differs from training": differing} if differing else {}),
         "Evaluated on": f"{count_of(len(manifest), 'study', 'studies')} of {manifest.name}",
         **({} if trained_on.startswith(evaluated_on) else {"Their table": evaluated_on}),
         "Data of the training": trained_on,

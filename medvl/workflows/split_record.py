@@ -24,13 +24,14 @@ from numpy.typing import NDArray
 from medvl.data import Manifest
 from medvl.data.leaks import content_key, image_paths
 from medvl.data.shards import source_file
-from medvl.data.splits import SPLITS, group_key
+from medvl.data.splits import SPLITS, group_key, patient_spelling
 from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.errors import plain_reason
 
 SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
-KEYS = ("image", "study", "patient", "file", "content")
-"""What a study is recognized by: the path of its image, its ids, the name and size of the image's file, and its content."""
+KEYS = ("image", "study", "patient", "spelling", "file", "content")
+"""What a study is recognized by: the path of its image, its ids, the patient's id without case and zeros before its number, the
+name and size of the image's file, and its content."""
 
 KEY_BYTES = 32
 
@@ -48,8 +49,8 @@ class SplitRecord:
     id can be found by trying, however short it is, and studies cannot be recognized.
 
     Args:
-        splits: for each split, the hashes of its studies by key, integers of 64 bits: "image", "study", "patient", "file",
-            "content".
+        splits: for each split, the hashes of its studies by key, integers of 64 bits: "image", "study", "patient", "spelling",
+            "file", "content".
         key: of the hashes, 32 bytes.
     """
 
@@ -87,8 +88,8 @@ class SplitRecord:
         verify_file(path)
         try:
             content = _read_lists(path)
-            for split in SPLITS:  # a run that was trained before contents were recorded has none
-                content[split].setdefault("content", array("Q"))
+            for split in SPLITS:  # a run that was trained before these were recorded has none
+                content[split] = {"content": array("Q"), "spelling": array("Q")} | content[split]
             return cls({split: {name: content[split][name] for name in KEYS} for split in SPLITS}, key)
         except (AttributeError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
@@ -115,7 +116,7 @@ class SplitRecord:
         What is found in several splits counts as the earliest, so that a study of the training is never taken for another.
         """
         hashes = _hashes(study, self.key)
-        for key in ("image", "study", "patient"):
+        for key in ("image", "study", "patient", "spelling"):
             for split in SPLITS:
                 if self.splits[split][key].has_any(hashes.get(key, ())):
                     return split
@@ -127,12 +128,14 @@ class SplitRecord:
 
     def _knows(self, study: Mapping[str, Any], keys: Sequence[str], splits: Sequence[str]) -> bool:
         """Whether one of these keys of a study, or the content of its image, is in one of the splits."""
-
-        def found(hashes: Mapping[str, set[int]], keys: Sequence[str]) -> bool:
-            return any(self.splits[split][key].has_any(hashes.get(key, ())) for key in keys for split in splits)
-
         # Files are read only where nothing else is known.
-        return found(_hashes(study, self.key), keys) or found(_contents(study, self.key), ("content",))
+        return self._holds(_hashes(study, self.key), keys, splits) or self._holds(
+            _contents(study, self.key), ("content",), splits
+        )
+
+    def _holds(self, hashes: Mapping[str, set[int]], keys: Sequence[str], splits: Sequence[str] = SPLITS) -> bool:
+        """Whether the hash of one of these keys is in one of the splits."""
+        return any(self.splits[split][key].has_any(hashes.get(key, ())) for key in keys for split in splits)
 
     def assign_splits(self, manifest: Manifest, seed: int) -> Manifest | None:
         """The splits of the training for a table without a split column.
@@ -179,8 +182,28 @@ class SplitRecord:
         return replace(manifest, studies=studies)
 
     def count_trained(self, studies: Sequence[Mapping[str, Any]]) -> int:
-        """How many of these studies, their patients, or copies of their images were in the training split."""
-        return sum(self._knows(study, ("image", "study", "patient"), ("train",)) for study in studies)
+        """How many of these studies, their patients, or copies of their images were in the training split.
+
+        A patient whose id the run does not have is taken for one whose id is spelled otherwise (``7`` and ``007``).
+        """
+        return sum(
+            self._knows(
+                study,
+                ("image", "study", "patient" if self._holds(_hashes(study, self.key), ("patient",)) else "spelling"),
+                ("train",),
+            )
+            for study in studies
+        )
+
+    def count_changed(self, studies: Sequence[Mapping[str, Any]]) -> int:
+        """How many of these studies have an image at a path of the training, but of a content that was not in its data."""
+        if not any(len(self.splits[split]["content"]) for split in SPLITS):
+            return 0
+        return sum(
+            self._holds(_hashes(study, self.key), ("image",))
+            and not self._holds(_contents(study, self.key), ("content",))
+            for study in studies
+        )
 
 
 def read_key(folder: Path) -> bytes | None:
@@ -273,7 +296,10 @@ def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:
     source = str(study.get("source", "")).removesuffix(f":{study.get('kind')}")
     for key, value in (("study", study["study_id"]), ("patient", study.get("patient_id"))):
         if value is not None:
-            found[key] = {_hash(key, text, secret) for text in (str(value), str(value).removeprefix(f"{source}/"))}
+            texts = {str(value), str(value).removeprefix(f"{source}/")}
+            found[key] = {_hash(key, text, secret) for text in texts}
+            if key == "patient":
+                found["spelling"] = {_hash("spelling", patient_spelling(text), secret) for text in texts}
     if paths := [os.path.abspath(path) for path in image_paths(study)]:
         found["image"] = {_hash("image", name, secret) for path in paths for name in (path, _real_path(path))}
         found["file"] = {_hash("file", f"{name}:{size}", secret) for name, size in map(source_file, paths)}

@@ -260,6 +260,20 @@ class TrainedRun:
             "its content, study id or patient id): these figures do not show how the model does on new studies."
         )
 
+    def cautions(self, studies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+        """What is to be said beside figures on these studies, each a sentence by its title; empty if there is nothing."""
+        changed = self.split_record.count_changed(studies) if (self.path / KEY_FILE).is_file() else 0
+        changed_text = (
+            f"{changed} of the {len(studies)} studies have an image whose file has changed since the training: these figures "
+            "are on images that were not in its data."
+        )
+        said = {
+            "Trained on these studies": self.training_overlap(studies),
+            "Images changed since training": changed_text if changed else None,
+            "Input differs from training": self.input_difference,
+        }
+        return {title: text for title, text in said.items() if text is not None}
+
     def _training_splits(self, manifest: Manifest, split: str) -> Manifest | None:
         """A table without a split column with the splits that its studies had in training; None if it has none of them."""
         try:

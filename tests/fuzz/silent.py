@@ -113,7 +113,7 @@ def read_run(folder: Path) -> str:
     facts = run_facts(run, label_studies(manifest), run.loader(manifest), 0.0)
     return digest(
         described(manifest.studies), *images, texts, run.class_prompts(run.finding_names), run.input, run.config,
-        run.environment, run.training_overlap(manifest.studies), facts, read_metrics(folder / "metrics.jsonl"),
+        run.environment, run.cautions(manifest.studies), facts, read_metrics(folder / "metrics.jsonl"),
         [str(error) for error in read_skipped(folder)], read_evaluation(folder, folder / "model"),
     )  # fmt: skip
 

@@ -304,6 +304,51 @@ def test_a_few_copies_among_other_images_are_counted(run, copy, tmp_path):
     assert run.training_overlap(studies).startswith("1 of the 30 studies")
 
 
+def test_another_spelling_of_a_patients_id_is_the_same_patient(run, tmp_path):
+    """Where the run does not have the id itself: ids without zeros or in capitals come from spreadsheets."""
+    training = sorted(images(run.studies(split="train").studies))[:3]
+    rows = []
+    for number, name in enumerate(training):
+        draw(tmp_path / f"new{number}.png", 200 + number)
+        rows.append({"image": f"new{number}.png", "report": TEXTS[0], "patient_id": f"P00{name.removesuffix('.png')}"})
+    table = write(tmp_path / "cases.csv", rows)
+    with pytest.raises(ValueError, match=r"has 3 of its 3 studies in common .* by study or patient id, and no image"):
+        run.studies(table)
+    said = run.training_overlap(run.studies(table, "all").studies)
+    assert said.startswith("3 of the 3 studies, or their patients, were in the training split")
+
+
+def test_an_id_that_the_run_has_is_no_spelling_of_another():
+    studies = [
+        {"study_id": "a", "patient_id": "7", "split": "train"},
+        {"study_id": "b", "patient_id": "007", "split": "test"},
+    ]
+    record = SplitRecord.from_studies(studies)
+    assert [record.split_of(study) for study in studies] == ["train", "test"]
+    assert record.count_trained(studies) == 1
+    assert record.count_trained([{"study_id": "c", "patient_id": "0007"}]) == 1
+
+
+def test_images_that_were_replaced_are_said(medvl, folder, tmp_path):
+    """Other images under the same names are not those that the table had."""
+    data = shutil.copytree(folder / "data", tmp_path / "data")
+    train("convirt", {**TINY, "data": str(data / "cases.csv"), "output": str(tmp_path / "run"), "device": "cpu"})
+    run = TrainedRun(tmp_path / "run")
+    studies = run.studies().studies
+    assert run.cautions(studies) == {}
+    for number, study in enumerate(studies[:2]):
+        draw(Path(study["image"]), 300 + number)
+    said = f"2 of the {len(studies)} studies have an image whose file has changed since the training: "
+    assert run.cautions(studies)["Images changed since training"].startswith(said)
+    code, out, err = medvl("evaluate", tmp_path / "run", "--protocol", "retrieval")
+    assert code == 0, err
+    assert out.startswith(said)
+    evaluation = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    assert [text.startswith(said) for text in evaluation["evaluated_on"]["warnings"]] == [True]
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.index(said) < page.index("Evaluated on")
+
+
 @pytest.mark.parametrize(("old", "new"), [
     ('["', '["zz'), ('["', '[1, "'), ("[]", "3"), ("[]", "-1"), ("[]", "{}"), ('"train"', '"trained"'), ("}\n", ""), ("", ""),
 ])  # fmt: skip
