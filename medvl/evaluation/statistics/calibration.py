@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from medvl.evaluation.statistics.curves import as_binary, check_scores
+from medvl.evaluation.statistics.curves import as_binary, check_pairs
 from medvl.utils.checks import check_integer, error_message
 
 
@@ -57,7 +57,8 @@ def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
 
     Raises:
         TypeError: If ``n_bins`` is not an integer.
-        ValueError: If a probability is outside [0, 1] or NaN, a target is neither 0 nor 1, or ``n_bins`` is below 1.
+        ValueError: If a probability is outside [0, 1] or NaN, a target is neither 0 nor 1, their numbers differ, or ``n_bins``
+            is below 1.
 
     Example:
         >>> curve = reliability_curve(np.array([0.1, 0.2, 0.8, 1.0]), np.array([0, 1, 1, 1]), n_bins=2)
@@ -70,6 +71,7 @@ def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
     if wrong.any():
         raise ValueError(error_message("probabilities", "be between 0 and 1", probabilities[wrong][0]))
     targets = as_binary(targets)
+    check_pairs(probabilities, targets)
     bins = np.minimum((probabilities * n_bins).astype(int), n_bins - 1)
     counts = np.bincount(bins, minlength=n_bins)
     with np.errstate(invalid="ignore"):
@@ -81,8 +83,9 @@ def reliability_curve(probabilities: np.ndarray, targets: np.ndarray, n_bins: in
 def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     """The threshold that maximizes F1, where a case is predicted positive at or above it.
 
-    It lies halfway between two neighboring scores, or at the lowest score. Of several best thresholds it is the highest.
-    Choose it on validation cases, not on the cases that are then evaluated with it.
+    It lies halfway between two neighboring scores, at the upper one where no number is between, or at the lowest score. Of
+    several best thresholds it is the highest. Choose it on validation cases, not on the cases that are then evaluated with
+    it.
 
     Args:
         scores: (N,).
@@ -92,14 +95,14 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
         The threshold; NaN where no case is positive.
 
     Raises:
-        ValueError: If a score is NaN, or a target is neither 0 nor 1.
+        ValueError: If a score is NaN, a target is neither 0 nor 1, or their numbers differ.
 
     Example:
         >>> best_f1_threshold(np.array([0.1, 0.4, 0.6, 0.8]), np.array([False, False, True, True]))
         0.5
     """
     scores, targets = np.asarray(scores, float), as_binary(targets)
-    check_scores(scores)
+    check_pairs(scores, targets)
     if not targets.any():
         return math.nan
     order = np.argsort(-scores)
@@ -107,7 +110,10 @@ def best_f1_threshold(scores: np.ndarray, targets: np.ndarray) -> float:
     ends = np.flatnonzero(np.concatenate([ordered[1:] != ordered[:-1], [True]]))
     f1 = 2 * np.cumsum(targets[order])[ends] / (ends + 1 + targets.sum())
     best = ends[int(f1.argmax())]
-    return float(ordered[best] if best + 1 == len(ordered) else (ordered[best] + ordered[best + 1]) / 2)
+    upper, lower = float(ordered[best]), float(ordered[min(best + 1, len(ordered) - 1)])
+    halfway = upper / 2 + lower / 2  # halves first: the sum may overflow
+    # Nothing lies between neighboring numbers, and the middle of an infinite and a finite one is infinite.
+    return halfway if lower < halfway < upper else upper
 
 
 def weighted_f1(predictions: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from medvl.evaluation.statistics.bootstrap import (
+    BLOCK_ELEMENTS,
     BootstrapConfig,
     Estimate,
     bootstrap_distribution,
@@ -139,8 +140,8 @@ def compare(
 
         p = min(1, 2 min(1 + #{d_b <= 0}, 1 + #{d_b >= 0}) / (B + 1)),
 
-    but not below 2^(1 - P) for P patients, the smallest p-value of a two-sided sign test. Nothing is corrected for the
-    number of statistics compared.
+    but not below 2^(1 - P) for the P patients on whom the statistic depends, the smallest p-value of a two-sided sign test.
+    Nothing is corrected for the number of statistics compared.
 
     Args:
         first: result of one model, such as of :func:`medvl.evaluation.zero_shot`.
@@ -152,7 +153,8 @@ def compare(
         The differences, first minus second.
 
     Raises:
-        ValueError: If the results are not of the same cases, or lack a statistic.
+        ValueError: If the results are not of the same cases, a mean is over cases of which the other result has no value, or
+            they lack a statistic.
 
     Example:
         >>> ids = ["a", "b", "c", "d"]
@@ -173,19 +175,28 @@ def compare(
         wanted = ", ".join(missing) or "at least one statistic in common"
         raise ValueError(error_message("Both results", f"have {wanted}", f"{', '.join(shared) or 'nothing'} in common"))
 
+    _check_same_values(first, second, names)
+
+    def both(weights: np.ndarray) -> np.ndarray:
+        found = [result.statistics(weights) for result in (first, second)]
+        return np.stack([[one[name] for name in names] for one in found]).transpose(2, 0, 1)
+
     def differences(weights: np.ndarray) -> np.ndarray:
-        one, other = first.statistics(weights), second.statistics(weights)
-        return np.stack([one[name] - other[name] for name in names], axis=1)
+        found = both(weights)
+        return found[:, 0] - found[:, 1]
 
     patients = np.asarray(list(first.patient_ids))
     drawn = bootstrap_distribution(differences, patients, bootstrap)
     low, high = percentile_interval(drawn, bootstrap.confidence_level)
     number = len(np.unique(patients))
+    counts = _patients_with_values(both, patients, enough=math.ceil(math.log2(bootstrap.n_resamples + 1)) + 1)
     found = {}
     for column, name in enumerate(names):
         one, other = (float(value[name][0]) for value in values)
         estimate = Estimate(one - other, float(low[column]), float(high[column]))
-        p_value = max(_p_value(drawn[:, column]), 2.0 ** (1 - number)) if estimate.has_interval else math.nan
+        p_value = (
+            max(_p_value(drawn[:, column]), 2.0 ** (1 - float(counts[column]))) if estimate.has_interval else math.nan
+        )
         found[name] = PairedDifference(one, other, estimate, p_value)
     return Comparison(found, {"cases": len(patients), "patients": number, "bootstrap": bootstrap.to_dict()})
 
@@ -198,6 +209,43 @@ def _check_same_cases(first: Comparable, second: Comparable) -> None:
             raise ValueError(
                 f"Two models are compared on the same cases in the same order, but their {attribute} differ{lengths}."
             )
+
+
+def _check_same_values(first: Comparable, second: Comparable, names: Sequence[str]) -> None:
+    """Raise where a mean of one value a case is over other cases in one result than in the other."""
+    if not (isinstance(first, CaseMeans) and isinstance(second, CaseMeans)):
+        return
+    for name in names:
+        differs = np.isnan(np.asarray(first.values[name], float)) != np.isnan(np.asarray(second.values[name], float))
+        if differs.any():
+            raise ValueError(
+                f"Two models are compared on the same cases, but {int(differs.sum())} of {len(differs)} have a value of {name} "
+                "in one result alone; give NaN in both, or a value in both."
+            )
+
+
+def _patients_with_values(
+    statistics: Callable[[np.ndarray], np.ndarray], patients: np.ndarray, enough: int
+) -> np.ndarray:
+    """The number of patients on whom each statistic depends: who alone give it a value, or without whom it changes.
+
+    Args:
+        statistics: function from weights (B, N) to the values of both models (B, 2, S).
+        patients: of the N cases.
+        enough: number that need not be exceeded.
+    """
+    of_all = statistics(np.ones((1, len(patients)), np.float32))
+    distinct = np.unique(patients)
+    block = max(1, BLOCK_ELEMENTS // len(patients))
+    counts = np.zeros(of_all.shape[2], dtype=int)
+    for start in range(0, len(distinct), block):
+        alone = (patients == distinct[start : start + block, None]).astype(np.float32)
+        has_value = np.isfinite(statistics(alone)).all(axis=1)
+        changes = (statistics(1 - alone) != of_all).any(axis=1)
+        counts += (has_value | changes).sum(axis=0)
+        if (counts >= enough).all():
+            break
+    return np.where(counts > 0, counts, len(distinct))
 
 
 def _p_value(drawn: np.ndarray) -> float:

@@ -28,7 +28,7 @@ def auroc_and_average_precision(
         AUROC (B,) and average precision (B,), float64; NaN where the weights leave one class only.
 
     Raises:
-        ValueError: If a score is NaN, or a target is neither 0 nor 1.
+        ValueError: If a score is NaN, a target is neither 0 nor 1, or their numbers differ.
 
     Example:
         >>> auroc, precision = auroc_and_average_precision(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]) == 1)
@@ -37,7 +37,7 @@ def auroc_and_average_precision(
     """
     # Unsigned integers and booleans cannot be negated to sort in descending order.
     scores, targets = np.asarray(scores, float), as_binary(targets)
-    check_scores(scores)
+    check_pairs(scores, targets)
     if weights is None:
         weights = np.ones((1, len(scores)), np.float32)
     if not len(scores):
@@ -77,7 +77,7 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         False positive rates and true positive rates, both (K,) for K thresholds.
 
     Raises:
-        ValueError: If a score is NaN, or a target is neither 0 nor 1.
+        ValueError: If a score is NaN, a target is neither 0 nor 1, their numbers differ, or the targets are of one class.
 
     Example:
         >>> false_rate, true_rate = roc_curve(np.array([0.1, 0.4, 0.35, 0.8]), np.array([0, 0, 1, 1]) == 1)
@@ -85,7 +85,10 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         [0.  0.  0.5 0.5 1. ] [0.  0.5 0.5 1.  1. ]
     """
     scores, targets = np.asarray(scores, float), as_binary(targets)
-    check_scores(scores)
+    check_pairs(scores, targets)
+    if targets.all() or not targets.any():
+        received = f"{int(targets.sum())} positive of {len(targets)}"
+        raise ValueError(error_message("targets", "hold both classes", received))
     order = np.argsort(-scores)
     ends = np.flatnonzero(np.concatenate([scores[order][1:] != scores[order][:-1], [True]]))
     true_positives = np.cumsum(targets[order])[ends]
@@ -94,6 +97,13 @@ def roc_curve(scores: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.n
         np.concatenate([[0.0], false_positives / false_positives[-1]]),
         np.concatenate([[0.0], true_positives / true_positives[-1]]),
     )
+
+
+def check_pairs(scores: np.ndarray, targets: np.ndarray) -> None:
+    """Raise ``ValueError`` where a score is NaN, or there is not one target for each score."""
+    if targets.shape != scores.shape:
+        raise ValueError(error_message("targets", f"have the shape of the scores, {scores.shape}", targets.shape))
+    check_scores(scores)
 
 
 def check_scores(scores: np.ndarray) -> None:

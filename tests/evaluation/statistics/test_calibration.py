@@ -144,3 +144,24 @@ def test_weighted_f1_by_hand():
         warnings.simplefilter("error")
         found = weighted_f1(predictions, targets, weights)
     np.testing.assert_allclose(found, [2 / 4, 6 / 9, math.nan, 0, math.nan])
+
+
+@pytest.mark.parametrize(
+    "scores",
+    [
+        [1.0, np.nextafter(1.0, 2)],  # nothing between
+        [-np.inf, 1.0],
+        [0.0, np.inf],
+        [1.6e308, 1.7e308],  # their sum overflows
+        [-1.7e308, 1.7e308],
+        [0.0, 5e-324],
+    ],
+)
+def test_a_threshold_parts_any_two_scores(scores):
+    assert (np.array(scores) >= best_f1_threshold(np.array(scores), np.array([0, 1]))).tolist() == [False, True]
+
+
+def test_as_many_targets_as_scores():
+    for function in (reliability_curve, best_f1_threshold):
+        with pytest.raises(ValueError, match=r"^targets must have the shape of the scores, \(3,\), got \(2,\)\.$"):
+            function(np.array([0.1, 0.2, 0.3]), np.array([0, 1]))

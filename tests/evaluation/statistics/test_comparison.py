@@ -254,3 +254,27 @@ def test_undefined_targets_are_equal_to_each_other():
     for model in (first, second):
         model.classes = np.array([1.0, math.nan])
     assert compare(first, second, bootstrap=BootstrapConfig(n_resamples=5)).differences["auroc"].p_value == 1
+
+
+@pytest.mark.parametrize(("number", "smallest"), [(3, 0.25), (5, 0.0625), (8, 0.0078125)])
+def test_a_p_value_counts_the_patients_that_have_a_value(number, smallest):
+    """Patients without a region, or a positive case, are no evidence: a sign test has only the others."""
+    ids = [str(i) for i in range(100)]
+    good, poor = (
+        CaseMeans({"dice": np.where(np.arange(100) < number, value, np.nan), "all": np.full(100, value)}, ids, ids)
+        for value in (1.0, 0.0)
+    )
+    found = compare(good, poor).differences
+    assert found["dice"].p_value == pytest.approx(max(smallest, 2 / 2001))
+    assert found["all"].p_value == pytest.approx(2 / 2001)
+
+
+def test_means_over_other_cases_are_refused():
+    ids = ["a", "b", "c", "d"]
+    one = CaseMeans({"dice": np.array([1.0, np.nan, 0.5, 0.5])}, ids, ids)
+    other = CaseMeans({"dice": np.array([1.0, 0.5, np.nan, 0.5])}, ids, ids)
+    with pytest.raises(
+        ValueError, match=r"on the same cases, but 2 of 4 have a value of dice in one result alone; give"
+    ):
+        compare(one, other)
+    assert compare(one, one).differences["dice"].difference.value == 0

@@ -162,3 +162,14 @@ def test_targets_are_0_or_1_in_any_type(statistic):
 
 def vars_of(result):
     return vars(result) if hasattr(result, "counts") else result
+
+
+def test_a_curve_of_one_class_or_of_other_cases_is_refused():
+    for targets, received in (([1, 1], "2 positive of 2"), ([0, 0], "0 positive of 2")):
+        with pytest.raises(ValueError, match=rf"^targets must hold both classes, got {received}\.$"):
+            roc_curve(np.array([0.1, 0.2]), np.array(targets))
+    with pytest.raises(ValueError, match=r"^targets must hold both classes, got 0 positive of 0\.$"):
+        roc_curve(np.array([]), np.array([]))
+    for function in (roc_curve, auroc_and_average_precision):
+        with pytest.raises(ValueError, match=r"^targets must have the shape of the scores, \(3,\), got \(2,\)\.$"):
+            function(np.array([0.1, 0.2, 0.3]), np.array([0, 1]))
