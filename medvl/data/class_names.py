@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data.cells import CellError, class_key, is_blank, split_cell, split_commas, strip_text
-from medvl.text import load_vocabulary
+from medvl.text import finding_names
 from medvl.utils.checks import error_message
 
 MAX_NAME_LENGTH = 100
@@ -75,7 +75,7 @@ class ClassNames:
         whole, with_comma = _collect(cells, self.column)
         parts = Counter(key for cell in with_comma for key in {class_key(part) for part in split_commas(cell)})
         self._occurring = {class_key(name) for name in whole}
-        self._known = self._occurring | {class_key(name) for name in load_vocabulary("chexpert14").names}
+        self._known = self._occurring | {class_key(name) for name in finding_names("chexpert14")}
         self._known |= {key for key, number in parts.items() if number > 1}
         spellings: dict[str, Counter[str]] = {}
         longest = 0

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from medvl.data.cells import CellError, class_key, describe_cell, is_missing, normalize_name, split_cell
 from medvl.data.class_names import ClassNames
 from medvl.data.tables import Table
-from medvl.text import load_vocabulary
+from medvl.text import finding_names
 from medvl.utils.checks import error_message
 from medvl.utils.errors import StudyError
 
-CHEXPERT_FINDINGS = load_vocabulary("chexpert14").names
+CHEXPERT_FINDINGS = finding_names("chexpert14")
 """The 14 findings in the order of CheXpert's CSV files; other projects order them differently, so match by name."""
 
 _STATE_WORDS = {"true": 1.0, "false": 0.0}  # as pandas writes booleans

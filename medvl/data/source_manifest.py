@@ -24,7 +24,7 @@ from medvl.data.sources import IMAGE_LABEL, KINDS, Source, assign_kinds, kind_co
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
 from medvl.data.study_columns import NOT_MENTIONED, CodedColumn, Column, PrefixedColumn, states_as_int8
 from medvl.data.study_list import StudyList, has_key
-from medvl.text import load_vocabulary
+from medvl.text import finding_names
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
 
@@ -140,7 +140,7 @@ def load_sources(
     parts: dict[str, Manifest] = {}
     for source, manifest in zip(parsed, splits, strict=True):
         parts[_unique_name(source.location, parts)] = assign_kinds(manifest, source.kind)
-    names = _merged_names(parts, load_vocabulary(vocabulary).names)
+    names = _merged_names(parts, finding_names(vocabulary))
     studies, labels = _merged_studies(parts, names)
     title = " + ".join(part.name for part in parts.values())
     if on_leak == "error":

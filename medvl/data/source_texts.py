@@ -16,7 +16,7 @@ from medvl.data.sources import IMAGE_LABEL, TEXT_LABEL, kind_codes
 from medvl.data.study_columns import NOT_MENTIONED, Column, StatesColumn, TextColumn, states_as_float
 from medvl.data.study_list import StudyList
 from medvl.data.text_labels import log_other_language, read_states
-from medvl.text import load_vocabulary, split_sentences
+from medvl.text import finding_names, split_sentences
 from medvl.text.content import count_words
 from medvl.transforms import ExtractSections
 
@@ -185,7 +185,7 @@ def add_texts(
     found, text_of = read_states(texts, vocabulary, label_cache, packed=packed)
     states = np.full((len(found), len(names)), NOT_MENTIONED, dtype=np.int8)
     if len(texts):
-        states[:, match_names(load_vocabulary(vocabulary).names, names)] = found[:, :-1]
+        states[:, match_names(finding_names(vocabulary), names)] = found[:, :-1]
     is_whole = texts.is_whole()
     log_other_language(found[text_of[is_whole], -1] > 0)
     whole, sentences = labels.copy(), states[text_of[~is_whole]]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 import medvl.text
 from medvl.data.study_columns import NOT_MENTIONED, states_as_float
-from medvl.text import Vocabulary, load_vocabulary
+from medvl.text import Vocabulary, finding_names, load_vocabulary
 from medvl.text.label_table import report_states
 from medvl.utils.checks import check_text, error_message
 from medvl.utils.io import atomic_write
@@ -117,7 +117,6 @@ def read_states(
     Returns:
         The states of the distinct texts, (D, K + 1), and for each of the M texts the number of that which is equal, (M,).
     """
-    loaded = load_vocabulary(vocabulary)
     if cache is not None and isinstance(vocabulary, Vocabulary):
         raise ValueError(error_message("vocabulary", "be a name or path where a cache is given", "a loaded Vocabulary"))
     if isinstance(texts, str):
@@ -128,12 +127,13 @@ def read_states(
         hashes.append(int.from_bytes(text_key(text)[:8], sys.byteorder))
     keys, first, text_of = _distinct(np.frombuffer(hashes, dtype=np.uint64))
     del hashes
-    states = np.full((len(keys), len(loaded.names) + 1), _UNREAD, dtype=np.int8)
+    width = len(finding_names(vocabulary)) + 1
+    states = np.full((len(keys), width), _UNREAD, dtype=np.int8)
     caches = [Path(path) for path in (*packed, *([] if cache is None else [cache]))]
     version = labeler_version(str(vocabulary)) if caches else ""
     others = []
     for path in caches:
-        known, of_known = _read(path, version, len(loaded.names) + 1)
+        known, of_known = _read(path, version, width)
         begins = _begins(known)
         place = np.minimum(np.searchsorted(keys, begins), len(keys) - 1)
         found = keys[place] == begins if len(keys) else np.zeros(len(known), dtype=bool)
@@ -141,8 +141,10 @@ def read_states(
         others.append((known[~found], of_known[~found]))
     new = np.flatnonzero(states[:, -1] == _UNREAD)
     new = new[np.argsort(first[new])]
-    for row in progress(new) if progress and len(new) else new:
-        states[row] = read_text(texts[int(first[row])], loaded)
+    if len(new):
+        loaded = load_vocabulary(vocabulary)  # compiled only where a text is new
+        for row in progress(new) if progress else new:
+            states[row] = read_text(texts[int(first[row])], loaded)
     if cache is not None and len(new):
         written = bytearray().join(text_key(texts[int(place)]) for place in first)
         own = np.frombuffer(written, dtype=np.uint8).reshape(-1, 16)

@@ -19,7 +19,7 @@ from medvl.text.sections import extract_sections
 from medvl.text.sentences import SentenceConventions, split_sentences
 from medvl.text.spans import Span
 from medvl.text.tokens import tokenize_texts
-from medvl.text.vocabulary import Vocabulary, load_vocabulary, vocabulary_names
+from medvl.text.vocabulary import Vocabulary, finding_names, load_vocabulary, vocabulary_names
 
 __all__ = [
     "SECTION_ALIASES",
@@ -39,6 +39,7 @@ __all__ = [
     "explain_findings",
     "extract_sections",
     "find_findings",
+    "finding_names",
     "label_report",
     "label_sentences",
     "load_prompt_templates",

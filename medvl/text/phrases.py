@@ -138,7 +138,7 @@ class PhraseMatcher:
         self._endings = endings
         self._letters = str.maketrans(dict(letters or {}))
         self._root: dict[str, Any] = {}
-        self._entries: list[tuple[tuple[str, ...], Any]] = []
+        self._entries: list[tuple[list[tuple[str, ...]], Any]] = []
         self._words: dict[str, str | None] = {}
         self._inflected: set[str] = set()
         self._deletions: dict[str, set[str]] = {}
@@ -173,14 +173,15 @@ class PhraseMatcher:
             inflect: also match plurals and misspellings of its words.
             yielding: give way to a phrase that begins inside this one and ends behind it.
         """
-        for words in expand_phrase(phrase):
-            for variant in dict.fromkeys((words, _contracted(words))):
-                self._entries.append((variant, meaning))
-                self._words.update({word: word for word in variant})
-                if inflect:
-                    self._inflected.update(variant)
-                if yielding and len(variant) > 1:
-                    self._yielding.add(variant)
+        sequences = expand_phrase(phrase)
+        sequences += [short for words in sequences if (short := _contracted(words)) != words]
+        self._entries.append((sequences, meaning))
+        words = dict.fromkeys(itertools.chain.from_iterable(sequences))
+        self._words.update(zip(words, words, strict=True))
+        if inflect:
+            self._inflected.update(words)
+        if yielding:
+            self._yielding.update(words for words in sequences if len(words) > 1)
 
     def add_punctuation(self, mark: str, meaning: Any) -> None:
         """Add a punctuation mark."""
@@ -238,13 +239,20 @@ class PhraseMatcher:
         return [word[:-1] + "ies" if word.endswith("y") else word + "s", word + "es"]
 
     def _build_trie(self) -> None:
-        for words, meaning in self._entries:
-            node = self._root
-            for word in words:
-                node = node.setdefault(self._words[word] or word, {})
-            meanings = node.setdefault(_MEANINGS, Meanings())
-            if meaning not in meanings:
-                meanings.append(meaning)
+        for sequences, meaning in self._entries:
+            for words in sequences:
+                node = self._root
+                for word in words:
+                    known = self._words[word] or word
+                    child = node.get(known)
+                    if child is None:
+                        child = node[known] = {}
+                    node = child
+                meanings = node.get(_MEANINGS)
+                if meanings is None:
+                    meanings = node[_MEANINGS] = Meanings()
+                if meaning not in meanings:
+                    meanings.append(meaning)
         self._entries = []
 
     def _find_yielding(self) -> None:

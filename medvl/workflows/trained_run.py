@@ -24,7 +24,7 @@ from medvl.data.tables import read_table
 from medvl.data.text_labels import log_other_language, read_texts
 from medvl.handlers.checkpoint_file import find_infinite_weight
 from medvl.networks import DualEncoder
-from medvl.text import load_vocabulary, make_class_prompts
+from medvl.text import finding_names, make_class_prompts
 from medvl.transforms import ExtractSections
 from medvl.utils.checksums import verify_file
 from medvl.utils.io import file_sha256
@@ -371,7 +371,7 @@ def label_studies(manifest: Manifest, vocabulary: str = "chexpert14") -> Manifes
         manifest.name,
         vocabulary,
     )
-    return replace(manifest, studies=studies, names=tuple(load_vocabulary(vocabulary).names))
+    return replace(manifest, studies=studies, names=finding_names(vocabulary))
 
 
 def fill_missing_keys(study: Mapping[str, Any], findings: int) -> dict[str, Any]:
