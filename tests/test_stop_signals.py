@@ -19,6 +19,8 @@ from medvl.cli.messages import how_to_go_on
 from medvl.utils import signals
 from medvl.utils.signals import StopSignals
 
+pytestmark = pytest.mark.slow
+
 
 def start(output, *more):
     command = [

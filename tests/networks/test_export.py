@@ -10,6 +10,8 @@ import torch
 from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, export_encoders
 from medvl.utils.extras import MissingExtraError
 
+pytestmark = pytest.mark.slow
+
 BERT = {
     "model_type": "bert",
     "vocab_size": 50,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -30,10 +31,13 @@ from PIL import Image
 from safetensors.torch import load_file
 from two_processes import COMPARABLE, TINY
 
+sys.path.append(str(Path(__file__).parents[1] / "data"))
+from packed_tables import LABELS, write_table
+
 import medvl.workflows.training  # noqa: F401  before the forks, as it imports most of what a training needs
 from medvl.utils.distributed import ProcessLostError
 from medvl.utils.sharding import whole_state
-from medvl.workflows import RecipeWorkflow
+from medvl.workflows import PackSettings, RecipeWorkflow, pack_studies, read_skipped
 from medvl.workflows.folder_lock import release_lock
 
 TEXTS = {
@@ -53,6 +57,12 @@ RECIPES: dict[str, tuple[str, dict[str, Any]]] = {
     "mlip, a term left out, text frozen": ("mlip", {"loss#losses#local": None, "frozen_text_layers": "all"}),
     "medvl, a term left out, images frozen": ("medvl", {"loss#losses#pairs": None, "frozen_image_layers": "all"}),
 }
+RECIPES["mlip, two terms left out"] = (
+    "mlip",
+    {"loss#losses#local": None, "loss#losses#reconstruction": None, "loss#losses#global#temperature": 0.1},
+)
+PACKED = "convirt, from shards"
+RECIPES[PACKED] = ("convirt", {"num_workers": 1})
 VIEWS = "mlip, several images of a study"
 RECIPES[VIEWS] = ("mlip", {})
 """The integrity of an image is by the sentences of its study, which are drawn with the image."""
@@ -88,7 +98,9 @@ def write_tables(folder: Path, validation: int = 0) -> dict[str, str]:
             rows[table].append(",".join(values[column] for column in rows[table][0].split(",")))
     for kind, lines in rows.items():
         (folder / f"{kind}.csv").write_text("\n".join(lines) + "\n")
-    return {kind: str(folder / f"{kind}.csv") for kind in rows}
+    table = write_table(folder / "to pack", 130, split=True)
+    pack_studies(table, folder / "packed", PackSettings(32, shard_size=7), columns={"label_column": LABELS})
+    return {kind: str(folder / f"{kind}.csv") for kind in rows} | {"packed": f"shards:{folder / 'packed'}"}
 
 
 def settings_of(case: str, tables: Mapping[str, str], processes: int) -> tuple[str, dict[str, Any]]:
@@ -98,7 +110,7 @@ def settings_of(case: str, tables: Mapping[str, str], processes: int) -> tuple[s
     data: dict[str, Any] = {"sources": [f"{kind}={tables[kind]}" for kind in kinds]}
     data["columns"] = {"label_column": "finding"}
     if recipe == "convirt":
-        data = {"data": tables["pairs"], "train#dataloader#drop_last": False}
+        data = {"data": tables["packed" if case == PACKED else "pairs"], "train#dataloader#drop_last": False}
     if case == VIEWS:
         data = {"sources": [f"image-text={tables['views']}"]}
     sizes = {"batch_size": BATCH // processes} | ({"num_texts": BATCH // processes} if recipe == "medclip" else {})
@@ -238,6 +250,7 @@ def check_resume(work: Path, cases: Sequence[str]) -> None:
     for case in cases:
         kind, *more = case.split()
         check = {
+            "first": _check_first,
             "workers": _check_workers,
             "killed": _check_killed,
             "processes": _check_processes,
@@ -248,12 +261,39 @@ def check_resume(work: Path, cases: Sequence[str]) -> None:
 
 DROPOUT = {"network_def#text_encoder": {**TINY["network_def#text_encoder"], "hidden_dropout_prob": 0.3}}
 RESUME_CASES = (
+    "first mlip",
     "workers convirt 0", "workers convirt 1", "workers convirt 2", "workers convirt 3", "workers umcl 2",
     "killed mlip", "processes convirt 1 2", "processes medclip 2 1", "sharded mlip",
 )  # fmt: skip
 INTERVAL, KILLED_AT = 2, 7
 """A checkpoint after the 2nd of 4 steps of an epoch; killed after the 3rd of the second epoch."""
 EVERY = {"checkpoint_interval": INTERVAL, "epochs": 3}
+
+
+def _check_first(work: Path, tables: Mapping[str, str], recipe: str) -> None:
+    """Two processes, of which the first writes, skip images that cannot be read, and go on from a checkpoint."""
+    run, folder = work / "first", work / "first tables"
+    table = write_tables(folder, validation=6)["pairs"]
+    for image in (3, 12):
+        (folder / f"{image}.png").write_bytes(b"not an image")
+    _, settings = settings_of(recipe, tables, 2)
+    settings = {key: value for key, value in settings.items() if key not in ("sources", "columns")}
+    settings |= {"data": table, "epochs": 2, "on_error": "skip", "keep": "best"}
+    codes = [run_in_processes(2, recipe, settings, run)]
+    found = sorted(path.name for path in (run / "checkpoints").glob("epoch-*"))
+    before, skipped = weights(run), len(read_skipped(run))
+    (run / "checkpoints" / "epoch-0002.pt").unlink()
+    shutil.rmtree(run / "model")  # a run with a model is complete
+    codes += [run_in_processes(2, recipe, {**settings, "resume": True}, run)]
+    after = weights(run)
+    say(
+        case=f"first {recipe}",
+        codes=codes,
+        checkpoints=found,
+        skipped=skipped,
+        same=all(after[name].equal(before[name]) for name in before),
+        epochs=[json.loads(line)["epoch"] for line in (run / "metrics.jsonl").read_text().splitlines()],
+    )
 
 
 def _check_workers(work: Path, tables: Mapping[str, str], recipe: str, workers: str) -> None:

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("forked_runs.py")
 
 
@@ -29,10 +31,10 @@ def run(*arguments):
 
 
 def test_several_processes_learn_what_one_learns():
-    """A minute of a core: 20 steps of every recipe in 1 and 2 processes, of two recipes in 4 too."""
+    """A minute of a core: 20 steps of every recipe in 1 and 2 processes, of two recipes in 4 too, and from shards."""
     lines, _ = run("equal")
     assert {processes for case, processes in lines if case in ("medclip", "mlip")} == {2, 4}
-    assert len(lines) == 11
+    assert len(lines) == 13
     for case, line in lines.items():
         assert line["steps"] == 20
         # Rounding, over the largest change of a weight in these steps.
@@ -43,6 +45,15 @@ def test_several_processes_learn_what_one_learns():
 @pytest.fixture(scope="module")
 def resumed():
     return run("resume")
+
+
+def test_only_the_first_process_writes_and_the_run_goes_on(resumed):
+    line = resumed[0]["first mlip", None]
+    assert line["codes"] == [[0, 0], [0, 0]]
+    assert line["checkpoints"] == ["epoch-0001.pt", "epoch-0002.pt"]
+    assert line["skipped"] == 2
+    assert line["same"]
+    assert line["epochs"] == [1, 2]
 
 
 @pytest.mark.parametrize("case", ["convirt 0", "convirt 1", "convirt 2", "convirt 3", "umcl 2"])

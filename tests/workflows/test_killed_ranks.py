@@ -13,7 +13,7 @@ import pytest
 SCRIPT = Path(__file__).with_name("killed_ranks.py")
 
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not hasattr(os, "fork"), reason="forks the processes")]
 
 
 def run(command):

@@ -18,6 +18,8 @@ import pytest
 from medvl.data.tables.output import TableOutput
 from medvl.workflows import label_table
 
+pytestmark = pytest.mark.slow
+
 REPORTS = [
     "Small left effusion. No edema.",
     "",

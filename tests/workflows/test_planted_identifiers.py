@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 PLANTS = [
     "Zyxwquist", "JONQUIL-VEXLEY", "Žižkovský", "48213759", "MRN-7719-40382", "(0471) 5550193", "03.11.1947",
     "1947-11-03", "qz.vexley@kormail.zz", "#XK99-20317",

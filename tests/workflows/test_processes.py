@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from monai.bundle import run as run_bundle
 from PIL import Image
 from safetensors.numpy import load_file
 from two_processes import COMPARABLE, TINY, in_two_processes
 
-from medvl.workflows import config_files, read_skipped
+from medvl.workflows import config_files
+
+pytestmark = pytest.mark.slow
 
 TEXTS = {"Pneumothorax": "Large left pneumothorax.", "Edema": "Edema is seen.", "No Finding": "Clear lungs."}
 
@@ -38,9 +38,8 @@ def sources(tmp_path):
     return [f"image-label={tmp_path / 'labeled.csv'}", f"image-text={tmp_path / 'paired.csv'}"]
 
 
-# test_forked_runs.py has every recipe
-@pytest.mark.parametrize(("recipe", "cached_chunk"), [("medclip", None), ("medvl", 2)])
-def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path, recipe, cached_chunk):
+# test_forked_runs.py has every recipe.
+def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tmp_path):
     settings = {
         **TINY,
         **COMPARABLE,
@@ -48,16 +47,12 @@ def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tm
         "columns": {"label_column": "finding"},
         "epochs": 2,
     }  # fmt: skip
-    step = ("batch_size", "num_texts") if recipe == "medclip" else ("batch_size",)
-    chunks = {} if cached_chunk is None else {"cached_chunk": cached_chunk}
-    in_two_processes(
-        recipe, output=str(tmp_path / "two"), progress=False, **dict.fromkeys(step, 4), **chunks, **settings
-    )
+    in_two_processes("medvl", output=str(tmp_path / "two"), progress=False, batch_size=4, cached_chunk=2, **settings)
     run_bundle(
-        config_file=[str(path) for path in config_files(recipe)],
+        config_file=[str(path) for path in config_files("medvl")],
         output=str(tmp_path / "one"),
         progress=False,
-        **dict.fromkeys(step, 8),
+        batch_size=8,
         **settings,
     )
     two, one = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("two", "one"))
@@ -70,32 +65,6 @@ def test_two_processes_learn_what_one_learns_from_both_their_batches(sources, tm
     assert [line["epoch"] for line in lines[0]] == [1, 2]
     for first, second in zip(*lines, strict=True):
         assert first["loss"] == pytest.approx(second["loss"], rel=1e-4)
-
-
-def test_only_the_first_process_writes_and_a_killed_run_goes_on(tmp_path):
-    table = ["image,report,split"]
-    for i in range(28):
-        pixels = np.random.default_rng(i).integers(0, 255, (16, 16), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{i}.png")
-        table.append(f"{i}.png,{list(TEXTS.values())[i % 3]},{'val' if i > 22 else 'train'}")
-    for bad in (3, 12):
-        (tmp_path / f"{bad}.png").write_bytes(b"not an image")
-    (tmp_path / "cases.csv").write_text("\n".join(table) + "\n")
-    settings = {
-        **TINY, "data": str(tmp_path / "cases.csv"), "epochs": 2, "batch_size": 4, "on_error": "skip", "keep": "best"
-    }  # fmt: skip
-    run = tmp_path / "run"
-    shown = in_two_processes("mlip", output=str(run), **settings)
-    assert "epoch 2/2" in shown
-    assert sorted(path.name for path in (run / "checkpoints").glob("epoch-*")) == ["epoch-0001.pt", "epoch-0002.pt"]
-    assert len(read_skipped(run)) == 2
-    weights = load_file(run / "model" / "model.safetensors")
-    (run / "checkpoints" / "epoch-0002.pt").unlink()
-    shutil.rmtree(run / "model")  # a run with a model is complete
-    in_two_processes("mlip", output=str(run), resume=True, **settings)
-    again = load_file(run / "model" / "model.safetensors")
-    assert all(np.array_equal(again[name], weights[name]) for name in weights)
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds the processes in /proc")
@@ -140,25 +109,3 @@ def test_one_message_when_a_process_is_killed(tmp_path):
     )
     assert not any(Path(f"/proc/{pid}").exists() for pid in children)
     assert said.count("Go on by the same command with --resume.") == 1, said[-3000:]
-
-
-def test_mlip_without_terms_learns_in_two_processes(tmp_path):
-    lines = ["image,study_id,report"]
-    for i in range(20):
-        Image.fromarray(np.random.default_rng(i).integers(0, 255, (32, 32), dtype=np.uint8)).save(tmp_path / f"{i}.png")
-        lines.append(f"{i}.png,s{i},{list(TEXTS.values())[i % 3]}")
-    (tmp_path / "cases.csv").write_text("\n".join(lines) + "\n")
-    own = {
-        "layers": ["mlip"],
-        "loss#losses#local": None,
-        "loss#losses#reconstruction": None,
-        "loss#losses#global#temperature": 0.1,
-    }
-    (tmp_path / "own.yaml").write_text(yaml.safe_dump(own))
-    in_two_processes(
-        str(tmp_path / "own.yaml"), output=str(tmp_path / "run"), data=str(tmp_path / "cases.csv"), progress=False, epochs=2,
-        batch_size=4, **TINY,
-    )  # fmt: skip
-    done = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in done] == [1, 2]
-    assert not any("reconstruction" in key or "local" in key for key in done[0])
