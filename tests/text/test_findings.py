@@ -276,17 +276,12 @@ def test_any_order_of_words_gives_states_and_spans(words):
 
 
 def seconds_per_character(text):
-    best = min(_timed(text) for _ in range(3))
-    return best / len(text)
-
-
-def _timed(text):
     gc.collect()
     gc.disable()  # its passes over what other tests have left are no part of it
     try:
         begin = time.process_time()
         label_report(text)
-        return time.process_time() - begin
+        return (time.process_time() - begin) / len(text)
     finally:
         gc.enable()
 
@@ -312,9 +307,10 @@ def _timed(text):
     ],
 )
 def test_hostile_text_takes_linear_time(piece):
-    short, long = (piece * (n // len(piece)) for n in (20_000, 400_000))
+    short, long = (piece * (n // len(piece)) for n in (20_000, 200_000))
     label_report(short)
-    assert seconds_per_character(long) < 3 * seconds_per_character(short)
+    # Three times, as another process can slow down one of the two; quadratic time is ten times as much in each.
+    assert any(seconds_per_character(long) < 3 * seconds_per_character(short) for _ in range(3))
 
 
 def test_chest_ct_is_a_vocabulary_of_the_same_format():
