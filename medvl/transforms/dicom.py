@@ -38,6 +38,11 @@ _DISPLAY_KEYWORDS = (
     "WindowCenter",
     "WindowWidth",
 )
+_COLORS = {
+    1: ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"),
+    3: ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
+}
+_PALETTE_KEYWORDS = tuple(f"{color}PaletteColorLookupTableDescriptor" for color in ("Red", "Green", "Blue"))
 _NAMED_FILES = 3
 _NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 _FRAME_GROUPS = (
@@ -146,10 +151,8 @@ def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], wi
         count = frames.shape[-axes] if frames.ndim > axes else len(frames)
         raise ValueError(error_message("it", f"hold {len(headers)} frames as its NumberOfFrames says", count))
     padding = _padding(dataset, frames) if axes == 3 else np.zeros(frames.shape[:3], dtype=bool)
-    if (
-        "RedPaletteColorLookupTableDescriptor" in dataset
-        and headers[0].get("PhotometricInterpretation") == "PALETTE COLOR"
-    ):
+    _check_colors(dataset)
+    if dataset.PhotometricInterpretation == "PALETTE COLOR":
         frames = np.stack([apply_color_lut(frame, dataset) for frame in frames])
     if frames.ndim == 4:
         return [
@@ -379,6 +382,19 @@ def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_
     # Cast to the pixels' type: -2000 is often written as the unsigned number with the same bits.
     low, high = np.sort(np.array([value, value if limit is None else limit]).astype(pixels.dtype))
     return (pixels >= low) & (pixels <= high)
+
+
+def _check_colors(dataset: pydicom.Dataset) -> None:
+    """Raise if what the samples of a pixel stand for is not known, or would be read as something else."""
+    samples = int(dataset.get("SamplesPerPixel", None) or 1)
+    color = dataset.PhotometricInterpretation
+    if color not in _COLORS[samples]:
+        expected = f"be {' or '.join(_COLORS[samples])} for {samples} {'sample' if samples == 1 else 'samples'} a pixel"
+        raise ValueError(error_message("its PhotometricInterpretation", expected, color))
+    if samples == 3 and dataset.get("PixelRepresentation"):
+        raise ValueError(error_message("its PixelRepresentation", "be 0 (unsigned) in color", 1))
+    if color == "PALETTE COLOR" and (missing := [name for name in _PALETTE_KEYWORDS if name not in dataset]):
+        raise ValueError(f"it lacks {' and '.join(missing)}.")
 
 
 def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:

@@ -92,6 +92,22 @@ def test_color_dicom(tmp_path):
     np.testing.assert_allclose(load(get_testdata_file("SC_rgb_small_odd_jpeg.dcm")), reference, atol=1)
 
 
+@pytest.mark.parametrize(
+    ("pixels", "photometric", "tags", "message"),
+    [
+        (RGB, "HSV", {}, r"PhotometricInterpretation must be RGB or YBR_FULL or .* for 3 samples a pixel, got HSV"),
+        (RGB, "YBR_PARTIAL_420", {}, r"PhotometricInterpretation must be RGB or .*, got YBR_PARTIAL_420"),
+        (RGB, "MONOCHROME2", {}, r"PhotometricInterpretation must be RGB or .*, got MONOCHROME2"),
+        (PICTURE, "RGB", {}, r"must be MONOCHROME1 or MONOCHROME2 or PALETTE COLOR for 1 sample a pixel, got RGB"),
+        (RGB, "RGB", {"PixelRepresentation": 1}, r"PixelRepresentation must be 0 \(unsigned\) in color, got 1"),
+        (PICTURE, "PALETTE COLOR", {}, r"it lacks RedPaletteColorLookupTableDescriptor and Green.* and Blue"),
+    ],
+)
+def test_colors_of_unknown_meaning_are_refused(tmp_path, pixels, photometric, tags, message):
+    with pytest.raises(ValueError, match=message):
+        load(write_dicom(tmp_path / "a.dcm", pixels, photometric, **tags))
+
+
 def test_a_missing_decoder_is_named():
     path = get_testdata_file("MR_small_jpeg_ls_lossless.dcm")
     with pytest.raises(
