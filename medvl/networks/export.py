@@ -12,7 +12,7 @@ from torch.export import Dim, ExportedProgram
 
 from medvl.networks.blocks.projection import pool_image
 from medvl.networks.nets import DualEncoder
-from medvl.utils.checks import check_option
+from medvl.utils.checks import check_option, error_message
 from medvl.utils.extras import require_extra
 from medvl.utils.modes import eval_mode
 
@@ -50,7 +50,7 @@ def export_encoders(
         The files by name: ``image_encoder.pt2``, ``text_encoder.pt2``, ``image_encoder.onnx``, ``text_encoder.onnx``.
 
     Raises:
-        ValueError: If a format is unknown.
+        ValueError: If a format is unknown, or a weight is not float32.
         MissingExtraError: If ONNX's packages are not installed.
         RuntimeError: If the embeddings of a file differ from the model's by more than 1e-4.
 
@@ -66,6 +66,8 @@ def export_encoders(
     """
     for name in formats:
         check_option(name, "formats", tuple(FORMATS))
+    if other := [weight.dtype for weight in model.parameters() if weight.dtype != torch.float32]:
+        raise ValueError(error_message("model", "have float32 weights (model.float())", other[0]))
     if "onnx" in formats:
         require_extra("ONNX export", "onnx")
     folder = Path(folder)

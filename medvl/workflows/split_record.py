@@ -181,8 +181,8 @@ class SplitRecord:
         ]
         return replace(manifest, studies=studies)
 
-    def count_trained(self, studies: Sequence[Mapping[str, Any]]) -> int:
-        """How many of these studies, their patients, or copies of their images were in the training split.
+    def count_in(self, studies: Sequence[Mapping[str, Any]], split: str) -> int:
+        """How many of these studies, their patients, or copies of their images were in a split of the run.
 
         A patient whose id the run does not have is taken for one whose id is spelled otherwise (``7`` and ``007``).
         """
@@ -190,7 +190,7 @@ class SplitRecord:
             self._knows(
                 study,
                 ("image", "study", "patient" if self._holds(_hashes(study, self.key), ("patient",)) else "spelling"),
-                ("train",),
+                (split,),
             )
             for study in studies
         )

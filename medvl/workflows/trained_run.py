@@ -252,7 +252,7 @@ class TrainedRun:
         """A sentence on how many of these studies the model was trained on; None if it was trained on none of them."""
         if not (self.path / KEY_FILE).is_file():
             return f"{self.path} holds no {KEY_FILE}, so that it is not known whether the model was trained on these studies."
-        number = self.split_record.count_trained(studies)
+        number = self.split_record.count_in(studies, "train")
         if not number:
             return None
         return (
@@ -262,13 +262,21 @@ class TrainedRun:
 
     def cautions(self, studies: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         """What is to be said beside figures on these studies, each a sentence by its title; empty if there is nothing."""
-        changed = self.split_record.count_changed(studies) if (self.path / KEY_FILE).is_file() else 0
+        tested = [study for study in studies if study.get("split") == "test"]
+        changed = chosen = 0
+        if (self.path / KEY_FILE).is_file():
+            changed, chosen = self.split_record.count_changed(studies), self.split_record.count_in(tested, "val")
+        chosen_text = (
+            f"{chosen} of the {len(tested)} test studies, or their patients, were in the validation split of this run, by "
+            "which its weights were chosen."
+        )
         changed_text = (
             f"{changed} of the {len(studies)} studies have an image whose file has changed since the training: these figures "
             "are on images that were not in its data."
         )
         said = {
             "Trained on these studies": self.training_overlap(studies),
+            "Weights chosen on these studies": chosen_text if chosen else None,
             "Images changed since training": changed_text if changed else None,
             "Input differs from training": self.input_difference,
         }

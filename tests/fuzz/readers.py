@@ -72,7 +72,7 @@ class Kind:
 def read_run(folder: Path) -> None:
     run = TrainedRun(folder)
     run.class_prompts(["Edema"])
-    run.split_record.count_trained([{"study_id": "s1", "image": "a.png"}])
+    run.split_record.count_in([{"study_id": "s1", "image": "a.png"}], "train")
     run.model.encode_text(["no edema"])
     read_metrics(folder / "metrics.jsonl")
     read_skipped(folder)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, export_encoders
+from medvl.networks import DualEncoder, ImageEncoder, TextEncoder, convirt, export_encoders
 from medvl.utils.extras import MissingExtraError
 
 pytestmark = pytest.mark.slow
@@ -87,3 +87,12 @@ def test_encoders_are_traced_with_masks_and_patches_that_vary(strict):
         image, (torch.rand(2, 1, 32, 32), torch.tensor([[0, 1], [2, 3]])), strict=strict
     ).module()
     torch.testing.assert_close(traced(*inputs)["patches"], image(*inputs)["patches"])
+
+
+def test_weights_of_another_type_are_named(tmp_path):
+    model = convirt("small", image_size=32, embed_dim=8).to(torch.bfloat16)
+    with pytest.raises(
+        ValueError, match=r"^model must have float32 weights \(model\.float\(\)\), got torch\.bfloat16\.$"
+    ):
+        export_encoders(model, tmp_path / "out", formats=["torch"])
+    assert not (tmp_path / "out").exists()

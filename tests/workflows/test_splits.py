@@ -201,6 +201,22 @@ def test_an_explicit_split_is_kept_and_its_overlap_said(run, copy):
     assert run.training_overlap(studies).startswith("3 of the 3 studies, or their patients, were in the training split")
 
 
+def test_validation_studies_that_became_test_studies_are_said(run, copy):
+    validation = images(run.studies(split="val").studies)
+    training = images(run.studies(split="train").studies)
+    rows = [
+        {**row, "split": "train" if row["image"] in training else "test" if row["image"] in validation else "val"}
+        for row in read(copy)
+    ]
+    write(copy, rows, (*NAMES, "split"))
+    number = len(validation)
+    assert run.cautions(run.studies(copy).studies) == {
+        "Weights chosen on these studies": f"{number} of the {number} test studies, or their patients, were in the validation "
+        "split of this run, by which its weights were chosen."
+    }
+    assert run.cautions(run.studies(split="val").studies) == {}
+
+
 def test_figures_are_those_of_before_after_a_blank_line(run, copy, tmp_path):
     blank_line(copy)
     files = []
@@ -325,8 +341,8 @@ def test_an_id_that_the_run_has_is_no_spelling_of_another():
     ]
     record = SplitRecord.from_studies(studies)
     assert [record.split_of(study) for study in studies] == ["train", "test"]
-    assert record.count_trained(studies) == 1
-    assert record.count_trained([{"study_id": "c", "patient_id": "0007"}]) == 1
+    assert record.count_in(studies, "train") == 1
+    assert record.count_in([{"study_id": "c", "patient_id": "0007"}], "train") == 1
 
 
 def test_images_that_were_replaced_are_said(medvl, folder, tmp_path):
