@@ -14,7 +14,7 @@ from evidence.claims import all_claims
 from evidence.plots import decided, plot_comparisons, plot_recipes
 from evidence.scales import SCALES
 from evidence.statistics import NO_RESULTS, Interval, t_interval
-from evidence.store import Store
+from evidence.store import ResultsError, Store, result_key
 from medvl.utils.io import write_text
 
 RESULTS = Path(__file__).parent / "results"
@@ -31,16 +31,14 @@ added.
 Each figure is of the test split and is the mean over seeds with its 95 % interval. A comparison is the difference of two
 arms, seed by seed, with Student's t-interval of the differences: it is about another seed on the same test studies, not about
 other test studies. A claimed difference is **reproduced** if its whole interval is above 0 (or above minus the margin, where a
-claim is “as good as”), **not reproduced** if it is below, and **undecided** otherwise. A claim is reproduced if all its
-comparisons are. The arms of the synthetic set have the same images, augmentation, batch size and number of steps (but for those
-on the demonstration's data, which are compared with numbers), and small networks from random weights: a claim that is not
+claim is “as good as”), **not reproduced** if it is below, and **undecided** otherwise; one about every seed is reproduced if
+no seed is below. A claim is reproduced if all its comparisons are, or as many as it names.
+
+The arms of the synthetic set have the same table, augmentation, batch size and, up to the last batch of an epoch, number of
+steps; where an arm has a part of the table, more steps or the demonstration's data, its claim says so. Arms of one recipe have
+one configuration but for what the last table names. Of the recipes, convirt learns from images and reports alone; the others
+read the labels of the table too, mlip in its local loss. All are small networks from random weights: a claim that is not
 reproduced here may hold at the papers' size, and the reverse.
-"""
-NOTHING = """
-:::{{note}}
-There are no results of the {form} form of this version yet: `python -m evidence --full` makes them. Until then this page
-shows what is run, and no figures.
-:::
 """
 QUICK = """
 :::{warning}
@@ -50,11 +48,18 @@ These are the figures of the quick form, which only shows that everything runs. 
 
 
 def write_page(store: Store, folder: Path, scale: str = "full") -> Path:
-    """Write ``evidence.md`` and its plots to a folder of documentation; returns the page."""
-    if store.results(scale):
-        plot_recipes(store, scale, folder / "images" / RECIPES_IMAGE)
-        for group in filter(partial(decided, store, scale), _groups(all_claims())):
-            plot_comparisons(store, scale, folder / "images" / _group_image(group), group)
+    """Write ``evidence.md`` and its plots to a folder of documentation; returns the page.
+
+    Raises:
+        ResultsError: If the store has no results of the scale.
+    """
+    if not store.results(scale):
+        raise ResultsError(
+            f"{store.folder} must have results of the {scale} form, got none; python -m evidence --full makes them."
+        )
+    plot_recipes(store, scale, folder / "images" / RECIPES_IMAGE)
+    for group in filter(partial(decided, store, scale), _groups(all_claims())):
+        plot_comparisons(store, scale, folder / "images" / _group_image(group), group)
     page = folder / "evidence.md"
     write_text(page, render(store, scale))
     return page
@@ -66,17 +71,14 @@ def render(store: Store, scale: str = "full") -> str:
     parts = [INTRODUCTION]
     if scale == "quick":
         parts.append(QUICK)
-    if not results:
-        parts.append(NOTHING.format(form=scale))
-    else:
-        parts += [_origin(results), _missing(results, claims, scale), _summary(claims, store, scale)]
-        parts.append(f"![The recipes and the baselines, mean and interval of five measures](images/{RECIPES_IMAGE})\n")
+    parts += [_origin(results), _missing(results, claims, scale), _summary(claims, store, scale)]
+    parts.append(f"![The recipes and the baselines, mean and interval of five measures](images/{RECIPES_IMAGE})\n")
     for group in _groups(claims):
         own = [claim for claim in claims if claim.group == group]
         if decided(store, scale, group):
             title = own[0].title.partition(":")[0]
             parts.append(f"![Comparisons with their intervals, by verdict: {title}](images/{_group_image(group)})\n")
-        parts += [_claim(claim, store, scale, bool(results)) for claim in own]
+        parts += [_claim(claim, store, scale) for claim in own]
     parts.append(_arms(claims, results))
     return "\n".join(part.strip("\n") + "\n" for part in parts)
 
@@ -95,8 +97,8 @@ def _origin(results: Sequence[dict[str, Any]]) -> str:
     dates = sorted(result["date"] for result in results)
     commits = ", ".join(f"`{commit}`" for commit in sorted({str(result["commit"]) for result in results}))
     versions = "; ".join(
-        f"{name} {', '.join(sorted({result['versions'][name] for result in results}))}"
-        for name in results[0]["versions"]
+        f"{name} {', '.join(sorted({str(result['versions'].get(name, 'unknown')) for result in results}))}"
+        for name in dict.fromkeys(name for result in results for name in result["versions"])
     )
     hours = sum(sum(result["seconds"].values()) for result in results) / 3600
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"
@@ -107,15 +109,24 @@ def _origin(results: Sequence[dict[str, Any]]) -> str:
 
 
 def _missing(results: Sequence[dict[str, Any]], claims: Sequence[Claim], scale: str) -> str:
-    """A note if trainings are still to be done."""
-    planned = {(arm.name, seed) for arm in arms_of(claims) for seed in arm.seeds(SCALES[scale])}
-    done = planned & {(result["arm"], result["seed"]) for result in results}
-    if done == planned:
-        return ""
-    return (
-        f":::{{note}}\n{len(done)} of {len(planned)} trainings are done. What has one seed has no interval, and its claims are "
-        "undecided; `python -m evidence --full` makes what is missing.\n:::\n"
-    )
+    """Notes if trainings are still to be done, and if results are of other settings than their arms now have."""
+    form = SCALES[scale]
+    planned = {(arm.name, seed): result_key(arm, form, seed) for arm in arms_of(claims) for seed in arm.seeds(form)}
+    found = {(result["arm"], result["seed"]): result["key"] for result in results}
+    done = {place for place, key in found.items() if planned.get(place) == key}
+    notes = []
+    if len(done) < len(planned):
+        notes.append(
+            f":::{{note}}\n{len(done)} of {len(planned)} trainings are done. What has one seed has no interval, and its "
+            "claims are undecided; `python -m evidence --full` makes what is missing.\n:::\n"
+        )
+    if len(done) < len(found):
+        others = ", ".join(f"`{arm}` seed {seed}" for arm, seed in sorted(found.keys() - done))
+        notes.append(
+            f":::{{warning}}\nResults of settings that no arm has any more: {others}. `python -m evidence --full` makes them "
+            "again where there is such an arm; delete the others.\n:::\n"
+        )
+    return "\n".join(notes)
 
 
 def _summary(claims: Sequence[Claim], store: Store, scale: str) -> str:
@@ -126,15 +137,12 @@ def _summary(claims: Sequence[Claim], store: Store, scale: str) -> str:
     return f"## Verdicts\n\nOf {len(claims)} claims: {total}.\n\n{_table(['claim', 'verdict'], rows)}"
 
 
-def _claim(claim: Claim, store: Store, scale: str, with_results: bool) -> str:
+def _claim(claim: Claim, store: Store, scale: str) -> str:
     checked = "" if claim.checked else "; as we understand the paper, not checked word for word"
     lines = [f"## {claim.title}", "", f"**Claim** ({claim.source}{checked}). {claim.says}", ""]
     lines += [f"**Run.** {claim.done} `python -m evidence --full --only {claim.name}`", ""]
-    if with_results:
-        lines += [_figures(claim, store, scale), "", _comparisons(claim, store, scale), ""]
-        lines += [f"**Verdict: {claim.verdict(store, scale)}.**", ""]
-    else:
-        lines += ["**Compared:**", "", *(f"- {comparison.title}" for comparison in claim.comparisons), ""]
+    lines += [_figures(claim, store, scale), "", _comparisons(claim, store, scale), ""]
+    lines += [f"**Verdict: {claim.verdict(store, scale)}.**", ""]
     if claim.needed is not None:
         lines += [f"{claim.needed} of the {len(claim.comparisons)} comparisons must be reproduced.", ""]
     return "\n".join([*lines, claim.remarks, ""])
@@ -149,15 +157,22 @@ def _figures(claim: Claim, store: Store, scale: str) -> str:
         values = [list(by_seed(store, scale, arm, figure).values()) for figure in columns]
         seeds = len(store.seeds(scale, arm))
         rest = f" ({seeds} seed{'s' * (seeds > 1)})" if 0 < seeds < len(SCALES[scale].seeds) else ""
-        rows.append([ARMS[arm].title + rest, *(interval_text(t_interval(found)) for found in values)])
+        cells = [interval_text(t_interval(found)) + _of_seeds(len(found), seeds) for found in values]
+        rows.append([ARMS[arm].title + rest, *cells])
     return _table(["", *(FIGURES[figure] for figure in columns)], rows)
+
+
+def _of_seeds(number: int, seeds: int) -> str:
+    """How many seeds a figure has that is not defined for each of them."""
+    return f" (of {number} seed{'s' * (number > 1)})" if 0 < number < seeds else ""
 
 
 def _comparisons(claim: Claim, store: Store, scale: str) -> str:
     rows = []
     for comparison in claim.comparisons:
         interval, verdict = comparison.result(store, scale)
-        wanted = f"at least {-comparison.margin:g}" if comparison.margin else "above 0"
+        at_least = comparison.margin or comparison.every_seed
+        wanted = f"at least {0 - comparison.margin:g}" if at_least else "above 0"
         rows.append([comparison.title, interval_text(interval, "+"), wanted, verdict])
     return _table(["difference", "mean and interval", "claimed", "verdict"], rows)
 

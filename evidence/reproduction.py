@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from evidence.claim import by_seed
 from evidence.statistics import prediction_half_width
-from evidence.store import Store
+from evidence.store import ResultsError, Store
 
 ROUNDING = 1e-6  # results files hold six decimals
 
@@ -47,13 +48,13 @@ def compare(again: Store, committed: Store, scale: str) -> list[Repeated]:
     """Every figure that was made again and is committed for at least two seeds.
 
     Raises:
-        ValueError: If an arm was made again with other settings than the committed ones.
+        ResultsError: If an arm was made again with other settings than the committed ones.
     """
     found = []
     for result in again.results(scale):
         before = committed.read(scale, result["arm"], result["seed"])
         if before is not None and before["key"] != result["key"]:
-            raise ValueError(f"The committed results of {result['arm']} are of other settings.")
+            raise ResultsError(f"The committed results of {result['arm']} are of other settings.")
     for arm in dict.fromkeys(result["arm"] for result in again.results(scale)):
         figures = again.figures(scale, arm).values()
         for figure in sorted({name for names in figures for name in names}):
@@ -66,8 +67,23 @@ def compare(again: Store, committed: Store, scale: str) -> list[Repeated]:
     return found
 
 
-def report(found: list[Repeated]) -> str:
-    """How many figures are equal or within their interval, and each of the others."""
+def left_out(again: Store, committed: Store, scale: str) -> list[str]:
+    """The figures of the arms that were made again which :func:`compare` leaves out."""
+    compared = {(repeated.arm, repeated.figure) for repeated in compare(again, committed, scale)}
+    named = {
+        (result["arm"], figure)
+        for result in again.results(scale)
+        for store in (again, committed)
+        for figures in store.figures(scale, result["arm"]).values()
+        for figure in figures
+    }
+    return [f"{arm}, {figure}" for arm, figure in sorted(named - compared)]
+
+
+def report(found: list[Repeated], not_compared: Sequence[str] = ()) -> str:
+    """How many figures are equal or within their interval, each of the others, and those that were not compared."""
+    if not found and not not_compared:
+        return "Nothing was made again, so that nothing is compared."
     outside = [repeated for repeated in found if not repeated.within]
     equal = sum(repeated.equal for repeated in found)
     head = (
@@ -75,4 +91,8 @@ def report(found: list[Repeated]) -> str:
         f"Equal to the last decimal: {equal}. Within the interval that the committed seeds predict (95 %): "
         f"{len(found) - len(outside)}. Outside: {len(outside)}."
     )
-    return "\n".join([head, *(f"  {repeated}" for repeated in outside)])
+    lines = [head, *(f"  {repeated}" for repeated in outside)]
+    if not_compared:
+        lines.append("Not compared, as only one of the two has them or they are committed for fewer than two seeds:")
+        lines += [f"  {name}" for name in not_compared]
+    return "\n".join(lines)

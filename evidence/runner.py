@@ -14,7 +14,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from evidence.arms import ARMS, Arm, settings_of
+from evidence.arms import ARMS, settings_of
 from evidence.claim import Claim, arms_of, needed_measures
 from evidence.data import EvidenceData, has_real
 from evidence.scales import SCALES, Scale
@@ -71,9 +71,13 @@ def plan(
     return tasks
 
 
-def left_out(claims: Sequence[Claim]) -> list[Arm]:
-    """The arms whose real data are not here."""
-    return [arm for arm in arms_of(claims) if not has_real(arm)]
+def left_out(claims: Sequence[Claim]) -> list[str]:
+    """The arms and the measures whose real data are not here, by name."""
+    from evidence.measures import NEEDS
+
+    measures = {measure for needed in needed_measures(claims).values() for measure in needed}
+    arms = [f"the arm {arm.name}" for arm in arms_of(claims) if not has_real(arm)]
+    return arms + [f"the measure {name}" for name in sorted(measures & NEEDS.keys()) if not NEEDS[name].exists()]
 
 
 def expected_seconds(tasks: Sequence[Task], store: Store) -> float | None:

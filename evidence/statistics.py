@@ -94,10 +94,19 @@ def verdict(difference: Interval, margin: float = 0.0) -> str:
 
 
 def every_seed(differences: Sequence[float], margin: float = 0.0) -> str:
-    """The verdict of a claim about each seed: reproduced if every difference is at least ``-margin``."""
+    """The verdict of a claim about each seed: reproduced if every difference is at least ``-margin``.
+
+    One seed can contradict it and cannot confirm it.
+
+    Example:
+        >>> every_seed([0.0, 0.1]), every_seed([-0.1, 0.1]), every_seed([0.1])
+        ('reproduced', 'not reproduced', 'undecided')
+    """
     if not differences:
         return NO_RESULTS
-    return REPRODUCED if min(differences) >= -margin else NOT_REPRODUCED
+    if min(differences) < -margin:
+        return NOT_REPRODUCED
+    return REPRODUCED if len(differences) > 1 else UNDECIDED
 
 
 def combine(verdicts: Iterable[str], needed: int | None = None) -> str:

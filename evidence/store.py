@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import platform
 import subprocess
 from collections.abc import Mapping
@@ -39,9 +41,13 @@ def result_key(arm: Arm, scale: Scale, seed: int) -> str:
         "test": arm.test,
         "scale": {name: value for name, value in vars(scale).items() if name not in ("name", "seeds")},
         "data_seed": DATA_SEED,
-        "configuration": [yaml.safe_load(path.read_text()) for path in config_files(recipe)],
+        "configuration": [_parsed(path.read_text()) for path in config_files(recipe)],
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+class ResultsError(ValueError):
+    """Results files that cannot be used, as one sentence."""
 
 
 class Store:
@@ -62,16 +68,22 @@ class Store:
         """A result, whatever its key; None if there is none.
 
         Raises:
-            ValueError: If the file is damaged.
+            ResultsError: If the file is damaged, or holds the result of another arm or seed.
         """
         path = self.path(scale, arm, seed)
         if not path.is_file():
             return None
         try:
-            result = json.loads(path.read_text())
-            return {**result, "figures": dict(result["figures"]), "key": str(result["key"])}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} is damaged; delete it, and it is made again.") from error
+            result = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ResultsError(f"{path} is damaged; delete it, and it is made again.") from error
+        damaged = _damage(result)
+        if damaged:
+            raise ResultsError(f"{path} is damaged: {damaged}; delete it, and it is made again.")
+        if (result["arm"], result["seed"]) != (arm, seed):
+            found = f"{result['arm']}, seed {result['seed']}"
+            raise ResultsError(f"{path} must hold the result of {arm}, seed {seed}, got {found}; delete it.")
+        return result
 
     def write(self, scale: str, arm: str, seed: int, result: Mapping[str, Any]) -> Path:
         """Write a result, in place of the one that was there."""
@@ -87,9 +99,18 @@ class Store:
         )
 
     def seeds(self, scale: str, arm: str) -> list[int]:
-        """The seeds of an arm's results, in ascending order."""
-        files = (self.folder / scale / arm).glob("seed-*.json")
-        return sorted(int(path.stem.removeprefix("seed-")) for path in files)
+        """The seeds of an arm's results, in ascending order.
+
+        Raises:
+            ResultsError: If the folder has a JSON file of another name.
+        """
+        found = []
+        for path in (self.folder / scale / arm).glob("*.json"):
+            number = path.stem.removeprefix("seed-")
+            if not number.isdecimal() or path != self.path(scale, arm, int(number)):
+                raise ResultsError(f"{path} must be called seed-N.json, as results are; rename or delete it.")
+            found.append(int(number))
+        return sorted(found)
 
     def figures(self, scale: str, arm: str) -> dict[int, dict[str, float]]:
         """An arm's figures by seed."""
@@ -101,6 +122,34 @@ class Store:
         arms = sorted(path.name for path in (self.folder / scale).glob("*") if path.is_dir())
         found = (self.read(scale, arm, seed) for arm in arms for seed in self.seeds(scale, arm))
         return [result for result in found if result is not None]
+
+
+@functools.lru_cache
+def _parsed(text: str) -> Any:
+    """The content of a recipe's file, which many arms share."""
+    return yaml.safe_load(text)
+
+
+def _damage(result: Any) -> str | None:
+    """What is wrong with the content of a results file; None for a whole one."""
+    if not isinstance(result, dict):
+        return "it is no JSON object"
+    names = ("arm", "seed", "key", "steps", "seconds", "measures", "figures", "versions", "date", "commit")
+    missing = [name for name in names if name not in result]
+    if missing:
+        return f"{', '.join(missing)} missing"
+    wrong = [name for name in ("arm", "key", "date") if not isinstance(result[name], str)]
+    wrong += [name for name in ("seed", "steps") if not _is_number(result[name])]
+    wrong += [name for name in ("seconds", "figures", "versions") if not isinstance(result[name], dict)]
+    if wrong or not isinstance(result["measures"], list):
+        return f"{', '.join(wrong) or 'measures'} of another type"
+    values = {**result["seconds"], **{name: value for name, value in result["figures"].items() if value is not None}}
+    wrong = [name for name, value in values.items() if not _is_number(value)]
+    return f"{', '.join(wrong)} must be a finite number" if wrong else None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def environment() -> dict[str, Any]:

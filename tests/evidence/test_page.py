@@ -11,31 +11,18 @@ from evidence.arms import ARMS
 from evidence.claims import all_claims
 from evidence.page import RESULTS, render, write_page
 from evidence.scales import SCALES
-from evidence.store import Store
+from evidence.store import ResultsError, Store, result_key
 
 DOCS = Path(__file__).parents[2] / "docs"
-FIGURE = r"\d\.\d{3}"
-
-
-def add(store: Store, arm: str, seed: int, **figures: float) -> None:
-    named = {name.replace("__", "/"): value for name, value in figures.items()}
-    content = {"arm": arm, "seed": seed, "key": "k", "measures": [], "figures": named, "steps": 390}
-    more = {
-        "seconds": {"training": 30.0, "measures": 6.0},
-        "date": f"2026-11-{seed + 1:02d}",
-        "commit": "abc",
-        "versions": {"torch": "2.13"},
-    }
-    store.write("full", arm, seed, {**content, **more})
 
 
 @pytest.fixture
-def store(tmp_path):
+def store(tmp_path, add_result):
     """MedCLIP above ConVIRT in zero-shot on each of five seeds, which differ more than the two."""
     store = Store(tmp_path / "results")
     for seed, level in enumerate((0.6, 0.7, 0.65, 0.8, 0.75)):
-        add(store, "convirt", seed, zero_shot__auroc=level, probe__1=0.7)
-        add(store, "medclip", seed, zero_shot__auroc=level + 0.05 + seed / 500, probe__1=0.7)
+        add_result(store, "convirt", seed, {"zero_shot/auroc": level, "probe/1": 0.7})
+        add_result(store, "medclip", seed, {"zero_shot/auroc": level + 0.05 + seed / 500, "probe/1": 0.7})
     return store
 
 
@@ -51,13 +38,40 @@ def test_committed_results_are_of_claims_that_there_are():
         assert result["seed"] in SCALES["full"].seeds
 
 
-def test_without_results_there_is_no_figure(tmp_path):
-    page = render(Store(tmp_path))
-    assert "There are no results of the full form" in page
-    assert not re.search(FIGURE, page.partition("## What was trained")[0])  # which lists settings
-    assert "Verdict" not in page
-    for claim in all_claims():
-        assert claim.says in page
+def test_committed_results_are_of_the_settings_that_the_arms_have():
+    for result in Store(RESULTS).results("full"):
+        assert result["key"] == result_key(ARMS[result["arm"]], SCALES["full"], result["seed"]), result["arm"]
+
+
+def test_without_results_there_is_no_page(tmp_path):
+    with pytest.raises(ResultsError, match=r"must have results of the full form, got none; python -m evidence --full"):
+        write_page(Store(tmp_path / "none"), tmp_path / "docs")
+    assert not (tmp_path / "docs").exists()
+
+
+def test_results_of_other_settings_are_named(store, add_result):
+    assert ":::{warning}" not in render(store)
+    add_result(store, "convirt", 1, {"zero_shot/auroc": 0.7}, key="other")
+    add_result(store, "medclip", 9, {"zero_shot/auroc": 0.7})
+    store.path("full", "convirt", 2).parent.rename(store.folder / "full" / "convirt-old")
+    for path in (store.folder / "full" / "convirt-old").iterdir():
+        path.write_text(path.read_text().replace('"arm": "convirt"', '"arm": "convirt-old"'))
+    page = render(store)
+    named = ", ".join(f"`convirt-old` seed {seed}" for seed in range(5))
+    assert f"Results of settings that no arm has any more: {named}, `medclip` seed 9." in page
+
+
+def test_a_figure_that_is_not_defined_for_a_seed_is_counted(store, add_result):
+    add_result(store, "convirt", 1, {"zero_shot/auroc": float("nan"), "probe/1": 0.7})
+    section = render(store).split("## MedCLIP: better at zero-shot", 2)[1]
+    assert "| convirt | 0.700 [0.555, 0.845] (of 4 seeds) | 0.700 [0.700, 0.700] |" in section
+
+
+def test_a_claim_about_every_seed_says_so(store, add_result):
+    for seed in range(2):
+        add_result(store, "real-medclip", seed, {"pneumonia/auroc": 0.95})
+    section = render(store).split("## Real images: pneumonia without a single pair, medclip", 2)[1]
+    assert "(every seed) | +0.000 [+0.000, +0.000] | at least 0 | reproduced |" in section
 
 
 def test_figures_and_verdicts_are_those_of_the_results(store):
@@ -83,7 +97,7 @@ def test_fewer_seeds_are_named(store):
 
 
 def test_the_quick_form_says_that_it_is_no_evidence(store, tmp_path):
-    (store.folder / "full").rename(store.folder / "quick")
+    (store.folder / "full").rename(store.folder / "quick")  # with the keys of the full form, which the page names
     page = write_page(store, tmp_path / "docs", "quick").read_text()
     assert "They are no evidence for anything." in page
     drawn = {path.name for path in (tmp_path / "docs" / "images").iterdir()}

@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
+from functools import partial
 
 import pytest
 
 from evidence import store as store_module
 from evidence.arms import ARMS
 from evidence.scales import SCALES
-from evidence.store import Store, environment, result_key
+from evidence.store import ResultsError, Store, environment, result_key
 
 QUICK = SCALES["quick"]
 
 
-def write(store: Store, arm: str, seed: int, figures: dict[str, float], **more: object) -> None:
-    key = result_key(ARMS[arm], QUICK, seed)
-    measures = sorted({name.partition("/")[0] for name in figures})
-    store.write("quick", arm, seed, {"arm": arm, "key": key, "measures": measures, "figures": figures, **more})
+@pytest.fixture
+def write(add_result):
+    """Writes a result of the quick form."""
+    return partial(add_result, scale="quick")
 
 
-def test_a_result_is_read_back(tmp_path):
+def test_a_result_is_read_back(tmp_path, write):
     store = Store(tmp_path)
     assert store.read("quick", "convirt", 0) is None
     assert store.seeds("quick", "convirt") == []
@@ -33,7 +35,7 @@ def test_a_result_is_read_back(tmp_path):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_done_means_this_experiment_with_all_measures(tmp_path):
+def test_done_means_this_experiment_with_all_measures(tmp_path, write):
     store, arm = Store(tmp_path), ARMS["convirt"]
     write(store, "convirt", 0, {"probe/1": 0.5, "zero_shot/auroc": float("nan")})
     assert store.is_done(QUICK, arm, 0, {"probe"})
@@ -73,7 +75,7 @@ def test_key_changes_with_the_recipe_and_not_with_its_comments(tmp_path, monkeyp
     assert key("tau: 0.1\n") != key("tau: 0.2\n")
 
 
-def test_a_damaged_file_is_named(tmp_path):
+def test_a_damaged_file_is_named(tmp_path, write):
     store = Store(tmp_path)
     write(store, "convirt", 0, {"probe/1": 0.5})
     path = store.path("quick", "convirt", 0)
@@ -83,6 +85,69 @@ def test_a_damaged_file_is_named(tmp_path):
     path.write_text(json.dumps({"key": "k"}))
     with pytest.raises(ValueError, match="is damaged"):
         store.read("quick", "convirt", 0)
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"figures": {"probe/1": "0.5"}}, "probe/1 must be a finite number; delete it, and it is made again."),
+        ({"figures": {"probe/1": [1]}}, "probe/1 must be a finite number"),
+        ({"figures": []}, "figures of another type"),
+        ({"seconds": {"training": None}}, "training must be a finite number"),
+        ({"seconds": 36}, "seconds of another type"),
+        ({"measures": "probe"}, "measures of another type"),
+        ({"date": None}, "date of another type"),
+        ({"steps": "264"}, "steps of another type"),
+    ],
+)
+def test_a_file_with_other_content_is_named(tmp_path, write, changed, said):
+    store = Store(tmp_path)
+    path = store.path("quick", "convirt", 0)
+    write(store, "convirt", 0, {"probe/1": 0.5})
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}))
+    with pytest.raises(ResultsError, match=rf"seed-0.json is damaged: {re.escape(said)}"):
+        store.figures("quick", "convirt")
+
+
+@pytest.mark.parametrize("field", ["arm", "seed", "key", "steps", "seconds", "measures", "figures", "versions", "date"])
+def test_a_file_without_a_field_is_named(tmp_path, write, field):
+    store = Store(tmp_path)
+    write(store, "convirt", 0, {"probe/1": 0.5})
+    path = store.path("quick", "convirt", 0)
+    path.write_text(json.dumps({name: value for name, value in json.loads(path.read_text()).items() if name != field}))
+    with pytest.raises(ResultsError, match=rf"is damaged: {field} missing; delete it"):
+        store.read("quick", "convirt", 0)
+
+
+def test_a_number_that_json_does_not_know_is_no_figure(tmp_path, write):
+    store = Store(tmp_path)
+    write(store, "convirt", 0, {"probe/1": 0.5})
+    path = store.path("quick", "convirt", 0)
+    path.write_text(path.read_text().replace("0.5", "NaN"))
+    with pytest.raises(ResultsError, match="probe/1 must be a finite number"):
+        store.read("quick", "convirt", 0)
+
+
+@pytest.mark.parametrize(("arm", "seed"), [("medclip", 0), ("convirt", 1)])
+def test_a_result_of_another_training_is_named(tmp_path, write, arm, seed):
+    store = Store(tmp_path)
+    write(store, arm, seed, {"probe/1": 0.5})
+    place = store.path("quick", "convirt", 0)
+    place.parent.mkdir(exist_ok=True)
+    store.path("quick", arm, seed).rename(place)
+    with pytest.raises(
+        ResultsError, match=f"must hold the result of convirt, seed 0, got {arm}, seed {seed}; delete it"
+    ):
+        store.read("quick", "convirt", 0)
+
+
+@pytest.mark.parametrize("name", ["seed-x.json", "seed-0 (copy).json", "seed-01.json", "notes.json"])
+def test_a_file_that_is_called_otherwise_is_named(tmp_path, write, name):
+    store = Store(tmp_path)
+    write(store, "convirt", 0, {"probe/1": 0.5})
+    store.path("quick", "convirt", 0).with_name(name).write_text("{}")
+    with pytest.raises(ResultsError, match=rf"{re.escape(name)} must be called seed-N.json"):
+        store.seeds("quick", "convirt")
 
 
 def test_environment_names_versions_and_commit():
