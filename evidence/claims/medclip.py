@@ -13,7 +13,8 @@ CLAIMS = [
         says="It outperforms earlier methods in zero-shot prediction, supervised classification and image-text retrieval.",
         source="abstract",
         checked=True,
-        done="medclip against convirt: the same images and reports, the same number of steps.",
+        done="medclip against convirt: the same images and reports, the same number of steps. medclip also reads the labels "
+        "of the images.",
         arms=("convirt", "medclip"),
         figures=(
             "zero_shot/auroc",
@@ -39,7 +40,7 @@ CLAIMS = [
         source="abstract and method",
         checked=True,
         done="medclip with soft targets against the same network on the same sentences with hard targets: only the image's "
-        "own study is positive. Beside them targets that are sharper and, as in the paper, flatter.",
+        "own study is positive. Beside them targets that are sharper and, as in the paper, flatter, in two seeds.",
         arms=("medclip", "medclip-ids", "medclip-sharp", "medclip-paper"),
         figures=("same_diagnosis/auroc", *COMMON),
         comparisons=(
@@ -55,16 +56,16 @@ CLAIMS = [
         says="With 20,000 images it beats the best earlier method, which used about 200,000 pairs.",
         source="abstract",
         checked=True,
-        done="medclip on the images and labels of 20 % of the patients and the reports of the other 80 %, so that no image has "
-        "its report, against convirt on the pairs of all patients, and of 20 %. All have the same number of steps.",
+        done="medclip on the images and labels of 20 % of the patients and the reports of the other 80 %, so that no image "
+        "has its report, against convirt on the pairs of all patients, and of 20 %. All have the same number of steps.",
         arms=("convirt", "convirt-20", "medclip-unpaired-20", "medclip"),
         figures=COMMON,
         comparisons=(
             Comparison("medclip-unpaired-20", "convirt", "zero_shot/auroc"),
             Comparison("medclip-unpaired-20", "convirt-20", "zero_shot/auroc"),
         ),
-        remarks="A fifth of the images without a pair is a little better than all pairs, as the paper says, and no better than "
-        "convirt on a fifth of the pairs, which loses nothing by having fewer: the number of steps is the limit here and not "
-        "the number of images. With 1 % of the labels the probe of medclip's fifth is better than that of all pairs.",
+        remarks="A fifth of the images without a pair is a little better than all pairs, as the paper says, and no better "
+        "than convirt on a fifth of the pairs, which loses nothing by having fewer: the number of steps is the limit here and "
+        "not the number of images. With 1 % of the labels the probe of medclip's fifth is better than that of all pairs.",
     ),
 ]
