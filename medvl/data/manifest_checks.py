@@ -244,7 +244,8 @@ def contradicting_rows(studies: StudyList, images: NDArray[np.int64], names: Seq
         name = repr(names[finding]) if names else f"number {finding + 1}"
         reason = (
             f"rows {rows[0]} and {rows[1]} have the same image file and state the finding {name} as "
-            f"{states[first, finding]} and {states[other, finding]}; expected one state for an image"
+            f"{states[first, finding]} and {states[other, finding]}; expected one state for an image, as each row lists all "
+            "findings of its image"
         )
         for place in places[number == image].tolist():
             study_id = studies.text("study_id", place)

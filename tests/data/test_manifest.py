@@ -661,7 +661,8 @@ def test_an_argument_of_another_type_is_named(tmp_path, named, sentence):
 
 
 CONTRADICTION = (
-    "rows 1 and 3 have the same image file and state the finding {} as 1 and {}; expected one state for an image"
+    "rows 1 and 3 have the same image file and state the finding {} as 1 and {}; expected one state for an image, "
+    "as each row lists all findings of its image"
 )
 
 
