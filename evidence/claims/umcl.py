@@ -44,8 +44,8 @@ CLAIMS = [
         remarks="The labeled images gain more by the longer training than the three kinds together, and the pairs as much, so "
         "that a lack of steps is not the reason that the three are below in equal steps. Where each kind is seen as often, "
         "which is against the shorter arms of one kind, the three together are above both in zero-shot classification and "
-        "with the probe: a further kind does add, but less than as many steps on one kind. Not tried: batches in which each "
-        "kind has as many places as it has alone.",
+        "with the probe: a further kind does add, but less than as many steps on one kind. In the next claim each kind has as "
+        "many places in a batch as it has alone.",
     ),
     Claim(
         name="umcl-kinds-wide",
