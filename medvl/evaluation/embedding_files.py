@@ -26,7 +26,11 @@ INDEX = "index.json"
 """The file of a folder of embeddings that is written last: a folder without it is not whole."""
 
 FORMAT = "medvl embeddings 1"
-_ARRAYS = (*VECTORS, *COLUMNS, "label", "findings")
+MODEL_HASH = "model"
+"""The array with the hash of the model that the embeddings are of; in a Parquet file, the key of its metadata."""
+
+OPTIONAL = ("label", "findings", MODEL_HASH)
+_ARRAYS = (*VECTORS, *COLUMNS, *OPTIONAL)
 
 Array = NDArray[Any]
 Read = Callable[[str], Iterable[Array]]
@@ -117,7 +121,7 @@ def embedding_arrays(embeddings: Embeddings, splits: Sequence[str] | None = None
     }
 
 
-def write_embeddings(path: str | Path, findings: Sequence[str], read: Read) -> Path:
+def write_embeddings(path: str | Path, findings: Sequence[str], read: Read, model: str = "") -> Path:
     """Write embeddings that come in blocks of rows, of which one is in memory at a time.
 
     The content does not depend on the blocks, but for the row groups of a Parquet file.
@@ -127,6 +131,7 @@ def write_embeddings(path: str | Path, findings: Sequence[str], read: Read) -> P
         findings: the K names of the labels; none leaves the labels out.
         read: the blocks of the arrays ``image_embeds``, ``text_embeds``, ``study_id``, ``patient_id``, ``split`` and, with
             findings, ``label``, by name. It is called several times.
+        model: a hash of the model, which is kept in all but CSV files, so that embeddings of two models are not compared.
 
     Raises:
         ValueError: If a finding is named like another column.
@@ -136,27 +141,31 @@ def write_embeddings(path: str | Path, findings: Sequence[str], read: Read) -> P
         raise ValueError(error_message("findings", "differ from the names of the other columns", sorted(taken)))
     suffix = path.suffix.lower()
     if not suffix:
-        _write_folder(path, findings, read)
+        _write_folder(path, findings, read, model)
         return path
     options: dict[str, Any] = {"mode": "w", "newline": ""} if suffix == ".csv" else {"mode": "wb"}
     with atomic_write(path, **options) as file:
         if suffix == ".npz":
             with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-                for name, blocks in _named_arrays(findings, read):
+                for name, blocks in _named_arrays(findings, read, model):
                     with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
                         _write_array(member, blocks)
         elif suffix == ".csv":
             _write_csv(file, findings, read)
         else:
-            _write_parquet(file, findings, read)
+            _write_parquet(file, findings, read, model)
     return path
 
 
-def _named_arrays(findings: Sequence[str], read: Read) -> Iterator[tuple[str, Callable[[], Iterable[Array]]]]:
+def _named_arrays(
+    findings: Sequence[str], read: Read, model: str
+) -> Iterator[tuple[str, Callable[[], Iterable[Array]]]]:
     for name in (*VECTORS, *COLUMNS, *(["label"] if findings else [])):
         yield name, partial(read, name)
     if findings:
         yield "findings", lambda: [np.array(findings, dtype=str)]
+    if model:
+        yield MODEL_HASH, lambda: [np.array([model])]
 
 
 def _write_array(file: IO[bytes], blocks: Callable[[], Iterable[Array]]) -> None:
@@ -178,13 +187,13 @@ def _write_array(file: IO[bytes], blocks: Callable[[], Iterable[Array]]) -> None
         file.write(np.ascontiguousarray(block, dtype=dtype).tobytes())
 
 
-def _write_folder(folder: Path, findings: Sequence[str], read: Read) -> None:
+def _write_folder(folder: Path, findings: Sequence[str], read: Read, model: str) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / INDEX).unlink(missing_ok=True)
     for name in _ARRAYS:
         (folder / f"{name}.npy").unlink(missing_ok=True)
     names = []
-    for name, blocks in _named_arrays(findings, read):
+    for name, blocks in _named_arrays(findings, read, model):
         names.append(f"{name}.npy")
         with atomic_write(folder / names[-1], "wb") as file:
             _write_array(file, blocks)
@@ -208,12 +217,14 @@ def _write_csv(file: IO[str], findings: Sequence[str], read: Read) -> None:
             writer.write_row([*row, *("" if np.isnan(value) else str(value) for value in values)])
 
 
-def _write_parquet(file: IO[bytes], findings: Sequence[str], read: Read) -> None:
+def _write_parquet(file: IO[bytes], findings: Sequence[str], read: Read, model: str) -> None:
     import pyarrow
     from pyarrow import parquet
 
     kinds = dict.fromkeys(COLUMNS, pyarrow.string()) | dict.fromkeys(findings, pyarrow.float32())
-    schema = pyarrow.schema([*kinds.items(), *((name, pyarrow.list_(pyarrow.float32())) for name in VECTORS)])
+    schema = pyarrow.schema(
+        [*kinds.items(), *((name, pyarrow.list_(pyarrow.float32())) for name in VECTORS)], {MODEL_HASH: model}
+    )
     names = (*COLUMNS, *(["label"] if findings else []), *VECTORS)
     with parquet.ParquetWriter(file, schema) as writer:
         for blocks in zip(*map(read, names), strict=True):

@@ -12,13 +12,12 @@ from typing import Any, BinaryIO, cast
 
 import numpy as np
 
-from medvl.evaluation.embedding_files import COLUMNS, FORMAT, INDEX, VECTORS, Array
+from medvl.evaluation.embedding_files import COLUMNS, FORMAT, INDEX, MODEL_HASH, OPTIONAL, VECTORS, Array
 from medvl.utils.checks import error_message
 from medvl.utils.errors import plain_reason
 from medvl.utils.extras import require_extra
 from medvl.utils.limits import check_regular_file, check_size, read_small_file
 
-_OPTIONAL = ("label", "findings")
 _HEADER_ERRORS = (SyntaxError, TokenError)
 """What NumPy raises for a header that is not a dictionary in Python's form, beside ``ValueError``."""
 
@@ -31,7 +30,8 @@ def load_embeddings(path: str | Path) -> dict[str, Array]:
 
     Returns:
         ``image_embeds`` and ``text_embeds`` (N, D), with rows of NaN for studies without a report; ``study_id``,
-        ``patient_id`` and ``split`` (N,); with labels, ``label`` (N, K) and ``findings`` (K,).
+        ``patient_id`` and ``split`` (N,); with labels, ``label`` (N, K) and ``findings`` (K,); of ``medvl embed``,
+        ``model`` (1,), a hash of the model.
 
     Raises:
         OSError: If the file cannot be read.
@@ -73,6 +73,8 @@ def _check_arrays(arrays: dict[str, Array]) -> None:
         raise ValueError("it has one of label and findings.")
     if "label" in arrays:
         expected |= {"label": (shape[0], len(arrays["findings"])), "findings": (len(arrays["findings"]),)}
+    if MODEL_HASH in arrays:
+        expected[MODEL_HASH] = (1,)
     for name, value in expected.items():
         kind = "f" if name in (*VECTORS, "label") else "U"
         if arrays[name].shape != value or len(shape) != 2 or not shape[1] or arrays[name].dtype.kind != kind:
@@ -88,9 +90,9 @@ def _map_folder(folder: Path) -> dict[str, Array]:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise ValueError(f"its {INDEX} is damaged: {plain_reason(error)}.") from error
     arrays = {}
-    for name in (*VECTORS, *COLUMNS, *_OPTIONAL):
+    for name in (*VECTORS, *COLUMNS, *OPTIONAL):
         path = folder / f"{name}.npy"
-        if path.name not in sizes and name in _OPTIONAL:
+        if path.name not in sizes and name in OPTIONAL:
             continue
         if not path.is_file() or path.stat().st_size != sizes.get(path.name):
             raise ValueError(f"{path.name} does not have the {sizes.get(path.name)} bytes that were written.")
@@ -105,7 +107,7 @@ def _map_folder(folder: Path) -> dict[str, Array]:
 def _read_archive(path: Path) -> dict[str, Array]:
     check_regular_file(path)
     with zipfile.ZipFile(path) as archive:
-        names = [name for name in (*VECTORS, *COLUMNS, *_OPTIONAL) if f"{name}.npy" in archive.namelist()]
+        names = [name for name in (*VECTORS, *COLUMNS, *OPTIONAL) if f"{name}.npy" in archive.namelist()]
         for name in names:
             entry = archive.getinfo(f"{name}.npy")
             check_size(entry.file_size, name)
@@ -156,4 +158,6 @@ def _arrays_of_table(table: Any) -> dict[str, Array]:
     if findings:
         labels = [table[name].to_numpy(zero_copy_only=False) for name in findings]
         arrays |= {"label": np.stack(labels, axis=1).astype(np.float32), "findings": np.array(findings, dtype=str)}
+    if model := (table.schema.metadata or {}).get(MODEL_HASH.encode()):
+        arrays[MODEL_HASH] = np.array([model.decode(errors="replace")])
     return arrays

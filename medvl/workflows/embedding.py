@@ -134,7 +134,7 @@ def embed_to_file(
         summary = _summary([done[number] for number in range(count)])
         if is_rank_zero():
             filled = [path for number, path in enumerate(paths) if done[number].studies]
-            write_embeddings(output, manifest.names, lambda name: _read(filled, name))
+            write_embeddings(output, manifest.names, lambda name: _read(filled, name), embedder.model_hash)
             _remove_parts(folder)
         barrier()
     finally:
@@ -204,8 +204,8 @@ class _PartEmbedder:
         self.run, self.manifest, self.batch_size = run, manifest, batch_size
         self.num_workers, self.on_error, self.progress = num_workers, on_error, progress
         sums = run.path / MODEL / CHECKSUMS
-        model = file_sha256(sums if sums.is_file() else run.path / MODEL / "model.safetensors")
-        self._settings = (model, manifest.names, batch_size, on_error, run.model.device.type)
+        self.model_hash = file_sha256(sums if sums.is_file() else run.path / MODEL / "model.safetensors")
+        self._settings = (self.model_hash, manifest.names, batch_size, on_error, run.model.device.type)
 
     def embed(self, path: Path, studies: Sequence[dict[str, Any]]) -> _Part:
         """Embed the studies of a part unless it is whole."""

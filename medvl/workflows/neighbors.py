@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from medvl.evaluation.embedding_files import MODEL_HASH
 from medvl.evaluation.neighbors import nearest_neighbors
 from medvl.evaluation.stored_embeddings import load_embeddings
 from medvl.utils.checks import check_integer, check_option, error_message
@@ -62,8 +63,8 @@ def write_neighbors(
 
     Raises:
         OSError: If a file cannot be read or written.
-        ValueError: If the embeddings are of different widths, no study has what is searched, an option is unknown, or
-            ``output`` is a file of embeddings that is read.
+        ValueError: If the embeddings are of different widths or of two models, no study has what is searched, an option is
+            unknown, or ``output`` is a file of embeddings that is read.
         MissingExtraError: If a package is missing that the files or the backend need.
 
     Example:
@@ -75,6 +76,11 @@ def write_neighbors(
     check_writable(output)
     check_not_input(output, (queries, candidates))
     asked, archive = load_embeddings(queries), load_embeddings(candidates)
+    models = [str(arrays[MODEL_HASH][0])[:12] if MODEL_HASH in arrays else "" for arrays in (asked, archive)]
+    if all(models) and models[0] != models[1]:
+        raise ValueError(
+            f"{queries} and {candidates} must be embeddings of one model, got those of two ({models[0]} and {models[1]})."
+        )
     rows, places = _filled(asked, query, queries), _filled(archive, candidate, candidates)
     vectors, found_in = asked[_ARRAYS[query]], archive[_ARRAYS[candidate]]
     vectors = vectors if len(rows) == len(vectors) else vectors[rows]

@@ -182,8 +182,9 @@ class TrainedRun:
         """The studies of one split of a table; without one, of the table or the sources of the training.
 
         A split column is taken as it is. A table without one is recognized by its studies, whatever else has changed in it:
-        those of the training have the splits they had there, and new ones beside them are test. A table that has no study in
-        common with the training is taken whole.
+        those of the training have the splits they had there; new ones beside them are split by the rule of the training
+        where it gives the others the splits they had, and are test otherwise. A table that has no study in common with the
+        training is taken whole.
 
         Args:
             data: the table; that of the training where None.

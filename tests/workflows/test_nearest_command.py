@@ -8,6 +8,8 @@ import pytest
 import torch
 
 from medvl.evaluation import Embeddings
+from medvl.evaluation.embedding_files import embedding_arrays, write_embeddings
+from medvl.evaluation.stored_embeddings import load_embeddings
 from medvl.workflows import write_neighbors
 
 
@@ -49,6 +51,26 @@ def test_other_directions_and_the_file_itself(medvl, files, tmp_path):
     assert out.startswith("4 reports, each with its 5 nearest of 5 images, in ")
     firsts = {study: near for study, rank, near, _ in rows(tmp_path / "n.csv") if rank == "1"}
     assert firsts == {"'=a": "'=a", "c": "c", "d": "d", "e": "e"}  # all of "=a" are at 0, and the first of them is it
+
+
+@pytest.mark.parametrize("name", ["e", "e.npz", "e.parquet"])
+def test_embeddings_of_two_models_are_not_compared(medvl, files, tmp_path, name):
+    if name.endswith(".parquet"):
+        pytest.importorskip("pyarrow")
+    arrays = embedding_arrays(Embeddings(torch.eye(6), torch.eye(6)))
+    paths = []
+    for folder, model in (("first", "a" * 64), ("copy", "a" * 64), ("second", "b" * 64)):
+        paths.append(write_embeddings(tmp_path / folder / name, (), lambda key: [arrays[key]], model))
+        assert load_embeddings(paths[-1])["model"].tolist() == [model]
+    output = ("--output", tmp_path / "n.csv")
+    assert medvl("nearest", paths[0], "--among", paths[1], *output)[0] == 0
+    assert medvl("nearest", paths[0], "--among", files[0], *output)[0] == 0  # which do not name their model
+    code, _, err = medvl("nearest", paths[0], "--among", paths[2], *output)
+    assert code == 2
+    message = (
+        f"{paths[0]} and {paths[2]} must be embeddings of one model, got those of two (aaaaaaaaaaaa and bbbbbbbbbbbb)."
+    )
+    assert message in " ".join(err.split())
 
 
 def test_errors(medvl, files, tmp_path):
