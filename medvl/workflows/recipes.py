@@ -32,8 +32,11 @@ class _StatingResolver(ReferenceResolver):
         item = self.items.get(self.normalize_id(id))
         if isinstance(made, Transform | nn.Module) and isinstance(item, ConfigComponent):
             target = item.resolve_module_name()
-            if isinstance(target, str) and item.get_config().get("_mode_", "default") == "default":
-                state_target(made, target, item.resolve_args())
+            arguments = item.resolve_args()
+            # What is returned as it was given was made by something else, and would be held for ever by its own arguments.
+            is_given = any(value is made for value in arguments.values())
+            if isinstance(target, str) and item.get_config().get("_mode_", "default") == "default" and not is_given:
+                state_target(made, target, arguments)
         return made
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import gc
 import json
 import re
 import shutil
@@ -560,6 +561,16 @@ class TestConveniences:
         with pytest.raises(RuntimeError) as caught:
             train("convirt", tiny(bare, tmp_path / "run", monitor="auroc", keep="best"))
         assert "monitor='auroc' needs studies with labels, got none" in innermost(caught.value)
+
+
+def test_a_training_leaves_no_network_in_memory(table, tmp_path):
+    def networks():
+        gc.collect()
+        return sum(type(found) is DualEncoder for found in gc.get_objects())
+
+    before = networks()
+    train("convirt", tiny(table, tmp_path / "run", epochs=1))
+    assert networks() == before
 
 
 def test_an_unknown_monitor_is_named():
