@@ -141,19 +141,21 @@ def _have_other_images(study: Mapping[str, Any], other: Mapping[str, Any]) -> bo
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of their parents as tell them apart.
+    """The folders' names, with as many of their parents as tell them apart, and a number where a folder is given again.
 
     Example:
         >>> unique_names([Path("a/run"), Path("b/run"), Path("c/other")])
         ['a/run', 'b/run', 'other']
+        >>> unique_names([Path("a/run"), Path("a/run")])
+        ['run (1)', 'run (2)']
     """
     parts = [path.resolve().parts for path in paths]
     names = []
     for own in parts:
         length = 1
-        while length < len(own) and sum(other[-length:] == own[-length:] for other in parts) > 1:
+        while any(other[-length:] == own[-length:] for other in parts if other != own):
             length += 1
-        names.append("/".join(own[-length:]))
+        names.append(Path(*own[-length:]).as_posix())
     return [
         name if names.count(name) == 1 else f"{name} ({names[:place].count(name) + 1})"
         for place, name in enumerate(names)

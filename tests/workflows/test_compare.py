@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+from pathlib import Path
 from urllib.parse import unquote
 
 import numpy as np
@@ -207,4 +208,7 @@ def test_what_cannot_be_read_is_said_before_the_work(runs, tmp_path, monkeypatch
 
 def test_names_tell_folders_apart(tmp_path):
     assert unique_names([tmp_path / "x" / "run", tmp_path / "y" / "run", tmp_path / "z"]) == ["x/run", "y/run", "z"]
-    assert unique_names([tmp_path / "x"] * 2)[0] != unique_names([tmp_path / "x"] * 2)[1]
+    again = [tmp_path / "x" / "run", tmp_path / "x" / "run", tmp_path / "z"]
+    assert unique_names(again) == ["run (1)", "run (2)", "z"]
+    assert unique_names([*again, tmp_path / "y" / "run"]) == ["x/run (1)", "x/run (2)", "z", "y/run"]
+    assert unique_names([Path("/run"), Path("/a/run")]) == ["/run", "a/run"]
