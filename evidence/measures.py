@@ -99,7 +99,7 @@ class Measured:
 
 
 def zero_shot_auroc(measured: Measured) -> Figures:
-    """Macro AUROC of zero-shot classification by the prompts saved with the model."""
+    """Macro AUROC of zero-shot classification by the prompts saved with the model, "No Finding" among the findings."""
     return {"auroc": measured.protocol("zero-shot").macro["auroc"].value}
 
 
@@ -128,7 +128,7 @@ def classifier(measured: Measured) -> Figures:
 
 
 def probe(measured: Measured) -> Figures:
-    """Macro AUROC of linear probes on 1, 10 and 100 % of the training patients."""
+    """Macro AUROC of linear probes on 1, 10 and 100 % of the training patients, "No Finding" among the findings."""
     fractions = measured.protocol("linear-probe").fractions
     return {f"{100 * fraction:g}": part.macro["auroc"].value for fraction, part in fractions.items()}
 
@@ -209,18 +209,18 @@ def same_diagnosis(measured: Measured) -> Figures:
     """How well a model tells reports of other patients with the image's own diagnosis from those with another.
 
     For each image, the AUROC of its cosines with the reports of the other test patients, those with exactly its findings
-    against the others; the mean over the images that have both. A model that takes every other study for a negative has no
-    reason to be above 0.5.
+    against the others; the mean over the images that have both. A study without a report has an image only. A model that takes
+    every other study for a negative has no reason to be above 0.5.
     """
     embeddings = measured.embeddings
     columns = [list(measured.context.findings).index(name) for name in measured.findings]
     present = (measured.labels[:, columns] == 1).numpy()
     same = (present[:, None] == present[None]).all(2)
-    patients = np.array(embeddings.patient_ids)
+    patients, reported = np.array(embeddings.patient_ids), embeddings.has_text.numpy()
     scores = (embeddings.image @ embeddings.text.T).numpy()
     values = []
     for row in range(len(scores)):
-        others = patients != patients[row]
+        others = (patients != patients[row]) & reported
         values.append(_auroc(scores[row, others], same[row, others]))
     known = [value for value in values if not np.isnan(value)]
     return {"auroc": float(np.mean(known)) if known else float("nan")}

@@ -38,6 +38,14 @@ def test_same_diagnosis_is_ranked_among_other_patients():
     assert np.isnan(same_diagnosis(measured(text, text, labels, list("aacd")))["auroc"])
 
 
+def test_same_diagnosis_is_asked_of_studies_without_a_report_too():
+    labels = torch.tensor([[0.0, 1, 0], [0, 1, 0], [0, 0, 1], [0, 0, 1], [0, 1, 0]])
+    image = torch.tensor([[1.0, 0], [0, 1], [0, 1], [1, 0], [1, 0]])
+    text = torch.tensor([[1.0, 0], [1, 0], [0, 1], [0, 1], [np.nan, np.nan]])
+    # Images 0 and 4 have the reports of their diagnosis first, image 2 too, and 1 and 3 last.
+    assert same_diagnosis(measured(image, text, labels, list("abcde")))["auroc"] == pytest.approx(3 / 5)
+
+
 def test_auroc_is_that_of_scikit_learn():
     rng = np.random.default_rng(0)
     scores, positive = rng.integers(0, 6, 50).astype(float), rng.random(50) < 0.3  # with ties
