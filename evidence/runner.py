@@ -19,6 +19,7 @@ from evidence.claim import Claim, arms_of, needed_measures
 from evidence.data import EvidenceData, has_real
 from evidence.scales import SCALES, Scale
 from evidence.store import Store, environment, result_key
+from medvl.utils.worker_processes import end_with_parent
 
 Print = Callable[[str], None]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -124,6 +125,7 @@ def run_tasks(tasks: Sequence[Task], jobs: int, say: Print = _print) -> list[str
 
 
 def _start_process() -> None:
+    end_with_parent()
     import torch
 
     torch.set_num_threads(1)

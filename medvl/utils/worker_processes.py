@@ -20,11 +20,16 @@ def begin_worker() -> None:
     for name in ("SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+    end_with_parent()
+
+
+def end_with_parent() -> None:
+    """End this process when the one that started it has ended, even by SIGKILL; nothing where it was not started by one."""
     parent = multiprocessing.parent_process()
     if parent is not None:
 
-        def end_with_parent() -> None:
+        def wait() -> None:
             parent.join()
             os._exit(1)
 
-        threading.Thread(target=end_with_parent, daemon=True).start()
+        threading.Thread(target=wait, daemon=True).start()
