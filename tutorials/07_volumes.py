@@ -75,8 +75,8 @@ print(", ".join(f"{name} {value:.2f}" for name, value in zip(class_prompts, prob
 
 # %% [markdown]
 # The scan in three planes, with the patient's left at the left, and the AUROC of each finding with its 95 % interval
-# over the test patients. No interval crosses the line of chance, though a voxel is about a centimeter wide: the
-# findings that fill many voxels, such as effusions, are told best.
+# over the test patients. No interval crosses the line of chance, though a voxel is about a centimeter wide; effusions
+# and atelectasis are told best.
 
 # %%
 figure, axes = plt.subplots(1, 4, figsize=(12, 3.1), dpi=80, layout="constrained", width_ratios=[1, 1, 1, 1.6])

@@ -120,9 +120,8 @@ for name, curve in curves.items():
     print(f"{name}: {', '.join(f'{point.value:.3f}' for point in curve)}; at last {curve[-1]}")
 
 # %% [markdown]
-# The bands are 95 % intervals over the test patients. That the stand-in helps so much has a reason: it has learned
-# from labels of the same kind of image. Weights of photographs help less, and those of radiographs more; the picture
-# shows that the weights arrive.
+# The bands are 95 % intervals over the test patients. The stand-in has learned the same findings from labels of the
+# same kind of image, so that nothing follows from this for other weights; the picture shows that the weights arrive.
 
 # %%
 figure, axis = plt.subplots(figsize=(7, 3.6), dpi=90, layout="constrained")
