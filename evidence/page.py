@@ -39,6 +39,9 @@ steps; where an arm has a part of the table, more steps or the demonstration's d
 one configuration but for what the last table names. Of the recipes, convirt learns from images and reports alone; the others
 read the labels of the table too, mlip in its local loss. All are small networks from random weights: a claim that is not
 reproduced here may hold at the papers' size, and the reverse.
+
+AUROC is a mean over findings. Zero-shot classification and the probes have “No Finding” among them; fine-tuning, other wordings
+and a classifier of its own do not, so that figures of the first and of the second kind are not to be compared.
 """
 QUICK = """
 :::{warning}
