@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from evidence.store import Store
 
 CLAIMS = choose_claims(["convirt-retrieval"])
 QUICK = replace(SCALES["quick"], seeds=(0, 1))
+ROOT = Path(__file__).parents[2]
 
 
 class FakeTrained:
@@ -124,3 +128,20 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
         "convirt, seed 0: done in 2 s",
         "mlip, seed 1: failed: no patches",
     ]
+
+
+def test_processes_end_with_a_command_that_was_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(
+        "import multiprocessing, os, signal\n"
+        "from concurrent.futures import ProcessPoolExecutor\n"
+        "from evidence.runner import _start_process\n"
+        "if __name__ == '__main__':\n"
+        "    context = multiprocessing.get_context('spawn')\n"
+        "    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_process)\n"
+        "    assert pool.submit(os.getpid).result() != os.getpid()\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    # The process of the pool holds standard output, which is at its end only when that process has ended too.
+    done = subprocess.run([sys.executable, script], capture_output=True, cwd=ROOT, timeout=120)
+    assert done.returncode == -signal.SIGKILL
