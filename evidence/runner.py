@@ -128,7 +128,6 @@ def _start_process() -> None:
     end_with_parent()
     import torch
 
-    end_with_parent()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")  # tiny sets have findings of one class; the figures then are missing
     logging.getLogger("medvl").setLevel(logging.ERROR)
