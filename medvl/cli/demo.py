@@ -23,7 +23,9 @@ def demo(
     A demo that was interrupted continues where it stopped.
     """
     from medvl.workflows import literal, train
+    from medvl.workflows.layers import config_files
 
+    config_files(recipe)  # in a list, any layer would do
     run = train([recipe, "demo"], {"output": literal(str(output)), "seed": seed, "resume": True})
     title = f"medvl demo: {recipe} on synthetic chest X-rays"
     protocols = ("zero-shot", "label-agreement", "retrieval", "label-retrieval", "grounding")

@@ -44,8 +44,14 @@ class Explanation:
     grid: tuple[int, ...]
 
     def peak(self, number: int) -> tuple[int, ...]:
-        """The indices in ``picture`` of the highest place of a sentence's map."""
-        return tuple(int(i) for i in np.unravel_index(int(self.heat[number].argmax()), self.heat.shape[1:]))
+        """The indices in ``picture`` of the highest place of a sentence's map: the center of the highest patch.
+
+        An outermost patch has its value up to the border of the image; of such a strip the place farthest inside is taken.
+        """
+        heat = self.heat[number]
+        places = np.argwhere(heat == heat.max())
+        inside = np.square(places - (np.array(heat.shape) - 1) / 2).sum(axis=1)
+        return tuple(int(i) for i in places[inside.argmin()])
 
     def save(self, path: str | Path) -> Path:
         """Draw the image and each map over it; of a volume, the slice along the last axis in which a map is highest.

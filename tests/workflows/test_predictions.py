@@ -14,7 +14,7 @@ from PIL import Image
 
 from medvl.utils.errors import StudyError
 from medvl.workflows import TrainedRun, explain, image_manifest, predict, train
-from medvl.workflows.explanations import heat_on_image
+from medvl.workflows.explanations import Explanation, heat_on_image
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +76,15 @@ def test_bad_images_are_named(trained, images, tmp_path):
     found = predict(run, image_manifest([broken, *images]), ["Edema"], on_error="skip")
     assert found.study_ids == [str(path) for path in images]
     assert [error.study_id for error in found.skipped] == [str(broken)]
+
+
+@pytest.mark.parametrize(("cell", "place"), [((0, 2), (3, 19)), ((3, 3), (28, 28)), ((1, 1), (12, 12))])
+def test_the_highest_place_is_the_center_of_a_patch(cell, place):
+    maps = torch.zeros(1, 1, 4, 4)
+    maps[0, 0][cell] = 1.0
+    heat = heat_on_image(maps, (32, 32), (32, 32))[0].numpy()
+    found = Explanation(["Edema."], np.zeros((32, 32)), heat, np.zeros(1), (4, 4)).peak(0)
+    assert np.abs(np.subtract(found, place)).max() <= 1  # a center lies between pixels
 
 
 def test_maps_lie_on_the_image_as_it_is(trained, images, tmp_path):

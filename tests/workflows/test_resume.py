@@ -191,3 +191,11 @@ def test_a_demo_of_another_seed_is_refused_and_nothing_is_drawn(tmp_path, medvl)
     assert code == 2
     assert "seed is 1 but was 0" in err
     assert [path.name for path in tmp_path.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize("name", ["nope", "base", "demo"])
+def test_a_demo_is_of_a_recipe_and_not_of_a_layer(tmp_path, medvl, name):
+    code, _, err = medvl("demo", "--output", tmp_path, "--recipe", name)
+    assert code == 2
+    assert "recipe must be one of convirt, medclip, medvl, mlip, umcl" in err
+    assert not list(tmp_path.iterdir())
