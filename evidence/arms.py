@@ -108,6 +108,9 @@ NO_INTEGRITY = {
     "loss#argument_names": {"weights": None, "patch_mask": "visible_mask"},
 }
 NO_MASK = {**NO_INTEGRITY, "mask_ratio": 0.0, "network_def#patch_decoder": None}
+WHOLE_IMAGE_MAPS = {"network_def#local_projections": False}
+"""Without a local loss the projections of patches and sentences stay random: maps are those of the whole image's."""
+
 VIT = {
     "_target_": "medvl.networks.ImageEncoder",
     "backbone": "vit_tiny",
@@ -185,7 +188,7 @@ _ARMS = [
         "mlip-global",
         "mlip, global loss only",
         "mlip",
-        {**NO_MASK, "loss#argument_names": {"weights": None}},
+        {**NO_MASK, **WHOLE_IMAGE_MAPS, "loss#argument_names": {"weights": None}},
         without=("local", "reconstruction"),
     ),
     Arm("mlip-local", "mlip, + local loss", "mlip", NO_MASK, without=("reconstruction",)),
@@ -198,7 +201,7 @@ _ARMS = [
     Arm("mlip-vit", "mlip, ViT", "mlip", {"network_def#image_encoder": VIT}, most_seeds=2),
     # medvl without one of its terms.
     Arm("medvl-no-pairs", "medvl without the pairs", "medvl", without=("pairs",)),
-    Arm("medvl-no-local", "medvl without the patches", "medvl", without=("local",)),
+    Arm("medvl-no-local", "medvl without the patches", "medvl", WHOLE_IMAGE_MAPS, without=("local",)),
     Arm("medvl-no-matching", "medvl without the matching by labels", "medvl", without=("matching",)),
     # medvl on the demonstration's data, as long as the demonstration trains and longer.
     Arm("medvl-demo", "medvl, the demonstration", "medvl", own_scale="demo"),
