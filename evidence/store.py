@@ -41,7 +41,7 @@ def result_key(arm: Arm, scale: Scale, seed: int) -> str:
         "test": arm.test,
         "scale": {name: value for name, value in vars(scale).items() if name not in ("name", "seeds")},
         "data_seed": DATA_SEED,
-        "configuration": [_parsed(path.read_text()) for path in config_files(recipe)],
+        "configuration": _configuration(recipe),
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -125,9 +125,9 @@ class Store:
 
 
 @functools.lru_cache
-def _parsed(text: str) -> Any:
-    """The content of a recipe's file, which many arms share."""
-    return yaml.safe_load(text)
+def _configuration(recipe: str) -> list[Any]:
+    """The content of a recipe's files, which many arms share."""
+    return [yaml.safe_load(path.read_text()) for path in config_files(recipe)]
 
 
 def _damage(result: Any) -> str | None:

@@ -65,10 +65,12 @@ def test_key_changes_with_what_is_trained_and_not_with_words():
 
 def test_key_changes_with_the_recipe_and_not_with_its_comments(tmp_path, monkeypatch):
     recipe = tmp_path / "recipe.yaml"
+    uncached = store_module._configuration.__wrapped__
 
     def key(text: str) -> str:
         recipe.write_text(text)
         monkeypatch.setattr(store_module, "config_files", lambda name: [recipe])
+        monkeypatch.setattr(store_module, "_configuration", uncached)
         return result_key(ARMS["convirt"], QUICK, 0)
 
     assert key("tau: 0.1  # one\n") == key("# two\ntau:   0.1\n")
