@@ -143,5 +143,5 @@ def test_processes_end_with_a_command_that_was_killed(tmp_path):
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     # The process of the pool holds standard output, which is at its end only when that process has ended too.
-    done = subprocess.run([sys.executable, script], capture_output=True, cwd=ROOT, timeout=120)
+    done = subprocess.run([sys.executable, script], capture_output=True, cwd=ROOT, timeout=600)
     assert done.returncode == -signal.SIGKILL
