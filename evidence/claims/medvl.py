@@ -55,8 +55,8 @@ CLAIMS = [
             Comparison("medvl", "medvl-no-local", "grounding/cnr"),
             Comparison("medvl", "medvl-no-matching", "zero_shot/auroc"),
         ),
-        remarks="Maps are made by projections of patches and sentences that the loss of the patches alone trains; without it "
-        "they stay random. Not tried: maps by the projections of whole images, as convirt's, medclip's and umcl's are.",
+        remarks="Without the loss of the patches the projections of patches and sentences stay random; the maps are then by "
+        "those of whole images, as convirt's, medclip's and umcl's are.",
     ),
     *(
         Claim(
