@@ -141,7 +141,8 @@ def compare(
         p = min(1, 2 min(1 + #{d_b <= 0}, 1 + #{d_b >= 0}) / (B + 1)),
 
     but not below 2^(1 - P) for the P patients on whom the statistic depends, the smallest p-value of a two-sided sign test.
-    Nothing is corrected for the number of statistics compared.
+    Nothing is corrected for the number of statistics compared. With a few tens of patients, percentiles of a bootstrap make
+    intervals too narrow and p-values too small.
 
     Args:
         first: result of one model, such as of :func:`medvl.evaluation.zero_shot`.
