@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import re
-import zlib
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import apply_color_lut, apply_windowing, get_decoder
-from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
+from pydicom.pixels import apply_color_lut, apply_windowing
 
+from medvl.transforms.dicom_decoding import (
+    check_colors,
+    copied_header,
+    decode,
+    is_little_endian,
+    pixel_bytes,
+    transfer_syntax,
+)
 from medvl.utils.checks import error_message
 from medvl.utils.limits import check_size
 
@@ -38,11 +42,6 @@ _DISPLAY_KEYWORDS = (
     "WindowCenter",
     "WindowWidth",
 )
-_COLORS = {
-    1: ("MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"),
-    3: ("RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"),
-}
-_PALETTE_KEYWORDS = tuple(f"{color}PaletteColorLookupTableDescriptor" for color in ("Red", "Green", "Blue"))
 _NAMED_FILES = 3
 _NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 _FRAME_GROUPS = (
@@ -107,33 +106,12 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
         raise ValueError(f"it holds {number} frames, but the functional groups of {len(frames)}.")
     headers = []
     for frame in frames or [pydicom.Dataset()]:
-        header = _copied(common)
+        header = copied_header(common)
         for name in _FRAME_GROUPS:
             if groups := frame.get(name) or shared[0].get(name):
                 _update(header, groups[0], (*_DISPLAY_KEYWORDS, *GEOMETRY_KEYWORDS))
         headers.append(header)
     return headers if frames else headers * number  # of which a header may claim millions
-
-
-def pixel_bytes(dataset: pydicom.Dataset) -> int:
-    """Bytes of a data set's pixels, as they are stored and as float32."""
-    sides = [int(dataset.get(name, None) or 1) for name in ("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel")]
-    return math.prod(sides) * max(4, int(dataset.get("BitsAllocated", None) or 8) // 8)
-
-
-def check_deflated(file: BinaryIO) -> None:
-    """Raise if a data set that is deflated as a whole, which pydicom inflates at once, is too large."""
-    meta = pydicom.filereader.read_partial(file, stop_when=lambda *_: True)
-    if meta.file_meta.get("TransferSyntaxUID", None) != DeflatedExplicitVRLittleEndian:
-        return
-    file.seek(0)
-    start = 144 + int(meta.file_meta.get("FileMetaInformationGroupLength", 0))
-    inflate = zlib.decompressobj(-zlib.MAX_WBITS)
-    file.seek(start)
-    size = 0
-    while block := inflate.unconsumed_tail or file.read(2**20):
-        size += len(inflate.decompress(block, 2**24))
-        check_size(size, "its data set")
 
 
 def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], window: bool) -> list[GrayFrame]:
@@ -144,14 +122,14 @@ def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], wi
         headers: what :func:`frame_headers` returns for it.
         window: apply the VOI LUT or window.
     """
-    stored = _decode(dataset)
+    stored = decode(dataset)
     frames = stored[None] if len(headers) == 1 else stored
     axes = 3 if int(dataset.get("SamplesPerPixel", None) or 1) == 1 else 4
     if frames.ndim != axes or len(frames) != len(headers):
         count = frames.shape[-axes] if frames.ndim > axes else len(frames)
         raise ValueError(error_message("it", f"hold {len(headers)} frames as its NumberOfFrames says", count))
     padding = _padding(dataset, frames) if axes == 3 else np.zeros(frames.shape[:3], dtype=bool)
-    _check_colors(dataset)
+    check_colors(dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         frames = np.stack([apply_color_lut(frame, dataset) for frame in frames])
     if frames.ndim == 4:
@@ -159,7 +137,7 @@ def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], wi
             GrayFrame(frame[..., :3].astype(np.float32) @ _LUMINANCE, pad)
             for frame, pad in zip(frames, padding, strict=True)
         ]
-    little_endian = _is_little_endian(dataset)
+    little_endian = is_little_endian(dataset)
     return [
         _displayed(frame, pad, header, window, little_endian)
         for frame, pad, header in zip(frames, padding, headers, strict=True)
@@ -237,7 +215,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _frame_count(dataset: pydicom.Dataset) -> int:
     number = int(dataset.get("NumberOfFrames", None) or 1)
-    syntax = _transfer_syntax(dataset)
+    syntax = transfer_syntax(dataset)
     if "PixelData" in dataset and (syntax is None or not syntax.is_encapsulated):
         pixels = int(dataset.Rows) * int(dataset.Columns) * int(dataset.get("SamplesPerPixel", None) or 1)
         share = 2 / 3 if dataset.get("PhotometricInterpretation") == "YBR_FULL_422" else 1
@@ -271,13 +249,6 @@ def read_numbers(header: pydicom.Dataset, keyword: str, count: int | None = None
     if count is not None and not (numbers.shape == (count,) and np.isfinite(numbers).all()):
         raise ValueError(error_message(f"its {keyword}", f"be {count} finite numbers", numbers.tolist()))
     return numbers
-
-
-def _copied(dataset: pydicom.Dataset) -> pydicom.Dataset:
-    copied = pydicom.Dataset()
-    for element in dataset:
-        copied[element.tag] = copy.copy(element)  # a data set's own copy shares its elements
-    return copied
 
 
 def _displayed(
@@ -360,7 +331,7 @@ def _windowed(pixels: NDArray[Any], header: pydicom.Dataset, low: float, high: f
             continue  # a width of 0 is written where there is no window
         if "BitsStored" not in header:  # floating point pixels, which have no range of their own
             return np.clip(pixels, float(center) - float(width) / 2, float(center) + float(width) / 2)
-        display = _copied(header)
+        display = copied_header(header)
         display.PhotometricInterpretation = "MONOCHROME2"
         display.PixelRepresentation = header.get("PixelRepresentation", 0)
         display.VOILUTFunction, display.WindowCenter, display.WindowWidth = function, float(center), float(width)
@@ -382,80 +353,3 @@ def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_
     # Cast to the pixels' type: -2000 is often written as the unsigned number with the same bits.
     low, high = np.sort(np.array([value, value if limit is None else limit]).astype(pixels.dtype))
     return (pixels >= low) & (pixels <= high)
-
-
-def _check_colors(dataset: pydicom.Dataset) -> None:
-    """Raise if what the samples of a pixel stand for is not known, or would be read as something else."""
-    samples = int(dataset.get("SamplesPerPixel", None) or 1)
-    color = dataset.PhotometricInterpretation
-    if color not in _COLORS[samples]:
-        expected = f"be {' or '.join(_COLORS[samples])} for {samples} {'sample' if samples == 1 else 'samples'} a pixel"
-        raise ValueError(error_message("its PhotometricInterpretation", expected, color))
-    if samples == 3 and dataset.get("PixelRepresentation"):
-        raise ValueError(error_message("its PixelRepresentation", "be 0 (unsigned) in color", 1))
-    if color == "PALETTE COLOR" and (missing := [name for name in _PALETTE_KEYWORDS if name not in dataset]):
-        raise ValueError(f"it lacks {' and '.join(missing)}.")
-
-
-def _decode(dataset: pydicom.Dataset) -> NDArray[Any]:
-    """Stored values, without what lies above the high bit or below the stored bits (PS3.5 8.1.1)."""
-    syntax = _transfer_syntax(dataset)
-    bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
-    shift = 0 if bits is None or high is None or "PixelData" not in dataset else int(high) + 1 - int(bits)
-    if shift:
-        if shift < 0 or int(high) >= int(dataset.BitsAllocated):
-            raise ValueError(error_message("its HighBit", "be at least BitsStored - 1 and below BitsAllocated", high))
-        if syntax is not None and syntax.is_encapsulated and syntax != RLELossless:
-            raise ValueError(
-                error_message("its HighBit", f"be BitsStored - 1 in a file compressed as {syntax.name}", high)
-            )
-        meta, dataset = dataset.file_meta, _copied(dataset)
-        dataset.file_meta = meta
-        dataset.BitsStored = int(high) + 1
-    stored = _decompress(dataset, syntax)
-    if stored.dtype.kind in "iu":
-        unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored)
-        if unused > 0 and dataset.BitsAllocated > 1:  # overlays, which pydicom removes from native pixels only
-            stored = np.right_shift(np.left_shift(stored, unused), unused)
-    return np.right_shift(stored, shift) if shift else stored
-
-
-def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDArray[Any]:
-    if missing := [keyword for keyword in _pixel_keywords(dataset) if dataset.get(keyword) is None]:
-        raise ValueError(f"it lacks {' and '.join(missing)}.")
-    if syntax is None or not syntax.is_encapsulated:
-        return dataset.pixel_array
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError as error:
-        raise ValueError(f"its pixels are compressed as {syntax.name}, which pydicom cannot decode.") from error
-    # "pylibjpeg - requires pylibjpeg>=2.0 and pylibjpeg-openjpeg>=2.0", one line for each decoder that is missing
-    lines = sorted(decoder.missing_dependencies, key=lambda line: not line.startswith("pylibjpeg"))
-    packages = " ".join(re.findall(r"([\w-]+)>=", lines[0])).replace("gdcm", "python-gdcm") if lines else ""
-    if not decoder.is_available:
-        raise ValueError(
-            f"its pixels are compressed as {syntax.name} and no decoder for that is installed (pip install {packages})."
-        )
-    try:
-        return dataset.pixel_array
-    except Exception as error:
-        hint = f"; if the file is sound, another may (pip install {packages})" if packages else ""
-        reason = str(error).strip().splitlines()[-1].strip()[:120].removesuffix(".")
-        raise ValueError(
-            f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them ({reason}){hint}."
-        ) from error
-
-
-def _pixel_keywords(dataset: pydicom.Dataset) -> Sequence[str]:
-    """What pixels cannot be decoded without (PS3.3 C.7.6.3)."""
-    keywords = ("SamplesPerPixel", "PhotometricInterpretation")
-    return (*keywords, "BitsStored", "PixelRepresentation") if "PixelData" in dataset else keywords
-
-
-def _transfer_syntax(dataset: pydicom.Dataset) -> pydicom.uid.UID | None:
-    return dataset.file_meta.get("TransferSyntaxUID", None) if hasattr(dataset, "file_meta") else None
-
-
-def _is_little_endian(dataset: pydicom.Dataset) -> bool:
-    syntax = _transfer_syntax(dataset)
-    return syntax is None or syntax.is_little_endian

@@ -20,17 +20,16 @@ from numpy.typing import NDArray
 from medvl.transforms.dicom import (
     GEOMETRY_KEYWORDS,
     PIXEL_KEYWORDS,
-    check_deflated,
     check_same_units,
     dicom_pixels,
     finished_frames,
     frame_headers,
     gray_frames,
     listed,
-    pixel_bytes,
     read_numbers,
     rescale_type,
 )
+from medvl.transforms.dicom_decoding import check_deflated, pixel_bytes
 from medvl.transforms.file_format import is_gzip
 from medvl.utils.checks import error_message
 from medvl.utils.limits import check_size, read_bounded

@@ -120,7 +120,7 @@ def test_a_missing_decoder_is_named():
 
 def test_the_advice_names_packages_as_they_are_installed(monkeypatch):
     decoder = SimpleNamespace(is_available=False, missing_dependencies=["gdcm - requires gdcm>=3.0.10"])
-    monkeypatch.setattr("medvl.transforms.dicom.get_decoder", lambda _: decoder)
+    monkeypatch.setattr("medvl.transforms.dicom_decoding.get_decoder", lambda _: decoder)
     with pytest.raises(ValueError, match=r"no decoder for that is installed \(pip install python-gdcm\)\.$"):
         load(get_testdata_file("JPEG-lossy.dcm"))
 
