@@ -130,18 +130,16 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
     ]
 
 
-def test_processes_end_with_a_command_that_was_killed(tmp_path):
-    script = tmp_path / "killed.py"
-    script.write_text(
+def test_processes_end_with_a_command_that_was_killed():
+    code = (
         "import multiprocessing, os, signal\n"
         "from concurrent.futures import ProcessPoolExecutor\n"
         "from evidence.runner import _start_process\n"
-        "if __name__ == '__main__':\n"
-        "    context = multiprocessing.get_context('spawn')\n"
-        "    pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_process)\n"
-        "    assert pool.submit(os.getpid).result() != os.getpid()\n"
-        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "context = multiprocessing.get_context('spawn')\n"
+        "pool = ProcessPoolExecutor(1, mp_context=context, initializer=_start_process)\n"
+        "assert pool.submit(os.getpid).result() != os.getpid()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     # The process of the pool holds standard output, which is at its end only when that process has ended too.
-    done = subprocess.run([sys.executable, script], capture_output=True, cwd=ROOT, timeout=600)
-    assert done.returncode == -signal.SIGKILL
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT, timeout=600, text=True)
+    assert done.returncode == -signal.SIGKILL, done.stderr
