@@ -15,6 +15,9 @@ from evidence.scales import SCALES, Scale
 SUPERVISED = "supervised"
 """In place of a recipe: the image encoder of convirt's preset, trained on labels alone."""
 
+SEGMENTATION = "segmentation"
+"""In place of a recipe: the same image encoder with a decoder, trained on the masks that the setting ``masks`` names."""
+
 AUGMENTATION = {
     "flip_prob": 0.0,  # reports tell left from right
     "crop": [0.8, 1.0],
@@ -37,7 +40,7 @@ class Arm:
     Args:
         name: of the arm, and of the folder of its results.
         title: what tables call it.
-        recipe: a recipe of medvl, or :data:`SUPERVISED`.
+        recipe: a recipe of medvl, :data:`SUPERVISED` or :data:`SEGMENTATION`.
         settings: of the recipe, as ``medvl train --set`` takes them, which replace those that all arms share.
         sources: what it learns from, as ``KIND=PART`` with a part of :data:`evidence.data.PARTS` or a real data set of
             :data:`evidence.data.REAL`; empty for the whole synthetic table.
@@ -210,6 +213,10 @@ _ARMS = [
     Arm("supervised-demo", "labels only, supervised", SUPERVISED, own_scale="demo"),
     Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long", most_seeds=2),
     Arm("untrained-demo", "untrained ResNet", "medvl", trained=False, own_scale="demo"),
+    # The encoder of convirt with a decoder, trained on masks: what few labeled cases of real lungs gain from.
+    Arm("masks-findings", "findings of generated images, segmented", SEGMENTATION, {"masks": "findings"}),
+    Arm("masks-lungs", "lungs of generated images, segmented", SEGMENTATION, {"masks": "generated-lungs"}),
+    Arm("masks-real", "lungs of real images, segmented (a ceiling)", SEGMENTATION, {"masks": "lungs"}),
     # Real images.
     Arm(
         "real-medclip",

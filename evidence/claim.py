@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from evidence import statistics
-from evidence.arms import ARMS, SUPERVISED, Arm
+from evidence.arms import ARMS, SEGMENTATION, SUPERVISED, Arm
 from evidence.statistics import NO_RESULTS, Interval, t_interval
 from evidence.store import Store
 
@@ -33,8 +33,8 @@ FIGURES = {
 }
 """Titles of the figures that tables show."""
 
-SUPERVISED_MEASURES = {"probe", "few_shot", "lungs", "fine_tune", "classifier"}
-"""What the supervised baseline has: it has no text tower."""
+ENCODER_MEASURES = {"probe", "few_shot", "lungs", "fine_tune"}
+"""What an image encoder without a text tower has: that of the supervised baseline, or one trained on masks."""
 
 
 @dataclass(frozen=True)
@@ -138,8 +138,10 @@ class Claim:
                 figure = comparison.below_figure or comparison.figure
                 needs.setdefault(comparison.below, set()).add(figure.partition("/")[0])
         for arm in needs:
+            if ARMS[arm].recipe in (SUPERVISED, SEGMENTATION):
+                needs[arm] &= ENCODER_MEASURES
             if ARMS[arm].recipe == SUPERVISED:
-                needs[arm] = (needs[arm] & SUPERVISED_MEASURES) | {"classifier"}
+                needs[arm].add("classifier")
         return needs
 
     def verdict(self, store: Store, scale: str) -> str:

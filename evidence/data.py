@@ -51,7 +51,7 @@ KEYS = ("image", "report", "label", "study_id", "patient_id")
 
 def has_real(arm: Arm) -> bool:
     """Whether the real data sets that an arm learns from and is tested on are there."""
-    named = [parse_source(source).location for source in arm.sources] + [arm.test]
+    named = [parse_source(source).location for source in arm.sources] + [arm.test, arm.settings.get("masks")]
     return all(REAL[name].exists() for name in named if name in REAL)
 
 
@@ -77,7 +77,7 @@ class EvidenceData:
         done = self.folder / "parts.json"  # written last
         if done.is_file():
             return
-        SyntheticChestXRay(self.scale.studies, self.scale.image_size, DATA_SEED).save(self.folder, masks=True)
+        self._generator.save(self.folder, masks=True)
         with self.table.open(newline="") as file:
             rows = [row for row in csv.DictReader(file) if row["split"] == "train"]
         patients = np.array(sorted({row["patient_id"] for row in rows}))
@@ -134,6 +134,15 @@ class EvidenceData:
         _write_table(path, [{**row, "image": str(REAL["pneumonia"].parent / row["image"])} for row in kept])
         return path
 
+    def lungs(self, study: Mapping[str, Any]) -> torch.Tensor:
+        """The lungs of a study of the synthetic set (1, H, W), 0 or 1."""
+        index = int(str(study["study_id"]).rpartition("-s")[2])
+        return torch.from_numpy(self._generator.lungs(index))[None]
+
+    @cached_property
+    def _generator(self) -> SyntheticChestXRay:
+        return SyntheticChestXRay(self.scale.studies, self.scale.image_size, DATA_SEED)
+
     def manifest(self, arm: Arm) -> Manifest:
         """The studies that an arm is tested on, and the training and validation studies of the probes."""
         if arm.test == "pneumonia":
@@ -189,12 +198,13 @@ class TestData:
     def mask_loader(self, studies: Sequence[Mapping[str, Any]]) -> StudyLoader:
         """Batches of studies of the synthetic set with the masks of their findings."""
         keys = [key for key in KEYS if key != "label"] + ["mask"]
-        transform = Compose([self.prepare, self._add_masks, SelectItemsd(keys)])
+        transform = Compose([self.prepare, self.add_masks, SelectItemsd(keys)])
         return StudyLoader(
             StudyDataset([dict(study) for study in studies], transform, cache_bytes=10**9), batch_size=64
         )
 
-    def _add_masks(self, study: dict[str, Any]) -> dict[str, Any]:
+    def add_masks(self, study: dict[str, Any]) -> dict[str, Any]:
+        """A study of the synthetic set with the masks of its findings, ``mask`` (K, H, W)."""
         files = [self.masks / str(study["study_id"]) / f"{name}.png" for name in self.mask_names]
         empty = np.zeros((self.image_size, self.image_size), bool)
         masks = [np.asarray(Image.open(file)) > 0 if file.is_file() else empty for file in files]

@@ -1,26 +1,31 @@
-"""Training of an arm: a recipe as ``medvl train`` runs it, or the supervised baseline."""
+"""Training of an arm: a recipe as ``medvl train`` runs it, or an image encoder alone on labels or masks."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from monai.engines import SupervisedTrainer
+from monai.handlers import LrScheduleHandler
+from monai.losses import DiceLoss
+from monai.transforms import Compose, EnsureTyped, Lambdad, SelectItemsd, Transform
+from monai.utils import set_determinism
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from evidence.arms import SUPERVISED, Arm, settings_of
-from evidence.data import EvidenceData, TestData
+from evidence.arms import SEGMENTATION, SUPERVISED, Arm, settings_of
+from evidence.data import EvidenceData, LungCases, TestData
 from evidence.scales import Scale
 from medvl.data import StudyDataset, StudyLoader
 from medvl.engines import warmup_cosine
-from medvl.evaluation import FindingClassifier
+from medvl.evaluation import FindingClassifier, SegmentationDecoder, dense_features
 from medvl.handlers import EpochSeed, FiniteLoss, GradientClipping, read_metrics
 from medvl.networks import convirt
 from medvl.text import make_class_prompts
-from medvl.transforms import image_augmentation, image_preprocessing
+from medvl.transforms import RandRadiographAffined, image_augmentation, image_preprocessing
 from medvl.workflows import RecipeWorkflow, TrainedRun, train
 
 
@@ -29,13 +34,13 @@ class Trained:
     """A trained arm, ready to be measured.
 
     Args:
-        model: a dual encoder; of the supervised baseline only its image side is trained.
+        model: a dual encoder; without texts only its image side is trained.
         test: the studies to measure it on.
         scale: the scale of the arm.
         seed: of the training.
         steps: number of optimizer steps.
         classifier: of the findings, of the supervised baseline only.
-        run: the run folder's model and prompts; None of the supervised baseline.
+        run: the run folder's model and prompts; None without a recipe.
     """
 
     model: nn.Module
@@ -62,8 +67,8 @@ def train_arm(arm: Arm, scale: Scale, seed: int, data: EvidenceData, folder: Pat
         folder: the run folder.
     """
     settings = settings_of(arm, scale, seed)
-    if arm.recipe == SUPERVISED:
-        return train_supervised(settings, scale, data, arm)
+    if arm.recipe in (SUPERVISED, SEGMENTATION):
+        return (train_supervised if arm.recipe == SUPERVISED else train_segmenter)(settings, scale, data, arm)
     settings |= {**data.settings(arm), "output": str(folder), "resume": True, "progress": False}
     if arm.without:
         terms = RecipeWorkflow(arm.recipe).whole_config()["loss"]["losses"]
@@ -91,28 +96,93 @@ class KnownLabelsLoss(nn.Module):
         return F.binary_cross_entropy_with_logits(logits[known], labels[known])
 
 
+class MasksLoss(nn.Module):
+    """Binary cross entropy plus one minus the soft Dice of each structure over the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dice = DiceLoss(sigmoid=True, batch=True)
+
+    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
+        """The mean over structures, of logits and masks (N, K, H, W)."""
+        return F.binary_cross_entropy_with_logits(logits, masks) + self.dice(logits, masks)
+
+
+class Segmenter(nn.Module):
+    """The image encoder of a dual encoder with a decoder of its feature maps.
+
+    Args:
+        model: the dual encoder.
+        image_size: side of the images.
+        structures: number of them.
+    """
+
+    def __init__(self, model: nn.Module, image_size: int, structures: int) -> None:
+        super().__init__()
+        self.encoder = model.image_encoder
+        maps = dense_features(self.encoder)(torch.zeros(1, 1, image_size, image_size))
+        self.decoder = SegmentationDecoder([features.shape[1] for features in maps], structures)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, K, H, W)."""
+        return self.decoder(dense_features(self.encoder, frozen=False)(image), image.shape[2:])
+
+
 def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> Trained:
-    """The image encoder of convirt's preset with a linear head, trained on every label of the training split.
+    """The image encoder of convirt's preset with a linear head, trained on every label of the training split."""
+    model, test = _untrained(settings, scale, data, arm)
+    classifier = FindingClassifier(model, scale.embed_dim, len(test.manifest.names))
+    steps = _fit(classifier, KnownLabelsLoss(), "label", test.studies("train"), test.prepare, settings, scale)
+    return Trained(model.eval(), test, scale, settings["seed"], steps, classifier=classifier.eval())
+
+
+def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> Trained:
+    """The same encoder with a decoder, trained on the masks of the training split or of the real cases with lungs."""
+    model, test = _untrained(settings, scale, data, arm)
+    studies, masks = test.studies("train"), settings["masks"]
+    structures = len(test.mask_names) if masks == "findings" else 1
+    if masks == "findings":
+        prepare = Compose([test.prepare, test.add_masks])
+    elif masks == "generated-lungs":
+        prepare = Compose([test.prepare, lambda study: {**study, "mask": data.lungs(study)}])
+    else:  # as many passes over the few real cases as make the steps of the other arms
+        cases, _ = LungCases(test.prepare, test.image_size).split()
+        studies, prepare = [cases[row % len(cases)] for row in range(len(studies))], Compose([])
+    segmenter = Segmenter(model, test.image_size, structures)
+    steps = _fit(segmenter, MasksLoss(), "mask", studies, prepare, settings, scale)
+    return Trained(model.eval(), test, scale, settings["seed"], steps)
+
+
+def _untrained(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> tuple[nn.Module, TestData]:
+    """A dual encoder of convirt's preset with random weights by the seed, and what it is measured on."""
+    size = settings["image_size"]
+    set_determinism(settings["seed"])
+    test = TestData(data.manifest(arm), image_preprocessing(size), size, data.folder / "masks")
+    return convirt(scale.preset, image_size=size, embed_dim=scale.embed_dim), test
+
+
+def _fit(
+    network: nn.Module,
+    loss: nn.Module,
+    target: str,
+    studies: Sequence[Mapping[str, Any]],
+    prepare: Transform,
+    settings: Mapping[str, Any],
+    scale: Scale,
+) -> int:
+    """Train a network of images for a target; returns the number of steps.
 
     Augmentation, batch size, steps, learning rate and schedule are those of the other arms.
     """
-    from monai.engines import SupervisedTrainer
-    from monai.handlers import LrScheduleHandler
-    from monai.transforms import Compose, SelectItemsd
-    from monai.utils import set_determinism
-
     seed, size, batch_size = (settings[name] for name in ("seed", "image_size", "batch_size"))
-    set_determinism(seed)
-    test = TestData(data.manifest(arm), image_preprocessing(size), size, data.folder / "masks")
-    model = convirt(scale.preset, image_size=size, embed_dim=scale.embed_dim)
-    classifier = FindingClassifier(model, scale.embed_dim, len(test.manifest.names)).to(scale.device)
+    network = network.to(scale.device)
     options = {name.removeprefix("augmentation#"): value for name, value in settings.items() if "augmentation#" in name}
-    transform = Compose(
-        [test.prepare, image_augmentation(size, **options), SelectItemsd(["image", "label", "study_id", "patient_id"])]
-    )
-    dataset = StudyDataset(test.studies("train"), transform, seed=seed, cache_bytes=2 * 10**9)
+    keys = ["image", target, "study_id", "patient_id"]
+    augment = image_augmentation(size, **options) if target == "label" else _augment_with_mask(size, options)
+    transform = Compose([prepare, augment, SelectItemsd(keys)])
+    dataset = StudyDataset([dict(study) for study in studies], transform, seed=seed, cache_bytes=2 * 10**9)
     loader = StudyLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=len(dataset) >= batch_size)
-    optimizer = torch.optim.AdamW(classifier.parameters(), settings["learning_rate"], weight_decay=1e-4)
+    optimizer = torch.optim.AdamW(network.parameters(), settings["learning_rate"], weight_decay=1e-4)
     steps = settings["epochs"] * len(loader)
     handlers = [
         EpochSeed(loader, seed),
@@ -124,12 +194,26 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
         device=torch.device(scale.device),
         max_epochs=settings["epochs"],
         train_data_loader=loader,
-        network=classifier,
+        network=network,
         optimizer=optimizer,
-        loss_function=KnownLabelsLoss(),
-        prepare_batch=lambda batch, device, non_blocking, **_: (batch["image"].to(device), batch["label"].to(device)),
+        loss_function=loss,
+        prepare_batch=lambda batch, device, non_blocking, **_: (batch["image"].to(device), batch[target].to(device)),
         train_handlers=handlers,
         decollate=False,
     )
     trainer.run()
-    return Trained(model.eval(), test, scale, seed, steps, classifier=classifier.eval())
+    return steps
+
+
+def _augment_with_mask(size: int, options: Mapping[str, Any]) -> Compose:
+    """The augmentation of images, whose crop, rotation and translation are those of the mask too."""
+    places = {name: options[name] for name in ("flip_prob", "crop", "rotation", "translation")}
+    still = {"flip_prob": 0.0, "crop": (1.0, 1.0), "rotation": 0.0, "translation": 0.0, "scale": (1.0, 1.0)}
+    return Compose(
+        [
+            EnsureTyped("mask", dtype=torch.float32, track_meta=False),
+            RandRadiographAffined(["image", "mask"], **places, size=size),
+            image_augmentation(size, **{**options, **still}),
+            Lambdad("mask", lambda mask: (mask >= 0.5).float()),
+        ]
+    )

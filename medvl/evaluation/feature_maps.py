@@ -18,7 +18,7 @@ EXTRA_TOKENS = 8
 """Largest number of class and register tokens before the patches of a transformer."""
 
 
-def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
+def dense_features(model: Any, frozen: bool = True) -> Callable[[Tensor], list[Tensor]]:
     """A function from images (N, C, H, W[, D]) to feature maps (N, C', h, w[, d]), from the finest to the coarsest.
 
     It takes the first of these that ``model`` has:
@@ -35,10 +35,11 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
 
     Args:
         model: the model.
+        frozen: whether the model runs without gradients and in evaluation mode, after which its mode is restored; False to
+            train it with what is learned on its maps.
 
     Returns:
-        The function, from images (N, C, H, W[, D]) to maps (N, C', h, w[, d]). It runs without gradients and in
-        evaluation mode, and restores the mode of the model.
+        The function, from images (N, C, H, W[, D]) to maps (N, C', h, w[, d]).
 
     Raises:
         TypeError: If the model has none of these.
@@ -48,18 +49,24 @@ def dense_features(model: Any) -> Callable[[Tensor], list[Tensor]]:
         >>> [tuple(features.shape) for features in dense_features(network)(torch.zeros(3, 1, 16, 16))]
         [(3, 4, 8, 8), (3, 8, 4, 4)]
     """
+    owner, features = _reader(model)
+    return _frozen(owner, features) if frozen else features
+
+
+def _reader(model: Any) -> tuple[Any, Callable[[Tensor], list[Tensor]]]:
+    """What the maps are read of, and the function that reads them."""
     own = getattr(model, "feature_maps", None)
     if callable(own):
-        return _frozen(model, lambda image: _as_maps(own(image), image))
+        return model, (lambda image: _as_maps(own(image), image))
     encoders = (getattr(model, "image_encoder", None), getattr(model, "vision_model", None), model)
     encoder = next((encoder for encoder in encoders if isinstance(encoder, nn.Module)), None)
     if encoder is not None:
-        return _frozen(encoder, lambda image: _module_maps(encoder, _fit_channels(encoder, image)))
+        return encoder, (lambda image: _module_maps(encoder, _fit_channels(encoder, image)))
     patches = getattr(model, "encode_patches", None)
     if callable(patches):
-        return _frozen(model, lambda image: [_patch_map(*patches(image))])
+        return model, (lambda image: [_patch_map(*patches(image))])
     if callable(model):
-        return _frozen(model, lambda image: _as_maps(model(image), image))
+        return model, (lambda image: _as_maps(model(image), image))
     expected = "have feature_maps, image_encoder, vision_model or encode_patches, or be callable"
     raise TypeError(error_message("model", expected, type(model).__name__))
 

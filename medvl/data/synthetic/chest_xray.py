@@ -74,13 +74,7 @@ class SyntheticChestXRay(SyntheticDataset):
         Returns:
             The image, uint8 (size, size), and the masks of the findings, uint8 (10, size, size).
         """
-        body = Body.sample(self._rng("patient", patient_number(self.seed, index)))
-        exposure = Exposure.sample(self._rng("exposure", index))
-        changes = Changes()
-        for finding in findings:
-            change_shape(changes, finding, body, self._rng("place", index, finding.name))
-        texture = self._random_bytes(TEXTURE_BYTES, "texture", index)
-        chest = Chest(Canvas(self.size, exposure.pose), body, changes, exposure.breath, texture)
+        chest, exposure = self._chest(index, findings)
         masks = np.zeros((len(DRAWABLE), self.size, self.size), dtype=np.uint8)
         for finding in findings:
             mask = draw_finding(chest, finding, self._rng("place", index, finding.name))
@@ -89,6 +83,38 @@ class SyntheticChestXRay(SyntheticDataset):
             draw_marker(chest, exposure.marker)
         noise = self._random_bytes(2 * self.size * self.size, "noise", index, self.size)
         return chest.picture(exposure, noise), masks
+
+    def lungs(self, index: int) -> NDArray[np.uint8]:
+        """The lungs of study ``index``, without what heart and mediastinum hide.
+
+        Args:
+            index: of the study.
+
+        Returns:
+            uint8 (size, size), 1 in a lung and 0 elsewhere.
+
+        Raises:
+            IndexError: If there is no such study.
+
+        Example:
+            >>> lungs = SyntheticChestXRay(length=3, size=64, seed=0).lungs(2)
+            >>> lungs.shape, lungs[:, :32].any(), lungs[:, 32:].any(), lungs[:, 31:33].any()
+            ((64, 64), True, True, False)
+        """
+        index = range(self.length)[index]
+        chest, _ = self._chest(index, self.get_metadata(index)["findings"])
+        return (chest.lung * (1 - chest.center) > 0.5).astype(np.uint8)
+
+    def _chest(self, index: int, findings: Sequence[Finding]) -> tuple[Chest, Exposure]:
+        """The chest of study ``index`` in the shape that findings give it, without their densities, and its exposure."""
+        body = Body.sample(self._rng("patient", patient_number(self.seed, index)))
+        exposure = Exposure.sample(self._rng("exposure", index))
+        changes = Changes()
+        for finding in findings:
+            change_shape(changes, finding, body, self._rng("place", index, finding.name))
+        texture = self._random_bytes(TEXTURE_BYTES, "texture", index)
+        chest = Chest(Canvas(self.size, exposure.pose), body, changes, exposure.breath, texture)
+        return chest, exposure
 
     def _compose_report(self, findings: Sequence[Finding], rng: RandomStream) -> tuple[str, dict[str, float]]:
         return compose_report(findings, rng)
