@@ -178,7 +178,7 @@ def _fit(
     network = network.to(scale.device)
     options = {name.removeprefix("augmentation#"): value for name, value in settings.items() if "augmentation#" in name}
     keys = ["image", target, "study_id", "patient_id"]
-    augment = image_augmentation(size, **options) if target == "label" else _augment_with_mask(size, options)
+    augment = image_augmentation(size, **options) if target == "label" else augment_with_mask(size, options)
     transform = Compose([prepare, augment, SelectItemsd(keys)])
     dataset = StudyDataset([dict(study) for study in studies], transform, seed=seed, cache_bytes=2 * 10**9)
     loader = StudyLoader(dataset, batch_size=batch_size, shuffle=True, drop_last=len(dataset) >= batch_size)
@@ -205,7 +205,7 @@ def _fit(
     return steps
 
 
-def _augment_with_mask(size: int, options: Mapping[str, Any]) -> Compose:
+def augment_with_mask(size: int, options: Mapping[str, Any]) -> Compose:
     """The augmentation of images, whose crop, rotation and translation are those of the mask too."""
     places = {name: options[name] for name in ("flip_prob", "crop", "rotation", "translation")}
     still = {"flip_prob": 0.0, "crop": (1.0, 1.0), "rotation": 0.0, "translation": 0.0, "scale": (1.0, 1.0)}

@@ -124,6 +124,31 @@ class TestTrueToItself:
         mask = masks[dataset.drawable.index(name)].astype(bool)
         assert change[mask].mean() > 3 * change[~mask].mean()
 
+    def test_lungs_are_dark_on_both_sides_and_keep_clear_of_the_heart(self):
+        data = SyntheticChestXRay(length=30, size=64)
+        healthy = [i for i in range(30) if not data.get_metadata(i)["findings"]]
+        assert len(healthy) > 3
+        for index in healthy:
+            image, lungs = data[index]["image"][0].numpy(), data.lungs(index)
+            assert lungs.dtype == np.uint8
+            assert 0.1 < lungs.mean() < 0.5
+            assert min(lungs[:, :28].sum(), lungs[:, 36:].sum()) > 200
+            assert image[lungs == 1].mean() < image[20:44, 31:33].mean() - 0.1  # the mediastinum
+        large = SyntheticChestXRay(length=3, size=128).lungs(2)
+        small = large.reshape(64, 2, 64, 2).mean(axis=(1, 3)) > 0.5
+        assert (small == data.lungs(2)).mean() > 0.95
+        np.testing.assert_array_equal(data.lungs(-1), data.lungs(29))
+        with pytest.raises(IndexError):
+            data.lungs(30)
+
+    def test_a_finding_changes_the_shape_of_the_lungs(self):
+        data = SyntheticChestXRay(length=400, size=64)
+        hearts = {True: [], False: []}
+        for index in range(400):
+            names = {finding.name for finding in data.get_metadata(index)["findings"]}
+            hearts["Cardiomegaly" in names].append(int(data.lungs(index).sum()))
+        assert np.mean(hearts[True]) < 0.95 * np.mean(hearts[False])
+
     def test_text_never_says_more_than_the_image_shows(self):
         for study in STUDIES:
             image, text = study["label"], study["text_label"]

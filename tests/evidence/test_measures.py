@@ -10,12 +10,12 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from evidence import measures
-from evidence.arms import ARMS
-from evidence.data import EvidenceData
+from evidence import measures, training
+from evidence.arms import ARMS, AUGMENTATION
+from evidence.data import EvidenceData, LungCases, has_real
 from evidence.measures import WORDINGS, measure, same_diagnosis
 from evidence.scales import SCALES
-from evidence.training import KnownLabelsLoss, train_arm
+from evidence.training import KnownLabelsLoss, MasksLoss, Segmenter, augment_with_mask, train_arm
 from medvl.evaluation import Embeddings
 
 SCALE = replace(SCALES["quick"], studies=60)
@@ -81,6 +81,63 @@ def test_the_supervised_baseline_learns_and_is_measured(tmp_path):
     figures = measure(long, {"classifier", "probe"})
     assert set(figures) == {"classifier/auroc", "probe/1", "probe/10", "probe/100"}
     assert 0 < figures["classifier/auroc"] <= 1
+
+
+@pytest.mark.parametrize("name", ["masks-findings", "masks-lungs", "masks-real"])
+def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monkeypatch):
+    if not has_real(ARMS[name]):
+        pytest.skip("the real images with lung masks are not there")
+    segmenters = []
+
+    class Recorded(Segmenter):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            segmenters.append(self)
+
+    monkeypatch.setattr(training, "Segmenter", Recorded)
+    data = EvidenceData(SCALE, tmp_path)
+    data.prepare()
+    short, again, long = (
+        train_arm(ARMS[name], replace(SCALE, epochs=epochs), 0, data, tmp_path / "run") for epochs in (1, 1, 24)
+    )
+    assert (short.steps, long.steps) == (1, 24)
+    assert all(torch.equal(a, b) for a, b in zip(short.model.parameters(), again.model.parameters(), strict=True))
+    test = short.test
+    if name == "masks-real":
+        cases, _ = LungCases(test.prepare, test.image_size).split()
+        images, masks = (torch.stack([cases[row][key] for row in range(16)]) for key in ("image", "mask"))
+    elif name == "masks-lungs":
+        studies = [test.prepare(study) for study in test.studies("train")]
+        images = torch.stack([study["image"] for study in studies])
+        masks = torch.stack([data.lungs(study) for study in studies])
+    else:
+        batch = next(iter(test.mask_loader(test.studies("train"))))
+        images, masks = batch["image"], batch["mask"]
+    with torch.inference_mode():
+        losses = [MasksLoss()(network.eval()(images), masks.float()).item() for network in segmenters]
+    assert losses[2] < losses[0] - 0.1
+    # The model that is measured holds the encoder that was trained, and no decoder.
+    assert next(long.model.image_encoder.parameters()) is next(segmenters[2].encoder.parameters())
+    assert long.classifier is None
+
+
+def test_the_loss_of_masks_is_cross_entropy_and_dice():
+    logits, masks = torch.tensor([[[[2.0, -1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
+    p, q = 1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(1.0))
+    entropy = -(np.log(p) + np.log(1 - q)) / 2
+    assert MasksLoss()(logits, masks).item() == pytest.approx(entropy + 1 - 2 * p / (p + q + 1), abs=1e-4)
+
+
+def test_a_mask_is_moved_as_its_image_is():
+    square = torch.zeros(1, 32, 32)
+    square[:, 6:18, 9:25] = 1
+    augment = augment_with_mask(32, AUGMENTATION).set_random_state(0)
+    for _ in range(20):
+        view = augment({"image": square, "mask": square[0][None].bool()})
+        assert set(view["mask"].unique().tolist()) == {0.0, 1.0}
+        assert not torch.equal(view["mask"], square)
+        bright = view["image"] >= view["image"].max() / 2
+        assert (bright == view["mask"].bool()).float().mean() > 0.99
 
 
 def test_an_untrained_arm_is_measured_with_random_weights(tmp_path):

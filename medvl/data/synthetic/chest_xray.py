@@ -98,8 +98,8 @@ class SyntheticChestXRay(SyntheticDataset):
 
         Example:
             >>> lungs = SyntheticChestXRay(length=3, size=64, seed=0).lungs(2)
-            >>> lungs.shape, lungs[:, :32].any(), lungs[:, 32:].any(), lungs[:, 31:33].any()
-            ((64, 64), True, True, False)
+            >>> lungs.shape, int(lungs.max()), int(lungs[:, 31:33].max())
+            ((64, 64), 1, 0)
         """
         index = range(self.length)[index]
         chest, _ = self._chest(index, self.get_metadata(index)["findings"])

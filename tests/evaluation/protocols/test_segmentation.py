@@ -305,6 +305,20 @@ class TestDenseFeatures:
         with pytest.raises(TypeError, match="feature maps must be a tensor"):
             dense_features(lambda _: "map")(image)
 
+    def test_a_model_that_is_not_frozen_is_trained_on_its_maps(self):
+        from medvl.networks import ImageEncoder
+
+        encoder = ImageEncoder("resnet10", image_size=64, width=0.125).train()
+        image = torch.rand(2, 1, 64, 64)
+        assert not any(features.requires_grad for features in dense_features(encoder)(image))
+        means = [module.running_mean.clone() for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+        loss = sum(features.square().mean() for features in dense_features(encoder, frozen=False)(image))
+        loss.backward()
+        assert all(weight.grad is not None and weight.grad.any() for weight in encoder.backbone.parameters())
+        after = [module.running_mean for module in encoder.modules() if isinstance(module, nn.BatchNorm2d)]
+        assert means
+        assert not any(torch.equal(a, b) for a, b in zip(means, after, strict=True))  # in training mode
+
     def test_own_maps_come_first(self):
         class Model(nn.Module):
             def feature_maps(self, image):
