@@ -19,7 +19,9 @@ from evidence.claim import Claim, arms_of, needed_measures
 from evidence.data import EvidenceData, has_real
 from evidence.scales import SCALES, Scale
 from evidence.store import Store, environment, result_key
+from medvl.utils.errors import DiskFullError
 from medvl.utils.worker_processes import end_with_parent
+from medvl.workflows import FolderInUseError
 
 Print = Callable[[str], None]
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -114,7 +116,9 @@ def run_tasks(tasks: Sequence[Task], jobs: int, say: Print = _print) -> list[str
                 task, error = futures[future], future.exception()
                 seconds = "" if error else f" in {future.result():.0f} s"
                 if error:
-                    errors.append(f"{task.arm}, seed {task.seed}:\n{''.join(traceback.format_exception(error))}")
+                    explained = isinstance(error, FolderInUseError | DiskFullError)
+                    text = f"{error}\n" if explained else "".join(traceback.format_exception(error))
+                    errors.append(f"{task.arm}, seed {task.seed}:\n{text}")
                 state = f"failed: {error}" if error else "done"
                 passed = time.perf_counter() - start
                 say(f"[{number}/{len(tasks)}, {passed / 60:.1f} min] {task.arm}, seed {task.seed}: {state}{seconds}")

@@ -32,7 +32,8 @@ CLAIMS = [
         source="this library, after MLIP's few-shot segmentation",
         checked=True,
         done="Lungs of 147 real chest X-rays with masks drawn by people, split by patient. A decoder on the frozen encoder "
-        "learns from 5 and 10 of them. The encoders were trained on synthetic images only.",
+        "learns from 5 and 10 of them, drawn twice, for every arm and seed the same. The encoders were trained on synthetic "
+        "images only.",
         arms=("medvl", "convirt", "medclip"),
         figures=("lungs/dice_5", "lungs/dice_10"),
         comparisons=(

@@ -15,6 +15,7 @@ from evidence.claims import choose_claims
 from evidence.runner import Task, expected_seconds, plan, run_task
 from evidence.scales import SCALES
 from evidence.store import Store
+from medvl.workflows import FolderInUseError
 
 CLAIMS = choose_claims(["convirt-retrieval"])
 QUICK = replace(SCALES["quick"], seeds=(0, 1))
@@ -112,6 +113,8 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
             future: Future[float] = Future()
             if task.arm == "mlip":
                 future.set_exception(ValueError("no patches"))
+            elif task.arm == "umcl":
+                future.set_exception(FolderInUseError("runs/umcl is in use by process 7."))
             else:
                 future.set_result(2.0)
             return future
@@ -119,14 +122,17 @@ def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(runner, "ProcessPoolExecutor", Pool)
     monkeypatch.setattr(runner.os, "environ", {"OMP_NUM_THREADS": "2"})
     bad = Task("mlip", 1, "quick", (), good.results, good.work)
-    errors = runner.run_tasks([bad, good], 2, said.append)
+    used = Task("umcl", 2, "quick", (), good.results, good.work)
+    errors = runner.run_tasks([bad, good, used], 2, said.append)
     assert runner.os.environ == {"OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
-    assert len(errors) == 1
-    assert "mlip, seed 1" in errors[0]
-    assert "no patches" in errors[0]
+    unexplained, explained = sorted(errors)
+    assert unexplained.startswith("mlip, seed 1:\n")
+    assert unexplained.endswith("ValueError: no patches\n")
+    assert explained == "umcl, seed 2:\nruns/umcl is in use by process 7.\n"
     assert sorted(line.partition("] ")[2] for line in said) == [
         "convirt, seed 0: done in 2 s",
         "mlip, seed 1: failed: no patches",
+        "umcl, seed 2: failed: runs/umcl is in use by process 7.",
     ]
 
 
