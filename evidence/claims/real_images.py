@@ -68,7 +68,7 @@ CLAIMS = [
         remarks="Lungs can be learned far better than by random filters, as the ceiling shows, and generated images are good "
         "enough for it: with their lungs' masks all four differences exclude 0. Masks of findings, another structure than the "
         "one that is asked for, gain with five cases; with ten it is undecided. So it is not the distance from generated to "
-        "real images that keeps the lungs of the claim before from gaining, but that texts and labels ask what is in an image and "
-        "not where it is. Not tried: a loss on masks beside those of medvl; texts and labels of real images at this size.",
+        "real images that keeps the lungs of the claim before from gaining, but that texts and labels ask what is in an image "
+        "and not where it is. Not tried: a loss on masks beside those of medvl; texts and labels of real images at this size.",
     ),
 ]
