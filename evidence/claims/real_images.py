@@ -42,8 +42,8 @@ CLAIMS = [
         ),
         remarks="None of the pre-trainings is above random filters, and where an interval excludes 0 the pre-training is "
         "below: convirt with 10 cases, the supervised encoder with 5. The next claim examines the reason. "
-        "Ten of the 147 are lateral views whose mask is empty: they count in no Dice, but one is among the labeled cases of the "
-        "second draw, for every arm.",
+        "Ten of the 147 are lateral views whose mask is empty: they count in no Dice, but one is among the labeled cases of "
+        "the second draw, for every arm.",
     ),
     Claim(
         name="real-lungs-masks",
