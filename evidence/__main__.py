@@ -112,7 +112,7 @@ def run(
 
     tasks = runner.plan(claims, all_claims(), scale, store, work.resolve(), options.keep)
     tasks = [task for task in tasks if options.seeds is None or task.seed in options.seeds]
-    for name in runner.left_out(claims):
+    for name in runner.left_out(claims, all_claims()):
         print(f"Left out: {name}, whose real data are not here.")
     seconds = runner.expected_seconds(tasks, timed or store)
     time = f", about {seconds / options.jobs / 60:.0f} minutes by earlier results" if seconds else ""

@@ -217,7 +217,7 @@ class TestData:
 
 
 class LungCases:
-    """Real chest X-rays with lung masks drawn by people, as batches for few-shot segmentation.
+    """Real chest X-rays with lung masks drawn by people, for few-shot segmentation and for training on masks.
 
     Args:
         prepare: the image preprocessing of the model.
@@ -231,7 +231,7 @@ class LungCases:
             self.rows = [row for row in csv.DictReader(file) if row["lung_mask"]]
 
     def split(self, share: float = 0.6, seed: int = 0) -> tuple[StudyDataset, StudyDataset]:
-        """Cases to draw labeled ones from, and test cases of other patients: the same for every model."""
+        """Cases to draw labeled ones from or to train on, and test cases of other patients: the same for every model."""
         patients = sorted({row["patient"] for row in self.rows})
         order = np.random.default_rng(seed).permutation(len(patients))
         known = {patients[place] for place in order[: round(share * len(patients))]}

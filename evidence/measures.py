@@ -158,7 +158,7 @@ def few_shot(measured: Measured) -> Figures:
 
 
 def lungs(measured: Measured) -> Figures:
-    """Dice of lungs on real images, which the model never saw, by a decoder that learned from few labeled cases."""
+    """Dice of lungs on real images of patients that no arm learns from, by a decoder that learned from few labeled cases."""
     test = measured.trained.test
     train, held_out = LungCases(test.prepare, test.image_size).split()
     return _few_shot_dice(measured, train, StudyLoader(held_out, batch_size=16), ["lungs"])
@@ -174,6 +174,7 @@ def _few_shot_dice(measured: Measured, train: Any, test: Any, names: Sequence[st
         shots=scale.shots,
         seeds=scale.draws,
         steps=scale.decoder_steps,
+        device=next(measured.trained.model.parameters()).device,
         examples=0,
         bootstrap=NO_INTERVAL,
     )

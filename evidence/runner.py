@@ -9,12 +9,12 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
 
-from evidence.arms import ARMS, settings_of
+from evidence.arms import ARMS, Arm, settings_of
 from evidence.claim import Claim, arms_of, needed_measures
 from evidence.data import EvidenceData, has_real
 from evidence.scales import SCALES, Scale
@@ -60,27 +60,34 @@ def plan(
 ) -> list[Task]:
     """The tasks that some claims lack, seed by seed, so that an interrupted run has whole seeds.
 
-    An arm is measured for all claims, and not only those chosen, so that it need not be trained again for another.
+    An arm is measured for all claims, and not only those chosen, so that it need not be trained again for another. One
+    whose every measure lacks its real data is not trained.
     """
-    from evidence.measures import NEEDS
-
     needs = needed_measures(all_claims)
     tasks = []
     for seed in scale.seeds:
         for arm in arms_of(claims):
-            measures = {name for name in needs[arm.name] if name not in NEEDS or NEEDS[name].exists()}
-            if seed in arm.seeds(scale) and has_real(arm) and not store.is_done(scale, arm, seed, measures):
+            measures = _measurable(arm, needs[arm.name])
+            if seed in arm.seeds(scale) and measures and not store.is_done(scale, arm, seed, measures):
                 tasks.append(Task(arm.name, seed, scale.name, tuple(sorted(measures)), store.folder, work, keep))
     return tasks
 
 
-def left_out(claims: Sequence[Claim]) -> list[str]:
-    """The arms and the measures whose real data are not here, by name."""
+def left_out(claims: Sequence[Claim], all_claims: Sequence[Claim]) -> list[str]:
+    """What lacks its real data, by name: arms that cannot be trained or have no other measure, and measures."""
     from evidence.measures import NEEDS
 
+    needs = needed_measures(all_claims)
     measures = {measure for needed in needed_measures(claims).values() for measure in needed}
-    arms = [f"the arm {arm.name}" for arm in arms_of(claims) if not has_real(arm)]
+    arms = [f"the arm {arm.name}" for arm in arms_of(claims) if not _measurable(arm, needs[arm.name])]
     return arms + [f"the measure {name}" for name in sorted(measures & NEEDS.keys()) if not NEEDS[name].exists()]
+
+
+def _measurable(arm: Arm, needed: Iterable[str]) -> set[str]:
+    """The measures of an arm whose real data are here; none where it cannot be trained."""
+    from evidence.measures import NEEDS
+
+    return {name for name in needed if name not in NEEDS or NEEDS[name].exists()} if has_real(arm) else set()
 
 
 def expected_seconds(tasks: Sequence[Task], store: Store) -> float | None:

@@ -137,7 +137,7 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
 
 
 def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> Trained:
-    """The same encoder with a decoder, trained on the masks of the training split or of the real cases with lungs."""
+    """The same encoder with a decoder, trained on masks of the training split, or of the real cases that are no test cases."""
     model, test = _untrained(settings, scale, data, arm)
     studies, masks = test.studies("train"), settings["masks"]
     structures = len(test.mask_names) if masks == "findings" else 1

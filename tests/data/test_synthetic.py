@@ -149,6 +149,16 @@ class TestTrueToItself:
             hearts["Cardiomegaly" in names].append(int(data.lungs(index).sum()))
         assert np.mean(hearts[True]) < 0.95 * np.mean(hearts[False])
 
+    def test_fluid_and_air_are_inside_the_lungs(self):
+        data = SyntheticChestXRay(length=200, size=64)
+        for name in ("Pneumothorax", "Consolidation", "Pleural Effusion"):
+            shares = []
+            for index in range(200):
+                mask = data[index]["mask"][data.drawable.index(name)].numpy().astype(bool)
+                if mask.any():
+                    shares.append(data.lungs(np.int64(index))[mask].mean())
+            assert np.mean(shares) > (0.65 if name == "Pleural Effusion" else 0.9)  # fluid lies behind the heart too
+
     def test_text_never_says_more_than_the_image_shows(self):
         for study in STUDIES:
             image, text = study["label"], study["text_label"]

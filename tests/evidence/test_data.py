@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from monai.transforms import Compose
+from PIL import Image
 
 from evidence.arms import ARMS
 from evidence.data import PARTS, REAL, EvidenceData, LungCases, TestData, has_real
@@ -88,6 +90,30 @@ def test_a_model_without_text_gets_no_report(data):
     for prepare, expected in ((Compose([lambda study: {**study, "report": "prepared"}]), "prepared"), (None, "")):
         test = TestData(manifest, image_preprocessing(32), 32, data.folder / "masks", prepare)
         assert set(next(iter(test.loader(test.studies("test"))))["report"]) == {expected}
+
+
+def test_lungs_are_those_of_the_study(data):
+    drawn = SyntheticChestXRay(SCALE.studies, SCALE.image_size, 0)
+    for study in data.manifest(ARMS["masks-lungs"]).studies:
+        index = int(study["study_id"].rpartition("-s")[2])
+        saved = np.asarray(Image.open(study["image"]))
+        assert np.array_equal(saved, (drawn[index]["image"][0] * 255).round().numpy())
+        assert np.array_equal(data.lungs(study)[0], drawn.lungs(index))
+
+
+@pytest.mark.skipif(not REAL["lungs"].exists(), reason="the real chest X-rays are not here")
+def test_lung_masks_lie_where_the_image_preprocessing_places_them():
+    cases, _ = LungCases(image_preprocessing(64), 64).split()
+    shapes = set()
+    for row, study in enumerate(cases.studies[:24]):
+        path = REAL["lungs"].parent / study["lung_mask"]
+        placed = image_preprocessing(64)({"image": str(path)})["image"] >= 0.5
+        found = cases[row]["mask"]
+        assert (placed == found).float().mean() > 0.99
+        shapes.add(Image.open(path).size)
+    assert len(shapes) > 5
+    assert any(width > height for width, height in shapes)
+    assert any(width < height for width, height in shapes)
 
 
 @pytest.mark.skipif(not REAL["lungs"].exists(), reason="the real chest X-rays are not here")

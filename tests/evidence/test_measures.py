@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -119,6 +120,45 @@ def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monk
     # The model that is measured holds the encoder that was trained, and no decoder.
     assert next(long.model.image_encoder.parameters()) is next(segmenters[2].encoder.parameters())
     assert long.classifier is None
+
+
+@pytest.mark.parametrize("name", ["supervised", "masks-lungs"])
+def test_a_training_of_images_alone_begins_with_the_weights_of_random_filters(name, tmp_path, monkeypatch):
+    data = EvidenceData(SCALE, tmp_path)
+    data.prepare()
+    random = train_arm(ARMS["untrained"], SCALE, 3, data, tmp_path / "run").model.image_encoder.state_dict()
+    monkeypatch.setattr(training, "_fit", lambda *arguments: 0)
+    begun = train_arm(ARMS[name], SCALE, 3, data, tmp_path / "run").model.image_encoder.state_dict()
+    assert begun.keys() == random.keys()
+    assert all(torch.equal(begun[key], random[key]) for key in random)
+
+
+@pytest.mark.skipif(not has_real(ARMS["masks-real"]), reason="the real images with lung masks are not there")
+def test_training_on_real_masks_sees_no_test_patient_and_every_other_case(tmp_path, monkeypatch):
+    seen = []
+    monkeypatch.setattr(training, "_fit", lambda *arguments: seen.append(arguments[3]) or 0)
+    scale = replace(SCALE, studies=200)
+    data = EvidenceData(scale, tmp_path)
+    data.prepare()
+    test = train_arm(ARMS["masks-real"], scale, 0, data, tmp_path / "run").test
+    cases, held_out = LungCases(test.prepare, test.image_size).split()
+    (studies,) = seen
+    assert len(studies) == len(test.studies("train")) > len(cases)
+    assert not {study["patient_id"] for study in studies} & {study["patient_id"] for study in held_out.studies}
+    counts = Counter(study["study_id"] for study in studies)
+    assert counts.keys() == {study["study_id"] for study in cases.studies}
+    assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_few_labeled_cases_are_measured_where_the_model_is(monkeypatch):
+    calls = []
+    macro = {5: SimpleNamespace(value=0.5)}
+    monkeypatch.setattr(
+        measures, "segmentation", lambda *_, **options: calls.append(options) or SimpleNamespace(macro=macro)
+    )
+    trained = SimpleNamespace(model=torch.nn.Linear(1, 1, device="meta"), scale=SCALE)
+    assert measures._few_shot_dice(SimpleNamespace(trained=trained), [], [], ["lungs"]) == {"dice_5": 0.5}
+    assert calls[0]["device"] == torch.device("meta")
 
 
 def test_the_loss_of_masks_is_cross_entropy_and_dice():

@@ -87,6 +87,8 @@ class SyntheticChestXRay(SyntheticDataset):
     def lungs(self, index: int) -> NDArray[np.uint8]:
         """The lungs of study ``index``, without what heart and mediastinum hide.
 
+        Fluid, opacities and the air of a pneumothorax are inside: the mask ends at the chest wall and the diaphragm.
+
         Args:
             index: of the study.
 

@@ -319,6 +319,32 @@ class TestDenseFeatures:
         assert means
         assert not any(torch.equal(a, b) for a, b in zip(means, after, strict=True))  # in training mode
 
+    @pytest.mark.parametrize("frozen", [True, False])
+    def test_an_error_leaves_no_hook_and_the_mode_behind(self, frozen):
+        model = nn.Sequential(nn.Conv2d(1, 2, 2, 2), nn.Conv2d(3, 2, 2, 2)).train()
+        with pytest.raises(RuntimeError, match="channels"):
+            dense_features(model, frozen=frozen)(torch.rand(2, 1, 8, 8))
+        assert model.training
+        assert not any(module._forward_hooks for module in model.modules())
+
+    def test_whatever_gives_the_maps_is_trained_if_it_is_not_frozen(self):
+        weight = torch.ones(1, requires_grad=True)
+        image = torch.rand(2, 1, 8, 8)
+
+        class Maps:
+            def feature_maps(self, image):
+                return [image * weight]
+
+        class Patches:
+            def encode_patches(self, image):
+                return (image * weight).flatten(2).transpose(1, 2), (8, 8)
+
+        for model in (Maps(), Patches(), lambda image: image * weight):
+            assert not dense_features(model)(image)[0].requires_grad
+            weight.grad = None
+            dense_features(model, frozen=False)(image)[0].sum().backward()
+            torch.testing.assert_close(weight.grad, image.sum()[None])
+
     def test_own_maps_come_first(self):
         class Model(nn.Module):
             def feature_maps(self, image):
