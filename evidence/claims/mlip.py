@@ -39,7 +39,7 @@ CLAIMS = [
         source="abstract",
         checked=True,
         done="A decoder on the frozen encoder learns from 5 and 10 cases: findings of the synthetic set, and lungs on real "
-        "chest X-rays, which no arm was trained on. They are drawn twice, for every arm and seed the same.",
+        "chest X-rays, which no arm of the table was trained on. They are drawn twice, for every arm and seed the same.",
         arms=("mlip", "mlip-global", "convirt"),
         figures=("few_shot/dice_5", "few_shot/dice_10", "lungs/dice_5", "lungs/dice_10"),
         comparisons=(
@@ -51,7 +51,7 @@ CLAIMS = [
         remarks="Of the generated findings each pre-training of the table finds more than random filters do, with or without "
         "the local loss; which of the two is better is not decided, as a finding is in one to four of the ten labeled cases, "
         "and these are drawn twice. On real lungs nothing that learned from texts or labels is above random filters, "
-        "not even the supervised encoder; what learned from masks is (the claims on real images).",
+        "not even the supervised encoder; what learned from masks of lungs is (the claims on real images).",
     ),
     Claim(
         name="mlip-alignment",
