@@ -18,6 +18,9 @@ SUPERVISED = "supervised"
 SEGMENTATION = "segmentation"
 """In place of a recipe: the same image encoder with a decoder, trained on the masks that the setting ``masks`` names."""
 
+IMAGES_ALONE = (SUPERVISED, SEGMENTATION)
+"""Trainings of an image encoder without a text tower."""
+
 AUGMENTATION = {
     "flip_prob": 0.0,  # reports tell left from right
     "crop": [0.8, 1.0],
@@ -213,10 +216,10 @@ _ARMS = [
     Arm("supervised-demo", "labels only, supervised", SUPERVISED, own_scale="demo"),
     Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long", most_seeds=2),
     Arm("untrained-demo", "untrained ResNet", "medvl", trained=False, own_scale="demo"),
-    # The encoder of convirt with a decoder, trained on masks: what few labeled cases of real lungs gain from.
-    Arm("masks-findings", "findings of generated images, segmented", SEGMENTATION, {"masks": "findings"}),
-    Arm("masks-lungs", "lungs of generated images, segmented", SEGMENTATION, {"masks": "generated-lungs"}),
-    Arm("masks-real", "lungs of real images, segmented (a ceiling)", SEGMENTATION, {"masks": "lungs"}),
+    # The encoder of convirt with a decoder, by dense supervision: what few labeled cases of real lungs gain from.
+    Arm("masks-findings", "pre-trained on masks of generated findings", SEGMENTATION, {"masks": "findings"}),
+    Arm("masks-lungs", "pre-trained on masks of generated lungs", SEGMENTATION, {"masks": "generated-lungs"}),
+    Arm("masks-real", "pre-trained on masks of real lungs (ceiling)", SEGMENTATION, {"masks": "lungs"}),
     # Real images.
     Arm(
         "real-medclip",

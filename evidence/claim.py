@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from evidence import statistics
-from evidence.arms import ARMS, SEGMENTATION, SUPERVISED, Arm
+from evidence.arms import ARMS, IMAGES_ALONE, SUPERVISED, Arm
 from evidence.statistics import NO_RESULTS, Interval, t_interval
 from evidence.store import Store
 
@@ -34,7 +34,7 @@ FIGURES = {
 """Titles of the figures that tables show."""
 
 ENCODER_MEASURES = {"probe", "few_shot", "lungs", "fine_tune"}
-"""What an image encoder without a text tower has: that of the supervised baseline, or one trained on masks."""
+"""What :data:`evidence.arms.IMAGES_ALONE` have: no text tower."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +138,7 @@ class Claim:
                 figure = comparison.below_figure or comparison.figure
                 needs.setdefault(comparison.below, set()).add(figure.partition("/")[0])
         for arm in needs:
-            if ARMS[arm].recipe in (SUPERVISED, SEGMENTATION):
+            if ARMS[arm].recipe in IMAGES_ALONE:
                 needs[arm] &= ENCODER_MEASURES
             if ARMS[arm].recipe == SUPERVISED:
                 needs[arm].add("classifier")

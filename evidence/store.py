@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from evidence.arms import SEGMENTATION, SUPERVISED, Arm, settings_of
+from evidence.arms import IMAGES_ALONE, Arm, settings_of
 from evidence.scales import DATA_SEED, Scale
 from medvl.utils.io import write_json
 from medvl.workflows import config_files
@@ -31,7 +31,7 @@ def result_key(arm: Arm, scale: Scale, seed: int) -> str:
     Results with another key are of another experiment, and are made again. A comment in a recipe's file does not change it.
     """
     scale = arm.scale(scale)
-    recipe = "convirt" if arm.recipe in (SUPERVISED, SEGMENTATION) else arm.recipe
+    recipe = "convirt" if arm.recipe in IMAGES_ALONE else arm.recipe
     content = {
         "settings": settings_of(arm, scale, seed),
         "recipe": arm.recipe,

@@ -67,8 +67,10 @@ def train_arm(arm: Arm, scale: Scale, seed: int, data: EvidenceData, folder: Pat
         folder: the run folder.
     """
     settings = settings_of(arm, scale, seed)
-    if arm.recipe in (SUPERVISED, SEGMENTATION):
-        return (train_supervised if arm.recipe == SUPERVISED else train_segmenter)(settings, scale, data, arm)
+    if arm.recipe == SUPERVISED:
+        return train_supervised(settings, scale, data, arm)
+    if arm.recipe == SEGMENTATION:
+        return train_segmenter(settings, scale, data, arm)
     settings |= {**data.settings(arm), "output": str(folder), "resume": True, "progress": False}
     if arm.without:
         terms = RecipeWorkflow(arm.recipe).whole_config()["loss"]["losses"]
