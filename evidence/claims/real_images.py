@@ -73,7 +73,7 @@ CLAIMS = [
         "texts and labels ask what is in an image and not where it is fits this: masks of findings, another structure than "
         "the one that is asked for, gain with five cases; with ten it is undecided. Masks also say more of each image than "
         "labels do, which was not kept apart. Most of the 20 real masks that were looked at hold the lung behind the heart, "
-        "and the generated ones do not; the ceiling also learns from eight lateral views whose mask is empty. Not tried: a loss "
-        "on masks beside those of medvl; texts and labels of real images at this size.",
+        "and the generated ones do not; the ceiling also learns from eight lateral views whose mask is empty. Not tried: a "
+        "loss on masks beside those of medvl; texts and labels of real images at this size.",
     ),
 ]
