@@ -21,8 +21,8 @@ FIGURES = {
     "grounding/pointing": "pointing game",
     "few_shot/dice_5": "findings, Dice with 5 cases",
     "few_shot/dice_10": "findings, Dice with 10 cases",
-    "lungs/dice_5": "real lungs, Dice with 5 cases",
-    "lungs/dice_10": "real lungs, Dice with 10 cases",
+    "real_lungs/dice_5": "real lungs, Dice with 5 cases",
+    "real_lungs/dice_10": "real lungs, Dice with 10 cases",
     "fine_tune/10": "fine-tuned, 10 % of labels",
     "fine_tune/100": "fine-tuned, 100 %",
     "same_diagnosis/auroc": "same diagnosis recognized (AUROC)",
@@ -33,7 +33,7 @@ FIGURES = {
 }
 """Titles of the figures that tables show."""
 
-ENCODER_MEASURES = {"probe", "few_shot", "lungs", "fine_tune"}
+ENCODER_MEASURES = {"probe", "few_shot", "real_lungs", "fine_tune"}
 """What :data:`evidence.arms.IMAGES_ALONE` have: no text tower."""
 
 

@@ -217,7 +217,9 @@ class TestData:
 
 
 class LungCases:
-    """Real chest X-rays with lung masks drawn by people, for few-shot segmentation and for training on masks.
+    """Real frontal chest X-rays with lung masks drawn by people, for few-shot segmentation and for training on masks.
+
+    The ten lateral views of the set have masks too, which are empty; they are left out.
 
     Args:
         prepare: the image preprocessing of the model.
@@ -228,7 +230,7 @@ class LungCases:
         self.prepare, self.read = prepare, LoadStudyImage()
         self.shape = Compose([ResizeLongest(image_size), PadToSquare(0)])
         with REAL["lungs"].open(newline="") as file:
-            self.rows = [row for row in csv.DictReader(file) if row["lung_mask"]]
+            self.rows = [row for row in csv.DictReader(file) if row["lung_mask"] and row["view"] != "L"]
 
     def split(self, share: float = 0.6, seed: int = 0) -> tuple[StudyDataset, StudyDataset]:
         """Cases to draw labeled ones from or to train on, and test cases of other patients: the same for every model."""

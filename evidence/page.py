@@ -97,8 +97,9 @@ def _group_image(group: str) -> str:
 
 def _origin(results: Sequence[dict[str, Any]]) -> str:
     """Which code, versions and time the figures are from."""
-    dates = sorted(result["date"] for result in results)
-    commits = ", ".join(f"`{commit}`" for commit in sorted({str(result["commit"]) for result in results}))
+    made = [origin for result in results for origin in (result, *result.get("kept", {}).values())]
+    dates = sorted(origin["date"] for origin in made)
+    commits = ", ".join(f"`{commit}`" for commit in sorted({str(origin["commit"]) for origin in made}))
     versions = "; ".join(
         f"{name} {', '.join(sorted({str(result['versions'].get(name, 'unknown')) for result in results}))}"
         for name in dict.fromkeys(name for result in results for name in result["versions"])

@@ -40,7 +40,7 @@ class Task:
         arm: its name.
         seed: of the training.
         scale: its name.
-        measures: that are needed, in alphabetical order.
+        measures: that are missing, in alphabetical order.
         results: folder of the results.
         work: folder of the data and of the run folders.
         keep: whether the run folder stays after it was measured.
@@ -60,15 +60,18 @@ def plan(
 ) -> list[Task]:
     """The tasks that some claims lack, seed by seed, so that an interrupted run has whole seeds.
 
-    An arm is measured for all claims, and not only those chosen, so that it need not be trained again for another. One
-    whose every measure lacks its real data is not trained.
+    An arm is measured for all claims, and not only those chosen, so that it need not be trained again for another; what was
+    measured in this very experiment is kept. One whose every measure lacks its real data is not trained.
     """
     needs = needed_measures(all_claims)
     tasks = []
     for seed in scale.seeds:
         for arm in arms_of(claims):
-            measures = _measurable(arm, needs[arm.name])
-            if seed in arm.seeds(scale) and measures and not store.is_done(scale, arm, seed, measures):
+            if seed not in arm.seeds(scale):
+                continue
+            known = store.same_experiment(scale, arm, seed)
+            measures = _measurable(arm, needs[arm.name]) - set(known["measures"] if known else ())
+            if measures:
                 tasks.append(Task(arm.name, seed, scale.name, tuple(sorted(measures)), store.folder, work, keep))
     return tasks
 
@@ -145,8 +148,11 @@ def _start_process() -> None:
 
 
 def run_task(task: Task) -> float:
-    """Train and measure one arm with one seed, and write its result; returns the seconds that it took."""
-    from evidence.measures import measure
+    """Train and measure one arm with one seed, and write its result; returns the seconds that it took.
+
+    Figures of other measures of this very experiment are kept, with the commit and the date of each.
+    """
+    from evidence.measures import MEASURES, measure
     from evidence.training import train_arm
 
     arm, store = ARMS[task.arm], Store(task.results)
@@ -159,6 +165,10 @@ def run_task(task: Task) -> float:
     after_training = time.perf_counter()
     figures = measure(trained, set(task.measures))
     end = time.perf_counter()
+    known = store.same_experiment(SCALES[task.scale], arm, task.seed) or {"measures": [], "figures": {}}
+    kept = sorted((set(known["measures"]) & MEASURES.keys()) - set(task.measures))
+    kept_figures = {name: value for name, value in known["figures"].items() if name.partition("/")[0] in kept}
+    made = environment()
     result = {
         "arm": arm.name,
         "recipe": arm.recipe,
@@ -170,10 +180,14 @@ def run_task(task: Task) -> float:
         "without": list(arm.without),
         "studies": {split: len(trained.test.studies(split)) for split in ("train", "val", "test")},
         "steps": trained.steps,
-        "seconds": {"training": round(after_training - start, 1), "measures": round(end - after_training, 1)},
-        "measures": list(task.measures),
-        "figures": {name: round(value, 6) for name, value in figures.items()},
-        **environment(),
+        "seconds": {
+            "training": round(after_training - start, 1),
+            "measures": round(end - after_training + (known["seconds"]["measures"] if kept else 0), 1),
+        },
+        "measures": sorted([*kept, *task.measures]),
+        "figures": {**kept_figures, **{name: round(value, 6) for name, value in figures.items()}},
+        **made,
+        "kept": {name: known.get("kept", {}).get(name, {field: known[field] for field in made}) for name in kept},
     }
     store.write(task.scale, arm.name, task.seed, result)
     if not task.keep:

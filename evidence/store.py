@@ -91,12 +91,10 @@ class Store:
         write_json(path, dict(result))
         return path
 
-    def is_done(self, scale: Scale, arm: Arm, seed: int, measures: set[str]) -> bool:
-        """Whether there is a result of this very experiment with all these measures."""
+    def same_experiment(self, scale: Scale, arm: Arm, seed: int) -> dict[str, Any] | None:
+        """The result of this very experiment, whatever was measured; None if there is none."""
         result = self.read(scale.name, arm.name, seed)
-        return (
-            result is not None and result["key"] == result_key(arm, scale, seed) and measures <= set(result["measures"])
-        )
+        return result if result is not None and result["key"] == result_key(arm, scale, seed) else None
 
     def seeds(self, scale: str, arm: str) -> list[int]:
         """The seeds of an arm's results, in ascending order.

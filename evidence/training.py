@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from monai.engines import SupervisedTrainer
 from monai.handlers import LrScheduleHandler
-from monai.losses import DiceLoss
 from monai.transforms import Compose, EnsureTyped, Lambdad, SelectItemsd, Transform
 from monai.utils import set_determinism
 from torch import Tensor, nn
@@ -21,7 +20,7 @@ from evidence.data import EvidenceData, LungCases, TestData
 from evidence.scales import Scale
 from medvl.data import StudyDataset, StudyLoader
 from medvl.engines import warmup_cosine
-from medvl.evaluation import FindingClassifier, SegmentationDecoder, dense_features
+from medvl.evaluation import FindingClassifier, SegmentationDecoder, dense_features, segmentation_loss
 from medvl.handlers import EpochSeed, FiniteLoss, GradientClipping, read_metrics
 from medvl.networks import convirt
 from medvl.text import make_class_prompts
@@ -89,25 +88,10 @@ def train_arm(arm: Arm, scale: Scale, seed: int, data: EvidenceData, folder: Pat
     return Trained(model.eval(), test, scale, seed, steps, run=run)
 
 
-class KnownLabelsLoss(nn.Module):
-    """Binary cross entropy over the labels that are known."""
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The mean over known labels (N, K), 1 or 0."""
-        known = (labels == 0) | (labels == 1)
-        return F.binary_cross_entropy_with_logits(logits[known], labels[known])
-
-
-class MasksLoss(nn.Module):
-    """Binary cross entropy plus one minus the soft Dice of each structure over the batch."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dice = DiceLoss(sigmoid=True, batch=True)
-
-    def forward(self, logits: Tensor, masks: Tensor) -> Tensor:
-        """The mean over structures, of logits and masks (N, K, H, W)."""
-        return F.binary_cross_entropy_with_logits(logits, masks) + self.dice(logits, masks)
+def known_labels_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean binary cross entropy over the labels (N, K) that are known, 1 or 0."""
+    known = (labels == 0) | (labels == 1)
+    return F.binary_cross_entropy_with_logits(logits[known], labels[known])
 
 
 class Segmenter(nn.Module):
@@ -134,7 +118,7 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
     """The image encoder of convirt's preset with a linear head, trained on every label of the training split."""
     model, test = _untrained(settings, scale, data, arm)
     classifier = FindingClassifier(model, scale.embed_dim, len(test.manifest.names))
-    steps = _fit(classifier, KnownLabelsLoss(), "label", test.studies("train"), test.prepare, settings, scale)
+    steps = _fit(classifier, known_labels_loss, "label", test.studies("train"), test.prepare, settings, scale)
     return Trained(model.eval(), test, scale, settings["seed"], steps, classifier=classifier.eval())
 
 
@@ -151,7 +135,7 @@ def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceDat
         cases, _ = LungCases(test.prepare, test.image_size).split()
         studies, prepare = [cases[row % len(cases)] for row in range(len(studies))], Compose([])
     segmenter = Segmenter(model, test.image_size, structures)
-    steps = _fit(segmenter, MasksLoss(), "mask", studies, prepare, settings, scale)
+    steps = _fit(segmenter, segmentation_loss, "mask", studies, prepare, settings, scale)
     return Trained(model.eval(), test, scale, settings["seed"], steps)
 
 
@@ -165,7 +149,7 @@ def _untrained(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, ar
 
 def _fit(
     network: nn.Module,
-    loss: nn.Module,
+    loss: Callable[[Tensor, Tensor], Tensor],
     target: str,
     studies: Sequence[Mapping[str, Any]],
     prepare: Transform,

@@ -90,7 +90,10 @@ if TYPE_CHECKING:
         ProtocolResult as ProtocolResult,
         evaluate as evaluate,
     )
-    from medvl.evaluation.segmentation_decoder import SegmentationDecoder as SegmentationDecoder
+    from medvl.evaluation.segmentation_decoder import (
+        SegmentationDecoder as SegmentationDecoder,
+        segmentation_loss as segmentation_loss,
+    )
     from medvl.evaluation.statistics.bootstrap import (
         BootstrapConfig as BootstrapConfig,
         Estimate as Estimate,
@@ -134,7 +137,7 @@ _EXPORTS = {
     "report.page": "write_report",
     "report.sentence_maps": "SentenceMaps sentence_maps",
     "results": "Evaluation KeyFigure ProtocolResult evaluate",
-    "segmentation_decoder": "SegmentationDecoder",
+    "segmentation_decoder": "SegmentationDecoder segmentation_loss",
     "statistics.bootstrap": "BootstrapConfig Estimate bootstrap_distribution bootstrap_estimates percentile_interval",
     "statistics.calibration": "ReliabilityCurve best_f1_threshold reliability_curve",
     "statistics.comparison": "CaseMeans Comparable Comparison PairedDifference compare",

@@ -80,7 +80,7 @@ class SegmentationDecoder(nn.Module):
 def fit_decoder(maps: Sequence[Tensor], masks: Tensor, *, width: int, steps: int, seed: int) -> SegmentationDecoder:
     """Train a decoder on the cached maps of n labeled cases, by AdamW with a cosine schedule.
 
-    The loss is the binary cross entropy plus one minus the soft Dice of each structure over the batch.
+    The loss is :func:`segmentation_loss`.
 
     Args:
         maps: feature maps (n, C, h, w[, d]), finest first.
@@ -106,7 +106,7 @@ def fit_decoder(maps: Sequence[Tensor], masks: Tensor, *, width: int, steps: int
             rows, order = order[:BATCH], order[BATCH:]
             target = masks[rows].float()
             logits = decoder([features[rows] for features in maps], masks.shape[2:])
-            loss = F.binary_cross_entropy_with_logits(logits, target) + _dice_loss(logits, target)
+            loss = segmentation_loss(logits, target)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -114,12 +114,32 @@ def fit_decoder(maps: Sequence[Tensor], masks: Tensor, *, width: int, steps: int
     return decoder.requires_grad_(False).eval()
 
 
-def _dice_loss(logits: Tensor, target: Tensor) -> Tensor:
-    """One minus the soft Dice of each structure over the batch, ignoring structures without a pixel."""
+def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
+    r"""Binary cross entropy plus one minus the soft Dice of each structure over the batch.
+
+    .. math::
+        \mathcal{L} = \operatorname{mean}_{nkx} H(t_{nkx}, p_{nkx})
+        + \operatorname{mean}_k \left(1 - \frac{2 \sum_{nx} t_{nkx} p_{nkx}}{\sum_{nx} t_{nkx} + p_{nkx}}\right)
+
+    with the probabilities :math:`p`, the sigmoid of the logits, and the binary cross entropy :math:`H`. The second mean is
+    over the structures that have a pixel in the batch; 0 if none has.
+
+    Args:
+        logits: (N, K, H, W[, D]).
+        target: masks of the same shape, 0 or 1, as floating point.
+
+    Returns:
+        A scalar.
+
+    Example:
+        >>> segmentation_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))  # log 2 + 1 - 2 * 2 / (4 + 2)
+        tensor(1.0265)
+    """
     axes = (0, *range(2, logits.ndim))
     probability = logits.sigmoid()
     overlap = (probability * target).sum(axes)
     sizes = target.sum(axes)
     loss = 1 - 2 * overlap / (probability.sum(axes) + sizes).clamp_min(1e-6)
     given = (sizes > 0).float()
-    return (loss * given).sum() / given.sum().clamp_min(1)
+    dice = (loss * given).sum() / given.sum().clamp_min(1)
+    return F.binary_cross_entropy_with_logits(logits, target) + dice

@@ -60,22 +60,22 @@ def test_what_has_no_real_data_is_named(tmp_path, capsys, monkeypatch):
 
     missing = {name: tmp_path / name for name in data.REAL}
     monkeypatch.setattr(data, "REAL", missing)
-    monkeypatch.setattr(measures, "NEEDS", {"lungs": missing["lungs"]})
+    monkeypatch.setattr(measures, "NEEDS", {"real_lungs": missing["lungs"]})
     assert main(["--quick", "--plan", "--only", "real"]) == 0
     said = capsys.readouterr().out
     assert "Left out: the arm real-medclip, whose real data are not here." in said
-    assert "Left out: the measure lungs, whose real data are not here." in said
+    assert "Left out: the measure real_lungs, whose real data are not here." in said
 
 
 def test_an_arm_without_a_measure_that_can_be_made_is_not_trained(tmp_path, capsys, monkeypatch):
     from evidence import data, measures
 
     monkeypatch.setitem(data.REAL, "lungs", tmp_path / "missing.csv")
-    monkeypatch.setattr(measures, "NEEDS", {"lungs": tmp_path / "missing.csv"})
+    monkeypatch.setattr(measures, "NEEDS", {"real_lungs": tmp_path / "missing.csv"})
     assert main(["--quick", "--plan", "--only", "real-lungs-masks"]) == 0
     left, *planned = capsys.readouterr().out.split("3 trainings to do")
     assert left.splitlines() == [
         *(f"Left out: the arm masks-{masks}, whose real data are not here." for masks in ("findings", "lungs", "real")),
-        "Left out: the measure lungs, whose real data are not here.",
+        "Left out: the measure real_lungs, whose real data are not here.",
     ]
     assert [line.split(",")[0].strip() for line in planned[0].splitlines()[1:]] == ["untrained", "supervised", "medvl"]

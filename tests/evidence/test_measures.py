@@ -16,8 +16,8 @@ from evidence.arms import ARMS, AUGMENTATION
 from evidence.data import EvidenceData, LungCases, has_real
 from evidence.measures import WORDINGS, measure, same_diagnosis
 from evidence.scales import SCALES
-from evidence.training import KnownLabelsLoss, MasksLoss, Segmenter, augment_with_mask, train_arm
-from medvl.evaluation import Embeddings
+from evidence.training import Segmenter, augment_with_mask, known_labels_loss, train_arm
+from medvl.evaluation import Embeddings, segmentation_loss
 
 SCALE = replace(SCALES["quick"], studies=60)
 
@@ -63,8 +63,8 @@ def test_unknown_labels_have_no_loss():
     logits = torch.tensor([[2.0, -1.0, 5.0]])
     labels = torch.tensor([[1.0, 0.0, float("nan")]])
     expected = (np.log1p(np.exp(-2.0)) + np.log1p(np.exp(-1.0))) / 2
-    assert KnownLabelsLoss()(logits, labels).item() == pytest.approx(expected)
-    assert KnownLabelsLoss()(logits, torch.tensor([[1.0, 0.0, -1.0]])).item() == pytest.approx(expected)
+    assert known_labels_loss(logits, labels).item() == pytest.approx(expected)
+    assert known_labels_loss(logits, torch.tensor([[1.0, 0.0, -1.0]])).item() == pytest.approx(expected)
 
 
 def test_the_supervised_baseline_learns_and_is_measured(tmp_path):
@@ -77,7 +77,7 @@ def test_the_supervised_baseline_learns_and_is_measured(tmp_path):
     assert (short.steps, long.steps) == (len(studies) // SCALE.batch_size, 12 * (len(studies) // SCALE.batch_size))
     batch = next(iter(short.test.loader(studies)))
     with torch.inference_mode():
-        losses = [KnownLabelsLoss()(trained.classifier(batch["image"]), batch["label"]) for trained in (short, long)]
+        losses = [known_labels_loss(trained.classifier(batch["image"]), batch["label"]) for trained in (short, long)]
     assert losses[1] < losses[0]
     figures = measure(long, {"classifier", "probe"})
     assert set(figures) == {"classifier/auroc", "probe/1", "probe/10", "probe/100"}
@@ -115,7 +115,7 @@ def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monk
         batch = next(iter(test.mask_loader(test.studies("train"))))
         images, masks = batch["image"], batch["mask"]
     with torch.inference_mode():
-        losses = [MasksLoss()(network.eval()(images), masks.float()).item() for network in segmenters]
+        losses = [segmentation_loss(network.eval()(images), masks.float()).item() for network in segmenters]
     assert losses[2] < losses[0] - 0.1
     # The model that is measured holds the encoder that was trained, and no decoder.
     assert next(long.model.image_encoder.parameters()) is next(segmenters[2].encoder.parameters())
@@ -157,15 +157,9 @@ def test_few_labeled_cases_are_measured_where_the_model_is(monkeypatch):
         measures, "segmentation", lambda *_, **options: calls.append(options) or SimpleNamespace(macro=macro)
     )
     trained = SimpleNamespace(model=torch.nn.Linear(1, 1, device="meta"), scale=SCALE)
-    assert measures._few_shot_dice(SimpleNamespace(trained=trained), [], [], ["lungs"]) == {"dice_5": 0.5}
+    assert measures._few_shot_dice(SimpleNamespace(trained=trained), [], [], ["lungs"], 4) == {"dice_5": 0.5}
+    assert calls[0]["seeds"] == 4 * SCALE.draws
     assert calls[0]["device"] == torch.device("meta")
-
-
-def test_the_loss_of_masks_is_cross_entropy_and_dice():
-    logits, masks = torch.tensor([[[[2.0, -1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
-    p, q = 1 / (1 + np.exp(-2.0)), 1 / (1 + np.exp(1.0))
-    entropy = -(np.log(p) + np.log(1 - q)) / 2
-    assert MasksLoss()(logits, masks).item() == pytest.approx(entropy + 1 - 2 * p / (p + q + 1), abs=1e-4)
 
 
 def test_a_mask_is_moved_as_its_image_is():

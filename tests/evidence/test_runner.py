@@ -83,6 +83,42 @@ def test_run_folders_stay_if_asked(tmp_path, fake_work):
     assert {"versions", "date", "commit"} <= set(result)
 
 
+def test_what_was_measured_before_is_kept_with_its_commit(tmp_path, fake_work):
+    store, work = Store(tmp_path / "results"), tmp_path / "work"
+    task = plan(CLAIMS, CLAIMS, QUICK, store, work)[0]
+    run_task(task)
+    assert plan(CLAIMS, CLAIMS, QUICK, store, work)[0] != task
+    # Of what was measured one measure was given up since, and one is wanted besides.
+    first, *others = task.measures
+    found = store.read("quick", task.arm, task.seed)
+    before = {
+        **found,
+        "measures": [*others, "given_up"],
+        "figures": {**{f"{name}/value": 0.25 for name in others}, "given_up/value": 0.25},
+        "commit": "before",
+        "date": "2026-01-01",
+        "seconds": {"training": 50.0, "measures": 40.0},
+    }
+    store.write("quick", task.arm, task.seed, before)
+    lacking = plan(CLAIMS, CLAIMS, QUICK, store, work)[0]
+    assert lacking.measures == (first,)
+    run_task(lacking)
+    after = store.read("quick", task.arm, task.seed)
+    assert after["measures"] == sorted(task.measures)
+    assert after["figures"] == {f"{first}/value": 0.5, **{f"{name}/value": 0.25 for name in others}}
+    assert {name: (made["commit"], made["date"]) for name, made in after["kept"].items()} == dict.fromkeys(
+        others, ("before", "2026-01-01")
+    )
+    assert after["commit"] == found["commit"]
+    assert after["seconds"]["training"] < 40.0 <= after["seconds"]["measures"]
+    # A result of another experiment gives nothing.
+    store.write("quick", task.arm, task.seed, {**before, "key": "0" * 16})
+    again = plan(CLAIMS, CLAIMS, QUICK, store, work)[0]
+    assert again == task
+    run_task(again)
+    assert store.read("quick", task.arm, task.seed)["kept"] == {}
+
+
 def test_expected_time_is_that_of_earlier_results(tmp_path, fake_work):
     store = Store(tmp_path)
     tasks = plan(CLAIMS, CLAIMS, QUICK, store, tmp_path / "work")

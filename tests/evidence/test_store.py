@@ -35,15 +35,14 @@ def test_a_result_is_read_back(tmp_path, write):
     assert not list(tmp_path.rglob("*.partial"))
 
 
-def test_done_means_this_experiment_with_all_measures(tmp_path, write):
+def test_the_same_experiment_is_one_with_the_same_settings(tmp_path, write):
     store, arm = Store(tmp_path), ARMS["convirt"]
     write(store, "convirt", 0, {"probe/1": 0.5, "zero_shot/auroc": float("nan")})
-    assert store.is_done(QUICK, arm, 0, {"probe"})
-    assert store.is_done(QUICK, arm, 0, {"probe", "zero_shot"})  # a figure that is not defined was still measured
-    assert not store.is_done(QUICK, arm, 0, {"probe", "grounding"})
-    assert not store.is_done(QUICK, arm, 1, {"probe"})
-    assert not store.is_done(QUICK, replace(arm, settings={"learning_rate": 0.1}), 0, {"probe"})
-    assert not store.is_done(replace(QUICK, epochs=2), arm, 0, {"probe"})
+    # A figure that is not defined was still measured.
+    assert store.same_experiment(QUICK, arm, 0)["measures"] == ["probe", "zero_shot"]
+    assert store.same_experiment(QUICK, arm, 1) is None
+    assert store.same_experiment(QUICK, replace(arm, settings={"learning_rate": 0.1}), 0) is None
+    assert store.same_experiment(replace(QUICK, epochs=2), arm, 0) is None
 
 
 def test_key_changes_with_what_is_trained_and_not_with_words():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from medvl.evaluation import BootstrapConfig, compare, dense_features, segmentation
+from medvl.evaluation import BootstrapConfig, compare, dense_features, segmentation, segmentation_loss
 from medvl.evaluation.protocols.segmentation import dice_scores
 
 
@@ -40,6 +40,21 @@ def batches(cases, size=4):
 def bright(image):
     """A feature map that holds the answer."""
     return image
+
+
+@pytest.mark.parametrize("depth", [(), (3,)])
+def test_the_loss_is_cross_entropy_and_the_soft_dice_of_structures_that_are_there(depth):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 3, 4, 5, *depth, generator=generator, dtype=torch.float64)
+    masks = (torch.rand(logits.shape, generator=generator) < 0.3).double()
+    masks[0, 0] = 0  # in one image of two
+    masks[:, 1] = 0  # in none
+    p, t = 1 / (1 + np.exp(-logits.numpy())), masks.numpy()
+    entropy = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    dice = [1 - 2 * (p * t)[:, k].sum() / (p[:, k].sum() + t[:, k].sum()) for k in (0, 2)]
+    assert segmentation_loss(logits, masks).item() == pytest.approx(entropy + np.mean(dice), abs=1e-12)
+    nothing = torch.zeros_like(masks)
+    assert segmentation_loss(logits, nothing).item() == pytest.approx(-np.log(1 - p).mean(), abs=1e-12)
 
 
 def test_the_answer_in_the_features_is_found_with_few_cases_and_noise_is_not():
