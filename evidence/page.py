@@ -97,7 +97,7 @@ def _group_image(group: str) -> str:
 
 def _origin(results: Sequence[dict[str, Any]]) -> str:
     """Which code, versions and time the figures are from."""
-    made = [origin for result in results for origin in (result, *result.get("kept", {}).values())]
+    made = [origin for result in results for origin in (result, *result.get("kept", ()))]
     dates = sorted(origin["date"] for origin in made)
     commits = ", ".join(f"`{commit}`" for commit in sorted({str(origin["commit"]) for origin in made}))
     versions = "; ".join(

@@ -9,10 +9,11 @@ import shutil
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from evidence.arms import ARMS, Arm, settings_of
 from evidence.claim import Claim, arms_of, needed_measures
@@ -168,7 +169,6 @@ def run_task(task: Task) -> float:
     known = store.same_experiment(SCALES[task.scale], arm, task.seed) or {"measures": [], "figures": {}}
     kept = sorted((set(known["measures"]) & MEASURES.keys()) - set(task.measures))
     kept_figures = {name: value for name, value in known["figures"].items() if name.partition("/")[0] in kept}
-    made = environment()
     result = {
         "arm": arm.name,
         "recipe": arm.recipe,
@@ -186,10 +186,22 @@ def run_task(task: Task) -> float:
         },
         "measures": sorted([*kept, *task.measures]),
         "figures": {**kept_figures, **{name: round(value, 6) for name, value in figures.items()}},
-        **made,
-        "kept": {name: known.get("kept", {}).get(name, {field: known[field] for field in made}) for name in kept},
+        **environment(),
+        "kept": _kept(known, kept),
     }
     store.write(task.scale, arm.name, task.seed, result)
     if not task.keep:
         shutil.rmtree(folder, ignore_errors=True)
     return end - start
+
+
+def _kept(known: Mapping[str, Any], measures: Sequence[str]) -> list[dict[str, Any]]:
+    """What some measures of an earlier result depend on beside its settings, by when they were made."""
+    earlier = known.get("kept", [])
+    before = {name for part in earlier for name in part["measures"]}
+    parts = [*earlier, {**known, "measures": [name for name in known["measures"] if name not in before]}]
+    return [
+        {"measures": own, **{field: part[field] for field in environment()}}
+        for part in parts
+        if (own := [name for name in part["measures"] if name in measures])
+    ]

@@ -106,17 +106,25 @@ def test_what_was_measured_before_is_kept_with_its_commit(tmp_path, fake_work):
     after = store.read("quick", task.arm, task.seed)
     assert after["measures"] == sorted(task.measures)
     assert after["figures"] == {f"{first}/value": 0.5, **{f"{name}/value": 0.25 for name in others}}
-    assert {name: (made["commit"], made["date"]) for name, made in after["kept"].items()} == dict.fromkeys(
-        others, ("before", "2026-01-01")
-    )
+    assert after["kept"] == [{**after["kept"][0], "measures": others, "commit": "before", "date": "2026-01-01"}]
     assert after["commit"] == found["commit"]
     assert after["seconds"]["training"] < 40.0 <= after["seconds"]["measures"]
+    # Each time that something is measured again, the rest keeps its own origin.
+    store.write("quick", task.arm, task.seed, {**after, "measures": others, "commit": "between"})
+    run_task(lacking)
+    assert store.read("quick", task.arm, task.seed)["kept"] == after["kept"]
+    last = [others[-1]]
+    store.write("quick", task.arm, task.seed, {**after, "measures": sorted([first, *others[:-1]]), "commit": "between"})
+    run_task(replace(lacking, measures=tuple(last)))
+    assert [(part["measures"], part["commit"]) for part in store.read("quick", task.arm, task.seed)["kept"]] == [
+        (part, commit) for part, commit in ((others[:-1], "before"), ([first], "between")) if part
+    ]
     # A result of another experiment gives nothing.
     store.write("quick", task.arm, task.seed, {**before, "key": "0" * 16})
     again = plan(CLAIMS, CLAIMS, QUICK, store, work)[0]
     assert again == task
     run_task(again)
-    assert store.read("quick", task.arm, task.seed)["kept"] == {}
+    assert store.read("quick", task.arm, task.seed)["kept"] == []
 
 
 def test_expected_time_is_that_of_earlier_results(tmp_path, fake_work):
