@@ -221,25 +221,12 @@ def contradicting_rows(studies: StudyList, images: NDArray[np.int64], names: Seq
         images: for each of them a hash of its image file, 0 for none.
         names: of the K findings; empty if they are unnamed.
     """
-    labeled = np.flatnonzero(studies.has("label") & (images != 0))
-    _, number, count = np.unique(images[labeled], return_inverse=True, return_counts=True)
-    places = labeled[count[number] > 1]
-    if not len(places):
-        return {}
-    _, number = np.unique(images[places], return_inverse=True)
-    states = np.stack([states_as_int8(studies.value("label", place)) for place in places.tolist()])
-    lowest = np.full((int(number.max()) + 1, states.shape[1]), np.iinfo(np.int8).max, dtype=np.int8)
-    highest = np.full_like(lowest, NOT_MENTIONED)
-    np.minimum.at(lowest, number, np.where(states == NOT_MENTIONED, np.iinfo(np.int8).max, states))
-    np.maximum.at(highest, number, states)
-    differs = lowest < highest
+    places = of_shared_images(images, studies.has("label"))
     errors: dict[int, StudyError] = {}
-    for image in np.flatnonzero(differs.any(axis=1)).tolist():
-        finding = int(differs[image].argmax())
-        own = np.flatnonzero(number == image)
-        own = own[states[own, finding] != NOT_MENTIONED]
-        first = own[0]
-        other = own[states[own, finding] != states[first, finding]][0]
+    if not len(places):
+        return errors
+    states = np.stack([states_as_int8(studies.value("label", place)) for place in places.tolist()])
+    for own, finding, first, other in differing_states(images[places], states):
         rows = [int(studies.value("row", int(places[i]))) for i in (first, other)]
         name = repr(names[finding]) if names else f"number {finding + 1}"
         reason = (
@@ -247,10 +234,50 @@ def contradicting_rows(studies: StudyList, images: NDArray[np.int64], names: Seq
             f"{states[first, finding]} and {states[other, finding]}; expected one state for an image, as each row lists all "
             "findings of its image"
         )
-        for place in places[number == image].tolist():
+        for place in places[own].tolist():
             study_id = studies.text("study_id", place)
             errors.setdefault(int(studies.value("row", place)), StudyError(study_id, "label", reason))
     return dict(sorted(errors.items()))
+
+
+def of_shared_images(images: NDArray[np.int64], labeled: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Where the labeled studies are whose image file is that of another labeled study.
+
+    Args:
+        images: for each study a hash of its image file, 0 for none.
+        labeled: for each study whether it has a label.
+    """
+    places = np.flatnonzero(labeled & (images != 0))
+    _, number, count = np.unique(images[places], return_inverse=True, return_counts=True)
+    return places[count[number] > 1]
+
+
+def differing_states(
+    images: NDArray[np.int64], states: NDArray[np.int8]
+) -> Iterator[tuple[NDArray[np.int64], int, int, int]]:
+    """The images of which a finding is stated differently: not mentioned is no state.
+
+    Args:
+        images: for each of N studies a hash of its image file.
+        states: of their K findings, (N, K).
+
+    Yields:
+        For each such image the studies that have it, the first such finding, and two of the studies that state it
+        differently.
+    """
+    _, number = np.unique(images, return_inverse=True)
+    lowest = np.full((int(number.max()) + 1, states.shape[1]), np.iinfo(np.int8).max, dtype=np.int8)
+    highest = np.full_like(lowest, NOT_MENTIONED)
+    np.minimum.at(lowest, number, np.where(states == NOT_MENTIONED, np.iinfo(np.int8).max, states))
+    np.maximum.at(highest, number, states)
+    differs = lowest < highest
+    for image in np.flatnonzero(differs.any(axis=1)).tolist():
+        finding = int(differs[image].argmax())
+        own = np.flatnonzero(number == image)
+        stated = own[states[own, finding] != NOT_MENTIONED]
+        first = int(stated[0])
+        other = int(stated[states[stated, finding] != states[first, finding]][0])
+        yield own, finding, first, other
 
 
 def _leak(study: Mapping[str, Any], of_image: bool, other: str, convention: str) -> StudyError:

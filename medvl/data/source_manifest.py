@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 from medvl.data.cells import normalize_name
 from medvl.data.column_selection import ColumnSelection
 from medvl.data.label_columns import match_names
-from medvl.data.leaks import warn_of_copies
+from medvl.data.leaks import file_identity, image_paths, warn_of_copies
 from medvl.data.manifest import Manifest
+from medvl.data.manifest_checks import differing_states, of_shared_images
 from medvl.data.shards import PackedLocation
 from medvl.data.source_splits import split_sources
 from medvl.data.source_texts import TEXT_UNITS, add_texts
 from medvl.data.sources import IMAGE_LABEL, KINDS, Source, assign_kinds, kind_codes, parse_source, read_source
 from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
 from medvl.data.study_columns import NOT_MENTIONED, CodedColumn, Column, PrefixedColumn, states_as_int8
-from medvl.data.study_list import StudyList, has_key
+from medvl.data.study_list import StudyList, has_key, hash_column
 from medvl.text import finding_names
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
@@ -88,7 +89,8 @@ def load_sources(
 
     A patient or an image that several sources have is in one split of all of them: that of the sources with splits, else
     that of the source named first. Patients are the same if their ids are equal. If the sources' own splits differ, or if two
-    splits have images of the same content, a warning counts the patients and images.
+    splits have images of the same content, a warning counts the patients and images. Another counts the images of which two
+    sources state a finding differently.
 
     An image of the kind ``image-text`` is labeled from its report where its own label does not mention a finding.
 
@@ -142,6 +144,7 @@ def load_sources(
         parts[_unique_name(source.location, parts)] = assign_kinds(manifest, source.kind)
     names = _merged_names(parts, finding_names(vocabulary))
     studies, labels = _merged_studies(parts, names)
+    _warn_of_contradictions(studies, labels, names)
     title = " + ".join(part.name for part in parts.values())
     if on_leak == "error":
         warn_of_copies(studies, title)
@@ -228,6 +231,26 @@ def _merged_studies(parts: Mapping[str, Manifest], names: Sequence[str]) -> tupl
         lists.append(studies.with_columns(new))
         labels.append(states)
     return StudyList.concatenate(lists), np.concatenate(labels)
+
+
+def _warn_of_contradictions(studies: StudyList, labels: NDArray[np.int8], names: Sequence[str]) -> None:
+    """Warn of the images of which two sources state a finding differently; which of them is right is not known."""
+    labeled = studies.has("label") & studies.has("image")
+    if len({studies.text("source", place) for place in np.flatnonzero(labeled).tolist()}) < 2:
+        return  # files need not be looked for
+    images = hash_column(studies, lambda study: tuple(map(file_identity, image_paths(study))))
+    places = of_shared_images(images, labeled)
+    found = list(differing_states(images[places], labels[places])) if len(places) else []
+    if found:
+        _, finding, *two = found[0]
+        said = [f"{labels[places[i], finding]} of {studies.text('study_id', int(places[i]))}" for i in two]
+        logger.warning(
+            "The sources state findings of %d image%s differently, as '%s': %s; each label is used.",
+            len(found),
+            "" if len(found) == 1 else "s",
+            names[finding],
+            " and ".join(said),
+        )
 
 
 def _warn_if_disjoint(studies: StudyList, names: Sequence[str]) -> None:

@@ -308,6 +308,28 @@ def test_a_bad_row_of_one_of_several_tables_names_the_table(tmp_path, on_error):
         assert re.match(sentence, str(error))
 
 
+def test_images_of_which_two_sources_say_otherwise_are_counted(folder, caplog):
+    (folder / "l.png").hardlink_to(folder / "a.png")
+    one = write(folder / "one.csv", "study_id,image,Edema,Fracture", "s1,a.png,1,", "s2,b.png,0,1")
+    two = write(folder / "two.csv", "study_id,image,fracture,EDEMA", "t1,l.png,1,0", "t2,./b.png,,0")
+    sources = [f"image-label={one}", f"image-label={two}"]
+    manifest = load_sources(sources)
+    (said,) = (record.getMessage() for record in caplog.records if "differently" in record.getMessage())
+    assert said == (
+        "The sources state findings of 1 image differently, as 'Edema': 1 of one/s1 and 0 of two/t1; each label is used."
+    )
+    assert [states(study, "label", manifest.names) for study in manifest.studies] == [
+        {"Edema": 1},
+        {"Edema": 0, "Fracture": 1},
+        {"Edema": 0, "Fracture": 1},
+        {"Edema": 0},
+    ]
+    caplog.clear()
+    write(folder / "two.csv", "study_id,image,fracture,EDEMA", "t1,l.png,,1", "t2,b.png,1,")
+    load_sources(sources)
+    assert not [record for record in caplog.records if "differently" in record.getMessage()]
+
+
 def test_a_study_of_sources_takes_few_bytes(tmp_path):
     """4 KB a study as dictionaries; bounds are twice what was measured."""
     rows = 8000
