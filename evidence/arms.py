@@ -216,9 +216,15 @@ _ARMS = [
     Arm("supervised-demo", "labels only, supervised", SUPERVISED, own_scale="demo"),
     Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long", most_seeds=2),
     Arm("untrained-demo", "untrained ResNet", "medvl", trained=False, own_scale="demo"),
-    # The encoder of convirt with a decoder, by dense supervision: what few labeled cases of real lungs gain from.
+    # The encoder of convirt with a decoder of masks: what few labeled cases of real lungs gain from.
     Arm("masks-findings", "pre-trained on masks of generated findings", SEGMENTATION, {"masks": "findings"}),
     Arm("masks-lungs", "pre-trained on masks of generated lungs", SEGMENTATION, {"masks": "generated-lungs"}),
+    Arm(
+        "masks-lungs-pooled",
+        "pre-trained on masks of generated lungs, from pooled features",
+        SEGMENTATION,
+        {"masks": "generated-lungs", "pooled": True},
+    ),
     Arm("masks-real", "pre-trained on masks of real lungs (ceiling)", SEGMENTATION, {"masks": "lungs"}),
     # Real images.
     Arm(

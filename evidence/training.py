@@ -114,6 +114,32 @@ class Segmenter(nn.Module):
         return self.decoder(dense_features(self.encoder, frozen=False)(image), image.shape[2:])
 
 
+class PooledSegmenter(nn.Module):
+    """The same encoder with a decoder of its pooled features: the masks are learned, and no feature map is asked for them.
+
+    Args:
+        model: the dual encoder.
+        structures: number of them.
+        grid: side of the coarse logits, which are enlarged to the images' size.
+        width: of the decoder's hidden layer.
+    """
+
+    def __init__(self, model: nn.Module, structures: int, grid: int = 16, width: int = 256) -> None:
+        super().__init__()
+        self.encoder = model.image_encoder
+        self.decoder = nn.Sequential(
+            nn.Linear(self.encoder.out_features, width),
+            nn.ReLU(),
+            nn.Linear(width, structures * grid**2),
+            nn.Unflatten(1, (structures, grid, grid)),
+        )
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Logits (N, K, H, W)."""
+        coarse = self.decoder(self.encoder(image)["embed"])
+        return F.interpolate(coarse, image.shape[2:], mode="bilinear", align_corners=False)
+
+
 def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> Trained:
     """The image encoder of convirt's preset with a linear head, trained on every label of the training split."""
     model, test = _untrained(settings, scale, data, arm)
@@ -134,7 +160,8 @@ def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceDat
     else:  # as many passes over the few real cases as make the steps of the other arms
         cases, _ = LungCases(test.prepare, test.image_size).split()
         studies, prepare = [cases[row % len(cases)] for row in range(len(studies))], Compose([])
-    segmenter = Segmenter(model, test.image_size, structures)
+    pooled = settings.get("pooled", False)
+    segmenter = PooledSegmenter(model, structures) if pooled else Segmenter(model, test.image_size, structures)
     steps = _fit(segmenter, segmentation_loss, "mask", studies, prepare, settings, scale)
     return Trained(model.eval(), test, scale, settings["seed"], steps)
 

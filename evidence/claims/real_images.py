@@ -74,4 +74,20 @@ CLAIMS = [
         "and the generated ones do not; the ceiling also learns from eight lateral views whose mask is empty. Not tried: a "
         "loss on masks beside those of medvl; texts and labels of real images at this size.",
     ),
+    Claim(
+        name="real-lungs-pooled",
+        title="Real images: lungs from a few cases, by what the masks are learned from",
+        says="What lungs gain from is that masks are asked of feature maps, and not how much the masks say of an image.",
+        source="this library",
+        checked=True,
+        done="The masks of generated lungs of the claim before, learned by a decoder of feature maps, and by one of the "
+        "encoder's pooled features, which texts and labels are learned from too: the same masks, images, steps and "
+        "augmentation.",
+        arms=("masks-lungs", "masks-lungs-pooled"),
+        figures=("real_lungs/dice_5", "real_lungs/dice_10"),
+        comparisons=tuple(
+            Comparison("masks-lungs", "masks-lungs-pooled", f"real_lungs/dice_{shots}") for shots in (5, 10)
+        ),
+        remarks="",
+    ),
 ]

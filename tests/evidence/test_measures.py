@@ -16,8 +16,9 @@ from evidence.arms import ARMS, AUGMENTATION
 from evidence.data import EvidenceData, LungCases, has_real
 from evidence.measures import WORDINGS, measure, same_diagnosis
 from evidence.scales import SCALES
-from evidence.training import Segmenter, augment_with_mask, known_labels_loss, train_arm
+from evidence.training import PooledSegmenter, Segmenter, augment_with_mask, known_labels_loss, train_arm
 from medvl.evaluation import Embeddings, segmentation_loss
+from medvl.networks import convirt
 
 SCALE = replace(SCALES["quick"], studies=60)
 
@@ -84,18 +85,19 @@ def test_the_supervised_baseline_learns_and_is_measured(tmp_path):
     assert 0 < figures["classifier/auroc"] <= 1
 
 
-@pytest.mark.parametrize("name", ["masks-findings", "masks-lungs", "masks-real"])
+@pytest.mark.parametrize("name", ["masks-findings", "masks-lungs", "masks-lungs-pooled", "masks-real"])
 def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monkeypatch):
     if not has_real(ARMS[name]):
         pytest.skip("the real images with lung masks are not there")
+    kind = PooledSegmenter if ARMS[name].settings.get("pooled") else Segmenter
     segmenters = []
 
-    class Recorded(Segmenter):
+    class Recorded(kind):
         def __init__(self, *arguments):
             super().__init__(*arguments)
             segmenters.append(self)
 
-    monkeypatch.setattr(training, "Segmenter", Recorded)
+    monkeypatch.setattr(training, kind.__name__, Recorded)
     data = EvidenceData(SCALE, tmp_path)
     data.prepare()
     short, again, long = (
@@ -107,7 +109,7 @@ def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monk
     if name == "masks-real":
         cases, _ = LungCases(test.prepare, test.image_size).split()
         images, masks = (torch.stack([cases[row][key] for row in range(16)]) for key in ("image", "mask"))
-    elif name == "masks-lungs":
+    elif name in ("masks-lungs", "masks-lungs-pooled"):
         studies = [test.prepare(study) for study in test.studies("train")]
         images = torch.stack([study["image"] for study in studies])
         masks = torch.stack([data.lungs(study) for study in studies])
@@ -122,7 +124,7 @@ def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monk
     assert long.classifier is None
 
 
-@pytest.mark.parametrize("name", ["supervised", "masks-lungs"])
+@pytest.mark.parametrize("name", ["supervised", "masks-lungs", "masks-lungs-pooled"])
 def test_a_training_of_images_alone_begins_with_the_weights_of_random_filters(name, tmp_path, monkeypatch):
     data = EvidenceData(SCALE, tmp_path)
     data.prepare()
@@ -131,6 +133,17 @@ def test_a_training_of_images_alone_begins_with_the_weights_of_random_filters(na
     begun = train_arm(ARMS[name], SCALE, 3, data, tmp_path / "run").model.image_encoder.state_dict()
     assert begun.keys() == random.keys()
     assert all(torch.equal(begun[key], random[key]) for key in random)
+
+
+def test_masks_from_pooled_features_know_nothing_but_the_mean_of_the_cells():
+    images = torch.rand(2, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    segmenter = PooledSegmenter(convirt("small", image_size=32, embed_dim=32), 3).eval()
+    with torch.inference_mode():
+        masks, found = segmenter(images), segmenter.encoder(images)
+        assert masks.shape == (2, 3, 32, 32)
+        assert torch.allclose(found["patches"].mean(1), found["embed"], atol=1e-5)
+        segmenter.encoder.register_forward_hook(lambda *_: {"embed": found["embed"]})
+        assert torch.equal(segmenter(torch.zeros_like(images)), masks)
 
 
 @pytest.mark.skipif(not has_real(ARMS["masks-real"]), reason="the real images with lung masks are not there")
