@@ -1,7 +1,8 @@
-"""Matching of a vocabulary's phrases: compiled to one trie over words, which reads a text once.
+"""Matching of a vocabulary's phrases: compiled to one graph of words, which reads a text once.
 
 1. :func:`expand_phrase` writes a phrase of a vocabulary file, with alternatives and optional parts, as word sequences.
-2. :class:`PhraseMatcher` collects the sequences with what each means, and compiles them to a trie.
+2. :class:`PhraseMatcher` collects the phrases with what each means, and compiles them to one graph of words: which word may
+   follow, and what the words so far mean. The alternatives of a phrase go on in the same place and are not written out.
 3. :meth:`PhraseMatcher.normalize_words` maps the words of a text, plural or misspelled, to words of the phrases.
 4. :meth:`PhraseMatcher.match` finds the longest phrase at each place. A phrase that was added as *yielding* gives way to one
    that begins inside it and ends behind it: "is negative" to "negative for".
@@ -9,7 +10,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
@@ -46,7 +46,7 @@ _MIN_SHORT_LENGTH = 5
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
 _MAX_KNOWN_WORDS = 1 << 16
 _MAX_DEPTH = 20
-# Keys of a node of the trie that are no words: the meanings of the phrase that ends there, and where it may give way.
+# Keys of a node of the graph that are no words: the meanings of the phrase that ends there, and whether it may give way.
 _MEANINGS, _YIELDS = "", " "
 
 
@@ -62,6 +62,10 @@ def word_spans(lower: str) -> list[tuple[int, int]]:
     """The offsets of the words that :func:`find_words` returns."""
     pattern = _ASCII_TOKEN_PATTERN if lower.isascii() else _TOKEN_PATTERN
     return [match.span() for match in pattern.finditer(lower)]
+
+
+Alternatives: TypeAlias = list[list[Any]]
+"""A phrase as it is written: sequences, one of which is read, of words and of alternatives within. An empty one is optional."""
 
 
 def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
@@ -80,45 +84,69 @@ def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
         >>> expand_phrase("(small|tiny)? pleural effusion")
         [('small', 'pleural', 'effusion'), ('tiny', 'pleural', 'effusion'), ('pleural', 'effusion')]
     """
+    return list(dict.fromkeys(_sequences(_parse(phrase))))
+
+
+def _parse(phrase: str) -> Alternatives:
+    """A phrase of a vocabulary, checked."""
     text = str(phrase).lower()
     tokens = _PHRASE_TOKEN_PATTERN.findall(text)
     if re.search(rf"(?!{_LETTER})[^'()|?/&,:\s-]", text) or not tokens:
         raise ValueError(f"the phrase {phrase!r} must consist of words, (a|b) and (...)?.")
-    options, rest = _alternatives(tokens, limit(ALTERNATIVES))
+    options, _, rest = _alternatives(tokens, limit(ALTERNATIVES))
     if rest:
         raise ValueError(f"the phrase {phrase!r} must have balanced parentheses.")
-    if () in options:
+    if _is_optional(options):
         raise ValueError(f"the phrase {phrase!r} must have a word that is not optional.")
-    return list(dict.fromkeys(options))
+    return options
 
 
-def _alternatives(tokens: list[str], most: int, depth: int = 0) -> tuple[list[tuple[str, ...]], list[str]]:
-    """Word sequences of ``a|b c`` up to the parenthesis that closes it, and the tokens from there."""
-    options: list[tuple[str, ...]] = []
-    sequence: list[tuple[str, ...]] = [()]
+def _alternatives(tokens: list[str], most: int, depth: int = 0) -> tuple[Alternatives, int, list[str]]:
+    """``a|b c`` up to the parenthesis that closes it, the number of its word sequences, and the tokens from there."""
+    options: Alternatives = [[]]
+    done, number = 0, 1
     while tokens and tokens[0] != ")":
         token, tokens = tokens[0], tokens[1:]
         if token == "|":
-            options += sequence
-            sequence = [()]
+            options.append([])
+            done, number = done + number, 1
             continue
+        part: Any = token
+        count = 1
         if token == "(":
             if depth == _MAX_DEPTH:
                 raise ValueError(
                     error_message("a phrase", f"have at most {_MAX_DEPTH} parentheses in one another", "more")
                 )
-            part, tokens = _alternatives(tokens, most, depth + 1)
+            part, count, tokens = _alternatives(tokens, most, depth + 1)
             if not tokens:
-                return [], ["("]
+                return [], 0, ["("]
             tokens = tokens[1:]
-        else:
-            part = [(token,)]
         if tokens and tokens[0] == "?":
-            part, tokens = [*part, ()], tokens[1:]
-        if len(options) + len(sequence) * len(part) > most:
+            part, count, tokens = [[part], []], count + 1, tokens[1:]
+        number *= count
+        if done + number > most:
             raise ValueError(error_message("a phrase", f"have at most {most} alternatives ({ALTERNATIVES})", "more"))
-        sequence = [head + tail for head in sequence for tail in part]
-    return options + sequence, tokens
+        options[-1].append(part)
+    return options, done + number, tokens
+
+
+def _is_optional(part: Any) -> bool:
+    return not isinstance(part, str) and any(all(map(_is_optional, sequence)) for sequence in part)
+
+
+def _sequences(part: Any) -> list[tuple[str, ...]]:
+    """The word sequences of a part of a phrase."""
+    if isinstance(part, str):
+        return [(part,)]
+    found = []
+    for sequence in part:
+        heads: list[tuple[str, ...]] = [()]
+        for inner in sequence:
+            tails = _sequences(inner)
+            heads = [head + tail for head in heads for tail in tails]
+        found += heads
+    return found
 
 
 class PhraseMatcher:
@@ -138,11 +166,10 @@ class PhraseMatcher:
         self._endings = endings
         self._letters = str.maketrans(dict(letters or {}))
         self._root: dict[str, Any] = {}
-        self._entries: list[tuple[list[tuple[str, ...]], Any]] = []
+        self._places = [_Place("", ())]
         self._words: dict[str, str | None] = {}
         self._inflected: set[str] = set()
         self._deletions: dict[str, set[str]] = {}
-        self._yielding: set[tuple[str, ...]] = set()
         self._kept_words: frozenset[str] = frozenset()
 
     @property
@@ -173,20 +200,43 @@ class PhraseMatcher:
             inflect: also match plurals and misspellings of its words.
             yielding: give way to a phrase that begins inside this one and ends behind it.
         """
-        sequences = expand_phrase(phrase)
-        sequences += [short for words in sequences if (short := _contracted(words)) != words]
-        self._entries.append((sequences, meaning))
-        words = dict.fromkeys(itertools.chain.from_iterable(sequences))
+        options = _parse(phrase)
+        first = len(self._places)
+        for end in self._add_places(options, [self._places[0]]):
+            end.meaning, end.yielding = (meaning,), yielding
+        words = dict.fromkeys(word for place in self._places[first:] for word in place.words)
         self._words.update(zip(words, words, strict=True))
         if inflect:
             self._inflected.update(words)
-        if yielding:
-            self._yielding.update(words for words in sequences if len(words) > 1)
+
+    def _add_places(self, options: Alternatives, before: list[_Place]) -> list[_Place]:
+        """Add a place for each word of a part of a phrase; those that it can end with, among which ``before`` may be."""
+        ends: list[_Place] = []
+        for sequence in options:
+            here = before
+            for part in sequence:
+                if not isinstance(part, str):
+                    here = self._add_places(part, here)
+                    continue
+                place = _Place(part, here)
+                number = len(self._places)
+                self._places.append(place)
+                for previous in here:
+                    previous.following.append((part, number))
+                    short = _CONTRACTIONS.get((previous.words[0], part))
+                    if short is not None:
+                        place.words.append(short)
+                        for earlier in previous.before:
+                            earlier.following.append((short, number))
+                here = [place]
+            ends += here
+        return list(dict.fromkeys(ends))
 
     def add_punctuation(self, mark: str, meaning: Any) -> None:
         """Add a punctuation mark."""
         self._words[mark] = mark
-        self._root.setdefault(mark, {}).setdefault(_MEANINGS, Meanings()).append(meaning)
+        (place,) = self._add_places([[mark]], [self._places[0]])
+        place.meaning = (meaning,)
 
     def add_misspellings(self, word: str, misspellings: Iterable[str]) -> None:
         """Read each of ``misspellings`` as ``word``."""
@@ -203,7 +253,7 @@ class PhraseMatcher:
         self._kept_words |= frozenset(words)
 
     def compile(self) -> None:
-        """Build the trie, the plurals and the table of misspellings, after all phrases were added."""
+        """Build the graph, the plurals and the table of misspellings, after all phrases were added."""
         plurals = self._add_plurals()
         for word in [word for word in self._words if "'" in word]:
             self._words.setdefault(word.replace("'", ""), word)
@@ -213,9 +263,7 @@ class PhraseMatcher:
         for word in sorted(self._inflected):
             for variant in _short_variants(word):
                 self._words.setdefault(variant, word)
-        self._build_trie()
-        self._find_yielding()
-        self._share_nodes()
+        self._build_graph()
         for word in sorted(self._inflected | plurals):
             if len(word) >= _MIN_FUZZY_LENGTH:
                 for variant in (word, *_deletions(word)):
@@ -238,56 +286,25 @@ class PhraseMatcher:
             return [word + ending for ending in self._endings]
         return [word[:-1] + "ies" if word.endswith("y") else word + "s", word + "es"]
 
-    def _build_trie(self) -> None:
-        for sequences, meaning in self._entries:
-            for words in sequences:
-                node = self._root
-                for word in words:
-                    known = self._words[word] or word
-                    child = node.get(known)
-                    if child is None:
-                        child = node[known] = {}
-                    node = child
-                meanings = node.get(_MEANINGS)
-                if meanings is None:
-                    meanings = node[_MEANINGS] = Meanings()
-                if meaning not in meanings:
-                    meanings.append(meaning)
-        self._entries = []
-
-    def _find_yielding(self) -> None:
-        """Note at the end of each yielding phrase after how many of its words a longer-reaching phrase may begin."""
-        for words in self._yielding:
-            path = [self._root]
-            for word in words:
-                path.append(path[-1][self._words[word] or word])
-            starts = []
-            for start in range(1, len(words)):
-                node: dict[str, Any] | None = self._root
-                for word in words[start:]:
-                    node = node.get(self._words[word] or word) if node is not None else None
-                if node is not None and node.keys() - {_MEANINGS, _YIELDS}:
-                    cut = next((end for end in range(start, 0, -1) if _MEANINGS in path[end]), 0)
-                    starts.append((start, cut, path[cut].get(_MEANINGS)))
-            if starts:
-                path[-1][_YIELDS] = starts
-        self._yielding = set()
-
-    def _share_nodes(self) -> None:
-        """Keep one copy of equal meanings, and of equal nodes that are nothing but the end of a phrase."""
-        shared: dict[tuple[Any, ...], dict[str, Any]] = {}
-        stack = [self._root]
-        while stack:
-            node = stack.pop()
-            for word, child in node.items():
-                if word == _MEANINGS:
-                    node[word] = shared.setdefault(tuple(child), {_MEANINGS: child})[_MEANINGS]
-                elif word == _YIELDS:
-                    continue
-                elif len(child) == 1 and _MEANINGS in child:
-                    node[word] = shared.setdefault(tuple(child[_MEANINGS]), child)
-                else:
-                    stack.append(child)
+    def _build_graph(self) -> None:
+        """Make a node of each set of places that the same words lead to, beginning with the first."""
+        shared: dict[tuple[Any, ...], Meanings] = {}
+        nodes = {frozenset([0]): self._root}
+        left = list(nodes)
+        while left:
+            numbers = left.pop()
+            following: dict[str, set[int]] = {}
+            for number in sorted(numbers):
+                for word, reached in self._places[number].following:
+                    following.setdefault(self._words[word] or word, set()).add(reached)
+            node = nodes[numbers]
+            for word, group in following.items():
+                key = frozenset(group)
+                if key not in nodes:
+                    nodes[key] = _end_of([self._places[number] for number in sorted(key)], shared)
+                    left.append(key)
+                node[word] = nodes[key]
+        self._places = [_Place("", ())]
 
     def normalize_words(self, words: list[str]) -> list[str | None]:
         """Map each lower-case word of a text to the word of the phrases that it stands for, or to None."""
@@ -357,22 +374,47 @@ class PhraseMatcher:
         self, words: list[str | None], index: int, end: int, node: dict[str, Any]
     ) -> tuple[int, Meanings | None]:
         """The end and meanings of the phrase at ``index``, cut where a phrase begins inside it and ends behind it."""
-        for start, cut, meanings in node[_YIELDS]:
-            if self._reach(words, index + start) > end:
-                return index + max(cut, 1), meanings
+        for start in range(index + 1, end):
+            if self._reach(words, start)[0] > end:
+                cut, meanings = self._reach(words[:start], index)
+                return max(cut, index + 1), meanings
         return end, node.get(_MEANINGS)
 
-    def _reach(self, words: list[str | None], index: int) -> int:
-        """Where the longest phrase that begins at ``index`` ends; ``index`` if none does."""
+    def _reach(self, words: list[str | None], index: int) -> tuple[int, Meanings | None]:
+        """Where the longest phrase that begins at ``index`` ends, and its meanings; ``index`` and None if none does."""
         node: Any = self._root
-        end = index
+        end, meanings = index, None
         for place in range(index, len(words)):
             node = node.get(words[place])
             if node is None:
                 break
             if _MEANINGS in node:
-                end = place + 1
-        return end
+                end, meanings = place + 1, node[_MEANINGS]
+        return end, meanings
+
+
+class _Place:
+    """A word of a phrase, where it stands: what may stand before and behind it.
+
+    Args:
+        word: the word; "" is where every phrase begins.
+        before: the places before it.
+
+    Attributes:
+        words: the word, and a contraction of it with the one before.
+        following: the words behind it, each with the number of its place.
+        meaning: the meaning of the phrase, if one can end here.
+        yielding: whether that phrase gives way.
+    """
+
+    __slots__ = ("before", "following", "meaning", "words", "yielding")
+
+    def __init__(self, word: str, before: Sequence[_Place]) -> None:
+        self.words = [word]
+        self.before = before
+        self.following: list[tuple[str, int]] = []
+        self.meaning: tuple[Any, ...] = ()
+        self.yielding = False
 
 
 _CONTRACTIONS = {
@@ -381,12 +423,18 @@ _CONTRACTIONS = {
 } | {("can", "not"): "can't", ("will", "not"): "won't"}
 
 
-def _contracted(words: tuple[str, ...]) -> tuple[str, ...]:
-    """The words with the first "is not" as "isn't"."""
-    for index, pair in enumerate(itertools.pairwise(words)):
-        if pair in _CONTRACTIONS:
-            return (*words[:index], _CONTRACTIONS[pair], *words[index + 2 :])
-    return words
+def _end_of(places: list[_Place], shared: dict[tuple[Any, ...], Meanings]) -> dict[str, Any]:
+    """A node with the meanings of the phrases that end at its places; equal meanings are one object."""
+    node: dict[str, Any] = {}
+    found = tuple(dict.fromkeys(meaning for place in places for meaning in place.meaning))
+    if found:
+        meanings = shared.setdefault(found, Meanings())
+        if not meanings:
+            meanings.extend(found)
+        node[_MEANINGS] = meanings
+    if any(place.yielding for place in places):
+        node[_YIELDS] = True
+    return node
 
 
 def _short_variants(word: str) -> list[str]:

@@ -348,7 +348,7 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
 
 
 def finding_names(name: str | Path | Vocabulary = "chexpert14") -> tuple[str, ...]:
-    """The findings of a vocabulary, in its order, without compiling its phrases, which takes seconds.
+    """The findings of a vocabulary, in its order, without compiling its phrases.
 
     Args:
         name: as for :func:`load_vocabulary`.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from medvl.text.phrases import PhraseMatcher, expand_phrase, find_words, word_spans
@@ -206,3 +206,81 @@ def test_words_are_those_of_the_pattern_whichever_way_they_are_found(text):
 @given(st.text(st.sampled_from("ano xz',.-;:?/&|\n\t9(\u2013\xe9"), max_size=40))
 def test_words_are_those_of_the_pattern_in_any_text(text):
     assert find_words(text) == [text[start:end] for start, end in word_spans(text)]
+
+
+def longest(phrases, words, index):
+    """Where the longest phrase at a place ends, by comparing each; the place itself if none begins there."""
+    ends = [end for end in range(index + 1, len(words) + 1) if tuple(words[index:end]) in phrases]
+    return max(ends, default=index)
+
+
+def matched(phrases, yielding, words):
+    """What :meth:`PhraseMatcher.match` is to find, from all word sequences of the phrases, each with its meanings."""
+    found, index = [], 0
+    while index < len(words):
+        end = longest(phrases, words, index)
+        if tuple(words[index:end]) in yielding:
+            for start in range(index + 1, end):
+                if longest(phrases, words, start) > end:
+                    end = longest(phrases, words[:start], index)
+                    break
+        if end > index:
+            found.append((phrases[tuple(words[index:end])], index, end))
+        index = max(end, index + 1)
+    return found
+
+
+WORDS = st.sampled_from("abc")
+PARTS = st.recursive(
+    WORDS,
+    lambda parts: (
+        st.lists(st.lists(parts, min_size=1, max_size=3).map(" ".join), min_size=1, max_size=3)
+        .map("|".join)
+        .map("({})".format)
+        | parts.map("({})?".format)
+    ),
+    max_leaves=5,
+)
+PHRASES = st.tuples(st.lists(PARTS, min_size=1, max_size=3), WORDS).map(lambda drawn: " ".join([*drawn[0], drawn[1]]))
+
+
+@given(st.lists(st.tuples(PHRASES, st.booleans()), max_size=6), st.lists(WORDS, max_size=9))
+@example([("a b", True), ("b c", False)], ["a", "b", "c"])
+@example([("a", False), ("a b c", True), ("c a", False)], ["a", "b", "c", "a"])
+@example([("(a|b) c", False), ("a (c)?", False)], ["b", "c", "a", "c", "a"])
+@example([("(a (b)? c)? a", False), ("c a", False)], ["a", "c", "a", "c", "a"])
+def test_matches_are_those_of_all_word_sequences_of_the_phrases(phrases, words):
+    made, sequences, yielding = PhraseMatcher(), {}, set()
+    for meaning, (phrase, gives_way) in enumerate(phrases):
+        made.add(phrase, meaning, yielding=gives_way)
+        for sequence in expand_phrase(phrase):
+            sequences.setdefault(sequence, []).append(meaning)
+            yielding.update([sequence] if gives_way else [])
+    made.compile()
+    assert dict(made.phrases) == sequences
+    assert made.match(words) == matched(sequences, yielding, words)
+
+
+def test_a_contraction_stands_for_two_words_wherever_they_meet():
+    made = matcher("(it|this)? (is|does|can)? not (now)? seen", inflect=False)
+    for text in ("it is not seen", "it isn't seen", "this doesn't now seen", "can't seen", "not seen", "it not seen"):
+        words = text.split()
+        assert [(start, end) for _, start, end in match(made, text)] == [(0, len(words))], text
+    assert match(made, "it isn't not seen") == [(["(it|this)? (is|does|can)? not (now)? seen"], 2, 4)]
+
+
+def test_alternatives_that_go_on_alike_take_no_more_nodes():
+    phrase = " ".join(f"(a{letter}|b{letter}|c{letter})?" for letter in "abcdefghij") + " end"  # 4 ** 10 sequences
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MEDVL_MAX_ALTERNATIVES", str(4**10))
+        made = matcher(phrase, inflect=False)
+    assert match(made, "aa cc bj end") == [([phrase], 0, 4)]
+    assert match(made, "aa ca end") == [([phrase], 1, 3)]
+    assert match(made, "end") == [([phrase], 0, 1)]
+    nodes, left = {}, [made._root]
+    while left:
+        node = left.pop()
+        if id(node) not in nodes:
+            nodes[id(node)] = node
+            left += [child for child in node.values() if isinstance(child, dict)]
+    assert len(nodes) == 1 + 30 + 1
