@@ -56,7 +56,6 @@ from medvl.text.phrase_kinds import (
 from medvl.text.phrases import PhraseMatcher
 from medvl.text.yaml_files import as_strings, check_keys, read_extended, read_yaml
 from medvl.utils.checks import check_option, error_message
-from medvl.utils.garbage import no_garbage_collection
 from medvl.utils.limits import check_regular_file
 
 _FOLDER = Path(__file__).parent / "vocabularies"
@@ -302,8 +301,7 @@ def _read(path: str, modified_ns: tuple[int, ...]) -> Mapping[str, Any]:
 
 @lru_cache(maxsize=32)
 def _load(path: str, modified_ns: tuple[int, ...]) -> Vocabulary:
-    with no_garbage_collection():  # half of the time
-        return Vocabulary(_read(path, modified_ns), source=Path(path).name)
+    return Vocabulary(_read(path, modified_ns), source=Path(path).name)
 
 
 def _path_of(name: str, folder: Path) -> Path | None:
