@@ -25,7 +25,7 @@ from typing import Any
 
 from killed_commands import COMMANDS, WHOLE, Command
 
-from medvl.workflows import FolderInUseError
+from medvl.workflows import FolderInUseError, FolderLock, folder_lock
 
 IN_USE = 3  # exit code of a process that was told that the folder is in use
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.chmod", "os.utime", "os.truncate"}
@@ -56,6 +56,39 @@ def start(command: Command, folder: Path, variant: Any, before: Callable[[], Non
 def finish(pid: int) -> int:
     """The exit code of a process, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended; its exit code is still to be had."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
+def ended_within(pid: int, seconds: float) -> bool:
+    """Wait for a moment, or for the end of a process if that is sooner; whether it has ended."""
+    moment = time.monotonic() + seconds
+    while not has_ended(pid):
+        left = moment - time.monotonic()
+        if left <= 0:
+            return False
+        time.sleep(min(left, 0.01))
+    return True
+
+
+def hold_lock(at_end: int, go: int) -> Callable[[], None]:
+    """What lets a process keep the lock of its folder at its end: it writes a byte, and reads one before it goes on."""
+
+    def install() -> None:
+        release = FolderLock.release
+
+        def release_later(lock: FolderLock) -> None:
+            if folder_lock._held.get(lock.folder) is lock:
+                os.write(at_end, b".")
+                os.read(go, 1)
+            release(lock)
+
+        FolderLock.release = release_later  # type: ignore[method-assign]
+
+    return install
 
 
 def kill_at(folder: Path, number: int, count: Path | None = None) -> Callable[[], None]:
@@ -108,16 +141,18 @@ class Killing:
     def __init__(self, command: Command, work: Path) -> None:
         self.command, self.work = command, work
         work.mkdir()
-        self._wholes: dict[Any, tuple[Path, int, float]] = {}
+        self._wholes: dict[Any, tuple[Path, int]] = {}
+        self._seconds: dict[Any, float] = {}
 
-    def whole(self, variant: Any) -> tuple[Path, int, float]:
-        """A run that nothing stops: its folder, the number of its file operations and its seconds."""
+    def whole(self, variant: Any) -> tuple[Path, int]:
+        """A run that nothing stops: its folder and the number of its file operations."""
         if variant not in self._wholes:
             folder, count = self.work / f"whole-{variant}", self.work / f"count-{variant}"
             begun = time.monotonic()
             if finish(start(self.command, folder, variant, kill_at(folder, 0, count))) != 0:
                 raise RuntimeError(f"the run of {variant} failed")
-            self._wholes[variant] = folder, int(count.read_text()), time.monotonic() - begun
+            self._seconds[variant] = time.monotonic() - begun
+            self._wholes[variant] = folder, int(count.read_text())
             first = next(iter(self._wholes.values()))[0]
             if self.command.same_for_all and not self.command.is_same(folder, first):
                 raise RuntimeError(f"the output of {variant} differs from that of {self.command.variants[0]}")
@@ -148,15 +183,20 @@ class Killing:
         done = 0
         while done < number:
             variant = self.command.variants[done % len(self.command.variants)]
-            seconds = self.whole(variant)[2]
+            self.whole(variant)
             folder = self.work / f"killed-{done}"
             kills = 0
             for _ in range(1 + (draw.random() < 0.3)):
+                begun = time.monotonic()
                 pid = start(self.command, folder, variant)
-                time.sleep(draw.random() * seconds)
+                if ended_within(pid, draw.random() * self._seconds[variant]):
+                    finish(pid)
+                    if not kills:  # a whole run, which was faster than the one that nothing stopped
+                        self._seconds[variant] = min(self._seconds[variant], time.monotonic() - begun)
+                    break
                 os.kill(pid, signal.SIGKILL)
                 kills += finish(pid) == -signal.SIGKILL
-            if kills:  # else it was faster than the first run
+            if kills:
                 done += 1
                 same = self.is_same_after(folder, variant)
                 print(f"moment {done}: {variant} {'identical' if same else 'DIFFERENT'}", flush=True)
@@ -164,15 +204,29 @@ class Killing:
             shutil.rmtree(folder, ignore_errors=True)
 
     def races(self, number: int, seed: int = 0) -> Iterator[bool]:
-        """Whether of two processes that run in one folder at the same time one ends well and one is told."""
+        """Whether of two processes that run in one folder at the same time one ends well and one is told.
+
+        The one that runs keeps the folder till the other one has ended or is there too, however slow they are.
+        """
         draw = random.Random(seed)
         variant = self.command.variants[0]
         for turn in range(number):
             folder = self.work / f"race-{turn}"
-            first = start(self.command, folder, variant)
+            (at_end, said), (go, gone) = os.pipe(), os.pipe()
+            os.set_blocking(at_end, False)
+            pids = [start(self.command, folder, variant, hold_lock(said, go))]
             time.sleep(draw.random() * 0.3)
-            second = start(self.command, folder, variant)
-            codes = sorted((finish(second), finish(first)))
+            pids.append(start(self.command, folder, variant, hold_lock(said, go)))
+            arrived = 0
+            while sum(map(has_ended, pids)) + arrived < 2:
+                try:
+                    arrived += len(os.read(at_end, 2))
+                except BlockingIOError:
+                    time.sleep(0.01)
+            os.write(gone, b"..")
+            codes = sorted(map(finish, pids))
+            for descriptor in (at_end, said, go, gone):
+                os.close(descriptor)
             shutil.rmtree(folder)
             print(f"race {turn + 1}: {codes}", flush=True)
             yield codes == [0, IN_USE]
