@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fork_server import run as run_forked
 from PIL import Image
 from safetensors.numpy import load_file
 
@@ -84,7 +85,7 @@ def trained(tmp_path_factory):
     table = write_table(folder / "data")
     run = folder / "run"
     arguments = ["train", "convirt", "--data", table, "--output", run, "--epochs", "2", *SMALL, *columns()]
-    subprocess.run([sys.executable, "-m", "medvl", *map(str, arguments)], check=True, capture_output=True)
+    run_forked([sys.executable, "-m", "medvl", *map(str, arguments)], check=True, capture_output=True)
     return table, run
 
 
@@ -133,7 +134,7 @@ class TestTrain:
             "--output",
             tmp_path / "again",
         ]
-        subprocess.run(list(map(str, command)), check=True, capture_output=True)
+        run_forked(list(map(str, command)), check=True, capture_output=True)
         first, second = (load_file(folder / "model" / "model.safetensors") for folder in (run, tmp_path / "again"))
         assert all(np.array_equal(first[name], second[name]) for name in first)
 
@@ -196,7 +197,7 @@ class TestTrain:
 
         def run(output, killed_at, *more):
             command = [sys.executable, "-c", KILLED_AT, killed_at, *common, *columns(), "--output", tmp_path / output]
-            return subprocess.run(list(map(str, [*command, *more])), capture_output=True, text=True)
+            return run_forked(list(map(str, [*command, *more])), capture_output=True, text=True)
 
         done = run("whole", 0)
         assert done.returncode == 0, done.stderr

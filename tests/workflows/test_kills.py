@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from fork_server import run
 
 pytestmark = pytest.mark.slow
 
@@ -24,8 +23,7 @@ SCRIPT = Path(__file__).with_name("kills.py")
     ],
 )
 def test_kills_change_nothing(command, kills, ends):
-    line = [sys.executable, SCRIPT, command, *kills]
-    done = subprocess.run(line, capture_output=True, text=True, check=False, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run([sys.executable, SCRIPT, command, *kills], capture_output=True, text=True, start_new_session=True)
     assert done.returncode == 0, done.stderr[-3000:]
     totals = [line for line in done.stdout.splitlines() if " kills at " in line or " races: " in line]
     assert len(totals) == ends, done.stdout
