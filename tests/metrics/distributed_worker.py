@@ -41,7 +41,7 @@ def figures(parts):
 
 def gathered(rank, folder):
     """Write the metrics over both processes: each with a part of the cases; then all with the first, none with the second."""
-    options = {"rank": rank, "world_size": 2, "timeout": timedelta(minutes=4)}
+    options = {"rank": rank, "world_size": 2, "timeout": timedelta(minutes=14)}
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", **options)
     # 15 cases in batches of 4 on one rank and 8 on the other: unequal ranks and a short last batch.
     first, last = (0, 15) if rank == 0 else (15, NUMBER)

@@ -19,7 +19,7 @@ class TwoRanks:
     """Runs a function on two ranks; what both pass to a collective call, both get."""
 
     def __init__(self, monkeypatch):
-        self.barrier, self.parts, self.local = threading.Barrier(2, timeout=300), [None, None], threading.local()
+        self.barrier, self.parts, self.local = threading.Barrier(2, timeout=850), [None, None], threading.local()
         monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
         monkeypatch.setattr(torch.distributed, "get_world_size", lambda: 2)
         monkeypatch.setattr(torch.distributed, "get_rank", lambda: self.local.rank)
