@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
 from caching_cases import RECIPES, Case, differences, make_case
+from fork_server import run_in_processes
 from peak_bytes import PeakBytes
 from torch import nn
 
@@ -365,8 +364,6 @@ def test_memory_is_that_of_a_chunk_and_the_outputs(recipe):
 
 
 def test_two_processes():
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", str(WORKER)]
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=850, env=environment, check=False)
+    done = run_in_processes(2, [sys.executable, WORKER], CUDA_VISIBLE_DEVICES="")
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done") == 2

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+from fork_server import run_in_processes
 from packed_tables import LABELS, write_table
 from two_processes import TINY
 
@@ -149,9 +150,9 @@ def test_studies_that_cannot_be_read(trained, copy, tmp_path):
 def test_two_runs_do_not_write_one_file(trained, tmp_path):
     manifest = studies(trained)
     holder = subprocess.Popen(
-        [sys.executable, "-c", f"from medvl.workflows import FolderLock\nimport time\n"
-         f"FolderLock({str(tmp_path / 'e.npz.parts')!r}).acquire()\nprint('held', flush=True)\ntime.sleep(60)"],
-        stdout=subprocess.PIPE,
+        [sys.executable, "-c", f"from medvl.workflows import FolderLock\n"
+         f"FolderLock({str(tmp_path / 'e.npz.parts')!r}).acquire()\nprint('held', flush=True)\ninput()"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )  # fmt: skip
     try:
         assert holder.stdout.readline() == b"held\n"
@@ -173,9 +174,8 @@ def test_the_command_in_two_processes_writes_the_same_bytes(trained, medvl, tmp_
     code, out, err = medvl(*options, tmp_path / "one", "--resume")
     assert code == 0, err
     assert out == f"21 studies in {tmp_path / 'one'}\n"
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone", "-m", "medvl"]
-    line += map(str, [*options, tmp_path / "two", "--workers", 1])
-    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    line = [sys.executable, "-m", "medvl", *map(str, [*options, tmp_path / "two", "--workers", 1])]
+    done = run_in_processes(2, line)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout == f"21 studies in {tmp_path / 'two'}\n"
     assert content(tmp_path / "one") == content(tmp_path / "two")
