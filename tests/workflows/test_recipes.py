@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from fork_server import run as run_forked
 from monai.bundle import ConfigParser, ConfigWorkflow
 from PIL import Image
 from safetensors.torch import load_file
@@ -322,14 +323,14 @@ class TestConfigText:
 class TestRoads:
     """By each road the same weights as the command's, and a record of what ran."""
 
-    def run_monai(self, *options, cwd):
+    def run_monai(self, *options, cwd, run=run_forked):
         command = [sys.executable, "-m", "monai.bundle", "run", *map(str, options)]
-        subprocess.run(command, check=True, capture_output=True, cwd=cwd)
+        run(command, check=True, capture_output=True, cwd=cwd)
 
     def test_plain_monai_in_layers_from_any_directory(self, trained, table, tmp_path):
         options = tiny(table, tmp_path / "run", keep="best", monitor="auroc")
         files = [str(path) for path in config_files("mlip")]
-        self.run_monai("--config_file", files, *as_options(options), cwd=tmp_path)
+        self.run_monai("--config_file", files, *as_options(options), cwd=tmp_path, run=subprocess.run)
         assert same_weights(trained, tmp_path / "run")
         # It can record the settings alone, and a layer to build on; together they are the configuration that ran.
         recorded = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
