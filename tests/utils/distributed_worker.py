@@ -16,7 +16,7 @@ def main() -> None:
     rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     before = (distributed.is_distributed(), distributed.get_rank(), distributed.get_world_size())
     assert before == (False, rank, world)
-    distributed.init_distributed(timedelta(seconds=60))
+    distributed.init_distributed(timedelta(minutes=14))
     distributed.init_distributed()  # a second call does nothing
     assert dist.get_backend() == "gloo"
     assert distributed.is_distributed()

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from fork_server import run as run_forked
 from monai.bundle import ConfigParser
 from PIL import Image
 
@@ -100,5 +100,5 @@ def test_a_run_with_such_names_trains_evaluates_resumes_and_is_a_bundle(medvl, t
     assert code == 0, err
     shutil.rmtree("@run#1/model")
     command = [sys.executable, "-m", "monai.bundle", "run", "--config_file", "@run#1/config.yaml", "--resume", "True"]
-    subprocess.run(command, check=True, capture_output=True)
+    run_forked(command, check=True, capture_output=True)
     assert Path("@run#1/model").is_dir()
