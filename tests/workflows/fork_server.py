@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import gc
 import inspect
 import json
 import os
@@ -168,6 +169,8 @@ def import_libraries() -> None:
     from medvl import cli  # noqa: F401
 
     medvl.text.load_vocabulary()
+    gc.collect()
+    gc.freeze()  # else each process would copy the memory of what is imported when it collects garbage, and at its end
 
 
 def serve(connection: socket.socket) -> dict[str, Any]:
