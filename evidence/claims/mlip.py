@@ -51,8 +51,8 @@ CLAIMS = [
         baselines=(*BASELINES, "untrained"),
         remarks="Of the generated findings each pre-training of the table finds more than random filters do, with or without "
         "the local loss; which of the two is better is not decided, as a finding is in one to four of the ten labeled cases, "
-        "and those are drawn twice. On real lungs nothing that learned from texts or labels is above random filters, "
-        "not even the supervised encoder; what learned from masks of lungs is (the claims on real images).",
+        "and those are drawn twice. On real lungs nothing that learned from texts or labels is above random filters for "
+        "certain; what learned from masks is (the claims on real images).",
     ),
     Claim(
         name="mlip-alignment",
