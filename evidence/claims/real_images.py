@@ -71,8 +71,8 @@ CLAIMS = [
         "the one that is asked for; real masks give 0.05 more. So it is not the distance from generated to real images that "
         "keeps the lungs of the claim before from gaining. Masks say where something is, and they say more of each image than "
         "labels do; the next claim keeps these apart. Most of the 20 real masks that were looked at hold the lung behind the "
-        "heart, and the generated ones do not. Not tried: a loss on masks beside those of medvl; texts and labels of real images "
-        "at this size.",
+        "heart, and the generated ones do not. Not tried: a loss on masks beside those of medvl; texts and labels of real "
+        "images at this size.",
     ),
     Claim(
         name="real-lungs-pooled",
