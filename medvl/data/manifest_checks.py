@@ -262,22 +262,32 @@ def differing_states(
         states: of their K findings, (N, K).
 
     Yields:
-        For each such image the studies that have it, the first such finding, and two of the studies that state it
-        differently.
+        For each such image, in the order of the first study of each, the studies that have it, the first such finding, and
+        two of the studies that state it differently.
     """
-    _, number = np.unique(images, return_inverse=True)
-    lowest = np.full((int(number.max()) + 1, states.shape[1]), np.iinfo(np.int8).max, dtype=np.int8)
+    _, first_of, number = np.unique(images, return_index=True, return_inverse=True)
+    number = np.argsort(np.argsort(first_of))[number]
+    order = np.argsort(number, kind="stable")  # the studies of an image one after the other
+    stop = np.cumsum(np.bincount(number))
+    lowest = np.full((len(stop), states.shape[1]), np.iinfo(np.int8).max, dtype=np.int8)
     highest = np.full_like(lowest, NOT_MENTIONED)
     np.minimum.at(lowest, number, np.where(states == NOT_MENTIONED, np.iinfo(np.int8).max, states))
     np.maximum.at(highest, number, states)
     differs = lowest < highest
+    finding = differs.argmax(axis=1)
+    said = states[np.arange(len(states)), finding[number]]
+
+    def first_where(wanted: NDArray[np.bool_]) -> NDArray[np.int64]:
+        places = np.flatnonzero(wanted)[::-1]
+        found = np.zeros(len(stop), dtype=np.int64)
+        found[number[places]] = places
+        return found
+
+    first = first_where(said != NOT_MENTIONED)
+    other = first_where((said != NOT_MENTIONED) & (said != said[first[number]]))
     for image in np.flatnonzero(differs.any(axis=1)).tolist():
-        finding = int(differs[image].argmax())
-        own = np.flatnonzero(number == image)
-        stated = own[states[own, finding] != NOT_MENTIONED]
-        first = int(stated[0])
-        other = int(stated[states[stated, finding] != states[first, finding]][0])
-        yield own, finding, first, other
+        own = order[stop[image - 1] if image else 0 : stop[image]]
+        yield own, int(finding[image]), int(first[image]), int(other[image])
 
 
 def _leak(study: Mapping[str, Any], of_image: bool, other: str, convention: str) -> StudyError:

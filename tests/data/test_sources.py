@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tarfile
+import time
 import tracemalloc
 from unittest.mock import patch
 
@@ -13,6 +14,7 @@ from PIL import Image
 
 import medvl.data.text_labels as text_labels
 from medvl.data import UnifiedDataset, label_texts, load_sources
+from medvl.data.manifest_checks import differing_states
 from medvl.text import load_vocabulary
 from medvl.utils.errors import StudyError
 
@@ -328,6 +330,21 @@ def test_images_of_which_two_sources_say_otherwise_are_counted(folder, caplog):
     write(folder / "two.csv", "study_id,image,fracture,EDEMA", "t1,l.png,,1", "t2,b.png,1,")
     load_sources(sources)
     assert not [record for record in caplog.records if "differently" in record.getMessage()]
+
+
+def test_images_that_are_stated_differently_come_in_the_order_of_their_studies():
+    states = np.array([[1, -2], [0, 1], [0, 0], [0, 0], [-2, 1], [1, -2]], dtype=np.int8)
+    found = [(own.tolist(), *rest) for own, *rest in differing_states(np.array([9, 3, 3, 9, 3, 5]), states)]
+    assert found == [([0, 3], 0, 0, 3), ([1, 2, 4], 1, 1, 2)]
+
+
+def test_many_images_that_are_stated_differently_are_found_in_time_that_grows_with_their_number():
+    number = 30000  # 10 s where each image was looked for among all studies
+    images = np.tile(np.random.default_rng(0).permutation(number), 2)
+    states = np.repeat(np.array([[1] * 14, [0] * 14], dtype=np.int8), number, axis=0)
+    start = time.process_time()
+    assert sum(1 for _ in differing_states(images, states)) == number
+    assert time.process_time() - start < 3
 
 
 def test_a_study_of_sources_takes_few_bytes(tmp_path):
