@@ -122,11 +122,11 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
         + \operatorname{mean}_k \left(1 - \frac{2 \sum_{nx} t_{nkx} p_{nkx}}{\sum_{nx} t_{nkx} + p_{nkx}}\right)
 
     with the probabilities :math:`p`, the sigmoid of the logits, and the binary cross entropy :math:`H`. The second mean is
-    over the structures that have a pixel in the batch; 0 if none has.
+    over the structures that have a pixel in the batch; 0 if none has. Half precision is summed in single precision.
 
     Args:
         logits: (N, K, H, W[, D]).
-        target: masks of the same shape, 0 or 1, as floating point.
+        target: masks of the same shape, 0 or 1, of any type.
 
     Returns:
         A scalar.
@@ -136,6 +136,9 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
         tensor(1.0265)
     """
     axes = (0, *range(2, logits.ndim))
+    if logits.dtype in (torch.float16, torch.bfloat16):  # float16 ends at 65,504, the pixels of a small batch
+        logits = logits.float()
+    target = target.to(logits.dtype)
     probability = logits.sigmoid()
     overlap = (probability * target).sum(axes)
     sizes = target.sum(axes)

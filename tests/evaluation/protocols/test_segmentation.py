@@ -57,6 +57,20 @@ def test_the_loss_is_cross_entropy_and_the_soft_dice_of_structures_that_are_ther
     assert segmentation_loss(logits, nothing).item() == pytest.approx(-np.log(1 - p).mean(), abs=1e-12)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+def test_the_loss_of_half_precision_has_no_sum_that_overflows(half):
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(2, 1, 512, 512, generator=generator).to(half)
+    masks = torch.rand(logits.shape, generator=generator) < 0.5  # 262,000 pixels; float16 ends at 65,504
+    expected = segmentation_loss(logits.float(), masks.float()).item()
+    for target in (masks.to(half), masks.float(), masks, masks.to(torch.uint8)):
+        assert segmentation_loss(logits, target).item() == pytest.approx(expected, abs=1e-6)
+    logits.requires_grad_()
+    segmentation_loss(logits, masks.to(half)).backward()
+    assert logits.grad.isfinite().all()
+    assert logits.grad.any()
+
+
 def test_the_answer_in_the_features_is_found_with_few_cases_and_noise_is_not():
     train, test = squares(12), squares(8, seed=1)
     result = segmentation(
