@@ -101,8 +101,8 @@ def _origin(results: Sequence[dict[str, Any]]) -> str:
     dates = sorted(origin["date"] for origin in made)
     commits = ", ".join(f"`{commit}`" for commit in sorted({str(origin["commit"]) for origin in made}))
     versions = "; ".join(
-        f"{name} {', '.join(sorted({str(result['versions'].get(name, 'unknown')) for result in results}))}"
-        for name in dict.fromkeys(name for result in results for name in result["versions"])
+        f"{name} {', '.join(sorted({str(origin['versions'].get(name, 'unknown')) for origin in made}))}"
+        for name in dict.fromkeys(name for origin in made for name in origin["versions"])
     )
     hours = sum(sum(result["seconds"].values()) for result in results) / 3600
     when = dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]}"

@@ -19,7 +19,7 @@ from evidence.arms import ARMS, Arm, settings_of
 from evidence.claim import Claim, arms_of, needed_measures
 from evidence.data import EvidenceData, has_real
 from evidence.scales import SCALES, Scale
-from evidence.store import Store, environment, result_key
+from evidence.store import ENVIRONMENT, Store, environment, result_key
 from medvl.utils.errors import DiskFullError
 from medvl.utils.worker_processes import end_with_parent
 from medvl.workflows import FolderInUseError
@@ -201,7 +201,7 @@ def _kept(known: Mapping[str, Any], measures: Sequence[str]) -> list[dict[str, A
     before = {name for part in earlier for name in part["measures"]}
     parts = [*earlier, {**known, "measures": [name for name in known["measures"] if name not in before]}]
     return [
-        {"measures": own, **{field: part[field] for field in environment()}}
+        {"measures": own, **{field: part[field] for field in ENVIRONMENT}}
         for part in parts
         if (own := [name for name in part["measures"] if name in measures])
     ]

@@ -21,6 +21,9 @@ from evidence.scales import DATA_SEED, Scale
 from medvl.utils.io import write_json
 from medvl.workflows import config_files
 
+ENVIRONMENT = ("versions", "python", "machine", "date", "commit")
+"""What a result, and each part of what it keeps of an earlier one, says of where it was made."""
+
 PACKAGES = ("torch", "monai", "transformers", "scikit-learn", "numpy")
 ROOT = Path(__file__).parents[1]
 
@@ -132,18 +135,35 @@ def _damage(result: Any) -> str | None:
     """What is wrong with the content of a results file; None for a whole one."""
     if not isinstance(result, dict):
         return "it is no JSON object"
-    names = ("arm", "seed", "key", "steps", "seconds", "measures", "figures", "versions", "date", "commit")
+    names = ("arm", "seed", "key", "steps", "seconds", "measures", "figures", *ENVIRONMENT)
     missing = [name for name in names if name not in result]
     if missing:
         return f"{', '.join(missing)} missing"
     wrong = [name for name in ("arm", "key", "date") if not isinstance(result[name], str)]
     wrong += [name for name in ("seed", "steps") if not _is_number(result[name])]
     wrong += [name for name in ("seconds", "figures", "versions") if not isinstance(result[name], dict)]
-    if wrong or not isinstance(result["measures"], list):
-        return f"{', '.join(wrong) or 'measures'} of another type"
+    wrong += [] if _are_names(result["measures"]) else ["measures"]
+    kept = result.get("kept", [])
+    wrong += [] if isinstance(kept, list) and all(map(_is_origin, kept)) else ["kept"]
+    if wrong:
+        return f"{', '.join(wrong)} of another type"
     values = {**result["seconds"], **{name: value for name, value in result["figures"].items() if value is not None}}
     wrong = [name for name, value in values.items() if not _is_number(value)]
-    return f"{', '.join(wrong)} must be a finite number" if wrong else None
+    if wrong:
+        return f"{', '.join(wrong)} must be a finite number"
+    missing = [f"seconds of the {name}" for name in ("training", "measures") if name not in result["seconds"]]
+    return f"{', '.join(missing)} missing" if missing else None
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(name, str) for name in value)
+
+
+def _is_origin(part: Any) -> bool:
+    """Whether that can be part of what a result keeps: names of measures, and where they are from."""
+    if not isinstance(part, dict) or not {"measures", *ENVIRONMENT} <= part.keys():
+        return False
+    return _are_names(part["measures"]) and isinstance(part["versions"], dict) and isinstance(part["date"], str)
 
 
 def _is_number(value: Any) -> bool:

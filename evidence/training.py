@@ -124,7 +124,7 @@ class PooledSegmenter(nn.Module):
         width: of the decoder's hidden layer.
     """
 
-    def __init__(self, model: nn.Module, structures: int, grid: int = 16, width: int = 256) -> None:
+    def __init__(self, model: Any, structures: int, grid: int = 16, width: int = 256) -> None:
         super().__init__()
         self.encoder = model.image_encoder
         self.decoder = nn.Sequential(

@@ -30,6 +30,8 @@ def add_result() -> AddResult:
             "date": f"2026-11-{seed + 1:02d}",
             "commit": "abc",
             "versions": {"torch": "2.13"},
+            "python": "3.12.3",
+            "machine": "x86_64",
         }
         store.write(scale, arm, seed, {**content, **more})
 

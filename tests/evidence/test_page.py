@@ -89,6 +89,15 @@ def test_figures_and_verdicts_are_those_of_the_results(store):
     assert "| `medclip` | medclip | `num_texts=32` | 390 | 36 s |" in page
 
 
+def test_figures_that_were_kept_say_where_they_are_from(store, add_result):
+    before = {"measures": ["probe"], "versions": {"torch": "2.12"}, "python": "3.12.3", "machine": "x86_64"}
+    before |= {"date": "2026-10-01", "commit": "before"}
+    add_result(store, "convirt", 0, {"zero_shot/auroc": 0.6, "probe/1": 0.7}, kept=[before])
+    page = render(store)
+    assert "10 trainings on 2026-10-01 to 2026-11-05, at commit `abc`, `before` " in page
+    assert "with torch 2.12, 2.13: " in page
+
+
 def test_fewer_seeds_are_named(store):
     store.path("full", "convirt", 4).unlink()
     page = render(store)

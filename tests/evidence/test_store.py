@@ -12,7 +12,7 @@ import pytest
 from evidence import store as store_module
 from evidence.arms import ARMS
 from evidence.scales import SCALES
-from evidence.store import ResultsError, Store, environment, result_key
+from evidence.store import ENVIRONMENT, ResultsError, Store, environment, result_key
 
 QUICK = SCALES["quick"]
 
@@ -96,7 +96,14 @@ def test_a_damaged_file_is_named(tmp_path, write):
         ({"figures": []}, "figures of another type"),
         ({"seconds": {"training": None}}, "training must be a finite number"),
         ({"seconds": 36}, "seconds of another type"),
+        ({"seconds": {"training": 30.0}}, "seconds of the measures missing"),
         ({"measures": "probe"}, "measures of another type"),
+        ({"measures": [["probe"]]}, "measures of another type"),
+        ({"kept": None}, "kept of another type"),
+        ({"kept": ["probe"]}, "kept of another type"),
+        ({"kept": [{"measures": ["probe"]}]}, "kept of another type"),
+        ({"kept": [{**environment(), "measures": "probe"}]}, "kept of another type"),
+        ({"kept": [{**environment(), "measures": ["probe"], "date": 2026}]}, "kept of another type"),
         ({"date": None}, "date of another type"),
         ({"steps": "264"}, "steps of another type"),
     ],
@@ -110,7 +117,7 @@ def test_a_file_with_other_content_is_named(tmp_path, write, changed, said):
         store.figures("quick", "convirt")
 
 
-@pytest.mark.parametrize("field", ["arm", "seed", "key", "steps", "seconds", "measures", "figures", "versions", "date"])
+@pytest.mark.parametrize("field", ["arm", "seed", "key", "steps", "seconds", "measures", "figures", *ENVIRONMENT])
 def test_a_file_without_a_field_is_named(tmp_path, write, field):
     store = Store(tmp_path)
     write(store, "convirt", 0, {"probe/1": 0.5})
