@@ -54,7 +54,8 @@ def methods_table(docs_script):
 
 def add(store: Store, arm: str, seed: int, auroc: float) -> None:
     content = {"arm": arm, "seed": seed, "key": "k", "measures": [], "figures": {"zero_shot/auroc": auroc}, "steps": 1}
-    store.write("full", arm, seed, {**content, "seconds": {}, "date": "2026-11-01", "commit": "abc", "versions": {}})
+    origin = {"versions": {}, "python": "3.12.3", "machine": "x86_64", "date": "2026-11-01", "commit": "abc"}
+    store.write("full", arm, seed, {**content, **origin, "seconds": {"training": 30.0, "measures": 6.0}})
 
 
 def cells(table: str, method: str) -> list[str]:

@@ -88,9 +88,9 @@ CLAIMS = [
         comparisons=tuple(
             Comparison("masks-lungs", "masks-lungs-pooled", f"real_lungs/dice_{shots}") for shots in (5, 10)
         ),
-        remarks="Learned from pooled features, the masks leave the encoder no better for lungs than random filters are (0.797 and "
-        "0.830 against 0.812 and 0.832). So how much the masks say of an image is not what gains. Texts and labels are learned "
-        "from pooled features too. medvl and mlip match patches with sentences besides, which say where a finding is and not "
-        "where its border runs.",
+        remarks="Learned from pooled features, the masks leave the encoder no better for lungs than random filters are (0.797 "
+        "and 0.830 against 0.812 and 0.832). So how much the masks say of an image is not what gains. Texts and labels are "
+        "learned from pooled features too. medvl and mlip match patches with sentences besides, which say where a finding is "
+        "and not where its border runs.",
     ),
 ]
