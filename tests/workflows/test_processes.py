@@ -92,13 +92,12 @@ def test_one_message_when_a_process_is_killed(tmp_path):
     with run.with_suffix(".errors").open("w") as errors:
         torchrun = subprocess.Popen(list(map(str, line)), stderr=errors, env={**os.environ, "OMP_NUM_THREADS": "1"})
         try:
-            deadline = time.monotonic() + 300
-            while not list(run.glob("checkpoints/epoch-*")) and torchrun.poll() is None and time.monotonic() < deadline:
+            while not list(run.glob("checkpoints/epoch-*")) and torchrun.poll() is None:
                 time.sleep(0.1)
             children = Path(f"/proc/{torchrun.pid}/task/{torchrun.pid}/children").read_text().split()
             second = next(pid for pid in children if b"\0RANK=1\0" in Path(f"/proc/{pid}/environ").read_bytes())
             os.kill(int(second), signal.SIGKILL)
-            assert torchrun.wait(timeout=90) != 0
+            assert torchrun.wait() != 0
         finally:
             if torchrun.poll() is None:
                 torchrun.kill()

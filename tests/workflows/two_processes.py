@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
+
+from fork_server import run_in_processes
 
 from medvl.workflows import config_files
 
@@ -36,10 +36,10 @@ COMPARABLE = {
 
 def in_two_processes(recipe, **settings):
     """``torchrun --nproc_per_node 2 -m monai.bundle run``; what the processes printed."""
-    line = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
-    line += ["-m", "monai.bundle", "run", "--config_file", json.dumps([str(path) for path in config_files(recipe)])]
+    files = json.dumps([str(path) for path in config_files(recipe)])
+    line = [sys.executable, "-m", "monai.bundle", "run", "--config_file", files]
     for key, value in settings.items():
         line += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    done = subprocess.run(line, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, check=False)
+    done = run_in_processes(2, line)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout + done.stderr
