@@ -122,7 +122,8 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
         + \operatorname{mean}_k \left(1 - \frac{2 \sum_{nx} t_{nkx} p_{nkx}}{\sum_{nx} t_{nkx} + p_{nkx}}\right)
 
     with the probabilities :math:`p`, the sigmoid of the logits, and the binary cross entropy :math:`H`. The second mean is
-    over the structures that have a pixel in the batch; 0 if none has. Half precision is summed in single precision.
+    over the structures that have a pixel in the batch; 0 if none has. Half precision is summed in single precision. The soft
+    Dice is that of V-Net (Milletari et al., 2016, arXiv:1606.04797), without its squares.
 
     Args:
         logits: (N, K, H, W[, D]).
@@ -130,6 +131,9 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
 
     Returns:
         A scalar.
+
+    Raises:
+        ValueError: If the shapes differ.
 
     Example:
         >>> segmentation_loss(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2))  # log 2 + 1 - 2 * 2 / (4 + 2)
@@ -139,10 +143,11 @@ def segmentation_loss(logits: Tensor, target: Tensor) -> Tensor:
     if logits.dtype in (torch.float16, torch.bfloat16):  # float16 ends at 65,504, the pixels of a small batch
         logits = logits.float()
     target = target.to(logits.dtype)
+    entropy = F.binary_cross_entropy_with_logits(logits, target)
     probability = logits.sigmoid()
     overlap = (probability * target).sum(axes)
     sizes = target.sum(axes)
     loss = 1 - 2 * overlap / (probability.sum(axes) + sizes).clamp_min(1e-6)
     given = (sizes > 0).float()
     dice = (loss * given).sum() / given.sum().clamp_min(1)
-    return F.binary_cross_entropy_with_logits(logits, target) + dice
+    return entropy + dice

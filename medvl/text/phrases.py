@@ -1,6 +1,6 @@
 """Matching of a vocabulary's phrases: compiled to one graph of words, which reads a text once.
 
-1. :func:`expand_phrase` writes a phrase of a vocabulary file, with alternatives and optional parts, as word sequences.
+1. :mod:`medvl.text.phrase_notation` reads a phrase of a vocabulary file, with its alternatives and optional parts.
 2. :class:`PhraseMatcher` collects the phrases with what each means, and compiles them to one graph of words: which word may
    follow, and what the words so far mean. The alternatives of a phrase go on in the same place and are not written out.
 3. :meth:`PhraseMatcher.normalize_words` maps the words of a text, plural or misspelled, to words of the phrases.
@@ -14,8 +14,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from medvl.utils.checks import error_message
-from medvl.utils.limits import ALTERNATIVES, limit
+from medvl.text.phrase_notation import LETTER, Alternatives, parse_phrase
 
 
 class Meanings(list[Any]):
@@ -33,11 +32,9 @@ PhraseMatch: TypeAlias = tuple[Meanings, int, int]
 
 # Words with their apostrophes; punctuation that can end a clause; a dash only where it stands alone.
 # "non-displaced" is one word, since "non" denies no more than the word that it stands before.
-_LETTER = r"[^\W\d_]"
 _TOKEN = r"non[- ]LETTER+|LETTER+(?:'LETTER+)?|[,;:?/&|]|(?<=\s)-{1,3}(?=\s)|[\u2013\u2014]"
 _ASCII_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", "[a-z]"))
-_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", _LETTER))
-_PHRASE_TOKEN_PATTERN = re.compile(rf"{_LETTER}+(?:'{_LETTER}+)?|[()|?/&,:]")
+_TOKEN_PATTERN = re.compile(_TOKEN.replace("LETTER", LETTER))
 # Characters of a sentence whose words are its letters between others, and whose punctuation is its commas.
 _PLAIN = bytes(byte for byte in range(128) if chr(byte) not in "';:?/&|-")
 _LETTERS_AND_COMMAS = bytes(byte if chr(byte) in "abcdefghijklmnopqrstuvwxyz," else ord(" ") for byte in range(256))
@@ -45,7 +42,6 @@ _LETTERS_AND_COMMAS = bytes(byte if chr(byte) in "abcdefghijklmnopqrstuvwxyz," e
 _MIN_SHORT_LENGTH = 5
 _MIN_FUZZY_LENGTH, _MAX_FUZZY_LENGTH = 7, 30
 _MAX_KNOWN_WORDS = 1 << 16
-_MAX_DEPTH = 20
 # Keys of a node of the graph that are no words: the meanings of the phrase that ends there, and whether it may give way.
 _MEANINGS, _YIELDS = "", " "
 
@@ -62,91 +58,6 @@ def word_spans(lower: str) -> list[tuple[int, int]]:
     """The offsets of the words that :func:`find_words` returns."""
     pattern = _ASCII_TOKEN_PATTERN if lower.isascii() else _TOKEN_PATTERN
     return [match.span() for match in pattern.finditer(lower)]
-
-
-Alternatives: TypeAlias = list[list[Any]]
-"""A phrase as it is written: sequences, one of which is read, of words and of alternatives within. An empty one is optional."""
-
-
-def expand_phrase(phrase: str) -> list[tuple[str, ...]]:
-    """List the word sequences of a phrase in the notation of the vocabularies.
-
-    Args:
-        phrase: words; ``(a|b c)`` are alternatives, ``(...)?`` is optional, a comma or a colon is a word and a hyphen a space.
-
-    Returns:
-        Distinct sequences of lower-case words.
-
-    Raises:
-        ValueError: If the phrase has no words or its parentheses are unbalanced.
-
-    Example:
-        >>> expand_phrase("(small|tiny)? pleural effusion")
-        [('small', 'pleural', 'effusion'), ('tiny', 'pleural', 'effusion'), ('pleural', 'effusion')]
-    """
-    return list(dict.fromkeys(_sequences(_parse(phrase))))
-
-
-def _parse(phrase: str) -> Alternatives:
-    """A phrase of a vocabulary, checked."""
-    text = str(phrase).lower()
-    tokens = _PHRASE_TOKEN_PATTERN.findall(text)
-    if re.search(rf"(?!{_LETTER})[^'()|?/&,:\s-]", text) or not tokens:
-        raise ValueError(f"the phrase {phrase!r} must consist of words, (a|b) and (...)?.")
-    options, _, rest = _alternatives(tokens, limit(ALTERNATIVES))
-    if rest:
-        raise ValueError(f"the phrase {phrase!r} must have balanced parentheses.")
-    if _is_optional(options):
-        raise ValueError(f"the phrase {phrase!r} must have a word that is not optional.")
-    return options
-
-
-def _alternatives(tokens: list[str], most: int, depth: int = 0) -> tuple[Alternatives, int, list[str]]:
-    """``a|b c`` up to the parenthesis that closes it, the number of its word sequences, and the tokens from there."""
-    options: Alternatives = [[]]
-    done, number = 0, 1
-    while tokens and tokens[0] != ")":
-        token, tokens = tokens[0], tokens[1:]
-        if token == "|":
-            options.append([])
-            done, number = done + number, 1
-            continue
-        part: Any = token
-        count = 1
-        if token == "(":
-            if depth == _MAX_DEPTH:
-                raise ValueError(
-                    error_message("a phrase", f"have at most {_MAX_DEPTH} parentheses in one another", "more")
-                )
-            part, count, tokens = _alternatives(tokens, most, depth + 1)
-            if not tokens:
-                return [], 0, ["("]
-            tokens = tokens[1:]
-        if tokens and tokens[0] == "?":
-            part, count, tokens = [[part], []], count + 1, tokens[1:]
-        number *= count
-        if done + number > most:
-            raise ValueError(error_message("a phrase", f"have at most {most} alternatives ({ALTERNATIVES})", "more"))
-        options[-1].append(part)
-    return options, done + number, tokens
-
-
-def _is_optional(part: Any) -> bool:
-    return not isinstance(part, str) and any(all(map(_is_optional, sequence)) for sequence in part)
-
-
-def _sequences(part: Any) -> list[tuple[str, ...]]:
-    """The word sequences of a part of a phrase."""
-    if isinstance(part, str):
-        return [(part,)]
-    found = []
-    for sequence in part:
-        heads: list[tuple[str, ...]] = [()]
-        for inner in sequence:
-            tails = _sequences(inner)
-            heads = [head + tail for head in heads for tail in tails]
-        found += heads
-    return found
 
 
 class PhraseMatcher:
@@ -195,12 +106,12 @@ class PhraseMatcher:
         """Add a phrase; one that exists already gets a further meaning. "is not" also stands for "isn't".
 
         Args:
-            phrase: in the notation of :func:`expand_phrase`.
+            phrase: in the notation of :func:`~medvl.text.phrase_notation.expand_phrase`.
             meaning: any hashable value.
             inflect: also match plurals and misspellings of its words.
             yielding: give way to a phrase that begins inside this one and ends behind it.
         """
-        options = _parse(phrase)
+        options = parse_phrase(phrase)
         first = len(self._places)
         for end in self._add_places(options, [self._places[0]]):
             end.meaning, end.yielding = (meaning,), yielding

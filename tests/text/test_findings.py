@@ -29,7 +29,7 @@ from medvl.text import (
     split_sentences,
 )
 from medvl.text.label_table import LabelSummary, label_cells
-from medvl.text.phrases import expand_phrase
+from medvl.text.phrase_notation import expand_phrase
 
 CHALLENGE = Path(__file__).with_name("challenge.csv")
 # What the labeler is known to get wrong; anything new in this list is a step back.

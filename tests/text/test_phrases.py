@@ -6,7 +6,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from medvl.text.phrases import PhraseMatcher, expand_phrase, find_words, word_spans
+from medvl.text.phrase_notation import expand_phrase
+from medvl.text.phrases import PhraseMatcher, find_words, word_spans
 
 
 def matcher(*phrases, inflect=True):

@@ -33,7 +33,7 @@ from medvl.text.phrase_kinds import (
     VERSUS,
     kinds_of,
 )
-from medvl.text.phrases import expand_phrase
+from medvl.text.phrase_notation import expand_phrase
 from medvl.text.vocabulary import YIELDING_KINDS
 
 VOCABULARIES = Path(medvl.text.__file__).parent / "vocabularies"

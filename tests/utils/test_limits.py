@@ -26,7 +26,7 @@ from medvl.data import OpenIReports, read_manifest
 from medvl.data.tables import read_table
 from medvl.networks import ImageEncoder, load_tokenizer
 from medvl.text import load_vocabulary
-from medvl.text.phrases import expand_phrase
+from medvl.text.phrase_notation import expand_phrase
 from medvl.transforms import LoadStudyImage
 from medvl.utils.errors import StudyError
 from medvl.utils.limits import DEFAULTS, bounded_file, check_regular_file, limit, read_bounded, read_small_text

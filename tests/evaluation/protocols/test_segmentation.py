@@ -53,6 +53,9 @@ def test_the_loss_is_cross_entropy_and_the_soft_dice_of_structures_that_are_ther
     entropy = -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
     dice = [1 - 2 * (p * t)[:, k].sum() / (p[:, k].sum() + t[:, k].sum()) for k in (0, 2)]
     assert segmentation_loss(logits, masks).item() == pytest.approx(entropy + np.mean(dice), abs=1e-12)
+    for wrong in (masks[:, :2], masks[..., :1]):
+        with pytest.raises(ValueError, match="size"):
+            segmentation_loss(logits, wrong)
     nothing = torch.zeros_like(masks)
     assert segmentation_loss(logits, nothing).item() == pytest.approx(-np.log(1 - p).mean(), abs=1e-12)
 
