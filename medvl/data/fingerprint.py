@@ -151,7 +151,7 @@ def _digest(file: str, whole: bool) -> str:
     try:
         with open(file, "rb") as content:
             if whole or size <= BLOCKS * BLOCK_BYTES:
-                while block := content.read(2**20):
+                while block := content.read(min(2**20, size + 1)):  # no more memory than the file needs
                     digest.update(block)
             else:
                 for number in range(BLOCKS):
