@@ -48,11 +48,14 @@ class Arm:
         sources: what it learns from, as ``KIND=PART`` with a part of :data:`evidence.data.PARTS` or a real data set of
             :data:`evidence.data.REAL`; empty for the whole synthetic table.
         without: terms of the recipe's loss that are left out, by name.
-        repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others.
+        repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others; not in the quick
+            form, which makes one epoch of each.
         trained: False for the same network with random weights.
         test: "synthetic" or "pneumonia": what it is measured on.
         most_seeds: number of seeds of an arm that stands in a table and decides nothing; None for all.
         own_scale: name of the scale that it has in the full form in place of the others'; other forms leave it out.
+        numbers_only: True if it differs from another arm in numbers alone; the quick form, which shows that everything runs,
+            leaves it out.
     """
 
     name: str
@@ -66,10 +69,12 @@ class Arm:
     test: str = "synthetic"
     most_seeds: int | None = None
     own_scale: str | None = None
+    numbers_only: bool = False
 
     def seeds(self, scale: Scale) -> tuple[int, ...]:
         """The seeds of its trainings; none in a form that leaves it out."""
-        return () if self.own_scale and scale.name != "full" else scale.seeds[: self.most_seeds]
+        left_out = (self.own_scale and scale.name != "full") or (self.numbers_only and scale.name == "quick")
+        return () if left_out else scale.seeds[: self.most_seeds]
 
     def scale(self, form: Scale) -> Scale:
         """How large it is trained in a form of the evidence."""
@@ -79,9 +84,10 @@ class Arm:
 def settings_of(arm: Arm, scale: Scale, seed: int) -> dict[str, Any]:
     """The settings of an arm's training, without the paths of its data and its run folder."""
     epochs = scale.real_epochs if arm.test == "pneumonia" else scale.epochs
+    repeat = 1.0 if scale.name == "quick" else arm.repeat
     shared: dict[str, Any] = {
         "seed": seed,
-        "epochs": max(1, round(epochs * arm.repeat)) if arm.trained else 1,
+        "epochs": max(1, round(epochs * repeat)) if arm.trained else 1,
         "batch_size": scale.batch_size,
         "image_size": scale.image_size,
         "preset": scale.preset,
@@ -155,6 +161,7 @@ _ARMS = [
         "medclip",
         {"num_texts": 32, "target_temperature": 0.01},
         most_seeds=2,
+        numbers_only=True,
     ),
     Arm(
         "medclip-paper",
@@ -162,6 +169,7 @@ _ARMS = [
         "medclip",
         {"num_texts": 32, "target_temperature": 1.0},
         most_seeds=2,
+        numbers_only=True,
     ),
     Arm(
         "medclip-unpaired-20",
@@ -177,10 +185,32 @@ _ARMS = [
     Arm("umcl-labels", "umcl, labeled images of a third", "umcl", sources=THIRDS[1:2], repeat=3.0),
     Arm("umcl-pairs-labels", "umcl, pairs and labeled images", "umcl", sources=THIRDS[:2], repeat=1.5),
     Arm("umcl-all", "umcl, pairs, labeled images and reports", "umcl", sources=THIRDS),
-    Arm("umcl-pairs-long", "umcl, pairs of a third, long", "umcl", sources=THIRDS[:1], repeat=9.0),
-    Arm("umcl-labels-long", "umcl, labeled images of a third, long", "umcl", sources=THIRDS[1:2], repeat=9.0),
-    Arm("umcl-all-long", "umcl, pairs, labeled images and reports, long", "umcl", sources=THIRDS, repeat=3.0),
-    Arm("umcl-all-wide", "umcl, the three in batches of 96", "umcl", {"batch_size": 96}, sources=THIRDS, repeat=3.0),
+    Arm("umcl-pairs-long", "umcl, pairs of a third, long", "umcl", sources=THIRDS[:1], repeat=9.0, numbers_only=True),
+    Arm(
+        "umcl-labels-long",
+        "umcl, labeled images of a third, long",
+        "umcl",
+        sources=THIRDS[1:2],
+        repeat=9.0,
+        numbers_only=True,
+    ),
+    Arm(
+        "umcl-all-long",
+        "umcl, pairs, labeled images and reports, long",
+        "umcl",
+        sources=THIRDS,
+        repeat=3.0,
+        numbers_only=True,
+    ),
+    Arm(
+        "umcl-all-wide",
+        "umcl, the three in batches of 96",
+        "umcl",
+        {"batch_size": 96},
+        sources=THIRDS,
+        repeat=3.0,
+        numbers_only=True,
+    ),
     Arm(
         "umcl-written",
         "umcl, the same with written prompts alone",
@@ -202,8 +232,8 @@ _ARMS = [
     Arm("mlip-transport", "mlip, transport", "mlip", {"loss#losses#local#0#alignment": "transport"}),
     Arm("mlip-max", "mlip, max", "mlip", {"loss#losses#local#0#alignment": "max"}, most_seeds=2),
     Arm("mlip-pairs", "mlip, local loss by study, transport", "mlip", {"loss#losses#local": LOCAL_PAIRS}, most_seeds=2),
-    Arm("mlip-ratio-30", "mlip, 30 % masked", "mlip", {"mask_ratio": 0.3}, most_seeds=2),
-    Arm("mlip-ratio-60", "mlip, 60 % masked", "mlip", {"mask_ratio": 0.6}, most_seeds=2),
+    Arm("mlip-ratio-30", "mlip, 30 % masked", "mlip", {"mask_ratio": 0.3}, most_seeds=2, numbers_only=True),
+    Arm("mlip-ratio-60", "mlip, 60 % masked", "mlip", {"mask_ratio": 0.6}, most_seeds=2, numbers_only=True),
     Arm("mlip-vit", "mlip, ViT", "mlip", {"network_def#image_encoder": VIT}, most_seeds=2),
     # medvl without one of its terms.
     Arm("medvl-no-pairs", "medvl without the pairs", "medvl", without=("pairs",)),
@@ -224,6 +254,14 @@ _ARMS = [
         "pre-trained on masks of generated lungs, from pooled features",
         SEGMENTATION,
         {"masks": "generated-lungs", "pooled": True},
+    ),
+    Arm(
+        "masks-lungs-pooled-long",
+        "pre-trained on masks of generated lungs, from pooled features, three times the steps",
+        SEGMENTATION,
+        {"masks": "generated-lungs", "pooled": True},
+        repeat=3.0,
+        numbers_only=True,
     ),
     Arm("masks-real", "pre-trained on masks of real lungs (ceiling)", SEGMENTATION, {"masks": "lungs"}),
     # Real images.

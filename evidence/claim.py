@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from evidence import statistics
-from evidence.arms import ARMS, IMAGES_ALONE, SUPERVISED, Arm
+from evidence.arms import ARMS, IMAGES_ALONE, SEGMENTATION, SUPERVISED, Arm
 from evidence.statistics import NO_RESULTS, Interval, t_interval
 from evidence.store import Store
 
@@ -21,6 +21,7 @@ FIGURES = {
     "grounding/pointing": "pointing game",
     "few_shot/dice_5": "findings, Dice with 5 cases",
     "few_shot/dice_10": "findings, Dice with 10 cases",
+    "own_masks/dice": "the masks it learned from, Dice",
     "real_lungs/dice_5": "real lungs, Dice with 5 cases",
     "real_lungs/dice_10": "real lungs, Dice with 10 cases",
     "fine_tune/10": "fine-tuned, 10 % of labels",
@@ -138,10 +139,13 @@ class Claim:
                 figure = comparison.below_figure or comparison.figure
                 needs.setdefault(comparison.below, set()).add(figure.partition("/")[0])
         for arm in needs:
-            if ARMS[arm].recipe in IMAGES_ALONE:
-                needs[arm] &= ENCODER_MEASURES
-            if ARMS[arm].recipe == SUPERVISED:
+            recipe = ARMS[arm].recipe
+            if recipe in IMAGES_ALONE:
+                needs[arm] &= ENCODER_MEASURES | {"own_masks"}
+            if recipe == SUPERVISED:
                 needs[arm].add("classifier")
+            if recipe != SEGMENTATION:
+                needs[arm].discard("own_masks")
         return needs
 
     def verdict(self, store: Store, scale: str) -> str:

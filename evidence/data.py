@@ -139,6 +139,10 @@ class EvidenceData:
         index = int(str(study["study_id"]).rpartition("-s")[2])
         return torch.from_numpy(self._generator.lungs(index))[None]
 
+    def add_lungs(self, study: dict[str, Any]) -> dict[str, Any]:
+        """A study of the synthetic set with its lungs as ``mask`` (1, H, W)."""
+        return {**study, "mask": self.lungs(study)}
+
     @cached_property
     def _generator(self) -> SyntheticChestXRay:
         return SyntheticChestXRay(self.scale.studies, self.scale.image_size, DATA_SEED)

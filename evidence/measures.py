@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from monai.metrics import compute_dice
 from scipy.stats import rankdata
 
 from evidence.data import REAL, LungCases
@@ -167,6 +168,24 @@ def real_lungs(measured: Measured) -> Figures:
     return _few_shot_dice(measured, train, StudyLoader(held_out, batch_size=16), ["lungs"], MORE_DRAWS)
 
 
+def own_masks(measured: Measured) -> Figures:
+    """Mean Dice, on test images, of the masks that the training itself has learned, by the decoder that it has learned with.
+
+    For comparison, the Dice of one mask for all images, where the structure is in at least half of these.
+    """
+    segmenter, dataset = measured.trained.segmenter, measured.trained.masked_test
+    if segmenter is None or dataset is None:
+        raise ValueError("Only a training on masks has learned some.")
+    device = next(segmenter.parameters()).device
+    batches = StudyLoader(dataset, batch_size=64)
+    with torch.inference_mode():
+        found = [(segmenter(batch["image"].to(device)).cpu() > 0, batch["mask"] > 0) for batch in batches]
+    predicted, truth = (torch.cat(parts) for parts in zip(*found, strict=True))
+    constant = (truth.float().mean(0) >= 0.5).expand_as(truth)
+    named = {"dice": predicted, "constant_dice": constant}
+    return {name: float(compute_dice(masks, truth).nanmean(0).nanmean()) for name, masks in named.items()}
+
+
 def _few_shot_dice(measured: Measured, train: Any, test: Any, names: Sequence[str], more_draws: int = 1) -> Figures:
     scale = measured.trained.scale
     found = segmentation(
@@ -265,6 +284,7 @@ MEASURES: dict[str, Callable[[Measured], Figures]] = {
     "retrieval": retrieval,
     "grounding": grounding,
     "few_shot": few_shot,
+    "own_masks": own_masks,
     "real_lungs": real_lungs,
     "fine_tune": fine_tuning,
     "same_diagnosis": same_diagnosis,

@@ -39,6 +39,8 @@ class Trained:
         seed: of the training.
         steps: number of optimizer steps.
         classifier: of the findings, of the supervised baseline only.
+        segmenter: with the decoder that it learned masks with, of a training on masks only.
+        masked_test: test images with those masks, of the same.
         run: the run folder's model and prompts; None without a recipe.
     """
 
@@ -48,6 +50,8 @@ class Trained:
     seed: int
     steps: int
     classifier: FindingClassifier | None = None
+    segmenter: nn.Module | None = None
+    masked_test: StudyDataset | None = None
     run: TrainedRun | None = None
 
     def class_prompts(self, names: Any) -> dict[str, dict[str, list[str]]]:
@@ -151,19 +155,33 @@ def train_supervised(settings: Mapping[str, Any], scale: Scale, data: EvidenceDa
 def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> Trained:
     """The same encoder with a decoder, trained on masks of the training split, or of the real cases that are no test cases."""
     model, test = _untrained(settings, scale, data, arm)
-    studies, masks = test.studies("train"), settings["masks"]
-    structures = len(test.mask_names) if masks == "findings" else 1
-    if masks == "findings":
-        prepare = Compose([test.prepare, test.add_masks])
-    elif masks == "generated-lungs":
-        prepare = Compose([test.prepare, lambda study: {**study, "mask": data.lungs(study)}])
-    else:  # as many passes over the few real cases as make the steps of the other arms
-        cases, _ = LungCases(test.prepare, test.image_size).split()
-        studies, prepare = [cases[row % len(cases)] for row in range(len(studies))], Compose([])
+    studies, prepare = _with_masks(settings["masks"], "train", data, test)
+    # As many steps as the other arms make: several passes over the real cases, which are few.
+    studies = [studies[row % len(studies)] for row in range(len(test.studies("train")))]
+    structures = len(prepare(dict(studies[0]))["mask"])
     pooled = settings.get("pooled", False)
     segmenter = PooledSegmenter(model, structures) if pooled else Segmenter(model, test.image_size, structures)
     steps = _fit(segmenter, segmentation_loss, "mask", studies, prepare, settings, scale)
-    return Trained(model.eval(), test, scale, settings["seed"], steps)
+    masked_test = StudyDataset(*_with_masks(settings["masks"], "test", data, test))
+    return Trained(
+        model.eval(),
+        test,
+        scale,
+        settings["seed"],
+        steps,
+        segmenter=segmenter.eval(),
+        masked_test=masked_test,
+    )
+
+
+def _with_masks(masks: str, split: str, data: EvidenceData, test: TestData) -> tuple[list[dict[str, Any]], Compose]:
+    """The studies of a split, and what gives them ``image`` and ``mask`` (K, H, W)."""
+    if masks == "lungs":
+        cases = LungCases(test.prepare, test.image_size).split()[("train", "test").index(split)]
+        return [cases[row] for row in range(len(cases))], Compose([])
+    if masks == "findings":
+        return test.studies(split), Compose([test.prepare, test.add_masks])
+    return test.studies(split), Compose([test.prepare, data.add_lungs])
 
 
 def _untrained(settings: Mapping[str, Any], scale: Scale, data: EvidenceData, arm: Arm) -> tuple[nn.Module, TestData]:

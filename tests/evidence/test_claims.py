@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 import evidence
-from evidence.arms import ARMS, SUPERVISED
+from evidence.arms import ARMS, SUPERVISED, settings_of
 from evidence.claim import FIGURES, Claim, Comparison, arms_of, needed_measures
 from evidence.claims import all_claims, choose_claims
 from evidence.measures import MEASURES
@@ -61,6 +61,22 @@ def test_an_arm_of_fewer_seeds_decides_nothing():
     seeds = Counter(task.arm for task in tasks)
     assert seeds["mlip-vit"] == 2
     assert seeds["mlip"] == 5
+
+
+def test_the_quick_form_runs_the_code_of_every_arm_that_it_leaves_out():
+    def without_numbers(arm):
+        settings = {key: value for key, value in arm.settings.items() if isinstance(value, bool | str | list | dict)}
+        return arm.recipe, settings, arm.sources, arm.without, arm.trained, arm.test
+
+    quick = SCALES["quick"]
+    kept = [without_numbers(arm) for arm in ARMS.values() if arm.seeds(quick)]
+    left_out = [arm for arm in ARMS.values() if arm.numbers_only]
+    assert left_out
+    for arm in left_out:
+        assert not arm.seeds(quick)
+        assert arm.seeds(SCALES["full"])
+        assert without_numbers(arm) in kept, arm.name
+    assert {settings_of(arm, quick, 0)["epochs"] for arm in ARMS.values() if arm.seeds(quick)} == {1}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.name)

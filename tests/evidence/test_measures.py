@@ -17,6 +17,7 @@ from evidence.data import EvidenceData, LungCases, has_real
 from evidence.measures import WORDINGS, measure, same_diagnosis
 from evidence.scales import SCALES
 from evidence.training import PooledSegmenter, Segmenter, augment_with_mask, known_labels_loss, train_arm
+from medvl.data import StudyDataset
 from medvl.evaluation import Embeddings, segmentation_loss
 from medvl.networks import convirt
 
@@ -119,6 +120,10 @@ def test_an_encoder_learns_masks_in_the_steps_of_the_others(name, tmp_path, monk
     with torch.inference_mode():
         losses = [segmentation_loss(network.eval()(images), masks.float()).item() for network in segmenters]
     assert losses[2] < losses[0] - 0.1
+    learned, none = measure(long, {"own_masks"}), measure(short, {"own_masks"})
+    if name != "masks-findings":  # which are small: in a few steps the decoder marks none
+        assert learned["own_masks/dice"] > none["own_masks/dice"] + 0.03
+    assert learned["own_masks/constant_dice"] == none["own_masks/constant_dice"]
     # The model that is measured holds the encoder that was trained, and no decoder.
     assert next(long.model.image_encoder.parameters()) is next(segmenters[2].encoder.parameters())
     assert long.classifier is None
@@ -161,6 +166,25 @@ def test_training_on_real_masks_sees_no_test_patient_and_every_other_case(tmp_pa
     counts = Counter(study["study_id"] for study in studies)
     assert counts.keys() == {study["study_id"] for study in cases.studies}
     assert max(counts.values()) - min(counts.values()) <= 1
+
+
+def test_the_dice_of_own_masks_is_known():
+    masks = torch.tensor([[[1, 1], [0, 0]], [[1, 0], [0, 0]], [[1, 1], [1, 1]]])[:, None]
+    dataset = StudyDataset(
+        [{"study_id": f"s{row}", "image": masks[row] - 0.5, "mask": mask} for row, mask in enumerate(masks)]
+    )
+    wrong = torch.nn.Conv2d(1, 1, 1)
+    with torch.no_grad():
+        wrong.weight.fill_(0)
+        wrong.bias.fill_(1)
+    for segmenter, dice in ((torch.nn.Identity(), 1.0), (wrong, (2 / 3 + 2 / 5 + 1) / 3)):
+        segmenter.register_parameter("unused", torch.nn.Parameter(torch.zeros(1)))
+        trained = SimpleNamespace(segmenter=segmenter, masked_test=dataset)
+        figures = measures.own_masks(SimpleNamespace(trained=trained))
+        assert figures["dice"] == pytest.approx(dice)
+        assert figures["constant_dice"] == pytest.approx((1 + 2 / 3 + 2 / 3) / 3)  # the upper half for all
+    with pytest.raises(ValueError, match="Only a training on masks has learned some"):
+        measures.own_masks(SimpleNamespace(trained=SimpleNamespace(segmenter=None, masked_test=None)))
 
 
 def test_few_labeled_cases_are_measured_where_the_model_is(monkeypatch):
