@@ -257,10 +257,10 @@ _ARMS = [
     ),
     Arm(
         "masks-lungs-pooled-long",
-        "pre-trained on masks of generated lungs, from pooled features, three times the steps",
+        "pre-trained on masks of generated lungs, from pooled features, six times the steps",
         SEGMENTATION,
         {"masks": "generated-lungs", "pooled": True},
-        repeat=3.0,
+        repeat=6.0,
         numbers_only=True,
     ),
     Arm("masks-real", "pre-trained on masks of real lungs (ceiling)", SEGMENTATION, {"masks": "lungs"}),

@@ -95,11 +95,18 @@ def _measurable(arm: Arm, needed: Iterable[str]) -> set[str]:
 
 
 def expected_seconds(tasks: Sequence[Task], store: Store) -> float | None:
-    """How long tasks take in one process, by results of the same arms; None if an arm has none."""
+    """How long tasks take in one process, by results of the same arms; None if an arm has none.
+
+    Measures are taken to last equally long, where only some of an arm's are missing.
+    """
     total = 0.0
     for task in tasks:
         known = [store.read(task.scale, task.arm, seed) for seed in store.seeds(task.scale, task.arm)]
-        times = [sum(result["seconds"].values()) for result in known if result is not None]
+        times = []
+        for result in known:
+            if result is not None:
+                part = min(1.0, len(task.measures) / max(1, len(result["measures"])))
+                times.append(result["seconds"]["training"] + part * result["seconds"]["measures"])
         if not times:
             return None
         total += sum(times) / len(times)

@@ -136,6 +136,10 @@ def test_expected_time_is_that_of_earlier_results(tmp_path, fake_work):
         found = store.read("quick", task.arm, task.seed)
         store.write("quick", task.arm, task.seed, {**found, "seconds": {"training": 20.0, "measures": 10.0}})
     assert expected_seconds(tasks[3:], store) == 90.0
+    first = tasks[0]
+    assert len(first.measures) > 1
+    one_missing = replace(first, measures=first.measures[:1])
+    assert expected_seconds([one_missing], store) == pytest.approx(20 + 10 / len(first.measures))
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):
