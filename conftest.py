@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import random
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,12 +25,32 @@ settings.load_profile("fixed")
 SEED = int(os.environ.get("MEDVL_TEST_SEED", "0"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef: pytest.FixtureDef[Any]) -> None:
+    """Seeds the global generators before a fixture of several tests, which is set up before those of each test."""
+    if fixturedef.scope != "function":
+        seed_generators()
+
+
 @pytest.fixture(autouse=True)
 def fixed_random_numbers() -> None:
     """Seeds the global generators, so that no test depends on those before it; ``MEDVL_TEST_SEED`` is another seed."""
+    seed_generators()
+
+
+def seed_generators() -> None:
     random.seed(SEED)
     np.random.seed(SEED)
     if "torch" in sys.modules:
         sys.modules["torch"].manual_seed(SEED)
     if "monai.transforms" in sys.modules:
         sys.modules["monai.transforms"].Randomizable.R.seed(SEED)
+
+
+@pytest.fixture(autouse=True)
+def usual_loggers() -> None:
+    """The loggers as they are where no command has run in this process, which sets them up for the terminal."""
+    own = logging.getLogger("medvl")
+    own.handlers, own.propagate = [], True
+    for name in ("medvl", "monai", "ignite"):
+        logging.getLogger(name).setLevel(logging.NOTSET)
