@@ -17,7 +17,7 @@ from fork_server import Forked
 
 from medvl.cli import messages
 from medvl.cli.messages import how_to_go_on
-from medvl.utils import signals
+from medvl.utils import distributed, signals
 from medvl.utils.signals import StopSignals
 
 pytestmark = pytest.mark.slow
@@ -230,6 +230,13 @@ def test_a_signal_of_a_forked_process_is_not_ones_own():
     assert signal.set_wakeup_fd(-1) == -1
 
 
+@pytest.fixture
+def patient(monkeypatch):
+    """A store that is there answers, however slow the machine is."""
+    monkeypatch.setattr(distributed, "STORE_SECONDS", 600.0)
+
+
+@pytest.mark.usefixtures("patient")
 def test_what_several_processes_say_is_said_once(monkeypatch, capsys):
     """Rank 1 says its error first; that it has ended is then no news, and a warning of both is said once."""
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
@@ -255,6 +262,7 @@ def test_what_several_processes_say_is_said_once(monkeypatch, capsys):
     assert said == ["Warning: rare words", "batch norm", "Error: data must be a file.", "Error: no."]
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_lost_process_is_said_once_whichever_is_left(monkeypatch, capsys):
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment = {"WORLD_SIZE": "3", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port)}

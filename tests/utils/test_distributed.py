@@ -97,6 +97,7 @@ def test_one_process_is_the_first_whichever_is_left(monkeypatch):
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setattr(distributed, "STORE_SECONDS", 600.0)  # it answers, however slow the machine is
     answers = []
     for rank, restart, what in (("3", "0", "end"), ("1", "0", "end"), ("1", "0", "error"), ("1", "1", "end")):
         monkeypatch.setenv("RANK", rank)
@@ -117,7 +118,8 @@ def test_rank_zero_is_the_first_without_a_store(monkeypatch):
 
 
 def test_a_store_that_does_not_answer_is_a_lost_process():
-    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False, timeout=timedelta(seconds=0.2))
+    store = dist.TCPStore("127.0.0.1", 0, 2, is_master=True, wait_for_workers=False)
+    store.set_timeout(timedelta(seconds=0.2))  # after it was connected, which may take longer
     with pytest.raises(RuntimeError, match="wait timeout") as waited:
         store.get("what nobody sets")
     assert lost_process(waited.value) is not None

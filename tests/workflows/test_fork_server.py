@@ -72,7 +72,8 @@ import sys, torch.distributed as dist
 dist.init_process_group("gloo")
 ranks = [None] * dist.get_world_size()
 dist.all_gather_object(ranks, dist.get_rank())
-print(ranks)
+print(ranks, flush=True)
+dist.barrier()  # a process that fails ends the others, which may not have printed yet
 dist.destroy_process_group()
 sys.exit(int(sys.argv[1]))
 """
