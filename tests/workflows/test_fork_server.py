@@ -72,8 +72,9 @@ import sys, torch.distributed as dist
 dist.init_process_group("gloo")
 ranks = [None] * dist.get_world_size()
 dist.all_gather_object(ranks, dist.get_rank())
-print(ranks, flush=True)
-dist.barrier()  # a process that fails ends the others, which may not have printed yet
+sys.stdout.write(f"{ranks}\\n")  # at once, where print would write the end of the line by itself
+sys.stdout.flush()
+dist.barrier()  # a process that fails ends the others, which may not have written yet
 dist.destroy_process_group()
 sys.exit(int(sys.argv[1]))
 """
