@@ -43,6 +43,19 @@ def docs_script() -> Callable[[str], ModuleType]:
     return load
 
 
+@pytest.fixture(scope="session")
+def peak_code() -> str:
+    """Code of a function ``peak``: kilobytes that its process had at most; ``ru_maxrss`` begins with those of its parent."""
+    if not Path("/proc/self/status").is_file():
+        pytest.skip("reads the peak memory in /proc")
+    return """
+def peak():
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
+
+"""
+
+
 @pytest.fixture
 def default_signals() -> Iterator[None]:
     """Signals as in a terminal, here and in processes started here, where the tests run with some ignored (``nohup``)."""

@@ -84,15 +84,15 @@ def test_groups_are_joined_by_any_key():
 
 
 CODE = """
-import resource, sys
+import sys
 from medvl.data.manifest_reader import read_manifest
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 manifest = read_manifest(sys.argv[1], image_column=None).assign_splits()
-print(len(manifest), (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+print(len(manifest), (peak() - before) * 1024)
 """
 
 
-def test_memory_is_near_the_size_of_the_table(tmp_path):
+def test_memory_is_near_the_size_of_the_table(tmp_path, peak_code):
     report = (
         "Heart size is normal. The lungs are clear. No pleural effusion or pneumothorax is seen. No acute fracture."
     )
@@ -100,7 +100,9 @@ def test_memory_is_near_the_size_of_the_table(tmp_path):
     with path.open("w") as file:
         file.write("study_id,patient_id,report,Edema,Fracture\n")
         file.writelines(f"s{i:07d},p{i // 2:07d},{i % 97} {report},1,\n" for i in range(60_000))
-    out = subprocess.run([sys.executable, "-c", CODE, path], capture_output=True, text=True, check=True).stdout
+    out = subprocess.run(
+        [sys.executable, "-c", peak_code + CODE, path], capture_output=True, text=True, check=True
+    ).stdout
     number, used = map(int, out.split())
     # As dictionaries, the studies take more than a kilobyte each. SciPy, which splitting loads, takes some 30 MB.
     assert number == 60_000
