@@ -17,6 +17,9 @@ import nibabel
 import numpy as np
 from PIL import Image
 
+from medvl.transforms.packed_image import read_settings
+from medvl.utils import http_ranges
+
 REPORTS = (
     "FINDINGS: Small left effusion. No edema.",
     "Lungs clear. No effusion. Heart size é normal.",
@@ -120,9 +123,12 @@ def web_server(folder: Path, **attributes: object) -> Iterator[tuple[str, type[R
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
     try:
-        yield f"http://127.0.0.1:{server.server_address[1]}", handler
+        yield url, handler
     finally:
+        http_ranges._close(url)  # another server may get its port
+        read_settings.cache_clear()
         server.shutdown()
         server.server_close()
         thread.join()
