@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from medvl.text.yaml_files import check_keys, read_yaml
+from medvl.text.yaml_files import Version, check_keys, read_yaml, version_of
 from medvl.utils.checks import check_integer, check_text_list, error_message
 
 STATES = ("present", "absent", "uncertain")
@@ -209,7 +209,7 @@ def _check_templates(templates: Any, entry_path: str) -> None:
 
 
 @lru_cache(maxsize=32)
-def _load(path: str, modified_ns: int) -> PromptTemplates:
+def _load(path: str, version: Version) -> PromptTemplates:
     return PromptTemplates(read_yaml(Path(path)), source=Path(path).name)
 
 
@@ -238,7 +238,7 @@ def load_prompt_templates(name: str | Path | PromptTemplates = "chexpert14") -> 
         raise FileNotFoundError(
             error_message("prompt templates", f"be a file or one of the built-in {known}", repr(str(name)))
         )
-    return _load(str(path), path.stat().st_mtime_ns)
+    return _load(str(path), version_of(path))
 
 
 def make_class_prompts(

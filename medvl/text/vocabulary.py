@@ -54,7 +54,7 @@ from medvl.text.phrase_kinds import (
     Meaning,
 )
 from medvl.text.phrases import PhraseMatcher
-from medvl.text.yaml_files import as_strings, check_keys, read_extended, read_yaml
+from medvl.text.yaml_files import Version, as_strings, check_keys, read_extended, read_yaml, version_of
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.limits import check_regular_file
 
@@ -287,21 +287,21 @@ def _assertion_cues() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def _files_of(path: str, modified_ns: int) -> list[Path]:
+def _files_of(path: str, version: Version) -> list[Path]:
     """The file and those that it extends."""
     return read_extended(Path(path), _path_of)[1]
 
 
 @lru_cache(maxsize=32)
-def _read(path: str, modified_ns: tuple[int, ...]) -> Mapping[str, Any]:
+def _read(path: str, versions: tuple[Version, ...]) -> Mapping[str, Any]:
     data = read_extended(Path(path), _path_of)[0]
     _check_file(data, Path(path).name)
     return dict(data)
 
 
 @lru_cache(maxsize=32)
-def _load(path: str, modified_ns: tuple[int, ...]) -> Vocabulary:
-    return Vocabulary(_read(path, modified_ns), source=Path(path).name)
+def _load(path: str, versions: tuple[Version, ...]) -> Vocabulary:
+    return Vocabulary(_read(path, versions), source=Path(path).name)
 
 
 def _path_of(name: str, folder: Path) -> Path | None:
@@ -342,7 +342,7 @@ def load_vocabulary(name: str | Path | Vocabulary = "chexpert14") -> Vocabulary:
         >>> load_vocabulary("chexpert14").names[:3]
         ('No Finding', 'Enlarged Cardiomediastinum', 'Cardiomegaly')
     """
-    return name if isinstance(name, Vocabulary) else _load(*_version_of(name))
+    return name if isinstance(name, Vocabulary) else _load(*_versions_of(name))
 
 
 def finding_names(name: str | Path | Vocabulary = "chexpert14") -> tuple[str, ...]:
@@ -359,11 +359,11 @@ def finding_names(name: str | Path | Vocabulary = "chexpert14") -> tuple[str, ..
         >>> finding_names()[:3]
         ('No Finding', 'Enlarged Cardiomediastinum', 'Cardiomegaly')
     """
-    return name.names if isinstance(name, Vocabulary) else tuple(_read(*_version_of(name))["findings"])
+    return name.names if isinstance(name, Vocabulary) else tuple(_read(*_versions_of(name))["findings"])
 
 
-def _version_of(name: str | Path) -> tuple[str, tuple[int, ...]]:
-    """The path of a vocabulary, and when it and the files that it extends were changed; built-in files stay as they are."""
+def _versions_of(name: str | Path) -> tuple[str, tuple[Version, ...]]:
+    """The path of a vocabulary, and the versions of it and the files that it extends; built-in files stay as they are."""
     if (built_in := _built_in().get(str(name))) is not None:
         return str(built_in), ()
     path = Path(name)
@@ -372,5 +372,5 @@ def _version_of(name: str | Path) -> tuple[str, tuple[int, ...]]:
         raise FileNotFoundError(
             error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))
         )
-    files = _files_of(str(path), path.stat().st_mtime_ns)
-    return str(path), tuple(file.stat().st_mtime_ns for file in files)
+    files = _files_of(str(path), version_of(path))
+    return str(path), tuple(map(version_of, files))

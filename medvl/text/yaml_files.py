@@ -15,6 +15,14 @@ from medvl.utils.yaml_text import load_yaml
 MOST_LAYERS = 100
 """Files that extend one another at most."""
 
+Version = tuple[int, int]
+
+
+def version_of(path: Path) -> Version:
+    """When a file was changed, and its size: by a coarse clock two changes may have one time."""
+    status = path.stat()
+    return status.st_mtime_ns, status.st_size
+
 
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; invalid YAML is a ``ValueError`` that names the file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 from pathlib import Path
 
@@ -90,7 +91,9 @@ def test_a_users_own_file(tmp_path):
     assert load_vocabulary(path).names == ("Hernia", "Hip Fracture")
     assert label_report("Keine hernia. Hip fracture.", path).tolist() == [0.0, 1.0]
     assert find_findings("Status post hernia repair.", path) == []
+    time = path.stat().st_mtime_ns
     path.write_text(path.read_text().replace("Hernia:", "Herniation:"))
+    os.utime(path, ns=(time, time))  # as by a coarse clock
     assert load_vocabulary(path).names[0] == "Herniation"
 
 
