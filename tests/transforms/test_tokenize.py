@@ -137,7 +137,7 @@ def test_training_is_the_same_in_every_process(tmp_path):
         folder = tmp_path / seed
         subprocess.run([sys.executable, "-c", code, folder], check=True, env={**os.environ, "PYTHONHASHSEED": seed})
         files.append((folder / "tokenizer.json").read_bytes())
-    TOKENIZER.save_pretrained(tmp_path / "here")
+    train_tokenizer(TEXTS * 3, vocab_size=300, min_patients=1).save_pretrained(tmp_path / "here")
     assert files[0] == files[1] == (tmp_path / "here" / "tokenizer.json").read_bytes()
 
 
@@ -173,7 +173,8 @@ def test_a_text_that_comes_again_has_tokens_of_its_own():
 
 def test_remembered_texts_are_bounded_and_no_part_of_its_state(monkeypatch):
     monkeypatch.setattr("medvl.transforms.tokenize.REMEMBERED_TEXTS", 3)
-    transform = TokenizeText(TOKENIZER)
+    transform = TokenizeText(train_tokenizer(TEXTS * 3, vocab_size=300, min_patients=1))
+    transform("no")  # sets the tokenizer's length, which is a part of its state
     state = pickle.dumps(transform)
     for number in range(20):
         assert torch.equal(transform("no " * number)["input_ids"], TokenizeText(TOKENIZER)("no " * number)["input_ids"])
