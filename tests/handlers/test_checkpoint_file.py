@@ -139,7 +139,7 @@ except OSError as error:
     print(type(error).__name__, error.filename, error.strerror)
 """
     write(tmp_path / "epoch-0001.pt")
-    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    said = subprocess.run([sys.executable, "-B", "-c", code], capture_output=True, text=True, check=True).stdout
     assert said.startswith(
         f"DiskFullError {tmp_path / 'epoch-0002.pt'} The file is larger than this user or file system"
     )

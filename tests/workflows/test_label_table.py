@@ -182,12 +182,13 @@ def test_memory_does_not_grow_with_the_table(tmp_path):
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.tsv.gz", "labels.parquet", "labels.xlsx"])
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_full_disk_is_named_and_leaves_the_old_output(tmp_path, name, resume):
+def test_a_full_disk_is_named_and_leaves_the_old_output(tmp_path, monkeypatch, name, resume):
     """The limit of a file's size is that which a quota sets; the error of a full disk is made in the same place."""
     (tmp_path / "in.csv").write_text("id,report\n" + "".join(f"{i},Edema. {i} mm.\n" for i in range(3000)))
     output = tmp_path / "out" / name
     output.parent.mkdir()
     output.write_text("old")
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would keep cut files of what is imported now
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, before[1]))
     try:

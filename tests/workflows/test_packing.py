@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 
 import pytest
 from packed_tables import LABELS, write_table
@@ -234,7 +235,8 @@ class TestErrors:
         assert not verify_packed(tmp_path / "packed")
 
     @pytest.mark.parametrize("workers", [0, 1])
-    def test_a_full_disk_names_the_shard_and_the_run_goes_on_later(self, table, tmp_path, workers):
+    def test_a_full_disk_names_the_shard_and_the_run_goes_on_later(self, table, tmp_path, monkeypatch, workers):
+        monkeypatch.setattr(sys, "dont_write_bytecode", True)  # Python would keep cut files of what is imported now
         limits = resource.getrlimit(resource.RLIMIT_FSIZE)
         resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
         try:
