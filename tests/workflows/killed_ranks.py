@@ -43,7 +43,6 @@ from medvl.workflows import RunFolder
 
 medvl.workflows.labeling.BLOCK_ROWS, medvl.data.tables.output._SECONDS_BETWEEN_RECORDS = 16, 0.0
 signals.BLOCKED_SECONDS = 2.0  # else each moment that blocks takes five seconds
-distributed.STORE_SECONDS = 600.0  # its store is always there, however slow the machine is
 
 Moment = tuple[Any, str, int]
 """An object, the name of a function of it, and the number of the call in which the process is killed."""
