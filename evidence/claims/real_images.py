@@ -83,8 +83,8 @@ CLAIMS = [
         checked=True,
         done="The masks of generated lungs of the claim before, learned by a decoder of feature maps, and by one of the "
         "encoder's pooled features, which texts and labels are learned from too: the same masks, images, steps and "
-        "augmentation; and the latter once more in six times the steps, after which it has nearly learned them. How well each has learned its masks is measured on "
-        "generated test images.",
+        "augmentation; and the latter once more in six times the steps, after which it has nearly learned them. How well each "
+        "has learned its masks is measured on generated test images.",
         arms=("masks-lungs", "masks-lungs-pooled", "masks-lungs-pooled-long"),
         figures=("own_masks/dice", "real_lungs/dice_5", "real_lungs/dice_10"),
         comparisons=tuple(
