@@ -238,7 +238,7 @@ def load_prompt_templates(name: str | Path | PromptTemplates = "chexpert14") -> 
         raise FileNotFoundError(
             error_message("prompt templates", f"be a file or one of the built-in {known}", repr(str(name)))
         )
-    return _load(str(path), version_of(path))
+    return _load(str(path.absolute()), version_of(path))
 
 
 def make_class_prompts(

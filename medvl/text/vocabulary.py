@@ -54,7 +54,7 @@ from medvl.text.phrase_kinds import (
     Meaning,
 )
 from medvl.text.phrases import PhraseMatcher
-from medvl.text.yaml_files import Version, as_strings, check_keys, read_extended, read_yaml, version_of
+from medvl.text.yaml_files import Version, as_strings, check_keys, extended_files, read_extended, read_yaml, version_of
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.limits import check_regular_file
 
@@ -287,14 +287,8 @@ def _assertion_cues() -> dict[str, Any]:
 
 
 @lru_cache(maxsize=32)
-def _files_of(path: str, version: Version) -> list[Path]:
-    """The file and those that it extends."""
-    return read_extended(Path(path), _path_of)[1]
-
-
-@lru_cache(maxsize=32)
 def _read(path: str, versions: tuple[Version, ...]) -> Mapping[str, Any]:
-    data = read_extended(Path(path), _path_of)[0]
+    data = read_extended(Path(path), _path_of)
     _check_file(data, Path(path).name)
     return dict(data)
 
@@ -372,5 +366,5 @@ def _versions_of(name: str | Path) -> tuple[str, tuple[Version, ...]]:
         raise FileNotFoundError(
             error_message("vocabulary", f"be a file or one of the built-in {vocabulary_names()}", repr(str(name)))
         )
-    files = _files_of(str(path), version_of(path))
-    return str(path), tuple(map(version_of, files))
+    path = path.absolute()
+    return str(path), tuple(map(version_of, extended_files(path, _path_of)))

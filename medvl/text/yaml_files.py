@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Mapping, Set
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,13 @@ from medvl.utils.yaml_text import load_yaml
 MOST_LAYERS = 100
 """Files that extend one another at most."""
 
-Version = tuple[int, int]
+Version = tuple[int, ...]
 
 
 def version_of(path: Path) -> Version:
-    """When a file was changed, and its size: by a coarse clock two changes may have one time."""
+    """What changes when a file does: its times, its size and its number, as two changes may have the same time."""
     status = path.stat()
-    return status.st_mtime_ns, status.st_size
+    return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
 
 def read_yaml(path: Path) -> Any:
@@ -72,38 +73,62 @@ def check_keys(entry: Mapping[str, Any], known: Set[str], entry_path: str) -> No
         raise ValueError(error_message(entry_path, f"have no other keys than {sorted(known)}", unknown))
 
 
-def read_extended(
-    path: Path, find: Callable[[str, Path], Path | None], seen: tuple[Path, ...] = ()
-) -> tuple[Any, list[Path]]:
-    """Read a file that may extend another: mappings are merged, lists are joined, and single values replaced.
+@lru_cache(maxsize=128)
+def _read_version(path: str, version: Version) -> Any:
+    return read_yaml(Path(path))
+
+
+def extended_files(path: Path, find: Callable[[str, Path], Path | None]) -> list[Path]:
+    """A file, the one that it extends, the one that this extends, and so on.
 
     Args:
         path: the file.
         find: from the name that ``extends`` gives and the folder of its file to the path of the other file, or None.
-        seen: the files that lead to this one.
-
-    Returns:
-        The content without ``extends``, and the paths of all files that it comes from.
 
     Raises:
-        ValueError: If a file is not valid YAML, cannot be found, leads back to itself, or does not fit what it extends.
+        ValueError: If a file is not valid YAML, cannot be found, or leads back to itself.
     """
-    data = read_yaml(path)
-    if not isinstance(data, Mapping) or "extends" not in data:
-        return data, [path]
-    name = data["extends"]
-    if len(seen) >= MOST_LAYERS:
-        raise ValueError(f"{path.name}: extends: more than {MOST_LAYERS} files extend one another.")
-    base = find(name, path.parent) if isinstance(name, str) else None
-    if base is None:
-        raise ValueError(error_message(f"{path.name}: extends", "be a built-in name or the path of a file", repr(name)))
-    if base.resolve() in [other.resolve() for other in (*seen, path)]:
-        raise ValueError(error_message(f"{path.name}: extends", "not lead back to the file itself", repr(name)))
-    extended, paths = read_extended(base, find, (*seen, path))
-    if not isinstance(extended, Mapping):
-        return extended, [path, *paths]
-    own = {key: value for key, value in data.items() if key != "extends"}
-    return _extend(extended, own, path.name), [path, *paths]
+    files = [path]
+    while "extends" in (data := _mapping(path)):
+        name = data["extends"]
+        if len(files) > MOST_LAYERS:
+            raise ValueError(f"{path.name}: extends: more than {MOST_LAYERS} files extend one another.")
+        base = find(name, path.parent) if isinstance(name, str) else None
+        if base is None:
+            problem = error_message(f"{path.name}: extends", "be a built-in name or the path of a file", repr(name))
+            raise ValueError(problem)
+        if base.resolve() in [other.resolve() for other in files]:
+            raise ValueError(error_message(f"{path.name}: extends", "not lead back to the file itself", repr(name)))
+        files.append(path := base)
+    return files
+
+
+def _mapping(path: Path) -> Mapping[str, Any]:
+    """The content of a file as it is now; empty if that is no mapping."""
+    data = _read_version(str(path), version_of(path))
+    return data if isinstance(data, Mapping) else {}
+
+
+def read_extended(path: Path, find: Callable[[str, Path], Path | None]) -> Any:
+    """Read a file that may extend another: mappings are merged, lists are joined, and single values replaced.
+
+    Args:
+        path: the file.
+        find: as of :func:`extended_files`.
+
+    Returns:
+        The content without ``extends``.
+
+    Raises:
+        ValueError: As of :func:`extended_files`, and if a file does not fit what it extends.
+    """
+    *own, base = extended_files(path, find)
+    content = _read_version(str(base), version_of(base))
+    if not isinstance(content, Mapping):
+        return content
+    for file in reversed(own):
+        content = _extend(content, {k: v for k, v in _mapping(file).items() if k != "extends"}, file.name)
+    return content
 
 
 def _extend(base: Any, own: Any, entry_path: str) -> Any:

@@ -64,8 +64,9 @@ def test_sampling_draws_every_sentence(tmp_path):
     assert {templates.sample("edema", "present", rng) for _ in range(100)} == {"Edema.", "Mild edema.", "Wet lungs."}
     assert templates.absent("Edema") == ["No edema."]
     assert templates.uncertain("Other") == ["Maybe other."]
+    time = path.stat().st_mtime_ns
     path.write_text(yaml.safe_dump({"version": 1, "generic": generic, "findings": {"Edema": None, "Third": None}}))
-    os.utime(path, (1, 1))
+    os.utime(path, ns=(time, time))  # as by a coarse clock
     assert load_prompt_templates(path).names == ("Edema", "Third")
     path.write_text("version: [1")
     with pytest.raises(ValueError, match=r"^mine\.yaml is not valid YAML: "):

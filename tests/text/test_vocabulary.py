@@ -272,6 +272,45 @@ def test_files_extend_one_another_by_their_path_and_are_read_again_when_the_base
     assert load_vocabulary(path).names == ("A", "C", "B")
 
 
+def test_a_change_of_any_file_on_the_way_is_noticed(tmp_path):
+    def text(name, extends=""):
+        return (
+            f"version: 1\n{extends and f'extends: {extends}.yaml'}\nfindings: {{{name}: {{terms: [{name.lower()}]}}}}\n"
+        )
+
+    def replace(name, content):  # in the time of the old file, as by a coarse clock or an archive
+        path, old = tmp_path / f"{name}.yaml", tmp_path / "old"
+        time = path.stat().st_mtime_ns if path.exists() else 10**18
+        if path.exists():
+            path.rename(old)
+        path.write_text(content)
+        os.utime(path, ns=(time, time))
+        return path
+
+    child = replace("child", text("Ca", "base"))
+    replace("base", text("Ba"))
+    assert load_vocabulary(child).names == ("Ba", "Ca")
+    replace("grand", text("Ga"))
+    replace("base", text("Bb", "grand"))
+    assert load_vocabulary(child).names == ("Ga", "Bb", "Ca")
+    replace("grand", text("Gb"))
+    assert load_vocabulary(child).names == ("Gb", "Bb", "Ca")
+    replace("base", text("Bc"))
+    (tmp_path / "grand.yaml").unlink()
+    assert load_vocabulary(child).names == ("Bc", "Ca")
+    (tmp_path / "base.yaml").unlink()
+    with pytest.raises(ValueError, match=r"^child\.yaml: extends must be a built-in name .*, got 'base\.yaml'\.$"):
+        load_vocabulary(child)
+
+
+def test_a_relative_path_is_that_of_the_working_directory(tmp_path, monkeypatch):
+    for name in ("Xx", "Yy"):
+        (tmp_path / name).mkdir()
+        write(tmp_path / name, f"version: 1\nfindings: {{{name}: {{terms: [word]}}}}\n")
+        monkeypatch.chdir(tmp_path / name)
+        assert load_vocabulary("mine.yaml").names == (name,)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
