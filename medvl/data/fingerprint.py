@@ -151,7 +151,8 @@ def _digest(file: str, whole: bool) -> str:
     try:
         with open(file, "rb") as content:
             if whole or size <= BLOCKS * BLOCK_BYTES:
-                while block := content.read(min(2**20, size + 1)):  # no more memory than the file needs
+                part = min(max(size + 1, 2**16), 2**20)  # little memory for small files, of which many are read at once
+                while block := content.read(part):
                     digest.update(block)
             else:
                 for number in range(BLOCKS):

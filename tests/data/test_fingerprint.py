@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import os
 import tracemalloc
 from contextlib import nullcontext
@@ -99,3 +101,22 @@ def test_a_small_file_is_read_with_a_small_buffer(tmp_path):
     finally:
         tracemalloc.stop()
     assert peak < 200_000  # eight threads with buffers of a mebibyte each held up to 8 MB
+
+
+@pytest.mark.parametrize("stated", [0, 10, 2**20])
+def test_a_file_that_is_longer_than_stated_is_read_in_few_steps(tmp_path, monkeypatch, stated):
+    """As one of a file system that states no sizes, or one that grows."""
+    path = tmp_path / "image"
+    path.write_bytes(os.urandom(3 * 2**20))
+    reads = []
+
+    class Counted(io.FileIO):
+        def read(self, number):
+            reads.append(number)
+            return super().read(number)
+
+    monkeypatch.setattr(fingerprint_module, "_size", lambda _: stated)
+    monkeypatch.setattr(fingerprint_module, "open", lambda file, _: Counted(file), raising=False)
+    expected = hashlib.sha256(str(stated).encode() + path.read_bytes()).hexdigest()
+    assert fingerprint_module._digest(str(path), whole=True) == expected
+    assert len(reads) < 60
