@@ -93,7 +93,7 @@ def _do(claims: Sequence[Claim], options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as folder:
         store = Store(options.results or Path(folder) / "results")
         status = run(claims, scale, store, options.work or Path(folder) / "work", options)
-        if not status and not options.plan:
+        if not status and store.results(scale.name):
             page = write_page(store, Path(folder) / "docs", scale.name)
             print(f"The page was rendered: {len(page.read_text().splitlines())} lines.")
         return status
@@ -112,8 +112,10 @@ def run(
 
     tasks = runner.plan(claims, all_claims(), scale, store, work.resolve(), options.keep)
     tasks = [task for task in tasks if options.seeds is None or task.seed in options.seeds]
-    for name in runner.left_out(claims, all_claims()):
+    for name in runner.without_data(claims, all_claims()):
         print(f"Left out: {name}, whose real data are not here.")
+    if names := runner.of_other_forms(claims, scale):
+        print(f"Left out of the {scale.name} form: {', '.join(names)}.")
     seconds = runner.expected_seconds(tasks, timed or store)
     time = f", about {seconds / options.jobs / 60:.0f} minutes by earlier results" if seconds else ""
     print(f"{len(tasks)} trainings to do, {options.jobs} at a time{time}.", flush=True)

@@ -48,8 +48,8 @@ class Arm:
         sources: what it learns from, as ``KIND=PART`` with a part of :data:`evidence.data.PARTS` or a real data set of
             :data:`evidence.data.REAL`; empty for the whole synthetic table.
         without: terms of the recipe's loss that are left out, by name.
-        repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others; not in the quick
-            form, which makes one epoch of each.
+        repeat: factor on the epochs, for an arm that sees a part of the data in as many steps as the others, or is trained
+            longer; 1 in the quick form.
         trained: False for the same network with random weights.
         test: "synthetic" or "pneumonia": what it is measured on.
         most_seeds: number of seeds of an arm that stands in a table and decides nothing; None for all.
@@ -73,7 +73,7 @@ class Arm:
 
     def seeds(self, scale: Scale) -> tuple[int, ...]:
         """The seeds of its trainings; none in a form that leaves it out."""
-        left_out = (self.own_scale and scale.name != "full") or (self.numbers_only and scale.name == "quick")
+        left_out = (self.own_scale and scale.name != "full") or (self.numbers_only and scale.is_quick)
         return () if left_out else scale.seeds[: self.most_seeds]
 
     def scale(self, form: Scale) -> Scale:
@@ -84,7 +84,7 @@ class Arm:
 def settings_of(arm: Arm, scale: Scale, seed: int) -> dict[str, Any]:
     """The settings of an arm's training, without the paths of its data and its run folder."""
     epochs = scale.real_epochs if arm.test == "pneumonia" else scale.epochs
-    repeat = 1.0 if scale.name == "quick" else arm.repeat
+    repeat = 1.0 if scale.is_quick else arm.repeat
     shared: dict[str, Any] = {
         "seed": seed,
         "epochs": max(1, round(epochs * repeat)) if arm.trained else 1,
@@ -247,23 +247,23 @@ _ARMS = [
     Arm("supervised-long", "labels only, supervised", SUPERVISED, own_scale="long", most_seeds=2),
     Arm("untrained-demo", "untrained ResNet", "medvl", trained=False, own_scale="demo"),
     # The encoder of convirt with a decoder of masks: what few labeled cases of real lungs gain from.
-    Arm("masks-findings", "pre-trained on masks of generated findings", SEGMENTATION, {"masks": "findings"}),
-    Arm("masks-lungs", "pre-trained on masks of generated lungs", SEGMENTATION, {"masks": "generated-lungs"}),
+    Arm("masks-findings", "masks of generated findings", SEGMENTATION, {"masks": "findings"}),
+    Arm("masks-lungs", "masks of generated lungs", SEGMENTATION, {"masks": "generated-lungs"}),
     Arm(
         "masks-lungs-pooled",
-        "pre-trained on masks of generated lungs, from pooled features",
+        "masks of generated lungs, pooled",
         SEGMENTATION,
         {"masks": "generated-lungs", "pooled": True},
     ),
     Arm(
         "masks-lungs-pooled-long",
-        "pre-trained on masks of generated lungs, from pooled features, six times the steps",
+        "masks of generated lungs, pooled, 6 × the steps",
         SEGMENTATION,
         {"masks": "generated-lungs", "pooled": True},
         repeat=6.0,
         numbers_only=True,
     ),
-    Arm("masks-real", "pre-trained on masks of real lungs (ceiling)", SEGMENTATION, {"masks": "lungs"}),
+    Arm("masks-real", "masks of real lungs (ceiling)", SEGMENTATION, {"masks": "lungs"}),
     # Real images.
     Arm(
         "real-medclip",

@@ -169,15 +169,16 @@ def real_lungs(measured: Measured) -> Figures:
 
 
 def own_masks(measured: Measured) -> Figures:
-    """Mean Dice, on test images, of the masks that the training itself has learned, by the decoder that it has learned with.
+    """Mean Dice, on test images, of the structures whose masks a training on masks has learned, by its own decoder.
 
-    For comparison, the Dice of one mask for all images, where the structure is in at least half of these.
+    An image without a structure is left out of that structure's mean. For comparison, the Dice of one mask for all images: the
+    pixels that belong to the structure in at least half of the test images.
     """
-    segmenter, dataset = measured.trained.segmenter, measured.trained.masked_test
-    if segmenter is None or dataset is None:
-        raise ValueError("Only a training on masks has learned some.")
+    segmenter, masked_test = measured.trained.segmenter, measured.trained.masked_test
+    if segmenter is None or masked_test is None:
+        raise ValueError("Only a training on masks has a decoder of masks.")
     device = next(segmenter.parameters()).device
-    batches = StudyLoader(dataset, batch_size=64)
+    batches = StudyLoader(masked_test(), batch_size=64)
     with torch.inference_mode():
         found = [(segmenter(batch["image"].to(device)).cpu() > 0, batch["mask"] > 0) for batch in batches]
     predicted, truth = (torch.cat(parts) for parts in zip(*found, strict=True))

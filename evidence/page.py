@@ -189,6 +189,7 @@ def _arms(claims: Sequence[Claim], results: Sequence[dict[str, Any]]) -> str:
         settings = ", ".join(f"`{name}={_short(value)}`" for name, value in arm.settings.items())
         sources = ", ".join(f"`{source}`" for source in arm.sources)
         scale = f"the scale `{arm.own_scale}` of `evidence/scales.py`" if arm.own_scale else ""
+        repeat = f"{arm.repeat:g} times the epochs" if arm.repeat != 1 else ""
         without = ", ".join(f"without the loss's term `{term}`" for term in arm.without)
         steps = str(own[0]["steps"]) if own else NONE
         seconds = f"{sum(sum(r['seconds'].values()) for r in own) / len(own):.0f} s" if own else NONE
@@ -197,7 +198,7 @@ def _arms(claims: Sequence[Claim], results: Sequence[dict[str, Any]]) -> str:
             [
                 f"`{arm.name}`",
                 recipe,
-                "; ".join(filter(None, [settings, without, sources, scale])) or NONE,
+                "; ".join(filter(None, [settings, without, sources, repeat, scale])) or NONE,
                 steps,
                 seconds,
             ]

@@ -77,7 +77,7 @@ def plan(
     return tasks
 
 
-def left_out(claims: Sequence[Claim], all_claims: Sequence[Claim]) -> list[str]:
+def without_data(claims: Sequence[Claim], all_claims: Sequence[Claim]) -> list[str]:
     """What lacks its real data, by name: arms that cannot be trained or have no other measure, and measures."""
     from evidence.measures import NEEDS
 
@@ -85,6 +85,11 @@ def left_out(claims: Sequence[Claim], all_claims: Sequence[Claim]) -> list[str]:
     measures = {measure for needed in needed_measures(claims).values() for measure in needed}
     arms = [f"the arm {arm.name}" for arm in arms_of(claims) if not _measurable(arm, needs[arm.name])]
     return arms + [f"the measure {name}" for name in sorted(measures & NEEDS.keys()) if not NEEDS[name].exists()]
+
+
+def of_other_forms(claims: Sequence[Claim], scale: Scale) -> list[str]:
+    """The arms of some claims that a form of the evidence leaves out, by name."""
+    return [arm.name for arm in arms_of(claims) if not arm.seeds(scale)]
 
 
 def _measurable(arm: Arm, needed: Iterable[str]) -> set[str]:
@@ -97,7 +102,8 @@ def _measurable(arm: Arm, needed: Iterable[str]) -> set[str]:
 def expected_seconds(tasks: Sequence[Task], store: Store) -> float | None:
     """How long tasks take in one process, by results of the same arms; None if an arm has none.
 
-    Measures are taken to last equally long, where only some of an arm's are missing.
+    The measures of an arm are assumed to take equal time where some of them are missing, and no longer than those of its
+    results where these have fewer.
     """
     total = 0.0
     for task in tasks:

@@ -43,6 +43,11 @@ class Scale:
     real_epochs: int = 2
     real_studies: int | None = None
 
+    @property
+    def is_quick(self) -> bool:
+        """Whether it only shows that everything runs."""
+        return self.name == "quick"
+
 
 DATA_SEED = 0
 """Seed of the synthetic set."""

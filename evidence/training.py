@@ -39,8 +39,8 @@ class Trained:
         seed: of the training.
         steps: number of optimizer steps.
         classifier: of the findings, of the supervised baseline only.
-        segmenter: with the decoder that it learned masks with, of a training on masks only.
-        masked_test: test images with those masks, of the same.
+        segmenter: the encoder with the decoder of masks that it was trained with, of a training on masks only.
+        masked_test: gives the test images with such masks, likewise.
         run: the run folder's model and prompts; None without a recipe.
     """
 
@@ -51,7 +51,7 @@ class Trained:
     steps: int
     classifier: FindingClassifier | None = None
     segmenter: nn.Module | None = None
-    masked_test: StudyDataset | None = None
+    masked_test: Callable[[], StudyDataset] | None = None
     run: TrainedRun | None = None
 
     def class_prompts(self, names: Any) -> dict[str, dict[str, list[str]]]:
@@ -162,7 +162,6 @@ def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceDat
     pooled = settings.get("pooled", False)
     segmenter = PooledSegmenter(model, structures) if pooled else Segmenter(model, test.image_size, structures)
     steps = _fit(segmenter, segmentation_loss, "mask", studies, prepare, settings, scale)
-    masked_test = StudyDataset(*_with_masks(settings["masks"], "test", data, test))
     return Trained(
         model.eval(),
         test,
@@ -170,14 +169,15 @@ def train_segmenter(settings: Mapping[str, Any], scale: Scale, data: EvidenceDat
         settings["seed"],
         steps,
         segmenter=segmenter.eval(),
-        masked_test=masked_test,
+        masked_test=lambda: StudyDataset(*_with_masks(settings["masks"], "test", data, test)),
     )
 
 
 def _with_masks(masks: str, split: str, data: EvidenceData, test: TestData) -> tuple[list[dict[str, Any]], Compose]:
     """The studies of a split, and what gives them ``image`` and ``mask`` (K, H, W)."""
     if masks == "lungs":
-        cases = LungCases(test.prepare, test.image_size).split()[("train", "test").index(split)]
+        train, held_out = LungCases(test.prepare, test.image_size).split()
+        cases = train if split == "train" else held_out
         return [cases[row] for row in range(len(cases))], Compose([])
     if masks == "findings":
         return test.studies(split), Compose([test.prepare, test.add_masks])

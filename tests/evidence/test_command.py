@@ -73,9 +73,28 @@ def test_an_arm_without_a_measure_that_can_be_made_is_not_trained(tmp_path, caps
     monkeypatch.setitem(data.REAL, "lungs", tmp_path / "missing.csv")
     monkeypatch.setattr(measures, "NEEDS", {"real_lungs": tmp_path / "missing.csv"})
     assert main(["--quick", "--plan", "--only", "real-lungs-masks"]) == 0
-    left, *planned = capsys.readouterr().out.split("3 trainings to do")
+    left, *planned = capsys.readouterr().out.split("4 trainings to do")
     assert left.splitlines() == [
-        *(f"Left out: the arm masks-{masks}, whose real data are not here." for masks in ("findings", "lungs", "real")),
+        *(f"Left out: the arm masks-{masks}, whose real data are not here." for masks in ("findings", "real")),
         "Left out: the measure real_lungs, whose real data are not here.",
     ]
-    assert [line.split(",")[0].strip() for line in planned[0].splitlines()[1:]] == ["untrained", "supervised", "medvl"]
+    assert [line.split(",")[0].strip() for line in planned[0].splitlines()[1:]] == [
+        "untrained",
+        "supervised",
+        "medvl",
+        "masks-lungs",  # for the masks that it has learned itself
+    ]
+
+
+def test_what_a_form_leaves_out_is_named_and_no_error(capsys):
+    assert main(["--quick", "--only", "umcl-kinds-long", "--plan"]) == 0
+    said = capsys.readouterr().out
+    assert "Left out of the quick form: " in said
+    assert "umcl-all-long" in said
+    assert main(["--quick", "--only", "medvl-mlip-demo"]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [
+        "0 trainings to do, 2 at a time.",
+        "medvl-mlip-demo: no results",
+    ]
+    assert main(["--full", "--plan", "--only", "umcl-kinds-long"]) == 0
+    assert "Left out of the" not in capsys.readouterr().out

@@ -140,6 +140,8 @@ def test_expected_time_is_that_of_earlier_results(tmp_path, fake_work):
     assert len(first.measures) > 1
     one_missing = replace(first, measures=first.measures[:1])
     assert expected_seconds([one_missing], store) == pytest.approx(20 + 10 / len(first.measures))
+    more = replace(first, measures=(*first.measures, "another"))
+    assert expected_seconds([more], store) == 30.0
 
 
 def test_one_failure_does_not_stop_the_others(tmp_path, monkeypatch):

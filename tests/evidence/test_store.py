@@ -14,7 +14,7 @@ from evidence.arms import ARMS
 from evidence.scales import SCALES
 from evidence.store import ENVIRONMENT, ResultsError, Store, environment, result_key
 
-QUICK = SCALES["quick"]
+QUICK, FULL = SCALES["quick"], SCALES["full"]
 
 
 @pytest.fixture
@@ -47,17 +47,17 @@ def test_the_same_experiment_is_one_with_the_same_settings(tmp_path, write):
 
 def test_key_changes_with_what_is_trained_and_not_with_words():
     arm = ARMS["umcl-all"]
-    key = result_key(arm, QUICK, 0)
-    assert result_key(replace(arm, title="another title"), QUICK, 0) == key
-    assert result_key(arm, replace(QUICK, seeds=(0, 1, 2)), 0) == key
+    key = result_key(arm, FULL, 0)
+    assert result_key(replace(arm, title="another title"), FULL, 0) == key
+    assert result_key(arm, replace(FULL, seeds=(0, 1, 2)), 0) == key
     for changed in (
-        result_key(arm, QUICK, 1),
-        result_key(replace(arm, recipe="medclip"), QUICK, 0),
-        result_key(replace(arm, sources=arm.sources[:2]), QUICK, 0),
-        result_key(replace(arm, trained=False), QUICK, 0),
-        result_key(replace(arm, without=("unified",)), QUICK, 0),
-        result_key(replace(arm, repeat=2.0), QUICK, 0),
-        result_key(arm, replace(QUICK, studies=200), 0),
+        result_key(arm, FULL, 1),
+        result_key(replace(arm, recipe="medclip"), FULL, 0),
+        result_key(replace(arm, sources=arm.sources[:2]), FULL, 0),
+        result_key(replace(arm, trained=False), FULL, 0),
+        result_key(replace(arm, without=("unified",)), FULL, 0),
+        result_key(replace(arm, repeat=2.0), FULL, 0),
+        result_key(arm, replace(FULL, studies=200), 0),
     ):
         assert changed != key
 
