@@ -35,8 +35,8 @@ FIGURES = {
 }
 """Titles of the figures that tables show."""
 
-ENCODER_MEASURES = {"probe", "few_shot", "real_lungs", "fine_tune"}
-"""What :data:`evidence.arms.IMAGES_ALONE` have: no text tower."""
+ENCODER_MEASURES = {"probe", "few_shot", "real_lungs", "fine_tune", "own_masks"}
+"""What :data:`evidence.arms.IMAGES_ALONE` have, without a text tower."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ class Claim:
         for arm in needs:
             recipe = ARMS[arm].recipe
             if recipe in IMAGES_ALONE:
-                needs[arm] &= ENCODER_MEASURES | {"own_masks"}
+                needs[arm] &= ENCODER_MEASURES
             if recipe == SUPERVISED:
                 needs[arm].add("classifier")
             if recipe != SEGMENTATION:

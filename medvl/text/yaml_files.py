@@ -17,10 +17,11 @@ MOST_LAYERS = 100
 """Files that extend one another at most."""
 
 Version = tuple[int, ...]
+"""What :func:`version_of` gives, a part of the keys under which content is kept."""
 
 
 def version_of(path: Path) -> Version:
-    """What changes when a file does: its times, its size and its number, as two changes may have the same time."""
+    """Modification time, change time, size and inode of a file: on a coarse clock two changes may have the same time."""
     status = path.stat()
     return status.st_mtime_ns, status.st_ctime_ns, status.st_size, status.st_ino
 
@@ -84,6 +85,9 @@ def extended_files(path: Path, find: Callable[[str, Path], Path | None]) -> list
     Args:
         path: the file.
         find: from the name that ``extends`` gives and the folder of its file to the path of the other file, or None.
+
+    Returns:
+        Their paths, that of the file first.
 
     Raises:
         ValueError: If a file is not valid YAML, cannot be found, or leads back to itself.
