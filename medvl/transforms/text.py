@@ -12,25 +12,53 @@ from monai.transforms import Randomizable, Transform
 from numpy.typing import NDArray
 
 from medvl.text import content_sentences, extract_sections, split_sentences
+from medvl.text.headers import SECTION_ALIASES, section_name
 from medvl.transforms.study import RandStudyMapTransform, StudyMapTransform
-from medvl.utils.checks import check_integer, check_option, error_message
+from medvl.utils.checks import check_integer, check_option, check_text_list, error_message
 
 FALLBACKS = ("all", "last_paragraph", "error")
+_NUMBERED = re.compile(r"(.*?)( (?:[2-9]|[1-9][0-9]+))?", re.DOTALL)
 _PARAGRAPH_BREAK = re.compile(r"\n[^\S\n]*\n")
+
+
+def section_names(sections: str | Sequence[str]) -> tuple[str, ...]:
+    """The names that :func:`medvl.text.extract_sections` gives to sections, each once.
+
+    Args:
+        sections: names or headers of sections, in any case, or one of them.
+
+    Raises:
+        ValueError: If there is none, or one is no name of a section: with such a name every report would be taken whole.
+
+    Example:
+        >>> section_names(["Impression", "FINDING", "conclusion"]), section_names("impression 2")
+        (('impression', 'findings'), ('impression 2',))
+    """
+    written = [sections] if isinstance(sections, str) else sections
+    check_text_list(written, "sections")
+    names = []
+    for text in written:
+        word, number = _NUMBERED.fullmatch(text.strip()).groups("")  # type: ignore[union-attr]
+        if (name := section_name(word)) is None:
+            known = ", ".join(map(repr, SECTION_ALIASES))
+            raise ValueError(error_message("sections", f"hold names of sections ({known})", repr(text)))
+        names.append(name + number)
+    return tuple(dict.fromkeys(names))
 
 
 class ExtractSections(Transform):
     """Keep the sections of a report that describe the image.
 
     Args:
-        sections: names of the sections to keep, in the order of the result (see :func:`medvl.text.extract_sections`).
-            Repeated sections of a name ("impression 2") follow the first.
+        sections: names of the sections to keep, in the order of the result, or one name: those of
+            :data:`~medvl.text.headers.SECTION_ALIASES` or any header that is read as one of them, in any case
+            ("Conclusion" is the impression). Repeated sections of a name follow the first; "impression 2" is the second alone.
         fallback: the result where all of them are missing or empty: ``"all"`` the whole text, ``"last_paragraph"`` the text
             after the last blank line, ``"error"`` a ``ValueError``.
         separator: text between two sections.
 
     Raises:
-        ValueError: If ``fallback`` is unknown.
+        ValueError: If ``fallback`` is unknown, or ``sections`` is empty or holds what is no name of a section.
 
     Example:
         >>> ExtractSections()("INDICATION: Cough. FINDINGS: Clear lungs. IMPRESSION: Normal.")
@@ -43,7 +71,7 @@ class ExtractSections(Transform):
         self, sections: Sequence[str] = ("findings", "impression"), fallback: str = "all", separator: str = "\n"
     ) -> None:
         check_option(fallback, "fallback", FALLBACKS)
-        self.sections = (sections,) if isinstance(sections, str) else tuple(sections)
+        self.sections = section_names(sections)
         self.fallback, self.separator = fallback, separator
 
     def __call__(self, report: str) -> str:
@@ -57,13 +85,14 @@ class ExtractSections(Transform):
             ValueError: If ``fallback`` is ``"error"`` and no section has text.
         """
         found = extract_sections(report)
-        kept = []
-        for name in self.sections:
-            for key, span in found.items():
-                if (key == name or key.startswith(f"{name} ")) and span.end > span.start:
-                    kept.append(report[span.start : span.end])
+        kept = dict.fromkeys(
+            span
+            for name in self.sections
+            for key, span in found.items()
+            if (key == name or key.startswith(f"{name} ")) and span.end > span.start
+        )
         if kept:
-            return self.separator.join(kept)
+            return self.separator.join(report[start:end] for start, end in kept)
         if self.fallback == "error":
             raise ValueError(
                 error_message("report", f"have text in one of the sections {list(self.sections)}", list(found))

@@ -44,6 +44,45 @@ def test_sections_and_fallbacks():
         ExtractSections(fallback="none")
 
 
+@pytest.mark.parametrize(
+    ("sections", "text"),
+    [
+        ("Impression", "Effusion."),
+        (["FINDINGS"], "Small effusion. No edema. Heart is normal."),
+        (["finding"], "Small effusion. No edema. Heart is normal."),
+        (["conclusion", "impression"], "Effusion."),
+        (["Clinical history", "indications:"], "Cough."),
+        (["impression 2"], "None."),
+        (["Conclusion 2"], "None."),
+        (["impression 2", "impression"], "None.\nEffusion."),
+    ],
+)
+def test_a_section_is_named_as_reports_name_it(sections, text):
+    report = REPORT if text == "Effusion." else f"{REPORT}\nIMPRESSION: None."
+    assert ExtractSections(sections)(report) == text
+
+
+@pytest.mark.parametrize(
+    ("sections", "shown"),
+    [
+        (["summery"], "'summery'"),
+        ("", "''"),
+        (["findings", "lungs"], "'lungs'"),
+        (["2"], "'2'"),
+        ("Befund", "'Befund'"),
+    ],
+)
+def test_what_is_no_section_is_refused_as_every_report_would_be_kept_whole(sections, shown):
+    with pytest.raises(ValueError, match=rf"^sections must hold names of sections \('findings', .*\), got {shown}\.$"):
+        ExtractSections(sections)
+
+
+@pytest.mark.parametrize("sections", [[], ()])
+def test_no_section_at_all_is_refused(sections):
+    with pytest.raises(ValueError, match=r"^sections must be a list of at least one string, got"):
+        ExtractSections(sections)
+
+
 def test_dictionary_forms_leave_the_input_alone():
     study = {"report": REPORT, "study_id": "s1"}
     out = Compose([ExtractSectionsd(), SplitSentencesd(), LabelReportd()])(study)
