@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -10,6 +11,20 @@ from medvl.utils.checks import error_message
 
 THUMBNAIL_SIZE = 192
 """Longest side in pixels of the pictures."""
+
+
+def axial_plane(volume: np.ndarray, depth: int) -> np.ndarray:
+    """An axial slice (..., Y, X) of a volume (..., X, Y, Z) in RAS order, in radiological orientation.
+
+    The patient's right is on the left, anterior at the top.
+
+    Example:
+        >>> left, anterior = np.zeros((2, 3, 1)), np.zeros((2, 3, 1))
+        >>> left[0], anterior[:, 2] = 1, 1
+        >>> axial_plane(left, 0).tolist(), axial_plane(anterior, 0).tolist()
+        ([[0.0, 1.0], [0.0, 1.0], [0.0, 1.0]], [[1.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    """
+    return np.swapaxes(volume[..., ::-1, ::-1, depth], -1, -2)
 
 
 def thumbnail(image: Tensor) -> np.ndarray:
@@ -20,7 +35,7 @@ def thumbnail(image: Tensor) -> np.ndarray:
     """
     plane = image.detach().float().cpu()
     if plane.ndim == 4:
-        plane = plane[..., plane.shape[-1] // 2].flip(1, 2).transpose(1, 2)
+        plane = torch.from_numpy(axial_plane(plane.numpy(), plane.shape[-1] // 2).copy())
     plane = plane.mean(dim=0)
     shrink = THUMBNAIL_SIZE / max(plane.shape)
     if shrink < 1:

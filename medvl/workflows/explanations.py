@@ -15,6 +15,7 @@ from monai.transforms import Compose
 from torch.nn import functional as F
 
 from medvl.evaluation import phrase_maps
+from medvl.evaluation.thumbnails import axial_plane
 from medvl.transforms import PadToSquared, ResizeLongestd
 from medvl.utils.checks import check_unicode, error_message
 from medvl.utils.io import atomic_write
@@ -31,7 +32,7 @@ class Explanation:
 
     Args:
         texts: S sentences.
-        picture: (H, W[, D]), in [0, 1], the image as it was before it was resized.
+        picture: (H, W), or of a volume (X, Y, Z) in RAS order, in [0, 1], the image as it was before it was resized.
         heat: (S, H, W[, D]), the cosine of each place with each sentence.
         similarity: (S,), the cosine of the whole image with each sentence.
         grid: the cells of the model's own map, which ``heat`` is interpolated from.
@@ -54,9 +55,10 @@ class Explanation:
         return tuple(int(i) for i in places[inside.argmin()])
 
     def save(self, path: str | Path) -> Path:
-        """Draw the image and each map over it; of a volume, the slice along the last axis in which a map is highest.
+        """Draw the image and each map over it; of a volume, the axial slice in which a map is highest.
 
-        The file is written whole or not at all.
+        A slice is drawn in radiological orientation: the patient's right on the left, anterior at the top. The file is written
+        whole or not at all.
 
         Raises:
             ValueError: If the suffix is not that of a picture.
@@ -80,7 +82,7 @@ class Explanation:
         panels = len(self.texts) + 1
         columns = panels if panels < 4 else 2 if panels == 4 else 3
         rows = -(-panels // columns)
-        height, width = self.picture.shape[:2]
+        height, width = self._slice(self.picture, 0).shape
         figure = Figure(figsize=(3.6 * columns, (0.8 + min(3.0 * height / width, 6.0)) * rows))
         axes = figure.subplots(rows, columns, squeeze=False)
         for axis in axes.flat:
@@ -95,15 +97,17 @@ class Explanation:
         figure.tight_layout()
         return figure
 
+    @staticmethod
+    def _slice(image: np.ndarray, depth: int) -> np.ndarray:
+        """What is drawn of an image or a map: itself, or one slice of a volume."""
+        return image if image.ndim == 2 else axial_plane(image, depth)
+
     def _draw(self, axis: Any, number: int | None) -> None:
-        title = "image"
-        section: tuple[Any, ...] = (Ellipsis,)
-        if self.picture.ndim == 3:
-            depth = self.peak(0 if number is None else number)[-1]
-            section, title = (Ellipsis, depth), f"image, slice {depth}"
-        axis.imshow(self.picture[section], cmap="gray", vmin=0, vmax=1)
+        depth = self.peak(0 if number is None else number)[-1]
+        title = "image" if self.picture.ndim == 2 else f"image, slice {depth}"
+        axis.imshow(self._slice(self.picture, depth), cmap="gray", vmin=0, vmax=1)
         if number is not None:
-            heat = self.heat[number][section]
+            heat = self._slice(self.heat[number], depth)
             share = (heat - heat.min()) / max(float(np.ptp(heat)), 1e-12)
             drawn = axis.imshow(heat, cmap="cividis", alpha=0.55 * (0.25 + 0.75 * share))
             axis.figure.colorbar(drawn, ax=axis, fraction=0.046, pad=0.02).ax.tick_params(labelsize=7)

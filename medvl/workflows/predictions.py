@@ -108,8 +108,12 @@ def predict(
 
     Raises:
         StudyError: If an image cannot be read, unless ``on_error`` is "skip".
+        ValueError: If there are no findings: none is given, and the training had none.
     """
     names = list(findings or run.finding_names)
+    if not names:
+        expected = "be given (--finding of medvl predict), since the training had no findings"
+        raise ValueError(error_message("findings", expected, "none"))
     for name in names:
         check_unicode(name, "each of findings")
     _warn_of_unknown(names, run)

@@ -12,6 +12,7 @@ import torch
 import yaml
 from PIL import Image
 
+from medvl.evaluation.thumbnails import thumbnail
 from medvl.utils.errors import StudyError
 from medvl.workflows import TrainedRun, explain, image_manifest, predict, train
 from medvl.workflows.explanations import Explanation, heat_on_image
@@ -128,6 +129,27 @@ def test_a_finding_in_another_spelling_has_the_saved_prompts(trained, images, ca
         "'Edma' is no finding of the training or of the built-in prompts (did you mean 'Edema'?); its prompts are made of its "
         "name."
     ]
+
+
+def test_a_slice_is_drawn_with_the_right_of_the_patient_on_the_left_and_anterior_at_the_top():
+    volume = np.zeros((4, 6, 5), dtype=np.float32)  # RAS: from the left to the right, from posterior to anterior
+    volume[3, :, 2], volume[:, 5, 2] = 0.5, 1.0
+    heat = np.zeros((1, 4, 6, 5), dtype=np.float32)
+    heat[0, 3, 5, 2] = 1.0
+    found = Explanation(["Edema."], volume, heat, np.zeros(1), (4, 6, 5))
+    drawn = [np.asarray(axis.images[-1].get_array()) for axis in found._figure().axes[:2]]
+    assert [image.shape for image in drawn] == [(6, 4), (6, 4)]
+    assert drawn[0][0].tolist() == [1.0] * 4
+    assert drawn[0][1:, 0].tolist() == [0.5] * 5
+    assert np.argwhere(drawn[1]).tolist() == [[0, 0]]
+    assert thumbnail(torch.from_numpy(volume)[None])[0].tolist() == [255] * 4, "as the report shows it"
+
+
+def test_a_run_without_findings_asks_for_them(trained, images, monkeypatch):
+    monkeypatch.setattr(TrainedRun, "finding_names", property(lambda self: []))
+    run = TrainedRun(trained)
+    with pytest.raises(ValueError, match=r"^findings must be given \(--finding of medvl predict\), .*, got none\.$"):
+        predict(run, image_manifest(images))
 
 
 @pytest.mark.parametrize("text", ["$x^{", "a $b$ _c_", r"\frac{", "#1 @2 %3", "<script>alert(1)</script>", "é ü"])
