@@ -22,10 +22,11 @@ from medvl.data.shards import PackedLocation
 from medvl.data.source_splits import split_sources
 from medvl.data.source_texts import TEXT_UNITS, add_texts
 from medvl.data.sources import IMAGE_LABEL, KINDS, Source, assign_kinds, kind_codes, parse_source, read_source
-from medvl.data.studies import SYNTHETIC, prepare_synthetic, table_path
+from medvl.data.studies import SYNTHETIC, column_options, prepare_synthetic, table_path
 from medvl.data.study_columns import NOT_MENTIONED, CodedColumn, Column, PrefixedColumn, states_as_int8
 from medvl.data.study_list import StudyList, has_key, hash_column
 from medvl.text import finding_names
+from medvl.transforms.text import section_names
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import StudyError
 
@@ -118,8 +119,8 @@ def load_sources(
 
     Raises:
         OSError: If a source cannot be read.
-        ValueError: If a source is not ``KIND=LOCATION`` or has no study of its kind, a named column is in no table, or
-            labels have no names.
+        ValueError: If a source is not ``KIND=LOCATION`` or has no study of its kind, a named column is in no table,
+            ``columns`` has an unknown argument, labels have no names, or one of ``sections`` is no name of a section.
 
     Example:
         >>> load_sources(["image-label=cases.csv", "text-label=openi:reports.tgz"])  # doctest: +SKIP
@@ -127,6 +128,7 @@ def load_sources(
     check_option(on_error, "on_error", ("raise", "skip"))
     check_option(on_leak, "on_leak", ("error", "keep"))
     check_option(text_unit, "text_unit", TEXT_UNITS)
+    sections = section_names(sections)
     parsed = [parse_source(source) for source in ([sources] if isinstance(sources, str) else sources)]
     if data is not None and not (parsed and str(data) == SYNTHETIC):
         parsed.insert(0, Source(None, str(data)))
@@ -134,7 +136,7 @@ def load_sources(
         raise ValueError(error_message("sources or data", "name at least one source", "neither"))
     locations = [source.location for source in parsed]
     prepare_synthetic(locations, folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
-    selection = ColumnSelection(columns or {})
+    selection = ColumnSelection(column_options(columns))
     tables = [Source(source.kind, str(table_path(source.location, folder))) for source in parsed]
     read = [_read_named(table, selection, on_error, on_leak, len(tables) > 1) for table in tables]
     selection.check_all_found()  # before a study is missed because a column is misspelled
@@ -166,7 +168,7 @@ def load_sources(
         parts=parts,
         unlabeled=unlabeled,
         text_unit=text_unit,
-        sections=(sections,) if isinstance(sections, str) else tuple(sections),
+        sections=sections,
     )
 
 

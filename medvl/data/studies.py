@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,29 @@ from medvl.data.manifest_reader import read_manifest
 from medvl.data.synthetic import SyntheticChestXRay
 from medvl.data.synthetic.chest_ct import SyntheticChestCT
 from medvl.data.tables.folder import find_metadata
-from medvl.utils.checks import check_option, error_message
+from medvl.utils.checks import check_option, check_type, error_message
 
 SYNTHETIC = "synthetic"
+
+
+def column_options(columns: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The arguments of :func:`~medvl.data.read_manifest` among a recipe's ``columns``, without those that are None.
+
+    Raises:
+        TypeError: If ``columns`` is no dictionary.
+        ValueError: If it has an argument that names no column and does not say where images are.
+
+    Example:
+        >>> column_options({"report_column": "text", "image_column": None})
+        {'report_column': 'text'}
+    """
+    check_type({} if columns is None else columns, "columns", Mapping)
+    known = [
+        name for name in inspect.signature(read_manifest).parameters if name not in ("path", "on_error", "on_leak")
+    ]
+    for name in columns or {}:
+        check_option(name, "each key of columns", known)
+    return {name: value for name, value in (columns or {}).items() if value is not None}
 
 
 def load_studies(
@@ -54,11 +75,12 @@ def load_studies(
 
     Raises:
         OSError: If the table cannot be read.
-        ValueError: If the table is invalid, or fewer than two studies of the training split have all keys.
+        ValueError: If the table is invalid, ``columns`` has an unknown argument, or fewer than two studies of the training
+            split have all keys.
     """
+    options = column_options(columns)
     prepare_synthetic([data], folder, synthetic_length, synthetic_size, seed, spatial_dims, progress)
-    given = {name: value for name, value in (columns or {}).items() if value is not None}
-    manifest = read_manifest(table_path(data, folder), on_error=on_error, **given)
+    manifest = read_manifest(table_path(data, folder), on_error=on_error, **options)
     # Split first: a study's split must not depend on which keys a run requires.
     manifest = manifest.assign_splits(seed=seed).drop_missing(*required_keys)
     warn_of_copies(manifest.studies, manifest.name)

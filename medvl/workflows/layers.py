@@ -168,7 +168,7 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], nam
 
     Raises:
         ValueError: If a key is unknown, if ``sources`` is given where the configuration reads one table, or if a value is not
-            a number (true or false) in place of one.
+            a number (true or false, a component) in place of one.
     """
     if "sources" in overrides and "sources" not in config:
         names = _recipes_of_sources()
@@ -191,14 +191,19 @@ def check_overrides(config: Mapping[str, Any], overrides: Mapping[str, Any], nam
 def near_keys(key: str, config: Mapping[str, Any], count: int = 3) -> list[str]:
     """Keys of a configuration that may be meant by a name that is none, the likeliest first.
 
-    A name that stands deeper inside, the initials of a name, its words in another form or order, and similar spelling.
+    Points in place of ``#``, a name that stands deeper inside, the initials of a name, its words in another form or order, and
+    similar spelling.
 
     Example:
         >>> near_keys("lr", {"learning_rate": 0.1, "lr_multipliers": {}, "train": {"trainer": {"amp": True}}})
         ['learning_rate', 'lr_multipliers']
         >>> near_keys("amp", {"learning_rate": 0.1, "train": {"trainer": {"amp": True}}})
         ['train#trainer#amp']
+        >>> near_keys("train.trainer.amp", {"train": {"trainer": {"amp": True}}})
+        ['train#trainer#amp']
     """
+    if "." in key and find_key(config, key.replace(".", "#"))[0]:
+        return [key.replace(".", "#")]
     asked = _words(split_key(key)[-1])
     joined = "".join(asked)
 
@@ -251,16 +256,27 @@ _NEVER_NULL = frozenset({"epochs", "batch_size", "image_size", "learning_rate"})
 
 
 def _check_kind(key: str, value: Any, default: Any) -> None:
-    """A number in place of a number, yes or no in place of yes or no; an expression may replace anything, and null most."""
+    """A number in place of a number, a component in place of a component, yes or no in place of yes or no.
+
+    An expression may replace anything, and null most.
+    """
     if value is None and key in _NEVER_NULL:
         raise ValueError(error_message(key, "be a number", "null"))
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
+    if _is_component(default) and not _is_component(value):
+        arguments = ", ".join(f"{key}#{name}" for name in default if not str(name).startswith("_"))
+        what = f"be a component (a dictionary with _target_); its arguments are set as {arguments}"
+        raise ValueError(error_message(key, what, repr(value)))
     if isinstance(default, bool) and not isinstance(value, bool):
         raise ValueError(error_message(key, "be true or false", repr(value)))
     whole = isinstance(default, int)
     if _is_number(default) and not (_is_number(value) and (not whole or float(value).is_integer())):
         raise ValueError(error_message(key, f"be {'an integer' if whole else 'a number'}, as {default}", repr(value)))
+
+
+def _is_component(value: Any) -> bool:
+    return isinstance(value, Mapping) and "_target_" in value
 
 
 def _is_number(value: Any) -> bool:

@@ -17,6 +17,7 @@ from medvl.utils.targets import state_target
 from medvl.workflows.folder_lock import release_lock
 from medvl.workflows.layers import BUNDLES, LAYERS, ConfigFile, check_overrides, config_files, with_paper_settings
 from medvl.workflows.run_folder import WholeConfig, output_folder
+from medvl.workflows.setting_values import CHECKS, check_setting_values
 
 RECORDED = "recorded_config"
 METADATA = BUNDLES / "metadata.json"
@@ -79,7 +80,15 @@ class RecipeWorkflow(ConfigWorkflow):
         self.parser.ref_resolver = _StatingResolver()
 
     def initialize(self) -> Any:
-        """Hand the configuration to what records it, then run the expressions under ``initialize``."""
+        """Check a training's settings, hand the configuration to what records it, then run what is under ``initialize``.
+
+        Raises:
+            TypeError: If a setting is of the wrong type.
+            ValueError: If a setting is out of its range, see :func:`~medvl.workflows.setting_values.check_setting_values`.
+        """
+        config = self.parser.get()
+        if "train" in config:
+            check_setting_values({name: self.parser.get_parsed_content(name) for name in CHECKS if name in config})
         self.parser[RECORDED] = WholeConfig(self.whole_config())
         return super().initialize()
 

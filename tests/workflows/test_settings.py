@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import torch
 import yaml
 
 from medvl.workflows import config_files, config_text, recipe_names, settings_text
 from medvl.workflows.layers import check_overrides, near_keys
+from medvl.workflows.setting_values import CHECKS, check_setting_values
 
 
 @pytest.fixture(scope="module")
@@ -68,3 +70,61 @@ def test_settings_are_listed_as_set_and_nothing_is_written(medvl, tmp_path, monk
     code, _, err = medvl("train", "convirt", "--settings", "--set", "lr=3")
     assert code == 2
     assert "did you mean 'learning_rate' or 'lr_multipliers'" in err
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("epochs=0", "epochs must be at least 1, got 0."),
+        ("epochs=-1", "epochs must be at least 1, got -1."),
+        ("batch_size=1", "batch_size must be at least 2, since one study has none to be contrasted with, got 1."),
+        ("batch_size=$2 - 1", "batch_size must be at least 2, since one study has none to be contrasted with, got 1."),
+        ("val_interval=0", "val_interval must be at least 1, got 0."),
+        ("max_grad_norm=-1", "max_grad_norm must be above 0, got -1."),
+        ("embed_dim=0", "embed_dim must be at least 1, got 0."),
+        ("learning_rate=-0.1", "learning_rate must be above 0, got -0.1."),
+        ("cached_chunk=0", "cached_chunk must be at least 1, got 0."),
+        ("device=gpu", "device must be the name of a device, as cpu or cuda, got 'gpu'."),
+        (
+            "sections=[impression]",
+            "sections must be a component (a dictionary with _target_); its arguments are set as sections#keys, "
+            "sections#sections, sections#fallback, got ['impression'].",
+        ),
+        ("sections.sections=[impression]", "did you mean 'sections#sections'?"),
+        ("columns={patient: x}", "each key of columns must be one of 'image_column', 'report_column',"),
+    ],
+)
+def test_a_value_that_cannot_be_is_named_before_anything_is_written(medvl, tmp_path, setting, said):
+    table = tmp_path / "cases.csv"
+    table.write_text("report\nNo edema.\nEdema.\n")
+    code, _, err = medvl("train", "convirt", "--data", table, "--output", tmp_path / "run", "--set", setting)
+    assert code == 2
+    assert said in " ".join(err.split())
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert not (tmp_path / "run" / "model").exists()
+
+
+@pytest.mark.parametrize("recipe", recipe_names())
+def test_every_checked_setting_is_one_of_a_recipe_and_the_defaults_pass(recipe):
+    config = yaml.safe_load(config_text(recipe))
+    settings = {name: value for name, value in config.items() if not str(value).startswith(("$", "@"))}
+    check_setting_values(settings)
+    for name in set(CHECKS) & set(settings):
+        if settings[name] is not None:
+            with pytest.raises((TypeError, ValueError), match=rf"^{name} must "):
+                check_setting_values({name: -1})
+
+
+def test_one_study_for_each_of_several_processes_is_a_batch(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    check_setting_values({"batch_size": 1})
+    with pytest.raises(ValueError, match=r"^batch_size must be at least 1, got 0\.$"):
+        check_setting_values({"batch_size": 0})
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+def test_a_device_that_is_not_there_is_named():
+    with pytest.raises(
+        ValueError, match=r"^device must be a device that torch finds here \(no CUDA device\), got 'cuda:1'"
+    ):
+        check_setting_values({"device": "cuda:1"})
