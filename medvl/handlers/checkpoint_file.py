@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Any
@@ -29,12 +30,13 @@ def save_checkpoint(states: Mapping[str, Any], path: str | Path) -> None:
     """
     check_regular_file(path)
     with atomic_write(path, "w+b") as file:
-        sink = _Sink(file)
+        handled = sys.exc_info()[1]
         try:
-            torch.save(states, sink)  # type: ignore[arg-type]  # it has what torch calls
-        except RuntimeError:
-            if sink.error is not None:  # torch hides it
-                raise sink.error from None
+            torch.save(states, _Sink(file))  # type: ignore[arg-type]  # it has what torch calls
+        except RuntimeError as error:
+            # An error or a signal while it wrote, which torch hides behind that of the end of an incomplete archive.
+            if error.__context__ not in (None, handled):
+                raise error.__context__ from None
             raise
         file.seek(-2, 2)
         file.write(COMMENT_SIZE.to_bytes(2, "little"))  # the length of the comment, which was 0
@@ -44,18 +46,17 @@ def save_checkpoint(states: Mapping[str, Any], path: str | Path) -> None:
 
 
 class _Sink:
-    """A file that remembers the error of writing to it."""
+    """A file that takes, and loses, what is written to it after it was closed.
+
+    Where a signal interrupts ``torch.save``, the end of the archive is written when its writer is destroyed, which may be after
+    the file was closed. An error in a destructor of C++ ends the process.
+    """
 
     def __init__(self, file: IO[bytes]) -> None:
         self.file = file
-        self.error: OSError | None = None
 
     def write(self, data: bytes) -> int:
-        try:
-            return self.file.write(data)
-        except OSError as error:
-            self.error = error
-            raise
+        return len(data) if self.file.closed else self.file.write(data)
 
     def flush(self) -> None:
         self.file.flush()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import subprocess
 import sys
@@ -156,3 +157,74 @@ def test_no_space_left(tmp_path, monkeypatch):
     with pytest.raises(DiskFullError, match=r"No space left on the disk mounted at /.* GB free"):
         write(tmp_path / "epoch-0001.pt")
     assert not list(tmp_path.iterdir())
+
+
+INTERRUPTED = """
+import os, sys
+from collections import Counter
+import torch
+from medvl.handlers.checkpoint_file import save_checkpoint
+
+path, states = sys.argv[1], {"network": {"w": torch.zeros(100)}, "epoch": 1}
+
+def save(interrupted_at):
+    steps = 0
+    def trace(frame, event, argument):
+        nonlocal steps
+        steps += 1
+        if steps == interrupted_at:
+            raise KeyboardInterrupt
+        return trace
+    sys.settrace(trace)
+    try:
+        save_checkpoint(states, path)
+    finally:
+        sys.settrace(None)
+    return steps
+
+save_checkpoint(states, path)
+ends = Counter()
+for number in range(1, save(0), 3):
+    pid = os.fork()
+    if pid == 0:
+        end = "raised something else"
+        try:
+            save(number)
+            end = "lost"  # where it was raised in a destructor
+        except KeyboardInterrupt:
+            end = "stopped"
+        finally:
+            os._exit(["stopped", "lost", "raised something else"].index(end))
+    ends[os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])] += 1
+print(ends[0], ends[1], sum(ends.values()), os.listdir(os.path.dirname(path)))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks a process for each moment")
+def test_a_signal_at_any_moment_of_saving_is_a_signal(tmp_path):
+    """It neither ends the process by an error in torch's destructor nor is hidden behind another error."""
+    path = tmp_path / "epoch-0001.pt"
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", INTERRUPTED, path], capture_output=True, text=True, check=True, timeout=600
+    )
+    stopped, lost, moments, left = done.stdout.split(maxsplit=3)
+    assert int(moments) > 300
+    assert int(lost) < 5
+    assert int(stopped) + int(lost) == int(moments), done.stderr
+    verify_checkpoint(path)
+    assert left.strip() == str([path.name])
+
+
+def test_an_error_that_is_being_handled_is_not_taken_for_that_of_saving(tmp_path):
+    handled = KeyError("another")
+    try:
+        raise handled
+    except KeyError:
+        with pytest.raises(RuntimeError, match="not picklable"):
+            save_checkpoint({"w": _Unpicklable()}, tmp_path / "epoch-0001.pt")
+
+
+class _Unpicklable:
+    def __reduce__(self):
+        raise RuntimeError("not picklable")
