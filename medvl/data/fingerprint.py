@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medvl.data.leaks import image_paths
 from medvl.data.study_list import hash_column
+from medvl.utils.image_parts import files_of_image
 from medvl.utils.tar_members import TarMember
 
 FULL_BYTES = 8 * 2**30
@@ -32,9 +33,10 @@ def studies_fingerprint(
 ) -> str:
     """A SHA-256 of the studies' content.
 
-    It covers names and content of image files, texts, labels, groups and splits; it stays the same if the table and its images
-    are moved. Image files are read whole, up to 8 GiB together (about 10 s); of larger data sets, of each file its size and
-    eight blocks of 4 KiB at equal distances are read, the first and the last byte among them.
+    It covers names and content of image files, those with the voxels of a header among them, texts, labels, groups and splits;
+    it stays the same if the table and its images are moved. Image files are read whole, up to 8 GiB together (about 10 s); of
+    larger data sets, of each file its size and eight blocks of 4 KiB at equal distances are read, the first and the last byte
+    among them.
 
     Args:
         names: of the findings.
@@ -75,7 +77,7 @@ def _group_numbers(studies: Sequence[Mapping[str, Any]]) -> Iterator[int]:
 
 
 class _ImageDigests:
-    """A hash of every image file, or of the files of an image folder; none of packed images, whose paths hold a hash.
+    """A hash of every file of every image; none of packed images, whose paths hold a hash.
 
     A file is known by the hash of its path and kept as 32 bytes: the paths and texts of a million would take two gigabytes.
     """
@@ -84,7 +86,7 @@ class _ImageDigests:
         every = np.fromiter((hash(path) for path in _paths(studies)), dtype=np.int64)
         self._paths, first = np.unique(every, return_index=True)
         self._single = np.zeros((len(self._paths), 32), dtype=np.uint8)
-        self._other: dict[int, str] = {}  # of folders, and of files that cannot be read
+        self._other: dict[int, str] = {}  # of images of several files, and of files that cannot be read
         first.sort()
         with ThreadPoolExecutor(THREADS) as pool:
             sizes = (sum(pool.map(_size, files)) for _, files in _in_blocks(studies, first))
@@ -102,7 +104,7 @@ class _ImageDigests:
             self._other[place] = ",".join(digests)
 
     def of(self, path: str) -> str:
-        """The hash of a file, or those of a folder's files."""
+        """The hashes of an image's files."""
         if TarMember.parse(path) is not None:
             return ""
         place = int(np.searchsorted(self._paths, hash(path)))
@@ -121,18 +123,11 @@ def _in_blocks(
     is_chosen[chosen] = True
     paths = compress(_paths(studies), is_chosen)
     while block := list(islice(paths, BLOCK_PATHS)):
-        files = [_files(path) for path in block]
+        files = [files_of_image(path) for path in block]
         yield (
             [(path, len(own)) for path, own in zip(block, files, strict=True)],
             [file for own in files for file in own],
         )
-
-
-def _files(path: str) -> list[str]:
-    """The file, or those in a folder (a DICOM series)."""
-    if not os.path.isdir(path):
-        return [path]
-    return sorted(entry.path for entry in os.scandir(path) if entry.is_file())
 
 
 def _size(file: str) -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from medvl.data.study_list import StudyList, text_column
+from medvl.utils.image_parts import files_of_image, header_and_data
 from medvl.utils.io import file_sha256
 from medvl.utils.tar_members import TarMember
 
@@ -27,6 +28,7 @@ SAMPLE_BYTES = 4096
 _READ_AT_ONCE = 4096
 
 Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value", int, str)
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,9 @@ class SharedItem:
 def find_shared_items(studies: Sequence[Mapping[str, Any]], compare_content: bool = True) -> list[SharedItem]:
     """Find patients and studies in two splits, and images that several rows have.
 
-    One file has many paths: relative and absolute ones, symbolic and hard links. Copies are found by their bytes: files of
-    one size are compared by three samples of 4 KiB, and only those whose samples agree are read whole.
+    One file has many paths: relative and absolute ones, symbolic and hard links, and the two names of a NIfTI pair. Copies are
+    found by their bytes: images of one size are compared by three samples of 4 KiB of each file, and only those whose samples
+    agree are read whole.
 
     Args:
         studies: dictionaries with ``study_id`` and, where known, ``source``, ``patient_id``, ``image`` (a path) and ``split``.
@@ -134,7 +137,7 @@ def _rows_of_possible_copies(studies: Sequence[Mapping[str, Any]]) -> list[int]:
             images = [
                 (row, path) for row in possible[start : start + _READ_AT_ONCE] for path in image_paths(studies[row])
             ]
-            read = pool.map(_readable(lambda path: (_size(path), _sample(path))), (path for _, path in images))
+            read = pool.map(_readable(_size_and_sample), (path for _, path in images))
             for (row, _), sample in zip(images, read, strict=True):
                 rows.append(row)
                 splits.append(names[studies[row].get("split")])
@@ -200,7 +203,10 @@ def image_paths(study: Mapping[str, Any]) -> list[str]:
 
 
 def file_identity(path: str, status: os.stat_result | None = None) -> Hashable:
-    """What all paths of one file have in common, whatever their spelling and whatever links lead there.
+    """What all paths of one image file have in common, whatever their spelling and whatever links lead there.
+
+    An image whose voxels are in other files than its header is all of these: both names of a NIfTI pair are one image, and two
+    images are not one because a link shares their header.
 
     Args:
         path: the file; it need not exist.
@@ -208,6 +214,11 @@ def file_identity(path: str, status: os.stat_result | None = None) -> Hashable:
     """
     if status is None and TarMember.parse(path) is not None:
         return path
+    files = header_and_data(path)
+    return _identity(path, status) if len(files) == 1 else _digest(str(_identity(file)) for file in files)
+
+
+def _identity(path: str, status: os.stat_result | None = None) -> Hashable:
     if status is None:
         try:
             status = os.stat(path)
@@ -220,10 +231,10 @@ def file_identity(path: str, status: os.stat_result | None = None) -> Hashable:
 def equal_files(
     paths: Mapping[Key, str], keep: Callable[[Sequence[Key]], bool] = lambda group: len(group) > 1
 ) -> list[list[Key]]:
-    """Groups of files, or of folders, whose content is equal.
+    """Groups of images, files or folders, whose content is equal, that of a header's data files included.
 
     Args:
-        paths: each file by its key; unreadable and empty ones are left out.
+        paths: each image by its key; unreadable and empty ones are left out.
         keep: whether a group of candidates is of interest; those that are not are not read further.
 
     Returns:
@@ -244,17 +255,16 @@ def equal_files(
 
 
 def content_key(path: str) -> str | None:
-    """A short hash of a file, or of a folder's files, by size and the three samples that :func:`equal_files` compares.
+    """A short hash of an image's files by size and the three samples that :func:`equal_files` compares.
 
     Args:
-        path: the file; packed images are known by the hash of their content.
+        path: the file or folder; packed images are known by the hash of their content.
 
     Returns:
         The hash; None if the file cannot be read or is empty.
     """
-    size = _readable(_size)(path)
-    sample = None if size is None else _readable(_sample)(path)
-    return None if sample is None else hashlib.sha256(f"{size}:{sample}".encode()).hexdigest()[:32]
+    measured = _readable(_size_and_sample)(path)
+    return None if measured is None else hashlib.sha256(str(measured).encode()).hexdigest()[:32]
 
 
 def join_groups(keys: Iterable[Sequence[Hashable]]) -> list[int]:
@@ -306,28 +316,35 @@ def _readable(measure: Callable[[str], Hashable]) -> Callable[[str], Hashable]:
     return value
 
 
-def _files(path: str) -> list[str]:
-    """The file, or those in a folder (a DICOM series)."""
-    return sorted(entry.path for entry in os.scandir(path) if entry.is_file()) if os.path.isdir(path) else [path]
+def _of_files(measure: Callable[[str], Value], path: str) -> list[Value]:
+    """A measure of each file of an image, in a folder (a DICOM series) whatever the names of the files."""
+    values = [measure(file) for file in files_of_image(path)]
+    return sorted(values) if os.path.isdir(path) else values
 
 
 def _size(path: str) -> Hashable:
     if (member := TarMember.parse(path)) is not None:
         return (member.size,)
-    sizes = sorted(os.path.getsize(file) for file in _files(path))
-    return tuple(sizes) if any(sizes) else None
+    sizes = _of_files(os.path.getsize, path)
+    # A header whose data file is empty, a pipe or a device is no image.
+    return tuple(sizes) if (any(sizes) if os.path.isdir(path) else all(sizes)) else None
 
 
 def _sample(path: str) -> Hashable:
     if (member := TarMember.parse(path)) is not None:
         return member.digest
-    return _digest(map(_sample_of_file, _files(path)))
+    return _digest(_of_files(_sample_of_file, path))
+
+
+def _size_and_sample(path: str) -> str | None:
+    size = _size(path)  # None of a pipe, on which reading would wait
+    return None if size is None else f"{size}:{_sample(path)}"
 
 
 def _content(path: str) -> Hashable:
     if (member := TarMember.parse(path)) is not None:
         return member.digest
-    return _digest(map(file_sha256, _files(path)))
+    return _digest(_of_files(file_sha256, path))
 
 
 def _sample_of_file(path: str) -> str:
@@ -341,5 +358,5 @@ def _sample_of_file(path: str) -> str:
 
 
 def _digest(parts: Iterable[str]) -> str:
-    """One hash of several, in whatever order."""
-    return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()
+    """One hash of several."""
+    return hashlib.sha256("".join(parts).encode()).hexdigest()

@@ -9,6 +9,7 @@ import zlib
 
 from PIL import Image, UnidentifiedImageError
 
+from medvl.utils.image_parts import nifti_pair
 from medvl.utils.limits import check_regular_file
 
 # An explicit list, since some of Pillow's formats start other programs (EPS).
@@ -92,11 +93,8 @@ def _format_of_bytes(head: bytes) -> str | None:
 
 def _format_of_pair(path: str) -> str | None:
     """The format of the header that belongs to an ``.img`` file."""
-    name = path[:-3] if path.lower().endswith(".gz") else path
-    for suffix in (".hdr", ".hdr.gz", ".HDR"):
-        if os.path.isfile(header := name[:-4] + suffix):
-            return file_format(header)
-    return None
+    header, _ = nifti_pair(path)
+    return file_format(header) if os.path.isfile(header) else None
 
 
 def _is_picture(path: str) -> bool:

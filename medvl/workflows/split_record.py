@@ -27,11 +27,12 @@ from medvl.data.shards import source_file
 from medvl.data.splits import SPLITS, group_key, patient_spelling
 from medvl.utils.checksums import verify_file, write_listed
 from medvl.utils.errors import plain_reason
+from medvl.utils.image_parts import header_and_data
 
 SPLITS_FILE, KEY_FILE = "splits.json", "splits.key"
-KEYS = ("image", "study", "patient", "spelling", "file", "content")
+KEYS = ("image", "study", "patient", "spelling", "file", "header", "content")
 """What a study is recognized by: the path of its image, its ids, the patient's id without case and zeros before its number, the
-name and size of the image's file, and its content."""
+name and size of the image's file, or of a header whose voxels are in other files, and the image's content."""
 
 KEY_BYTES = 32
 
@@ -50,7 +51,7 @@ class SplitRecord:
 
     Args:
         splits: for each split, the hashes of its studies by key, integers of 64 bits: "image", "study", "patient", "spelling",
-            "file", "content".
+            "file", "header", "content".
         key: of the hashes, 32 bytes.
     """
 
@@ -89,7 +90,7 @@ class SplitRecord:
         try:
             content = _read_lists(path)
             for split in SPLITS:  # a run that was trained before these were recorded has none
-                content[split] = {"content": array("Q"), "spelling": array("Q")} | content[split]
+                content[split] = {key: array("Q") for key in ("content", "header", "spelling")} | content[split]
             return cls({split: {name: content[split][name] for name in KEYS} for split in SPLITS}, key)
         except (AttributeError, ValueError, LookupError, TypeError, OverflowError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {plain_reason(error)}.") from error
@@ -123,15 +124,22 @@ class SplitRecord:
         return None
 
     def knows_image(self, study: Mapping[str, Any]) -> bool:
-        """Whether the study's image, by its path, the name and size of its file or its content, was in the run's data."""
-        return self._knows(study, ("image", "file"), SPLITS)
+        """Whether the study's image, by its path, the name and size of its file or its content, was in the run's data.
 
-    def _knows(self, study: Mapping[str, Any], keys: Sequence[str], splits: Sequence[str]) -> bool:
-        """Whether one of these keys of a study, or the content of its image, is in one of the splits."""
+        Name and size of a header are compared with those of single files, packed images among them, and not with those of
+        headers, which are alike in a whole data set.
+        """
+        hashes = _hashes(study, self.key)
+        file, header = hashes.get("file", set()), hashes.get("header", set())
+        compared = {"image": hashes.get("image", set()), "file": file | header, "header": file}
+        return self._knows(study, compared, tuple(compared), SPLITS)
+
+    def _knows(
+        self, study: Mapping[str, Any], hashes: Mapping[str, set[int]], keys: Sequence[str], splits: Sequence[str]
+    ) -> bool:
+        """Whether the hash of one of these keys of a study, or of the content of its image, is in one of the splits."""
         # Files are read only where nothing else is known.
-        return self._holds(_hashes(study, self.key), keys, splits) or self._holds(
-            _contents(study, self.key), ("content",), splits
-        )
+        return self._holds(hashes, keys, splits) or self._holds(_contents(study, self.key), ("content",), splits)
 
     def _holds(self, hashes: Mapping[str, set[int]], keys: Sequence[str], splits: Sequence[str] = SPLITS) -> bool:
         """Whether the hash of one of these keys is in one of the splits."""
@@ -186,14 +194,12 @@ class SplitRecord:
 
         A patient whose id the run does not have is taken for one whose id is spelled otherwise (``7`` and ``007``).
         """
-        return sum(
-            self._knows(
-                study,
-                ("image", "study", "patient" if self._holds(_hashes(study, self.key), ("patient",)) else "spelling"),
-                (split,),
-            )
-            for study in studies
-        )
+        number = 0
+        for study in studies:
+            hashes = _hashes(study, self.key)
+            patient = "patient" if self._holds(hashes, ("patient",)) else "spelling"
+            number += self._knows(study, hashes, ("image", "study", patient), (split,))
+        return number
 
     def count_changed(self, studies: Sequence[Mapping[str, Any]]) -> int:
         """How many of these studies have an image at a path of the training, but of a content that was not in its data."""
@@ -300,9 +306,12 @@ def _hashes(study: Mapping[str, Any], secret: bytes) -> dict[str, set[int]]:
             found[key] = {_hash(key, text, secret) for text in texts}
             if key == "patient":
                 found["spelling"] = {_hash("spelling", patient_spelling(text), secret) for text in texts}
-    if paths := [os.path.abspath(path) for path in image_paths(study)]:
-        found["image"] = {_hash("image", name, secret) for path in paths for name in (path, _real_path(path))}
-        found["file"] = {_hash("file", f"{name}:{size}", secret) for name, size in map(source_file, paths)}
+    for path in map(os.path.abspath, image_paths(study)):
+        header, *data = header_and_data(path)  # either file of a NIfTI pair names it
+        paths = {spelling for one in {path, header} for spelling in (one, _real_path(one))}
+        found.setdefault("image", set()).update(_hash("image", spelling, secret) for spelling in paths)
+        name, size = source_file(path)
+        found.setdefault("header" if data else "file", set()).add(_hash("file", f"{name}:{size}", secret))
     return found
 
 

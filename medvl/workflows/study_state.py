@@ -8,6 +8,8 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import version
 from typing import Any
 
+from medvl.utils.image_parts import files_of_image
+
 PACKAGES = ("medvl", "numpy", "pillow", "torch", "monai", "pydicom", "nibabel")
 """The packages that read and prepare images."""
 
@@ -33,9 +35,8 @@ def work_digest(settings: Any, studies: Iterable[tuple[Any, Mapping[str, Any]]],
 
 def _file_state(path: str) -> list[tuple[str, int, int]]:
     """Names, sizes and times of an image's files."""
-    files = sorted(entry.path for entry in os.scandir(path)) if os.path.isdir(path) else [path]
     states = []
-    for file in files:
+    for file in files_of_image(path):
         try:
             status = os.stat(file)
         except (OSError, ValueError):  # said when the image is read

@@ -57,6 +57,25 @@ def test_folders_and_several_views(tmp_path):
     assert studies_fingerprint((), studies) == before
 
 
+@pytest.mark.parametrize("limit", [FULL, SAMPLED])
+@pytest.mark.parametrize(("name", "header", "data"), [
+    ("a.hdr", b"header", "a.img"),
+    ("a.mhd", b"DimSize = 4 4 2\nElementDataFile = a.raw\n", "a.raw"),
+    ("a.nhdr", b"NRRD0004\ndata file: a.raw\n", "a.raw"),
+])  # fmt: skip
+def test_voxels_beside_their_header(tmp_path, name, header, data, limit):
+    (tmp_path / name).write_bytes(header)
+    missing = fingerprint(tmp_path / name, limit)
+    (tmp_path / data).write_bytes(b"voxels")
+    before = fingerprint(tmp_path / name, limit)
+    assert before != missing
+    for file in (name, data):
+        change(tmp_path / file, -1)
+        assert fingerprint(tmp_path / name, limit) != before, file
+        change(tmp_path / file, -1)
+    assert fingerprint(tmp_path / name, limit) == before
+
+
 def test_pipes_and_missing_files_are_left_to_the_loading(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     assert fingerprint(tmp_path / "pipe") != fingerprint(tmp_path / "none")

@@ -35,6 +35,10 @@ def folder(tmp_path):
     for number, name in enumerate("abcdefgh"):
         save(tmp_path / "images" / f"{name}.png", number)
     save(tmp_path / "images" / unicodedata.normalize("NFC", "é.png"), 99)
+    for name in ("x.hdr", "x.img", "Y.HDR", "Y.IMG", "z.hdr.gz", "z.img.gz"):
+        save(tmp_path / "pairs" / "image.png").rename(tmp_path / "pairs" / name)
+    (tmp_path / "w.img").symlink_to(tmp_path / "pairs" / "x.img")
+    (tmp_path / "w.hdr").symlink_to(tmp_path / "pairs" / "x.hdr")
     series = tmp_path / "series"
     series.mkdir()
     (series / "1.dcm").write_bytes(b"slice")
@@ -62,6 +66,11 @@ OTHER_NAMES = [
     ("series", "series/"),
     ("series", "./series/."),
     ("images/é.png", unicodedata.normalize("NFD", "images/é.png")),
+    ("pairs/x.hdr", "pairs/x.img"),
+    ("pairs/x.img", "pairs/x.hdr"),
+    ("pairs/Y.IMG", "pairs/Y.HDR"),
+    ("pairs/z.hdr.gz", "pairs/z.img.gz"),
+    ("pairs/x.img", "w.hdr"),
 ]
 
 
@@ -237,6 +246,85 @@ class TestCopies:
             ("image", (0, 1), ("train",), False),
         ]
         assert [item.kind for item in find_shared_items(studies, compare_content=False)] == ["patient", "image"]
+
+
+META_IMAGE = b"NDims = 3\nDimSize = 4 4 2\nElementDataFile = "
+NRRD = b"NRRD0004\ndimension: 3\nsizes: 4 4 2\n"
+DETACHED = {
+    "a.hdr": ("a.hdr", b"header", ["a.img"]),
+    "a.img": ("a.hdr", b"header", ["a.img"]),
+    "a.IMG": ("a.HDR", b"header", ["a.IMG"]),
+    "a.img.gz": ("a.hdr.gz", b"header", ["a.img.gz"]),
+    "a.mhd": ("a.mhd", META_IMAGE + b"a.raw\n", ["a.raw"]),
+    "A.MHD": ("A.MHD", META_IMAGE + b"a.zraw\n", ["a.zraw"]),
+    "list.mhd": ("list.mhd", META_IMAGE + b"LIST\n1.raw\n2.raw\n", ["1.raw", "2.raw"]),
+    "numbered.mhd": ("numbered.mhd", META_IMAGE + b"%02d.raw 5 6 1\n", ["05.raw", "06.raw"]),
+    "a.nhdr": ("a.nhdr", NRRD + b"data file: a.raw\n", ["a.raw"]),
+    "list.nhdr": ("list.nhdr", NRRD + b"data file: LIST\n1.raw\n2.raw\n", ["1.raw", "2.raw"]),
+}
+"""An image by the name in a table: the name and content of its header, and the files with its voxels."""
+
+
+def write_detached(folder, name, value):
+    """The path of an image whose last voxels are ``value``."""
+    header, content, data = DETACHED[name]
+    folder.mkdir(exist_ok=True, parents=True)
+    (folder / header).write_bytes(content)
+    for file in data:
+        (folder / file).write_bytes(bytes([value if file == data[-1] else 0]) * 16)
+    return str(folder / name)
+
+
+@pytest.mark.parametrize("name", DETACHED)
+class TestHeadersAndVoxelsInFilesOfTheirOwn:
+    """The headers of a data set are equal; what differs is the voxels."""
+
+    def test_the_content_is_that_of_all_files(self, tmp_path, name):
+        paths = {key: write_detached(tmp_path / key, name, value) for key, value in (("a", 1), ("b", 200), ("c", 1))}
+        assert leaks.equal_files(paths) == [["a", "c"]]
+        keys = {key: leaks.content_key(path) for key, path in paths.items()}
+        assert keys["a"] == keys["c"] != keys["b"]
+        studies = [
+            {"study_id": key, "image": path, "split": "test" if key == "c" else "train"} for key, path in paths.items()
+        ]
+        assert [(item.kind, item.rows) for item in leaks.find_copies_across_splits(studies)] == [("content", (0, 2))]
+        assert leaks.find_copies_across_splits(studies[1:]) == []
+
+    @pytest.mark.parametrize("left", ["nothing", "an empty file", "a pipe"])
+    def test_without_its_voxels_it_is_no_copy(self, tmp_path, name, left):
+        paths = {key: write_detached(tmp_path / key, name, 1) for key in "ab"}
+        for path in paths.values():
+            data = os.path.join(os.path.dirname(path), DETACHED[name][2][-1])
+            os.remove(data)
+            if left == "an empty file":
+                open(data, "wb").close()
+            elif left == "a pipe":
+                os.mkfifo(data)
+        assert leaks.equal_files(paths) == []
+        assert [leaks.content_key(path) for path in paths.values()] == [None, None]
+        studies = [{"study_id": key, "image": path, "split": key} for key, path in paths.items()]
+        assert leaks.find_shared_items(studies) == leaks.find_copies_across_splits(studies) == []
+
+    def test_a_header_that_two_images_share_by_a_link_is_not_their_identity(self, tmp_path, name):
+        """As data sets are stored whose equal files are kept once."""
+        one, other = (write_detached(tmp_path / key, name, value) for key, value in (("one", 1), ("other", 2)))
+        header = DETACHED[name][0]
+        os.remove(tmp_path / "other" / header)
+        os.link(tmp_path / "one" / header, tmp_path / "other" / header)
+        table = write(tmp_path / "cases.csv", "image,report,split", f"{one},Clear.,train", f"{other},Clear.,test")
+        assert len(read_manifest(table).studies) == 2
+        studies = [{"study_id": path, "image": path, "split": path} for path in (one, other)]
+        assert leaks.find_shared_items(studies) == []
+
+
+def test_both_names_of_a_pair_are_listed(tmp_path):
+    one = write_detached(tmp_path, "a.hdr", 1)
+    studies = [
+        {"study_id": str(row), "image": path, "split": split}
+        for row, (path, split) in enumerate([(one, "train"), (one.replace(".hdr", ".img"), "test")])
+    ]
+    found = [(item.kind, item.rows, item.splits) for item in find_shared_items(studies)]
+    assert found == [("image", (0, 1), ("test", "train"))]
 
 
 class TestPatients:

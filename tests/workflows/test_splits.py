@@ -6,12 +6,15 @@ import csv
 import hashlib
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from medvl.data import read_manifest
+from medvl.utils.tar_members import TarMember
 from medvl.workflows import SplitRecord, TrainedRun, evaluate_run, train
 
 TEXTS = ("The heart is enlarged. No pleural effusion.", "Left pleural effusion.", "Clear lungs. No edema.")
@@ -363,6 +366,79 @@ def test_images_that_were_replaced_are_said(medvl, folder, tmp_path):
     assert [text.startswith(said) for text in evaluation["evaluated_on"]["warnings"]] == [True]
     page = (tmp_path / "run" / "report.html").read_text()
     assert page.index(said) < page.index("Evaluated on")
+
+
+HEADERS = {
+    "hdr": (b"header", "img"),
+    "mhd": (b"DimSize = 4 4 2\nElementDataFile = {}.raw\n", "raw"),
+    "nhdr": (b"NRRD0004\ndata file: {}.raw\n", "raw"),
+}
+
+
+def table_of_headers(folder: Path, kind: str, person: str, voxels: Sequence[int], names: str = "{}") -> Path:
+    """A table of images whose headers are beside their voxels, all of one shape."""
+    header, suffix = HEADERS[kind]
+    rows = []
+    for number, value in enumerate(voxels):
+        own = folder / f"{person}{number}"
+        own.mkdir(parents=True)
+        name = names.format(number)
+        (own / f"{name}.{kind}").write_bytes(header.replace(b"{}", name.encode()))
+        (own / f"{name}.{suffix}").write_bytes(bytes([value]) * 32)
+        rows.append({"image": f"{person}{number}/{name}.{kind}", "report": TEXTS[0], "patient_id": f"{person}{number}"})
+    return write(folder / "cases.csv", rows)
+
+
+@pytest.mark.parametrize("names", ["{}", "scan"])
+@pytest.mark.parametrize("kind", HEADERS)
+class TestImagesOfHeaderAndVoxels:
+    @pytest.fixture
+    def trained(self, tmp_path, kind, names):
+        """The studies of a training, and its record as read from its folder."""
+        table = table_of_headers(tmp_path / "trained", kind, "p", range(10), names)
+        manifest = read_manifest(table).assign_splits()
+        SplitRecord.from_studies(manifest.studies).save(tmp_path)
+        return manifest.studies, SplitRecord.load(tmp_path)
+
+    def test_a_table_of_other_people_is_taken_whole(self, tmp_path, kind, names, trained):
+        other = read_manifest(table_of_headers(tmp_path / "other", kind, "q", range(100, 110), names))
+        assert trained[1].assign_splits(other, 0) is None
+        assert trained[1].count_in(other.studies, "train") == 0
+
+    def test_copies_are_recognized(self, tmp_path, kind, names, trained):
+        copies = read_manifest(table_of_headers(tmp_path / "copies", kind, "q", range(10), names))
+        with pytest.raises(
+            ValueError, match=r"has 10 of its 10 studies in common .* or content, of the image, and no id"
+        ):
+            trained[1].assign_splits(copies, 0)
+        assert trained[1].count_in(copies.studies, "train") == sum(s["split"] == "train" for s in trained[0])
+
+    def test_new_voxels_under_an_old_header_are_said(self, kind, trained):
+        studies, record = trained
+        assert record.count_changed(studies) == 0
+        Path(studies[3]["image"]).with_suffix(f".{HEADERS[kind][1]}").write_bytes(bytes([77]) * 32)
+        assert record.count_changed(studies) == 1
+
+    def test_a_packed_image_is_known_by_the_name_of_its_header(self, trained):
+        studies, record = trained
+        image = Path(studies[0]["image"])
+        packed = {"study_id": "a", "image": f"/x.tar::0+9-{'0' * 16}::{image.stat().st_size}:{image.name}"}
+        assert TarMember.parse(packed["image"]) is not None
+        assert record.knows_image(packed)
+        record = SplitRecord.from_studies([{**packed, "split": "train"}])
+        assert record.knows_image({"study_id": "b", "image": str(image)})
+        assert record.knows_image(packed)
+
+
+def test_either_file_of_a_pair_is_the_image_of_the_training(tmp_path):
+    studies = read_manifest(table_of_headers(tmp_path, "hdr", "p", range(3))).assign_splits().studies
+    for given, asked in ((".hdr", ".img"), (".img", ".hdr")):
+        own = [{**study, "image": str(Path(study["image"]).with_suffix(given))} for study in studies]
+        record = SplitRecord.from_studies(own)
+        for study in studies:
+            new = {"study_id": "new", "image": str(Path(study["image"]).with_suffix(asked))}
+            assert record.split_of(new) == study["split"]
+            assert record.count_changed([new]) == 0
 
 
 @pytest.mark.parametrize(("old", "new"), [
