@@ -42,6 +42,24 @@ _DISPLAY_KEYWORDS = (
     "WindowCenter",
     "WindowWidth",
 )
+_SINGLE_KEYWORDS = (
+    "Modality",
+    "PhotometricInterpretation",
+    "PixelRepresentation",
+    "BitsStored",
+    "RescaleSlope",
+    "RescaleIntercept",
+    "RescaleType",
+    "Rows",
+    "Columns",
+    "NumberOfFrames",
+    "SamplesPerPixel",
+    "BitsAllocated",
+    "HighBit",
+    "PixelPaddingValue",
+    "PixelPaddingRangeLimit",
+)
+"""What has one value; of the windows and their functions, the first is used."""
 _NAMED_FILES = 3
 _NUMBERS = ("RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth")
 _FRAME_GROUPS = (
@@ -90,8 +108,12 @@ def frame_headers(dataset: pydicom.Dataset) -> list[pydicom.Dataset]:
     The functional groups of an enhanced image, those of the frame before the shared ones, go before the data set's own
     attributes; empty attributes are left out (DICOM PS3.3 C.7.6.16).
     """
-    if not any(keyword in dataset for keyword in PIXEL_KEYWORDS):
+    held = [keyword for keyword in PIXEL_KEYWORDS if keyword in dataset]
+    if not held:
         raise ValueError(f"it holds no image (modality {dataset.get('Modality', 'not given')}).")
+    if not dataset.get(held[0]):
+        raise ValueError(f"its {held[0]} is empty.")
+    check_single(dataset)
     if missing := [keyword for keyword in ("Rows", "Columns", "BitsAllocated") if dataset.get(keyword) is None]:
         raise ValueError(f"it lacks {' and '.join(missing)}.")
     check_size(pixel_bytes(dataset), "its image")
@@ -122,13 +144,14 @@ def gray_frames(dataset: pydicom.Dataset, headers: Sequence[pydicom.Dataset], wi
         headers: what :func:`frame_headers` returns for it.
         window: apply the VOI LUT or window.
     """
-    stored = decode(dataset)
-    frames = stored[None] if len(headers) == 1 else stored
+    frames, words = decode(dataset)
+    if len(headers) == 1:
+        frames, words = frames[None], words[None]
     axes = 3 if int(dataset.get("SamplesPerPixel", None) or 1) == 1 else 4
     if frames.ndim != axes or len(frames) != len(headers):
         count = frames.shape[-axes] if frames.ndim > axes else len(frames)
         raise ValueError(error_message("it", f"hold {len(headers)} frames as its NumberOfFrames says", count))
-    padding = _padding(dataset, frames) if axes == 3 else np.zeros(frames.shape[:3], dtype=bool)
+    padding = _padding(dataset, frames, words) if axes == 3 else np.zeros(frames.shape[:3], dtype=bool)
     check_colors(dataset)
     if dataset.PhotometricInterpretation == "PALETTE COLOR":
         frames = np.stack([apply_color_lut(frame, dataset) for frame in frames])
@@ -229,9 +252,19 @@ def _frame_count(dataset: pydicom.Dataset) -> int:
 def _update(header: pydicom.Dataset, source: pydicom.Dataset, keywords: Sequence[str]) -> None:
     for keyword in keywords:
         if keyword in source and source.get(keyword) not in (None, "", []):
+            if keyword in _SINGLE_KEYWORDS:
+                check_single(source, (keyword,))
             header[keyword] = source[keyword]
             if keyword in _NUMBERS:
                 read_numbers(header, keyword)
+
+
+def check_single(dataset: pydicom.Dataset, keywords: Sequence[str] = _SINGLE_KEYWORDS) -> None:
+    """Raise if an element that has one value by the standard holds several."""
+    for keyword in keywords:
+        value = dataset.get(keyword)
+        if isinstance(value, Sequence) and not isinstance(value, str | bytes) and len(value) > 1:
+            raise ValueError(error_message(f"its {keyword}", "be one value", listed([str(one) for one in value])))
 
 
 def read_numbers(header: pydicom.Dataset, keyword: str, count: int | None = None) -> NDArray[np.float64]:
@@ -258,7 +291,7 @@ def _displayed(
     if window:
         item = (header.get("VOILUTSequence") or [pydicom.Dataset()])[0]
         if item.get("LUTDescriptor") is not None and item.get("LUTData") is not None:
-            pixels = _look_up(pixels, item, little_endian)
+            pixels = _look_up(pixels, item, little_endian, signed=min(low, high) < 0)
             low, high = 0.0, float(2 ** item.LUTDescriptor[2] - 1)
         else:
             pixels = _windowed(pixels, header, low, high)
@@ -273,15 +306,15 @@ def _rescaled(
     stored: NDArray[Any], padding: NDArray[np.bool_], header: pydicom.Dataset, little_endian: bool
 ) -> tuple[NDArray[Any], float, float]:
     """Pixels after the modality LUT, and the smallest and largest storable value in their units."""
-    if header.get("ModalityLUTSequence"):
-        item = header.ModalityLUTSequence[0]
-        return _look_up(stored, item, little_endian), 0.0, float(2 ** item.LUTDescriptor[2] - 1)
     if "BitsStored" in header and stored.dtype.kind in "iu":
         bits, signed = header.BitsStored, header.get("PixelRepresentation", 0)
         low, high = (-(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1) if signed else (0.0, 2.0**bits - 1)
     else:
         values = stored if padding.all() else stored[~padding]
         low, high = float(values.min()), float(values.max())
+    if header.get("ModalityLUTSequence"):
+        item = header.ModalityLUTSequence[0]
+        return _look_up(stored, item, little_endian, signed=low < 0), 0.0, float(2 ** item.LUTDescriptor[2] - 1)
     rescale = _rescale(header)
     if rescale is None:
         return stored, low, high
@@ -298,11 +331,17 @@ def _rescale(header: pydicom.Dataset) -> tuple[float, float] | None:
     return 1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept)
 
 
-def _look_up(pixels: NDArray[Any], item: pydicom.Dataset, little_endian: bool) -> NDArray[Any]:
+def _look_up(pixels: NDArray[Any], item: pydicom.Dataset, little_endian: bool, signed: bool) -> NDArray[Any]:
     """Pixels looked up in the table of a modality or VOI LUT sequence (PS3.3 C.11.1.1, C.11.2.1.1).
 
     pydicom's ``apply_voi_lut`` holds the index in the type of the entries, so that an 8-bit table of more than 256 entries
     wraps around.
+
+    Args:
+        pixels: what is looked up.
+        item: of the sequence.
+        little_endian: the order of the bytes of entries.
+        signed: whether values below 0 can be looked up, so that the first value of the table may be one.
     """
     entries, first, bits = (int(value) for value in item.LUTDescriptor)
     entries = entries or 2**16
@@ -316,14 +355,14 @@ def _look_up(pixels: NDArray[Any], item: pydicom.Dataset, little_endian: bool) -
     if len(table) < entries:
         raise ValueError(error_message("its lookup table", f"have {entries} entries", len(table)))
     index = np.rint(pixels).astype(np.int64)
-    if first >= 2**15 and index.min() < 0:
+    if first >= 2**15 and signed:
         first -= 2**16  # a signed value that was written as the unsigned one with the same bits
     return table[:entries][np.clip(index - first, 0, entries - 1)]
 
 
 def _windowed(pixels: NDArray[Any], header: pydicom.Dataset, low: float, high: float) -> NDArray[Any]:
     """Pixels after the first valid window, in the range of ``low`` and ``high``; unchanged where there is none."""
-    function = header.get("VOILUTFunction", "LINEAR").strip().upper()
+    function = str(np.atleast_1d(header.get("VOILUTFunction", "LINEAR"))[0]).strip().upper()
     centers, widths = (np.atleast_1d(header.get(keyword, [])) for keyword in ("WindowCenter", "WindowWidth"))
     smallest = 1.0 if function == "LINEAR" else np.finfo(float).tiny
     for center, width in zip(centers, widths, strict=False):
@@ -343,13 +382,16 @@ def _windowed(pixels: NDArray[Any], header: pydicom.Dataset, low: float, high: f
     return pixels
 
 
-def _padding(dataset: pydicom.Dataset, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-    """The mask of padding pixels, such as those outside the field of view of a CT (DICOM PS3.3 C.7.5.1.1.2)."""
+def _padding(dataset: pydicom.Dataset, stored: NDArray[Any], words: NDArray[Any]) -> NDArray[np.bool_]:
+    """The mask of padding pixels, such as those outside the field of view of a CT (DICOM PS3.3 C.7.5.1.1.2).
+
+    Their value may have more bits than the stored ones, such as -3000 among 12.
+    """
     kind = {"PixelData": "Pixel", "FloatPixelData": "FloatPixel", "DoubleFloatPixelData": "DoubleFloatPixel"}
     prefix = next(kind[keyword] for keyword in PIXEL_KEYWORDS if keyword in dataset)
     value, limit = dataset.get(f"{prefix}PaddingValue"), dataset.get(f"{prefix}PaddingRangeLimit")
     if value is None or value == "":
-        return np.zeros(pixels.shape, dtype=bool)
+        return np.zeros(stored.shape, dtype=bool)
     # Cast to the pixels' type: -2000 is often written as the unsigned number with the same bits.
-    low, high = np.sort(np.array([value, value if limit is None else limit]).astype(pixels.dtype))
-    return (pixels >= low) & (pixels <= high)
+    low, high = np.sort(np.array([value, value if limit is None else limit]).astype(stored.dtype))
+    return ((stored >= low) & (stored <= high)) | ((words >= low) & (words <= high))

@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels import get_decoder
+from pydicom.pixels import get_decoder, pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian, RLELossless
 
 from medvl.utils.checks import error_message
@@ -59,52 +59,59 @@ def check_colors(dataset: pydicom.Dataset) -> None:
         raise ValueError(f"it lacks {' and '.join(missing)}.")
 
 
-def decode(dataset: pydicom.Dataset) -> NDArray[Any]:
-    """Stored values, without what lies above the high bit or below the stored bits (PS3.5 8.1.1)."""
-    syntax = transfer_syntax(dataset)
+def decode(dataset: pydicom.Dataset) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Stored values, without what lies above the high bit or below the stored bits (PS3.5 8.1.1); then with what lies above."""
+    compression = _compression(dataset)
     bits, high = dataset.get("BitsStored"), dataset.get("HighBit")
     shift = 0 if bits is None or high is None or "PixelData" not in dataset else int(high) + 1 - int(bits)
     if shift:
         if shift < 0 or int(high) >= int(dataset.BitsAllocated):
             raise ValueError(error_message("its HighBit", "be at least BitsStored - 1 and below BitsAllocated", high))
-        if syntax is not None and syntax.is_encapsulated and syntax != RLELossless:
+        if compression is not None and compression != RLELossless:
             raise ValueError(
-                error_message("its HighBit", f"be BitsStored - 1 in a file compressed as {syntax.name}", high)
+                error_message("its HighBit", f"be BitsStored - 1 in a file compressed as {compression.name}", high)
             )
-        meta, dataset = dataset.file_meta, copied_header(dataset)
-        dataset.file_meta = meta
-        dataset.BitsStored = int(high) + 1
-    stored = _decompress(dataset, syntax)
-    if stored.dtype.kind in "iu":
-        unused = 8 * stored.dtype.itemsize - int(dataset.BitsStored)
-        if unused > 0 and dataset.BitsAllocated > 1:  # overlays, which pydicom removes from native pixels only
-            stored = np.right_shift(np.left_shift(stored, unused), unused)
-    return np.right_shift(stored, shift) if shift else stored
+    words = _decompress(dataset, compression)
+    if words.dtype.kind not in "iu" or dataset.BitsAllocated == 1:
+        return words, words
+    unused = 8 * words.dtype.itemsize - int(dataset.BitsStored)
+    stored = np.right_shift(np.left_shift(words, unused - shift), unused) if unused > 0 else words
+    return stored, np.right_shift(words, shift) if shift else words
 
 
-def _decompress(dataset: pydicom.Dataset, syntax: pydicom.uid.UID | None) -> NDArray[Any]:
+def _compression(dataset: pydicom.Dataset) -> pydicom.uid.UID | None:
+    """How the pixels of a data set are compressed; None where they are not."""
+    syntax = transfer_syntax(dataset)
+    return syntax if syntax is not None and syntax.is_encapsulated else None
+
+
+def _decompress(dataset: pydicom.Dataset, compression: pydicom.uid.UID | None) -> NDArray[Any]:
+    """The words that hold the stored values; all of their bits where they are not compressed, or by RLE."""
     if missing := [keyword for keyword in _pixel_keywords(dataset) if dataset.get(keyword) is None]:
         raise ValueError(f"it lacks {' and '.join(missing)}.")
-    if syntax is None or not syntax.is_encapsulated:
-        return dataset.pixel_array
+    whole = compression is None or compression == RLELossless
+    stated = 0 < int(dataset.get("BitsStored") or 0) < dataset.BitsAllocated
+    options = {"bits_stored": dataset.BitsAllocated} if whole and stated else {}  # pydicom clears the other bits
+    if compression is None:
+        return pixel_array(dataset, **options)
     try:
-        decoder = get_decoder(syntax)
+        decoder = get_decoder(compression)
     except NotImplementedError as error:
-        raise ValueError(f"its pixels are compressed as {syntax.name}, which pydicom cannot decode.") from error
+        raise ValueError(f"its pixels are compressed as {compression.name}, which pydicom cannot decode.") from error
     # "pylibjpeg - requires pylibjpeg>=2.0 and pylibjpeg-openjpeg>=2.0", one line for each decoder that is missing
     lines = sorted(decoder.missing_dependencies, key=lambda line: not line.startswith("pylibjpeg"))
     packages = " ".join(re.findall(r"([\w-]+)>=", lines[0])).replace("gdcm", "python-gdcm") if lines else ""
     if not decoder.is_available:
         raise ValueError(
-            f"its pixels are compressed as {syntax.name} and no decoder for that is installed (pip install {packages})."
+            f"its pixels are compressed as {compression.name} and no decoder for that is installed (pip install {packages})."
         )
     try:
-        return dataset.pixel_array
+        return pixel_array(dataset, **options)
     except Exception as error:
         hint = f"; if the file is sound, another may (pip install {packages})" if packages else ""
         reason = str(error).strip().splitlines()[-1].strip()[:120].removesuffix(".")
         raise ValueError(
-            f"its pixels are compressed as {syntax.name} and the installed decoder cannot read them ({reason}){hint}."
+            f"its pixels are compressed as {compression.name} and the installed decoder cannot read them ({reason}){hint}."
         ) from error
 
 

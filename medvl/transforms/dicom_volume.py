@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import io
+import itertools
 import os
 import re
 import textwrap
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,7 @@ from medvl.transforms.dicom import (
     GEOMETRY_KEYWORDS,
     PIXEL_KEYWORDS,
     check_same_units,
+    check_single,
     dicom_pixels,
     finished_frames,
     frame_headers,
@@ -107,14 +110,15 @@ class StudyDicomReader(PydicomReader):
         _check_geometry(headers, names)
         order = slice_order(headers, "slices", names)
         check_same_units(headers, "slices", names)
+        _check_acquisitions([datasets[index] for index in order])
         pixels = finished_frames(frames)
         array = np.stack([pixels[index] for index in order], axis=-1)
         return array, _volume_meta([headers[index] for index in order]) | {MetaKeys.SPATIAL_SHAPE: array.shape}
 
     def _get_array_data(self, img: pydicom.Dataset, filename: str | Path) -> NDArray[np.float32]:
-        if int(img.get("NumberOfFrames", None) or 1) == 1:
-            return dicom_pixels(img, window=self.window)
         headers = frame_headers(img)
+        if len(headers) == 1:
+            return dicom_pixels(img, window=self.window)
         order = _frame_order(headers)
         pixels = finished_frames(gray_frames(img, headers, window=False))
         return np.stack([pixels[index] for index in order], axis=-1)
@@ -245,6 +249,7 @@ def _read_folder(folder: Path) -> list[tuple[Path, pydicom.Dataset]]:
                 check_deflated(file)
             dataset = pydicom.dcmread(path)
             if any(keyword in dataset for keyword in PIXEL_KEYWORDS):
+                check_single(dataset)
                 images.append((path, dataset))
             elif _should_have_pixels(dataset):
                 raise ValueError("it ends before its pixels.")
@@ -318,6 +323,19 @@ def _check_numbers(headers: Sequence[pydicom.Dataset], names: Sequence[str]) -> 
             except ValueError as error:
                 problems[name] = error
     _raise_unreadable(problems)
+
+
+def _check_acquisitions(datasets: Sequence[pydicom.Dataset]) -> None:
+    """Raise if slices of CT, in their order, belong to several acquisitions by turns, such as before and after contrast.
+
+    Those of one scan follow one another, as the table moves; in MR, slices of two acquisitions may lie between one another.
+    """
+    acquisitions = [str(dataset.get("AcquisitionNumber", None) or "none") for dataset in datasets]
+    counts = Counter(acquisitions)
+    by_turns = all(one != next_one for one, next_one in itertools.pairwise(acquisitions))
+    if datasets[0].get("Modality") == "CT" and 1 < len(counts) <= len(acquisitions) / 3 and by_turns:
+        received = f"AcquisitionNumber {listed(sorted(counts))} by turns"
+        raise ValueError(error_message("its slices", "be of one acquisition, or of one after another", received))
 
 
 def _check_pixel_spacing(headers: Sequence[pydicom.Dataset], unit: str, names: Sequence[str]) -> None:

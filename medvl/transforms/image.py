@@ -38,7 +38,10 @@ class RadiographIntensity(Transform):
 
     In volumes of Hounsfield units ``hu_range`` becomes 0 to 1 instead, so that the gray of a tissue does not depend on what
     lies around it, such as the padding outside the scan circle. These are CT from DICOM files, and from other files
-    volumes with a value of -500 or less; MR, PET and the like do not reach that.
+    volumes with a value of -500 or less; MR, PET and the like do not reach that. A file of another format does not state its
+    unit: CT that was cropped to values above -500 is scaled by percentiles whatever ``hu_range`` is, and other volumes that
+    reach -500, such as phase images of MR, need ``hu_range=None``. A ``MetaTensor`` with ``rescale_type`` ``"HU"`` or ``"US"``
+    (another unit) among its metadata states it.
 
     Args:
         lower: percentile that becomes 0, in [0, 100).

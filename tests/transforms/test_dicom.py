@@ -16,6 +16,7 @@ import pydicom
 import pytest
 import torch
 from image_files import LUMINANCE, PICTURE, RGB, VOLUME, group, load, write_dicom, write_frames, write_series
+from monai.data import MetaTensor
 from PIL import Image
 from pydicom.data import get_testdata_file
 from pydicom.uid import MediaStorageDirectoryStorage
@@ -245,6 +246,80 @@ def test_padding_is_as_dark_as_the_darkest_pixel(tmp_path, photometric, value):
     real = stored[stored > -2000] * 2 - 1000.0
     assert image[0, 0] == image[0, 1] == image.min() == image[stored > -2000].min()
     assert np.ptp(image) == np.ptp(real)
+
+
+def compress(path):
+    dataset = pydicom.dcmread(path)
+    bits, high = dataset.BitsStored, dataset.HighBit
+    dataset.BitsStored, dataset.HighBit = 16, 15  # pydicom refuses to compress what has more bits
+    dataset.compress(pydicom.uid.RLELossless, dataset.pixel_array)
+    dataset.BitsStored, dataset.HighBit = bits, high
+    dataset.save_as(path)
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("value", [63536, -3000])
+def test_padding_may_have_more_bits_than_are_stored(tmp_path, value, compressed):
+    stored = (PICTURE + 7).astype(np.uint16 if value > 0 else np.int16)
+    stored[0, :2] = value
+    tags = {"BitsStored": 12, "PixelPaddingValue": value, "RescaleSlope": 1, "RescaleIntercept": -1024}
+    path = write_dicom(tmp_path / "a.dcm", stored, **tags)
+    if compressed:
+        compress(path)
+    expected = PICTURE + 7.0 - 1024
+    expected[0, :2] = expected[stored != value].min()
+    np.testing.assert_array_equal(load(path), expected)
+
+
+def test_bits_beside_the_stored_ones_are_no_padding(tmp_path):
+    words = (PICTURE.astype(np.uint16) + 7) << 4 | 3  # the bits below are an overlay
+    padding = int(words[1, 1])
+    path = write_dicom(tmp_path / "a.dcm", words, BitsStored=12, HighBit=15, PixelPaddingValue=padding)
+    np.testing.assert_array_equal(load(path), PICTURE + 7)
+    overlaid = PICTURE.astype(np.uint16) + 7 | 1 << 12
+    path = write_dicom(tmp_path / "b.dcm", overlaid, BitsStored=12, PixelPaddingValue=int(PICTURE[1, 1]) + 7)
+    expected = PICTURE + 7.0
+    expected[1, 1] = 7
+    np.testing.assert_array_equal(load(path), expected)
+
+
+def test_padding_of_more_bits_in_a_series_and_in_frames(tmp_path):
+    volume = VOLUME.copy()
+    volume[0, 0] = -3000
+    folder = write_series(tmp_path / "a", volume, BitsStored=12, PixelPaddingValue=-3000)
+    assert load(folder).min() == VOLUME[volume > -3000].min()
+    path = write_frames(tmp_path / "b.dcm", volume, [0, 1, 2, 3])
+    dataset = pydicom.dcmread(path)
+    dataset.BitsStored, dataset.HighBit = 12, 11
+    dataset.add_new("PixelPaddingValue", "SS", -3000)
+    dataset.save_as(path)
+    darkest = (VOLUME * np.arange(1, 5) - 10)[volume > -3000].min()
+    assert load(path).min() == darkest
+    assert (load(path)[0, 0] == darkest).all()
+
+
+@pytest.mark.parametrize(
+    ("numbers", "tags", "refused"),
+    [
+        ([1, 2, 1, 2, 1, 2], {"Modality": "CT"}, True),
+        ([1, None, 1, None, 1, None], {"Modality": "CT"}, True),
+        ([1, 1, 1, 2, 2, 2], {"Modality": "CT"}, False),  # the table has moved in between
+        ([1, 2, 3, 4, 5, 6], {"Modality": "CT"}, False),
+        ([1, 2, 1, 2, 1, 2], {"Modality": "MR"}, False),  # excited by turns
+    ],
+)
+def test_slices_of_two_ct_acquisitions_by_turns_are_no_volume(tmp_path, numbers, tags, refused):
+    folder = write_tall_series(tmp_path / "series", **tags)
+    for place, number in enumerate(numbers):
+        edit(folder / f"s{place}.dcm", AcquisitionNumber=number)
+    if not refused:
+        np.testing.assert_array_equal(load(folder), TALL)
+        return
+    with pytest.raises(
+        ValueError,
+        match=r"its slices must be of one acquisition, .* got AcquisitionNumber 1, (2|none) by turns\.$",
+    ):
+        load(folder)
 
 
 def test_a_series_of_unequal_slices(tmp_path):
@@ -665,6 +740,73 @@ def test_a_table_of_rescaled_values_may_begin_below_zero(tmp_path):
     np.testing.assert_array_equal(load(path), stored)
 
 
+@pytest.mark.parametrize("keyword", ["VOILUTSequence", "ModalityLUTSequence"])
+@pytest.mark.parametrize("darkest", [0, -1])
+def test_where_a_table_begins_does_not_depend_on_the_pixels(tmp_path, keyword, darkest):
+    stored = np.array([[darkest, 10, 50, 100]], np.int16)
+    table = pydicom.Dataset()
+    table.add_new("LUTDescriptor", "US", [201, 65536 - 100, 16])  # the first value is -100
+    table.add_new("LUTData", "US", list(range(201)))
+    path = write_dicom(tmp_path / "a.dcm", stored, BitsStored=12, **{keyword: [table]})
+    np.testing.assert_array_equal(load(path), stored + 100)
+    unsigned = write_dicom(tmp_path / "b.dcm", stored.clip(0).astype(np.uint16), **{keyword: [table]})
+    np.testing.assert_array_equal(load(unsigned), stored * 0)  # it begins at 65436
+    if keyword == "VOILUTSequence":  # of values that may be negative, though these are not
+        tags = {"RescaleSlope": 1, "RescaleIntercept": -20, keyword: [table]}
+        rescaled = write_dicom(tmp_path / "c.dcm", stored.astype(np.uint16) + 20, BitsStored=12, **tags)
+        np.testing.assert_array_equal(load(rescaled), stored + 100)
+
+
+@pytest.mark.parametrize(
+    ("keyword", "values"),
+    [
+        ("RescaleType", ["HU", "HU"]),
+        ("RescaleSlope", [1, 2]),
+        ("Modality", ["CT", "MR"]),
+        ("Rows", [3, 3]),
+        ("BitsAllocated", [8, 16]),
+        ("NumberOfFrames", [1, 1]),
+        ("SamplesPerPixel", [1, 3]),
+        ("PixelPaddingValue", [0, 1]),
+    ],
+)
+def test_several_values_where_there_is_one_are_named(tmp_path, keyword, values):
+    dataset = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", PICTURE, RescaleSlope=1, RescaleIntercept=0))
+    vr = "US" if keyword == "PixelPaddingValue" else pydicom.datadict.dictionary_VR(keyword)
+    dataset.add_new(keyword, vr, values)
+    dataset.save_as(tmp_path / "a.dcm")
+    message = rf"its {keyword} must be one value, got {values[0]}\S*, {values[1]}[.0]*"
+    with pytest.raises(ValueError, match=rf"a\.dcm cannot be read as DICOM: {message}\.$"):
+        load(tmp_path / "a.dcm")
+    folder = write_series(tmp_path / "b", VOLUME)
+    path = sorted(folder.iterdir())[1]
+    dataset = pydicom.dcmread(path)
+    dataset.add_new(keyword, vr, values)
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=rf"every slice must be readable, unlike {path.name} \({message}\)\.$"):
+        load(folder)
+
+
+def test_the_first_function_belongs_to_the_first_window(tmp_path):
+    stored = PICTURE.astype(np.uint16) * 8
+    window = {"BitsStored": 12, "WindowCenter": [1000, 500], "WindowWidth": [600, 100]}
+    several = write_dicom(tmp_path / "a.dcm", stored, VOILUTFunction=["SIGMOID", "LINEAR"], **window)
+    one = write_dicom(tmp_path / "b.dcm", stored, VOILUTFunction="SIGMOID", **window)
+    np.testing.assert_array_equal(load(several), load(one))
+
+
+def test_empty_pixel_data_are_named(tmp_path):
+    folder = write_series(tmp_path / "a", VOLUME)
+    path = sorted(folder.iterdir())[1]
+    dataset = pydicom.dcmread(path)
+    dataset.PixelData = b""
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=rf"unlike {path.name} \(its PixelData is empty\)\.$"):
+        load(folder)
+    with pytest.raises(ValueError, match=r"cannot be read as DICOM: its PixelData is empty\.$"):
+        load(path)
+
+
 @pytest.mark.parametrize(
     ("tags", "like"),
     [
@@ -840,6 +982,15 @@ def test_the_range_is_a_choice():
     for wrong in [(1, 1), (5, -5), (0, np.inf), (1,), (1, 2, 3)]:
         with pytest.raises(ValueError, match=r"^hu_range must be two numbers in ascending order, or None, got "):
             RadiographIntensity(hu_range=wrong)
+
+
+@pytest.mark.parametrize("unit", ["HU", "US", None])
+def test_a_tensor_may_state_its_unit(unit):
+    values = torch.from_numpy(np.clip(BODY, -90, 90).astype(np.float32))[None]
+    volume = MetaTensor(values, affine=torch.eye(4), meta={"rescale_type": unit} if unit else {})
+    image = RadiographIntensity()(LoadStudyImage(keep_meta=True)(volume))
+    expected = (values + 1000) / 2000 if unit == "HU" else RadiographIntensity(hu_range=None)(values)
+    torch.testing.assert_close(image.as_tensor(), expected)
 
 
 @pytest.mark.parametrize("tags", [{"Modality": "CT"}, {"Modality": None}, {"Modality": None, "RescaleSlope": 1}])
