@@ -31,6 +31,8 @@ from medvl.workflows.trained_run import TrainedRun, fill_missing_keys
 REGIONS, MASK = "regions", "mask"
 MAX_ASPECT_DIFFERENCE = 0.02
 """Largest relative difference of the aspect ratios of a mask and its image, for files that were resized and rounded."""
+MAX_LABEL = 64
+"""The largest label of a map of regions; a mask with soft edges has larger values, or some that are no integers."""
 
 
 class Masks:
@@ -68,7 +70,8 @@ class Masks:
 class LoadMasks(Transform):
     """Load the masks of a study whose image has been loaded: boolean ``mask`` (K, H, W[, D]) in the image's geometry.
 
-    Values above half of a file's maximum are inside. A blank cell is an empty mask.
+    Values above half of a file's maximum are inside. A file with more than two values, all of them integers up to 64, is a
+    label map of several regions, which is an error. A blank cell is an empty mask.
 
     Args:
         image_size: side of the prepared images in pixels.
@@ -100,6 +103,9 @@ class LoadMasks(Transform):
 
     def _file(self, path: str, image: torch.Tensor) -> torch.Tensor:
         values = self.read(path)
+        if labels := _labels(values):
+            expected = "hold one region; write each label to a file of its own"
+            raise ValueError(error_message(Path(path).name, expected, f"the labels {labels}"))
         own, sides = values.shape[1:], image.shape[1:]
         ratios = [side / mask for side, mask in zip(sides, own, strict=True)]
         if max(ratios) > min(ratios) * (1 + MAX_ASPECT_DIFFERENCE):
@@ -113,6 +119,15 @@ class LoadMasks(Transform):
         if isinstance(image, MetaTensor):
             inside = MetaTensor(inside, meta=image.meta)
         return self.shape(inside) >= 0.5
+
+
+def _labels(values: torch.Tensor) -> list[int]:
+    """The labels of a map of several regions, its background among them; empty for a mask."""
+    low, high = (float(bound) for bound in torch.aminmax(values))
+    if not -MAX_LABEL <= low <= high - 2 <= high <= MAX_LABEL or bool(values.frac().any()):
+        return []
+    labels = [int(value) for value in torch.unique(values)]
+    return labels if len(labels) > 2 else []
 
 
 def find_masks(

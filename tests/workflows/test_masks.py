@@ -5,6 +5,8 @@ from __future__ import annotations
 import nibabel
 import numpy as np
 import pydicom
+import pytest
+import torch
 from PIL import Image
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage, generate_uid
@@ -56,3 +58,26 @@ def test_masks_and_boxes_follow_pixels_that_are_not_square(tmp_path):
     assert ((study["image"][0] >= 0.5).numpy() == expected).all()
     for mask in study[MASK]:
         assert (mask.numpy() == expected).all()
+
+
+def mask_of(path, values):
+    nibabel.Nifti1Image(values, np.eye(4)).to_filename(path)
+    return LoadMasks(8, spatial_dims=3)({"image": torch.zeros(1, 8, 8, 8), REGIONS: [str(path)]})[MASK][0]
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.float32])
+def test_a_label_map_is_no_mask(tmp_path, kind):
+    labels = np.zeros((8, 8, 8), kind)
+    labels[1:3], labels[3:5], labels[5:7] = 1, 2, 3
+    with pytest.raises(ValueError, match=r"^a\.nii must hold one region; write .*, got the labels \[0, 1, 2, 3\]\.$"):
+        mask_of(tmp_path / "a.nii", labels)
+
+
+@pytest.mark.parametrize("peak", [1, 2, 255])
+def test_one_label_and_soft_edges_are_a_mask(tmp_path, peak):
+    inside = np.zeros((8, 8, 8), np.float32)
+    inside[2:6] = peak
+    soft = inside.copy()
+    soft[1], soft[6], soft[5] = 0.3 * peak, 0.4 * peak, 0.9 * peak
+    for values in (inside, inside.astype(np.uint8), soft, *([soft.astype(np.uint8)] if peak == 255 else [])):
+        assert (mask_of(tmp_path / "a.nii", values).numpy() == (inside > 0)).all()
