@@ -5,10 +5,12 @@ from __future__ import annotations
 import gzip
 import importlib
 import os
+import struct
 import zlib
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
+from medvl.utils.errors import plain_reason
 from medvl.utils.image_parts import nifti_pair
 from medvl.utils.limits import check_regular_file
 
@@ -23,6 +25,15 @@ READ_FORMATS = (
 )
 """The formats of images, as errors list them."""
 
+_TIFF_TAGS = {
+    259: "Compression",
+    262: "PhotometricInterpretation",
+    258: "BitsPerSample",
+    277: "SamplesPerPixel",
+    339: "SampleFormat",
+}
+_CUT = (struct.error, IndexError)
+"""What Python raises of a header that is cut off, with reasons that say nothing of the file."""
 _HEAD = 512
 _GZIP = b"\x1f\x8b"
 
@@ -53,9 +64,10 @@ def file_format(path: str) -> str:
         kind = _format_of_pair(path)
     if kind in ("DICOM", "NIfTI") or (kind and not compressed):
         return kind
-    if kind is None and not compressed and _is_picture(path):
+    fault = _picture_fault(path, head) if kind is None and not compressed else ""
+    if fault is None:
         return "an image"
-    raise ValueError(_refusal(path, head))
+    raise ValueError(_refusal(path, head, fault))
 
 
 def is_gzip(head: bytes) -> bool:
@@ -97,17 +109,43 @@ def _format_of_pair(path: str) -> str | None:
     return file_format(header) if os.path.isfile(header) else None
 
 
-def _is_picture(path: str) -> bool:
+def _picture_fault(path: str, head: bytes) -> str | None:
+    """Why Pillow does not read a file that begins as one of its formats; empty if it does not, None if it is read."""
     try:
         with Image.open(path, formats=PIL_FORMATS):
-            return True
+            return None
     except UnidentifiedImageError:
-        return False
+        pass
     except Exception:
-        return True  # reading it says what is wrong
+        return None  # reading it says what is wrong
+    for name in PIL_FORMATS:
+        factory, accept = Image.OPEN[name]
+        if accept is not None and accept(head[:16]) is True:
+            with open(path, "rb") as file:
+                try:
+                    factory(file, path)
+                except Exception as error:
+                    reasons = [] if isinstance(error.__cause__ or error, _CUT) else [plain_reason(error)]
+                    reasons += _tiff_form(path) if name == "TIFF" else []
+                    said = f" ({', '.join(reasons)})" if reasons else ""
+                    return f"it is damaged, or a {name} that Pillow does not read{said}"
+    return ""
 
 
-def _refusal(path: str, head: bytes) -> str:
+def _tiff_form(path: str) -> list[str]:
+    """What a TIFF says of its values; empty for a damaged one."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(8)
+            directory = TiffImagePlugin.ImageFileDirectory_v2(head + (file.read(8) if head[2] == 43 else b""))
+            file.seek(directory.next)
+            directory.load(file)
+        return [f"{name} {str(directory[tag]).strip('(,)')}" for tag, name in _TIFF_TAGS.items() if tag in directory]
+    except Exception:
+        return []
+
+
+def _refusal(path: str, head: bytes, fault: str) -> str:
     name = path.lower().removesuffix(".gz")
     formats = f"the formats that are read are {READ_FORMATS}."
     if name.endswith((".dcm", ".dicom")):
@@ -116,4 +154,4 @@ def _refusal(path: str, head: bytes) -> str:
         return f"the file {path} cannot be read as NIfTI: it lacks a NIfTI header; {formats}"
     if head[:4] in (b"\x5c\x01\0\0", b"\0\0\x01\x5c"):
         return f"the file {path} is in the format Analyze 7.5, which states no orientation; {formats}"
-    return f"the file {path} cannot be read as an image; {formats}"
+    return f"the file {path} cannot be read as an image{fault and ': '}{fault}; {formats}"

@@ -7,28 +7,26 @@ import gzip
 import logging
 import math
 import os
-import re
-import struct
 import sys
 import warnings
 import zipfile
-import zlib
 from collections.abc import Sequence
-from typing import IO, Any, ClassVar
+from typing import Any, ClassVar
 
 import nibabel
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import ITKReader, MetaTensor, NibabelReader, PILReader
+from monai.data import MetaTensor, NibabelReader
 from monai.transforms import LoadImage, Orientation, Transform
 from monai.utils import MetaKeys, SpaceKeys, TransformBackends, ensure_tuple, optional_import
-from PIL import Image, ImageOps
 from torch import Tensor
 
 from medvl.transforms.dicom_volume import RESCALE_TYPE, StudyDicomReader
-from medvl.transforms.file_format import PIL_FORMATS, file_format, is_gzip
+from medvl.transforms.file_format import file_format, is_gzip
+from medvl.transforms.itk_file import StudyItkReader, check_itk_header
 from medvl.transforms.packed_image import SCALED, read_packed_image
+from medvl.transforms.picture import PictureReader
 from medvl.transforms.study import StudyMapTransform
 from medvl.utils.checks import check_option, error_message
 from medvl.utils.errors import plain_reason
@@ -45,14 +43,16 @@ class LoadStudyImage(Transform):
     """Read a study's image, whatever its format, as one channel of floating-point gray values.
 
     PNG, JPEG, TIFF, BMP, GIF, WebP, PGM and DICOM images become (1, H, W) with row 0 at the top. Color, palette, gray with
-    alpha and CMYK are converted to luminance (0.299 R + 0.587 G + 0.114 B, alpha is ignored); 16-bit values keep their
-    range; the EXIF orientation is applied. DICOM pixels are rescaled, the first VOI LUT or window is applied and MONOCHROME1
-    is inverted: only the file's header has what that takes. :class:`RadiographIntensity` then works on any image.
+    alpha and CMYK are converted to luminance (0.299 R + 0.587 G + 0.114 B, alpha is ignored). 16-bit gray keeps its range;
+    pictures of more than 8 bits a channel in color or with alpha, which Pillow cuts to 8, are an error. The EXIF orientation
+    is applied. DICOM pixels are rescaled, the first VOI LUT or window is applied and MONOCHROME1 is inverted: only the
+    file's header has what that takes. :class:`RadiographIntensity` then works on any image.
 
     NIfTI, NRRD and MetaImage volumes, folders with a DICOM series and multi-frame DICOM files (enhanced CT and MR,
     tomosynthesis) become (1, X, Y, Z) in RAS orientation: indices grow to the patient's right, anterior and superior. A NIfTI
     file of a single slice becomes (1, H, W), as DICOM shows it: superior or anterior at the top, the patient's right (in a
-    sagittal slice the anterior) at the left. NRRD and MetaImage need ITK (the extra ``itk``).
+    sagittal slice the anterior) at the left. NRRD and MetaImage need ITK (the extra ``itk``) and one component a voxel:
+    color, vectors and complex numbers are an error.
 
     NumPy files and arrays are taken as they are; a volume in a ``MetaTensor`` is oriented by its affine matrix, as its file
     would be. A picture that MONAI's ``LoadImage`` has read is an error, since its metadata does not say whether columns come
@@ -146,14 +146,12 @@ class LoadStudyImage(Transform):
         if kind == "NumPy":
             return _gray_array(_numpy_array(path))
         if kind in ("NRRD", "MetaImage"):
-            _check_header(path)
-            voxels = _loader()(path, reader=_itk_reader())
+            check_itk_header(path)
+            voxels = _loader()(path, reader=_itk_reader()(kind))
             if voxels.ndim > 2:
                 return self._volume(voxels)
             return self._picture(as_plain(voxels).T.contiguous(), voxels.pixdim[:2].flip(0))
-        with open(path, "rb") as file:
-            _check_checksums(file)
-        return as_plain(_loader()(path, reader=_ImageFileReader()))[None]
+        return as_plain(_loader()(path, reader=PictureReader()))[None]
 
     def _picture(self, gray: Tensor, size: Sequence[float] | Tensor) -> Tensor:
         """An image (H, W) with a channel; with the size (2,) of its pixels as metadata where they are not square."""
@@ -225,15 +223,6 @@ def _loader() -> LoadImage:
         log.disabled = disabled
 
 
-class _ImageFileReader(PILReader):
-    def __init__(self) -> None:
-        super().__init__(converter=_to_gray, reverse_indexing=False, formats=PIL_FORMATS)
-
-    def get_data(self, img: Any) -> tuple[np.ndarray, dict]:
-        array, meta = super().get_data(img)
-        return array.astype(np.float32), meta  # a copy, since Pillow's own memory is read-only
-
-
 class _NiftiReader(NibabelReader):
     def read(self, data: Any, **kwargs: Any) -> Any:
         self.filenames = (path,) = ensure_tuple(data)
@@ -246,14 +235,11 @@ class _NiftiReader(NibabelReader):
             image = nibabel.load(path)
             if isinstance(image, nibabel.Cifti2Image):
                 raise ValueError("it holds CIFTI data, which belong to surfaces and not to voxels.")
-            check_size(_voxel_bytes(image), "its volume")
-            return image
+            return _checked(image)
         with gzip.open(path, "rb") if compressed else open(path, "rb") as file:
             content = read_bounded(file, "the file")
         kind = nibabel.Nifti2Image if content[4:6] == b"n+" else nibabel.Nifti1Image
-        image = kind.from_bytes(content)
-        check_size(_voxel_bytes(image), "its volume")
-        return image
+        return _checked(kind.from_bytes(content))
 
     def _get_array_data(self, img: Any, filename: str) -> Any:
         kind = img.get_data_dtype()
@@ -262,9 +248,12 @@ class _NiftiReader(NibabelReader):
         return super()._get_array_data(img, filename)
 
 
-def _voxel_bytes(image: Any) -> int:
-    """Bytes of the voxels of a nibabel image, as they are stored and as float32."""
-    return math.prod(int(side) for side in image.shape) * max(4, image.get_data_dtype().itemsize)
+def _checked(image: Any) -> Any:
+    """A nibabel image that is a picture or a volume by its header, and whose voxels fit, as stored and as float32."""
+    if len(image.shape) < 2:
+        raise ValueError(error_message("the volume", "have 3 dimensions", f"shape {tuple(image.shape)}"))
+    check_size(math.prod(int(side) for side in image.shape) * max(4, image.get_data_dtype().itemsize), "its volume")
+    return image
 
 
 def _check_arrays(path: str) -> None:
@@ -295,32 +284,10 @@ def _check_array(file: Any) -> int:
     )  # objects, which are refused, are pickled
 
 
-def _check_checksums(file: IO[bytes]) -> None:
-    """Check the checksum of every chunk of a PNG file, which Pillow does not do for those with the pixels."""
-    if file.read(8) != b"\x89PNG\r\n\x1a\n":
-        return
-    while len(head := file.read(8)) == 8:
-        length, kind = struct.unpack(">I4s", head)
-        content, checksum = file.read(length), file.read(4)
-        if len(checksum) < 4 or zlib.crc32(content, zlib.crc32(kind)) != struct.unpack(">I", checksum)[0]:
-            raise ValueError("it is damaged or cut off.")
-        if kind == b"IEND":
-            return
-
-
-def _check_header(path: str) -> None:
-    """Check the size of an NRRD or MetaImage volume by its header."""
-    with open(path, "rb") as file:
-        head = file.read(2**16).decode("latin-1")
-    found = re.search(r"^\s*(?:sizes\s*:|DimSize\s*=)([\d \t]+)", head, re.MULTILINE)
-    if found is not None:
-        check_size(math.prod(int(side[:18]) for side in found[1].split()) * 8, "its volume")
-
-
-def _itk_reader() -> ITKReader:
+def _itk_reader() -> type[StudyItkReader]:
     if not optional_import("itk", allow_namespace_pkg=True)[1]:
         raise ValueError(f"{MissingExtraError('This format', 'itk', 'itk')}.")
-    return ITKReader()
+    return StudyItkReader
 
 
 def _numpy_array(path: str) -> np.ndarray:
@@ -342,48 +309,6 @@ def as_float32(image: np.ndarray | Tensor) -> Tensor:
         array = np.ascontiguousarray(image, dtype=np.float32)
         return torch.from_numpy(array if array.flags.writeable else array.copy())
     return as_plain(image).to(torch.float32)
-
-
-def _to_gray(image: Image.Image) -> Image.Image:
-    """A single gray band, decoded completely, so that a truncated file fails here."""
-    check_size(math.prod(image.size) * 4 * len(image.getbands()), "its image")
-    frames = getattr(image, "n_frames", 1)
-    if image.format != "MPO" and frames > 1:
-        raise ValueError(error_message("the file", "hold one image", f"{frames} frames"))
-    # Pillow maps an uncompressed file that it knows by name to memory, with the sides of a turned TIFF exchanged.
-    image.filename = ""  # type: ignore[attr-defined]
-    image.load()
-    if image.format == "TIFF":
-        return _tiff_to_gray(image)
-    return _picture_to_gray(image)
-
-
-def _tiff_to_gray(image: Image.Image) -> Image.Image:
-    """A single gray band of a TIFF, with the meaning of its values, which Pillow leaves to the caller above 8 bits."""
-    tags: Any = image.tag_v2  # type: ignore[attr-defined]
-    bits, sample_format = tags.get(258, (1,)), tags.get(339, (1,))[0]
-    inverted = tags.get(262) == 0 and len(bits) == 1  # WhiteIsZero
-    if inverted and bits[0] > 16:
-        raise ValueError(f"WhiteIsZero has no meaning for {bits[0]} bits.")
-    if inverted and bits[0] > 8:
-        image = Image.fromarray(np.uint16(2 ** bits[0] - 1) - np.asarray(image, dtype=np.uint16))
-    elif bits == (32,) and sample_format == 1:
-        image = Image.fromarray(np.asarray(image).view(np.uint32).astype(np.float32))
-    elif bits == (8,) and sample_format == 2:
-        image = Image.fromarray(np.asarray(image).view(np.int8).astype(np.float32))
-    return _picture_to_gray(image)
-
-
-def _picture_to_gray(image: Image.Image) -> Image.Image:
-    if "exif" in image.info:
-        image = ImageOps.exif_transpose(image)
-    if image.mode in ("L", "F", "I") or image.mode.startswith("I;16"):
-        return image
-    if image.mode in ("1", "LA", "La"):
-        return image.convert("L")
-    if image.mode != "RGB":
-        image = image.convert("RGB")
-    return image.convert("F")  # luminance without rounding
 
 
 def _gray_array(image: np.ndarray | Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import gzip
 import math
 import shutil
 import struct
+import zlib
 
 import nibabel
 import numpy as np
@@ -220,6 +221,117 @@ def test_nrrd_and_meta_image(tmp_path):
         np.testing.assert_array_equal(load(path), VOLUME, err_msg=path.name)
         kept = LoadStudyImage(keep_meta=True)(path)
         np.testing.assert_allclose(np.diag(kept.affine)[:3], [0.5, 0.5, 2.0], err_msg=path.name)
+
+
+META_TYPES = {
+    "i1": "CHAR",
+    "u1": "UCHAR",
+    "i2": "SHORT",
+    "u2": "USHORT",
+    "i4": "INT",
+    "u4": "UINT",
+    "i8": "LONG_LONG",
+    "u8": "ULONG_LONG",
+    "f4": "FLOAT",
+    "f8": "DOUBLE",
+}
+
+
+@pytest.mark.parametrize("kind", META_TYPES)
+def test_every_type_of_number_of_nrrd_and_meta_image(tmp_path, kind):
+    pytest.importorskip("itk")
+    values = (VOLUME - (0 if kind[0] == "u" else 12)).astype(kind)
+    values[0, 0, :2] = (np.iinfo(kind).min, np.iinfo(kind).max) if kind[0] != "f" else (-1e30, 1e30)
+    name = {"f4": "float", "f8": "double"}.get(kind, values.dtype.name)
+    header = NRRD.format(space="RAS", directions="(1,0,0) (0,1,0) (0,0,1)").replace("short", name)
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + values.tobytes("F"))
+    header = META_IMAGE.replace("MET_SHORT", f"MET_{META_TYPES[kind]}")
+    (tmp_path / "a.mha").write_bytes(header.encode() + values[::-1, ::-1].tobytes("F"))
+    (tmp_path / "a.img").write_bytes((tmp_path / "a.mha").read_bytes())  # what it is decides, not its name
+    for name in ("a.nrrd", "a.mha", "a.img"):
+        np.testing.assert_array_equal(load(tmp_path / name), values.astype(np.float32), err_msg=name)
+
+
+@pytest.mark.parametrize("kinds", ["RGB-color domain domain", "domain domain 3-color", "vector domain domain"])
+def test_nrrd_of_several_components_is_no_volume(tmp_path, kinds):
+    pytest.importorskip("itk")
+    header = f"NRRD0004\ntype: uchar\ndimension: 3\nsizes: 3 4 3\nkinds: {kinds}\nencoding: raw\n\n"
+    (tmp_path / "a.nrrd").write_bytes(header.encode() + bytes(36))
+    with pytest.raises(ValueError, match=r"a\.nrrd cannot be read as NRRD: a voxel must have one component, got 3 \("):
+        load(tmp_path / "a.nrrd")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+@pytest.mark.parametrize("size", ["4 3", "2 3 4"])
+def test_meta_image_of_several_components_is_no_volume(tmp_path, channels, size):
+    pytest.importorskip("itk")
+    dims = len(size.split())
+    header = f"NDims = {dims}\nElementNumberOfChannels = {channels}\nDimSize = {size}\nElementType = MET_UCHAR\n"
+    (tmp_path / "a.mha").write_bytes(f"ObjectType = Image\n{header}ElementDataFile = LOCAL\n".encode() + bytes(96))
+    with pytest.raises(ValueError, match=rf"MetaImage: a voxel must have one component, got {channels} \("):
+        load(tmp_path / "a.mha")
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "reason"),
+    [
+        ("a.mhd", "LOCAL", "none.raw", "its data file none.raw does not exist"),
+        ("a.mhd", "LOCAL", "short.raw", "its data are cut off, or not as its header says"),
+        ("a.mha", "2 3 4", "2 3 5", "its data are cut off, or not as its header says"),
+        ("a.mha", "0.5 0.5 2", "0.5 0 2", "Zero-valued spacing is not supported and may result in undefined behavior"),
+        ("a.mha", "MET_SHORT", "MET_SHIRT", "the type of its voxels must be one of numbers, got another"),
+        ("a.mha", "2 3 4", "24", "the volume must have 3 dimensions, got 1"),
+        ("a.nrrd", "2 3 4", "2 3 5", "fread got only 24 2-sized things, not 30 (80% of expected)"),
+        ("a.nrrd", "type: short", "type: shirt", 'couldn\'t parse type "shirt"'),
+        ("a.nrrd", "(0,1,0)", "(0,0,0)", "Zero-valued spacing is not supported and may result in undefined behavior"),
+        ("a.nhdr", "encoding", "data file: none.raw\nencoding", "couldn't open "),
+    ],
+)
+def test_what_is_wrong_with_nrrd_and_meta_image_is_said(tmp_path, name, old, new, reason):
+    pytest.importorskip("itk")
+    header = META_IMAGE if ".mh" in name else NRRD.format(space="RAS", directions="(1,0,0) (0,1,0) (0,0,1)")
+    if new == "24":
+        header = header.replace("NDims = 3", "NDims = 1").replace("0.5 0.5 2", "1").replace("0 0 0\n", "0\n")
+        header = header.replace("1 0 0 0 1 0 0 0 1", "1")
+    (tmp_path / "short.raw").write_bytes(bytes(9))
+    (tmp_path / name).write_bytes(header.replace(old, new).encode() + VOLUME.tobytes())
+    with pytest.raises(ValueError, match=r"^[^\n]*\.$") as raised:
+        load(tmp_path / name)
+    start = f"the file {tmp_path / name} cannot be read as {'MetaImage' if '.mh' in name else 'NRRD'}: {reason}"
+    assert str(raised.value).startswith(start)
+    assert "ITK" not in str(raised.value)
+
+
+@pytest.mark.parametrize("wbits", [15, 31])
+@pytest.mark.parametrize("local", [True, False])
+@pytest.mark.parametrize("stated", [True, False])
+def test_compressed_meta_images_are_read_or_refused(tmp_path, wbits, local, stated):
+    pytest.importorskip("itk")
+    compressor = zlib.compressobj(wbits=wbits)
+    data = compressor.compress(VOLUME[::-1, ::-1].tobytes("F")) + compressor.flush()
+    size = f"CompressedDataSize = {len(data)}\n" if stated else ""
+    header = META_IMAGE.replace("BinaryData =", f"CompressedData = True\n{size}BinaryData =")
+    path = tmp_path / "a.mha"
+
+    def write(content):
+        (tmp_path / "a.zraw").write_bytes(content)
+        path.write_bytes(header.encode() + content if local else header.replace("LOCAL", "a.zraw").encode())
+
+    write(data)
+    if local and not stated:
+        with pytest.raises(ValueError, match=r"a\.mha cannot be read as MetaImage: it lacks CompressedDataSize\.$"):
+            load(path)
+        return
+    np.testing.assert_array_equal(load(path), VOLUME)
+    damaged = bytearray(data)
+    damaged[len(data) // 2] ^= 255
+    short = zlib.compress(VOLUME.tobytes()[:-2])
+    for content in (data[: len(data) // 2], damaged, short, b"not compressed"):
+        write(bytes(content))
+        with pytest.raises(
+            ValueError, match=r"a\.mha cannot be read as MetaImage: its compressed data are damaged or cut off\.$"
+        ):
+            load(path)
 
 
 def test_nrrd_and_meta_image_name_the_package(tmp_path, monkeypatch):

@@ -120,13 +120,22 @@ def test_tiff_modes(tmp_path):
     np.testing.assert_allclose(load(tmp_path / "c.tiff"), LUMINANCE, atol=1e-3)
 
 
-def write_tiff(path, pixels, photometric=1, sample_format=1, order="<", bits=None):
-    """An uncompressed gray TIFF, which Pillow cannot write in all of these forms."""
+def write_tiff(path, pixels, photometric=1, sample_format=1, order="<", bits=None, compression=1):
+    """An uncompressed TIFF, which Pillow cannot write in all of these forms."""
     data = pixels.astype(pixels.dtype.newbyteorder(order)).tobytes()
-    rows, columns = pixels.shape
+    rows, columns = pixels.shape[:2]
     bits = bits or 8 * pixels.dtype.itemsize
-    entries = [(256, columns), (257, rows), (258, bits), (259, 1), (262, photometric), (273, 8), (277, 1), (278, rows)]
-    entries += [(279, len(data)), (339, sample_format)]
+    samples = pixels[0, 0].size
+    entries = [
+        (256, columns),
+        (257, rows),
+        (258, bits),
+        (259, compression),
+        (262, photometric),
+        (273, 8),
+        (277, samples),
+    ]
+    entries += [(278, rows), (279, len(data)), (339, sample_format)]
     directory = struct.pack(f"{order}H", len(entries))
     for tag, value in entries:
         kind = 4 if tag in (273, 279) else 3
@@ -164,11 +173,127 @@ def test_tiff_values_are_right_or_refused(tmp_path, order, pixels, options, expe
     except ValueError as error:
         message = str(error)
     if message:
-        assert re.search(r"WhiteIsZero has no meaning for 32 bits\.$|the formats that are read are", message)
+        assert re.search(
+            r"WhiteIsZero has no meaning for 32 bits\.$|a TIFF that Pillow does not read .*; the formats that are read are",
+            message,
+        )
         assert expected is None or order == ">"  # Pillow reads fewer forms in this order
     else:
         assert expected is not None
         np.testing.assert_allclose(image, expected, rtol=1e-6)
+
+
+def write_png(path, pixels, color):
+    """A PNG of 16 bits, which Pillow cannot write in color or with alpha."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, color, 0, 0, 0)
+    chunks = {b"IHDR": header, b"IDAT": zlib.compress(rows), b"IEND": b""}
+    path.write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+            for kind, data in chunks.items()
+        )
+    )
+
+
+def write_jpeg_2000(path, pixels, bits):
+    """A JPEG 2000 whose header states this many bits."""
+    Image.fromarray(pixels).save(path, "JPEG2000")
+    content = bytearray(path.read_bytes())
+    start = content.index(b"\xff\x4f\xff\x51") + 42
+    content[start : start + 9 : 3] = bytes([bits - 1] * 3)
+    path.write_bytes(content)
+
+
+DEEP = np.stack([PICTURE.astype(np.uint16) * 200] * 4, axis=-1)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "bits"),
+    [
+        ("rgb.png", lambda path: write_png(path, DEEP[..., :3], 2), 16),
+        ("rgba.png", lambda path: write_png(path, DEEP, 6), 16),
+        ("la.png", lambda path: write_png(path, DEEP[..., :2], 4), 16),
+        ("rgb.tiff", lambda path: write_tiff(path, DEEP[..., :3], photometric=2), 16),
+        ("rgb.tif", lambda path: write_tiff(path, DEEP[..., :3], photometric=2, order=">"), 16),
+        ("cmyk.tiff", lambda path: write_tiff(path, DEEP, photometric=5), 16),
+        ("binary.ppm", lambda path: path.write_bytes(b"P6 # 1 2 3\n4 3 4095\n" + DEEP[..., :3].tobytes()), 12),
+        ("text.ppm", lambda path: path.write_text(f"P3\n4 3\n65535\n{' '.join(map(str, DEEP[..., :3].flat))}"), 16),
+        ("rgb.jp2", lambda path: write_jpeg_2000(path, RGB, 12), 12),
+    ],
+)
+def test_color_and_alpha_of_more_bits_than_pillow_keeps_are_refused(tmp_path, name, write, bits):
+    write(tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert image.mode in ("RGB", "RGBA", "CMYK")  # of 8 bits a channel
+    with pytest.raises(
+        ValueError, match=rf"{name} cannot be read as an image: an image with color or alpha must .* got {bits}\.$"
+    ):
+        load(tmp_path / name)
+
+
+def test_gray_of_16_bits_and_color_of_8_keep_their_values(tmp_path):
+    gray = DEEP[..., 0]
+    write_png(tmp_path / "l.png", gray, 0)
+    (tmp_path / "l.pgm").write_bytes(b"P5 4 3 65535\n" + gray.astype(">u2").tobytes())
+    Image.fromarray(gray).save(tmp_path / "l.jp2", irreversible=False)
+    write_tiff(tmp_path / "l.tiff", gray)
+    for name in ("l.png", "l.pgm", "l.jp2", "l.tiff"):
+        np.testing.assert_array_equal(load(tmp_path / name), gray, err_msg=name)
+    (tmp_path / "c.ppm").write_bytes(b"P6 4 3 255\n" + RGB.tobytes())
+    write_tiff(tmp_path / "c.tiff", RGB, photometric=2)
+    write_jpeg_2000(tmp_path / "c.jp2", RGB, 8)
+    for name in ("c.ppm", "c.tiff", "c.jp2"):
+        np.testing.assert_allclose(load(tmp_path / name), LUMINANCE, atol=1e-3, err_msg=name)
+
+
+MODE = " (unknown pixel mode, Compression 1, PhotometricInterpretation "
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "reason"),
+    [
+        (
+            "la.tiff",
+            lambda path: write_tiff(path, DEEP[..., :2].astype(np.uint8), photometric=0),
+            MODE + "0, BitsPerSample 8, SamplesPerPixel 2, SampleFormat 1)",
+        ),
+        (
+            "half.tiff",
+            lambda path: write_tiff(path, PICTURE.astype(np.float16), sample_format=3),
+            MODE + "1, BitsPerSample 16, SamplesPerPixel 1, SampleFormat 3)",
+        ),
+        (
+            "void.tiff",
+            lambda path: write_tiff(path, PICTURE, sample_format=4),
+            MODE + "1, BitsPerSample 8, SamplesPerPixel 1, SampleFormat 4)",
+        ),
+        (
+            "cut.tiff",
+            lambda path: path.write_bytes(b"II*\0" + b"\xff" * 9),
+            " (Missing dimensions); ",
+        ),
+        (
+            "unknown.tiff",
+            lambda path: write_tiff(path, PICTURE, compression=50099),
+            " (50099, Compression 50099, PhotometricInterpretation 1, BitsPerSample 8, SamplesPerPixel 1, SampleFormat 1)",
+        ),
+        ("cut.gif", lambda path: path.write_bytes(b"GIF89a"), "; the formats"),
+        (
+            "cut.png",
+            lambda path: path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"\0" * 20),
+            " (broken PNG file",
+        ),
+    ],
+)
+def test_why_a_picture_is_not_read_is_said(tmp_path, name, write, reason):
+    write(tmp_path / name)
+    with pytest.raises(ValueError, match=r"; the formats that are read are .*\.$") as raised:
+        load(tmp_path / name)
+    kind = name.rpartition(".")[2].upper()
+    expected = f"{name} cannot be read as an image: it is damaged, or a {kind} that Pillow does not read{reason}"
+    assert expected in str(raised.value)
 
 
 def test_arrays_and_tensors():
@@ -214,6 +339,11 @@ def test_nibabels_files_load_or_say_why():
 
 
 def test_odd_nifti(tmp_path):
+    nibabel.Nifti1Image(VOLUME[0, 0], np.eye(4)).to_filename(tmp_path / "1.nii")
+    with pytest.raises(
+        ValueError, match=r"1\.nii cannot be read as NIfTI: the volume must have 3 dimensions, got shape \(4,\)\.$"
+    ):
+        load(tmp_path / "1.nii")
     nibabel.Nifti1Image(VOLUME[..., None], np.eye(4)).to_filename(tmp_path / "4.nii")
     np.testing.assert_array_equal(load(tmp_path / "4.nii"), VOLUME)
     nibabel.Nifti1Image(VOLUME.astype(np.complex64), np.eye(4)).to_filename(tmp_path / "c.nii")
