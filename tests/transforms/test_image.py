@@ -434,7 +434,7 @@ def test_intensity_of_odd_images():
         RadiographIntensity()(torch.zeros(1, 0, 4))
 
 
-def test_padding_is_centerd():
+def test_padding_is_centered():
     padded = PadToSquare()(torch.full((2, 2, 5), 3.0) + torch.arange(2.0)[:, None, None])
     assert padded.shape == (2, 5, 5)
     assert padded.min() == 3
