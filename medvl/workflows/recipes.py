@@ -84,7 +84,7 @@ class RecipeWorkflow(ConfigWorkflow):
 
         Raises:
             TypeError: If a setting is of the wrong type.
-            ValueError: If a setting is out of its range, see :func:`~medvl.workflows.setting_values.check_setting_values`.
+            ValueError: If a setting is out of its range.
         """
         config = self.parser.get()
         if "train" in config:

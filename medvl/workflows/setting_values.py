@@ -49,7 +49,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "cached_chunk": _AT_LEAST_1,
     "image_size": _AT_LEAST_1,
     "seed": _AT_LEAST_0,
-    "learning_rate": check_positive,
+    "learning_rate": check_non_negative,  # 0: nothing is learned, as a control
     "weight_decay": check_non_negative,
     "warmup_fraction": check_fraction,
     "max_grad_norm": _check_norm,
@@ -59,7 +59,7 @@ CHECKS: dict[str, Callable[[Any, str], None]] = {
     "checkpoint_interval": _AT_LEAST_1,
     "embed_dim": _AT_LEAST_1,
     "vocab_size": _AT_LEAST_1,
-    "min_word_patients": _AT_LEAST_1,
+    "min_word_patients": _AT_LEAST_0,
     "max_length": _AT_LEAST_1,
     "num_workers": _AT_LEAST_0,
     "cache_bytes": _AT_LEAST_0,

@@ -82,7 +82,7 @@ def test_settings_are_listed_as_set_and_nothing_is_written(medvl, tmp_path, monk
         ("val_interval=0", "val_interval must be at least 1, got 0."),
         ("max_grad_norm=-1", "max_grad_norm must be above 0, got -1."),
         ("embed_dim=0", "embed_dim must be at least 1, got 0."),
-        ("learning_rate=-0.1", "learning_rate must be above 0, got -0.1."),
+        ("learning_rate=-0.1", "learning_rate must be at least 0, got -0.1."),
         ("cached_chunk=0", "cached_chunk must be at least 1, got 0."),
         ("device=gpu", "device must be the name of a device, as cpu or cuda, got 'gpu'."),
         (
