@@ -28,7 +28,7 @@ GEOMETRY_KEYWORDS = {"ImageOrientationPatient": 6, "ImagePositionPatient": 3, "P
 """What gives a slice its place, and how many numbers each has."""
 
 _LUMINANCE = np.array([0.299, 0.587, 0.114], dtype=np.float32)
-_DISPLAY_KEYWORDS = (
+_SINGLE_DISPLAY_KEYWORDS = (
     "Modality",
     "PhotometricInterpretation",
     "PixelRepresentation",
@@ -36,6 +36,9 @@ _DISPLAY_KEYWORDS = (
     "RescaleSlope",
     "RescaleIntercept",
     "RescaleType",
+)
+_DISPLAY_KEYWORDS = (
+    *_SINGLE_DISPLAY_KEYWORDS,
     "ModalityLUTSequence",
     "VOILUTSequence",
     "VOILUTFunction",
@@ -43,13 +46,7 @@ _DISPLAY_KEYWORDS = (
     "WindowWidth",
 )
 _SINGLE_KEYWORDS = (
-    "Modality",
-    "PhotometricInterpretation",
-    "PixelRepresentation",
-    "BitsStored",
-    "RescaleSlope",
-    "RescaleIntercept",
-    "RescaleType",
+    *_SINGLE_DISPLAY_KEYWORDS,
     "Rows",
     "Columns",
     "NumberOfFrames",

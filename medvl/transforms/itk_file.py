@@ -12,6 +12,7 @@ from monai.data import ITKReader
 from monai.utils import ensure_tuple, optional_import
 
 from medvl.utils.checks import error_message
+from medvl.utils.image_parts import header_and_data
 from medvl.utils.limits import check_size
 
 _HEADER = 2**16
@@ -113,9 +114,9 @@ def _reason(error: RuntimeError, path: str) -> str:
     """What ITK says, without the place in its source; of the reasons of NRRD, each for the one before, the last."""
     lines = str(error).strip().splitlines()
     if "File cannot be read" in str(error):  # with a reason of the operating system that need not be the cause
-        name, _ = _data_file(_header(path))
-        if name not in ("LOCAL", "LIST") and not os.path.exists(os.path.join(os.path.dirname(path), name)):
-            return f"its data file {name} does not exist"
+        for file in header_and_data(path)[1:]:
+            if not os.path.exists(file):
+                return f"its data file {os.path.relpath(file, os.path.dirname(path))} does not exist"
         return "its data are cut off, or not as its header says"
     if lines[-1].startswith("[nrrd]"):
         return lines[-1].partition(": ")[2]
