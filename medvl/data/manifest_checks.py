@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 from array import array
@@ -62,13 +63,17 @@ class StudyCollector:
         """The studies with one id for one image and one patient each.
 
         Returns:
-            The studies, and the data set by whose convention of file names patients were found, or ``""``.
+            The studies; and by the file names of which data set patients were found, as an error says it, or ``""``.
         """
-        studies = self._one_name_each()
-        convention = ""
-        if len(studies) and not studies.has("patient_id").any():
-            studies, convention = _patients_from_names(studies, folder)
-        return resolve_patients(studies), convention
+        studies = resolve_patients(self._one_name_each())
+        has_patient = studies.has("patient_id")
+        if has_patient.all():
+            return studies, ""
+        studies, convention = _patients_from_names(studies, folder)
+        if not convention:
+            return studies, ""
+        which = "of some rows by the file name" if has_patient.any() else "by the file name"
+        return resolve_patients(studies), f"{which}, as in {convention}"
 
     def _one_name_each(self) -> StudyList:
         """Rows without ids that name one image by several paths get the first of its names."""
@@ -134,7 +139,8 @@ def resolve_patients(studies: StudyList) -> StudyList:
 
 
 def warn_of_spellings(studies: StudyList, name: str) -> None:
-    """Warn if ids of patients differ in case or in zeros before the number alone, and count them.
+    """Warn if ids of patients differ in case, in zeros before the number or in the forms of their characters alone, and count
+    them.
 
     Args:
         studies: the studies.
@@ -165,17 +171,29 @@ def warn_of_spellings(studies: StudyList, name: str) -> None:
 
 
 def _patients_from_names(studies: StudyList, folder: Path) -> tuple[StudyList, str]:
-    """Add the patients that file names or study ids hold; with the data set whose convention the first follows, or ``""``."""
-    conventions: list[str] = []
+    """Give studies without a patient the one that the file name or the study's id holds: the patient that the other studies
+    of that name have where they have one; with the data set whose convention the first follows, or ``""``."""
     start = str(folder.absolute()).rstrip(os.sep) + os.sep
 
+    def name_of(place: int) -> tuple[str, str] | None:
+        study_id, image = studies.text("study_id", place), studies.text("image", place)
+        near = image[len(start) :] if image.startswith(start) else image and os.path.relpath(image, folder)
+        return patient_from_name(study_id) or (patient_from_name(near) if near and near != study_id else None)
+
+    has_patient = studies.has("patient_id").tolist()
+    given: dict[str, set[str]] = {}
+    for place in itertools.compress(itertools.count(), has_patient):
+        if found := name_of(place):
+            given.setdefault(found[0], set()).add(studies.text("patient_id", place))
+    conventions: list[str] = []
+
     def patients() -> Iterator[str]:
-        for study_id, image in zip(studies.column("study_id"), studies.column("image"), strict=True):
-            near = image[len(start) :] if image.startswith(start) else image and os.path.relpath(image, folder)
-            found = patient_from_name(study_id) or (patient_from_name(near) if near and near != study_id else None)
+        for place, patient in enumerate(studies.column("patient_id")):
+            found = None if has_patient[place] else name_of(place)
             if found and not conventions:
                 conventions.append(found[1])
-            yield found[0] if found else ""
+            known = given.get(found[0], ()) if found else ()
+            yield next(iter(known)) if len(known) == 1 else found[0] if found else patient
 
     named = studies.replace("patient_id", patients())
     return (named, conventions[0]) if conventions else (studies, "")
@@ -189,7 +207,7 @@ def leaking_rows(studies: StudyList, images: NDArray[np.int64], convention: str)
     Args:
         studies: the studies.
         images: for each of them a hash of its image file, 0 for none.
-        convention: the data set by whose file names patients are known, or ``""``.
+        convention: by whose file names patients are known (:meth:`StudyCollector.resolved`), or ``""``.
     """
     split = np.fromiter(
         (SPLITS.index(name) if name else -1 for name in studies.column("split")), np.int64, len(studies)
@@ -291,7 +309,7 @@ def differing_states(
 
 
 def _leak(study: Mapping[str, Any], of_image: bool, other: str, convention: str) -> StudyError:
-    patient = f"patient (by the file name, as in {convention})" if convention else "patient"
+    patient = f"patient ({convention})" if convention else "patient"
     what = "image file" if of_image else patient if "patient_id" in study else "study"
     expected = "an image in one split" if of_image else "all studies of a patient in one split"
     reason = f"row {study['row']}: the {what} is in {study['split']} and in {other}; expected {expected}"

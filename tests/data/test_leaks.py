@@ -384,6 +384,32 @@ class TestPatients:
     def test_other_names_hold_no_patient(self, name):
         assert patient_from_name(name) is None
 
+    def test_blank_patients_are_those_of_the_names(self, tmp_path):
+        names = [f"train_{number}_{scan}_1" for number in range(1, 12) for scan in "ab"]
+        rows = [f"{name},Clear.,{'' if number else 'train_1'}" for number, name in enumerate(names)]
+        table = write(tmp_path / "cases.csv", "study,report,patient", *rows)
+        split = read_manifest(table, image_column=None).assign_splits().studies
+        assert [study["patient_id"] for study in split] == [name[:-4] for name in names]
+        assert len({(study["patient_id"], study["split"]) for study in split}) == 11
+        rows = [f"{row},{'test' if '_b_' in row else 'train'}" for row in rows]
+        write(table, "study,report,patient,split", *rows)
+        with pytest.raises(
+            StudyError, match=r"the patient \(of some rows by the file name, as in CT-RATE\) is in train and"
+        ):
+            read_manifest(table, image_column=None)
+
+    def test_a_blank_patient_is_that_of_the_other_studies_of_its_name(self, tmp_path):
+        rows = [
+            "train_2_a_1,Clear.,p7",
+            "train_2_b_1,Clear.,",
+            "train_3_a_1,Clear.,",
+            "s,Clear.,",
+            "train_3_b_1,Clear.,NA",
+        ]
+        table = write(tmp_path / "cases.csv", "study,report,patient", *rows)
+        studies = read_manifest(table, image_column=None).studies
+        assert [study.get("patient_id") for study in studies] == ["p7", "p7", "train_3", None, "train_3"]
+
     def test_a_column_of_patients_counts_more_than_names(self, tmp_path):
         rows = ["train_2_a_1,Clear.,train,p", "train_2_b_1,Clear.,test,q"]
         table = write(tmp_path / "cases.csv", "study,report,split,patient", *rows)
