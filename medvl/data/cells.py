@@ -9,6 +9,8 @@ import re
 import unicodedata
 from typing import Any
 
+from medvl.utils.csv_files import original_text
+
 #: What spreadsheets, pandas, R and SQL write for "no value", and a spreadsheet's errors ("#NAME?" for "- No effusion").
 MISSING = frozenset(
     {"", "nan", "none", "null", "na", "n/a", "n.a.", "nat", "<na>", "#n/a", "#na", "#n/a n/a"}
@@ -19,12 +21,17 @@ MISSING = frozenset(
 #: What an export writes for the id of a person who is not known.
 _NO_ID = frozenset({"unknown", "unk", "anonymous", "anonymized", "anonymised", "not available", "undefined"})
 
-# White space, and characters that have no width: a spreadsheet's or a web page's paste may begin or end with them.
-_ZERO_WIDTH = "\u200b\u200c\u200d\u2060\ufeff\xad"
-_NO_WIDTH = dict.fromkeys(map(ord, _ZERO_WIDTH))
-_DASHES = dict.fromkeys(map(ord, "\u2010\u2011\u2012\u2013\u2014\u2015\u2212\ufe58\ufe63\uff0d"), "-")
+# Characters that are not seen: soft hyphens, joiners, marks of direction and of byte order, selectors of variants.
+_UNSEEN_CODES = (0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070))
+_ZERO_WIDTH = "".join(map(chr, (*_UNSEEN_CODES, *range(0xFE00, 0xFE10), 0xFEFF)))
+_HYPHENS = (
+    "\u02d7\u058a\u05be\u1806\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u2e3a\u2e3b\ufe31\ufe32\ufe58\ufe63\uff0d"
+)
+_ONE_SPELLING = str.maketrans(dict.fromkeys(_ZERO_WIDTH, "") | dict.fromkeys(_HYPHENS, "-"))
+_ENDS = " .,;:!\"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 _SMALL_NUMBER = re.compile(r"[+-]?[0-9]{1,2}([.,][0-9]{1,2})?")
-_SEPARATORS = re.compile(r"[;|\n\uff1b]")
+_THOUSAND_OR_ONE = re.compile(r"[+-]?[1-9][0-9]{0,2}[.,]000")
+_SEPARATORS = re.compile(r"[;|\n\t\uff1b\uff5c\u2022]")
 _COMMAS = re.compile(r"[,\uff0c\u3001]")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _ELEMENT = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,'"\s][^,'"]*|(?=,))\s*(,|\s|$)\s*""")
@@ -39,11 +46,22 @@ class CellError(ValueError):
 
 
 def strip_text(text: str) -> str:
-    """Text without white space and characters of no width at its ends."""
-    stripped = text.strip().strip(_ZERO_WIDTH)
+    """Text without white space and characters of no width at its ends, and without the apostrophe that keeps a spreadsheet
+    from running it (:func:`~medvl.utils.csv_files.original_text`)."""
+    stripped = original_text(text.strip().strip(_ZERO_WIDTH))
     while stripped != text:
-        text, stripped = stripped, stripped.strip().strip(_ZERO_WIDTH)
+        text, stripped = stripped, original_text(stripped.strip().strip(_ZERO_WIDTH))
     return text
+
+
+def fold_characters(text: str) -> str:
+    """Text with one kind of hyphen and of space, and without characters of no width, wherever they are.
+
+    Example:
+        >>> [fold_characters(text) for text in ("P\u201312", "P\u201112", "P-\u200b12", "P\xad-12")]
+        ['P-12', 'P-12', 'P-12', 'P-12']
+    """
+    return text if text.isascii() else " ".join(text.translate(_ONE_SPELLING).split())
 
 
 def is_missing(cell: Any) -> bool:
@@ -73,18 +91,20 @@ def describe_cell(cell: Any) -> str:
     return "a number" if _is_number(text) else "a text"
 
 
-def read_id(cell: Any, column: str) -> str:
+def read_id(cell: Any, column: str, fold: bool = True) -> str:
     """The id in a cell; ``""`` if there is none.
 
     A spreadsheet or pandas may have made a number of it: ``7``, ``"7"``, ``7.0``, ``7,0``, ``'7`` and ``="7"`` are one id.
-    ``007`` is another.
+    ``007`` is another. Ids that differ only in the kind of hyphen or space, or in characters that are not seen, are one.
 
     Args:
         cell: the cell.
         column: its column, for the error.
+        fold: whether the characters are folded (:func:`fold_characters`); not for a part of a file's name.
 
     Raises:
-        CellError: If the cell holds a list or an object, or a number that was rounded (``1.23457E+11``).
+        CellError: If the cell holds a list or an object, a number that was rounded (``1.23457E+11``), or one that is either a
+            thousand or one with decimals (``1,000``, ``1.000``).
 
     Example:
         >>> [read_id(cell, "patient") for cell in (7, "7.0", " 7 ", '="007"', "N/A", "unknown")]
@@ -95,26 +115,33 @@ def read_id(cell: Any, column: str) -> str:
     if isinstance(cell, bool) or not isinstance(cell, str | int | float):
         raise CellError(column, f"expected an id, got {type(cell).__name__}")
     text = " ".join(unicodedata.normalize("NFC", strip_text(str(cell))).split())
+    text = fold_characters(text) if fold else text
     if re.fullmatch(r'="[^"]*"', text):  # how exports keep a spreadsheet from reading a number
         text = strip_text(text[2:-1])
-    if re.match(r"'[=+\-@\d]", text) and text.count("'") == 1:  # the same, as medvl's own tables have it
+    if re.match(r"'[+-]?\d", text) and text.count("'") == 1:  # how a number is typed as a text
         text = strip_text(text[1:])
     if is_blank(text) or text.lower() in _NO_ID:
         return ""
     if re.fullmatch(r"[+-]?\d(\.\d+)?[eE]\+\d+", text) or text in ("inf", "-inf"):
         raise CellError(column, f"expected an id, got the rounded number {text}; save the column as text")
+    if _THOUSAND_OR_ONE.fullmatch(text):
+        whole = re.split("[.,]", text)[0]
+        reason = f"expected an id, got {text}, which may be {whole} or {whole}000; save the column as whole numbers"
+        raise CellError(column, reason)
     return _without_fraction(text)
 
 
 def normalize_name(name: str) -> str:
-    """A column or finding name without its case, underscores, extra white space, and other forms of its characters.
+    """A column or finding name without its case, underscores, extra white space, other forms of its characters, and the
+    punctuation and quotes at its ends.
 
     Example:
-        >>> normalize_name("Pleural_Effusion ")
+        >>> normalize_name("Pleural_Effusion. ")
         'pleural effusion'
     """
-    name = unicodedata.normalize("NFKC", strip_text(name)).translate(_DASHES).translate(_NO_WIDTH)
-    return " ".join(name.replace("_", " ").casefold().split())
+    name = fold_characters(unicodedata.normalize("NFKC", strip_text(name)))
+    name = " ".join(name.replace("_", " ").casefold().split())
+    return name.strip(_ENDS) or name
 
 
 def class_key(name: Any) -> str:
@@ -126,8 +153,8 @@ def split_cell(cell: Any, column: str) -> tuple[list[Any], bool]:
     """The parts of a cell that holds a whole label, and whether they are those of a list, whose elements are not split.
 
     A list is one of JSON, of Python (``['a', 'b']``) or of NumPy (``['a' 'b']``, ``[1. 0.]``); any other text is split at
-    ``|``, ``;`` and line breaks, and numbers also at commas or white space. Missing parts stay, since a list of numbers has
-    them.
+    ``|``, ``;``, tabs, bullets and line breaks, and numbers also at commas or white space. Missing parts stay, since a list of
+    numbers has them.
 
     Raises:
         CellError: If the cell holds an object or a list that does not end.
@@ -201,4 +228,6 @@ def _is_number(text: str) -> bool:
 
 
 def _without_fraction(text: str) -> str:
-    return re.split("[.,]", text)[0] if re.fullmatch(r"[+-]?\d+(\.0*|,0+)", text) else text
+    if _THOUSAND_OR_ONE.fullmatch(text) or not re.fullmatch(r"[+-]?\d+(\.0*|,0+)", text):
+        return text
+    return re.split("[.,]", text)[0]

@@ -10,23 +10,27 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.data.cells import CellError, class_key, is_blank, split_cell, split_commas, strip_text
+from medvl.data.cells import CellError, class_key, is_blank, normalize_name, split_cell, split_commas, strip_text
 from medvl.text import finding_names
 from medvl.utils.checks import error_message
 
 MAX_NAME_LENGTH = 100
 """Characters of a class name; longer cells are reports of a column that was named by mistake."""
 
-_JOINED = re.compile(r"\s*[/&+]\s*|\s+and\s+")
+# Signs and words between the names of two classes; a hyphen between digits is that of a range.
+_JOINTS = re.compile(
+    r"[/\\&+\u00b7\u2044\u2215]|[.:](?=\s)|(?<!\d)-|-(?!\d)"
+    r"|(?<![^\s/])(?:and|or|with|plus|und|oder|mit|et|ou|y|e|o)(?![^\s/])"
+)
 
 
 class ClassNames:
     """The classes of a column, and the label of each of its cells.
 
-    Spellings that differ by case, white space or underscores are one class, under its most frequent spelling. A comma
-    separates names where both sides are classes: of the column's other cells, or findings of CheXpert. A cell whose comma may
-    also be part of a name is an error, and so is one of classes of other cells joined by ``/``, ``&``, ``+`` or "and"; with
-    ``label_names`` there is no doubt.
+    Spellings that differ by case, white space, underscores or punctuation at their ends are one class, under its most frequent
+    spelling. A comma separates names where both sides are classes: of the column's other cells, or findings of CheXpert. A
+    cell whose comma may also be part of a name is an error, and so is one that joins classes of other cells, as by ``/``,
+    ``&``, ``-``, "and" or "or"; with ``label_names`` there is no doubt.
 
     Args:
         column: name of the column.
@@ -113,14 +117,10 @@ class ClassNames:
                 names.append(name)
             elif is_blank(name):
                 continue
-            elif (
-                not is_list
-                and len(joined := _JOINED.split(name)) > 1
-                and set(map(class_key, joined)) <= self._occurring
-            ):
+            elif not is_list and self._joins_classes(name):
                 reason = (
-                    "a name that joins others by /, &, + or 'and' may be one class or several; separate names by | or ;, or "
-                    "give label_names"
+                    "a name that joins other classes, as by / or 'and', may be one class or several; separate names by | or ;, "
+                    "or give label_names"
                 )
                 raise CellError(self.column, reason)
             elif is_list or len(split := split_commas(name)) < 2:
@@ -135,6 +135,12 @@ class ClassNames:
                 )
                 raise CellError(self.column, reason)
         return names
+
+    def _joins_classes(self, name: str) -> bool:
+        """Whether a name consists of several, all of which or two of which are classes of other cells."""
+        parts = [class_key(part) for part in _JOINTS.split(normalize_name(name)) if not is_blank(part)]
+        known = self._occurring.intersection(parts)
+        return len(parts) > 1 and (len(known) > 1 or known.issuperset(parts))
 
 
 def _collect(cells: Sequence[tuple[Any, int]], column: str) -> tuple[list[str], set[str]]:

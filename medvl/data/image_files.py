@@ -36,11 +36,11 @@ class ImageFiles:
             cell = read_id(cell, column)
         if not isinstance(cell, str):
             raise CellError(column, f"expected a path, got {type(cell).__name__}")
-        name = os.path.expanduser(strip_text(cell))
-        if not name.lower().endswith(self.suffix.lower()):
-            name += self.suffix
+        # The second is of a file whose own name begins as a cell that a spreadsheet must not run.
+        names = [self._with_suffix(os.path.expanduser(text)) for text in (strip_text(cell), cell.strip())]
+        name = names[0]
         path = os.path.abspath(os.path.join(self.folder, name))
-        for spelling in _spellings(name):
+        for spelling in dict.fromkeys(spelling for one in names for spelling in _spellings(one)):
             candidate = os.path.abspath(os.path.join(self.folder, spelling))
             try:
                 status = os.stat(candidate)
@@ -56,6 +56,9 @@ class ImageFiles:
         if re.fullmatch(r"\S{1,250}|[^\n]{1,250}\.\w{2,5}", name):
             raise CellError(column, f"the file {name} does not exist (looked for {path})")
         raise CellError(column, f"expected the path of an image, got a text of {len(cell)} characters")
+
+    def _with_suffix(self, name: str) -> str:
+        return name if name.lower().endswith(self.suffix.lower()) else name + self.suffix
 
 
 def _spellings(name: str) -> list[str]:

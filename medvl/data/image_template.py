@@ -48,7 +48,7 @@ class ImageTemplate:
                 continue
             if is_missing(cells.get(column)):
                 return None
-            value = read_id(cells[column], column)
+            value = read_id(cells[column], column, fold=False)
             try:
                 made += format(value, spec)
             except ValueError as error:

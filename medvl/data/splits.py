@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from medvl.data.cells import fold_characters
 from medvl.data.leaks import file_identity, image_paths, join_groups
 from medvl.data.study_list import hash_column, with_texts
 from medvl.utils.checks import error_message
@@ -26,13 +27,15 @@ def group_key(study: Mapping[str, Any]) -> tuple[str, Hashable]:
 
 
 def patient_spelling(patient: str) -> str:
-    """An id without its case and the zeros before its number: ids that differ in nothing else may be one patient's.
+    """An id without its case, the zeros before its number and other forms of its characters: ids that differ in nothing else
+    may be one patient's.
 
     Example:
-        >>> [patient_spelling(patient) for patient in ("7", "007", "P-07", "p-7", "1007")]
+        >>> [patient_spelling(patient) for patient in ("7", "007", "P-07", "p\u20137", "1007")]
         ['7', '7', 'p-7', 'p-7', '1007']
     """
-    return re.sub(r"^(\D*)0+(?=\d+$)", r"\1", unicodedata.normalize("NFKC", patient).casefold())
+    text = fold_characters(unicodedata.normalize("NFKC", patient)).casefold()
+    return re.sub(r"^(\D*)0+(?=\d+$)", r"\1", text)
 
 
 def split_keys(study: Mapping[str, Any]) -> list[tuple[str, Hashable]]:
@@ -53,7 +56,8 @@ def split_by_patient(
 
     Patients are ordered by a hash of their ids and the seed, so neither the order of the rows nor the number of studies of
     a patient changes the result. Studies without a ``patient_id`` are grouped by ``study_id``. Patients who share an image
-    file, and those whose ids differ in case or in zeros before the number alone (``P7`` and ``p007``), are one group.
+    file, and those whose ids differ in case, in zeros before the number or in the kind of hyphen alone (``P-7`` and ``p–007``),
+    are one group.
 
     Args:
         studies: dictionaries with ``study_id`` and, where known, ``patient_id`` and ``image``.

@@ -30,6 +30,20 @@ def spreadsheet_cell(value: Any) -> Any:
     return value
 
 
+def original_text(text: str) -> str:
+    """The text that :func:`spreadsheet_cell` put an apostrophe before; any other text as it is.
+
+    A text between apostrophes is taken for a quoted one, and also returned as it is.
+
+    Example:
+        >>> [original_text(text) for text in ("'-1.png", "'- no effusion", "'70s", "'-a'", "-1")]
+        ['-1.png', '- no effusion', "'70s", "'-a'", '-1']
+    """
+    if text[:1] != "'" or text[-1] == "'":
+        return text
+    return text[1:] if spreadsheet_cell(text[1:]) == text else text
+
+
 class CsvWriter:
     """Write the rows of a CSV file, lines ended by a line feed.
 

@@ -9,7 +9,8 @@ import numpy as np
 import pandas
 import pytest
 
-from medvl.data import read_manifest
+from medvl.data import load_sources, read_manifest, split_by_patient
+from medvl.utils.csv_files import CsvWriter
 from medvl.utils.errors import StudyError
 
 
@@ -83,14 +84,65 @@ class TestClassNames:
         split, _ = labeled(folder, ["solid, Mass"], label_names=["Mass", "solid"])
         assert split == [["Mass", "solid"]]
 
-    @pytest.mark.parametrize("joined", ["Edema/Mass", "edema / Mass", "Edema & Mass", "Edema+Mass", "Edema and Mass"])
+    @pytest.mark.parametrize(
+        "joined",
+        [
+            "Edema/Mass",
+            "edema / Mass",
+            "Edema & Mass",
+            "Edema+Mass",
+            "Edema and Mass",
+            "Edema AND Mass",
+            "Edema or Mass",
+            "edema_and_Mass",
+            "Edema and/or Mass",
+            "Edema und Mass",
+            "Edema with Mass.",
+            "Edema\\Mass",
+            "Edema - Mass",
+            "Edema \u2013 Mass",
+            "Edema-Mass",
+            "Edema \u00b7 Mass",
+            "Edema. Mass.",
+        ],
+    )
     def test_a_joined_name_of_classes_is_an_error_until_the_names_are_given(self, folder, joined):
         with pytest.raises(
-            StudyError, match=r"row 2 .*: a name that joins others by /, &, \+ or 'and' may be one class or"
+            StudyError, match=r"row 2 .*: a name that joins other classes, as by / or 'and', may be one class or"
         ):
             labeled(folder, ["Edema", joined, "Mass"])
         assert labeled(folder, ["Edema", joined, "Mass"], label_names=["Edema", joined, "Mass"])[0][1] == [joined]
         assert labeled(folder, ["Edema", joined])[1] == ("Edema", joined), "Mass is no class of its own here"
+
+    def test_two_classes_joined_with_another_name_are_an_error(self, folder):
+        with pytest.raises(StudyError, match=r"row 2 .*: a name that joins other classes"):
+            labeled(folder, ["Edema", "Edema/Mass/Foo", "Mass"])
+
+    @pytest.mark.parametrize("cell", ["Edema\tMass", "Edema \u2022 Mass", "\u2022 Edema\n\u2022 Mass"])
+    def test_tabs_and_bullets_separate_names(self, folder, cell):
+        assert labeled(folder, [cell, "Edema"]) == ([["Edema", "Mass"], ["Edema"]], ("Edema", "Mass"))
+
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "Pleural/Other",
+            "Nodule/Mass",
+            "bandlike_or_linear",
+            "COVID-19",
+            "1-2",
+            "Ground-Glass Opacity",
+            "Mass with Nodule-like margin",
+            "Enlarged heart and vessels",
+            "St. Jude valve",
+            "HER2+",
+            "Hepatitis E",
+        ],
+    )
+    def test_a_name_of_signs_and_words_is_one_class(self, folder, name):
+        cells = ["1", "2", "Mass", "Pleural Effusion", "No Finding", "Effusion", "Opacity", name]
+        classes, names = labeled(folder, cells)
+        assert classes[-1] == [name]
+        assert len(names) == len(cells)
 
     def test_the_name_of_a_class_has_single_spaces(self, folder):
         assert labeled(folder, ["Lung  Lesion", "Lung Lesion", "Lung  Lesion"])[1] == ("Lung Lesion",)
@@ -109,6 +161,11 @@ class TestClassNames:
             "_edema_",
             "Ｅｄｅｍａ",
             "Edema|edema",
+            "Edema.",
+            "EDEMA;",
+            "Edema :",
+            "\u201cEdema\u201d",
+            "Ed\u2066ema\u200e",
         ],
     )
     def test_spellings_of_one_class(self, folder, spelling):
@@ -191,6 +248,19 @@ class TestIds:
         assert patients(folder, ["7", "'7", "7,0", "7,00", "'7.0"]) == ["7"] * 5
         assert patients(folder, ["-7a", "'-7a", "=7", "'=7", "'a'", "7,1"]) == ["-7a", "-7a", "=7", "=7", "'a'", "7,1"]
 
+    @pytest.mark.parametrize("cell", ["1,000", "1.000", "-12,000", "999.000"])
+    def test_a_number_that_is_a_thousand_or_has_decimals_is_an_error(self, folder, cell):
+        whole = cell[:-4]
+        reason = (
+            f"study 'row 2', patient: row 2: expected an id, got {cell}, which may be {whole} or {whole}000; save the"
+        )
+        with pytest.raises(StudyError, match=f"^{reason} column as whole numbers$"):
+            patients(folder, ["1", cell])
+
+    def test_other_zeros_are_decimals_and_other_thousands_texts(self, folder):
+        ids = ["7.000000", "7,0000", "1234.000", "0.000", "2,500", "1.000.000"]
+        assert patients(folder, ids) == ["7", "7", "1234", "0", "2,500", "1.000.000"]
+
     def test_a_table_saved_again_by_pandas_keeps_its_patients(self, folder):
         pandas.DataFrame({"report": ["A.", "B.", "C."], "patient": [7, None, 12]}).to_csv(folder / "t.csv", index=False)
         studies = read_manifest(folder / "t.csv", image_column=None).studies
@@ -216,6 +286,37 @@ class TestIds:
 
     def test_unicode_forms_of_one_id(self, folder):
         assert len(set(patients(folder, ["Müller", "Mu\u0308ller", "Müller\u200b"]))) == 1
+
+    @pytest.mark.parametrize(
+        "spelling",
+        [
+            *(f"P{hyphen}1 2" for hyphen in "\u2010\u2011\u2012\u2013\u2014\u2212\uff0d\ufe63"),
+            *(f"P-{unseen}1 2" for unseen in "\u200b\u200c\u200d\u200e\u202a\u2060\u2066\ufe0f\ufeff\xad"),
+            *(f"P-1{space}2" for space in "\u00a0\u2009\u202f\u3000"),
+        ],
+    )
+    def test_characters_that_look_alike_are_one_id(self, folder, spelling):
+        assert patients(folder, ["P-1 2", spelling, f"{spelling}x"]) == ["P-1 2", "P-1 2", "P-1 2x"]
+        rows = f"study_id,report\nP-1 2,A.\n{spelling},B.\n"
+        studies = read_manifest(write(folder, rows), image_column=None).studies
+        assert [study["study_id"] for study in studies] == ["P-1 2"] * 2
+
+    def test_a_patient_in_two_spellings_is_in_one_split(self, folder):
+        path = write(folder, "report,patient_id,split\nA.,P-12,train\nB.,P\u201312,test\n")
+        with pytest.raises(StudyError, match=r"row 1: the patient is in train and in test"):
+            read_manifest(path, image_column=None)
+        studies = [
+            {"study_id": str(i), "patient_id": name} for i, name in enumerate(["P-12", "P\u201312", *"abcdefgh"])
+        ]
+        for seed in range(8):
+            split = split_by_patient(studies, seed=seed)
+            assert split[0]["split"] == split[1]["split"]
+
+    def test_a_template_of_paths_has_the_characters_of_the_file(self, folder):
+        (folder / "P\u201312.png").touch()
+        studies = read_manifest(write(folder, "patient,report\nP\u201312,A.\n"), image_template="{patient}.png").studies
+        assert studies[0]["image"] == str(folder / "P\u201312.png")
+        assert studies[0]["patient_id"] == "P-12"
 
     @pytest.mark.parametrize(
         "cell",
@@ -259,6 +360,27 @@ def test_a_column_is_found_in_every_unicode_form(folder, form):
     for named in ("NFC", "NFD"):
         column = unicodedata.normalize(named, "Übersicht")
         assert read_manifest(path, image_column=None, report_column=column).studies[0]["report"] == "Text."
+
+
+def test_a_class_of_two_sources_has_one_name(folder):
+    one = write(folder, "report,finding\nA.,mass\nB.,edema\n", "one.csv")
+    two = write(folder, "report,finding\nC.,MASS.\nD.,Edema\n", "two.csv")
+    manifest = load_sources([f"text-label={one}", f"text-label={two}"], columns={"label_column": "finding"})
+    assert len([name for name in manifest.names if "mass" in name.lower()]) == 1
+
+
+@pytest.mark.parametrize("name", ["-1.png", "@2.png", "=3.png", "+a.png", "-x/4.png", "'-5.png"])
+def test_cells_that_a_spreadsheet_would_run_are_read_as_they_were(folder, name):
+    (folder / "-x").mkdir()
+    (folder / name).touch()
+    report = "- No edema."
+    with open(folder / "cases.csv", "w", newline="", encoding="utf-8") as file:
+        CsvWriter(file).write_rows([["image", "report", "+finding"], [name, report, "-Edema"]])
+    assert "'-" in (folder / "cases.csv").read_text()
+    manifest = read_manifest(folder / "cases.csv", label_column="+finding")
+    study = manifest.studies[0]
+    assert (study["image"], study["report"], manifest.names) == (str(folder / name), report, ("-Edema",))
+    assert study["study_id"] == name.removeprefix("'")
 
 
 class TestMissing:

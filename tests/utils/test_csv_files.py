@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 import medvl
-from medvl.utils.csv_files import CsvWriter, spreadsheet_cell
+from medvl.utils.csv_files import CsvWriter, original_text, spreadsheet_cell
 
 
 @pytest.mark.parametrize(
@@ -19,6 +19,7 @@ from medvl.utils.csv_files import CsvWriter, spreadsheet_cell
 )  # fmt: skip
 def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text):
     assert spreadsheet_cell(text) == f"'{text}"
+    assert original_text(f"'{text}") == text
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,11 @@ def test_text_that_a_spreadsheet_would_run_gets_an_apostrophe(text):
 )
 def test_numbers_and_other_text_stay_as_they_are(value):
     assert spreadsheet_cell(value) == value
+
+
+@pytest.mark.parametrize("text", ["", "'", "''", "'-1'", "'1", "'-1", "'90s", "'a", "-1.png", "x'-1"])
+def test_a_text_that_got_no_apostrophe_keeps_its_own(text):
+    assert original_text(text) == text
 
 
 def test_rows_are_quoted_and_can_be_raw():

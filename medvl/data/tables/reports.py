@@ -9,6 +9,7 @@ from typing import Any
 from medvl.data.cells import CellError, is_blank
 from medvl.data.tables.table import Table
 from medvl.text.headers import section_name
+from medvl.utils.csv_files import original_text
 
 _LANGUAGE = re.compile(r"[\s_](?:en|eng|english|text)$", re.IGNORECASE)
 
@@ -18,7 +19,8 @@ class ReportColumns:
 
     The text of one column is the report as it is. Of several, the texts follow each other, a blank line between them, each
     under a header where its column is named as a section of a report is (``findings``, ``Impression_EN``) and the text does not
-    begin with one.
+    begin with one. An apostrophe that keeps a spreadsheet from running a text (:func:`~medvl.utils.csv_files.original_text`) is
+    no part of it.
 
     Args:
         table: the table.
@@ -51,7 +53,7 @@ class ReportColumns:
                 continue
             if not isinstance(cell, str):
                 raise CellError(column, f"expected a str, got {type(cell).__name__}")
-            texts.append((column, cell))
+            texts.append((column, original_text(cell)))
         if len(self.columns) == 1:
             return texts[0][1] if texts else None
         return join_texts(texts) or None
