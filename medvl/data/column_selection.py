@@ -24,15 +24,14 @@ def applicable_options(options: Mapping[str, Any], path: str | Path) -> tuple[di
         path: the table.
     """
     own = read_table(path)
-    joins = [join for join in _listed(options.get("join")) if parse_join(join).key in own.columns]
+    joins = [join for join in _listed(options.get("join")) if own.has_column(parse_join(join).key)]
     table = read_joined_table(path, joins) if joins else own
-    present = set(table.columns)
     found = {
         name: value
         for name, value in options.items()
         if value is not None
         and name != "join"
-        and (name in _OF_EVERY_TABLE or set(_columns_of(name, value)) <= present)
+        and (name in _OF_EVERY_TABLE or all(map(table.has_column, _columns_of(name, value))))
     }
     return {**found, **({"join": joins} if joins else {})}, table
 

@@ -60,9 +60,10 @@ def read_manifest(
 ) -> Manifest:
     """Read a table of studies into a MONAI datalist: CSV, TSV, JSON, JSONL, also as ``.gz``, Parquet or Excel.
 
-    A named column must exist. A cell may be empty: a study without a report, an image or a label has no such key. A row with
-    neither image nor report, a missing image file, an invalid finding state, a label of the wrong width, an unknown split, a
-    patient or an image in two splits, or an image whose rows state a finding differently is an error that names row and column.
+    A named column must exist; its name may differ in case, spaces and signs, unless two do. A cell may be empty: a study
+    without a report, an image or a label has no such key. A row with neither image nor report, a missing image file, an
+    invalid finding state, a label of the wrong width, an unknown split, a patient or an image in two splits, or an image whose
+    rows state a finding differently is an error that names row and column.
 
     Args:
         path: the table (:func:`medvl.data.tables.read_table`), or an image folder with a table ``metadata.jsonl``; relative
@@ -80,8 +81,8 @@ def read_manifest(
             order, where the table has two or more of them.
         label_names: finding names for one column that holds them all. Default: the names that occur, sorted.
         split_column: train, val or test (or training, valid, validation, dev). Default: ``split`` if there is one.
-        patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one, else the patients in file names
-            of CT-RATE (``train_2_a_1.nii.gz``), ChestX-ray14, CheXpert, MIMIC-CXR and BIDS.
+        patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one. Rows without a patient get the
+            one in file names of CT-RATE (``train_2_a_1.nii.gz``), ChestX-ray14, CheXpert, MIMIC-CXR and BIDS.
         study_column: rows of one study are views that belong to the same report. Default: ``study_id`` or ``study`` if
             there is one, else rows that name the same image are one study. An id that several patients have, as where
             each patient's studies are numbered from 1, gets the patient before it ("p7/1").

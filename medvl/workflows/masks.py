@@ -13,6 +13,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, SelectItemsd, Transform
 
 from medvl.data import Manifest, StudyDataset, SyntheticChestCT, SyntheticChestXRay, table_path
+from medvl.data.cells import strip_text
 from medvl.data.studies import SYNTHETIC, synthetic_dataset
 from medvl.data.tables import read_table
 from medvl.transforms import (
@@ -159,12 +160,11 @@ def find_masks(
     if not mask_columns:
         return _generated(run, manifest, data)
     rows = read_table(table)
-    named = [(name, column or name) for name, _, column in (entry.partition("=") for entry in mask_columns)]
-    for _, column in named:
-        rows.resolve_column(column, "mask_column")
+    entries = [(name, column or name) for name, _, column in (entry.partition("=") for entry in mask_columns)]
+    named = [(name, rows.resolve_column(column, "mask_column")) for name, column in entries]
     paths: dict[int, list[str | None]] = {}
     for row in rows:
-        cells = [str(row.cells.get(column) or "").strip() for _, column in named]
+        cells = [strip_text(str(row.cells.get(column) or "")) for _, column in named]
         if any(cells):
             paths[row.number] = [str(_existing(table, cell, row.position)) if cell else None for cell in cells]
     return Masks([name for name, _ in named], paths)

@@ -318,7 +318,7 @@ class TrainedRun:
         locations = [self.config["data"], *(parse_source(source)[1] for source in self.config["sources"])]
         tables = [table for name in locations if (table := table_path(name, self.path)).is_file()]
         named = self.config["columns"].get("split_column") or "split"
-        if any(named in read_table(table).columns for table in tables):
+        if any(read_table(table).has_column(named) for table in tables):
             return studies
         return [{**study, "split": self.split_record.split_of(study) or study["split"]} for study in studies]
 

@@ -17,7 +17,7 @@ import zipfile
 import pandas
 import pytest
 
-from medvl.data import read_manifest
+from medvl.data import load_sources, read_manifest
 from medvl.data.tables import read_joined_table, read_table
 from medvl.data.tables.reports import join_texts
 from medvl.utils.errors import StudyError
@@ -216,6 +216,72 @@ def test_columns_that_differ_in_case_only_are_not_chosen_between(tmp_path):
         read_manifest(path, image_column=None)
 
 
+@pytest.mark.parametrize(
+    ("header", "argument", "key"),
+    [
+        *(("Split", "split_column", "split"), ("SPLIT", "split_column", "split"), (" split_", "split_column", "split")),
+        *((name, "patient_column", "patient_id") for name in ("Patient_ID", "PatientID", "Patient ID", "Patient.ID")),
+        *((name, "patient_column", "patient_id") for name in ("Patient", "SubjectID", "SUBJECT-ID")),
+        *((name, "study_column", "study_id") for name in ("Study_ID", "StudyID", "STUDY")),
+        *(("Report", "report_column", "report"), ("REPORT", "report_column", "report")),
+    ],
+)
+@pytest.mark.parametrize("labels", ["", ",Edema,Fracture"])
+def test_a_column_is_found_in_whatever_case_and_signs(tmp_path, header, argument, key, labels):
+    path = tmp_path / "cases.csv"
+    values = {"split": "test", "patient_id": "p7", "study_id": "s7", "report": "Clear."}
+    report = "" if key == "report" else ",report"
+    states = ",1,0" if labels else ""
+    path.write_text(f"{header}{report}{labels}\n{values[key]}{report and ',Clear.'}{states}\n")
+    study = read_manifest(path, image_column=None).studies[0]
+    assert study[key] == values[key]
+    path.write_text(f"{header}{report},{header.swapcase()}\n{values[key]}{report and ',Clear.'},x\n")
+    with pytest.raises(
+        ValueError, match=rf"^{argument}: cases\.csv has the columns '.*' and '.*', whose names differ only"
+    ):
+        read_manifest(path, image_column=None)
+
+
+def test_a_column_of_images_is_found_in_whatever_case(tmp_path):
+    (tmp_path / "a.png").touch()
+    (tmp_path / "cases.csv").write_text("Image,Report,Split\na.png,Clear.,train\n")
+    study = read_manifest(tmp_path / "cases.csv").studies[0]
+    assert {"image": str(tmp_path / "a.png"), "report": "Clear.", "split": "train"}.items() <= study.items()
+    (study,) = load_sources(data=tmp_path / "cases.csv").studies
+    assert {"image": str(tmp_path / "a.png"), "report": "Clear.", "split": "train"}.items() <= study.items()
+
+
+def test_a_column_of_exactly_this_name_is_the_one_that_is_meant(tmp_path):
+    path = tmp_path / "cases.csv"
+    path.write_text("report,CD4,CD4+,CD4-,T-1\nClear.,1,0,0,1\n")
+    for column in ("CD4", "CD4+", "CD4-"):
+        assert read_manifest(path, image_column=None, label_column=column).names == (column,)
+    assert read_manifest(path, image_column=None, label_column="t1").names == ("T-1",)
+    with pytest.raises(
+        ValueError, match=r"has the columns 'CD4' and 'CD4\+', whose names differ only in case, spaces or"
+    ):
+        read_manifest(path, image_column=None, label_column="cd4 ?")
+
+
+@pytest.mark.parametrize("header", ["report,finding", "Report,FINDING", "finding,report", '" report","\ufefffinding"'])
+def test_a_header_that_is_repeated_is_an_error_that_names_the_line(tmp_path, header):
+    path = tmp_path / "cases.csv"
+    path.write_text(f"report,finding\nClear.,No Finding\n{header}\nWet.,Edema\n", encoding="utf-8")
+    message = r"row 2 \(line 3\): the row repeats the names of the columns, as where two tables were put into one file$"
+    with pytest.raises(StudyError, match=message):
+        read_manifest(path, image_column=None, label_column="finding")
+    manifest = read_manifest(path, image_column=None, label_column="finding", on_error="skip")
+    assert (len(manifest), manifest.names) == (2, ("Edema", "No Finding"))
+    path.write_text("report\nClear.\nreport\n")
+    assert problems(path)[1].startswith("the row repeats")
+
+
+def test_rows_of_numbers_and_of_some_names_repeat_no_header(tmp_path):
+    (tmp_path / "a.csv").write_text("0,1\n1,0\n0,1\n")
+    (tmp_path / "b.csv").write_text("report,finding\nfinding,Edema\nfinding,finding\n")
+    assert problems(tmp_path / "a.csv") == problems(tmp_path / "b.csv") == ["", ""]
+
+
 def test_long_cells_are_whole(tmp_path):
     path = tmp_path / "cases.csv"
     path.write_text(f'id,report\na,"{"No edema. " * 100_000}"\n')
@@ -360,6 +426,11 @@ def test_joins(tmp_path):
         ("key,y\n7,1\n", "id", "join: labels.csv has no column 'id'; its columns are key, y."),
         ("id,y\n7,1\n", "key=id", "join: cases.csv has no column 'key'; its columns are id, report."),
         ("id,y\n7,1,2\n", "id", "join: labels.csv, row 1 (line 2): the row has 3 cells, expected 2"),
+        (
+            'id,y\n"1,000",1\n',
+            "id",
+            "join: labels.csv, id: row 1 (line 2): expected an id, got 1,000, which may be 1 or",
+        ),
         ("id,y\n7,1\n", "", "join must be TABLE:KEY or TABLE:KEY=KEY_OF_TABLE, got"),
     ],
 )
@@ -368,6 +439,14 @@ def test_joins_that_are_refused(tmp_path, labels, join, message):
     (tmp_path / "labels.csv").write_text(labels)
     with pytest.raises(ValueError, match=re.escape(message)):
         list(read_joined_table(tmp_path / "cases.csv", f"{tmp_path / 'labels.csv'}:{join}"))
+
+
+def test_a_row_whose_key_cannot_be_read_is_no_row_without_another(tmp_path):
+    (tmp_path / "cases.csv").write_text("id,report\n7,A.\n1.000,B.\n")
+    (tmp_path / "labels.csv").write_text("id,y\n7,1\n")
+    found = [row.problem for row in read_joined_table(tmp_path / "cases.csv", f"{tmp_path / 'labels.csv'}:id")]
+    assert found[0] == ""
+    assert found[1].startswith("the key 'id' of the joined table: expected an id, got 1.000, which may be 1 or 1000")
 
 
 def test_texts_of_several_columns_have_the_headers_of_their_sections():

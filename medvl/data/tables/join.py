@@ -64,8 +64,8 @@ class JoinedTable(Table):
         join: the other table and the keys.
 
     Raises:
-        ValueError: If a key is no column of its table, or is in several rows of the other table; on iterating, if no row has a
-            row in the other table.
+        ValueError: If a key is no column of its table, or a cell of the other table's key is no id or is in several rows; on
+            iterating, if no row has a row in the other table.
     """
 
     def __init__(self, table: Table, join: Join) -> None:
@@ -81,13 +81,6 @@ class JoinedTable(Table):
         self._rows = self._by_key(other, other_key)
         self._unmatched = 0
 
-    @staticmethod
-    def _id(cells: dict[str, Any], column: str) -> str:
-        try:
-            return read_id(cells.get(column), column)
-        except CellError:
-            return ""
-
     def _by_key(self, other: Table, key: str) -> dict[str, tuple[Any, ...]]:
         rows: dict[str, tuple[Any, ...]] = {}
         places: dict[str, int] = {}
@@ -96,7 +89,10 @@ class JoinedTable(Table):
         for row in other:
             if row.problem:
                 raise ValueError(f"join: {other.name}, {row.position}: {row.problem}.")
-            value = self._id(row.cells, key)
+            try:
+                value = read_id(row.cells.get(key), key)
+            except CellError as error:
+                raise ValueError(f"join: {other.name}, {key}: {row.position}: {error.reason}.") from error
             if not value:
                 continue
             if value in rows:
@@ -120,10 +116,13 @@ class JoinedTable(Table):
         blank = (None,) * len(self._added)
         for row in self._table:
             rows += 1
-            found = self._rows.get(self._id(row.cells, self._key))
+            found, problem = None, row.problem
+            try:
+                found = self._rows.get(read_id(row.cells.get(self._key), self._key))
+            except CellError as error:
+                problem = problem or f"the key {self._key!r} of the joined table: {error.reason}"
             self._unmatched += found is None
             values = dict(zip(self._added, blank if found is None else found, strict=True))
-            problem = row.problem
             for column in self._common:
                 own, joined = row.cells.get(column), values.pop(column)
                 if is_missing(own) or is_missing(joined):

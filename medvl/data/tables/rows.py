@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -66,7 +66,8 @@ def shown_name(name: str) -> str:
 def name_cells(columns: Sequence[str], cells: Sequence[Any]) -> tuple[dict[str, Any], str]:
     """The cells of a row by their columns, and why the row cannot be read; ``""`` if it can.
 
-    A cell in a column without a name is a problem, since it may be the end of a text with a separator; but for the first
+    A row of the names of all columns, in whatever order, is a problem, since it is the header of a table that was put behind
+    another. A cell in a column without a name is one, since it may be the end of a text with a separator; but for the first
     column, where pandas writes the numbers of rows. Cells may be missing in columns without a name at the end of the header.
     """
     if len(cells) < len(columns) and not any(columns[len(cells) :]):
@@ -75,6 +76,8 @@ def name_cells(columns: Sequence[str], cells: Sequence[Any]) -> tuple[dict[str, 
     if len(cells) != len(columns):
         hint = "; is a text with the separator not in quotes?" if len(cells) > len(columns) else ""
         return named, f"the row has {len(cells)} cells, expected {len(columns)} as in the header{hint}"
+    if _is_repeated_header(named):
+        return named, "the row repeats the names of the columns, as where two tables were put into one file"
     if len(named) < len(columns):
         for number, (column, cell) in enumerate(zip(columns, cells, strict=True), start=1):
             if not column and number > 1 and not is_missing(cell):
@@ -83,3 +86,14 @@ def name_cells(columns: Sequence[str], cells: Sequence[Any]) -> tuple[dict[str, 
                     f"cell {number} is in a column without a name; is a text with the separator not in quotes?",
                 )
     return named, ""
+
+
+def _is_repeated_header(named: Mapping[str, Any]) -> bool:
+    """Whether the cells are the names of the columns; numbers are none."""
+    names = set()
+    for column, cell in named.items():
+        name = column_name(cell) if isinstance(cell, str) else ""
+        if name not in named and name.casefold() != column.casefold():
+            return False  # of almost all rows the first cell says so
+        names.add(name)
+    return len(names) == len(named) and any(char.isalpha() for name in names for char in name)
