@@ -31,7 +31,7 @@ _ONE_SPELLING = str.maketrans(dict.fromkeys(_ZERO_WIDTH, "") | dict.fromkeys(_HY
 _ENDS = " .,;:!\"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 _SMALL_NUMBER = re.compile(r"[+-]?[0-9]{1,2}([.,][0-9]{1,2})?")
 _THOUSAND_OR_ONE = re.compile(r"[+-]?[1-9][0-9]{0,2}[.,]000")
-_SEPARATORS = re.compile(r"[;|\n\t\uff1b\uff5c\u2022]")
+_SEPARATORS = re.compile(r"[;|\n\uff1b\uff5c\u2022]")
 _COMMAS = re.compile(r"[,\uff0c\u3001]")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _ELEMENT = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,'"\s][^,'"]*|(?=,))\s*(,|\s|$)\s*""")
@@ -132,28 +132,32 @@ def read_id(cell: Any, column: str, fold: bool = True) -> str:
 
 
 def normalize_name(name: str) -> str:
-    """A column or finding name without its case, underscores, extra white space, other forms of its characters, and the
-    punctuation and quotes at its ends.
+    """A column or finding name without its case, underscores, extra white space, and other forms of its characters.
 
     Example:
-        >>> normalize_name("Pleural_Effusion. ")
+        >>> normalize_name("Pleural_Effusion ")
         'pleural effusion'
     """
     name = fold_characters(unicodedata.normalize("NFKC", strip_text(name)))
-    name = " ".join(name.replace("_", " ").casefold().split())
+    return " ".join(name.replace("_", " ").casefold().split())
+
+
+def strip_ends(name: str) -> str:
+    """A name without white space, punctuation and quotes at its ends; one of nothing else as it is."""
     return name.strip(_ENDS) or name
 
 
 def class_key(name: Any) -> str:
-    """What two spellings of one class have in common: :func:`normalize_name`, and ``2`` for ``2.0``."""
-    return _without_fraction(normalize_name(str(name)))
+    """What two spellings of one class have in common: :func:`normalize_name`, without punctuation and quotes at its ends, and
+    ``2`` for ``2.0``."""
+    return _without_fraction(strip_ends(normalize_name(str(name))))
 
 
 def split_cell(cell: Any, column: str) -> tuple[list[Any], bool]:
     """The parts of a cell that holds a whole label, and whether they are those of a list, whose elements are not split.
 
     A list is one of JSON, of Python (``['a', 'b']``) or of NumPy (``['a' 'b']``, ``[1. 0.]``); any other text is split at
-    ``|``, ``;``, tabs, bullets and line breaks, and numbers also at commas or white space. Missing parts stay, since a list of
+    ``|``, ``;``, bullets and line breaks, and numbers also at commas or white space. Missing parts stay, since a list of
     numbers has them.
 
     Raises:
@@ -228,6 +232,4 @@ def _is_number(text: str) -> bool:
 
 
 def _without_fraction(text: str) -> str:
-    if _THOUSAND_OR_ONE.fullmatch(text) or not re.fullmatch(r"[+-]?\d+(\.0*|,0+)", text):
-        return text
-    return re.split("[.,]", text)[0]
+    return re.split("[.,]", text)[0] if re.fullmatch(r"[+-]?\d+(\.0*|,0+)", text) else text

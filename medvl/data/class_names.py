@@ -10,18 +10,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from medvl.data.cells import CellError, class_key, is_blank, normalize_name, split_cell, split_commas, strip_text
+from medvl.data.cells import (
+    CellError,
+    class_key,
+    is_blank,
+    normalize_name,
+    split_cell,
+    split_commas,
+    strip_ends,
+    strip_text,
+)
 from medvl.text import finding_names
 from medvl.utils.checks import error_message
 
 MAX_NAME_LENGTH = 100
 """Characters of a class name; longer cells are reports of a column that was named by mistake."""
 
-# Signs and words between the names of two classes; a hyphen between digits is that of a range.
-_JOINTS = re.compile(
-    r"[/\\&+\u00b7\u2044\u2215]|[.:](?=\s)|(?<!\d)-|-(?!\d)"
-    r"|(?<![^\s/])(?:and|or|with|plus|und|oder|mit|et|ou|y|e|o)(?![^\s/])"
-)
+# What joins the names of two classes; a hyphen, a colon or a stop may also be part of one (PET-CT, Lung: nodule).
+_JOINTS = re.compile(r"[/\\&+\u2044\u2215]|(?<![^\s/])(?:and|or|with|plus|und|oder|mit|et|ou|avec|y|e|o|con)(?![^\s/])")
 
 
 class ClassNames:
@@ -29,8 +35,8 @@ class ClassNames:
 
     Spellings that differ by case, white space, underscores or punctuation at their ends are one class, under its most frequent
     spelling. A comma separates names where both sides are classes: of the column's other cells, or findings of CheXpert. A
-    cell whose comma may also be part of a name is an error, and so is one that joins classes of other cells, as by ``/``,
-    ``&``, ``-``, "and" or "or"; with ``label_names`` there is no doubt.
+    cell whose comma may also be part of a name is an error, and so is one of classes of other cells joined by ``/``, ``&``,
+    ``+``, "and", "or" and the like; with ``label_names`` there is no doubt.
 
     Args:
         column: name of the column.
@@ -90,7 +96,7 @@ class ClassNames:
                 longest = max(longest, len(str(cell)))
                 continue
             for name in names:
-                spellings.setdefault(class_key(name), Counter())[name] += number
+                spellings.setdefault(class_key(name), Counter())[strip_ends(name)] += number
                 longest = max(longest, len(name))
         if longest > MAX_NAME_LENGTH:  # the text itself may be a report
             expected = f"name a column of class names of at most {MAX_NAME_LENGTH} characters"
@@ -124,7 +130,7 @@ class ClassNames:
                 )
                 raise CellError(self.column, reason)
             elif is_list or len(split := split_commas(name)) < 2:
-                names.append(name.rstrip(",").strip() if not is_list else name)
+                names.append(name)
             elif all(class_key(one) in self._known for one in split):
                 names += split
             elif self._given:
@@ -137,10 +143,9 @@ class ClassNames:
         return names
 
     def _joins_classes(self, name: str) -> bool:
-        """Whether a name consists of several, all of which or two of which are classes of other cells."""
+        """Whether a name consists of several that are classes of other cells."""
         parts = [class_key(part) for part in _JOINTS.split(normalize_name(name)) if not is_blank(part)]
-        known = self._occurring.intersection(parts)
-        return len(parts) > 1 and (len(known) > 1 or known.issuperset(parts))
+        return len(parts) > 1 and self._occurring.issuperset(parts)
 
 
 def _collect(cells: Sequence[tuple[Any, int]], column: str) -> tuple[list[str], set[str]]:
@@ -156,7 +161,7 @@ def _collect(cells: Sequence[tuple[Any, int]], column: str) -> tuple[list[str], 
             if is_blank(name):
                 continue
             if is_list or len(split_commas(name)) < 2:
-                whole.append(name.rstrip(",").strip() if not is_list else name)
+                whole.append(name)
             else:
                 with_comma.add(name)
     return whole, with_comma

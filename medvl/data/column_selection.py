@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from medvl.data.default_columns import warn_of_unused
 from medvl.data.image_template import template_parts
 from medvl.data.tables import Table, read_joined_table, read_table
 from medvl.data.tables.join import absolute_join, parse_join
@@ -24,27 +25,31 @@ def applicable_options(options: Mapping[str, Any], path: str | Path) -> tuple[di
         path: the table.
     """
     own = read_table(path)
-    joins = [join for join in _listed(options.get("join")) if own.has_column(parse_join(join).key)]
+    joins = [join for join in _listed(options.get("join")) if parse_join(join).key in own.columns]
     table = read_joined_table(path, joins) if joins else own
+    present = set(table.columns)
     found = {
         name: value
         for name, value in options.items()
         if value is not None
         and name != "join"
-        and (name in _OF_EVERY_TABLE or all(map(table.has_column, _columns_of(name, value))))
+        and (name in _OF_EVERY_TABLE or set(_columns_of(name, value)) <= present)
     }
     return {**found, **({"join": joins} if joins else {})}, table
 
 
 def missing_columns(options: Mapping[str, Any], table: Table) -> dict[str, Any]:
     """Arguments that say of a table without images or without reports that it has none."""
-    return {
+    missing = {
         argument: None
         for argument, default in table.default_columns.items()
         if argument not in options
         and default not in table.columns
         and not (argument == "image_column" and "image_template" in options)
     }
+    for argument in missing:
+        warn_of_unused(table, (table.default_columns[argument],), argument)
+    return missing
 
 
 def absolute_options(options: Mapping[str, Any]) -> dict[str, Any]:

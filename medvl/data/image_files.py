@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import stat
@@ -36,11 +37,11 @@ class ImageFiles:
             cell = read_id(cell, column)
         if not isinstance(cell, str):
             raise CellError(column, f"expected a path, got {type(cell).__name__}")
-        # The second is of a file whose own name begins as a cell that a spreadsheet must not run.
-        names = [self._with_suffix(os.path.expanduser(text)) for text in (strip_text(cell), cell.strip())]
+        # The second, if it differs, is of a file whose own name begins as a cell that a spreadsheet must not run.
+        names = [self._with_suffix(text) for text in dict.fromkeys((strip_text(cell), cell.strip()))]
         name = names[0]
         path = os.path.abspath(os.path.join(self.folder, name))
-        for spelling in dict.fromkeys(spelling for one in names for spelling in _spellings(one)):
+        for spelling in itertools.chain.from_iterable(map(_spellings, names)):
             candidate = os.path.abspath(os.path.join(self.folder, spelling))
             try:
                 status = os.stat(candidate)
@@ -57,7 +58,8 @@ class ImageFiles:
             raise CellError(column, f"the file {name} does not exist (looked for {path})")
         raise CellError(column, f"expected the path of an image, got a text of {len(cell)} characters")
 
-    def _with_suffix(self, name: str) -> str:
+    def _with_suffix(self, text: str) -> str:
+        name = os.path.expanduser(text)
         return name if name.lower().endswith(self.suffix.lower()) else name + self.suffix
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 from array import array
@@ -175,21 +174,23 @@ def _patients_from_names(studies: StudyList, folder: Path) -> tuple[StudyList, s
     of that name have where they have one; with the data set whose convention the first follows, or ``""``."""
     start = str(folder.absolute()).rstrip(os.sep) + os.sep
 
-    def name_of(place: int) -> tuple[str, str] | None:
-        study_id, image = studies.text("study_id", place), studies.text("image", place)
+    def name_of(study_id: str, image: str) -> tuple[str, str] | None:
         near = image[len(start) :] if image.startswith(start) else image and os.path.relpath(image, folder)
         return patient_from_name(study_id) or (patient_from_name(near) if near and near != study_id else None)
 
-    has_patient = studies.has("patient_id").tolist()
+    def rows() -> Iterator[tuple[str, str, str]]:
+        return zip(*map(studies.column, ("patient_id", "study_id", "image")), strict=True)
+
     given: dict[str, set[str]] = {}
-    for place in itertools.compress(itertools.count(), has_patient):
-        if found := name_of(place):
-            given.setdefault(found[0], set()).add(studies.text("patient_id", place))
+    if studies.has("patient_id").any():
+        for patient, study_id, image in rows():
+            if patient and (found := name_of(study_id, image)):
+                given.setdefault(found[0], set()).add(patient)
     conventions: list[str] = []
 
     def patients() -> Iterator[str]:
-        for place, patient in enumerate(studies.column("patient_id")):
-            found = None if has_patient[place] else name_of(place)
+        for patient, study_id, image in rows():
+            found = None if patient else name_of(study_id, image)
             if found and not conventions:
                 conventions.append(found[1])
             known = given.get(found[0], ()) if found else ()

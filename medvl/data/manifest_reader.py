@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from medvl.data.cells import CellError, describe_cell, is_blank, read_id, strip_text
+from medvl.data.default_columns import default_column, split_name, warn_of_unused
 from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
@@ -22,23 +23,6 @@ from medvl.data.tables.header import describe_columns
 from medvl.data.tables.reports import ReportColumns
 from medvl.utils.checks import check_option, check_text, error_message
 from medvl.utils.errors import StudyError
-
-# The first of these columns that the table has is used if no column is named.
-_PATIENT_COLUMNS = ("patient_id", "patient", "subject_id")
-_STUDY_COLUMNS = ("study_id", "study")
-_SPLIT_COLUMNS = ("split",)
-
-_SPLIT_NAMES = {
-    "train": "train",
-    "training": "train",
-    "val": "val",
-    "valid": "val",
-    "validate": "val",
-    "validation": "val",
-    "dev": "val",
-    "test": "test",
-    "testing": "test",
-}
 
 
 def read_manifest(
@@ -60,10 +44,9 @@ def read_manifest(
 ) -> Manifest:
     """Read a table of studies into a MONAI datalist: CSV, TSV, JSON, JSONL, also as ``.gz``, Parquet or Excel.
 
-    A named column must exist; its name may differ in case, spaces and signs, unless two do. A cell may be empty: a study
-    without a report, an image or a label has no such key. A row with neither image nor report, a missing image file, an
-    invalid finding state, a label of the wrong width, an unknown split, a patient or an image in two splits, or an image whose
-    rows state a finding differently is an error that names row and column.
+    A named column must exist. A cell may be empty: a study without a report, an image or a label has no such key. A row with
+    neither image nor report, a missing image file, an invalid finding state, a label of the wrong width, an unknown split, a
+    patient or an image in two splits, or an image whose rows state a finding differently is an error that names row and column.
 
     Args:
         path: the table (:func:`medvl.data.tables.read_table`), or an image folder with a table ``metadata.jsonl``; relative
@@ -80,12 +63,14 @@ def read_manifest(
             ``['a', 'b']``) or with a list of numbers (``1;0;-1;;1``). None takes CheXpert's fourteen columns, in CheXpert's
             order, where the table has two or more of them.
         label_names: finding names for one column that holds them all. Default: the names that occur, sorted.
-        split_column: train, val or test (or training, valid, validation, dev). Default: ``split`` if there is one.
-        patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one. Rows without a patient get the
-            one in file names of CT-RATE (``train_2_a_1.nii.gz``), ChestX-ray14, CheXpert, MIMIC-CXR and BIDS.
+        split_column: train, val or test (or training, valid, validation, dev). Default: ``split`` if there is one, also as
+            ``Split`` if it holds nothing but names of splits.
+        patient_column: Default: ``patient_id``, ``patient`` or ``subject_id`` if there is one, or else another spelling of the
+            first or the last, as ``PatientID``. Rows without a patient get the one in file names of CT-RATE
+            (``train_2_a_1.nii.gz``), ChestX-ray14, CheXpert, MIMIC-CXR and BIDS.
         study_column: rows of one study are views that belong to the same report. Default: ``study_id`` or ``study`` if
-            there is one, else rows that name the same image are one study. An id that several patients have, as where
-            each patient's studies are numbered from 1, gets the patient before it ("p7/1").
+            there is one, or another spelling of the first, else rows that name the same image are one study. An id that several
+            patients have, as where each patient's studies are numbered from 1, gets the patient before it ("p7/1").
         image_root: the folder that relative image paths are relative to. Default: the table's.
         image_suffix: what is added to image paths that do not end in it, as ``.png``.
         image_template: the path of a row's image, made of columns, instead of ``image_column``: ``"{split}/{VolumeName}"``,
@@ -144,8 +129,10 @@ def read_manifest(
     labels = label_reader(table, label_column, label_names)
     defaults = table.default_columns
     if report_column == "report":
-        absent = defaults["report_column"] not in table.columns and labels is not None
-        report_column = None if absent else defaults["report_column"]
+        report_column = defaults["report_column"]
+        if report_column not in table.columns and labels is not None:
+            warn_of_unused(table, (report_column,), "report_column")
+            report_column = None
     if image_template is not None and image_column not in ("image", None):
         raise ValueError(error_message("image_template", "be given without image_column", repr(image_column)))
     template = None if image_template is None else ImageTemplate(image_template, table)
@@ -154,9 +141,9 @@ def read_manifest(
         image=table.resolve_column(image_column, "image_column") if image_column and template is None else None,
         template=template,
         report=ReportColumns(table, report_column) if report_column else None,
-        split=_column_or_default(table, split_column, _SPLIT_COLUMNS, "split_column"),
-        patient=_column_or_default(table, patient_column, _PATIENT_COLUMNS, "patient_column"),
-        study=_column_or_default(table, study_column, _STUDY_COLUMNS, "study_column"),
+        split=_column_or_default(table, split_column, "split_column"),
+        patient=_column_or_default(table, patient_column, "patient_column"),
+        study=_column_or_default(table, study_column, "study_column"),
     )
     if columns.image is None and columns.template is None and columns.report is None:
         raise ValueError(
@@ -228,10 +215,8 @@ def _check_texts(single: Mapping[str, object], several: Mapping[str, object], pa
             raise TypeError(error_message(name, "be a path", type(value).__name__))
 
 
-def _column_or_default(table: Table, column: str | None, defaults: tuple[str, ...], argument: str) -> str | None:
-    if column is not None:
-        return table.resolve_column(column, argument)
-    return table.find_column(defaults, argument)
+def _column_or_default(table: Table, column: str | None, argument: str) -> str | None:
+    return default_column(table, argument) if column is None else table.resolve_column(column, argument)
 
 
 def _read_row(
@@ -283,7 +268,7 @@ def _given_id(row: Row, columns: _Columns) -> str:
 
 
 def _split_name(cell: Any, column: str) -> str:
-    name = _SPLIT_NAMES.get(strip_text(str(cell)).lower())
+    name = split_name(cell)
     if name is None:
         received = "an empty cell" if is_blank(cell) else describe_cell(cell)
         raise CellError(column, f"expected train, val or test, got {received}")

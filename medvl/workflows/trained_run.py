@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from medvl.data import Manifest, StudyDataset, StudyLoader, load_sources, parse_source, read_manifest, table_path
 from medvl.data.cells import class_key
 from medvl.data.column_selection import OF_ONE_TABLE, applicable_options
+from medvl.data.default_columns import default_column
 from medvl.data.locations import parse_location
 from medvl.data.splits import SPLITS
 from medvl.data.tables import read_table
@@ -316,9 +317,9 @@ class TrainedRun:
     def _as_in_training(self, studies: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:
         """The studies of the sources, with the splits they had where the sources have no splits of their own."""
         locations = [self.config["data"], *(parse_source(source)[1] for source in self.config["sources"])]
-        tables = [table for name in locations if (table := table_path(name, self.path)).is_file()]
-        named = self.config["columns"].get("split_column") or "split"
-        if any(read_table(table).has_column(named) for table in tables):
+        tables = [read_table(path) for name in locations if (path := table_path(name, self.path)).is_file()]
+        named = self.config["columns"].get("split_column")
+        if any(named in table.columns if named else default_column(table, "split_column") for table in tables):
             return studies
         return [{**study, "split": self.split_record.split_of(study) or study["split"]} for study in studies]
 

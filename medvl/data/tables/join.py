@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -12,6 +13,8 @@ from medvl.data.cells import CellError, is_missing, read_id
 from medvl.data.tables.rows import Row
 from medvl.data.tables.table import Progress, Table, read_table
 from medvl.utils.checks import error_message
+
+logger = logging.getLogger(__name__)
 
 
 class Join(NamedTuple):
@@ -56,16 +59,17 @@ class JoinedTable(Table):
     """A table whose rows have the cells of another table's row of the same key.
 
     Several rows may have one key, but in the other table each key is in one row. Keys are compared as ids are: ``7``, ``7.0``
-    and ``="7"`` are one. A row without a row in the other table has blank cells in its columns, and is counted in
-    ``unmatched``. A column that both tables have is a problem of the rows where they differ.
+    and ``="7"`` are one. A row without a row in the other table, or with a key that is no id, has blank cells in its columns,
+    and is counted in ``unmatched``; a warning counts the keys of the other table that are no ids. A column that both tables
+    have is a problem of the rows where they differ.
 
     Args:
         table: the first table.
         join: the other table and the keys.
 
     Raises:
-        ValueError: If a key is no column of its table, or a cell of the other table's key is no id or is in several rows; on
-            iterating, if no row has a row in the other table.
+        ValueError: If a key is no column of its table, or is in several rows of the other table; on iterating, if no row has a
+            row in the other table.
     """
 
     def __init__(self, table: Table, join: Join) -> None:
@@ -83,6 +87,7 @@ class JoinedTable(Table):
 
     def _by_key(self, other: Table, key: str) -> dict[str, tuple[Any, ...]]:
         rows: dict[str, tuple[Any, ...]] = {}
+        bad: list[CellError] = []
         places: dict[str, int] = {}
         repeated: dict[str, int] = {}
         known: dict[Any, Any] = {}  # one object for each short text, of which labels and splits have few
@@ -92,7 +97,8 @@ class JoinedTable(Table):
             try:
                 value = read_id(row.cells.get(key), key)
             except CellError as error:
-                raise ValueError(f"join: {other.name}, {key}: {row.position}: {error.reason}.") from error
+                bad.append(error)
+                continue
             if not value:
                 continue
             if value in rows:
@@ -100,6 +106,14 @@ class JoinedTable(Table):
             cells = (row.cells.get(column) for column in self._added)
             rows[value] = tuple(known.setdefault(c, c) if isinstance(c, str) and len(c) < 9 else c for c in cells)
             places.setdefault(value, row.number)
+        if bad:
+            logger.warning(
+                "join: %d of the keys in the column %r of %s are no ids; the first: %s.",
+                len(bad),
+                key,
+                other.name,
+                bad[0].reason,
+            )
         if repeated:
             first, second = next(iter(repeated.items()))
             raise ValueError(
@@ -116,13 +130,13 @@ class JoinedTable(Table):
         blank = (None,) * len(self._added)
         for row in self._table:
             rows += 1
-            found, problem = None, row.problem
             try:
                 found = self._rows.get(read_id(row.cells.get(self._key), self._key))
-            except CellError as error:
-                problem = problem or f"the key {self._key!r} of the joined table: {error.reason}"
+            except CellError:
+                found = None
             self._unmatched += found is None
             values = dict(zip(self._added, blank if found is None else found, strict=True))
+            problem = row.problem
             for column in self._common:
                 own, joined = row.cells.get(column), values.pop(column)
                 if is_missing(own) or is_missing(joined):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import difflib
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
-from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -83,12 +82,11 @@ class Table:
 
     @property
     def default_columns(self) -> dict[str, str]:
-        """The columns of images and of reports where none are named, by the argument that names them; the usual name where the
-        table has none."""
+        """The columns of images and of reports where none are named, by the argument that names them."""
         names = {"image_column": ("image", "file_name"), "report_column": ("report", "text")}
         return {
-            argument: next((found[0] for name in own[: 1 + self.is_metadata] if (found := self._like(name))), own[0])
-            for argument, own in names.items()
+            argument: other if self.is_metadata and other in self.columns and usual not in self.columns else usual
+            for argument, (usual, other) in names.items()
         }
 
     @property
@@ -117,58 +115,35 @@ class Table:
         """The cells of one column, of the rows that can be read."""
         return (row.cells.get(column) for row in self if not row.problem)
 
-    def has_column(self, column: str) -> bool:
-        """Whether the table has a column of this name, in whatever spelling."""
-        return column in self.columns or bool(self._like(column))
-
     def resolve_column(self, column: str, argument: str) -> str:
-        """The column of this name; if there is none, the one whose name differs only in case, spaces or signs.
+        """The column, if the table has it.
 
         Args:
             column: name of the column.
             argument: the argument that names it, for the error.
 
         Raises:
-            ValueError: If the table does not have the column, with those it has; or if it is not certain which column is
-                meant, since two names differ only in case, spaces or signs.
+            ValueError: If the table does not have the column, with those it has; or has another whose name differs only in
+                case, spaces or underscores.
         """
         for name in (column, unicodedata.normalize("NFC", strip_text(column))):
             if name in self.columns:
-                return self._only(argument, [name, *self._by_name[normalize_name(name)]])
-        if alike := self._like(column):
-            return self._only(argument, alike)
+                return self._only(name, argument)
         by_lower = {name.lower(): name for name in reversed(self.columns)}
         near = difflib.get_close_matches(column.lower(), by_lower, n=1)
         hint = f" (did you mean {by_lower[near[0]]!r}?)" if near and is_header(self.columns) else ""
         raise ValueError(f"{argument}: {self.name} has no column {column!r}{hint}; {describe_columns(self.columns)}.")
 
     def find_column(self, defaults: tuple[str, ...], argument: str) -> str | None:
-        """The first of these columns that the table has, in whatever case, spaces or signs; None if it has none of them.
+        """The first of these columns that the table has; None if it has none of them."""
+        return next((self._only(name, argument) for name in defaults if name in self.columns), None)
 
-        Raises:
-            ValueError: If it has two columns of such a name.
-        """
-        return next((self._only(argument, alike) for name in defaults if (alike := self._like(name))), None)
-
-    @cached_property
-    def _by_name(self) -> dict[str, list[str]]:
-        return _grouped(self.columns, normalize_name)
-
-    @cached_property
-    def _by_letters(self) -> dict[str, list[str]]:
-        return _grouped(self.columns, _letters_and_digits)
-
-    def _like(self, name: str) -> list[str]:
-        """The columns whose name has the letters and digits of this one, the one of exactly this name first."""
-        return sorted(self._by_letters.get(_letters_and_digits(name), ()), key=lambda column: column != name)
-
-    def _only(self, argument: str, alike: list[str]) -> str:
-        """The first of these columns, unless there is another."""
-        column, *others = dict.fromkeys(alike)
-        if others:
+    def _only(self, column: str, argument: str) -> str:
+        alike = [name for name in self.columns if name != column and normalize_name(name) == normalize_name(column)]
+        if alike:
             raise ValueError(
-                f"{argument}: {self.name} has the columns {column!r} and {others[0]!r}, whose names differ only in case, "
-                "spaces or signs; rename one."
+                f"{argument}: {self.name} has the columns {column!r} and {alike[0]!r}, whose names differ only in case, "
+                "spaces or underscores; rename one."
             )
         return column
 
@@ -193,20 +168,6 @@ class Table:
             self._json = list(rows)
             return Parsed(columns, iter(self._json))
         return parse_delimited(self._lines, self.name, "\t" if kind == "tsv" else None)
-
-
-def _grouped(columns: Iterable[str], key: Callable[[str], str]) -> dict[str, list[str]]:
-    """The columns by what the spellings of a name have in common."""
-    found: dict[str, list[str]] = {}
-    for column in columns:
-        found.setdefault(key(column), []).append(column)
-    return found
-
-
-def _letters_and_digits(name: str) -> str:
-    """A name without its case, spaces and signs, as ``patientid`` of ``Patient_ID``; one of signs alone as it is."""
-    name = normalize_name(name)
-    return "".join(filter(str.isalnum, name)) or name
 
 
 def read_table(path: str | Path) -> Table:
