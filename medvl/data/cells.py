@@ -15,11 +15,26 @@ from medvl.utils.csv_files import original_text
 MISSING = frozenset(
     {"", "nan", "none", "null", "na", "n/a", "n.a.", "nat", "<na>", "#n/a", "#na", "#n/a n/a"}
     | {"-nan", "1.#ind", "-1.#ind", "1.#qnan", "-1.#qnan"}
+    | {"\\n", "(null)", "[null]"}
     | {"#name?", "#ref!", "#value!", "#div/0!", "#num!", "#null!"}
 )
 
 #: What an export writes for the id of a person who is not known.
-_NO_ID = frozenset({"unknown", "unk", "anonymous", "anonymized", "anonymised", "not available", "undefined"})
+_NO_ID = frozenset(
+    {
+        "unknown",
+        "unk",
+        "anonymous",
+        "anonymized",
+        "anonymised",
+        "anon",
+        "not available",
+        "undefined",
+        "removed",
+        "redacted",
+    }
+    | {"unbekannt", "k.a.", "k. a.", "anonym", "inconnu", "inconnue", "desconocido", "desconocida"}
+)
 
 # Characters that are not seen: soft hyphens, joiners, marks of direction and of byte order, selectors of variants.
 _UNSEEN_CODES = (0xAD, 0x34F, 0x61C, 0x180E, *range(0x200B, 0x2010), *range(0x202A, 0x202F), *range(0x2060, 0x2070))
@@ -28,11 +43,12 @@ _HYPHENS = (
     "\u02d7\u058a\u05be\u1806\u2010\u2011\u2012\u2013\u2014\u2015\u2043\u2212\u2e3a\u2e3b\ufe31\ufe32\ufe58\ufe63\uff0d"
 )
 _ONE_SPELLING = str.maketrans(dict.fromkeys(_ZERO_WIDTH, "") | dict.fromkeys(_HYPHENS, "-"))
-_ENDS = " .,;:!\"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
+_QUOTES = " \"'`\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 _SMALL_NUMBER = re.compile(r"[+-]?[0-9]{1,2}([.,][0-9]{1,2})?")
 _THOUSAND_OR_ONE = re.compile(r"[+-]?[1-9][0-9]{0,2}[.,]000")
-_SEPARATORS = re.compile(r"[;|\n\uff1b\uff5c\u2022]")
-_COMMAS = re.compile(r"[,\uff0c\u3001]")
+_SEPARATORS = re.compile(r"\r\n|[;|\n\r\v\f\x85\u2028\u2029\uff1b\uff5c\u2022\u2023\u25cf\u25aa\u25e6\uf0b7]")
+_LIST_MARK = re.compile(r"^[-*\u2013\u00b7]\s+")
+_COMMAS = re.compile(r"[,\t\uff0c\uff64\u3001]")
 _BRACKETS = {"[": "]", "(": ")", "{": "}"}
 _ELEMENT = re.compile(r"""\s*('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^,'"\s][^,'"]*|(?=,))\s*(,|\s|$)\s*""")
 
@@ -143,8 +159,8 @@ def normalize_name(name: str) -> str:
 
 
 def strip_ends(name: str) -> str:
-    """A name without white space, punctuation and quotes at its ends; one of nothing else as it is."""
-    return name.strip(_ENDS) or name
+    """A name without white space and quotes at its ends and punctuation behind it; one of nothing else as it is."""
+    return name.lstrip(_QUOTES).rstrip(_QUOTES + ".,;:!") or name
 
 
 def class_key(name: Any) -> str:
@@ -157,8 +173,8 @@ def split_cell(cell: Any, column: str) -> tuple[list[Any], bool]:
     """The parts of a cell that holds a whole label, and whether they are those of a list, whose elements are not split.
 
     A list is one of JSON, of Python (``['a', 'b']``) or of NumPy (``['a' 'b']``, ``[1. 0.]``); any other text is split at
-    ``|``, ``;``, bullets and line breaks, and numbers also at commas or white space. Missing parts stay, since a list of
-    numbers has them.
+    ``|``, ``;``, bullets and line breaks, and numbers also at commas or white space; a hyphen or star before a name is that of
+    a list. Missing parts stay, since a list of numbers has them.
 
     Raises:
         CellError: If the cell holds an object or a list that does not end.
@@ -180,7 +196,7 @@ def split_cell(cell: Any, column: str) -> tuple[list[Any], bool]:
     text = strip_text(cell)
     if text[0] in _BRACKETS and (parts := _bracketed(text, column)) is not None:
         return parts, True
-    parts = [strip_text(part) for part in _SEPARATORS.split(text)]
+    parts = [_LIST_MARK.sub("", strip_text(part)) for part in _SEPARATORS.split(text)]
     if len(parts) == 1:
         for numbers in (text.split(","), text.split()):
             if len(numbers) > 1 and all(map(_is_number, numbers)):

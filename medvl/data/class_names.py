@@ -29,6 +29,8 @@ MAX_NAME_LENGTH = 100
 # What joins the names of two classes; a hyphen, a colon or a stop may also be part of one (PET-CT, Lung: nodule).
 _JOINTS = re.compile(r"[/\\&+\u2044\u2215]|(?<![^\s/])(?:and|or|with|plus|und|oder|mit|et|ou|avec|y|e|o|con)(?![^\s/])")
 
+_SPACES = re.compile(r"[^\S\t]+")  # but for tabs, which may separate names
+
 
 class ClassNames:
     """The classes of a column, and the label of each of its cells.
@@ -84,9 +86,8 @@ class ClassNames:
         """The names that occur, each in its most frequent spelling."""
         whole, with_comma = _collect(cells, self.column)
         parts = Counter(key for cell in with_comma for key in {class_key(part) for part in split_commas(cell)})
-        self._occurring = {class_key(name) for name in whole}
+        self._occurring = {class_key(name) for name in whole} | {key for key, number in parts.items() if number > 1}
         self._known = self._occurring | {class_key(name) for name in finding_names("chexpert14")}
-        self._known |= {key for key, number in parts.items() if number > 1}
         spellings: dict[str, Counter[str]] = {}
         longest = 0
         for cell, number in cells:
@@ -136,9 +137,7 @@ class ClassNames:
             elif self._given:
                 names.append(name)
             else:
-                reason = (
-                    "a name with a comma may be one class or several; separate names by | or ;, or give label_names"
-                )
+                reason = "a name with a comma or tab may be one class or several; separate names by | or ;, or give label_names"
                 raise CellError(self.column, reason)
         return names
 
@@ -173,4 +172,4 @@ def _name(part: Any) -> str:
         return ""
     if isinstance(part, float) and part.is_integer():
         return str(int(part))
-    return " ".join(strip_text(str(part)).split())
+    return _SPACES.sub(" ", strip_text(str(part)))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvl.data.default_columns import warn_of_unused
+from medvl.data.default_columns import columns_like, warn_of_unused
 from medvl.data.image_template import template_parts
 from medvl.data.tables import Table, read_joined_table, read_table
 from medvl.data.tables.join import absolute_join, parse_join
@@ -48,7 +48,8 @@ def missing_columns(options: Mapping[str, Any], table: Table) -> dict[str, Any]:
         and not (argument == "image_column" and "image_template" in options)
     }
     for argument in missing:
-        warn_of_unused(table, (table.default_columns[argument],), argument)
+        usual = table.default_columns[argument]
+        warn_of_unused(table, columns_like(table, usual), usual, argument)
     return missing
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 from medvl.data.cells import is_missing, normalize_name, strip_text
@@ -15,6 +17,8 @@ _DEFAULTS = {
     "study_column": ("study_id", "study"),
     "split_column": ("split",),
 }
+#: Names that mean nothing else in any spelling: the id of a study may be a trial's or a participant's, a single word anything.
+_IN_ANY_SPELLING = ("patient_id", "subject_id", "split")
 
 _SPLIT_NAMES = {
     "train": "train",
@@ -27,6 +31,8 @@ _SPLIT_NAMES = {
     "test": "test",
     "testing": "test",
 }
+_ROWS = 100
+"""Rows by which a column that may hold splits is noticed."""
 
 
 def split_name(cell: Any) -> str | None:
@@ -37,9 +43,10 @@ def split_name(cell: Any) -> str | None:
 def default_column(table: Table, argument: str) -> str | None:
     """The column of patients, studies or splits where none is named.
 
-    It is the first of the usual names that the table has. If it has none of them, a name of two words is taken in whatever
-    case, spaces and signs (``PatientID``), and ``Split`` if it holds nothing but names of splits. A single word in another
-    spelling may mean something else (``Study``, with the names of trials), so it is not used, and a warning says so.
+    It is the first of the usual names that the table has. If it has none of them, ``PatientID``, ``Subject ID`` and the like
+    are taken in whatever case, spaces and signs, and so is ``Split`` if all of its cells name a split. A warning says which
+    columns are not used, though their names differ from a usual one in case, spaces or signs alone, or though their first cells
+    name splits.
 
     Args:
         table: the table.
@@ -53,38 +60,52 @@ def default_column(table: Table, argument: str) -> str | None:
     """
     names = _DEFAULTS[argument]
     if (column := table.find_column(names, argument)) is not None:
+        if column in _IN_ANY_SPELLING:
+            warn_of_unused(table, [other for other in columns_like(table, column) if other != column], column, argument)
         return column
+    is_split = argument == "split_column"
     for name in names:
-        if "_" in name or argument == "split_column":
-            found = [column for column in columns_like(table, name) if "_" in name or _holds_splits(table, column)]
-            if len(found) > 1:
-                raise ValueError(
-                    f"{argument}: {table.name} has the columns {found[0]!r} and {found[1]!r}, whose names differ only in "
-                    "case, spaces or signs; rename one."
+        alike = columns_like(table, name)
+        if is_split:
+            alike = [column for column in alike if _holds_splits(table, column)]
+        if len(alike) > 1 and name in _IN_ANY_SPELLING:
+            raise ValueError(
+                f"{argument}: {table.name} has the columns {alike[0]!r} and {alike[1]!r}, whose names differ only in case, "
+                "spaces or signs; rename one."
+            )
+        if alike and name in _IN_ANY_SPELLING:
+            return alike[0]
+    for name in names:
+        if is_split:
+            for column in dict.fromkeys([*columns_like(table, name), *_seeming_splits(table)]):
+                logger.warning(
+                    "%s: the column %r is not used; if it holds splits, with train, val or test in each row, name it as %s.",
+                    table.name,
+                    column,
+                    argument,
                 )
-            if found:
-                return found[0]
-    warn_of_unused(table, names, argument)
+        else:
+            warn_of_unused(table, columns_like(table, name), name, argument)
     return None
 
 
-def warn_of_unused(table: Table, names: tuple[str, ...], argument: str) -> None:
-    """Warn if the table has a column that is not used, though its name differs only in case, spaces or signs from one of these.
+def warn_of_unused(table: Table, columns: Sequence[str], name: str, argument: str) -> None:
+    """Warn of columns that are not used, though their names differ from the usual one only in case, spaces or signs.
 
     Args:
         table: the table.
-        names: those that would be used.
+        columns: those columns.
+        name: the usual name.
         argument: what names another column.
     """
-    for name in names:
-        for column in columns_like(table, name):
-            logger.warning(
-                "%s: the column %r is not used, since its name is not %r; if it is meant, name it as %s.",
-                table.name,
-                column,
-                name,
-                argument,
-            )
+    for column in columns:
+        logger.warning(
+            "%s: the column %r is not used, since its name is not %r; if it is meant, name it as %s.",
+            table.name,
+            column,
+            name,
+            argument,
+        )
 
 
 def columns_like(table: Table, name: str) -> list[str]:
@@ -97,6 +118,18 @@ def _letters_and_digits(name: str) -> str:
 
 
 def _holds_splits(table: Table, column: str) -> bool:
-    """Whether each cell is missing or names a split, and one does."""
-    named = [split_name(cell) is not None for cell in table.cells(column) if not is_missing(cell)]
-    return bool(named) and all(named)
+    """Whether every cell names a split."""
+    return all(split_name(cell) is not None for cell in table.cells(column))
+
+
+def _seeming_splits(table: Table) -> list[str]:
+    """The columns whose first cells that are not missing name splits."""
+    found = dict.fromkeys(table.columns, False)
+    for row in islice(table, _ROWS):
+        for column in list(found):
+            cell = row.cells.get(column)
+            if split_name(cell) is not None:
+                found[column] = True
+            elif not is_missing(cell):
+                del found[column]
+    return [column for column, names_one in found.items() if names_one]

@@ -138,8 +138,7 @@ def resolve_patients(studies: StudyList) -> StudyList:
 
 
 def warn_of_spellings(studies: StudyList, name: str) -> None:
-    """Warn if ids of patients differ in case, in zeros before the number or in the forms of their characters alone, and count
-    them.
+    """Warn if ids of patients may be spellings of one (:func:`~medvl.data.splits.patient_spelling`), and count them.
 
     Args:
         studies: the studies.
@@ -160,7 +159,8 @@ def warn_of_spellings(studies: StudyList, name: str) -> None:
     examples = alike[keys[alike] == keys[alike[0]]][:2]
     one, other = (studies.text("patient_id", int(places[place])) for place in examples)
     logger.warning(
-        "%s: %d ids of patients differ from another only in case or in zeros before the number, as %r and %r; "
+        "%s: %d ids of patients differ from another only in case, zeros before the number, signs between "
+        "thousands or the width of characters, as %r and %r; "
         "they are taken for different patients, and a split that is drawn keeps them together.",
         name,
         len(alike),

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from medvl.data.cells import CellError, describe_cell, is_blank, read_id, strip_text
-from medvl.data.default_columns import default_column, split_name, warn_of_unused
+from medvl.data.default_columns import columns_like, default_column, split_name, warn_of_unused
 from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
@@ -69,7 +69,7 @@ def read_manifest(
             first or the last, as ``PatientID``. Rows without a patient get the one in file names of CT-RATE
             (``train_2_a_1.nii.gz``), ChestX-ray14, CheXpert, MIMIC-CXR and BIDS.
         study_column: rows of one study are views that belong to the same report. Default: ``study_id`` or ``study`` if
-            there is one, or another spelling of the first, else rows that name the same image are one study. An id that several
+            there is one, else rows that name the same image are one study. An id that several
             patients have, as where each patient's studies are numbered from 1, gets the patient before it ("p7/1").
         image_root: the folder that relative image paths are relative to. Default: the table's.
         image_suffix: what is added to image paths that do not end in it, as ``.png``.
@@ -131,7 +131,7 @@ def read_manifest(
     if report_column == "report":
         report_column = defaults["report_column"]
         if report_column not in table.columns and labels is not None:
-            warn_of_unused(table, (report_column,), "report_column")
+            warn_of_unused(table, columns_like(table, report_column), report_column, "report_column")
             report_column = None
     if image_template is not None and image_column not in ("image", None):
         raise ValueError(error_message("image_template", "be given without image_column", repr(image_column)))

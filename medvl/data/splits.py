@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import re
 import unicodedata
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -16,8 +17,12 @@ from medvl.data.cells import fold_characters
 from medvl.data.leaks import file_identity, image_paths, join_groups
 from medvl.data.study_list import hash_column, with_texts
 from medvl.utils.checks import error_message
+from medvl.utils.counts import count_of
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+_THOUSANDS = re.compile(r"\d{1,3}([.,' \u2019]\d{3})+")
 
 
 def group_key(study: Mapping[str, Any]) -> tuple[str, Hashable]:
@@ -27,14 +32,16 @@ def group_key(study: Mapping[str, Any]) -> tuple[str, Hashable]:
 
 
 def patient_spelling(patient: str) -> str:
-    """An id without its case, the zeros before its number and other forms of its characters: ids that differ in nothing else
-    may be one patient's.
+    """An id without its case, the zeros before its number, signs between its thousands and other forms of its characters: ids
+    that differ in nothing else may be one patient's.
 
     Example:
-        >>> [patient_spelling(patient) for patient in ("7", "007", "P-07", "p\u20137", "1007")]
-        ['7', '7', 'p-7', 'p-7', '1007']
+        >>> [patient_spelling(patient) for patient in ("7", "007", "P-07", "p\u20137", "1007", "1,007")]
+        ['7', '7', 'p-7', 'p-7', '1007', '1007']
     """
     text = fold_characters(unicodedata.normalize("NFKC", patient)).casefold()
+    if _THOUSANDS.fullmatch(text):
+        text = re.sub(r"\D", "", text)
     return re.sub(r"^(\D*)0+(?=\d+$)", r"\1", text)
 
 
@@ -86,6 +93,16 @@ def split_by_patient(
     digests = _group_digests(studies, members, position, seed)
     order = np.lexsort(digests.view(">u8").reshape(len(members), 4).T[::-1])
     counts = allocate_counts(len(members), fractions)
+    empty = [
+        name for name, count, fraction in zip(SPLITS, counts, fractions, strict=True) if fraction > 0 and not count
+    ]
+    if empty and len(studies):
+        logger.warning(
+            "No study is in the split %s: there are %s of %s; a patient, or a study without one, is in one split.",
+            " or ".join(empty),
+            count_of(len(studies), "study", "studies"),
+            count_of(len(members), "patient"),
+        )
     split_of = np.empty(len(members), dtype=np.int8)
     split_of[order] = np.repeat(np.arange(len(SPLITS), dtype=np.int8), counts)
     return with_texts(studies, "split", (SPLITS[number] for number in split_of[position]))

@@ -70,6 +70,7 @@ class TrainedRun:
         self.path = Path(path)
         self.trusted_packages = tuple(trusted_packages)
         self._given = {"image": image_preprocessing, "report": report_preprocessing}
+        self._trained_patients: set[str] = set()  # of tables that have been read
         if not (self.path / MODEL).is_dir() or not (self.path / CONFIG).is_file():
             state = (
                 "the run in it is not finished; continue it by --resume" if (self.path / CONFIG).exists() else "no run"
@@ -254,7 +255,7 @@ class TrainedRun:
         """A sentence on how many of these studies the model was trained on; None if it was trained on none of them."""
         if not (self.path / KEY_FILE).is_file():
             return f"{self.path} holds no {KEY_FILE}, so that it is not known whether the model was trained on these studies."
-        number = self.split_record.count_in(studies, "train")
+        number = self.split_record.count_in(studies, "train", self._trained_patients)
         if not number:
             return None
         return (
@@ -298,7 +299,15 @@ class TrainedRun:
                 f"{manifest.name} has {len(manifest)} studies and none in the split {split}: in the training they were in "
                 f"{had}. Name another split (--split), or all."
             )
+        if known is not None:
+            self._remember_patients(known.studies)
         return known
+
+    def _remember_patients(self, studies: Sequence[Mapping[str, Any]]) -> None:
+        """Remember whose studies were in training: the run may not have known the patients that a table has by now."""
+        self._trained_patients |= {
+            study["patient_id"] for study in studies if study["split"] == "train" and "patient_id" in study
+        }
 
     def _training_sources(self, split: str, on_error: str) -> Manifest:
         """The studies with an image of a split of the sources that the model was trained on."""
@@ -312,6 +321,7 @@ class TrainedRun:
             label_cache=self.path / TEXT_LABELS,
         )
         studies = self._as_in_training(manifest.studies)
+        self._remember_patients(studies)
         return replace(manifest, studies=studies).subset(split).drop_missing("image")
 
     def _as_in_training(self, studies: Sequence[dict[str, Any]]) -> Sequence[dict[str, Any]]:

@@ -76,7 +76,9 @@ class TestClassNames:
 
     def test_a_comma_that_may_belong_to_the_name_is_an_error_until_the_names_are_given(self, folder):
         cells = ["Nodule, solid", "No Finding"]
-        with pytest.raises(StudyError, match=r"^study 'row 1', finding: row 1 \(line 2\): a name with a comma may be "):
+        with pytest.raises(
+            StudyError, match=r"^study 'row 1', finding: row 1 \(line 2\): a name with a comma or tab may be "
+        ):
             labeled(folder, cells)
         given, _ = labeled(folder, cells, label_names=["No Finding", "Nodule, solid"])
         assert given == [["Nodule, solid"], ["No Finding"]]
@@ -127,9 +129,43 @@ class TestClassNames:
     def test_signs_that_may_be_part_of_a_name_join_no_classes(self, folder, names):
         assert labeled(folder, names)[0] == [[name] for name in names]
 
-    @pytest.mark.parametrize("cell", ["Edema \u2022 Mass", "\u2022 Edema\n\u2022 Mass", "Edema\uff5cMass"])
-    def test_bullets_separate_names(self, folder, cell):
-        assert labeled(folder, [cell, "Edema"]) == ([["Edema", "Mass"], ["Edema"]], ("Edema", "Mass"))
+    @pytest.mark.parametrize(
+        "cell",
+        [
+            *(f"{bullet} Edema {bullet} Mass" for bullet in "\u2022\u2023\u25cf\u25aa\u25e6\uf0b7"),
+            *(f"{bullet} Edema\n{bullet} Mass" for bullet in "\u2022-*\u2013\u00b7"),
+            *(f"Edema{end}Mass" for end in ("\r", "\r\n", "\v", "\f", "\x85", "\u2028", "\u2029", "\uff5c")),
+        ],
+    )
+    def test_bullets_and_every_end_of_a_line_separate_names(self, folder, cell):
+        path = folder / "cases.jsonl"
+        cells = [cell, "Edema", "- Mass"]
+        path.write_text("".join(json.dumps({"report": "Text.", "finding": one}) + "\n" for one in cells))
+        manifest = read_manifest(path, image_column=None, label_column="finding")
+        assert manifest.names == ("Edema", "Mass")
+        assert [study["label"].tolist() for study in manifest.studies] == [[1, 1], [1, 0], [0, 1]]
+
+    def test_numbers_on_lines_of_their_own_are_states(self, folder):
+        path = folder / "cases.jsonl"
+        path.write_text(
+            "".join(json.dumps({"report": "A.", "y": f"1{end}0{end}-1"}) + "\n" for end in ("\r\n", "\n", "\r"))
+        )
+        manifest = read_manifest(path, image_column=None, label_column="y", label_names=["a", "b", "c"])
+        assert [study["label"].tolist() for study in manifest.studies] == [[1, 0, -1]] * 3
+
+    def test_a_tab_is_as_a_comma(self, folder):
+        assert labeled(folder, ["Edema\tMass", "Edema", "Mass"])[0] == [["Edema", "Mass"], ["Edema"], ["Mass"]]
+        with pytest.raises(StudyError, match=r"row 1 .*: a name with a comma or tab may be one class or several"):
+            labeled(folder, ["solid\tnodule", "Edema"])
+        names = ["solid nodule", "Edema"]
+        assert labeled(folder, ["solid\tnodule", "Edema"], label_names=names)[0] == [["solid nodule"], ["Edema"]]
+
+    def test_parts_of_several_cells_are_classes_of_joined_names_too(self, folder):
+        with pytest.raises(StudyError, match=r"row 4 .*: a name that joins other classes"):
+            labeled(folder, ["solid, nodule", "nodule, calcified", "solid, calcified", "solid/nodule"])
+
+    def test_a_point_before_a_name_is_part_of_it(self, folder):
+        assert labeled(folder, [".5 mm", "5 mm"])[1] == (".5 mm", "5 mm")
 
     def test_decimals_of_a_class_are_those_of_its_number(self, folder):
         assert labeled(folder, ["1.000", "2.000", "1.0"], label_names=["1", "2"])[0] == [["1"], ["2"], ["1"]]

@@ -134,15 +134,17 @@ class TestOneFileOfManyNames:
 class TestSpellingsOfAPatient:
     """``7`` and ``007`` may be one patient whose zeros a spreadsheet took; they are two people who are kept together."""
 
-    @pytest.mark.parametrize(("one", "other"), [("7", "007"), ("P7", "p7"), ("P-012", "p-12"), ("Ä1", "ä01")])
+    @pytest.mark.parametrize(
+        ("one", "other"), [("7", "007"), ("P7", "p7"), ("P-012", "p-12"), ("Ä1", "ä01"), ("1234", "1'234"), ("７", "7")]
+    )
     def test_are_in_one_split_and_counted(self, tmp_path, caplog, one, other):
         rows = [f"Clear.,{patient}" for patient in (one, *(f"q{number}" for number in range(9)), other)]
         table = write(tmp_path / "cases.csv", "report,patient", *rows)
         with caplog.at_level(logging.WARNING):
             manifest = read_manifest(table, image_column=None)
         assert (
-            f"cases.csv: 2 ids of patients differ from another only in case or in zeros before the number, as {one!r} and"
-            in (caplog.text)
+            f"cases.csv: 2 ids of patients differ from another only in case, zeros before the number, signs "
+            f"between thousands or the width of characters, as {one!r} and" in (caplog.text)
         )
         assert manifest.studies[0]["patient_id"] == one
         assert manifest.studies[-1]["patient_id"] == other
@@ -341,7 +343,7 @@ class TestPatients:
         read_manifest(table, patient_column="person").assign_splits()
         assert caplog.messages == [said.format("6 studies without a patient are")]
         caplog.clear()
-        write(table, "image,report,patient", *(row.replace("NA", "q") for row in rows))
+        write(table, "image,report,patient", *(row.replace("NA", f"q{number}") for number, row in enumerate(rows)))
         read_manifest(table).assign_splits()
         assert caplog.messages == []
 

@@ -216,7 +216,7 @@ def test_columns_that_differ_in_case_only_are_not_chosen_between(tmp_path):
         read_manifest(path, image_column=None)
 
 
-VALUES = {"split": "test", "patient_id": "p7", "study_id": "s7"}
+VALUES = {"split": "test", "patient_id": "p7"}
 
 
 @pytest.mark.parametrize(
@@ -225,7 +225,6 @@ VALUES = {"split": "test", "patient_id": "p7", "study_id": "s7"}
         *((name, "split_column", "split") for name in ("Split", "SPLIT", "split_")),
         *((name, "patient_column", "patient_id") for name in ("Patient_ID", "PatientID", "Patient ID", "Patient.ID")),
         *((name, "patient_column", "patient_id") for name in ("SubjectID", "SUBJECT-ID")),
-        *((name, "study_column", "study_id") for name in ("Study_ID", "StudyID", "STUDY ID")),
     ],
 )
 def test_a_column_is_found_in_whatever_case_and_signs(tmp_path, caplog, header, argument, key):
@@ -240,7 +239,6 @@ def test_a_column_is_found_in_whatever_case_and_signs(tmp_path, caplog, header, 
     [
         ("Split", "SPLIT", "split_column", "split"),
         ("PatientID", "Patient.ID", "patient_column", "patient_id"),
-        ("StudyID", "Study ID", "study_column", "study_id"),
     ],
 )
 def test_two_columns_in_other_spellings_are_not_chosen_between(tmp_path, one, other, argument, key):
@@ -256,22 +254,31 @@ def test_two_columns_in_other_spellings_are_not_chosen_between(tmp_path, one, ot
 @pytest.mark.parametrize("others", ["PatientID", "PatientID,SubjectID", "Patient,patientid"])
 def test_a_column_of_exactly_the_usual_name_counts_more(tmp_path, caplog, others):
     path = tmp_path / "cases.csv"
-    path.write_text(f"report,patient_id,{others}\nClear.,p7{',x' * len(others.split(','))}\n")
+    cells = ",x" * len(others.split(","))
+    path.write_text(f"report,subject_id,{others}\nClear.,p7{cells}\n")
     assert read_manifest(path, image_column=None).studies[0]["patient_id"] == "p7"
-    path.write_text(f"report,subject_id,{others}\nClear.,p7{',x' * len(others.split(','))}\n")
+    assert [message for message in caplog.messages if "SubjectID" not in message] == []
+    caplog.clear()
+    path.write_text(f"report,patient_id,{others}\nClear.,p7{cells}\n")
     assert read_manifest(path, image_column=None).studies[0]["patient_id"] == "p7"
-    assert not caplog.records
+    (message,) = caplog.messages
+    name = "patientid" if "patientid" in others else "PatientID"
+    assert message.startswith(
+        f"cases.csv: the column '{name}' is not used, since its name is not 'patient_id'; if it is"
+    )
+
+
+def not_used(column, reason):
+    return f"cases.csv: the column '{column}' is not used{reason}."
 
 
 @pytest.mark.parametrize(
     ("header", "cells", "argument", "key"),
     [
+        *((name, ["1", "1"], "study_column", "study_id") for name in ("StudyID", "Study ID", "STUDY_ID")),
         ("Study", ["XR CHEST", "XR CHEST"], "study_column", "study_id"),
         ("Patient", ["male", "male"], "patient_column", "patient_id"),
         ("Patient #", ["1", "1"], "patient_column", "patient_id"),
-        ("Split", ["0", "1"], "split_column", "split"),
-        ("Split", ["train", "fold 2"], "split_column", "split"),
-        ("SPLIT", ["", "NA"], "split_column", "split"),
     ],
 )
 def test_a_word_that_may_mean_something_else_is_not_used_and_said(tmp_path, caplog, header, cells, argument, key):
@@ -279,14 +286,39 @@ def test_a_word_that_may_mean_something_else_is_not_used_and_said(tmp_path, capl
     path.write_text(f"report,{header}\nA.,{cells[0]}\nB.,{cells[1]}\n")
     studies = read_manifest(path, image_column=None).studies
     assert [study["study_id"] for study in studies] == ["row 1", "row 2"]
-    assert not {"patient_id", "split"} & {name for study in studies for name in study}
-    usual = {"study_column": "study", "patient_column": "patient", "split_column": "split"}[argument]
-    assert [record.getMessage() for record in caplog.records] == [
-        f"cases.csv: the column '{header}' is not used, since its name is not '{usual}'; if it is meant, name it as {argument}."
-    ]
-    if argument != "split_column":
-        named = read_manifest(path, image_column=None, **{argument: header}).studies
-        assert [study[key] for study in named] == cells
+    assert "patient_id" not in studies[0]
+    usual = {"s": "study_id" if "ID" in header else "study", "p": "patient"}[argument[0]]
+    reason = f", since its name is not '{usual}'; if it is meant, name it as {argument}"
+    assert caplog.messages == [not_used(header, reason)]
+    assert [study[key] for study in read_manifest(path, image_column=None, **{argument: header}).studies] == cells
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("Split", ["0", "1"]),
+        ("Split", ["train", "fold 2"]),
+        ("SPLIT", ["", "NA"]),
+        ("Split", ["train", ""]),
+        *((name, ["train", "test"]) for name in ("subset", "Set", "data_split", "Partition")),
+        ("phase", ["", "Validation"]),
+    ],
+)
+def test_a_column_that_may_hold_splits_is_not_used_and_said(tmp_path, caplog, header, cells):
+    path = tmp_path / "cases.csv"
+    path.write_text(f"report,{header}\nA.,{cells[0]}\nB.,{cells[1]}\n")
+    assert not any("split" in study for study in read_manifest(path, image_column=None).studies)
+    reason = "; if it holds splits, with train, val or test in each row, name it as split_column"
+    assert caplog.messages == [not_used(header, reason)]
+
+
+def test_no_column_seems_to_hold_splits_where_one_does(tmp_path, caplog):
+    path = tmp_path / "cases.csv"
+    path.write_text("report,split,first\nA.,train,test\nB.,test,test\n")
+    assert [study["split"] for study in read_manifest(path, image_column=None).studies] == ["train", "test"]
+    path.write_text("report,first\nA.,test\nB.,dev\nC.,tests\n")
+    assert len(read_manifest(path, image_column=None)) == 3
+    assert not caplog.records
 
 
 def test_reports_and_images_in_another_case_are_never_left_out_silently(tmp_path, caplog):
@@ -490,6 +522,13 @@ def test_joins_that_are_refused(tmp_path, labels, join, message):
     (tmp_path / "labels.csv").write_text(labels)
     with pytest.raises(ValueError, match=re.escape(message)):
         list(read_joined_table(tmp_path / "cases.csv", f"{tmp_path / 'labels.csv'}:{join}"))
+
+
+def test_a_column_that_both_tables_have_differs_by_more_than_an_apostrophe(tmp_path):
+    (tmp_path / "cases.csv").write_text("id,history,report\n7,- cough,A.\n8,- fever,B.\n")
+    (tmp_path / "labels.csv").write_text("id,history\n7,'- cough\n8,'- fevers\n")
+    table = read_joined_table(tmp_path / "cases.csv", f"{tmp_path / 'labels.csv'}:id")
+    assert [row.problem for row in table] == ["", "the column 'history' differs between the table and labels.csv"]
 
 
 def test_keys_that_are_no_ids_match_nothing_and_are_counted(tmp_path, caplog):

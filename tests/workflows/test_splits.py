@@ -323,6 +323,17 @@ def test_a_few_copies_among_other_images_are_counted(run, copy, tmp_path):
     assert run.training_overlap(studies).startswith("1 of the 30 studies")
 
 
+def test_patients_that_the_run_did_not_know_are_said(run, copy):
+    rows = [{**row, "PatientID": f"q{number // 2}"} for number, row in enumerate(read(copy))]
+    write(copy, rows, ("image", "report", "PatientID"))
+    (tested, trained) = (run.studies(copy, split=split).studies for split in ("test", "train"))
+    both = {study["patient_id"] for study in tested} & {study["patient_id"] for study in trained}
+    number = sum(study["patient_id"] in both for study in tested)
+    assert number > 0
+    said = f"{number} of the {len(tested)} studies, or their patients, were in the training split of this run"
+    assert run.cautions(tested)["Trained on these studies"].startswith(said)
+
+
 def test_another_spelling_of_a_patients_id_is_the_same_patient(run, tmp_path):
     """Where the run does not have the id itself: ids without zeros or in capitals come from spreadsheets."""
     training = sorted(images(run.studies(split="train").studies))[:3]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from medvl.data.cells import CellError, is_missing, read_id
+from medvl.data.cells import CellError, is_missing, read_id, strip_text
 from medvl.data.tables.rows import Row
 from medvl.data.tables.table import Progress, Table, read_table
 from medvl.utils.checks import error_message
@@ -141,7 +141,7 @@ class JoinedTable(Table):
                 own, joined = row.cells.get(column), values.pop(column)
                 if is_missing(own) or is_missing(joined):
                     values[column] = joined if is_missing(own) else own
-                elif not problem and str(own).strip() != str(joined).strip():
+                elif not problem and strip_text(str(own)) != strip_text(str(joined)):
                     problem = f"the column {column!r} differs between the table and {self._other_name}"
             yield Row(row.number, row.line, {**row.cells, **values}, problem)
         if rows and self._unmatched == rows:
