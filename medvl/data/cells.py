@@ -107,7 +107,7 @@ def describe_cell(cell: Any) -> str:
     return "a number" if _is_number(text) else "a text"
 
 
-def read_id(cell: Any, column: str, fold: bool = True) -> str:
+def read_id(cell: Any, column: str) -> str:
     """The id in a cell; ``""`` if there is none.
 
     A spreadsheet or pandas may have made a number of it: ``7``, ``"7"``, ``7.0``, ``7,0``, ``'7`` and ``="7"`` are one id.
@@ -116,7 +116,6 @@ def read_id(cell: Any, column: str, fold: bool = True) -> str:
     Args:
         cell: the cell.
         column: its column, for the error.
-        fold: whether the characters are folded (:func:`fold_characters`); not for a part of a file's name.
 
     Raises:
         CellError: If the cell holds a list or an object, a number that was rounded (``1.23457E+11``), or one that is either a
@@ -126,25 +125,40 @@ def read_id(cell: Any, column: str, fold: bool = True) -> str:
         >>> [read_id(cell, "patient") for cell in (7, "7.0", " 7 ", '="007"', "N/A", "unknown")]
         ['7', '7', '7', '007', '', '']
     """
-    if is_missing(cell):
-        return ""
-    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
-        raise CellError(column, f"expected an id, got {type(cell).__name__}")
-    text = " ".join(unicodedata.normalize("NFC", strip_text(str(cell))).split())
-    text = fold_characters(text) if fold else text
-    if re.fullmatch(r'="[^"]*"', text):  # how exports keep a spreadsheet from reading a number
-        text = strip_text(text[2:-1])
-    if re.match(r"'[+-]?\d", text) and text.count("'") == 1:  # how a number is typed as a text
-        text = strip_text(text[1:])
+    text = fold_characters(_read_text(cell, column))
     if is_blank(text) or text.lower() in _NO_ID:
         return ""
-    if re.fullmatch(r"[+-]?\d(\.\d+)?[eE]\+\d+", text) or text in ("inf", "-inf"):
-        raise CellError(column, f"expected an id, got the rounded number {text}; save the column as text")
     if _THOUSAND_OR_ONE.fullmatch(text):
         whole = re.split("[.,]", text)[0]
         reason = f"expected an id, got {text}, which may be {whole} or {whole}000; save the column as whole numbers"
         raise CellError(column, reason)
     return _without_fraction(text)
+
+
+def read_path_part(cell: Any, column: str) -> str:
+    """The text of a cell that is part of a path, as it is but for what a spreadsheet or pandas made of it: ``7`` of ``7.0``.
+
+    Raises:
+        CellError: If the cell holds a list or an object, or a number that was rounded.
+    """
+    text = _read_text(cell, column)
+    return text if _THOUSAND_OR_ONE.fullmatch(text) else _without_fraction(text)
+
+
+def _read_text(cell: Any, column: str) -> str:
+    """The text of a cell of ids or names, without what keeps a spreadsheet from reading a number."""
+    if is_missing(cell):
+        return ""
+    if isinstance(cell, bool) or not isinstance(cell, str | int | float):
+        raise CellError(column, f"expected an id, got {type(cell).__name__}")
+    text = " ".join(unicodedata.normalize("NFC", strip_text(str(cell))).split())
+    if re.fullmatch(r'="[^"]*"', text):  # how exports keep a spreadsheet from reading a number
+        text = strip_text(text[2:-1])
+    if re.match(r"'[+-]?\d", text) and text.count("'") == 1:  # how a number is typed as a text
+        text = strip_text(text[1:])
+    if re.fullmatch(r"[+-]?\d(\.\d+)?[eE]\+\d+", text) or text in ("inf", "-inf"):
+        raise CellError(column, f"expected an id, got the rounded number {text}; save the column as text")
+    return text
 
 
 def normalize_name(name: str) -> str:
@@ -173,8 +187,8 @@ def split_cell(cell: Any, column: str) -> tuple[list[Any], bool]:
     """The parts of a cell that holds a whole label, and whether they are those of a list, whose elements are not split.
 
     A list is one of JSON, of Python (``['a', 'b']``) or of NumPy (``['a' 'b']``, ``[1. 0.]``); any other text is split at
-    ``|``, ``;``, bullets and line breaks, and numbers also at commas or white space; a hyphen or star before a name is that of
-    a list. Missing parts stay, since a list of numbers has them.
+    ``|``, ``;``, bullets and line breaks, and numbers also at commas or white space; a hyphen or star before each of
+    several names is that of a list. Missing parts stay, since a list of numbers has them.
 
     Raises:
         CellError: If the cell holds an object or a list that does not end.
@@ -196,7 +210,12 @@ def split_cell(cell: Any, column: str) -> tuple[list[Any], bool]:
     text = strip_text(cell)
     if text[0] in _BRACKETS and (parts := _bracketed(text, column)) is not None:
         return parts, True
-    parts = [_LIST_MARK.sub("", strip_text(part)) for part in _SEPARATORS.split(text)]
+    parts = [strip_text(part) for part in _SEPARATORS.split(text)]
+    names = [_LIST_MARK.sub("", part) for part in parts]
+    if len(parts) > 1 and not any(
+        name == part or _is_number(name) for name, part in zip(names, parts, strict=True) if part
+    ):
+        return names, False
     if len(parts) == 1:
         for numbers in (text.split(","), text.split()):
             if len(numbers) > 1 and all(map(_is_number, numbers)):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from medvl.data.default_columns import columns_like, warn_of_unused
+from medvl.data.default_columns import warn_of_unused
 from medvl.data.image_template import template_parts
 from medvl.data.tables import Table, read_joined_table, read_table
 from medvl.data.tables.join import absolute_join, parse_join
@@ -25,7 +25,7 @@ def applicable_options(options: Mapping[str, Any], path: str | Path) -> tuple[di
         path: the table.
     """
     own = read_table(path)
-    joins = [join for join in _listed(options.get("join")) if parse_join(join).key in own.columns]
+    joins = [join for join in listed(options.get("join")) if parse_join(join).key in own.columns]
     table = read_joined_table(path, joins) if joins else own
     present = set(table.columns)
     found = {
@@ -47,9 +47,9 @@ def missing_columns(options: Mapping[str, Any], table: Table) -> dict[str, Any]:
         and default not in table.columns
         and not (argument == "image_column" and "image_template" in options)
     }
+    named = [column for name, value in options.items() if name.endswith("_column") for column in listed(value)]
     for argument in missing:
-        usual = table.default_columns[argument]
-        warn_of_unused(table, columns_like(table, usual), usual, argument)
+        warn_of_unused(table, argument, None, named)
     return missing
 
 
@@ -59,7 +59,7 @@ def absolute_options(options: Mapping[str, Any]) -> dict[str, Any]:
     if out.get("image_root"):
         out["image_root"] = os.path.abspath(os.path.expanduser(out["image_root"]))
     if out.get("join"):
-        out["join"] = list(map(absolute_join, _listed(out["join"])))
+        out["join"] = list(map(absolute_join, listed(out["join"])))
     return out
 
 
@@ -99,9 +99,10 @@ def _columns_of(argument: str, value: Any) -> Iterable[str]:
     if argument == "image_template":
         return [field for _, field, _ in template_parts(value) if field is not None]
     if argument == "join":
-        return [parse_join(join).key for join in _listed(value)]
-    return _listed(value)
+        return [parse_join(join).key for join in listed(value)]
+    return listed(value)
 
 
-def _listed(value: Any) -> list[str]:
+def listed(value: Any) -> list[str]:
+    """The names of an option that takes one, several or none."""
     return [value] if isinstance(value, str) else list(value or ())

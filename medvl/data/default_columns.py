@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection
 from itertools import islice
 from typing import Any
 
@@ -44,9 +44,7 @@ def default_column(table: Table, argument: str) -> str | None:
     """The column of patients, studies or splits where none is named.
 
     It is the first of the usual names that the table has. If it has none of them, ``PatientID``, ``Subject ID`` and the like
-    are taken in whatever case, spaces and signs, and so is ``Split`` if all of its cells name a split. A warning says which
-    columns are not used, though their names differ from a usual one in case, spaces or signs alone, or though their first cells
-    name splits.
+    are taken in whatever case, spaces and signs, and so is ``Split`` if all of its cells name a split.
 
     Args:
         table: the table.
@@ -60,52 +58,40 @@ def default_column(table: Table, argument: str) -> str | None:
     """
     names = _DEFAULTS[argument]
     if (column := table.find_column(names, argument)) is not None:
-        if column in _IN_ANY_SPELLING:
-            warn_of_unused(table, [other for other in columns_like(table, column) if other != column], column, argument)
         return column
-    is_split = argument == "split_column"
-    for name in names:
+    for name in filter(_IN_ANY_SPELLING.__contains__, names):
         alike = columns_like(table, name)
-        if is_split:
+        if argument == "split_column":
             alike = [column for column in alike if _holds_splits(table, column)]
-        if len(alike) > 1 and name in _IN_ANY_SPELLING:
+        if len(alike) > 1:
             raise ValueError(
                 f"{argument}: {table.name} has the columns {alike[0]!r} and {alike[1]!r}, whose names differ only in case, "
                 "spaces or signs; rename one."
             )
-        if alike and name in _IN_ANY_SPELLING:
+        if alike:
             return alike[0]
-    for name in names:
-        if is_split:
-            for column in dict.fromkeys([*columns_like(table, name), *_seeming_splits(table)]):
-                logger.warning(
-                    "%s: the column %r is not used; if it holds splits, with train, val or test in each row, name it as %s.",
-                    table.name,
-                    column,
-                    argument,
-                )
-        else:
-            warn_of_unused(table, columns_like(table, name), name, argument)
     return None
 
 
-def warn_of_unused(table: Table, columns: Sequence[str], name: str, argument: str) -> None:
-    """Warn of columns that are not used, though their names differ from the usual one only in case, spaces or signs.
+def warn_of_unused(table: Table, argument: str, column: str | None, used: Collection[str | None]) -> None:
+    """Warn of columns that may be meant and are not used: their names differ from a usual one only in case, spaces or signs, or
+    their first cells name splits.
 
     Args:
         table: the table.
-        columns: those columns.
-        name: the usual name.
-        argument: what names another column.
+        argument: what the columns would be, as for :func:`default_column`, or ``"image_column"`` or ``"report_column"``.
+        column: what is used; None if none is.
+        used: columns that are something else.
     """
-    for column in columns:
-        logger.warning(
-            "%s: the column %r is not used, since its name is not %r; if it is meant, name it as %s.",
-            table.name,
-            column,
-            name,
-            argument,
-        )
+    names = _DEFAULTS.get(argument) or (table.default_columns[argument],)
+    if column is not None:
+        names = (column,) if column in _IN_ANY_SPELLING else ()
+    unused = {other: f", since its name is not {name!r}" for name in names for other in columns_like(table, name)}
+    if argument == "split_column" and column is None:
+        unused = dict.fromkeys([*unused, *_seeming_splits(table)], "; it may hold splits")
+    for other, reason in unused.items():
+        if other != column and other not in used:
+            logger.warning("%s: the column %r is not used as %s%s.", table.name, other, argument, reason)
 
 
 def columns_like(table: Table, name: str) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
 
-from medvl.data.cells import CellError, read_id, strip_text
+from medvl.data.cells import CellError, read_path_part, strip_text
 from medvl.data.leaks import file_identity
 from medvl.utils.limits import check_regular_file
 
@@ -34,7 +34,7 @@ class ImageFiles:
             CellError: If the cell holds no path, or the file does not exist.
         """
         if self.suffix and isinstance(cell, int | float):
-            cell = read_id(cell, column)
+            cell = read_path_part(cell, column)
         if not isinstance(cell, str):
             raise CellError(column, f"expected a path, got {type(cell).__name__}")
         # The second, if it differs, is of a file whose own name begins as a cell that a spreadsheet must not run.

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from string import Formatter
 from typing import Any
 
-from medvl.data.cells import CellError, is_missing, read_id
+from medvl.data.cells import CellError, is_missing, read_path_part
 from medvl.data.tables import Table
 from medvl.utils.checks import error_message
 
@@ -48,7 +48,7 @@ class ImageTemplate:
                 continue
             if is_missing(cells.get(column)):
                 return None
-            value = read_id(cells[column], column, fold=False)
+            value = read_path_part(cells[column], column)
             try:
                 made += format(value, spec)
             except ValueError as error:

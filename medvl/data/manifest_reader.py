@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from medvl.data.cells import CellError, describe_cell, is_blank, read_id, strip_text
-from medvl.data.default_columns import columns_like, default_column, split_name, warn_of_unused
+from medvl.data.column_selection import listed
+from medvl.data.default_columns import default_column, split_name, warn_of_unused
 from medvl.data.image_files import ImageFiles
 from medvl.data.image_template import ImageTemplate
 from medvl.data.label_columns import LabelReader, label_reader
@@ -131,7 +132,7 @@ def read_manifest(
     if report_column == "report":
         report_column = defaults["report_column"]
         if report_column not in table.columns and labels is not None:
-            warn_of_unused(table, columns_like(table, report_column), report_column, "report_column")
+            warn_of_unused(table, "report_column", None, listed(label_column))
             report_column = None
     if image_template is not None and image_column not in ("image", None):
         raise ValueError(error_message("image_template", "be given without image_column", repr(image_column)))
@@ -145,6 +146,15 @@ def read_manifest(
         patient=_column_or_default(table, patient_column, "patient_column"),
         study=_column_or_default(table, study_column, "study_column"),
     )
+    texts = columns.report.columns if columns.report else []
+    used = [columns.patient, columns.study, columns.split, columns.image, *texts, *listed(label_column)]
+    for argument, given, column in (
+        ("patient_column", patient_column, columns.patient),
+        ("study_column", study_column, columns.study),
+        ("split_column", split_column, columns.split),
+    ):
+        if given is None:
+            warn_of_unused(table, argument, column, used)
     if columns.image is None and columns.template is None and columns.report is None:
         raise ValueError(
             f"image_column or report_column must name a column of {table.name}, got None for both; "

@@ -93,10 +93,9 @@ def split_by_patient(
     digests = _group_digests(studies, members, position, seed)
     order = np.lexsort(digests.view(">u8").reshape(len(members), 4).T[::-1])
     counts = allocate_counts(len(members), fractions)
-    empty = [
-        name for name, count, fraction in zip(SPLITS, counts, fractions, strict=True) if fraction > 0 and not count
-    ]
-    if empty and len(studies):
+    wanted = [name for name, fraction in zip(SPLITS, fractions, strict=True) if fraction > 0]
+    empty = [name for name in wanted if not counts[SPLITS.index(name)]]
+    if empty and len(studies) >= len(wanted):
         logger.warning(
             "No study is in the split %s: there are %s of %s; a patient, or a study without one, is in one split.",
             " or ".join(empty),

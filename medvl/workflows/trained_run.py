@@ -305,9 +305,12 @@ class TrainedRun:
 
     def _remember_patients(self, studies: Sequence[Mapping[str, Any]]) -> None:
         """Remember whose studies were in training: the run may not have known the patients that a table has by now."""
-        self._trained_patients |= {
-            study["patient_id"] for study in studies if study["split"] == "train" and "patient_id" in study
-        }
+        for study in studies:
+            patient = study.get("patient_id")
+            if patient is None or patient in self._trained_patients or study["split"] != "train":
+                continue
+            if self.split_record.split_of(study) == "train":  # and not put there by now
+                self._trained_patients.add(patient)
 
     def _training_sources(self, split: str, on_error: str) -> Manifest:
         """The studies with an image of a split of the sources that the model was trained on."""

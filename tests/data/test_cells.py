@@ -139,7 +139,7 @@ class TestClassNames:
     )
     def test_bullets_and_every_end_of_a_line_separate_names(self, folder, cell):
         path = folder / "cases.jsonl"
-        cells = [cell, "Edema", "- Mass"]
+        cells = [cell, "Edema", "Mass"]
         path.write_text("".join(json.dumps({"report": "Text.", "finding": one}) + "\n" for one in cells))
         manifest = read_manifest(path, image_column=None, label_column="finding")
         assert manifest.names == ("Edema", "Mass")
@@ -152,6 +152,18 @@ class TestClassNames:
         )
         manifest = read_manifest(path, image_column=None, label_column="y", label_names=["a", "b", "c"])
         assert [study["label"].tolist() for study in manifest.studies] == [[1, 0, -1]] * 3
+
+    @pytest.mark.parametrize("cell", ["- 1", "0\n- 1", "- 1\n- 0\n- 1"])
+    def test_a_hyphen_before_a_number_is_no_mark_of_a_list(self, folder, cell):
+        path = folder / "cases.jsonl"
+        rows = [{"report": "A.", "y": one} for one in ("1\n0\n1", "0\n0\n1", cell)]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        with pytest.raises(StudyError, match="row 3"):
+            read_manifest(path, image_column=None, label_column="y", label_names=["a", "b", "c"])
+
+    def test_a_hyphen_before_some_names_is_no_mark_of_a_list(self, folder):
+        cells = ["+ Edema", "- Edema", "Edema", "+ Mass\n- Edema"]
+        assert labeled(folder, cells)[0] == [["+ Edema"], ["- Edema"], ["Edema"], ["+ Mass", "- Edema"]]
 
     def test_a_tab_is_as_a_comma(self, folder):
         assert labeled(folder, ["Edema\tMass", "Edema", "Mass"])[0] == [["Edema", "Mass"], ["Edema"], ["Mass"]]
@@ -359,6 +371,13 @@ class TestIds:
         for seed in range(8):
             split = split_by_patient(studies, seed=seed)
             assert split[0]["split"] == split[1]["split"]
+
+    @pytest.mark.parametrize("name", ["anon", "unknown", "removed", "-", "1,000", "k.a.", "P\u20131"])
+    def test_a_part_of_a_path_need_not_be_an_id(self, folder, name):
+        (folder / name).mkdir()
+        (folder / name / "a.png").touch()
+        table = write(folder, f'report,group\nA.,"{name}"\n')
+        assert read_manifest(table, image_template="{group}/a.png").studies[0]["image"] == str(folder / name / "a.png")
 
     def test_a_template_of_paths_has_the_characters_of_the_file(self, folder):
         (folder / "P\u201312.png").touch()

@@ -330,6 +330,17 @@ def test_both_names_of_a_pair_are_listed(tmp_path):
 
 
 class TestPatients:
+    @pytest.mark.parametrize(("patients", "said"), [("ppp", "val or test"), ("ppq", "val"), ("pqr", ""), ("pq", "")])
+    def test_too_few_patients_for_the_splits_are_said(self, tmp_path, caplog, patients, said):
+        table = write(tmp_path / "cases.csv", "report,patient", *(f"Clear.,{patient}" for patient in patients))
+        read_manifest(table, image_column=None).assign_splits()
+        number = "2 patients" if "q" in patients else "1 patient"
+        message = (
+            f"No study is in the split {said}: there are 3 studies of {number}; a patient, or a study without one, is in one "
+            "split."
+        )
+        assert caplog.messages == ([message] if said else [])
+
     def test_a_table_without_patients_is_split_by_study_and_says_so(self, folder, caplog):
         rows = [f"images/{name}.png,Clear.,{'p' if name in 'ab' else 'NA'}" for name in "abcdefgh"]
         table = write(folder / "cases.csv", "image,report,person", *rows)

@@ -263,13 +263,9 @@ def test_a_column_of_exactly_the_usual_name_counts_more(tmp_path, caplog, others
     assert read_manifest(path, image_column=None).studies[0]["patient_id"] == "p7"
     (message,) = caplog.messages
     name = "patientid" if "patientid" in others else "PatientID"
-    assert message.startswith(
-        f"cases.csv: the column '{name}' is not used, since its name is not 'patient_id'; if it is"
+    assert (
+        message == f"cases.csv: the column '{name}' is not used as patient_column, since its name is not 'patient_id'."
     )
-
-
-def not_used(column, reason):
-    return f"cases.csv: the column '{column}' is not used{reason}."
 
 
 @pytest.mark.parametrize(
@@ -288,8 +284,8 @@ def test_a_word_that_may_mean_something_else_is_not_used_and_said(tmp_path, capl
     assert [study["study_id"] for study in studies] == ["row 1", "row 2"]
     assert "patient_id" not in studies[0]
     usual = {"s": "study_id" if "ID" in header else "study", "p": "patient"}[argument[0]]
-    reason = f", since its name is not '{usual}'; if it is meant, name it as {argument}"
-    assert caplog.messages == [not_used(header, reason)]
+    said = f"cases.csv: the column '{header}' is not used as {argument}, since its name is not '{usual}'."
+    assert caplog.messages == [said]
     assert [study[key] for study in read_manifest(path, image_column=None, **{argument: header}).studies] == cells
 
 
@@ -308,8 +304,7 @@ def test_a_column_that_may_hold_splits_is_not_used_and_said(tmp_path, caplog, he
     path = tmp_path / "cases.csv"
     path.write_text(f"report,{header}\nA.,{cells[0]}\nB.,{cells[1]}\n")
     assert not any("split" in study for study in read_manifest(path, image_column=None).studies)
-    reason = "; if it holds splits, with train, val or test in each row, name it as split_column"
-    assert caplog.messages == [not_used(header, reason)]
+    assert caplog.messages == [f"cases.csv: the column '{header}' is not used as split_column; it may hold splits."]
 
 
 def test_no_column_seems_to_hold_splits_where_one_does(tmp_path, caplog):
@@ -321,6 +316,25 @@ def test_no_column_seems_to_hold_splits_where_one_does(tmp_path, caplog):
     assert not caplog.records
 
 
+@pytest.mark.parametrize(
+    ("columns", "options"),
+    [
+        ("StudyID", {"patient_column": "StudyID"}),
+        ("Patient", {"study_column": "Patient"}),
+        ("Study", {"label_column": "Study"}),
+        ("Patient,Study", {"label_column": ["Patient", "Study"]}),
+        ("phase", {"label_column": "phase"}),
+        ("Study", {"report_column": ["report", "Study"]}),
+    ],
+)
+def test_a_column_that_is_used_is_not_said_to_be_unused(tmp_path, caplog, columns, options):
+    (tmp_path / "cases.csv").write_text(
+        f"report,{columns}\nA.{',test' * len(columns.split(','))}\n".replace(",test,test", ",1,1")
+    )
+    read_manifest(tmp_path / "cases.csv", image_column=None, **options)
+    assert not caplog.records
+
+
 def test_reports_and_images_in_another_case_are_never_left_out_silently(tmp_path, caplog):
     (tmp_path / "a.png").touch()
     path = tmp_path / "cases.csv"
@@ -328,12 +342,12 @@ def test_reports_and_images_in_another_case_are_never_left_out_silently(tmp_path
     with pytest.raises(ValueError, match=r"no column 'image' \(did you mean 'Image'\?\)"):
         read_manifest(path)
     assert "report" not in read_manifest(path, image_column="Image").studies[0]
-    assert "the column 'Report' is not used" in caplog.text
+    assert "the column 'Report' is not used as report_column, since its name is not 'report'." in caplog.text
     assert "report" in read_manifest(path, image_column="Image", report_column="Report").studies[0]
     caplog.clear()
     path.write_text("Image,report\na.png,Clear.\n")
     load_sources(data=path)
-    assert "the column 'Image' is not used, since its name is not 'image'; if it is meant" in caplog.text
+    assert "the column 'Image' is not used as image_column, since its name is not 'image'." in caplog.text
 
 
 def test_a_split_in_another_case_is_one_of_a_joined_table_too(tmp_path):
@@ -538,7 +552,7 @@ def test_keys_that_are_no_ids_match_nothing_and_are_counted(tmp_path, caplog):
     assert [(row.cells["y"], row.problem) for row in table] == [("1", ""), (None, ""), (None, ""), (None, "")]
     assert table.unmatched == {"labels.csv": 3}
     assert [record.getMessage() for record in caplog.records] == [
-        "join: 2 of the keys in the column 'id' of labels.csv are no ids; the first: expected an id, got 1,000, which may be 1 "
+        "join: labels.csv has 2 keys that are no ids in the column 'id'; the first: expected an id, got 1,000, which may be 1 "
         "or 1000; save the column as whole numbers."
     ]
 

@@ -334,6 +334,18 @@ def test_patients_that_the_run_did_not_know_are_said(run, copy):
     assert run.cautions(tested)["Trained on these studies"].startswith(said)
 
 
+def test_new_patients_were_not_in_training(run, copy):
+    """Also where the rule of the training puts them into the training split."""
+    rows = read(copy)
+    for number in range(12):
+        draw(copy.parent / f"new{number}.png", 300 + number)
+        rows.append({"image": f"new{number}.png", "report": TEXTS[0], "patient_id": f"new{number}"})
+    studies = run.studies(write(copy, rows), "all").studies
+    known = [study for study in studies if run.split_record.split_of(study) == "train"]
+    assert run.training_overlap(studies).startswith(f"{len(known)} of the 42 studies")
+    assert run.training_overlap([study for study in studies if "new" in study["patient_id"]]) is None
+
+
 def test_another_spelling_of_a_patients_id_is_the_same_patient(run, tmp_path):
     """Where the run does not have the id itself: ids without zeros or in capitals come from spreadsheets."""
     training = sorted(images(run.studies(split="train").studies))[:3]

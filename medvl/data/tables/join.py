@@ -13,6 +13,7 @@ from medvl.data.cells import CellError, is_missing, read_id, strip_text
 from medvl.data.tables.rows import Row
 from medvl.data.tables.table import Progress, Table, read_table
 from medvl.utils.checks import error_message
+from medvl.utils.counts import count_of
 
 logger = logging.getLogger(__name__)
 
@@ -108,10 +109,10 @@ class JoinedTable(Table):
             places.setdefault(value, row.number)
         if bad:
             logger.warning(
-                "join: %d of the keys in the column %r of %s are no ids; the first: %s.",
-                len(bad),
-                key,
+                "join: %s has %s in the column %r; the first: %s.",
                 other.name,
+                count_of(len(bad), "key that is no id", "keys that are no ids"),
+                key,
                 bad[0].reason,
             )
         if repeated:
