@@ -94,7 +94,11 @@ def volumes(tmp_path, monkeypatch):
 def test_a_table_of_images_and_reports(medvl):
     outputs = run(medvl, "A table of images and reports")
     assert len(outputs) == 6
-    assert outputs[0].split("Leaks:")[0] == outputs[3].split("Leaks:")[0] == outputs[4].split("Leaks:")[0]
+    columns, figures = zip(*(outputs[i].split("Leaks:")[0].split("\n\n", 1) for i in (0, 3, 4)), strict=True)
+    assert figures[0] == figures[1] == figures[2]
+    read = [text.splitlines()[2].split() for text in columns]
+    assert [row[0] for row in read] == ["cases.csv", "cases.xlsx", "cases.parquet"]
+    assert [row[1:] for row in read] == 3 * [["image", "report", "none", "patient_id", "none", "none"]]
 
 
 @pytest.mark.usefixtures("volumes")

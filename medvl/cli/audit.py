@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from medvl.cli.messages import echo, print_skipped
 from medvl.cli.options import Data, OnError, Sources, checked_on_error, column_options, require_input
+
+if TYPE_CHECKING:
+    from medvl.data.manifest import Manifest
 
 WRITTEN = ("leaks.csv", "audit.json", "audit.png", "rare_tokens.csv")
 
@@ -37,7 +41,7 @@ def audit(
     on_error: OnError = "raise",
     columns: dict[str, Any] | None = None,
 ) -> None:
-    """List leaks and duplicates, and count the false negatives of a contrastive batch.
+    """List the columns that are read, leaks and duplicates, and count the false negatives of a contrastive batch.
 
     A leak is a patient or an image, by whatever path or as a copy, in two splits. False negatives are pairs of studies that
     share all findings; labels come from the table, or where it has none from the reports. The expectations over random
@@ -61,6 +65,8 @@ def audit(
     )
     # The sources' own ids: those of the manifest begin with the source's name, and equal patients would not be seen.
     leaks = audit_leaks([{**study, "source": name} for name, part in manifest.parts.items() for study in part.studies])
+    if columns_table := _columns_table(manifest.parts.values()):
+        echo(columns_table + "\n")
     echo(leaks.table() + "\n")
     studies = manifest.subset(split).studies
     labels: list[Any] = [study.get("label", study.get("text_label")) for study in studies]
@@ -79,6 +85,17 @@ def audit(
     print_skipped(manifest.skipped)
     echo(f"\nLeaks: {leaks.save(output / 'leaks.csv')}")
     echo(f"Figures: {found.save(output / 'audit.json')}, plot: {found.plot(output / 'audit.png')}")
+
+
+def _columns_table(parts: Iterable[Manifest]) -> str:
+    """What is read from which column of each table; ``""`` if no columns can be named."""
+    from medvl.evaluation.tables import text_table
+
+    read = [(part.name, part.columns) for part in parts if part.columns]
+    if not read:
+        return ""
+    rows = [[name, *(column or "none" for column in columns.values())] for name, columns in read]
+    return text_table(["Columns of", *read[0][1]], [[" ".join(cell.split()) for cell in row] for row in rows])
 
 
 def _write_rare_tokens(folder: Path, manifest: Any, min_patients: int, path: Path) -> str:

@@ -29,6 +29,7 @@ class ImageTemplate:
     """
 
     def __init__(self, template: str, table: Table) -> None:
+        self.text = template
         self.name = "image_template"
         self._parts: list[tuple[str, str | None, str]] = []
         for text, field, spec in template_parts(template):

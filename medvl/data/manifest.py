@@ -38,6 +38,9 @@ class Manifest:
         dropped: number of studies that :meth:`drop_missing` dropped, by the missing key.
         encoding: the file's encoding.
         unmatched: by the name of each joined table, the number of rows that have no row in it.
+        columns: the name of the column that each of ``image``, ``report``, ``label``, ``patient``, ``study`` and ``split`` is
+            read from, ``""`` for none; of several findings their number, as "14 columns", and with "file names" for patients
+            that they hold. Empty for studies whose columns cannot be named.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Manifest:
     dropped: dict[str, int] = field(default_factory=dict)
     encoding: str = "utf-8"
     unmatched: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_studies(

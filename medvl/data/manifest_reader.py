@@ -128,11 +128,12 @@ def read_manifest(
         return location.read(on_error)
     table = read_joined_table(path, join)
     labels = label_reader(table, label_column, label_names)
+    label_columns = [table.resolve_column(column, "label_column") for column in listed(label_column)]
     defaults = table.default_columns
     if report_column == "report":
         report_column = defaults["report_column"]
         if report_column not in table.columns and labels is not None:
-            warn_of_unused(table, "report_column", None, listed(label_column))
+            warn_of_unused(table, "report_column", None, label_columns)
             report_column = None
     if image_template is not None and image_column not in ("image", None):
         raise ValueError(error_message("image_template", "be given without image_column", repr(image_column)))
@@ -147,7 +148,7 @@ def read_manifest(
         study=_column_or_default(table, study_column, "study_column"),
     )
     texts = columns.report.columns if columns.report else []
-    used = [columns.patient, columns.study, columns.split, columns.image, *texts, *listed(label_column)]
+    used = [columns.patient, columns.study, columns.split, columns.image, *texts, *label_columns]
     for argument, given, column in (
         ("patient_column", patient_column, columns.patient),
         ("study_column", study_column, columns.study),
@@ -191,7 +192,9 @@ def read_manifest(
     if bad_rows:
         studies = studies.select(~np.isin(studies.rows(), list(bad_rows)))
     manifest = Manifest.from_studies(table.name, studies, rows, names, skipped, table.encoding)
-    return replace(manifest, unmatched=dict(table.unmatched))
+    return replace(
+        manifest, unmatched=dict(table.unmatched), columns=columns.describe(label_columns, labels, bool(source))
+    )
 
 
 @dataclass(frozen=True)
@@ -207,6 +210,20 @@ class _Columns:
     def image_name(self) -> str:
         """What names the images, for errors."""
         return self.template.name if self.template else self.image or ""
+
+    def describe(
+        self, label_columns: Sequence[str], labels: LabelReader | None, patients_in_names: bool
+    ) -> dict[str, str]:
+        """What each part of a study is read from, see :class:`Manifest`."""
+        several = f"{labels.width} columns" if labels is not None else ""
+        return {
+            "image": self.template.text if self.template else self.image or "",
+            "report": self.report.name if self.report else "",
+            "label": label_columns[0] if len(label_columns) == 1 else several,
+            "patient": " + ".join(filter(None, [self.patient, "file names" if patients_in_names else ""])),
+            "study": self.study or "",
+            "split": self.split or "",
+        }
 
 
 def _check_texts(single: Mapping[str, object], several: Mapping[str, object], paths: Mapping[str, object]) -> None:

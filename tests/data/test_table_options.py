@@ -121,8 +121,35 @@ def test_several_report_columns_and_a_joined_table(folder):
     assert [study["label"].tolist()[0] if "label" in study else None for study in manifest.studies] == [0, 1, None, 0]
     assert "Findings + Impression: row 5 (line 6): there is neither an image nor a report" in str(manifest.skipped[0])
     assert manifest.unmatched == {"labels.csv": 2}
+    assert manifest.columns == {
+        "image": "", "report": "Findings + Impression", "label": "2 columns", "patient": "", "study": "", "split": ""
+    }  # fmt: skip
     assert manifest.summary().endswith(" 2 rows have no row in labels.csv.")
     assert manifest.drop_missing("label").summary().count("no row in labels.csv") == 1
+
+
+@pytest.mark.parametrize(
+    ("header", "row", "options", "expected"),
+    [
+        ("image,report", "a.png,x", {}, "image report - - - -"),
+        ("image,report,PatientID,Split,study", "a.png,x,7,test,9", {}, "image report - PatientID study Split"),
+        ("image,report,Patient,Study,subset", "a.png,x,7,9,test", {}, "image report - - - -"),
+        ("image,Edema,Pneumonia,subject_id", "a.png,1,,7", {}, "image - 2_columns subject_id - -"),
+        ("image,dx", "a.png,Edema", {"label_column": " dx", "report_column": None}, "image - dx - - -"),
+        ("image,dx", "a.png,Edema", {"label_column": ["dx"], "report_column": None}, "image - dx - - -"),
+        ("name,text", "a,x", {"image_template": "{name}.png", "report_column": "text"}, "{name}.png text - - - -"),
+        ("image,report", "train_2_a_1.png,x", {}, "image report - file_names - -"),
+        ("image,report,patient", "train_2_a_1.png,x,7", {}, "image report - patient - -"),
+        ("image,report,patient", "train_2_a_1.png,x,", {}, "image report - patient_+_file_names - -"),
+        ("image,report,patient", "a.png,x,", {}, "image report - patient - -"),
+    ],
+)
+def test_the_manifest_says_which_columns_were_read(folder, header, row, options, expected):
+    for name in ("a.png", "train_2_a_1.png"):
+        (folder / name).touch()
+    manifest = read_manifest(write(folder / "cases.csv", header, row), **options)
+    assert list(manifest.columns) == ["image", "report", "label", "patient", "study", "split"]
+    assert [name.replace(" ", "_") or "-" for name in manifest.columns.values()] == expected.split()
 
 
 def test_image_folders_with_metadata(folder):

@@ -40,7 +40,10 @@ def audit(*arguments):
 
 def test_the_command_lists_leaks_and_duplicates(table, tmp_path):
     said = audit("--data", table, "--output", tmp_path / "out")
-    counts = [line.split() for line in said.splitlines()[2:6]]
+    columns = [line.split() for line in said.splitlines()[:3]]
+    assert columns[0] == ["Columns", "of", "image", "report", "label", "patient", "study", "split"]
+    assert columns[2] == ["cases.csv", "image", "none", "2", "columns", "patient", "none", "split"]
+    counts = [line.split() for line in said.split("Leaks and duplicates")[1].splitlines()[2:6]]
     assert [(line[0], *line[-2:]) for line in counts] == [
         ("patients", "patients", "1"),
         ("studies", "patient", "0"),
